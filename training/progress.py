@@ -1,0 +1,137 @@
+"""What a training run says while it runs: one JSON object a line, on standard output and in a file.
+
+The server, the console and the progress bars read these lines; nothing else is ever parsed out
+of the trainer's output. Every line has ``event`` and ``at`` (seconds since the epoch).
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Stage = Literal["loading", "estimating", "training", "evaluating", "writing", "done"]
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 75  # sysexits' EX_TEMPFAIL: state is saved, run again with --resume
+
+
+class StageEvent(msgspec.Struct, frozen=True, tag_field="event", tag="stage"):
+    """The run entered a stage."""
+
+    at: float
+    stage: Stage
+    detail: str = ""
+
+
+class EstimateEvent(msgspec.Struct, frozen=True, tag_field="event", tag="estimate"):
+    """What the run will need, before it starts. ``basis`` says where the speed figure comes from."""
+
+    at: float
+    seconds: float
+    memory_bytes: int
+    train_tokens: int
+    steps: int
+    basis: str
+
+
+class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
+    """One optimiser step. ``loss`` is nats per assistant token; speeds count all trained tokens."""
+
+    at: float
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    tokens: int
+    tokens_per_second: float
+    eta_seconds: float
+
+
+class ValidationEvent(msgspec.Struct, frozen=True, tag_field="event", tag="validation"):
+    """Validation loss (nats per assistant token). ``best`` marks the lowest so far."""
+
+    at: float
+    step: int
+    loss: float
+    best: bool
+
+
+class CheckpointEvent(msgspec.Struct, frozen=True, tag_field="event", tag="checkpoint"):
+    """A checkpoint is on disk, whole."""
+
+    at: float
+    step: int
+
+
+class ResumedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="resumed"):
+    """The run continues from a checkpoint."""
+
+    at: float
+    step: int
+
+
+class EvaluationEvent(msgspec.Struct, frozen=True, tag_field="event", tag="evaluation"):
+    """Progress of the evaluation; ``subject`` is base, new, live or lookup."""
+
+    at: float
+    subject: str
+    done: int
+    total: int
+
+
+class ResultEvent(msgspec.Struct, frozen=True, tag_field="event", tag="result"):
+    """The run ended well; ``adapter`` is the finished folder."""
+
+    at: float
+    adapter: str
+    seconds: float
+
+
+class ErrorEvent(msgspec.Struct, frozen=True, tag_field="event", tag="error"):
+    """The run ended badly. ``code``: bad_input, out_of_memory, disk_full, interrupted, internal."""
+
+    at: float
+    code: str
+    message: str
+
+
+Event = (
+    StageEvent
+    | EstimateEvent
+    | StepEvent
+    | ValidationEvent
+    | CheckpointEvent
+    | ResumedEvent
+    | EvaluationEvent
+    | ResultEvent
+    | ErrorEvent
+)
+
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def parse(line: str | bytes) -> Event | None:
+    """Read one line; None where it is not a progress line (a library's own print, say)."""
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class Progress:
+    """Writes events to standard output and appends them to ``<out>/events.jsonl``."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._clock = clock
+
+    def emit(self, kind: type[Any], **fields: Any) -> None:  # noqa: ANN401 - the struct checks
+        """Write one event of the given struct, stamped now."""
+        line = msgspec.json.encode(kind(at=self._clock(), **fields)) + b"\n"
+        self._file.write(line)
+        print(line.decode(), end="", flush=True)  # noqa: T201 - the protocol is standard output

@@ -1,0 +1,118 @@
+"""What a training run is told: a recipe (how), and a spec (what, where)."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from training.errors import BadInput
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The knobs of a QLoRA run; a recipe file is this as TOML.
+
+    ``rank``, ``alpha``, ``dropout``, ``targets``: LoRA (Hu et al. 2021, arXiv 2106.09685).
+    ``batch_tokens``: tokens (padding included) in one optimiser step, at most.
+    ``max_length``: tokens of one conversation; longer ones lose their oldest turns.
+    ``max_train_tokens``: stop after so many trained tokens (0: no bound), counted over epochs.
+    ``patience``: validations without a better loss before the run stops.
+    """
+
+    name: str
+    rank: int
+    alpha: int
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("all-linear",)
+    learning_rate: float
+    warmup_ratio: float = 0.05
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    epochs: float
+    max_train_tokens: int = 0
+    batch_tokens: int
+    max_length: int
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    adapter_dtype: Literal["bfloat16", "float32"] = "float32"
+    gradient_checkpointing: bool = False
+    validate_every: int
+    validation_conversations: int = 64
+    patience: int = 3
+    checkpoint_every: int
+    evaluation_replies: int = 32
+    evaluation_conversations: int = 64
+    max_reply_tokens: int = 96
+    memory_bytes: int
+
+
+class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a new adapter must reach to be promoted; declared before the run.
+
+    ``max_perplexity_ratio``: held-out perplexity over the base's, at most.
+    ``max_live_perplexity_ratio``: the same over the live adapter's, at most (ignored without one).
+    ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least.
+    ``max_parity_nats``: mean |log-probability difference| between trainer and engine, at most.
+    ``max_perplexity`` and ``min_exact``: absolute bounds, off unless given.
+    """
+
+    max_perplexity_ratio: float = 0.8
+    max_live_perplexity_ratio: float = 1.05
+    min_similarity_gain: float = 0.0
+    max_parity_nats: float = 0.05
+    max_perplexity: float | None = None
+    min_exact: float | None = None
+
+
+class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One run. Paths are absolute. ``label`` goes into the manifest (the tenant's slug)."""
+
+    label: str
+    base: str
+    dataset: str
+    recipe: Recipe
+    seed: int = 17
+    live_adapter: str | None = None
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship, sorted."""
+    folder = resources.files("training.recipes")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a shipped recipe by name, or a TOML file by path.
+
+    Raises:
+        BadInput: no such recipe, or a field is wrong; the message names file and field.
+    """
+    if name_or_path.endswith(".toml"):
+        source = name_or_path
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except OSError as exc:
+            raise BadInput(f"cannot read recipe {name_or_path}: {exc.strerror}") from exc
+    else:
+        if name_or_path not in recipe_names():
+            known = ", ".join(recipe_names())
+            raise BadInput(f"no recipe {name_or_path!r}; there are: {known}, or give a .toml file")
+        source = f"{name_or_path}.toml"
+        text = (resources.files("training.recipes") / source).read_text(encoding="utf-8")
+    try:
+        return msgspec.toml.decode(text, type=Recipe)
+    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+        raise BadInput(f"recipe {source}: {exc}") from exc
+
+
+def load_spec(path: Path) -> TrainingSpec:
+    """Read a spec (JSON).
+
+    Raises:
+        BadInput: the file is missing or a field is wrong.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=TrainingSpec)
+    except OSError as exc:
+        raise BadInput(f"cannot read {path}: {exc.strerror}") from exc
+    except msgspec.DecodeError as exc:
+        raise BadInput(f"{path}: {exc}") from exc
