@@ -1,0 +1,36 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help install demo test test-fast lint types imports lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: ## the virtual environment in .venv, from the lock (quick when nothing changed)
+	@deploy/install-cpu.sh
+
+demo: install ## transcripts of two tenants to two served assistants; ARGS=--check exits when all worked
+	@$(BIN)/tenantune demo $(ARGS)
+
+test: install ## all tests, the real trainer, engine and PostgreSQL included
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: install ## the tests that load neither torch nor vLLM
+	@$(BIN)/python -m pytest -m "not heavy" $(ARGS)
+
+lint: install ## style and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install ## strict types
+	@$(BIN)/mypy
+
+imports: install ## which package may import which
+	@$(BIN)/lint-imports
+
+lock: install ## rewrite the lock files after a change of pyproject.toml
+	@deploy/lock.sh
+
+clean: ## remove the virtual environment and caches
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
