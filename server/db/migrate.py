@@ -1,0 +1,45 @@
+"""Alembic, run from the program: no ini file, on the connection of the caller's transaction."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection
+
+from server.errors import ServerError
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+class SchemaError(ServerError):
+    """The database's schema is not one that this version knows."""
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for our scripts."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str | None:
+    """The newest revision that this version knows."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
+def upgrade(connection: Connection) -> None:
+    """Run what is missing inside the caller's transaction.
+
+    Raises:
+        SchemaError: the database has a revision that is not among ours.
+    """
+    try:
+        command.upgrade(alembic_config(connection), "head")
+    except CommandError as exc:
+        raise SchemaError(
+            f"cannot migrate the database: {exc}. It was made by a newer version of tenantune: "
+            "update this installation, or point TENANTUNE_DATABASE_URL elsewhere."
+        ) from exc

@@ -1,0 +1,315 @@
+"""Every table. Rows of a tenant carry its ``tenant_id``; nothing is reached without it.
+
+Ids are 32 hexadecimal characters that sort by creation time. Times are UTC. Work to be done is a
+row in a state (``Import.state``, ``Job.state``); the worker polls for them.
+"""
+
+import datetime
+import secrets
+import time
+from typing import Annotated, Any, Literal
+
+from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention
+from advanced_alchemy.mixins import AuditColumns
+from advanced_alchemy.types import DateTimeUTC
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Date,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, registry
+from sqlalchemy.types import TypeEngine
+
+ImportState = Literal["queued", "running", "done", "failed"]
+JobState = Literal[
+    "queued",
+    "validating",
+    "running",
+    "evaluating",
+    "awaiting_approval",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "paused",
+]
+FINISHED_JOB_STATES: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
+AdapterState = Literal["candidate", "ready", "failed_gates", "deleted"]
+PromotionKind = Literal["promote", "rollback"]
+Decision = Literal["approved", "rejected"]
+
+
+def new_id() -> str:
+    """A version 7 UUID (RFC 9562) as 32 hexadecimal characters."""
+    random = secrets.randbits(74)
+    value = time.time_ns() // 1_000_000 << 80 | 0x7 << 76 | (random >> 62) << 64
+    return f"{value | 0b10 << 62 | random & (1 << 62) - 1:032x}"
+
+
+def now() -> datetime.datetime:
+    """This moment, UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The same JSON without NUL characters, which PostgreSQL cannot store."""
+    match value:
+        case str():
+            return value.replace("\x00", "\ufffd") if "\x00" in value else value
+        case dict():
+            return {storable(key): storable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [storable(item) for item in value]
+        case _:
+            return value
+
+
+class Json(TypeDecorator[Any]):
+    """JSON: ``jsonb`` on PostgreSQL, text on SQLite. Assign a new value; changes inside go unseen."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Use the native type where there is one."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(JSONB(none_as_null=True))
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        """Leave out what PostgreSQL refuses, on both, so that both hold the same."""
+        return storable(value)
+
+
+JsonObject = Annotated[dict[str, Any], mapped_column(Json)]
+
+
+class Record(AuditColumns, CommonTableAttributes, AdvancedDeclarativeBase):
+    """Base of all tables: ``id``, ``created_at``, ``updated_at``."""
+
+    __abstract__ = True
+    registry = registry(
+        metadata=MetaData(naming_convention=convention),
+        type_annotation_map={datetime.datetime: DateTimeUTC(timezone=True)},
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id, sort_order=-10)
+
+
+def _tenant() -> Mapped[str]:
+    return mapped_column(
+        String(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True, sort_order=-9
+    )
+
+
+class Tenant(Record):
+    """A customer organisation.
+
+    ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
+    ``live_adapter_id``, for compare-and-set.
+    """
+
+    __tablename__ = "tenant"
+
+    slug: Mapped[str] = mapped_column(String(40), unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    system_prompt: Mapped[str] = mapped_column(Text, default="")
+    number_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
+    next_version: Mapped[int] = mapped_column(default=1)
+    live_adapter_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
+    )
+    live_revision: Mapped[int] = mapped_column(default=0)
+
+
+class ApiKey(Record):
+    """A key, by its hash. Without a tenant it is the operator's."""
+
+    __tablename__ = "api_key"
+
+    tenant_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True
+    )
+    label: Mapped[str] = mapped_column(Text, default="")
+    prefix: Mapped[str] = mapped_column(String(24))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]] = mapped_column(Json, default=list)
+    expires_at: Mapped[datetime.datetime | None]
+    revoked_at: Mapped[datetime.datetime | None]
+    last_used_at: Mapped[datetime.datetime | None]
+
+
+class SourceFile(Record):
+    """An upload exactly as it arrived; the bytes are in the blob store under ``sha256``."""
+
+    __tablename__ = "source_file"
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    filename: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class Import(Record):
+    """Reading of a source file into conversations, and what came of it."""
+
+    __tablename__ = "import"
+
+    tenant_id: Mapped[str] = _tenant()
+    source_file_id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("source_file.id", ondelete="CASCADE"), index=True
+    )
+    importer: Mapped[str | None] = mapped_column(String(40))
+    options: Mapped[JsonObject] = mapped_column(default=dict)
+    state: Mapped[ImportState] = mapped_column(String(20), default="queued", index=True)
+    report: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+    finished_at: Mapped[datetime.datetime | None]
+
+
+class ConversationRow(Record):
+    """A redacted conversation. ``digest`` is of what was said, so that the same is kept once."""
+
+    __tablename__ = "conversation"
+    __table_args__ = (UniqueConstraint("tenant_id", "digest"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    import_id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("import.id", ondelete="CASCADE"), index=True
+    )
+    external_id: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(String(64))
+    split: Mapped[str | None] = mapped_column(String(12))
+    body: Mapped[JsonObject]
+
+
+class DatasetVersion(Record):
+    """An immutable dataset; its files are in ``datasets/<sha256>``."""
+
+    __tablename__ = "dataset_version"
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    sha256: Mapped[str] = mapped_column(String(64))
+    counts: Mapped[JsonObject] = mapped_column(default=dict)
+    manifest: Mapped[JsonObject] = mapped_column(default=dict)
+
+
+class Job(Record):
+    """One fine-tuning run."""
+
+    __tablename__ = "job"
+    __table_args__ = (Index(None, "tenant_id", "created_at"), Index(None, "state", "created_at"))
+
+    tenant_id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("tenant.id", ondelete="CASCADE"), sort_order=-9
+    )
+    state: Mapped[JobState] = mapped_column(String(20), default="queued")
+    stage: Mapped[str] = mapped_column(String(40), default="")
+    base: Mapped[str] = mapped_column(Text)
+    recipe_name: Mapped[str] = mapped_column(Text)
+    recipe: Mapped[JsonObject] = mapped_column(default=dict)
+    seed: Mapped[int] = mapped_column(BigInteger, default=17)
+    objectives: Mapped[JsonObject] = mapped_column(default=dict)
+    suffix: Mapped[str | None] = mapped_column(String(64))
+    require_approval: Mapped[bool] = mapped_column(Boolean, default=False)
+    decision: Mapped[Decision | None] = mapped_column(String(12))
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    dataset_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
+    )
+    adapter_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
+    )
+    progress: Mapped[JsonObject] = mapped_column(default=dict)
+    estimate: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    started_at: Mapped[datetime.datetime | None]
+    finished_at: Mapped[datetime.datetime | None]
+
+
+class JobEvent(Record):
+    """One thing that happened in a job; ``seq`` counts from 1 within the job."""
+
+    __tablename__ = "job_event"
+    __table_args__ = (UniqueConstraint("job_id", "seq"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    job_id: Mapped[str] = mapped_column(String(32), ForeignKey("job.id", ondelete="CASCADE"))
+    seq: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(String(40))
+    body: Mapped[JsonObject] = mapped_column(default=dict)
+
+
+class Adapter(Record):
+    """An adapter version; its files are in ``adapters/<engine_name>``, which never changes.
+
+    ``ready`` passed its gates; ``failed_gates`` is kept, can be asked for by version, and is not
+    promoted. A deleted one keeps its row, so that its version is not given again.
+    """
+
+    __tablename__ = "adapter"
+    __table_args__ = (UniqueConstraint("tenant_id", "version"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    version: Mapped[int] = mapped_column(Integer)
+    engine_name: Mapped[str] = mapped_column(String(60), unique=True)
+    base_name: Mapped[str] = mapped_column(Text)
+    base_sha256: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("job.id", ondelete="SET NULL"), unique=True
+    )
+    dataset_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
+    )
+    state: Mapped[AdapterState] = mapped_column(String(20), default="candidate")
+    scores: Mapped[JsonObject] = mapped_column(default=dict)
+    report: Mapped[JsonObject | None]
+    suffix: Mapped[str] = mapped_column(String(64), default="")
+
+
+class Promotion(Record):
+    """One change of a tenant's live adapter, in the order of ``revision``; None is the base."""
+
+    __tablename__ = "promotion"
+    __table_args__ = (UniqueConstraint("tenant_id", "revision"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    revision: Mapped[int] = mapped_column(Integer)
+    from_adapter_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("adapter.id", ondelete="SET NULL")
+    )
+    to_adapter_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("adapter.id", ondelete="SET NULL")
+    )
+    kind: Mapped[PromotionKind] = mapped_column(String(12))
+    actor: Mapped[str] = mapped_column(Text)
+
+
+class UsageDay(Record):
+    """What a tenant used in a UTC day, by key and model. ``key_id`` is empty where no key was used."""
+
+    __tablename__ = "usage_day"
+    __table_args__ = (UniqueConstraint("tenant_id", "day", "key_id", "model"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    key_id: Mapped[str] = mapped_column(String(32), default="")
+    model: Mapped[str] = mapped_column(Text)
+    day: Mapped[datetime.date] = mapped_column(Date)
+    requests: Mapped[int] = mapped_column(BigInteger, default=0)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    errors: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -1,0 +1,172 @@
+"""Configuration: the only module that reads environment variables.
+
+Each field is the variable ``TENANTUNE_<FIELD>`` in capitals; ``describe`` lists them for ``--help``
+and the documentation.
+"""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "TENANTUNE_"
+
+
+class SettingsError(ValueError):
+    """A variable holds something that cannot be used; names the variable and what it accepts."""
+
+
+def _default_home() -> Path:
+    return Path.home() / ".local" / "share" / "tenantune"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an operator may set. All have defaults that run on one machine."""
+
+    home: Annotated[Path, Meta(description="data folder")] = msgspec.field(
+        default_factory=_default_home
+    )
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks one")] = 8000
+    database_url: Annotated[
+        str, Meta(description="sqlite path or postgresql URL; empty: a file in the data folder")
+    ] = ""
+    blobs_url: Annotated[
+        str, Meta(description="folder, s3://, gs://, az:// for uploads; empty: in the data folder")
+    ] = ""
+    engine_url: Annotated[
+        str, Meta(description="http(s):// or unix: address of a running engine; empty: start one")
+    ] = ""
+    engine_options: Annotated[
+        dict[str, str],
+        Meta(description="overrides of the engine's settings, as 'name=value name=value'"),
+    ] = {}
+    engine_ready_seconds: Annotated[
+        float, Meta(gt=0, description="how long the engine may take to start")
+    ] = 600.0
+    base: Annotated[str, Meta(description="base model that is served and trained on")] = (
+        "smollm2-135m-instruct"
+    )
+    recipe: Annotated[
+        str, Meta(description="training recipe of jobs that name none; empty: by device")
+    ] = ""
+    worker_jobs: Annotated[int, Meta(ge=1, description="training jobs at once per worker")] = 1
+    default_region: Annotated[
+        str, Meta(pattern="^[A-Z]{2}$", description="country of phone numbers without a prefix")
+    ] = "GB"
+    max_upload_bytes: Annotated[int, Meta(gt=0, description="largest transcript upload")] = 2 << 30
+    max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
+    drain_seconds: Annotated[
+        float, Meta(ge=0, description="how long open answers may go on when stopping")
+    ] = 30.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="how much to log")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "text", "json"], Meta(description="auto: text on a terminal, else json")
+    ] = "auto"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> "Settings":
+        """Read ``TENANTUNE_*``; ``overrides`` (from the command line) win, None means not given.
+
+        Raises:
+            SettingsError: a value does not fit; the message names its variable.
+        """
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for field in cls.__struct_fields__:
+            text = source.get(PREFIX + field.upper())
+            if text:
+                values[field] = _options(text) if field == "engine_options" else text
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError as exc:
+            raise SettingsError(_explain(exc)) from exc
+        return msgspec.structs.replace(settings, home=settings.home.expanduser().absolute())
+
+    @property
+    def database(self) -> str:
+        """The database URL with its asynchronous driver."""
+        url = self.database_url
+        if not url:
+            return f"sqlite+aiosqlite:///{self.home / 'tenantune.sqlite'}"
+        for plain, driver in (
+            ("postgresql://", "postgresql+asyncpg://"),
+            ("postgres://", "postgresql+asyncpg://"),
+            ("sqlite://", "sqlite+aiosqlite://"),
+        ):
+            if url.startswith(plain):
+                return driver + url.removeprefix(plain)
+        if "://" not in url:
+            return f"sqlite+aiosqlite:///{Path(url).expanduser().absolute()}"
+        return url
+
+    @property
+    def blobs(self) -> str:
+        """Where uploads are kept: a URL, or a folder's path."""
+        return self.blobs_url or str(self.home / "blobs")
+
+    @property
+    def bases(self) -> Path:
+        """One folder per base model."""
+        return self.home / "bases"
+
+    @property
+    def datasets(self) -> Path:
+        """One immutable folder per dataset version, by hash."""
+        return self.home / "datasets"
+
+    @property
+    def adapters(self) -> Path:
+        """One immutable folder per adapter, by engine name."""
+        return self.home / "adapters"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder per job."""
+        return self.home / "jobs"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, logs and pid files of running processes."""
+        return self.home / "run"
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """(variable, default, help) of every setting, in the order of ``Settings``."""
+    hints = get_type_hints(Settings, include_extras=True)
+    rows = []
+    for field in msgspec.structs.fields(Settings):
+        default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+        shown = "~/.local/share/tenantune" if field.name == "home" else default
+        text = hints[field.name].__metadata__[-1].description
+        rows.append((PREFIX + field.name.upper(), str(shown if shown != {} else ""), text))
+    return rows
+
+
+def _options(text: str) -> dict[str, str]:
+    pairs = {}
+    for word in shlex.split(text):
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise SettingsError(f"{PREFIX}ENGINE_OPTIONS: {word!r} is not of the form name=value")
+        pairs[name] = value
+    return pairs
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path:
+        return Path(str(value))
+    raise NotImplementedError(kind)
+
+
+def _explain(exc: msgspec.ValidationError) -> str:
+    """Turn msgspec's path (``$.port``) into the variable's name."""
+    message, _, path = str(exc).partition(" - at `$.")
+    return f"{PREFIX}{path.rstrip('`').upper()}: {message}" if path else message
