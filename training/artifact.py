@@ -8,6 +8,7 @@ before any engine sees a folder.
 """
 
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -15,7 +16,7 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -273,7 +274,7 @@ def _manifest_bytes(folder: Path) -> bytes:
     return data
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def _open_regular(path: Path) -> io.BufferedReader:
     """Open for reading, following no link and waiting for no pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
