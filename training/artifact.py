@@ -144,7 +144,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
     """
     try:
         return msgspec.json.decode(_manifest_bytes(folder), type=AdapterManifest)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (ValueError, msgspec.DecodeError, RecursionError) as exc:
         raise ArtifactError(f"{folder / MANIFEST_NAME}: {exc}") from exc
 
 

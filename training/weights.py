@@ -96,7 +96,7 @@ def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> LoraConfig:
         config = msgspec.convert(fields, LoraConfig)
     except OSError as exc:
         raise UnsafeWeights(f"cannot read {path}: {exc.strerror}") from exc
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (ValueError, msgspec.DecodeError, RecursionError) as exc:
         raise UnsafeWeights(f"{path}: not the configuration of a plain LoRA: {exc}") from exc
     for name, value in fields.items():
         plain = name in LoraConfig.__struct_fields__ or name in _HARMLESS
