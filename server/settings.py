@@ -48,6 +48,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine_ready_seconds: Annotated[
         float, Meta(gt=0, description="how long the engine may take to start")
     ] = 600.0
+    server_url: Annotated[
+        str, Meta(description="where a worker reaches the server; empty: this machine, this port")
+    ] = ""
+    worker_token: Annotated[
+        str, Meta(description="secret between server and workers; empty: a file in the data folder")
+    ] = ""
     base: Annotated[str, Meta(description="base model that is served and trained on")] = (
         "smollm2-135m-instruct"
     )
@@ -111,6 +117,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def blobs(self) -> str:
         """Where uploads are kept: a URL, or a folder's path."""
         return self.blobs_url or str(self.home / "blobs")
+
+    @property
+    def own_url(self) -> str:
+        """Where workers reach the server."""
+        return self.server_url.rstrip("/") or f"http://127.0.0.1:{self.port}"
 
     @property
     def bases(self) -> Path:

@@ -1,0 +1,175 @@
+"""Fine-tuning jobs over HTTP: ``/admin/tenants/{slug}/jobs``, and scoring for workers."""
+
+import asyncio
+import hmac
+
+from litestar import Controller, get, post
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler
+from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.response import File
+
+from server.db.session import Database
+from server.engine.residency import AdapterRef
+from server.engine.service import EngineService
+from server.errors import Invalid, NotFound, Unauthenticated
+from server.jobs import service
+from server.jobs.schemas import (
+    Decision,
+    JobEventView,
+    JobRequest,
+    JobView,
+    ScoreRequest,
+    ScoreResponse,
+)
+from server.jobs.scoring import worker_token
+from server.settings import Settings
+from server.tenants import service as tenants
+from server.tenants.access import bearer, needs
+
+SCORES_AT_ONCE = 2  # a job must not crowd out the tenants' chats
+
+
+class JobController(Controller):
+    """Start, follow, stop and approve fine-tuning runs."""
+
+    path = "/admin/tenants/{slug:str}/jobs"
+    tags = ("jobs",)
+    guards = (needs("train"),)
+
+    @post()
+    async def create(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[JobRequest],
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> JobView:
+        """Queue a run on everything imported so far."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.create_job(
+                session,
+                tenant,
+                request=data,
+                base=settings.base,
+                default_recipe=settings.recipe or "cpu-small",
+            )
+            return await service.view(session, job, slug)
+
+    @get()
+    async def list_(
+        self, slug: FromPath[str], database: NamedDependency[Database]
+    ) -> list[JobView]:
+        """The tenant's runs, newest first."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            jobs = await service.list_jobs(session, tenant.id)
+            return [await service.view(session, job, slug) for job in jobs]
+
+    @get("/{job_id:str}")
+    async def retrieve(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """One run."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.get_job(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @get("/{job_id:str}/events")
+    async def events(
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        database: NamedDependency[Database],
+        after: FromQuery[int] = 0,
+    ) -> list[JobEventView]:
+        """What happened after event number ``after``, at most 500 at a time."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            await service.get_job(session, tenant.id, job_id)
+            return await service.list_events(session, tenant.id, job_id, after=after)
+
+    @post("/{job_id:str}/cancel", status_code=200)
+    async def cancel(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """Stop a run; its adapter, if there is one already, is never promoted."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.cancel_job(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @post("/{job_id:str}/decision", status_code=200)
+    async def decide(
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        data: JSONBody[Decision],
+        database: NamedDependency[Database],
+    ) -> JobView:
+        """Approve or reject the adapter of a run that awaits it."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.decide(session, tenant.id, job_id, decision=data.decision)
+            return await service.view(session, job, slug)
+
+    @get("/{job_id:str}/report", media_type="text/html")
+    async def report(
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> File:
+        """The report as one self-contained HTML page."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.get_job(session, tenant.id, job_id)
+        path = settings.jobs / job.id / "report.html"
+        if not path.exists():
+            raise NotFound(f"job {job_id} has no report yet")
+        return File(path, media_type="text/html; charset=utf-8", content_disposition_type="inline")
+
+
+async def _only_workers(
+    connection: ASGIConnection[object, object, object, object], _: BaseRouteHandler
+) -> None:
+    expected = worker_token(connection.app.state.settings)
+    if not hmac.compare_digest(bearer(connection).encode(), expected.encode()):
+        raise Unauthenticated("not this installation's worker token")
+
+
+class ScoringController(Controller):
+    """What workers ask of the engine. Not part of the public interface."""
+
+    path = "/internal"
+    include_in_schema = False
+    guards = (_only_workers,)
+
+    @post("/score", status_code=200)
+    async def score(
+        self,
+        data: JSONBody[ScoreRequest],
+        engine: NamedDependency[EngineService],
+        settings: NamedDependency[Settings],
+    ) -> ScoreResponse:
+        """Log-probabilities of each token of each sequence under an adapter."""
+        folder = settings.adapters / data.adapter_name
+        if folder.parent != settings.adapters or not folder.is_dir():
+            raise Invalid(f"no adapter {data.adapter_name!r} in {settings.adapters}")
+        adapter = AdapterRef(name=data.adapter_name, path=str(folder))
+        turns = asyncio.Semaphore(SCORES_AT_ONCE)
+
+        async def one(token_ids: list[int]) -> list[float | None]:
+            async with turns:
+                return await engine.score(token_ids, tenant=data.tenant, adapter=adapter)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(sequence)) for sequence in data.sequences]
+        return ScoreResponse(logprobs=[task.result() for task in tasks])
+
+
+controllers = (JobController, ScoringController)

@@ -1,0 +1,85 @@
+"""A worker asks the server for the engine's log-probabilities.
+
+Only the server decides which adapters the engine holds, so a worker never talks to the engine
+itself. It proves itself with a token from the data folder (same machine), or from the setting.
+"""
+
+import asyncio
+import secrets
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import structlog
+
+from server.errors import AdapterRefused, Unavailable
+from server.jobs.schemas import ScoreRequest, ScoreResponse
+from server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 3.0
+ONE_CALL_SECONDS = 600.0  # 2,000 tokens on a slow processor, its first call included
+
+
+def worker_token(settings: Settings) -> str:
+    """The token between workers and this installation's servers; made on first use."""
+    if settings.worker_token:
+        return settings.worker_token
+    path: Path = settings.run / "worker.token"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside.touch(mode=0o600)
+    beside.write_text(secrets.token_urlsafe(32))
+    try:
+        path.hardlink_to(beside)  # the first one wins, whoever else is starting
+    except FileExistsError:
+        pass
+    finally:
+        beside.unlink()
+    return path.read_text()
+
+
+async def score_when_ready(
+    settings: Settings, *, tenant: str, adapter_name: str, sequences: list[list[int]]
+) -> list[list[float | None]]:
+    """Log-probabilities of each token of each sequence under an adapter, from the engine.
+
+    Waits while the server or the engine is not there.
+
+    Raises:
+        AdapterRefused: the engine will not load the adapter.
+    """
+    request = ScoreRequest(
+        tenant=tenant,
+        adapter_name=adapter_name,
+        sequences=sequences,
+    )
+    timeout = aiohttp.ClientTimeout(total=ONE_CALL_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as client:
+        while True:
+            try:
+                return await _score(client, settings, request)
+            except (Unavailable, aiohttp.ClientError, TimeoutError) as exc:
+                log.info("waiting for the engine", reason=str(exc) or type(exc).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _score(
+    client: aiohttp.ClientSession, settings: Settings, request: ScoreRequest
+) -> list[list[float | None]]:
+    async with client.post(
+        f"{settings.own_url}/internal/score",
+        data=msgspec.json.encode(request),
+        headers={
+            "Authorization": f"Bearer {worker_token(settings)}",
+            "Content-Type": "application/json",
+        },
+    ) as response:
+        body = await response.read()
+        if response.status < 300:  # noqa: PLR2004 - any success
+            return msgspec.json.decode(body, type=ScoreResponse).logprobs
+        detail = body.decode(errors="replace")[:500]
+        if response.status in {404, 429} or response.status >= 500:  # noqa: PLR2004
+            raise Unavailable(f"the server answered {response.status}: {detail}")
+        raise AdapterRefused(f"the engine refused the adapter: {detail}")

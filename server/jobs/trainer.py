@@ -1,0 +1,178 @@
+"""Runs ``python -m training`` as a child process and follows what it says.
+
+The child is told to continue where an earlier one stopped, so it may be started any number of
+times: killed in any way, the next one resumes. It runs at low priority, so that tenants' chats
+come first on a machine that does both, and ends when its worker ends.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from training.progress import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ErrorEvent,
+    Event,
+    parse,
+)
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 60.0  # a checkpoint of a large adapter takes some seconds to write
+CANCEL_POLL_SECONDS = 1.0
+MAX_RESTARTS = 5  # deaths without a new step in between; then it is not bad luck
+NICENESS = 10
+
+
+class TrainingFailed(Exception):
+    """The run cannot succeed. ``code`` is the trainer's, or ``killed`` when it kept dying."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["TrainingFailed"], tuple[str, str]]:
+        """Pickled by the workflow library."""
+        return TrainingFailed, (self.code, self.message)
+
+
+class TrainingCancelled(Exception):
+    """The run was stopped because its job was cancelled."""
+
+
+async def run_trainer(
+    spec: Path,
+    out: Path,
+    *,
+    on_event: Callable[[Event], Awaitable[None]],
+    cancelled: Callable[[], Awaitable[bool]],
+    stopping: asyncio.Event,
+    on_saved: Callable[[], None],
+) -> None:
+    """Train to the end, restarting the child when something kills it.
+
+    Never returns once ``stopping`` is set: the child saves and ends, ``on_saved`` is called, and
+    the step that called is to be run again by the next worker.
+
+    Raises:
+        TrainingFailed: bad input, an error of the trainer, or it died again and again.
+        TrainingCancelled: ``cancelled`` became true; the child has ended.
+    """
+    deaths = 0
+    while True:
+        run = _Run(spec, out, on_event=on_event, cancelled=cancelled, stopping=stopping)
+        code = await run.wait()
+        if stopping.is_set():
+            on_saved()
+            await asyncio.Event().wait()  # the process is about to end; see worker.py
+        if code == EXIT_OK:
+            return
+        if await cancelled():
+            raise TrainingCancelled
+        if run.error is not None and code != EXIT_INTERRUPTED:
+            raise TrainingFailed(run.error.code, run.error.message)
+        if code == EXIT_BAD_INPUT:
+            raise TrainingFailed("bad_input", f"the trainer refused its input; see {run.log_path}")
+        deaths = 1 if run.advanced else deaths + 1
+        log.warning("trainer died; it will resume", exit_code=code, deaths=deaths, out=str(out))
+        if deaths >= MAX_RESTARTS:
+            raise TrainingFailed(
+                "killed",
+                f"the trainer ended with status {code} {deaths} times without getting further "
+                f"(out of memory?); its log is {run.log_path}",
+            )
+
+
+class _Run:
+    """One life of the child process."""
+
+    def __init__(
+        self,
+        spec: Path,
+        out: Path,
+        *,
+        on_event: Callable[[Event], Awaitable[None]],
+        cancelled: Callable[[], Awaitable[bool]],
+        stopping: asyncio.Event,
+    ) -> None:
+        self._argv = [
+            *(sys.executable, "-m", "training", str(spec), str(out)),
+            *("--resume", "--with-parent"),
+        ]
+        self.log_path = out / "trainer.log"
+        self._on_event = on_event
+        self._cancelled = cancelled
+        self._stopping = stopping
+        self.error: ErrorEvent | None = None
+        self.advanced = False
+
+    async def wait(self) -> int:
+        """Run to its end; the exit status, negative for a signal."""
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log_file:
+            process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.PIPE,  # closes when we end, however we end
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log_file,
+                start_new_session=True,
+                limit=1 << 20,
+            )
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        try:
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(self._follow(process))
+                watching = group.create_task(self._stop_when_asked(process))
+                code = await process.wait()
+                await reading
+                watching.cancel()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return code
+
+    async def _follow(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        async for line in process.stdout:
+            event = parse(line)
+            if event is None:
+                continue
+            if isinstance(event, ErrorEvent):
+                self.error = event
+            else:
+                self.advanced = self.advanced or type(event).__name__ in {
+                    "StepEvent",
+                    "EvaluationEvent",
+                }
+            await self._on_event(event)
+
+    async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
+        while not self._stopping.is_set() and not await self._cancelled():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), CANCEL_POLL_SECONDS)
+        started = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        while time.monotonic() - started < STOP_SECONDS:
+            await asyncio.sleep(0.2)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def event_body(event: Event) -> dict[str, object]:
+    """The event's fields, without its kind."""
+    body: dict[str, object] = msgspec.to_builtins(event)
+    body.pop("event")
+    return body

@@ -1,0 +1,239 @@
+"""The worker: takes queued imports and jobs from the database and sees them through.
+
+``python -m server.worker``. Rows are the truth: whatever is queued there is given to DBOS under
+the row's own id, any number of times, and runs once. DBOS remembers which steps are done, so a
+worker killed at any point goes on at that step when it, or ``tenantune up``, starts again.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import structlog
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+from sqlalchemy import or_, select
+
+from server.db.models import Import, Job
+from server.db.session import Database
+from server.jobs.trainer import TrainingCancelled
+from server.jobs.workflow import JobSteps, failure
+from server.logs import configure_logging
+from server.settings import Settings
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+POLL_SECONDS = 0.5
+IMPORTS_AT_ONCE = 2
+APPROVAL_DAYS = 90
+# DBOS recovers only workflows of its own version; ours changes when the steps below do.
+WORKFLOW_VERSION = "1"
+
+
+class Worker:
+    """Runs the steps on one event loop; DBOS calls them from its threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database)
+        self.steps = JobSteps(settings, self.database)
+        self.loop = asyncio.get_running_loop()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """From a workflow's thread: run on the loop and wait."""
+        waiting: Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
+        return waiting.result()
+
+    async def run(self) -> None:
+        """Dispatch until told to stop."""
+        while not self.steps.stopping.is_set():
+            try:
+                await self._dispatch()
+            except Exception:  # noqa: BLE001 - the database may be away for a while
+                log.exception("dispatch failed; trying again")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.steps.stopping.wait(), POLL_SECONDS)
+
+    async def _dispatch(self) -> None:
+        async with self.database.reading() as session:
+            imports = await session.scalars(
+                select(Import.id).where(Import.state == "queued").order_by(Import.created_at)
+            )
+            jobs = await session.scalars(
+                select(Job.id).where(Job.state == "queued").order_by(Job.created_at)
+            )
+            waiting = await session.execute(
+                select(Job.id, Job.decision, Job.cancel_requested).where(
+                    Job.state == "awaiting_approval",
+                    or_(Job.decision.is_not(None), Job.cancel_requested),
+                )
+            )
+            import_ids, job_ids, decided = list(imports), list(jobs), list(waiting)
+        for import_id in import_ids:
+            await self._enqueue("imports", import_workflow, import_id)
+        for job_id in job_ids:
+            await self._enqueue("jobs", job_workflow, job_id)
+        for job_id, decision, _ in decided:
+            await DBOS.send_async(
+                job_id, decision or "cancelled", "approval", idempotency_key=f"{job_id}-decision"
+            )
+
+    async def _enqueue(self, queue: str, workflow: Any, row_id: str) -> None:  # noqa: ANN401
+        with SetWorkflowID(row_id):
+            await DBOS.enqueue_workflow_async(queue, workflow, row_id)
+
+
+_worker: Worker | None = None
+
+
+def worker() -> Worker:
+    """The worker of this process. DBOS finds workflows by name, so they cannot carry it."""
+    if _worker is None:
+        raise RuntimeError("no worker runs in this process")
+    return _worker
+
+
+@DBOS.step()
+def prepare(job_id: str) -> None:
+    """Freeze the dataset."""
+    worker().call(worker().steps.prepare(job_id))
+
+
+@DBOS.step()
+def train(job_id: str) -> None:
+    """Train and evaluate in a child process."""
+    worker().call(worker().steps.train(job_id))
+
+
+@DBOS.step()
+def publish(job_id: str) -> str:
+    """Check the weights and publish the folder."""
+    return worker().call(worker().steps.publish(job_id))
+
+
+@DBOS.step()
+def compare_with_engine(job_id: str, name: str) -> None:
+    """Parity."""
+    worker().call(worker().steps.compare_with_engine(job_id, name))
+
+
+@DBOS.step()
+def judge(job_id: str, name: str) -> bool:
+    """Gates, report, registration."""
+    return worker().call(worker().steps.judge(job_id, name))
+
+
+@DBOS.step()
+def await_approval(job_id: str) -> bool:
+    """Enter the waiting state when the job asks for a person."""
+    return worker().call(worker().steps.await_approval(job_id))
+
+
+@DBOS.step()
+def promote(job_id: str) -> None:
+    """Make the adapter live."""
+    worker().call(worker().steps.promote(job_id))
+
+
+@DBOS.step()
+def end(job_id: str, state: str, error: dict[str, Any] | None) -> None:
+    """End as failed or cancelled."""
+    worker().call(worker().steps.end(job_id, state, error))
+
+
+@DBOS.step()
+def run_import(import_id: str) -> None:
+    """Read a file into conversations."""
+    worker().call(worker().steps.run_import(import_id))
+
+
+@DBOS.workflow()
+def import_workflow(import_id: str) -> None:
+    """One import."""
+    run_import(import_id)
+
+
+@DBOS.workflow()
+def job_workflow(job_id: str) -> str:
+    """One job from its dataset to its promotion; the state it ended in."""
+    try:
+        prepare(job_id)
+        train(job_id)
+        name = publish(job_id)
+        compare_with_engine(job_id, name)
+        if not judge(job_id, name):
+            end(job_id, "failed", GATES_FAILED)
+            return "failed"
+        if not await_approval(job_id):
+            DBOS.recv("approval", timeout_seconds=APPROVAL_DAYS * 86_400)
+        promote(job_id)
+    except TrainingCancelled:
+        end(job_id, "cancelled", None)
+        return "cancelled"
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the job must end and say why
+        log.exception("job failed", job=job_id)
+        end(job_id, "failed", failure(exc))
+        return "failed"
+    return "succeeded"
+
+
+GATES_FAILED = {
+    "code": "gates_failed",
+    "message": "the adapter did not pass its gates and was not promoted; the report says which",
+}
+
+
+def dbos_config(settings: Settings) -> DBOSConfig:
+    """Workflow state: beside the rows on PostgreSQL, in a file of its own with SQLite."""
+    database = Database(settings.database)
+    if database.is_sqlite:
+        url = f"sqlite:///{settings.home / 'dbos.sqlite'}"
+    else:
+        url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return DBOSConfig(
+        name="tenantune",
+        system_database_url=url,
+        application_version=WORKFLOW_VERSION,
+        executor_id=f"{socket.gethostname()}:{settings.home}",
+        log_level="WARNING",
+    )
+
+
+async def main() -> None:
+    """Run until SIGTERM; then save what is running and leave. What was unfinished goes on later."""
+    global _worker  # noqa: PLW0603 - see worker()
+    settings = Settings.from_env()
+    configure_logging(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    _worker = Worker(settings)
+    await _worker.database.migrate()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, _worker.steps.stopping.set)
+    _end_with_parent(_worker.steps.stopping, loop)
+    DBOS(config=dbos_config(settings))
+    await asyncio.to_thread(DBOS.launch)
+    await DBOS.register_queue_async("jobs", worker_concurrency=settings.worker_jobs)
+    await DBOS.register_queue_async("imports", worker_concurrency=IMPORTS_AT_ONCE)
+    log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
+    await _worker.run()
+    await _worker.steps.settle()
+    # A step that is still open must not be recorded as done or failed: it is run again.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _end_with_parent(stopping: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+    """Where standard input is a pipe, it is held by whoever started us; its end is our end."""
+    if "--with-parent" in sys.argv:
+        loop.add_reader(sys.stdin.fileno(), stopping.set)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
