@@ -257,7 +257,8 @@ class Adapter(Record):
     """An adapter version; its files are in ``adapters/<engine_name>``, which never changes.
 
     ``ready`` passed its gates; ``failed_gates`` is kept, can be asked for by version, and is not
-    promoted. A deleted one keeps its row, so that its version is not given again.
+    promoted. A deleted one keeps its row, so that its version is not given again. ``system_prompt`` is
+    what it was trained with, and is served with, whatever the tenant's is by now.
     """
 
     __tablename__ = "adapter"
@@ -268,6 +269,7 @@ class Adapter(Record):
     engine_name: Mapped[str] = mapped_column(String(60), unique=True)
     base_name: Mapped[str] = mapped_column(Text)
     base_sha256: Mapped[str] = mapped_column(String(64))
+    system_prompt: Mapped[str] = mapped_column(Text, default="")
     job_id: Mapped[str | None] = mapped_column(
         String(32), ForeignKey("job.id", ondelete="SET NULL"), unique=True
     )

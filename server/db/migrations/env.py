@@ -1,6 +1,6 @@
 """Alembic's entry: migrates on the connection it is given (see ``server/db/migrate.py``)."""
 
-from typing import Any
+from typing import Any, Literal
 
 from advanced_alchemy.types import DateTimeUTC
 from alembic import context
@@ -9,7 +9,7 @@ from alembic.autogenerate.api import AutogenContext
 from server.db.models import Json, Record
 
 
-def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:  # noqa: ANN401
+def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:  # noqa: ANN401
     """Write our column types as plain SQLAlchemy, so that old migrations need none of our code."""
     if kind == "type" and isinstance(item, DateTimeUTC):
         return "sa.DateTime(timezone=True)"

@@ -211,6 +211,7 @@ def upgrade() -> None:
         sa.Column("engine_name", sa.String(length=60), nullable=False),
         sa.Column("base_name", sa.Text(), nullable=False),
         sa.Column("base_sha256", sa.String(length=64), nullable=False),
+        sa.Column("system_prompt", sa.Text(), nullable=False),
         sa.Column("job_id", sa.String(length=32), nullable=True),
         sa.Column("dataset_id", sa.String(length=32), nullable=True),
         sa.Column("state", sa.String(length=20), nullable=False),

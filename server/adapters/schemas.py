@@ -1,0 +1,85 @@
+"""What the adapter endpoints take and give."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from server.db.models import AdapterState, PromotionKind
+from server.engine.residency import AdapterRef
+
+
+class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split."""
+
+    version: int
+    model: str
+    fine_tuned_model: str
+    state: AdapterState
+    live: bool
+    base: str
+    job: str | None
+    dataset: str | None
+    scores: dict[str, Any]
+    created_at: datetime
+
+
+class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Make a version live. With ``expected_revision`` only if nobody changed it since it was read.
+
+    ``force`` lets the operator promote an adapter that failed its gates.
+    """
+
+    version: Annotated[int, Meta(ge=1)]
+    expected_revision: int | None = None
+    force: bool = False
+
+
+class RollbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Go back to what was live before; to the base where nothing was."""
+
+    expected_revision: int | None = None
+
+
+class LiveView(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers a tenant's customers now; version null is the base."""
+
+    tenant: str
+    live_version: int | None
+    live_revision: int
+
+
+class PromotionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of the live version; null is the base."""
+
+    revision: int
+    kind: PromotionKind
+    from_version: int | None
+    to_version: int | None
+    actor: str
+    created_at: datetime
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's name means for a tenant right now.
+
+    ``model`` is the name that answers carry, ``adapter`` None is the base, and ``system_prompt``
+    the one that the adapter was trained with (the tenant's own on the base, empty where the base
+    was asked for by its own name).
+    """
+
+    model: str
+    tenant_id: str
+    slug: str
+    adapter: AdapterRef | None
+    version: int | None
+    system_prompt: str
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that a tenant's key may ask for."""
+
+    id: str
+    created_at: datetime
+    owned_by: str

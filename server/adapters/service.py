@@ -1,0 +1,276 @@
+"""Adapter versions: registering, promoting, rolling back; ``names.py`` looks models' names up.
+
+An adapter's folder never changes and its version is never given again. What is live is one row,
+``Tenant.live_adapter_id``; every change of it raises ``live_revision`` and leaves a ``Promotion``.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.adapters.schemas import AdapterView, PromotionView
+from server.db.models import Adapter, DatasetVersion, Job, Promotion, PromotionKind, Tenant
+from server.errors import Conflict, NotFound
+from server.settings import Settings
+from training.artifact import publish, read_manifest
+
+
+async def register(
+    session: AsyncSession,
+    tenant: Tenant,
+    job: Job | None,
+    *,
+    settings: Settings,
+    folder: Path,
+    report: dict[str, Any] | None,
+    passed: bool,
+    scores: dict[str, Any] | None = None,
+) -> Adapter:
+    """Give a trained folder its version; once for a job and for a folder, however often it runs.
+
+    A folder outside ``settings.adapters`` is published there first (hashes checked, by rename).
+    ``scores`` are the manifest's unless given.
+
+    Raises:
+        ArtifactError: the folder is not what its manifest says.
+    """
+    if folder.parent != settings.adapters:
+        folder = await asyncio.to_thread(publish, folder, settings.adapters, tenant.slug)
+    manifest = await asyncio.to_thread(read_manifest, folder)
+    await _lock(session, tenant, None)  # versions are given one at a time
+    known = Adapter.engine_name == folder.name
+    if job is not None:
+        known |= Adapter.job_id == job.id
+    found = (await session.scalars(select(Adapter).where(known))).first()
+    if found is not None:
+        return found
+    dataset = select(DatasetVersion.id).where(
+        DatasetVersion.tenant_id == tenant.id, DatasetVersion.sha256 == manifest.dataset_sha256
+    )
+    adapter = Adapter(
+        tenant_id=tenant.id,
+        version=tenant.next_version,
+        engine_name=folder.name,
+        base_name=manifest.base.name,
+        base_sha256=manifest.base.serving_sha256,
+        system_prompt=manifest.system_prompt,
+        job_id=job.id if job else None,
+        dataset_id=(job and job.dataset_id) or await session.scalar(dataset),
+        state="ready" if passed else "failed_gates",
+        scores=msgspec.to_builtins(manifest.scores) if scores is None else scores,
+        report=report,
+        suffix=(job and job.suffix) or "",
+    )
+    session.add(adapter)
+    tenant.next_version += 1
+    await session.flush()
+    return adapter
+
+
+async def get(session: AsyncSession, tenant: Tenant, *, version: int) -> Adapter:
+    """One version of this tenant.
+
+    Raises:
+        NotFound: no such version, or it was deleted.
+    """
+    adapter = await session.scalar(
+        select(Adapter).where(
+            Adapter.tenant_id == tenant.id, Adapter.version == version, Adapter.state != "deleted"
+        )
+    )
+    if adapter is None:
+        raise NotFound(f"There is no adapter '{tenant.slug}@{version}'.", code="adapter_not_found")
+    return adapter
+
+
+async def list_for(session: AsyncSession, tenant: Tenant) -> list[Adapter]:
+    """Every version of this tenant but deleted ones, newest first."""
+    query = select(Adapter).where(Adapter.tenant_id == tenant.id, Adapter.state != "deleted")
+    return list(await session.scalars(query.order_by(Adapter.version.desc())))
+
+
+async def promote(
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    version: int,
+    actor: str,
+    expected_revision: int | None = None,
+    force: bool = False,
+) -> Tenant:
+    """Make a version live from the next request on. The live one again changes nothing.
+
+    Raises:
+        NotFound: no such version.
+        Conflict: it failed its gates (without ``force``), or the live version was changed since
+            ``expected_revision`` was read.
+    """
+    await _lock(session, tenant, expected_revision)
+    adapter = await get(session, tenant, version=version)
+    if adapter.state == "failed_gates" and not force:
+        raise Conflict(
+            f"'{tenant.slug}@{version}' failed its gates and cannot go live; read its report. "
+            "The operator can promote it with force.",
+            code="gates_failed",
+        )
+    if tenant.live_adapter_id != adapter.id:
+        await _make_live(session, tenant, adapter_id=adapter.id, kind="promote", actor=actor)
+    return tenant
+
+
+async def roll_back(
+    session: AsyncSession, tenant: Tenant, *, actor: str, expected_revision: int | None = None
+) -> Tenant:
+    """Make live what was before the live version, further back each time; at last, the base.
+
+    Versions deleted since are passed over.
+
+    Raises:
+        Conflict: nothing was live before, or the live version was changed since
+            ``expected_revision`` was read.
+    """
+    await _lock(session, tenant, expected_revision)
+    query = select(Promotion).where(Promotion.tenant_id == tenant.id)
+    trail: list[str | None] = [None]
+    for step in await session.scalars(query.order_by(Promotion.revision)):
+        if step.kind == "promote":
+            trail.append(step.to_adapter_id)
+        else:
+            while len(trail) > 1 and trail[-1] != step.to_adapter_id:
+                trail.pop()
+    deleted = set(
+        await session.scalars(
+            select(Adapter.id).where(Adapter.tenant_id == tenant.id, Adapter.state == "deleted")
+        )
+    )
+    current = trail.pop() if len(trail) > 1 else None
+    while trail and (trail[-1] in deleted or trail[-1] == current):
+        trail.pop()
+    if not trail:
+        raise Conflict(
+            f"'{tenant.slug}' has no earlier version to go back to: the base answers already.",
+            code="nothing_to_roll_back",
+        )
+    await _make_live(session, tenant, adapter_id=trail[-1], kind="rollback", actor=actor)
+    return tenant
+
+
+async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
+    """Mark a version deleted and return its engine name.
+
+    After the commit the caller makes the engine forget it and only then removes its folder: an
+    engine that is asked for an adapter whose folder is gone ends for everybody.
+
+    Raises:
+        NotFound: no such version.
+        Conflict: it is live.
+    """
+    await _lock(session, tenant, None)
+    adapter = await get(session, tenant, version=version)
+    if tenant.live_adapter_id == adapter.id:
+        raise Conflict(
+            f"'{tenant.slug}@{version}' is live: promote another or roll back first.",
+            code="adapter_is_live",
+        )
+    adapter.state = "deleted"
+    await session.flush()
+    return adapter.engine_name
+
+
+async def history(session: AsyncSession, tenant: Tenant) -> list[PromotionView]:
+    """Every change of what is live, newest first."""
+    query = select(Adapter.id, Adapter.version).where(Adapter.tenant_id == tenant.id)
+    versions = {row.id: row.version for row in await session.execute(query)}
+    steps = await session.scalars(
+        select(Promotion)
+        .where(Promotion.tenant_id == tenant.id)
+        .order_by(Promotion.revision.desc())
+    )
+    return [
+        PromotionView(
+            revision=step.revision,
+            kind=step.kind,
+            from_version=versions.get(step.from_adapter_id or ""),
+            to_version=versions.get(step.to_adapter_id or ""),
+            actor=step.actor,
+            created_at=step.created_at,
+        )
+        for step in steps
+    ]
+
+
+async def live_version(session: AsyncSession, tenant: Tenant) -> int | None:
+    """The version that is live; None where the base is."""
+    query = select(Adapter.version).where(Adapter.id == tenant.live_adapter_id)
+    version: int | None = await session.scalar(query)
+    return version
+
+
+async def views(
+    session: AsyncSession, tenant: Tenant, adapters: list[Adapter]
+) -> list[AdapterView]:
+    """Adapters as people see them."""
+    wanted = {adapter.dataset_id for adapter in adapters if adapter.dataset_id}
+    query = select(DatasetVersion.id, DatasetVersion.sha256).where(DatasetVersion.id.in_(wanted))
+    datasets = {row.id: row.sha256 for row in await session.execute(query)}
+    return [
+        AdapterView(
+            version=adapter.version,
+            model=f"{tenant.slug}@{adapter.version}",
+            fine_tuned_model=fine_tuned_name(tenant.slug, adapter),
+            state=adapter.state,
+            live=adapter.id == tenant.live_adapter_id,
+            base=adapter.base_name,
+            job=adapter.job_id,
+            dataset=datasets.get(adapter.dataset_id or ""),
+            scores=adapter.scores,
+            created_at=adapter.created_at,
+        )
+        for adapter in adapters
+    ]
+
+
+def fine_tuned_name(slug: str, adapter: Adapter) -> str:
+    """OpenAI's form of name for exactly this version: ``ft:<base>:<slug>:<suffix>:<id>``."""
+    short = adapter.engine_name.rpartition(".")[2]
+    return f"ft:{adapter.base_name}:{slug}:{adapter.suffix}:{short}"
+
+
+async def _lock(session: AsyncSession, tenant: Tenant, expected_revision: int | None) -> None:
+    """Read the tenant's row again, held until the end of the transaction."""
+    await session.refresh(tenant, with_for_update=True)
+    if expected_revision not in {None, tenant.live_revision}:
+        raise Conflict(
+            f"The live version of '{tenant.slug}' was changed meanwhile (revision "
+            f"{tenant.live_revision}, not {expected_revision}): look again and repeat.",
+            param="expected_revision",
+            code="revision_changed",
+        )
+
+
+async def _make_live(
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    adapter_id: str | None,
+    kind: PromotionKind,
+    actor: str,
+) -> None:
+    revision = tenant.live_revision + 1
+    session.add(
+        Promotion(
+            tenant_id=tenant.id,
+            revision=revision,
+            from_adapter_id=tenant.live_adapter_id,
+            to_adapter_id=adapter_id,
+            kind=kind,
+            actor=actor,
+        )
+    )
+    tenant.live_adapter_id = adapter_id
+    tenant.live_revision = revision
+    await session.flush()

@@ -1,0 +1,205 @@
+"""Errors as HTTP answers: OpenAI's error object under ``/v1``, problem details (RFC 9457) elsewhere.
+
+Errors themselves know nothing of HTTP; the table ``STATUS`` is here. Every answer carries
+``x-request-id``.
+"""
+
+import math
+import re
+import secrets
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.datastructures import MutableScopeHeaders
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ExceptionHandlersMap, Message, Scope
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from server import errors
+
+log = structlog.get_logger(__name__)
+
+STATUS: dict[type[errors.ServerError], HTTPStatus] = {
+    errors.Invalid: HTTPStatus.BAD_REQUEST,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.TooMany: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StreamBroken: HTTPStatus.BAD_GATEWAY,
+    errors.AdapterRefused: HTTPStatus.BAD_GATEWAY,
+}
+DATABASE_TROUBLE = (OperationalError, InterfaceError, PoolTimeout)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
+CLIENT_ERROR = HTTPStatus.BAD_REQUEST
+SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class Failure(NamedTuple):
+    """An error, ready to be told over HTTP."""
+
+    status: int
+    message: str
+    code: str | None
+    param: str | None
+    headers: dict[str, str]
+
+    @property
+    def type(self) -> str:
+        """OpenAI's word for the kind of error."""
+        if self.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < SERVER_ERROR else "server_error"
+
+    def openai(self) -> dict[str, Any]:
+        """OpenAI's error object; all four keys are always there."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error}
+
+    def problem(self, instance: str) -> dict[str, Any]:
+        """Problem details, with our ``code``, ``param`` and ``request_id`` as extensions."""
+        return {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.message,
+            "code": self.code,
+            "param": self.param,
+            "request_id": instance,
+        }
+
+
+def failure_of(exc: Exception) -> Failure:
+    """What to tell about an exception; one that nobody expected is told without its text."""
+    match exc:
+        case errors.ServerError():
+            return _of_server_error(exc)
+        case ValidationException():
+            message, param = _explain_validation(exc)
+            return Failure(CLIENT_ERROR, message, "invalid_value", param, {})
+        case HTTPException():
+            return _of_http_exception(exc)
+        case msgspec.ValidationError() | msgspec.DecodeError():
+            return Failure(CLIENT_ERROR, str(exc), "invalid_value", None, {})
+        case _ if isinstance(exc, DATABASE_TROUBLE):
+            return Failure(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The database does not answer. Try again in a moment.",
+                "database_unavailable",
+                None,
+                {"retry-after": "2"},
+            )
+        case _:
+            return Failure(
+                SERVER_ERROR,
+                "Something went wrong on our side. Quote the x-request-id when you report it.",
+                "internal_error",
+                None,
+                {},
+            )
+
+
+def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, Any]]:
+    """The exception handler for everything."""
+    failure = failure_of(exc)
+    if failure.status >= SERVER_ERROR and not isinstance(exc, errors.ServerError | HTTPException):
+        log.error("request failed", path=request.url.path, exc_info=exc)
+    path = request.url.path
+    if path == "/v1" or path.startswith("/v1/"):
+        content, media_type = failure.openai(), "application/json"
+    else:
+        content, media_type = failure.problem(request_id(request.scope)), "application/problem+json"
+    return Response(
+        content, status_code=failure.status, media_type=media_type, headers=failure.headers
+    )
+
+
+exception_handlers: ExceptionHandlersMap = {Exception: respond, HTTPException: respond}
+
+
+def request_id(scope: Scope) -> str:
+    """This request's id: the caller's where it is a sane one, else a new one; the same each time."""
+    state: dict[str, Any] = scope.setdefault("state", {})
+    found: str | None = state.get("request_id")
+    if found is None:
+        given = dict(scope.get("headers", [])).get(b"x-request-id", b"").decode("latin-1")
+        found = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+        state["request_id"] = found
+    return found
+
+
+async def add_headers(message: Message, scope: Scope) -> None:
+    """A ``before_send`` hook: ``x-request-id`` on every answer, errors of routing included."""
+    if message["type"] == "http.response.start":
+        headers = MutableScopeHeaders.from_message(message)
+        headers["x-request-id"] = request_id(scope)
+        headers.setdefault("x-content-type-options", "nosniff")
+
+
+def _of_server_error(exc: errors.ServerError) -> Failure:
+    status: int = SERVER_ERROR
+    for kind in type(exc).__mro__:
+        if kind in STATUS:
+            status = STATUS[kind]
+            break
+    headers: dict[str, str] = {}
+    match exc:
+        case errors.EngineRejected() if CLIENT_ERROR <= exc.status < SERVER_ERROR:
+            status = exc.status
+        case errors.EngineRejected():
+            status = HTTPStatus.BAD_GATEWAY
+        case errors.Unavailable() | errors.TooMany():
+            headers["retry-after"] = str(max(1, math.ceil(exc.retry_after_seconds)))
+        case errors.Conflict():
+            headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 409 otherwise
+        case errors.Unauthenticated():
+            headers["www-authenticate"] = "Bearer"
+        case _:
+            pass
+    return Failure(status, exc.message, exc.code, exc.param, headers)
+
+
+def _of_http_exception(exc: HTTPException) -> Failure:
+    codes = {
+        404: "not_found",
+        405: "method_not_allowed",
+        413: "too_large",
+        415: "unsupported_media",
+    }
+    message = exc.detail
+    if exc.status_code == HTTPStatus.NOT_FOUND:
+        message = "There is nothing at this address."
+    elif exc.status_code >= SERVER_ERROR:
+        message = HTTPStatus(exc.status_code).phrase
+    return Failure(
+        exc.status_code,
+        message,
+        codes.get(exc.status_code, "invalid_request"),
+        None,
+        dict(exc.headers or {}),
+    )
+
+
+def _explain_validation(exc: ValidationException) -> tuple[str, str | None]:
+    """(message, first field) from Litestar's list of what is wrong."""
+    extra = exc.extra if isinstance(exc.extra, list) else []
+    problems = [item for item in extra if isinstance(item, dict)]
+    if not problems:
+        return exc.detail, None
+    texts = []
+    for item in problems:
+        key = item.get("key")
+        texts.append(f"{key}: {item.get('message')}" if key else str(item.get("message")))
+    param = problems[0].get("key")
+    return "; ".join(texts), str(param) if param else None

@@ -1,0 +1,192 @@
+"""API keys: random, shown once, kept only as their hash.
+
+``tt_admin_...`` is the operator's, ``tt_...`` a tenant's. The last six characters are a checksum,
+so that a mistyped key, or a scanner's false find, is told without a look at the database.
+"""
+
+import hashlib
+import re
+import secrets
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import ApiKey, Tenant, now, storable
+from server.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from server.tenants.schemas import SCOPES, KeyRequest, KeyView, Scope
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
+CHECK_LENGTH = 6  # 62 ** 6 > 2 ** 32
+KEY = re.compile(
+    rf"(tt_(?:admin_)?)([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECK_LENGTH}}})"
+)
+SHOWN = 8
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who is calling. Without a tenant it is the operator, who may do everything."""
+
+    key_id: str
+    label: str
+    scopes: frozenset[Scope]
+    tenant_id: str | None = None
+    slug: str | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether this is the operator rather than a tenant."""
+        return self.tenant_id is None
+
+    @property
+    def actor(self) -> str:
+        """How records name this caller."""
+        return f"key:{self.key_id}"
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key has a scope; ``admin`` includes the others."""
+        return self.is_operator or scope in self.scopes or "admin" in self.scopes
+
+
+async def create(
+    session: AsyncSession, request: KeyRequest, *, tenant: Tenant | None
+) -> tuple[str, ApiKey]:
+    """Make a key and return it raw, which only happens here; no tenant makes an operator's key.
+
+    Raises:
+        Invalid: it would have expired already.
+    """
+    if request.expires_at is not None and request.expires_at <= now():
+        raise Invalid("expires_at is in the past.", param="expires_at")
+    raw = generate(operator=tenant is None)
+    row = ApiKey(
+        tenant_id=tenant.id if tenant else None,
+        label=storable(request.label),
+        prefix=raw[: raw.rindex("_") + 1 + SHOWN],
+        sha256=_digest(raw),
+        scopes=sorted(set(request.scopes)) if tenant else list(SCOPES),
+        expires_at=request.expires_at,
+    )
+    session.add(row)
+    await session.flush()
+    return raw, row
+
+
+async def list_for(session: AsyncSession, tenant: Tenant | None) -> list[ApiKey]:
+    """The keys of a tenant (of the operator where None), newest first, revoked ones included."""
+    query = select(ApiKey).where(ApiKey.tenant_id == (tenant.id if tenant else None))
+    return list(await session.scalars(query.order_by(ApiKey.id.desc())))
+
+
+async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -> ApiKey:
+    """Make a key useless from now on; revoking twice changes nothing.
+
+    Raises:
+        NotFound: this tenant has no such key.
+    """
+    query = select(ApiKey).where(
+        ApiKey.id == key_id, ApiKey.tenant_id == (tenant.id if tenant else None)
+    )
+    row = (await session.scalars(query)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no key '{key_id}'.", code="key_not_found")
+    row.revoked_at = row.revoked_at or now()
+    await session.flush()
+    return row
+
+
+async def authenticate(session: AsyncSession, raw: str) -> Principal:
+    """Find whose key this is: one look by hash, whatever is wrong with it.
+
+    Raises:
+        Unauthenticated: unknown, revoked or expired; one message for all.
+    """
+    if is_well_formed(raw):
+        query = (
+            select(ApiKey, Tenant.slug)
+            .outerjoin(Tenant, ApiKey.tenant_id == Tenant.id)
+            .where(ApiKey.sha256 == _digest(raw))
+        )
+        found = (await session.execute(query)).one_or_none()
+        if found is not None:
+            row, slug = found
+            expired = row.expires_at is not None and row.expires_at <= now()
+            if row.revoked_at is None and not expired:
+                return Principal(
+                    key_id=row.id,
+                    label=row.label,
+                    scopes=frozenset(scope for scope in SCOPES if scope in row.scopes),
+                    tenant_id=row.tenant_id,
+                    slug=slug,
+                    expires_at=row.expires_at,
+                )
+    raise Unauthenticated(
+        "Incorrect API key provided. Keys begin with tt_ and are made with `tenantune keys create`."
+    )
+
+
+async def mark_used(session: AsyncSession, used: Mapping[str, datetime]) -> None:
+    """Record when keys were last used; never moves a time back."""
+    for key_id, at in used.items():
+        await session.execute(
+            update(ApiKey)
+            .where(ApiKey.id == key_id)
+            .where(or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < at))
+            .values(last_used_at=at, updated_at=ApiKey.updated_at)
+        )
+
+
+def require(principal: Principal, scope: Scope) -> None:
+    """Check a scope.
+
+    Raises:
+        Forbidden: the key has not got it.
+    """
+    if not principal.may(scope):
+        raise Forbidden(f"This needs a key with the scope '{scope}'.")
+
+
+def generate(*, operator: bool) -> str:
+    """A new raw key."""
+    secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
+    start = "tt_admin_" if operator else "tt_"
+    return start + secret + _checksum(start + secret)
+
+
+def is_well_formed(raw: str) -> bool:
+    """Whether this could be one of our keys: its form and its checksum are right."""
+    match = KEY.fullmatch(raw)
+    return match is not None and _checksum(match[1] + match[2]) == match[3]
+
+
+def view(row: ApiKey) -> KeyView:
+    """A key as people see it."""
+    return KeyView(
+        id=row.id,
+        prefix=row.prefix,
+        label=row.label,
+        scopes=row.scopes,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+        created_at=row.created_at,
+    )
+
+
+def _digest(raw: str) -> str:
+    # 256 random bits need no slow hash
+    return hashlib.sha256(raw.encode()).hexdigest()
+
+
+def _checksum(text: str) -> str:
+    number = zlib.crc32(text.encode())
+    digits = []
+    for _ in range(CHECK_LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))

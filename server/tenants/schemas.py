@@ -1,0 +1,78 @@
+"""What the tenant and key endpoints take and give."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+SLUG_PATTERN = "^[a-z0-9](-?[a-z0-9])+$"
+Slug = Annotated[
+    str,
+    Meta(
+        pattern=SLUG_PATTERN,
+        min_length=2,
+        max_length=40,
+        description="lower-case letters, digits and single dashes between them",
+    ),
+]
+Scope = Literal["chat", "train", "admin"]
+SCOPES: tuple[Scope, ...] = ("chat", "train", "admin")
+
+
+class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new tenant. ``number_patterns`` maps a label to a regular expression to redact."""
+
+    slug: Slug
+    name: Annotated[str, Meta(max_length=200)] = ""
+    system_prompt: Annotated[str, Meta(max_length=20_000)] = ""
+    number_patterns: dict[str, str] = {}
+
+
+class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Changes to a tenant; what is absent stays. A new prompt is for adapters trained from now on."""
+
+    name: Annotated[str, Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
+    system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET
+    number_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class TenantView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant. ``live_version`` is null while the base answers for it."""
+
+    slug: str
+    name: str
+    system_prompt: str
+    number_patterns: dict[str, str]
+    live_version: int | None
+    live_revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new key. ``expires_at`` needs a time zone; without it the key does not expire."""
+
+    label: Annotated[str, Meta(max_length=200)] = ""
+    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("chat",)
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key without its secret; ``prefix`` is its beginning, to tell it from others."""
+
+    id: str
+    prefix: str
+    label: str
+    scopes: list[str]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new key; ``key`` is shown this once and not kept."""
+
+    key: str
+    details: KeyView

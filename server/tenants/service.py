@@ -1,0 +1,196 @@
+"""Tenants: who owns everything else."""
+
+import re
+from collections.abc import Collection
+
+import msgspec
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import exists, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import (
+    FINISHED_JOB_STATES,
+    Adapter,
+    DatasetVersion,
+    Job,
+    SourceFile,
+    Tenant,
+    storable,
+)
+from server.errors import Conflict, Invalid, NotFound
+from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
+
+LABEL_PATTERN = re.compile(r"[A-Z][A-Z0-9_]{0,30}")
+MAX_PATTERNS = 20
+MAX_PATTERN_LENGTH = 200
+
+
+class Leftovers(msgspec.Struct, frozen=True):
+    """What a deleted tenant leaves outside the database, for the caller to remove after commit."""
+
+    engine_names: tuple[str, ...]
+    blobs: tuple[str, ...]
+    datasets: tuple[str, ...]
+
+
+async def create(
+    session: AsyncSession, request: TenantRequest, *, reserved: Collection[str] = ()
+) -> Tenant:
+    """Add a tenant. ``reserved`` slugs mean something else already: the base's name.
+
+    Raises:
+        Conflict: the slug is taken.
+        Invalid: a number pattern is not a regular expression.
+    """
+    _check_patterns(request.number_patterns)
+    tenant = Tenant(
+        slug=request.slug,
+        name=storable(request.name) or request.slug,
+        system_prompt=storable(request.system_prompt),
+        number_patterns=dict(request.number_patterns),
+    )
+    taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
+    if request.slug in reserved:
+        raise taken
+    try:
+        async with session.begin_nested():
+            session.add(tenant)
+    except IntegrityError as exc:
+        raise taken from exc
+    return tenant
+
+
+async def get(session: AsyncSession, slug: str, *, lock: bool = False) -> Tenant:
+    """The tenant of this slug; ``lock`` keeps others from changing its row until the end.
+
+    Raises:
+        NotFound: there is none.
+    """
+    query = select(Tenant).where(Tenant.slug == slug)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    tenant = (await session.scalars(query)).one_or_none()
+    if tenant is None:
+        raise NotFound(f"There is no tenant '{slug}'.", code="tenant_not_found")
+    return tenant
+
+
+async def get_by_id(session: AsyncSession, tenant_id: str) -> Tenant:
+    """The tenant of this id.
+
+    Raises:
+        NotFound: it is gone.
+    """
+    tenant = await session.get(Tenant, tenant_id)
+    if tenant is None:
+        raise NotFound("This tenant is gone.", code="tenant_not_found")
+    return tenant
+
+
+async def list_all(session: AsyncSession) -> list[Tenant]:
+    """Every tenant, by slug."""
+    return list(await session.scalars(select(Tenant).order_by(Tenant.slug)))
+
+
+async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant:
+    """Change what the patch holds.
+
+    Raises:
+        NotFound: there is no such tenant.
+        Invalid: a number pattern is not a regular expression.
+    """
+    tenant = await get(session, slug, lock=True)
+    if patch.name is not msgspec.UNSET:
+        tenant.name = storable(patch.name)
+    if patch.system_prompt is not msgspec.UNSET:
+        tenant.system_prompt = storable(patch.system_prompt)
+    if patch.number_patterns is not msgspec.UNSET:
+        _check_patterns(patch.number_patterns)
+        tenant.number_patterns = dict(patch.number_patterns)
+    await session.flush()
+    return tenant
+
+
+async def delete(session: AsyncSession, slug: str) -> Leftovers:
+    """Remove a tenant and all that it owns.
+
+    Raises:
+        NotFound: there is no such tenant.
+        Conflict: a job of it is not finished.
+    """
+    tenant = await get(session, slug, lock=True)
+    unfinished = exists().where(Job.tenant_id == tenant.id, Job.state.not_in(FINISHED_JOB_STATES))
+    if await session.scalar(select(unfinished)):
+        raise Conflict(
+            f"A job of '{slug}' is not finished: cancel it first.", code="job_in_progress"
+        )
+    names = await session.scalars(select(Adapter.engine_name).where(Adapter.tenant_id == tenant.id))
+    leftovers = Leftovers(
+        engine_names=tuple(names),
+        blobs=await _only_of(session, SourceFile, tenant.id),
+        datasets=await _only_of(session, DatasetVersion, tenant.id),
+    )
+    await session.execute(sql_delete(Tenant).where(Tenant.id == tenant.id))
+    return leftovers
+
+
+async def view(session: AsyncSession, tenant: Tenant) -> TenantView:
+    """A tenant as people see it."""
+    return (await views(session, [tenant]))[0]
+
+
+async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView]:
+    """Tenants as people see them, with one query for all."""
+    live = [tenant.live_adapter_id for tenant in tenants if tenant.live_adapter_id]
+    rows = await session.execute(select(Adapter.id, Adapter.version).where(Adapter.id.in_(live)))
+    versions = {row.id: row.version for row in rows}
+    return [
+        TenantView(
+            slug=tenant.slug,
+            name=tenant.name,
+            system_prompt=tenant.system_prompt,
+            number_patterns=tenant.number_patterns,
+            live_version=versions.get(tenant.live_adapter_id or ""),
+            live_revision=tenant.live_revision,
+            created_at=tenant.created_at,
+            updated_at=tenant.updated_at,
+        )
+        for tenant in tenants
+    ]
+
+
+async def _only_of(
+    session: AsyncSession, kind: type[SourceFile] | type[DatasetVersion], tenant_id: str
+) -> tuple[str, ...]:
+    """Hashes of this tenant's files that no other tenant has too."""
+    others = select(kind.sha256).where(kind.tenant_id != tenant_id)
+    query = select(kind.sha256).where(kind.tenant_id == tenant_id, kind.sha256.not_in(others))
+    return tuple(await session.scalars(query.distinct()))
+
+
+def _check_patterns(patterns: dict[str, str]) -> None:
+    if len(patterns) > MAX_PATTERNS or any(len(p) > MAX_PATTERN_LENGTH for p in patterns.values()):
+        raise Invalid(
+            f"number_patterns: at most {MAX_PATTERNS}, of {MAX_PATTERN_LENGTH} characters each.",
+            param="number_patterns",
+        )
+    for label, pattern in patterns.items():
+        if not LABEL_PATTERN.fullmatch(label):
+            raise Invalid(
+                f"number_patterns: the label {label!r} must be capitals, digits and underscores, "
+                "like ORDER_NUMBER.",
+                param="number_patterns",
+            )
+        try:
+            compiled = re.compile(pattern)
+        except re.error as exc:
+            raise Invalid(
+                f"number_patterns.{label}: {pattern!r} is not a regular expression: {exc}.",
+                param="number_patterns",
+            ) from exc
+        if compiled.match(""):
+            raise Invalid(
+                f"number_patterns.{label}: {pattern!r} matches the empty text, and so everywhere.",
+                param="number_patterns",
+            )
