@@ -1,7 +1,7 @@
 """The vocabulary that every part shares: a conversation is an ordered list of turns."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 
@@ -72,6 +72,8 @@ def chat_messages(conversation: Conversation) -> list[ChatMessage]:
                 role = "assistant"
             case Speaker.NOTE | Speaker.SYSTEM:
                 continue
+            case _:
+                assert_never(turn.speaker)
         if messages and messages[-1].role == role:
             last = messages[-1]
             weight = min(last.weight, turn.weight)

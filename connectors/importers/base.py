@@ -1,0 +1,126 @@
+"""What an importer is: bytes in, conversations and rejected records out, in the file's order."""
+
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+from connectors.conversation import Conversation, Speaker, Split
+
+MIB = 1024 * 1024
+_QUOTED_CHARACTERS = 40
+
+Note = Callable[[str, str], None]
+"""Takes what an importer found out about the file: ``("encoding", "cp1252 (guessed)")``."""
+
+
+class Reason(StrEnum):
+    """Why a record, or a part of one, was left out."""
+
+    LINE_TOO_LONG = "line_too_long"
+    UNDECODABLE = "undecodable"
+    NUL_BYTE = "nul_byte"
+    BAD_JSON = "bad_json"
+    BAD_RECORD = "bad_record"
+    BAD_ROLE = "bad_role"
+    EMPTY_TEXT = "empty_text"
+    NO_TURNS = "no_turns"
+    TOOL_MESSAGE = "tool_message"
+    NOT_TEXT = "not_text"
+    WRONG_COLUMNS = "wrong_columns"
+    UNCLOSED_QUOTE = "unclosed_quote"
+    STRAY_QUOTE = "stray_quote"
+    CONVERSATION_REAPPEARS = "conversation_reappears"
+    TOO_MANY_TURNS = "too_many_turns"
+    BAD_COMPRESSION = "bad_compression"
+    TOO_LARGE = "too_large"
+
+
+class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that was left out.
+
+    ``line`` is the first physical line of the record, from 1. ``part`` is true where only a part
+    of the record was left out (a tool message, say) and the rest was kept. ``detail`` never
+    quotes the transcript's own words beyond a role or a speaker's name.
+    """
+
+    line: int
+    reason: str
+    detail: str
+    part: bool = False
+
+
+class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the operator says about a file; everything has a default.
+
+    ``mapping``: field -> column header, for tables (``{"text": "Message"}``).
+    ``speakers``: a value of the speaker column (or a role) -> who that is.
+    ``encoding``: decode with this and nothing else. ``delimiter``: of a table.
+    ``split``: pin every conversation of the file to one split.
+    """
+
+    mapping: dict[str, str] = {}
+    speakers: dict[str, Speaker] = {}
+    encoding: str | None = None
+    delimiter: str | None = None
+    split: Split | None = None
+    max_line_bytes: int = 4 * MIB
+    max_unpacked_bytes: int = 1024 * MIB
+
+
+def ignore_note(_key: str, _value: str) -> None:
+    """A ``Note`` for callers who do not ask."""
+
+
+class Importer(Protocol):
+    """One file format."""
+
+    @property
+    def name(self) -> str:
+        """What the operator types."""
+
+    @property
+    def description(self) -> str:
+        """One line for ``--help``."""
+
+    def sniff(self, head: bytes, filename: str) -> bool:
+        """Whether a file that begins with ``head`` (64 KiB, or all of it) is of this format."""
+
+    def read(
+        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+    ) -> Iterator[Conversation | Rejected]:
+        """Yield every conversation, and a ``Rejected`` for everything left out.
+
+        The stream is read once, in pieces; it may be gzip-compressed. Never raises for what a
+        record holds.
+
+        Raises:
+            BadMapping: the options do not fit the file; raised before anything is yielded.
+        """
+
+
+class BadRecord(Exception):
+    """Raised while a record is parsed, never further: the reader makes a ``Rejected`` of it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def clean_text(text: str) -> str:
+    """Line ends as LF, outer white space off.
+
+    Raises:
+        BadRecord: the text holds a NUL, which no database text column takes.
+    """
+    if "\0" in text:
+        raise BadRecord(Reason.NUL_BYTE, "the text holds a NUL character")
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def quoted(value: object) -> str:
+    """A short, one-line form of a foreign value for a message."""
+    text = repr(value)
+    return text if len(text) <= _QUOTED_CHARACTERS else text[:_QUOTED_CHARACTERS] + "…"

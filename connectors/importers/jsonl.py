@@ -1,0 +1,222 @@
+"""What the JSON-lines formats share: one record a line, read, checked and counted the same way."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+
+from connectors.conversation import Conversation, Speaker, Split, Turn
+from connectors.importers.base import (
+    BadRecord,
+    ImportOptions,
+    Note,
+    Reason,
+    Rejected,
+    clean_text,
+    ignore_note,
+    quoted,
+)
+from connectors.importers.decode import Line, peek, read_lines
+
+_TOOL_ROLES = frozenset({"tool", "function", "function_call", "observation", "tool_response"})
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A message that is left out while its conversation stays."""
+
+    reason: Reason
+    detail: str
+
+
+class JsonLines:
+    """Base of the JSON-lines importers: a subclass turns one decoded record into turns.
+
+    ``key`` is the list that makes a record one of this format.
+    """
+
+    name = ""
+    description = ""
+    key = ""
+
+    def sniff(self, head: bytes, filename: str) -> bool:
+        """Whether the first records hold this format's list."""
+        return _key_of(peek(head)) == self.key
+
+    def read(
+        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+    ) -> Iterator[Conversation | Rejected]:
+        """Yield a conversation a line; see ``Importer.read``."""
+        blank = 0
+        for line in read_lines(stream, options, note):
+            if line.text is not None and not line.text.strip():
+                blank += 1
+                continue
+            try:
+                conversation, skipped = self._parse(line, options)
+            except BadRecord as exc:
+                yield Rejected(line.number, exc.reason, exc.detail)
+                continue
+            for left_out in skipped:
+                yield Rejected(line.number, left_out.reason, left_out.detail, part=True)
+            yield conversation
+        if blank:
+            note("blank lines", str(blank))
+
+    def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
+        """Turn a record's list into turns; raises BadRecord."""
+        raise NotImplementedError
+
+    def _parse(self, line: Line, options: ImportOptions) -> tuple[Conversation, list[Skipped]]:
+        record = _decode(line)
+        if self.key not in record:
+            raise BadRecord(Reason.BAD_RECORD, f"no {self.key!r} in the record")
+        turns: list[Turn] = []
+        skipped: list[Skipped] = []
+        for item in self.turns(record, options):
+            if isinstance(item, Turn):
+                turns.append(item)
+            else:
+                skipped.append(item)
+        if not turns:
+            reason = skipped[0].reason if skipped else Reason.NO_TURNS
+            why = f"no message is left: {skipped[0].detail}" if skipped else "no messages"
+            raise BadRecord(reason, why)
+        conversation = Conversation(
+            id=_identifier(record, line.number),
+            turns=tuple(turns),
+            channel=_word(record, "channel"),
+            language=_word(record, "language"),
+            labels=_labels(record.get("labels")),
+            split=options.split or self.pinned(record),
+        )
+        return conversation, skipped
+
+    def pinned(self, record: Mapping[str, Any]) -> Split | None:
+        """The split the record itself is pinned to; only our own format says."""
+        return None
+
+
+def messages_in(record: Mapping[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The record's messages, numbered from 1.
+
+    Raises:
+        BadRecord: the value is not a list of objects.
+    """
+    messages = record[key]
+    if not isinstance(messages, list):
+        raise BadRecord(Reason.BAD_RECORD, f"{key!r} is not a list")
+    for position, message in enumerate(messages, 1):
+        if not isinstance(message, dict):
+            raise BadRecord(Reason.BAD_RECORD, f"message {position} is not an object")
+        yield position, message
+
+
+def is_tool(role: object) -> bool:
+    """Whether the role is a machine talking to the model: never trained on."""
+    return isinstance(role, str) and role.strip().lower() in _TOOL_ROLES
+
+
+def speaker_of(
+    role: object, roles: Mapping[str, Speaker], options: ImportOptions, *, position: int
+) -> Speaker:
+    """Who a role is: the operator's word first, then the format's own.
+
+    Raises:
+        BadRecord: nobody knows the role.
+    """
+    if isinstance(role, str):
+        word = role.strip().lower()
+        for value, speaker in options.speakers.items():
+            if value.strip().lower() == word:
+                return speaker
+        if word in roles:
+            return roles[word]
+    known = ", ".join(roles)
+    raise BadRecord(Reason.BAD_ROLE, f"message {position}: role {quoted(role)} is none of {known}")
+
+
+def weight_of(message: Mapping[str, Any], *, position: int) -> Literal[0, 1]:
+    """The message's ``weight``: 0 or 1, 1 when absent.
+
+    Raises:
+        BadRecord: it is anything else.
+    """
+    weight = message.get("weight")
+    if weight is None or weight == 1:
+        return 1
+    if weight == 0:
+        return 0
+    detail = f"message {position}: weight must be 0 or 1, not {quoted(weight)}"
+    raise BadRecord(Reason.BAD_RECORD, detail)
+
+
+def text_or_skip(text: object, *, position: int, field: str) -> str | Skipped:
+    """The cleaned text of a message, or why there is none.
+
+    Raises:
+        BadRecord: the field is not a string, or holds a NUL.
+    """
+    if not isinstance(text, str):
+        raise BadRecord(Reason.BAD_RECORD, f"message {position}: {field!r} is not a string")
+    cleaned = clean_text(text)
+    return cleaned or Skipped(Reason.EMPTY_TEXT, f"message {position} is empty")
+
+
+def _decode(line: Line) -> dict[str, Any]:
+    if line.text is None:
+        raise BadRecord(line.reason or Reason.UNDECODABLE, line.detail)
+    if "\0" in line.text:
+        raise BadRecord(Reason.NUL_BYTE, "the line holds a NUL byte")
+    try:
+        record = msgspec.json.decode(line.text)
+    except msgspec.DecodeError as exc:
+        raise BadRecord(Reason.BAD_JSON, str(exc)) from exc
+    except (UnicodeError, RecursionError) as exc:
+        raise BadRecord(Reason.BAD_JSON, "not text, or nested too deeply") from exc
+    if not isinstance(record, dict):
+        raise BadRecord(Reason.BAD_RECORD, "the line is not a JSON object")
+    return record
+
+
+def _identifier(record: Mapping[str, Any], number: int) -> str:
+    for key in ("id", "conversation_id"):
+        value = record.get(key)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return clean_text(str(value))
+    return f"line-{number}"
+
+
+def _word(record: Mapping[str, Any], key: str) -> str | None:
+    value = record.get(key)
+    return clean_text(value) or None if isinstance(value, str) else None
+
+
+def _labels(value: object) -> dict[str, str]:
+    """Labels as text: nulls left out, numbers and flags as JSON writes them."""
+    if not isinstance(value, dict):
+        return {}
+    labels = {}
+    for key, label in value.items():
+        if label is not None:
+            text = label if isinstance(label, str) else msgspec.json.encode(label).decode()
+            labels[clean_text(key)] = clean_text(text)
+    return labels
+
+
+def _key_of(text: str) -> str | None:
+    """The list that the first readable record holds; of a cut-off record, the first one named."""
+    keys = ("messages", "conversations", "turns")
+    lines = text.split("\n")
+    for line in lines[:50]:
+        try:
+            record = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            found = [key for key in keys if isinstance(record.get(key), list)]
+            if found:
+                return found[0]
+    if text.lstrip().startswith("{"):
+        places = {key: at for key in keys if (at := text.find(f'"{key}"')) >= 0}
+        return min(places, key=lambda key: places[key], default=None)
+    return None
