@@ -1,0 +1,90 @@
+"""Holds an engine: starts it, keeps its log within bounds, and takes it along when the server dies.
+
+Run as a plain script, on the standard library alone: it is started before everything and must
+outlive anything. It leads the process group that the engine lives in. Its standard input is a pipe
+whose other end only the server holds: the pipe closes however the server ends, ``kill -9``
+included, and then the whole group is killed. (``PR_SET_PDEATHSIG`` would bind the engine to the
+*thread* that forked, and would not reach the engine's own children.)
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+READ_BYTES = 65536
+PARENT_CHECK_SECONDS = 1.0  # in case another child of the server inherited the pipe
+
+
+class Log:
+    """Appends to a file; at ``limit_bytes`` the file becomes ``<name>.1`` and a new one begins."""
+
+    def __init__(self, path: Path, *, limit_bytes: int) -> None:
+        self._path = path
+        self._limit = limit_bytes
+        self._rotate()
+
+    def _rotate(self) -> None:
+        if self._path.exists():
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._file = self._path.open("wb", buffering=0)
+        self._size = 0
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Append; a full disk loses the log, never the engine."""
+        try:
+            if self._size + len(data) > self._limit:
+                self._file.close()
+                self._rotate()
+            self._file.write(data)
+        except OSError:
+            return
+        self._size += len(data)
+
+
+def hold(command: list[str], log: Log) -> int:
+    """Run ``command`` to its end; returns its exit status, 128 + N for signal N."""
+    parent = os.getppid()
+    # A handler, not SIG_IGN: the latter would be inherited by the engine.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    reader, writer = os.pipe()
+    engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    ended = os.pidfd_open(engine.pid)
+    with selectors.DefaultSelector() as selector:
+        for descriptor in (sys.stdin.fileno(), reader, ended):
+            selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            ready = {key.fd for key, _ in selector.select(PARENT_CHECK_SECONDS)}
+            if reader in ready and not _drain(reader, log):
+                selector.unregister(reader)
+            if ended in ready:
+                _drain(reader, log)
+                status = engine.wait()
+                return status if status >= 0 else 128 - status
+            closed = sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), READ_BYTES)
+            if closed or os.getppid() != parent:
+                log.write(b"the server is gone: ending the engine\n")
+                os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _drain(descriptor: int, log: Log) -> bool:
+    """Copy what is there; False at the end of the stream."""
+    try:
+        while data := os.read(descriptor, READ_BYTES):
+            log.write(data)
+    except BlockingIOError:
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    _, path, limit, *words = sys.argv
+    sys.exit(hold(words, Log(Path(path), limit_bytes=int(limit))))

@@ -1,0 +1,300 @@
+"""Speaks the engine's HTTP contract over a unix socket or a URL.
+
+aiohttp, because it passes a token through for a third of httpx's CPU time. Nothing is added to a
+body and no header is sent beyond what HTTP needs: what a tenant may ask for is decided above.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from server.errors import (
+    AdapterRefused,
+    EngineBusy,
+    EngineRejected,
+    EngineUnavailable,
+    ServerError,
+    StreamBroken,
+)
+
+RETRY_AFTER_SECONDS = 2.0
+_CONNECT_SECONDS = 5.0
+_T = TypeVar("_T")
+_GONE = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    param: str | None = None
+    code: str | int | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
+class _Logprob(msgspec.Struct):
+    logprob: float
+
+
+class _ScoredChoice(msgspec.Struct):
+    prompt_logprobs: list[dict[str, _Logprob] | None]
+
+
+class _Scored(msgspec.Struct):
+    choices: list[_ScoredChoice]
+
+
+class _Loaded(msgspec.Struct):
+    loaded_ms: float
+
+
+class _Adapters(msgspec.Struct):
+    adapters: list[str]
+
+
+class EngineClient:
+    """One engine. Use on one event loop; ``close`` when done.
+
+    ``idle_seconds``: longest silence between two chunks of a stream. ``first_seconds``: longest
+    wait for a stream's first (a queue and a long prompt take time). ``whole_seconds``: longest
+    wait for an answer that comes in one piece.
+    """
+
+    def __init__(
+        self,
+        *,
+        uds: Path | None = None,
+        url: str = "",
+        idle_seconds: float = 60.0,
+        first_seconds: float = 300.0,
+        whole_seconds: float = 1800.0,
+    ) -> None:
+        if (uds is None) == (not url):
+            raise ValueError("give either uds or url")
+        if url.startswith("unix:"):
+            uds, url = Path(url.removeprefix("unix:").removeprefix("//")), ""
+        self._uds = uds
+        self._root = url.rstrip("/") or "http://engine"
+        self._idle = idle_seconds
+        self._first = first_seconds
+        self._whole = whole_seconds
+        self._session_: aiohttp.ClientSession | None = None
+        self._open: set[aiohttp.ClientResponse] = set()
+        self.heard_at = time.monotonic()  # last byte of any answer: the engine was alive then
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._session_ is None:
+            connector = (
+                aiohttp.UnixConnector(str(self._uds), limit=0)
+                if self._uds
+                else aiohttp.TCPConnector(limit=0)
+            )
+            self._session_ = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Content-Type": "application/json"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            )
+        return self._session_
+
+    async def close(self) -> None:
+        """Break what is open and close the connections."""
+        self.break_streams("the server is stopping")
+        if self._session_ is not None:
+            await self._session_.close()
+            self._session_ = None
+
+    def break_streams(self, message: str) -> None:
+        """End every open stream with StreamBroken: a dying engine leaves its clients hanging."""
+        for response in list(self._open):
+            response.content.set_exception(StreamBroken(message))
+            response.close()
+
+    @asynccontextmanager
+    async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream a chat completion: the payload of each ``data:`` line, without the last [DONE].
+
+        Leaving the context aborts the generation.
+
+        Raises:
+            EngineUnavailable: nothing answers, or the engine fails as a whole.
+            EngineRejected: the engine refuses this request.
+            StreamBroken: (while iterating) the engine stopped or fell silent.
+        """
+        async with self._post("/v1/chat/completions", body) as response:
+            self._open.add(response)
+            try:
+                yield self._payloads(response)
+            finally:
+                self._open.discard(response)
+
+    async def complete(self, body: dict[str, Any]) -> bytes:
+        """A chat completion in one piece. Cancelling the call aborts the generation.
+
+        Raises:
+            EngineUnavailable: nothing answers, or the engine stopped meanwhile.
+            EngineRejected: the engine refuses this request.
+        """
+        return await self._call("/v1/chat/completions", body)
+
+    async def score(self, model: str, token_ids: list[int]) -> list[float | None]:
+        """Log-probability of each token given those before it; None for the first."""
+        body = {
+            "model": model,
+            "prompt": token_ids,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
+        answer = _decode(await self._call("/v1/completions", body), _Scored)
+        entries = answer.choices[0].prompt_logprobs
+        return [
+            None if entry is None else entry[str(token)].logprob
+            for token, entry in zip(token_ids, entries, strict=True)
+        ]
+
+    async def ensure(self, name: str, path: str) -> float:
+        """Have an adapter loaded; returns the milliseconds it took. Idempotent.
+
+        Raises:
+            AdapterRefused: the folder is missing, is not what its manifest says, or will not load.
+        """
+        try:
+            data = await self._call("/tenantune/adapters/ensure", {"name": name, "path": path})
+        except EngineRejected as exc:
+            raise AdapterRefused(exc.message, code=exc.code) from exc
+        return _decode(data, _Loaded).loaded_ms
+
+    async def drop(self, name: str) -> None:
+        """Have an adapter unloaded. Idempotent."""
+        await self._call("/tenantune/adapters/drop", {"name": name})
+
+    async def adapters(self) -> list[str]:
+        """Names of the adapters that are loaded."""
+        return _decode(await self._get("/tenantune/adapters", self._first), _Adapters).adapters
+
+    async def health(self, *, timeout_seconds: float) -> None:
+        """Return when the engine says it is well.
+
+        Raises:
+            EngineUnavailable: it does not, or says nothing in time.
+        """
+        await self._get("/health", timeout_seconds)
+
+    async def metrics(self) -> str:
+        """The engine's own figures, as Prometheus text."""
+        return (await self._get("/metrics", self._first)).decode()
+
+    async def _payloads(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Split server-sent events; each of ours is one line and ends in an empty one."""
+        content = response.content
+        rest = b""
+        limit = self._first
+        while True:
+            try:
+                async with asyncio.timeout(limit):
+                    data = await content.readany()
+            except TimeoutError as exc:
+                raise StreamBroken(f"the engine said nothing for {limit:.0f} seconds") from exc
+            except _GONE as exc:
+                raise StreamBroken("the engine stopped in the middle of the answer") from exc
+            if not data:
+                raise StreamBroken("the engine ended the answer before it was complete")
+            self.heard_at = time.monotonic()
+            limit = self._idle
+            *events, rest = (rest + data).split(b"\n\n")
+            for event in events:
+                payload = event[6:]
+                if payload == b"[DONE]":
+                    return
+                if not event.startswith(b"data: "):
+                    continue  # a comment
+                if payload.startswith(b'{"error"'):
+                    raise StreamBroken(_error(payload).message or "the engine reported an error")
+                yield payload
+
+    @asynccontextmanager
+    async def _post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send; yields an answer of status 200, whose connection is given back at the end."""
+        try:
+            async with asyncio.timeout(self._whole):
+                response = await self._session.post(
+                    self._root + path, data=msgspec.json.encode(body)
+                )
+        except TimeoutError as exc:
+            raise EngineUnavailable(
+                f"the engine did not answer for {self._whole:.0f} seconds",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from exc
+        except _GONE as exc:
+            raise _unreachable() from exc
+        try:
+            if response.status != 200:  # noqa: PLR2004
+                raise _refusal(response, await self._read(response))
+            yield response
+        finally:
+            response.release()  # an answer that was not read to its end is cut off
+
+    async def _call(self, path: str, body: dict[str, Any]) -> bytes:
+        async with self._post(path, body) as response:
+            data = await self._read(response)
+        self.heard_at = time.monotonic()
+        return data
+
+    async def _get(self, path: str, timeout_seconds: float) -> bytes:
+        try:
+            async with (
+                asyncio.timeout(timeout_seconds),
+                self._session.get(self._root + path) as response,
+            ):
+                data = await self._read(response)
+        except (TimeoutError, *_GONE) as exc:
+            raise _unreachable() from exc
+        if response.status != 200:  # noqa: PLR2004
+            raise _refusal(response, data)
+        return data
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            return await response.read()
+        except _GONE as exc:
+            raise _unreachable() from exc
+
+
+def _unreachable() -> EngineUnavailable:
+    return EngineUnavailable("the engine is not reachable", retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def _error(data: bytes) -> _Error:
+    try:
+        return msgspec.json.decode(data, type=_ErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Error()
+
+
+def _refusal(response: aiohttp.ClientResponse, data: bytes) -> ServerError:
+    """What a status other than 200 means."""
+    error = _error(data)
+    message = error.message or f"the engine answered with status {response.status}"
+    if response.status == 429:  # noqa: PLR2004
+        return EngineBusy(message, retry_after_seconds=RETRY_AFTER_SECONDS)
+    if response.status >= 500:  # noqa: PLR2004
+        # also in its first moments, before the engine behind the API is up
+        return EngineUnavailable(message, retry_after_seconds=RETRY_AFTER_SECONDS)
+    code = error.code if isinstance(error.code, str) else None  # vLLM puts the status here
+    return EngineRejected(message, status=response.status, param=error.param, code=code)
+
+
+def _decode(data: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as exc:
+        raise EngineUnavailable(f"the engine's answer makes no sense: {exc}") from exc
