@@ -1,0 +1,97 @@
+"""The web process: assembles the features into one Litestar application."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import structlog
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.types import ControllerRouterHandler
+
+from server.adapters.controller import AdapterController
+from server.blobs import BlobStore
+from server.db.session import Database
+from server.engine.service import EngineService
+from server.jobs.controller import JobController, ScoringController
+from server.responses import add_headers, exception_handlers
+from server.settings import Settings
+from server.tenants.access import Keyring, provide_principal
+from server.tenants.controller import KeyController, TenantController
+from server.transcripts.controller import TranscriptController
+
+log = structlog.get_logger(__name__)
+
+controllers: list[ControllerRouterHandler] = [
+    TenantController,
+    KeyController,
+    TranscriptController,
+    AdapterController,
+    JobController,
+    ScoringController,
+]
+
+
+def create_app(
+    settings: Settings,
+    *,
+    engine: EngineService | None = None,
+    database: Database | None = None,
+    blobs: BlobStore | None = None,
+) -> Litestar:
+    """Build the application; nothing is opened before it starts.
+
+    On start it migrates the database and starts the engine, which goes on in the background; on
+    stop it lets open answers end for ``settings.drain_seconds``. Without an engine everything but
+    answering works.
+    """
+    database = database or Database(settings.database)
+    blobs = blobs or BlobStore.open(settings.blobs)
+    keyring = Keyring(database)
+
+    def provide_settings() -> Settings:
+        return settings
+
+    def provide_database() -> Database:
+        return database
+
+    def provide_blobs() -> BlobStore:
+        return blobs
+
+    def provide_keyring() -> Keyring:
+        return keyring
+
+    def provide_engine() -> EngineService | None:
+        return engine
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncGenerator[None]:
+        app.state.keyring = keyring
+        app.state.settings = settings
+        await database.migrate()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(database.dispose)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            flushing = tasks.create_task(keyring.run())
+            stack.callback(flushing.cancel)
+            if engine is not None:
+                await engine.start()
+                stack.push_async_callback(engine.stop, grace_seconds=settings.drain_seconds)
+            yield
+
+    return Litestar(
+        route_handlers=controllers,
+        dependencies={
+            "settings": Provide(provide_settings, sync_to_thread=False),
+            "database": Provide(provide_database, sync_to_thread=False),
+            "blobs": Provide(provide_blobs, sync_to_thread=False),
+            "keyring": Provide(provide_keyring, sync_to_thread=False),
+            "engine": Provide(provide_engine, sync_to_thread=False),
+            "principal": Provide(provide_principal, sync_to_thread=False),
+        },
+        exception_handlers=exception_handlers,
+        before_send=[add_headers],
+        lifespan=[lifespan],
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,
+    )

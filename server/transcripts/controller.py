@@ -1,0 +1,130 @@
+"""Transcripts and datasets over HTTP."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Request, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from connectors.errors import BadMapping
+from connectors.importers import ImportOptions, parse_map
+from server.blobs import BlobStore
+from server.db.session import Database
+from server.errors import Invalid
+from server.settings import Settings
+from server.tenants import service as tenants
+from server.tenants.access import needs
+from server.transcripts import service
+from server.transcripts.schemas import DatasetView, ImportView, dataset_view, import_view
+from server.transcripts.upload import Upload
+
+PLAIN_OPTIONS = ("encoding", "delimiter", "split")
+
+
+class TranscriptController(Controller):
+    """``/admin/tenants/<slug>/transcripts`` and what becomes of them."""
+
+    path = "/admin/tenants/{slug:str}"
+    guards = (needs("train"),)
+
+    # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
+    @post("/transcripts", status_code=202, request_max_body_size=None)
+    async def upload(
+        self,
+        slug: FromPath[str],
+        request: Request[Any, Any, Any],
+        *,
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+        filename: FromQuery[str] = "upload",
+        importer: FromQuery[str | None] = None,
+        mapping: Annotated[list[str] | None, QueryParameter(name="map")] = None,
+        encoding: FromQuery[str | None] = None,
+        delimiter: FromQuery[str | None] = None,
+        split: FromQuery[str | None] = None,
+    ) -> ImportView:
+        """Take a file, raw or as the part ``file`` of a form, and queue the reading of it.
+
+        The options may be given in the query or as fields of the form.
+        """
+        async with database.reading() as session:
+            await tenants.get(session, slug)
+        upload = Upload(request, filename=filename, max_bytes=settings.max_upload_bytes)
+        sha256, size = await blobs.put_stream(upload.chunks(), max_bytes=settings.max_upload_bytes)
+        fields = upload.fields
+        said = {"encoding": encoding, "delimiter": delimiter, "split": split}
+        for name in PLAIN_OPTIONS:
+            said[name] = said[name] or next(iter(fields.get(name, [])), None)
+        options = _options([*(mapping or []), *fields.get("map", [])], said)
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            row, source = await service.queue_import(
+                session,
+                tenant,
+                sha256=sha256,
+                size_bytes=size,
+                filename=upload.filename,
+                importer=importer or next(iter(fields.get("importer", [])), None),
+                options=options,
+            )
+            return import_view(row, source)
+
+    @get("/imports")
+    async def list_imports(
+        self, slug: FromPath[str], database: NamedDependency[Database]
+    ) -> list[ImportView]:
+        """The last hundred uploads and what came of them, newest first."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            found = await service.list_imports(session, tenant)
+            return [import_view(row, source) for row, source in found]
+
+    @get("/imports/{import_id:str}")
+    async def read_import(
+        self,
+        slug: FromPath[str],
+        import_id: FromPath[str],
+        database: NamedDependency[Database],
+    ) -> ImportView:
+        """One upload and what came of it."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            return import_view(*await service.get_import(session, tenant, import_id))
+
+    @get("/datasets")
+    async def list_datasets(
+        self, slug: FromPath[str], database: NamedDependency[Database]
+    ) -> list[DatasetView]:
+        """Dataset versions, newest first."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            return [dataset_view(row) for row in await service.list_datasets(session, tenant)]
+
+    @get("/datasets/{sha256:str}")
+    async def read_dataset(
+        self, slug: FromPath[str], sha256: FromPath[str], database: NamedDependency[Database]
+    ) -> DatasetView:
+        """One dataset version."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            return dataset_view(await service.get_dataset(session, tenant, sha256))
+
+
+def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
+    """The options of an import from what a request says.
+
+    Raises:
+        Invalid: one of them is not of its form.
+    """
+    try:
+        columns, speakers = parse_map(mapping)
+    except BadMapping as exc:
+        raise Invalid(str(exc), param="map") from exc
+    given = {name: value for name, value in said.items() if value is not None}
+    try:
+        plain = msgspec.convert(given, ImportOptions)
+    except msgspec.ValidationError as exc:
+        raise Invalid(str(exc)) from exc
+    return msgspec.structs.replace(plain, mapping=columns, speakers=speakers)

@@ -1,0 +1,57 @@
+"""What the transcript and dataset endpoints give."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from server.db.models import DatasetVersion, Import, ImportState, SourceFile
+
+
+class ImportView(msgspec.Struct, frozen=True, kw_only=True):
+    """An upload and what was read from it. ``report`` is there once ``state`` is done."""
+
+    id: str
+    state: ImportState
+    filename: str
+    sha256: str
+    size_bytes: int
+    importer: str | None
+    options: dict[str, Any]
+    report: dict[str, Any] | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
+    """An immutable dataset version."""
+
+    sha256: str
+    counts: dict[str, Any]
+    manifest: dict[str, Any]
+    created_at: datetime
+
+
+def import_view(row: Import, source: SourceFile) -> ImportView:
+    """An import as people see it."""
+    return ImportView(
+        id=row.id,
+        state=row.state,
+        filename=source.filename,
+        sha256=source.sha256,
+        size_bytes=source.size_bytes,
+        importer=row.importer,
+        options=row.options,
+        report=row.report,
+        error=row.error,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def dataset_view(row: DatasetVersion) -> DatasetView:
+    """A dataset version as people see it."""
+    return DatasetView(
+        sha256=row.sha256, counts=row.counts, manifest=row.manifest, created_at=row.created_at
+    )

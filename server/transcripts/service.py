@@ -1,0 +1,300 @@
+"""From an upload to conversations to a dataset version.
+
+``queue_import`` (web, in the request's transaction) makes work; ``run_import`` and ``freeze``
+(worker) do the slow part outside any transaction and store what came of it in one.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from connectors.conversation import Conversation
+from connectors.errors import ConnectorError
+from connectors.importers import IMPORTERS, ImportOptions
+from connectors.redact import Redactor
+from server.blobs import BlobStore
+from server.db.models import (
+    ConversationRow,
+    DatasetVersion,
+    Import,
+    SourceFile,
+    Tenant,
+    new_id,
+    now,
+    storable,
+)
+from server.db.session import Database
+from server.errors import Invalid, NotFound, ServerError
+from server.settings import Settings
+from server.tenants import service as tenants
+from server.transcripts.reading import Kept, read_source
+
+if TYPE_CHECKING:
+    from training.dataset import Dataset
+
+log = structlog.get_logger(__name__)
+
+ROWS_AT_ONCE = 500
+
+
+async def queue_import(
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    sha256: str,
+    size_bytes: int,
+    filename: str,
+    importer: str | None = None,
+    options: ImportOptions | None = None,
+) -> tuple[Import, SourceFile]:
+    """Note an upload whose bytes are stored, and queue the reading of it.
+
+    The same bytes with the same importer and options are the same import, which is returned as it
+    is, unless it failed.
+
+    Raises:
+        Invalid: there is no importer of that name.
+    """
+    if importer is not None and importer not in IMPORTERS:
+        known = ", ".join(IMPORTERS)
+        raise Invalid(f"There is no importer '{importer}'; there are: {known}.", param="importer")
+    # one upload of a tenant after the other, so that equal ones find each other
+    await session.refresh(tenant, with_for_update=True)
+    source = await session.scalar(
+        select(SourceFile).where(SourceFile.tenant_id == tenant.id, SourceFile.sha256 == sha256)
+    )
+    if source is None:
+        source = SourceFile(
+            tenant_id=tenant.id,
+            filename=storable(filename),
+            sha256=sha256,
+            size_bytes=size_bytes,
+        )
+        session.add(source)
+        await session.flush()
+    said: dict[str, Any] = msgspec.to_builtins(options or ImportOptions())
+    for row in await session.scalars(
+        select(Import).where(Import.source_file_id == source.id, Import.state != "failed")
+    ):
+        if row.importer == importer and row.options == said:
+            return row, source
+    row = Import(tenant_id=tenant.id, source_file_id=source.id, importer=importer, options=said)
+    session.add(row)
+    await session.flush()
+    return row, source
+
+
+async def run_import(
+    database: Database, import_id: str, *, settings: Settings, blobs: BlobStore | None = None
+) -> None:
+    """Read a queued upload: parse, redact, and store what is new, with the report.
+
+    May be run again after a crash at any point; an import that ended is left as it is. What a
+    person can mend (an unknown format, a wrong column) ends it as failed, with the reason.
+    """
+    blobs = blobs or BlobStore.open(settings.blobs)
+    async with database.transaction() as session:
+        row = await session.get_one(Import, import_id)
+        if row.state in {"done", "failed"}:
+            return
+        row.state = "running"
+        source = await session.get_one(SourceFile, row.source_file_id)
+        tenant = await tenants.get_by_id(session, row.tenant_id)
+    with tempfile.TemporaryDirectory(prefix="tenantune-import-") as folder:
+        spool = Path(folder) / "conversations.jsonl"
+        try:
+            async with blobs.local(source.sha256) as path:
+                report = await asyncio.to_thread(
+                    read_source,
+                    path,
+                    spool,
+                    filename=source.filename,
+                    importer=row.importer,
+                    options=msgspec.convert(row.options, ImportOptions),
+                    redactor=Redactor(tenant.number_patterns, settings.default_region),
+                )
+        except (ConnectorError, ServerError) as exc:
+            await _fail(database, import_id, exc)
+            return
+        async with database.transaction() as session:
+            row = await session.get_one(Import, import_id)
+            report.stored, report.known = await _store(session, row, spool)
+            row.report = msgspec.to_builtins(report)
+            row.importer = row.importer or report.importer
+            row.state = "done"
+            row.finished_at = now()
+    log.info("import done", id=import_id, stored=report.stored, rejected=report.rejected)
+
+
+async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> DatasetVersion:
+    """Make the dataset version of all that a tenant has now; the same content is the same version.
+
+    Raises:
+        NotFound: the tenant is gone.
+        training.errors.BadInput: there is too little to train on.
+    """
+    async with database.reading() as session:
+        tenant = await tenants.get_by_id(session, tenant_id)
+        with tempfile.TemporaryDirectory(prefix="tenantune-freeze-") as folder:
+            spool = Path(folder) / "conversations.jsonl"
+            await _spool_conversations(session, tenant_id, spool)
+            made = await asyncio.to_thread(
+                _freeze_files, spool, settings.datasets, system_prompt=tenant.system_prompt
+            )
+    async with database.transaction() as session:
+        known = await session.scalar(
+            select(DatasetVersion).where(
+                DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256 == made.sha256
+            )
+        )
+        if known is not None:
+            return known
+        manifest: dict[str, Any] = msgspec.to_builtins(made.manifest)
+        row = DatasetVersion(
+            tenant_id=tenant_id,
+            sha256=made.sha256,
+            counts=manifest.get("counts", {}),
+            manifest=manifest,
+        )
+        session.add(row)
+        await session.flush()
+        return row
+
+
+async def list_imports(
+    session: AsyncSession, tenant: Tenant, *, limit: int = 100
+) -> list[tuple[Import, SourceFile]]:
+    """A tenant's imports, newest first."""
+    query = (
+        select(Import, SourceFile)
+        .join(SourceFile, Import.source_file_id == SourceFile.id)
+        .where(Import.tenant_id == tenant.id)
+        .order_by(Import.id.desc())
+        .limit(limit)
+    )
+    return [(row, source) for row, source in (await session.execute(query)).tuples()]
+
+
+async def get_import(
+    session: AsyncSession, tenant: Tenant, import_id: str
+) -> tuple[Import, SourceFile]:
+    """One import of this tenant.
+
+    Raises:
+        NotFound: no such import.
+    """
+    query = (
+        select(Import, SourceFile)
+        .join(SourceFile, Import.source_file_id == SourceFile.id)
+        .where(Import.tenant_id == tenant.id, Import.id == import_id)
+    )
+    found = (await session.execute(query)).tuples().one_or_none()
+    if found is None:
+        raise NotFound(f"There is no import '{import_id}'.", code="import_not_found")
+    return found
+
+
+async def list_datasets(session: AsyncSession, tenant: Tenant) -> list[DatasetVersion]:
+    """A tenant's dataset versions, newest first."""
+    query = select(DatasetVersion).where(DatasetVersion.tenant_id == tenant.id)
+    return list(await session.scalars(query.order_by(DatasetVersion.id.desc())))
+
+
+async def get_dataset(session: AsyncSession, tenant: Tenant, sha256: str) -> DatasetVersion:
+    """One dataset version of this tenant.
+
+    Raises:
+        NotFound: no such version.
+    """
+    row = await session.scalar(
+        select(DatasetVersion).where(
+            DatasetVersion.tenant_id == tenant.id, DatasetVersion.sha256 == sha256
+        )
+    )
+    if row is None:
+        raise NotFound(f"There is no dataset '{sha256}'.", code="dataset_not_found")
+    return row
+
+
+async def _store(session: AsyncSession, row: Import, spool: Path) -> tuple[int, int]:
+    """Insert the conversations that the tenant has not got; returns (stored, known)."""
+    stored = known = 0
+    for group in _in_groups(spool):
+        fresh = {kept.digest: kept for kept in group}
+        found = await session.scalars(
+            select(ConversationRow.digest).where(
+                ConversationRow.tenant_id == row.tenant_id,
+                ConversationRow.digest.in_(list(fresh)),
+            )
+        )
+        for digest in found:
+            del fresh[digest]
+        values = [
+            {
+                "id": new_id(),
+                "tenant_id": row.tenant_id,
+                "import_id": row.id,
+                "external_id": storable(kept.conversation.id),
+                "digest": kept.digest,
+                "split": kept.conversation.split,
+                "body": msgspec.to_builtins(kept.conversation),
+            }
+            for kept in fresh.values()
+        ]
+        if values:
+            await session.execute(insert(ConversationRow), values)
+        stored += len(values)
+        known += len(group) - len(values)
+    return stored, known
+
+
+def _in_groups(spool: Path) -> Iterator[list[Kept]]:
+    decoder = msgspec.json.Decoder(Kept)
+    group: list[Kept] = []
+    with spool.open("rb") as lines:
+        for line in lines:
+            group.append(decoder.decode(line))
+            if len(group) == ROWS_AT_ONCE:
+                yield group
+                group = []
+    if group:
+        yield group
+
+
+async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Path) -> None:
+    """Write every conversation of a tenant to a file, a line each, oldest first."""
+    query = (
+        select(ConversationRow.body)
+        .where(ConversationRow.tenant_id == tenant_id)
+        .order_by(ConversationRow.id)
+        .execution_options(yield_per=ROWS_AT_ONCE)
+    )
+    with spool.open("wb") as file:
+        async for bodies in (await session.stream_scalars(query)).partitions():
+            file.writelines(msgspec.json.encode(body) + b"\n" for body in bodies)
+
+
+def _freeze_files(spool: Path, root: Path, *, system_prompt: str) -> "Dataset":
+    from training.dataset import freeze as freeze_dataset  # noqa: PLC0415 - loads scipy: worker only
+
+    decoder = msgspec.json.Decoder(Conversation)
+    root.mkdir(parents=True, exist_ok=True)
+    with spool.open("rb") as lines:
+        return freeze_dataset(map(decoder.decode, lines), root, system_prompt=system_prompt)
+
+
+async def _fail(database: Database, import_id: str, exc: ConnectorError | ServerError) -> None:
+    code = exc.code if isinstance(exc, ServerError) else type(exc).__name__
+    async with database.transaction() as session:
+        row = await session.get_one(Import, import_id)
+        row.state = "failed"
+        row.error = {"code": code, "message": str(exc)}
+        row.finished_at = now()
+    log.warning("import failed", id=import_id, code=code, reason=str(exc))

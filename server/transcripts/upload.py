@@ -1,0 +1,91 @@
+"""The body of an upload, as it arrives: nothing of it is ever whole in memory."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from litestar import Request
+from multipart import (  # type: ignore[import-untyped]
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from server.errors import Invalid, TooLarge
+
+MAX_FIELD_BYTES = 64 << 10
+MAX_PARTS = 64
+
+
+class Upload:
+    """One file of a request, raw or in a form.
+
+    Read ``chunks`` to its end first; then ``filename`` and ``fields`` hold what the form said.
+    """
+
+    def __init__(self, request: Request[Any, Any, Any], *, filename: str, max_bytes: int) -> None:
+        self.filename = filename
+        self.fields: dict[str, list[str]] = {}
+        self._request = request
+        self._max_bytes = max_bytes
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """The file's bytes.
+
+        Raises:
+            TooLarge: the request says that it is larger than is accepted.
+            Invalid: a form that is none, or that holds no file, or several.
+        """
+        length = self._request.headers.get("content-length", "")
+        # a form's own words come on top of the file
+        if length.isdecimal() and int(length) > self._max_bytes + MAX_FIELD_BYTES:
+            raise TooLarge(
+                f"The upload is larger than {self._max_bytes:,} bytes.", limit_bytes=self._max_bytes
+            )
+        kind, options = parse_options_header(self._request.headers.get("content-type", ""))
+        if kind != "multipart/form-data":
+            async for chunk in self._request.stream():
+                yield chunk
+            return
+        try:
+            async for chunk in self._file_of_form(options.get("boundary", "")):
+                yield chunk
+        except MultipartError as exc:
+            raise Invalid(f"The form could not be read: {exc}.", param="file") from exc
+
+    async def _file_of_form(self, boundary: str) -> AsyncIterator[bytes]:
+        files = 0
+        part: MultipartSegment | None = None
+        field = bytearray()
+        with PushMultipartParser(boundary, max_segment_count=MAX_PARTS) as parser:
+            async for chunk in self._request.stream():
+                for event in parser.parse(chunk) if chunk else ():
+                    if isinstance(event, MultipartSegment):
+                        part, field = event, bytearray()
+                        if event.filename is not None:
+                            files += 1
+                            self._begin_file(event.filename, files)
+                    elif part is None:
+                        continue
+                    elif event is None:
+                        if part.filename is None:
+                            self.fields.setdefault(part.name, []).append(
+                                field.decode(errors="replace")
+                            )
+                    elif part.filename is not None:
+                        yield bytes(event)
+                    else:
+                        field += event
+                        _check_field(part.name, len(field))
+        if not files:
+            raise Invalid("The form holds no file: send one as the part 'file'.", param="file")
+
+    def _begin_file(self, filename: str, count: int) -> None:
+        if count > 1:
+            raise Invalid("The form holds several files: send one at a time.", param="file")
+        self.filename = filename or self.filename
+
+
+def _check_field(name: str, size: int) -> None:
+    if size > MAX_FIELD_BYTES:
+        raise Invalid(f"The form's field {name!r} is too long.", param=name)

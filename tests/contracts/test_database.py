@@ -1,0 +1,148 @@
+"""What both databases must do alike."""
+
+import asyncio
+
+import pytest
+from alembic import command
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
+
+from server.db.migrate import SchemaError, alembic_config, head
+from server.db.models import Adapter, ApiKey, Import, Job, Record, SourceFile, Tenant, new_id, now
+from server.db.session import Database
+from tests.databases import new_database, url_of
+
+
+async def test_the_migrations_end_at_exactly_the_schema_of_the_models(database):
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.check(alembic_config(sync)))
+
+
+async def test_going_down_removes_everything_and_up_makes_it_again(database):
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), "base"))
+    await database.migrate()
+    async with database.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(Tenant)) == 0
+        assert await session.scalar(text("SELECT version_num FROM alembic_version")) == head()
+
+
+async def test_processes_that_start_together_migrate_once(request, tmp_path, settings):
+    if settings.database.startswith("sqlite"):
+        url = f"sqlite+aiosqlite:///{tmp_path / 'deep' / 'new.sqlite'}"
+    else:
+        socket = request.getfixturevalue("postgres")
+        url = url_of(socket, await new_database(socket)).replace("://", "+asyncpg://")
+    processes = [Database(url) for _ in range(4)]
+    await asyncio.gather(*(process.migrate() for process in processes))
+    for process in processes:
+        await process.dispose()
+
+
+async def test_a_database_of_a_newer_version_is_left_alone_with_advice(database):
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaError, match="newer version"):
+        await database.migrate()
+
+
+async def test_an_exception_undoes_the_whole_transaction(database):
+    async def fail() -> None:
+        async with database.transaction() as session:
+            session.add(Tenant(slug="acme", name="Acme"))
+            await session.flush()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    async with database.reading() as session:
+        assert (await session.scalars(select(Tenant))).all() == []
+
+
+async def test_json_and_times_come_back_as_they_went_in(database):
+    moment = now()
+    patterns = {"ORDER": "é\\d+", "b": "x\x00y"}
+    async with database.transaction() as session:
+        session.add(Tenant(slug="acme", name="Acme", number_patterns=patterns))
+        session.add(ApiKey(prefix="tt_", sha256="0" * 64, scopes=["chat"], expires_at=moment))
+    async with database.reading() as session:
+        tenant = (await session.scalars(select(Tenant))).one()
+        key = (await session.scalars(select(ApiKey))).one()
+    # PostgreSQL has no NUL; both replace it, so that both hold the same
+    assert tenant.number_patterns == {"ORDER": "é\\d+", "b": "x\ufffdy"}
+    assert key.expires_at == moment
+    assert key.expires_at.utcoffset().total_seconds() == 0
+    assert key.revoked_at is None
+
+
+async def test_foreign_keys_and_unique_columns_are_enforced(database):
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            session.add(Job(tenant_id="0" * 32, base="b", recipe_name="r"))
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            session.add_all([Tenant(slug="a1", name=""), Tenant(slug="a1", name="")])
+
+
+async def test_deleting_a_tenant_takes_all_its_rows_along_circles_included(database):
+    async with database.transaction() as session:
+        tenant = Tenant(slug="acme", name="Acme")
+        session.add(tenant)
+        await session.flush()
+        source = SourceFile(tenant_id=tenant.id, filename="f", sha256="0" * 64, size_bytes=1)
+        job = Job(tenant_id=tenant.id, base="b", recipe_name="r")
+        session.add_all([source, job])
+        await session.flush()
+        adapter = Adapter(
+            tenant_id=tenant.id,
+            version=1,
+            engine_name="acme.000000000000",
+            base_name="b",
+            base_sha256="0" * 64,
+            job_id=job.id,
+        )
+        session.add_all([adapter, Import(tenant_id=tenant.id, source_file_id=source.id)])
+        await session.flush()
+        job.adapter_id = tenant.live_adapter_id = adapter.id
+    async with database.transaction() as session:
+        await session.execute(text("DELETE FROM tenant WHERE slug = 'acme'"))
+    async with database.reading() as session:
+        for table in Record.metadata.sorted_tables:
+            assert await session.scalar(select(func.count()).select_from(table)) == 0, table
+
+
+async def test_writers_wait_for_each_other_and_none_is_lost(database):
+    """Read, then write what was read plus one: wrong as soon as two overlap."""
+    async with database.transaction() as session:
+        session.add(Tenant(slug="acme", name="Acme"))
+    second = Database(str(database.url.render_as_string(hide_password=False)))
+
+    async def add_one(through: Database) -> None:
+        async with through.transaction() as session:
+            query = select(Tenant).where(Tenant.slug == "acme").with_for_update()
+            tenant = (await session.scalars(query)).one()
+            await asyncio.sleep(0.001)
+            tenant.live_revision += 1
+
+    await asyncio.gather(*(add_one(through) for through in [database, second] * 10))
+    await second.dispose()
+    async with database.reading() as session:
+        assert await session.scalar(select(Tenant.live_revision)) == 20
+
+
+async def test_readers_see_the_last_commit_while_a_writer_is_at_work(database):
+    async with database.transaction() as session:
+        session.add(Tenant(slug="acme", name="old"))
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE tenant SET name = 'new'"))
+        async with asyncio.timeout(2), database.reading() as other:
+            assert await other.scalar(select(Tenant.name)) == "old"
+
+
+async def test_ids_are_unique_and_sort_by_time(database):
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert {len(made) for made in ids} == {32}
+    first = new_id()
+    await asyncio.sleep(0.002)
+    assert first < new_id()

