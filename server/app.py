@@ -11,9 +11,15 @@ from litestar.types import ControllerRouterHandler
 
 from server.adapters.controller import AdapterController
 from server.blobs import BlobStore
+from server.chat.controller import UsageController
+from server.chat.service import ChatService
+from server.chat.usage import UsageLedger
 from server.db.session import Database
 from server.engine.service import EngineService
+from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
+from server.metrics import Metrics
+from server.openai.controller import OpenAIController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
@@ -29,6 +35,9 @@ controllers: list[ControllerRouterHandler] = [
     AdapterController,
     JobController,
     ScoringController,
+    OpenAIController,
+    UsageController,
+    HealthController,
 ]
 
 
@@ -48,6 +57,17 @@ def create_app(
     database = database or Database(settings.database)
     blobs = blobs or BlobStore.open(settings.blobs)
     keyring = Keyring(database)
+    metrics = Metrics(engine)
+    ledger = UsageLedger(database)
+    chat = ChatService(
+        engine=engine,
+        database=database,
+        ledger=ledger,
+        metrics=metrics,
+        base=settings.base,
+        home=settings.home,
+        adapters=settings.adapters,
+    )
 
     def provide_settings() -> Settings:
         return settings
@@ -64,6 +84,15 @@ def create_app(
     def provide_engine() -> EngineService | None:
         return engine
 
+    def provide_chat() -> ChatService:
+        return chat
+
+    def provide_ledger() -> UsageLedger:
+        return ledger
+
+    def provide_metrics() -> Metrics:
+        return metrics
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         app.state.keyring = keyring
@@ -72,8 +101,8 @@ def create_app(
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.dispose)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            flushing = tasks.create_task(keyring.run())
-            stack.callback(flushing.cancel)
+            for flushing in (keyring.run(), ledger.run()):
+                stack.callback(tasks.create_task(flushing).cancel)
             if engine is not None:
                 await engine.start()
                 stack.push_async_callback(engine.stop, grace_seconds=settings.drain_seconds)
@@ -87,10 +116,13 @@ def create_app(
             "blobs": Provide(provide_blobs, sync_to_thread=False),
             "keyring": Provide(provide_keyring, sync_to_thread=False),
             "engine": Provide(provide_engine, sync_to_thread=False),
+            "chat": Provide(provide_chat, sync_to_thread=False),
+            "ledger": Provide(provide_ledger, sync_to_thread=False),
+            "metrics": Provide(provide_metrics, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,
-        before_send=[add_headers],
+        before_send=[add_headers, metrics.count_answer],
         lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,

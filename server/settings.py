@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     blobs_url: Annotated[
         str, Meta(description="folder, s3://, gs://, az:// for uploads; empty: in the data folder")
     ] = ""
+    engine: Annotated[
+        Literal["vllm", "scripted"],
+        Meta(description="scripted: a fake that needs no model, for work on the rest"),
+    ] = "vllm"
     engine_url: Annotated[
         str, Meta(description="http(s):// or unix: address of a running engine; empty: start one")
     ] = ""
@@ -122,6 +126,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def own_url(self) -> str:
         """Where workers reach the server."""
         return self.server_url.rstrip("/") or f"http://127.0.0.1:{self.port}"
+
+    def child_environment(self) -> dict[str, str]:
+        """Our environment with these settings in it, for a process that we start."""
+        values = {"HOME": self.home, "HOST": self.host, "PORT": self.port, "BASE": self.base}
+        return {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            **{PREFIX + name: str(value) for name, value in values.items()},
+        }
 
     @property
     def bases(self) -> Path:

@@ -23,6 +23,7 @@ from server.db.models import Import, Job
 from server.db.session import Database
 from server.jobs.trainer import TrainingCancelled
 from server.jobs.workflow import JobSteps, failure
+from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings
 
@@ -55,7 +56,7 @@ class Worker:
         while not self.steps.stopping.is_set():
             try:
                 await self._dispatch()
-            except Exception:  # noqa: BLE001 - the database may be away for a while
+            except Exception:
                 log.exception("dispatch failed; trying again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.steps.stopping.wait(), POLL_SECONDS)
@@ -176,7 +177,7 @@ def job_workflow(job_id: str) -> str:
     except TrainingCancelled:
         end(job_id, "cancelled", None)
         return "cancelled"
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the job must end and say why
+    except Exception as exc:
         log.exception("job failed", job=job_id)
         end(job_id, "failed", failure(exc))
         return "failed"
@@ -211,6 +212,8 @@ async def main() -> None:
     settings = Settings.from_env()
     configure_logging(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
+    if hold(settings.run / "worker.lock") is None:
+        sys.exit(f"a worker already runs on {settings.home}")
     _worker = Worker(settings)
     await _worker.database.migrate()
     loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+from typing import Any
 
 from litestar import Controller, get, post
 from litestar.connection import ASGIConnection
@@ -135,7 +136,7 @@ class JobController(Controller):
 
 
 async def _only_workers(
-    connection: ASGIConnection[object, object, object, object], _: BaseRouteHandler
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 ) -> None:
     expected = worker_token(connection.app.state.settings)
     if not hmac.compare_digest(bearer(connection).encode(), expected.encode()):
@@ -170,6 +171,3 @@ class ScoringController(Controller):
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(sequence)) for sequence in data.sequences]
         return ScoreResponse(logprobs=[task.result() for task in tasks])
-
-
-controllers = (JobController, ScoringController)

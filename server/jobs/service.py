@@ -168,9 +168,7 @@ async def add_event(session: AsyncSession, job: Job, *, kind: str, body: dict[st
     """Append to a job's history. Only the job's own worker writes, so numbers do not race."""
     last = await session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id))
     session.add(
-        JobEvent(
-            tenant_id=job.tenant_id, job_id=job.id, seq=(last or 0) + 1, kind=kind, body=body
-        )
+        JobEvent(tenant_id=job.tenant_id, job_id=job.id, seq=(last or 0) + 1, kind=kind, body=body)
     )
     await session.flush()
 

@@ -14,13 +14,15 @@ import msgspec
 import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from training.report import build_report, render_html
 
 from server.adapters import service as adapters
 from server.db.models import Adapter, DatasetVersion, Job, Tenant
 from server.db.session import Database
 from server.errors import AdapterRefused, Conflict, ServerError
 from server.jobs import scoring
-from server.jobs.service import FINAL_STATES, add_event, set_state
+from server.jobs.schemas import FINAL_STATES
+from server.jobs.service import add_event, set_state
 from server.jobs.trainer import TrainingCancelled, TrainingFailed, event_body, run_trainer
 from server.settings import Settings
 from server.transcripts import service as transcripts
@@ -29,9 +31,7 @@ from training.base_model import load_base
 from training.errors import ArtifactError, BadInput, BaseModelError
 from training.evaluation import ParitySample, compare_parity
 from training.files import write_atomically
-from training.gates import judge
 from training.progress import EstimateEvent, Event, StageEvent, StepEvent, ValidationEvent
-from training.report import build_report, render_html
 from training.spec import Objectives, Recipe, TrainingSpec
 
 log = structlog.get_logger(__name__)
@@ -66,8 +66,8 @@ class JobSteps:
             await set_state(session, job, "validating", stage="freezing the dataset")
         try:
             base = load_base(self._settings.bases / job.base)
+            dataset = await transcripts.freeze(self._database, tenant.id, settings=self._settings)
             async with self._database.transaction() as session:
-                dataset = await transcripts.freeze(session, tenant, settings=self._settings)
                 job, tenant = await _load(session, job_id)
                 job.dataset_id = dataset.id
                 live = await _live_adapter(session, tenant)
@@ -219,7 +219,8 @@ class JobSteps:
             )
         write_atomically(folder / "report.json", msgspec.json.encode(report))
         write_atomically(folder / "report.html", render_html(report).encode())
-        return report.verdict.passed
+        passed: bool = report.verdict.passed
+        return passed
 
     async def await_approval(self, job_id: str) -> bool:
         """Enter ``awaiting_approval`` when the job asks for it; True if there is nothing to await."""
@@ -297,7 +298,9 @@ async def _record(session: AsyncSession, job: Job, event: Event) -> None:
             job.progress = {**job.progress, "validation_loss": event.loss}
         case _:
             job.progress = {**job.progress, "last": type(event).__name__, **body}
-    await add_event(session, job, kind=type(event).__name__.removesuffix("Event").lower(), body=body)
+    await add_event(
+        session, job, kind=type(event).__name__.removesuffix("Event").lower(), body=body
+    )
 
 
 def failure(exc: Exception) -> dict[str, Any]:
@@ -309,5 +312,3 @@ def failure(exc: Exception) -> dict[str, Any]:
             return {"code": exc.code or "error", "message": exc.message}
         case _:
             return {"code": "internal", "message": f"{type(exc).__name__}: {exc}"}
-
-

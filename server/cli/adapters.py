@@ -1,0 +1,151 @@
+"""``tenantune adapters`` and ``tenantune eval``."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import rich_click as click
+from training.report import print_scores
+
+from server.adapters import service
+from server.cli.console import (
+    EXIT_FAILED,
+    App,
+    command,
+    err,
+    fail,
+    json_option,
+    show,
+    table,
+    tenant_option,
+)
+from server.db.models import Adapter, DatasetVersion
+from server.errors import Conflict
+from server.tenants import service as tenants
+from training.evaluation import Evaluation
+
+ACTOR = "command line"
+
+
+@click.group()
+def adapters() -> None:
+    """Trained versions of tenants' assistants."""
+
+
+@adapters.command("list")
+@tenant_option
+@json_option
+@command
+async def list_adapters(app: App, tenant: str, *, as_json: bool) -> None:
+    """Newest first; the live one is marked."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        views = await service.views(session, owner, await service.list_for(session, owner))
+    if as_json:
+        show(views)
+        return
+    rows = [
+        (v.model, "live" if v.live else v.state, _perplexity(v.scores), v.created_at) for v in views
+    ]
+    table("Adapters", ("model", "state", "perplexity", "made"), rows)
+
+
+def _perplexity(scores: dict[str, Any]) -> str:
+    value = (scores.get("new") or {}).get("perplexity")
+    return f"{value:.2f}" if value is not None else ""
+
+
+@adapters.command("promote")
+@click.argument("version", type=int)
+@tenant_option
+@click.option("--force", is_flag=True, help="Although it failed its gates.")
+@command
+async def promote(app: App, version: int, tenant: str, *, force: bool) -> None:
+    """Make a version live from the next request on."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await service.promote(session, owner, version=version, actor=ACTOR, force=force)
+    err.print(f"{tenant}@{version} is live")
+
+
+@adapters.command("rollback")
+@tenant_option
+@command
+async def rollback(app: App, tenant: str) -> None:
+    """Make live what was live before."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await service.roll_back(session, owner, actor=ACTOR)
+        live = await service.live_version(session, owner)
+    err.print(f"{tenant}@{live} is live" if live else f"the base answers for {tenant}")
+
+
+@adapters.command("history")
+@tenant_option
+@json_option
+@command
+async def history(app: App, tenant: str, *, as_json: bool) -> None:
+    """Every change of what is live, newest first."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        steps = await service.history(session, owner)
+    if as_json:
+        show(steps)
+        return
+    rows = [
+        (s.created_at, s.kind, s.from_version or "base", s.to_version or "base", s.actor)
+        for s in steps
+    ]
+    table("Promotions", ("when", "what", "from", "to", "who"), rows)
+
+
+@adapters.command("report")
+@click.argument("version", type=int)
+@tenant_option
+@click.option("--html", is_flag=True, help="Print where the HTML page is.")
+@command
+async def report(app: App, version: int, tenant: str, *, html: bool) -> None:
+    """The proof of a version: scores, parity and gates."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        adapter = await service.get(session, owner, version=version)
+    if adapter.report is None:
+        fail(f"{tenant}@{version} has no report", code=EXIT_FAILED)
+    if html:
+        print(app.settings.jobs / str(adapter.job_id) / "report.html")
+    else:
+        show(adapter.report)
+
+
+@click.command("eval")
+@tenant_option
+@click.option("--version", type=int, help="Which; the live one when absent.")
+@json_option
+@command
+async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool) -> None:
+    """Score a version again on its tenant's newest dataset, beside the base and a plain lookup."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        version = version or await service.live_version(session, owner)
+        if version is None:
+            raise Conflict(f"no adapter of {tenant} is live; give --version")
+        adapter: Adapter = await service.get(session, owner, version=version)
+        dataset = await session.get(DatasetVersion, adapter.dataset_id)
+        if dataset is None:
+            raise Conflict(f"the dataset of {tenant}@{version} is gone")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "evaluation.json"
+        argv = [
+            *(sys.executable, "-m", "training.evaluate"),
+            *("--adapter", str(app.settings.adapters / adapter.engine_name)),
+            *("--base", str(app.settings.bases / adapter.base_name)),
+            *("--dataset", str(app.settings.datasets / dataset.sha256)),
+            *("--out", str(out)),
+        ]
+        if subprocess.run(argv, check=False, stdout=subprocess.DEVNULL).returncode:  # noqa: ASYNC221 - nothing else runs
+            fail("the evaluation failed; the reason is above", code=EXIT_FAILED)
+        evaluation = msgspec.json.decode(out.read_bytes(), type=Evaluation)
+    show(evaluation) if as_json else print_scores(evaluation)

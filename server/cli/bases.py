@@ -1,0 +1,71 @@
+"""``tenantune bases``: base models, made in a child process so that this one stays small."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import rich_click as click
+
+from server.cli.console import App, command, err, json_option, show, table
+from server.settings import Settings
+from training.base_model import list_bases, load_base
+from training.errors import BaseModelError
+
+Say = Callable[[str], None]
+
+
+def ensure_base(settings: Settings, *, say: Say) -> None:
+    """Make the configured base unless it is there.
+
+    Raises:
+        BaseModelError: it cannot be made; the reason has been printed.
+    """
+    try:
+        load_base(settings.bases / settings.base)
+    except BaseModelError:
+        say(f"base      making {settings.base}, once")
+        add_in_child(settings, settings.base)
+
+
+def add_in_child(settings: Settings, source: str, *extra: str) -> None:
+    """Run ``python -m training.bases``.
+
+    Raises:
+        BaseModelError: it ended with an error, which it has printed.
+    """
+    argv = [sys.executable, "-m", "training.bases", source, str(settings.bases), *extra]
+    done = subprocess.run(argv, check=False)
+    if done.returncode:
+        raise BaseModelError(f"the base {source!r} was not made; the reason is above")
+
+
+@click.group()
+def bases() -> None:
+    """Base models, and the serving weights made from them."""
+
+
+@bases.command("add")
+@click.argument("source")
+@click.option("--chat-template", type=click.Path(exists=True), help="For a model without one.")
+@command
+async def add(app: App, source: str, chat_template: str | None) -> None:
+    """Make a base of a built-in's name, a hub id, or a folder."""
+    extra = ("--chat-template", chat_template) if chat_template else ()
+    add_in_child(app.settings, source, *extra)
+
+
+@bases.command("list")
+@json_option
+@command
+async def list_(app: App, *, as_json: bool) -> None:
+    """Bases that are ready."""
+    found = list_bases(app.settings.bases)
+    if as_json:
+        show(found)
+        return
+    rows = [
+        (b.name, f"{b.parameters / 1e6:.0f} M", b.license, b.serving_sha256[:12]) for b in found
+    ]
+    table("Bases", ("name", "parameters", "licence", "serving hash"), rows)
+    if not found:
+        err.print("none yet: `tenantune bases add smollm2-135m-instruct`")

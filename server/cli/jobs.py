@@ -1,0 +1,290 @@
+"""``tenantune train`` and ``tenantune jobs``."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import rich_click as click
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from server.cli.console import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    App,
+    command,
+    err,
+    fail,
+    json_option,
+    show,
+    table,
+    tenant_option,
+)
+from server.db.models import Tenant
+from server.jobs import service
+from server.jobs.schemas import FINAL_STATES, JobEventView, JobRequest, JobView
+from server.locks import is_held
+from server.tenants import service as tenants
+from training.spec import Objectives
+
+FOLLOW_SECONDS = 0.5
+
+
+@click.command()
+@tenant_option
+@click.option("--recipe", help="One that ships; the machine's default when absent.")
+@click.option("--seed", default=17, show_default=True)
+@click.option("--suffix", default="", help="Part of the model's name.")
+@click.option("--require-approval", is_flag=True, help="A person promotes it, not the gates alone.")
+@click.option(
+    "--objective",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="A gate, e.g. max_perplexity=3.0; see the README for all.",
+)
+@click.option("--wait/--no-wait", default=True, help="Follow the job to its end.")
+@json_option
+@command
+async def train(
+    app: App,
+    tenant: str,
+    recipe: str | None,
+    seed: int,
+    suffix: str,
+    require_approval: bool,
+    objective: tuple[str, ...],
+    wait: bool,
+    *,
+    as_json: bool,
+) -> None:
+    """Fine-tune on all of a tenant's transcripts, prove the adapter, and promote it."""
+    request = JobRequest(
+        recipe=recipe,
+        seed=seed,
+        suffix=suffix,
+        require_approval=require_approval,
+        objectives=_objectives(objective),
+    )
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        job = await service.create_job(
+            session,
+            owner,
+            request=request,
+            base=app.settings.base,
+            default_recipe=app.settings.recipe or "cpu-small",
+        )
+        view = await service.view(session, job, tenant)
+    running = is_held(app.settings.run / "worker.lock")
+    if not running:
+        err.print("no worker runs on this machine: the job waits until `tenantune up` runs")
+    if wait and running:
+        view = await follow(app, owner, view.id, quiet=as_json)
+    _finish(view, as_json=as_json)
+
+
+def _objectives(pairs: tuple[str, ...]) -> Objectives:
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            fail(f"--objective {pair!r} is not NAME=NUMBER", code=EXIT_USAGE)
+    try:
+        return msgspec.convert(values, Objectives)
+    except msgspec.ValidationError as exc:
+        names = ", ".join(Objectives.__struct_fields__)
+        fail(f"--objective: {exc}; there are: {names}", code=EXIT_USAGE)
+
+
+def _finish(view: JobView, *, as_json: bool) -> None:
+    if as_json:
+        show(view)
+    elif view.state == "succeeded":
+        err.print(f"[green]done:[/] {view.adapter} is live")
+    elif view.state in FINAL_STATES:
+        reason = (view.error or {}).get("message", "")
+        err.print(f"[red]{view.state}:[/] {reason}")
+    else:
+        err.print(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
+        print(view.id)
+    if view.state in {"failed", "cancelled"}:
+        sys.exit(EXIT_FAILED)
+
+
+async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) -> JobView:
+    """Show a job until it ends, or awaits a person: a bar on a terminal, plain lines in a pipe."""
+    seen = 0
+    with _reporter(quiet=quiet) as report:
+        while True:
+            async with app.database.reading() as session:
+                events = await service.list_events(session, tenant.id, job_id, after=seen)
+                job = await service.get_job(session, tenant.id, job_id)
+                view = await service.view(session, job, tenant.slug)
+            for event in events:
+                seen = event.seq
+                report(event)
+            if not events and view.state in {*FINAL_STATES, "awaiting_approval"}:
+                return view
+            if not events:
+                await asyncio.sleep(FOLLOW_SECONDS)
+
+
+@contextlib.contextmanager
+def _reporter(*, quiet: bool) -> Any:  # noqa: ANN401 - a context manager of a callable
+    if quiet:
+        yield lambda _event: None
+    elif sys.stderr.isatty():
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+        ) as progress:
+            yield _bar(progress)
+    else:
+        yield _line
+
+
+def _bar(progress: Progress) -> Callable[[JobEventView], None]:
+    task = progress.add_task("queued", total=None, note="")
+
+    def report(event: JobEventView) -> None:
+        body = event.body
+        match event.kind:
+            case "step":
+                note = f"loss {body['loss']:.3f}, {body['tokens_per_second']:.0f} tokens/s"
+                progress.update(
+                    task,
+                    description="training",
+                    total=body["steps"],
+                    completed=body["step"],
+                    note=note,
+                )
+            case "evaluation":
+                progress.update(
+                    task,
+                    description=f"evaluating {body['subject']}",
+                    total=body["total"],
+                    completed=body["done"],
+                    note="",
+                )
+            case "state" | "stage" | "estimate" | "verdict" | "validation":
+                progress.console.print(describe(event))
+
+    return report
+
+
+def _line(event: JobEventView) -> None:
+    text = describe(event)
+    if text:
+        err.print(text, markup=False)
+
+
+def describe(event: JobEventView) -> str:  # noqa: PLR0911 - one line each
+    """One event in words; empty where it is not worth a line."""
+    body = event.body
+    match event.kind:
+        case "state":
+            return f"state: {body['state']}"
+        case "stage":
+            return f"stage: {body['stage']} {body.get('detail', '')}".rstrip()
+        case "estimate":
+            minutes, gib = body["seconds"] / 60, body["memory_bytes"] / 2**30
+            tokens = body["train_tokens"]
+            return (
+                f"estimate: {minutes:.1f} min, {gib:.1f} GiB, {tokens:,} tokens ({body['basis']})"
+            )
+        case "step" if body["step"] % 10 == 0 or body["step"] == body["steps"]:
+            speed, left = body["tokens_per_second"], body["eta_seconds"]
+            return (
+                f"step {body['step']}/{body['steps']}: loss {body['loss']:.3f}, "
+                f"{speed:.0f} tokens/s, {left:.0f} s left"
+            )
+        case "validation":
+            return f"validation at step {body['step']}: {body['loss']:.3f} nats a token"
+        case "resumed":
+            return f"resumed at step {body['step']}"
+        case "verdict":
+            return f"verdict: {body['adapter']} {body['summary']}"
+        case "error":
+            return f"error: {body['message']}"
+        case _:
+            return ""
+
+
+@click.group()
+def jobs() -> None:
+    """Fine-tuning runs."""
+
+
+@jobs.command("list")
+@tenant_option
+@json_option
+@command
+async def list_jobs(app: App, tenant: str, *, as_json: bool) -> None:
+    """Newest first."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        rows = await service.list_jobs(session, owner.id)
+        views = [await service.view(session, job, tenant) for job in rows]
+    if as_json:
+        show(views)
+    else:
+        cells = [(v.id, v.state, v.recipe, v.adapter, v.created_at, v.stage) for v in views]
+        table("Jobs", ("id", "state", "recipe", "adapter", "created", "stage"), cells)
+
+
+@jobs.command("show")
+@click.argument("job_id")
+@tenant_option
+@command
+async def show_job(app: App, job_id: str, tenant: str) -> None:
+    """One job, as JSON."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        job = await service.get_job(session, owner.id, job_id)
+        show(await service.view(session, job, tenant))
+
+
+@jobs.command("follow")
+@click.argument("job_id")
+@tenant_option
+@json_option
+@command
+async def follow_job(app: App, job_id: str, tenant: str, *, as_json: bool) -> None:
+    """Show a job until it ends."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+    _finish(await follow(app, owner, job_id, quiet=as_json), as_json=as_json)
+
+
+@jobs.command("cancel")
+@click.argument("job_id")
+@tenant_option
+@command
+async def cancel(app: App, job_id: str, tenant: str) -> None:
+    """Stop a job; it never yields a model."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await service.cancel_job(session, owner.id, job_id)
+    err.print(f"job {job_id} is told to stop")
+
+
+@jobs.command("approve")
+@click.argument("job_id")
+@tenant_option
+@click.option("--reject", is_flag=True, help="Say no instead.")
+@command
+async def approve(app: App, job_id: str, tenant: str, *, reject: bool) -> None:
+    """Decide about an adapter that awaits it."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        decision = "rejected" if reject else "approved"
+        await service.decide(session, owner.id, job_id, decision=decision)
+    err.print(f"job {job_id}: {decision}")

@@ -1,0 +1,177 @@
+"""``tenantune tenants`` and ``tenantune keys``."""
+
+import sys
+
+import msgspec
+import rich_click as click
+
+from server.cli.console import EXIT_USAGE, App, command, err, fail, json_option, show, table
+from server.tenants import keys as key_service
+from server.tenants import service
+from server.tenants.schemas import SCOPES, KeyRequest, TenantPatch, TenantRequest
+
+
+@click.group()
+def tenants() -> None:
+    """Customer organisations."""
+
+
+@tenants.command("create")
+@click.argument("slug")
+@click.option("--name", default="", help="How people call it; the slug when absent.")
+@click.option("--system-prompt", default="", help="What its assistant is told first.")
+@click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Redact these too.")
+@json_option
+@command
+async def create_tenant(
+    app: App,
+    slug: str,
+    name: str,
+    system_prompt: str,
+    number_pattern: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Add a tenant."""
+    try:
+        request = msgspec.convert(
+            {
+                "slug": slug,
+                "name": name,
+                "system_prompt": system_prompt,
+                "number_patterns": _patterns(number_pattern),
+            },
+            TenantRequest,
+        )
+    except msgspec.ValidationError as exc:
+        fail(str(exc), code=EXIT_USAGE)
+    async with app.transaction() as session:
+        tenant = await service.create(session, request)
+        view = await service.view(session, tenant)
+    show(view) if as_json else err.print(f"tenant [bold]{slug}[/] created")
+
+
+def _patterns(pairs: tuple[str, ...]) -> dict[str, str]:
+    patterns = {}
+    for pair in pairs:
+        label, equals, pattern = pair.partition("=")
+        if not (label and equals and pattern):
+            fail(f"--number-pattern {pair!r} is not NAME=REGEX", code=EXIT_USAGE)
+        patterns[label] = pattern
+    return patterns
+
+
+@tenants.command("list")
+@json_option
+@command
+async def list_tenants(app: App, *, as_json: bool) -> None:
+    """Every tenant and its live version."""
+    async with app.database.reading() as session:
+        views = await service.views(session, await service.list_all(session))
+    if as_json:
+        show(views)
+    else:
+        rows = [(v.slug, v.name, v.live_version or "base", v.created_at.date()) for v in views]
+        table("Tenants", ("slug", "name", "live", "since"), rows)
+
+
+@tenants.command("update")
+@click.argument("slug")
+@click.option("--name")
+@click.option("--system-prompt", help="For adapters trained from now on.")
+@click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Replaces all of them.")
+@json_option
+@command
+async def update_tenant(
+    app: App,
+    slug: str,
+    name: str | None,
+    system_prompt: str | None,
+    number_pattern: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Change what is given."""
+    patch = TenantPatch(
+        name=msgspec.UNSET if name is None else name,
+        system_prompt=msgspec.UNSET if system_prompt is None else system_prompt,
+        number_patterns=_patterns(number_pattern) if number_pattern else msgspec.UNSET,
+    )
+    async with app.transaction() as session:
+        tenant = await service.update(session, slug, patch)
+        view = await service.view(session, tenant)
+    show(view) if as_json else err.print(f"tenant [bold]{slug}[/] changed")
+
+
+@click.group()
+def keys() -> None:
+    """API keys. Only their hashes are kept: a key is shown once, when it is made."""
+
+
+@keys.command("create")
+@click.option("--tenant", metavar="SLUG", help="Whose; without it, use --operator.")
+@click.option("--operator", is_flag=True, help="A key that may do everything for every tenant.")
+@click.option("--scopes", default="chat", show_default=True, help=f"Of {', '.join(SCOPES)}.")
+@click.option("--label", default="", help="What it is for.")
+@json_option
+@command
+async def create_key(
+    app: App, tenant: str | None, operator: bool, scopes: str, label: str, *, as_json: bool
+) -> None:
+    """Make a key; standard output has the key and nothing else."""
+    if operator == bool(tenant):
+        fail("give either --tenant SLUG or --operator", code=EXIT_USAGE)
+    try:
+        request = msgspec.convert(
+            {"label": label, "scopes": [s.strip() for s in scopes.split(",")]}, KeyRequest
+        )
+    except msgspec.ValidationError:
+        fail(f"--scopes {scopes!r}: choose of {', '.join(SCOPES)}, with commas", code=EXIT_USAGE)
+    async with app.transaction() as session:
+        owner = await service.get(session, tenant) if tenant else None
+        raw, row = await key_service.create(session, request, tenant=owner)
+        view = key_service.view(row)
+    if as_json:
+        show({"key": raw, "details": view})
+        return
+    print(raw)
+    if sys.stderr.isatty():
+        err.print(f"[dim]key {view.id}; it is not kept and cannot be shown again[/]")
+
+
+@keys.command("list")
+@click.option("--tenant", metavar="SLUG", help="Whose; the operator's when absent.")
+@json_option
+@command
+async def list_keys(app: App, tenant: str | None, *, as_json: bool) -> None:
+    """Keys without their secrets."""
+    async with app.database.reading() as session:
+        owner = await service.get(session, tenant) if tenant else None
+        views = [key_service.view(row) for row in await key_service.list_for(session, owner)]
+    if as_json:
+        show(views)
+        return
+    rows = [
+        (
+            v.id,
+            v.prefix + "...",
+            ",".join(v.scopes),
+            v.label,
+            "revoked" if v.revoked_at else "good",
+            v.last_used_at,
+        )
+        for v in views
+    ]
+    table("Keys", ("id", "key", "scopes", "label", "state", "last used"), rows)
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@click.option("--tenant", metavar="SLUG", help="Whose; the operator's when absent.")
+@command
+async def revoke_key(app: App, key_id: str, tenant: str | None) -> None:
+    """Make a key useless."""
+    async with app.transaction() as session:
+        owner = await service.get(session, tenant) if tenant else None
+        await key_service.revoke(session, key_id, tenant=owner)
+    err.print(f"key {key_id} revoked; servers stop taking it within seconds")

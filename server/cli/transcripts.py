@@ -1,0 +1,172 @@
+"""``tenantune transcripts``."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+from connectors.report import ImportReport, render_table
+from rich.console import Console
+from rich.progress import Progress
+
+from connectors.importers import IMPORTERS, ImportOptions, parse_map
+from server.blobs import BlobStore
+from server.cli.console import (
+    EXIT_FAILED,
+    App,
+    command,
+    err,
+    fail,
+    json_option,
+    show,
+    table,
+    tenant_option,
+)
+from server.locks import is_held
+from server.tenants import service as tenants
+from server.transcripts import service
+from server.transcripts.schemas import ImportView, dataset_view, import_view
+
+CHUNK_BYTES = 1 << 20
+POLL_SECONDS = 0.3
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+
+
+@click.group()
+def transcripts() -> None:
+    """Uploaded conversations, and the datasets made of them."""
+
+
+@transcripts.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@tenant_option
+@click.option("--importer", type=click.Choice(list(IMPORTERS)), help="Found out when absent.")
+@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="For tables.")
+@click.option("--encoding", help="Found out when absent.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="Keep all of this file in one split; decided by hash when absent.",
+)
+@format_option
+@command
+async def import_(
+    app: App,
+    file: Path,
+    tenant: str,
+    importer: str | None,
+    mapping: tuple[str, ...],
+    encoding: str | None,
+    split: str | None,
+    form: str,
+) -> None:
+    """Read a file of transcripts; the same bytes twice change nothing."""
+    columns, speakers = parse_map(list(mapping))
+    options = msgspec.structs.replace(
+        msgspec.convert({"split": split, "encoding": encoding}, ImportOptions),
+        mapping=columns,
+        speakers=speakers,
+    )
+    async with app.database.reading() as session:
+        await tenants.get(session, tenant)
+    blobs = BlobStore.open(app.settings.blobs)
+    sha256, size = await blobs.put_stream(_chunks(file), max_bytes=app.settings.max_upload_bytes)
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        row, _ = await service.queue_import(
+            session,
+            owner,
+            sha256=sha256,
+            size_bytes=size,
+            filename=file.name,
+            importer=importer,
+            options=options,
+        )
+    if not is_held(app.settings.run / "worker.lock"):
+        await service.run_import(app.database, row.id, settings=app.settings, blobs=blobs)
+    view = await _wait(app, tenant, row.id)
+    if view.state == "failed":
+        if form == "json":
+            show(view)
+        fail((view.error or {}).get("message", "the import failed"), code=EXIT_FAILED)
+    _report(view, form=form)
+
+
+async def _chunks(file: Path) -> AsyncGenerator[bytes]:
+    with file.open("rb") as source, Progress(console=err, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(f"storing {file.name}", total=file.stat().st_size)
+        while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
+            bar.advance(task, len(chunk))
+            yield chunk
+
+
+async def _wait(app: App, tenant: str, import_id: str) -> ImportView:
+    while True:
+        async with app.database.reading() as session:
+            owner = await tenants.get(session, tenant)
+            view = import_view(*await service.get_import(session, owner, import_id))
+        if view.state in {"done", "failed"}:
+            return view
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _report(view: ImportView, *, form: str) -> None:
+    if form == "json" or view.report is None:
+        show(view)
+    else:
+        report = msgspec.convert(view.report, ImportReport, strict=False)
+        Console().print(render_table(report), markup=False, highlight=False)
+
+
+@transcripts.command("list")
+@tenant_option
+@json_option
+@command
+async def list_imports(app: App, tenant: str, *, as_json: bool) -> None:
+    """Uploads, newest first."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        views = [import_view(*pair) for pair in await service.list_imports(session, owner)]
+    if as_json:
+        show(views)
+        return
+    rows = [
+        (v.id, v.filename, v.state, (v.report or {}).get("kept"), (v.report or {}).get("rejected"))
+        for v in views
+    ]
+    table("Imports", ("id", "file", "state", "kept", "left out"), rows)
+
+
+@transcripts.command("report")
+@click.argument("import_id")
+@tenant_option
+@format_option
+@command
+async def report(app: App, import_id: str, tenant: str, form: str) -> None:
+    """What an import kept, and what it left out, where and why."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        view = import_view(*await service.get_import(session, owner, import_id))
+    _report(view, form=form)
+
+
+@transcripts.command("freeze")
+@tenant_option
+@json_option
+@command
+async def freeze(app: App, tenant: str, *, as_json: bool) -> None:
+    """Make the dataset version that the next job would train on, to look at it first."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+    row = await service.freeze(app.database, owner.id, settings=app.settings)
+    view = dataset_view(row)
+    if as_json:
+        show(view)
+        return
+    table("Dataset", ("hash", "counts"), [(view.sha256[:12], view.counts)])
+    print(app.settings.datasets / view.sha256)

@@ -1,0 +1,201 @@
+"""``tenantune up``: server, engine and worker on this machine, from one command."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import rich_click as click
+import structlog
+import uvicorn
+
+from server.app import create_app
+from server.cli.bases import ensure_base
+from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
+from server.engine.build import build_engine
+from server.engine.service import EngineService
+from server.locks import hold
+from server.logs import configure_logging
+from server.settings import Settings, SettingsError
+from training.errors import TrainingError
+
+log = structlog.get_logger(__name__)
+
+Say = Callable[[str], None]
+WORKER_BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
+WORKER_STOP_SECONDS = 75.0  # a trainer may need a minute to save
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its own signal handlers: the node drains the engine first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is started, so that a taken one is told at once."""
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except OSError as exc:
+        fail(
+            f"cannot listen on {host}:{port} ({exc.strerror}); choose another with --port or "
+            "TENANTUNE_PORT",
+            code=EXIT_CONFLICT,
+        )
+
+
+class Node:
+    """Everything that ``up`` runs, in one task group."""
+
+    def __init__(self, settings: Settings, *, say: Say) -> None:
+        self.settings = settings
+        self._say = say
+        self._stop = asyncio.Event()
+        self.engine: EngineService = build_engine(settings)
+        app = create_app(settings, engine=self.engine)
+        self._socket = _listen(settings.host, settings.port)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+        )
+        self._server = _Uvicorn(config)
+
+    @property
+    def url(self) -> str:
+        """Where people reach the server."""
+        return f"http://{self.settings.host}:{self.settings.port}"
+
+    def stop(self) -> None:
+        """Ask it to end: open answers finish first, up to the drain time."""
+        self._stop.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Run inside this context; leaving it stops everything in the right order."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self.stop)
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self._server.serve(sockets=[self._socket]))
+            worker = group.create_task(self._keep_worker())
+            watching = group.create_task(self._tell_engine())
+            serving.add_done_callback(lambda _: self.stop())
+            try:
+                while not self._server.started and not serving.done():  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.05)
+                if serving.done():
+                    raise SystemExit(EXIT_FAILED)
+                self._say(f"server    listening on {self.url}")
+                yield
+            finally:
+                self._say("stopping  open answers may finish first")
+                watching.cancel()
+                worker.cancel()
+                await self.engine.stop(grace_seconds=self.settings.drain_seconds)
+                self._server.should_exit = True
+
+    async def wait(self) -> None:
+        """Until somebody asks it to stop."""
+        await self._stop.wait()
+
+    async def _tell_engine(self) -> None:
+        said = ""
+        async for status in self.engine.subscribe():
+            line = f"engine    {status.state}" + (f": {status.detail}" if status.detail else "")
+            if line != said:
+                self._say(line)
+                said = line
+
+    async def _keep_worker(self) -> None:
+        """Keep one worker alive; when cancelled, let it save and end."""
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            code = await run_worker(self.settings)
+            failures = failures + 1 if loop.time() - began < 60 else 0  # noqa: PLR2004 - a minute
+            pause = WORKER_BACKOFF_SECONDS[min(failures, len(WORKER_BACKOFF_SECONDS) - 1)]
+            self._say(
+                f"worker    ended with status {code}; starting again in {pause:.0f} s "
+                f"({self.settings.run / 'worker.log'})"
+            )
+            await asyncio.sleep(pause)
+
+
+async def run_worker(settings: Settings) -> int:
+    """One life of a worker process; cancelling tells it to save and end."""
+    settings.run.mkdir(parents=True, exist_ok=True)
+    with (settings.run / "worker.log").open("ab") as log_file:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server.worker", "--with-parent"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            start_new_session=True,
+            env=settings.child_environment(),
+        )
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(WORKER_STOP_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def take_home(settings: Settings) -> None:
+    """One ``up`` for a data folder."""
+    if hold(settings.run / "up.lock") is None:
+        fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
+
+
+def settings_or_fail(
+    *, home: Path | None = None, host: str | None = None, port: int | None = None
+) -> Settings:
+    """Settings from the environment, or the reason why not."""
+    try:
+        settings = Settings.from_env(home=home, host=host, port=port)
+    except SettingsError as exc:
+        fail(str(exc), code=EXIT_USAGE)
+    for folder in (settings.home, settings.run, settings.adapters):
+        folder.mkdir(parents=True, exist_ok=True)
+    return settings
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path), help="Data folder [TENANTUNE_HOME].")
+@click.option("--host", help="Address to listen on [TENANTUNE_HOST].")
+@click.option("--port", type=int, help="Port to listen on [TENANTUNE_PORT].")
+def up(home: Path | None, host: str | None, port: int | None) -> None:
+    """Start the server, the engine and a worker; stop with Ctrl-C."""
+    settings = settings_or_fail(home=home, host=host, port=port)
+    configure_logging(settings)
+    take_home(settings)
+    say: Say = lambda line: err.print(line, markup=False)  # noqa: E731 - a one-line adapter
+    say(f"data      {settings.home}")
+    try:
+        ensure_base(settings, say=say)
+    except TrainingError as exc:
+        fail(str(exc), code=EXIT_USAGE)
+
+    async def run() -> None:
+        node = Node(settings, say=say)
+        async with node.running():
+            await node.wait()
+
+    asyncio.run(run())
