@@ -126,4 +126,5 @@ def create_app(
         lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
+        logging_config=None,  # ours is set up by the process, once; Litestar's starts a thread
     )

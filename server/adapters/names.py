@@ -35,7 +35,7 @@ async def resolve(
     found = (await session.execute(query)).first()
     if found is None:
         raise ModelNotFound(model)
-    tenant, adapter = found._tuple()  # noqa: SLF001 - SQLAlchemy's typed accessor
+    tenant, adapter = found
     if model == base or (model == tenant.slug and adapter is None):
         return Resolved(
             model=model,

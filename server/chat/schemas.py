@@ -1,0 +1,158 @@
+"""What a chat asks of the engine, and what comes back, whichever door the chat came through.
+
+The shapes are those that OpenAI publishes, less what only engines say: a field that is not here
+cannot pass, in either direction.
+"""
+
+from datetime import date
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One turn, its text in one piece."""
+
+    role: Role
+    content: str
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to generate. Field names are the engine's; what is None is left to the policy."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    response_format: dict[str, Any] | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation to be continued. ``system`` is the caller's own, empty when there is none."""
+
+    system: str
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling = Sampling()
+
+    @property
+    def characters(self) -> int:
+        """Length of everything that is said."""
+        return len(self.system) + sum(len(message.content) for message in self.messages)
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    """A token that might have been."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token that was, and what else might have been."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprob] = []
+
+
+class Logprobs(msgspec.Struct, frozen=True):
+    """Log-probabilities of an answer's tokens."""
+
+    content: list[TokenLogprob] | None = None
+    refusal: None = None
+
+
+class Delta(msgspec.Struct, omit_defaults=True):
+    """What one chunk adds to a choice."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+class ChunkChoice(msgspec.Struct):
+    """One choice's part of a chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class PromptDetails(msgspec.Struct, frozen=True):
+    """Of the prompt's tokens, those that were in the cache."""
+
+    cached_tokens: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that were in the cache."""
+        details = self.prompt_tokens_details
+        return details.cached_tokens if details else 0
+
+
+class Chunk(msgspec.Struct):
+    """One event of the engine's stream."""
+
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class AnswerMessage(msgspec.Struct):
+    """An answer in one piece."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = None
+    refusal: None = None
+
+
+class Choice(msgspec.Struct):
+    """One of the ``n`` answers."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: str
+    logprobs: Logprobs | None = None
+
+
+class Completion(msgspec.Struct):
+    """All answers in one piece."""
+
+    choices: list[Choice]
+    usage: Usage
+
+
+class UsageView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant used in a UTC day with one key and model."""
+
+    day: date
+    key_id: str
+    model: str
+    requests: int
+    errors: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int

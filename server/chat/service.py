@@ -1,0 +1,292 @@
+"""A chat request on its way: model, policy, engine, answer, usage.
+
+Policy, for all doors alike:
+
+* The adapter's own system prompt comes first, as in training, and the caller's after it, in one
+  system message. Without either the base gets a neutral one, since chat templates put in their own
+  otherwise.
+* Unless asked for otherwise, answers are greedy: that is how adapters are evaluated, and a small
+  model that is sampled at temperature 1 wanders off. Several answers (``n``) are sampled at 0.7.
+* Unless asked for otherwise, answers end after ``DEFAULT_MAX_TOKENS``, or where the context does.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from server.adapters import names
+from server.adapters.schemas import ModelCard, Resolved
+from server.chat.salt import cache_salt, installation_secret
+from server.chat.schemas import ChatRequest, ChunkChoice, Completion, Usage
+from server.chat.stream import Progress, read_completion
+from server.chat.usage import UsageLedger
+from server.db.session import Database
+from server.engine.service import EngineService
+from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
+from server.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+NEUTRAL_SYSTEM_PROMPT = "You are a helpful assistant."
+DEFAULT_MAX_TOKENS = 1024
+SEVERAL_TEMPERATURE = 0.7
+CHARACTERS_PER_TOKEN = 4  # only for prompts of answers that were cut off before the engine counted
+_CONTEXT_PARAMS = ("input_tokens", "input_text")
+_CLIENT_ERRORS = (400, 413, 422)
+
+
+class StreamedAnswer:
+    """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end."""
+
+    def __init__(self, payloads: AsyncIterator[bytes], progress: Progress) -> None:
+        self._payloads = payloads
+        self._progress = progress
+
+    async def __aiter__(self) -> AsyncIterator[list[ChunkChoice]]:
+        """Parts of choices, as they come.
+
+        Raises:
+            StreamBroken: the answer ended before it was complete.
+        """
+        take = self._progress.take
+        async for payload in self._payloads:
+            if choices := take(payload):
+                yield choices
+        self._progress.finish()
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the engine counted."""
+        return self._progress.usage
+
+
+class ChatService:
+    """Answers chats for all doors. ``base`` is the model that is served, by its public name.
+
+    ``home`` keeps the installation's secret, ``adapters`` the folders that the engine loads.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: EngineService | None,
+        database: Database,
+        ledger: UsageLedger,
+        metrics: Metrics,
+        base: str,
+        home: Path,
+        adapters: Path,
+    ) -> None:
+        self._engine_or_none = engine
+        self._database = database
+        self._ledger = ledger
+        self._metrics = metrics
+        self._base = base
+        self._home = home
+        self._adapters = adapters
+
+    async def resolve(self, tenant_id: str, model: str) -> Resolved:
+        """What a model's name means for a tenant at this moment: one query.
+
+        Raises:
+            ModelNotFound: nothing, or another tenant's.
+            Conflict: an adapter of another base than the one that is served.
+        """
+        async with self._database.reading() as session:
+            return await names.resolve(
+                session, tenant_id, model, base=self._base, adapters=self._adapters
+            )
+
+    async def models(self, tenant_id: str) -> list[ModelCard]:
+        """Every name that the tenant may ask for."""
+        async with self._database.reading() as session:
+            return await names.list_models(session, tenant_id, base=self._base)
+
+    @asynccontextmanager
+    async def stream(
+        self, request: ChatRequest, resolved: Resolved, *, key_id: str
+    ) -> AsyncIterator[StreamedAnswer]:
+        """Begin an answer; entering waits for its first chunk, leaving early aborts generation.
+
+        Raises:
+            Invalid: the engine cannot do what is asked for (``context_length_exceeded`` included).
+            EngineUnavailable: there is no engine for now.
+            EngineBusy: no place became free.
+            AdapterRefused: the engine would not load the adapter.
+            StreamBroken: (while iterating) the answer ended before it was complete.
+        """
+        began = time.monotonic()
+        progress = Progress(request.sampling.n)
+        with self._account(request, resolved, key_id, mode="stream", progress=progress):
+            body = self._body(request, resolved)
+            body["stream_options"] = {"include_usage": True}
+            async with AsyncExitStack() as stack:
+                payloads = await self._open(stack, body, request, resolved)
+                waited = time.monotonic() - began
+                self._metrics.first_token.labels(_kind(resolved)).observe(waited)
+                yield StreamedAnswer(payloads, progress)
+
+    async def complete(
+        self, request: ChatRequest, resolved: Resolved, *, key_id: str
+    ) -> Completion:
+        """An answer in one piece. Cancelling aborts generation. Raises as ``stream``."""
+        progress = Progress(request.sampling.n)
+        with self._account(request, resolved, key_id, mode="whole", progress=progress):
+            body = self._body(request, resolved)
+            tenant, adapter = resolved.slug, resolved.adapter
+            try:
+                try:
+                    data = await self._engine.complete(body, tenant=tenant, adapter=adapter)
+                except EngineRejected as exc:
+                    _drop_default_limit(exc, body, request)
+                    data = await self._engine.complete(body, tenant=tenant, adapter=adapter)
+            except (EngineRejected, AdapterRefused) as exc:
+                raise _explain(exc, resolved) from exc
+            answer = read_completion(data)
+            progress.usage = answer.usage
+            return answer
+
+    @cached_property
+    def _secret(self) -> bytes:
+        return installation_secret(self._home)
+
+    @property
+    def _engine(self) -> EngineService:
+        if self._engine_or_none is None:
+            raise EngineUnavailable("this server runs no engine", retry_after_seconds=60.0)
+        return self._engine_or_none
+
+    def _body(self, request: ChatRequest, resolved: Resolved) -> dict[str, Any]:
+        """The engine's request: what is asked for, in the frame of the policy."""
+        sampling = request.sampling
+        system = "\n\n".join(part for part in (resolved.system_prompt, request.system) if part)
+        if not system and resolved.adapter is None:
+            system = NEUTRAL_SYSTEM_PROMPT
+        body: dict[str, Any] = msgspec.to_builtins(sampling, str_keys=True)
+        if sampling.temperature is None:
+            body["temperature"] = 0.0 if sampling.n == 1 else SEVERAL_TEMPERATURE
+        if sampling.max_tokens is None:
+            body["max_tokens"] = DEFAULT_MAX_TOKENS
+        body["messages"] = [{"role": "system", "content": system}, *request.messages]
+        body["cache_salt"] = cache_salt(self._secret, resolved.tenant_id)
+        return body
+
+    async def _open(
+        self,
+        stack: AsyncExitStack,
+        body: dict[str, Any],
+        request: ChatRequest,
+        resolved: Resolved,
+    ) -> AsyncIterator[bytes]:
+        def begin() -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+            return self._engine.stream(body, tenant=resolved.slug, adapter=resolved.adapter)
+
+        payloads: AsyncIterator[bytes]
+        try:
+            try:
+                payloads = await stack.enter_async_context(begin())
+            except EngineRejected as exc:
+                _drop_default_limit(exc, body, request)
+                payloads = await stack.enter_async_context(begin())
+        except (EngineRejected, AdapterRefused) as exc:
+            raise _explain(exc, resolved) from exc
+        return payloads
+
+    @contextmanager
+    def _account(
+        self,
+        request: ChatRequest,
+        resolved: Resolved,
+        key_id: str,
+        *,
+        mode: Literal["stream", "whole"],
+        progress: Progress,
+    ) -> Iterator[None]:
+        """Count the request however it ends, in memory."""
+        outcome = "failed"
+        in_flight = self._metrics.in_flight.labels(mode)
+        in_flight.inc()
+        try:
+            yield
+            outcome = "answered"
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "abandoned"
+            raise
+        except Invalid:
+            outcome = "refused"
+            raise
+        finally:
+            in_flight.dec()
+            usage = progress.usage or _estimate(request, resolved, progress.tokens)
+            self._metrics.chats.labels(_kind(resolved), outcome).inc()
+            self._metrics.tokens.labels("prompt").inc(usage.prompt_tokens)
+            self._metrics.tokens.labels("cached").inc(usage.cached_tokens)
+            self._metrics.tokens.labels("completion").inc(usage.completion_tokens)
+            self._ledger.add(
+                usage,
+                tenant_id=resolved.tenant_id,
+                key_id=key_id,
+                model=f"{resolved.slug}@{resolved.version}" if resolved.version else self._base,
+                failed=outcome in ("failed", "refused"),
+            )
+
+
+def _kind(resolved: Resolved) -> str:
+    return "adapter" if resolved.adapter else "base"
+
+
+def _estimate(request: ChatRequest, resolved: Resolved, tokens: int) -> Usage:
+    """Usage of an answer that was cut off: the engine only counts for those that end."""
+    if not tokens:
+        return Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+    characters = request.characters + len(resolved.system_prompt)
+    prompt = characters // CHARACTERS_PER_TOKEN
+    return Usage(prompt_tokens=prompt, completion_tokens=tokens, total_tokens=prompt + tokens)
+
+
+def _is_too_long(exc: EngineRejected) -> bool:
+    return exc.status in _CLIENT_ERRORS and (
+        exc.param in _CONTEXT_PARAMS or "context length" in exc.message
+    )
+
+
+def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: ChatRequest) -> None:
+    """Take our default limit away when only that did not fit: the context's end is nearer.
+
+    Raises:
+        EngineRejected: the limit was the caller's, or it is about something else.
+    """
+    if request.sampling.max_tokens is not None or not _is_too_long(exc):
+        raise exc
+    del body["max_tokens"]
+
+
+def _explain(exc: EngineRejected | AdapterRefused, resolved: Resolved) -> ServerError:
+    """The engine's refusal in words for whoever called; what only the operator may see is logged."""
+    if isinstance(exc, AdapterRefused):
+        log.error("adapter was refused", model=resolved.model, reason=exc.message)
+        return AdapterRefused(
+            f"The model '{resolved.model}' cannot be loaded. The operator's log says why."
+        )
+    if _is_too_long(exc):
+        return Invalid(exc.message, param="messages", code="context_length_exceeded")
+    if exc.status in _CLIENT_ERRORS:
+        hidden = resolved.system_prompt[:40]
+        message = exc.message
+        if len(message) > 1000 or (hidden and hidden in message):  # noqa: PLR2004
+            message = "The engine refused the request."
+        return Invalid(message, param=exc.param, code=exc.code)
+    log.error("engine refused", model=resolved.model, status=exc.status, reason=exc.message)
+    return EngineUnavailable("the engine does not know the model", retry_after_seconds=5.0)

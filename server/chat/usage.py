@@ -1,0 +1,142 @@
+"""Counts what tenants use, by UTC day, key and model, without making an answer wait for a disk.
+
+Counts are added up in memory and written together every second and at the end, so a process that
+is killed loses at most the last second of counts.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import date
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.chat.schemas import Usage, UsageView
+from server.db.models import UsageDay, now
+from server.db.session import Database
+
+log = structlog.get_logger(__name__)
+
+COUNTS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens")
+_Place = tuple[str, str, str, date]  # tenant, key, model, day
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was used; ``errors`` counts requests that did not end well."""
+
+    requests: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Add all of another's counts."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class UsageLedger:
+    """The counts of one process. ``run`` writes them every ``flush_seconds``."""
+
+    def __init__(self, database: Database, *, flush_seconds: float = 1.0) -> None:
+        self._database = database
+        self._flush_seconds = flush_seconds
+        self._pending: dict[_Place, Counts] = {}
+        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
+
+    def add(
+        self, usage: Usage, *, tenant_id: str, key_id: str, model: str, failed: bool = False
+    ) -> None:
+        """Count one request."""
+        counts = Counts(
+            requests=1,
+            errors=int(failed),
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+        self._keep((tenant_id, key_id, model, now().date()), counts)
+
+    async def flush(self) -> None:
+        """Write what has been counted. What could not be written stays and is tried again."""
+        pending, self._pending = self._pending, {}
+        if not pending:
+            return
+        try:
+            try:
+                await self._write(pending)
+            except IntegrityError:  # a tenant was deleted meanwhile: save the others' counts
+                await self._write_one_by_one(pending)
+        except BaseException:
+            for place, counts in pending.items():
+                self._keep(place, counts)
+            raise
+
+    async def run(self) -> None:
+        """Write every now and then until cancelled, and once more then."""
+        try:
+            while True:
+                await asyncio.sleep(self._flush_seconds)
+                await self._try_flush()
+        finally:
+            await self._try_flush()
+
+    def _keep(self, place: _Place, counts: Counts) -> None:
+        self._pending.setdefault(place, Counts()).add(counts)
+
+    async def _try_flush(self) -> None:
+        try:
+            await self.flush()
+        except (SQLAlchemyError, OSError) as exc:
+            log.warning("usage was not written; trying again", error=str(exc))
+
+    async def _write_one_by_one(self, pending: dict[_Place, Counts]) -> None:
+        for place in list(pending):
+            try:
+                await self._write({place: pending[place]})
+            except IntegrityError:
+                log.info("usage of a tenant that is gone was dropped", tenant_id=place[0])
+            del pending[place]
+
+    async def _write(self, pending: dict[_Place, Counts]) -> None:
+        async with self._database.transaction() as session:
+            for (tenant_id, key_id, model, day), counts in sorted(pending.items()):
+                values = {name: getattr(counts, name) for name in COUNTS}
+                insert = self._insert(UsageDay).values(
+                    tenant_id=tenant_id, key_id=key_id, model=model, day=day, **values
+                )
+                added = {name: getattr(UsageDay, name) + values[name] for name in COUNTS}
+                await session.execute(
+                    insert.on_conflict_do_update(
+                        index_elements=["tenant_id", "day", "key_id", "model"],
+                        set_={**added, "updated_at": now()},
+                    )
+                )
+
+
+async def usage_of(
+    session: AsyncSession, tenant_id: str, *, first: date | None = None, last: date | None = None
+) -> list[UsageView]:
+    """What a tenant used from the day ``first`` to ``last``, newest day first."""
+    query = select(UsageDay).where(UsageDay.tenant_id == tenant_id)
+    if first is not None:
+        query = query.where(UsageDay.day >= first)
+    if last is not None:
+        query = query.where(UsageDay.day <= last)
+    rows = await session.scalars(
+        query.order_by(UsageDay.day.desc(), UsageDay.model, UsageDay.key_id)
+    )
+    return [
+        UsageView(
+            day=row.day,
+            key_id=row.key_id,
+            model=row.model,
+            **{name: getattr(row, name) for name in COUNTS},
+        )
+        for row in rows
+    ]

@@ -1,0 +1,114 @@
+"""Figures for Prometheus. None of them has a label that names a tenant, a key or a text."""
+
+from collections.abc import Iterator
+from typing import Protocol, get_args
+
+from litestar.types import Message, Scope
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from server.engine.residency import Residency
+from server.engine.supervisor import EngineStatus, State
+
+_FIRST_TOKEN_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class Watched(Protocol):
+    """The part of the engine service that is looked at."""
+
+    @property
+    def status(self) -> EngineStatus:
+        """What the engine is doing now."""
+
+    @property
+    def requests(self) -> int:
+        """Requests in flight, those that wait included."""
+
+    @property
+    def residency(self) -> Residency:
+        """Which adapters are loaded, in flight and waiting."""
+
+
+class Metrics:
+    """One app's figures, in a registry of their own so that a test may build a second app."""
+
+    def __init__(self, engine: Watched | None) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "tenantune_http_requests",
+            "HTTP answers.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.chats = Counter(
+            "tenantune_chats",
+            "Chat completions that ended, by how.",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
+        self.first_token = Histogram(
+            "tenantune_chat_first_token_seconds",
+            "From the request's arrival to the first chunk of a streamed answer.",
+            ["model"],
+            buckets=_FIRST_TOKEN_BUCKETS,
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "tenantune_tokens", "Tokens of chat completions.", ["kind"], registry=self.registry
+        )
+        self.in_flight = Gauge(
+            "tenantune_chats_in_flight",
+            "Chat completions under way, by how they are answered.",
+            ["mode"],
+            registry=self.registry,
+        )
+        if engine is not None:
+            self.registry.register(_EngineCollector(engine))
+
+    async def count_answer(self, message: Message, scope: Scope) -> None:
+        """A ``before_send`` hook: counts answers by route and status, whoever made them."""
+        if message["type"] == "http.response.start":
+            route = scope.get("path_template") or "unknown"  # never the path: it has no bound
+            self._requests.labels(scope.get("method", ""), route, message["status"]).inc()
+
+    def render(self) -> tuple[bytes, str]:
+        """The text to show, and its media type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class _EngineCollector(Collector):
+    """Asks the engine service when somebody looks."""
+
+    def __init__(self, engine: Watched) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        status = self._engine.status
+        states = GaugeMetricFamily(
+            "tenantune_engine_state", "1 for the state that the engine is in.", labels=["state"]
+        )
+        for state in get_args(State):
+            states.add_metric([state], float(state == status.state))
+        yield states
+        yield CounterMetricFamily(
+            "tenantune_engine_restarts", "Lives of the engine after its first.", status.restarts
+        )
+        yield GaugeMetricFamily(
+            "tenantune_engine_requests", "Requests at the engine.", self._engine.requests
+        )
+        residency = self._engine.residency
+        yield GaugeMetricFamily(
+            "tenantune_adapters_loaded", "Adapters that the engine holds.", len(residency.loaded)
+        )
+        yield GaugeMetricFamily(
+            "tenantune_adapters_in_flight",
+            "Adapters with a request at the engine.",
+            len(residency.in_flight),
+        )
+        yield GaugeMetricFamily(
+            "tenantune_adapter_requests_waiting",
+            "Requests that wait for a place for their adapter.",
+            residency.waiting,
+        )

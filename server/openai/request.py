@@ -1,0 +1,199 @@
+"""Reads a chat completion's body: what it asks for, or an error that names the field."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from server.chat.bounds import bounded_schema
+from server.chat.schemas import ChatMessage, ChatRequest, Sampling
+from server.errors import Invalid
+from server.openai.schemas import CompletionBody, Message, ResponseFormat
+
+MAX_CHARACTERS = 1_000_000
+SMALLEST_TOP_P = 1e-5  # the engine refuses 0, which means the likeliest token alone
+
+UNSUPPORTED = {
+    "tools": "the models served here do not call tools",
+    "parallel_tool_calls": "the models served here do not call tools",
+    "tool_choice": "the models served here do not call tools; only 'none' is accepted",
+    "functions": "the models served here do not call functions",
+    "function_call": "the models served here do not call functions",
+    "audio": "only text is served",
+    "modalities": "only text is served",
+    "prediction": "predicted outputs are not served",
+    "reasoning_effort": "the models served here do not reason separately",
+    "verbosity": "say in a message how long the answer should be",
+    "web_search_options": "the models served here do not search",
+    "moderation": "moderation is not served",
+    "store": "completions are not stored; only false is accepted",
+    "service_tier": "there is one tier; only 'auto' and 'default' are accepted",
+}
+_WHERE = re.compile(r"(?s)(?P<what>.*) - at `(?:key in )?\$\.?(?P<path>.*)`")
+_FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
+_decoder = msgspec.json.Decoder(CompletionBody)
+
+
+def parse(data: bytes) -> CompletionBody:
+    """Read a body.
+
+    Raises:
+        Invalid: it is not JSON, or a field is missing, unknown, unsupported or out of bounds.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError as exc:
+        raise _explain(str(exc)) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Invalid(
+            f"We could not parse the JSON body of your request: {exc}.", code="invalid_json"
+        ) from exc
+
+
+def to_chat(body: CompletionBody) -> ChatRequest:
+    """What the body asks for, in the chat service's terms.
+
+    Raises:
+        Invalid: fields that contradict each other, or messages that cannot be answered.
+    """
+    system: list[str] = []
+    messages: list[ChatMessage] = []
+    characters = 0
+    for place, message in enumerate(body.messages):
+        where = f"messages[{place}]"
+        text = _text(message, where)
+        characters += len(text)
+        if characters > MAX_CHARACTERS:
+            raise Invalid(
+                f"The messages have more than {MAX_CHARACTERS} characters in all.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        if message.role in ("system", "developer"):
+            system.append(text)
+        else:
+            messages.append(_message(message, text, where))
+    if not messages:
+        raise Invalid(
+            "There must be a message that is not from 'system' or 'developer'.", param="messages"
+        )
+    return ChatRequest(
+        system="\n\n".join(part for part in system if part),
+        messages=tuple(messages),
+        sampling=_sampling(body),
+    )
+
+
+def _sampling(body: CompletionBody) -> Sampling:
+    n, temperature, top_p = body.n or 1, body.temperature, body.top_p
+    if n > 1 and temperature == 0:
+        raise Invalid("With temperature 0 all answers are the same: n must be 1.", param="n")
+    if body.stream_options is not None and not body.stream:
+        raise Invalid("'stream_options' is only for 'stream': true.", param="stream_options")
+    if body.top_logprobs and not body.logprobs:
+        raise Invalid("'top_logprobs' needs 'logprobs': true.", param="top_logprobs")
+    limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    if body.max_tokens not in (None, limit):
+        raise Invalid(
+            "'max_tokens' and 'max_completion_tokens' differ: give one.", param="max_tokens"
+        )
+    if body.seed is not None and not -(1 << 63) <= body.seed < 1 << 63:
+        raise Invalid("'seed' must fit into 64 bits.", param="seed")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return Sampling(
+        temperature=temperature,
+        top_p=None if top_p is None else max(top_p, SMALLEST_TOP_P),
+        max_tokens=limit,
+        n=n,
+        stop=stop,
+        seed=body.seed,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=body.logit_bias or None,
+        logprobs=bool(body.logprobs),
+        top_logprobs=body.top_logprobs or 0,
+        response_format=_response_format(body.response_format),
+    )
+
+
+def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return {"type": "json_object"}
+    if wanted.json_schema is None:
+        raise Invalid(
+            "A response_format of type 'json_schema' needs 'json_schema'.",
+            param="response_format.json_schema",
+            code="missing_required_parameter",
+        )
+    schema = bounded_schema(wanted.json_schema.schema, param="response_format.json_schema.schema")
+    named = {"name": wanted.json_schema.name, "schema": schema}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _message(message: Message, text: str, where: str) -> ChatMessage:
+    if message.role == "tool" and message.tool_call_id is None:
+        raise Invalid(
+            "A message from 'tool' needs the 'tool_call_id' that it answers.",
+            param=f"{where}.tool_call_id",
+            code="missing_required_parameter",
+        )
+    assert message.role in ("user", "assistant", "tool")  # noqa: S101 - the others are gone
+    calls = message.tool_calls if message.role == "assistant" else None
+    return ChatMessage(
+        role=message.role,
+        content=text,
+        name=message.name,
+        tool_call_id=message.tool_call_id if message.role == "tool" else None,
+        tool_calls=tuple(msgspec.to_builtins(calls)) if calls else None,
+    )
+
+
+def _text(message: Message, where: str) -> str:
+    """A message's text in one piece; parts are lines."""
+    content = message.content
+    if isinstance(content, str):
+        return content
+    if content is None:
+        if message.role == "assistant" and (message.tool_calls or message.refusal):
+            return message.refusal or ""
+        raise Invalid(
+            f"Missing required parameter: '{where}.content'.",
+            param=f"{where}.content",
+            code="missing_required_parameter",
+        )
+    texts = []
+    for place, part in enumerate(content):
+        if part.type != "text" or part.text is None:
+            raise Invalid(
+                f"A content part of type '{part.type[:40]}' cannot be read: only text is served.",
+                param=f"{where}.content[{place}]",
+            )
+        texts.append(part.text)
+    return "\n".join(texts)
+
+
+def _explain(text: str) -> Invalid:
+    """A complaint of msgspec's in OpenAI's words: a message, the field, a code."""
+    match = _WHERE.fullmatch(text)
+    what, path = (match["what"], match["path"]) if match else (text, "")
+    if field := _FIELD.fullmatch(what):
+        name = f"{path}.{field['name']}" if path else field["name"]
+        if field["how"] == "missing required":
+            return Invalid(
+                f"Missing required parameter: '{name}'.",
+                param=name,
+                code="missing_required_parameter",
+            )
+        return Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+    root = re.split(r"[.\[]", path, maxsplit=1)[0]
+    if root in UNSUPPORTED:
+        return Invalid(
+            f"Unsupported parameter: '{root}': {UNSUPPORTED[root]}.",
+            param=root,
+            code="unsupported_parameter",
+        )
+    code = "invalid_type" if ", got `" in what else "invalid_value"
+    where = f" for '{path}'" if path else ""
+    return Invalid(f"Invalid value{where}: {what}.", param=path or None, code=code)

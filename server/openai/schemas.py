@@ -1,0 +1,145 @@
+"""OpenAI's request and response bodies, as far as they are served.
+
+``CompletionBody`` is an allow-list: a field that is not in it is refused by name, so that nothing
+reaches the engine that was not thought about. Everything a client can make large has a bound.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+MAX_MESSAGES = 1_000
+MAX_PARTS = 256
+MAX_ARGUMENTS = 32 * 1024
+
+_Short = Annotated[str, Meta(max_length=512)]
+_Name = Annotated[str, Meta(min_length=1, max_length=64)]
+_Stop = Annotated[str, Meta(min_length=1, max_length=256)]
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
+_TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
+_Bias = Annotated[float, Meta(ge=-100, le=100)]
+
+
+class ContentPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a message's content: only text is answered."""
+
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier answer called."""
+
+    name: _Name
+    arguments: Annotated[str, Meta(max_length=MAX_ARGUMENTS)]
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that an earlier answer made."""
+
+    id: _Short
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One message of the conversation so far."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[ContentPart], Meta(max_length=MAX_PARTS)] | None = None
+    name: _Name | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(max_length=64)] | None = None
+    tool_call_id: _Short | None = None
+    # an answer's own keys, for clients that send answers back as they got them
+    refusal: _Short | None = None
+    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to stream. ``include_obfuscation`` is accepted and has nothing to do here."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class JsonSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A schema that the answer must follow."""
+
+    name: _Name
+    description: _Short | None = None
+    schema: msgspec.Raw = msgspec.Raw(b"null")
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class CompletionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``POST /v1/chat/completions``. The fields of type None are known and not supported."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: _Limit | None = None
+    max_completion_tokens: _Limit | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=8)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
+    seed: int | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: Annotated[dict[_TokenId, _Bias], Meta(max_length=300)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    # accepted, and of no consequence here
+    user: _Short | None = None
+    safety_identifier: _Short | None = None
+    prompt_cache_key: _Short | None = None
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+            Meta(max_length=16),
+        ]
+        | None
+    ) = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: Literal[False] | None = None
+    modalities: Annotated[list[Literal["text"]], Meta(max_length=1)] | None = None
+    tool_choice: Literal["none"] | None = None
+    tools: None = None
+    parallel_tool_calls: None = None
+    functions: None = None
+    function_call: None = None
+    audio: None = None
+    prediction: None = None
+    reasoning_effort: None = None
+    verbosity: None = None
+    web_search_options: None = None
+    moderation: None = None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that may be asked for."""
+
+    id: str
+    created: int
+    owned_by: str
+    object: Literal["model"] = "model"
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /v1/models``."""
+
+    data: list[Model]
+    object: Literal["list"] = "list"
