@@ -54,18 +54,18 @@ def phones(text: str, *, before: str, regions: tuple[str, ...]) -> Iterator[Find
     """
     if not _ENOUGH_DIGITS.search(text):
         return
-    taken: list[tuple[int, int]] = []
+    taken = bytearray(len(text))  # 1 where a number was found
     tried = regions if "US" in regions or not _NORTH_AMERICAN.search(text) else (*regions, "US")
     for region in tried:
         for match in PhoneNumberMatcher(text, region, leniency=Leniency.VALID):
             start, end = match.start, match.end
-            if not _overlaps(start, end, taken) and _is_phone(text, match, before, region):
-                taken.append((start, end))
+            if 1 not in taken[start:end] and _is_phone(text, match, before, region):
+                taken[start:end] = b"\1" * (end - start)
                 key = phonenumbers.format_number(match.number, PhoneNumberFormat.E164)
                 yield Finding(start, end, "PHONE", key)
     for found in _SPOKEN.finditer(text):
         start, end = found.span("number")
-        if not _overlaps(start, end, taken) and _is_spoken(text, found, before):
+        if 1 not in taken[start:end] and _is_spoken(text, found, before):
             yield Finding(start, end, "PHONE", re.sub(r"\D", "", found["number"]))
 
 
@@ -110,7 +110,3 @@ def _nearest(window: str) -> bool | None:
     if speaks_for == speaks_against:
         return None
     return speaks_for > speaks_against
-
-
-def _overlaps(start: int, end: int, taken: list[tuple[int, int]]) -> bool:
-    return any(start < other_end and other_start < end for other_start, other_end in taken)

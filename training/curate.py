@@ -1,0 +1,168 @@
+"""Decides which conversations a dataset keeps, and which split each belongs to.
+
+No two splits hold near-duplicates (see ``near_duplicates``): clusters of customers who ask nearly
+the same go to one split together. Only where the customer's *and* the agent's side are nearly
+identical is a conversation dropped as a duplicate; the same question in other words is what
+training needs (measured on 5,247 short exchanges: dropping at 0.70 loses 813, at 0.90 58).
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, get_args
+
+import msgspec
+
+from connectors.conversation import ChatMessage, Conversation, Split, chat_messages
+from training.near_duplicates import (
+    SAME_SPLIT,
+    Clusters,
+    candidates,
+    digest,
+    jaccard,
+    normalise,
+    shingles,
+)
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+DUPLICATE = 0.90  # of customer and agent side both
+
+REASONS = (
+    "unanswered",
+    "nothing_to_train",
+    "control_token",
+    "exact_duplicate",
+    "near_duplicate",
+    "near_duplicate_of_other_split",
+)
+
+# Written by a customer, such a text would be a turn's end, or a system message, to a tokenizer.
+_CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>")
+
+
+class Item(NamedTuple):
+    """A usable conversation. Sorts by who is kept of duplicates: train before held-out."""
+
+    rank: int
+    key: str
+    raw: str
+    id: str
+    pinned: Split | None
+    messages: list[ChatMessage]
+    customer: str
+    agent: str
+
+
+def usable(conversations: Iterable[Conversation], dropped: Counter[str]) -> list[Item]:
+    """What can be trained on, in an order that does not depend on the order it came in."""
+    items = []
+    ranks = {"train": 0, None: 1, "validation": 2, "test": 3}
+    for conversation in conversations:
+        messages = chat_messages(conversation)
+        if not messages:
+            dropped["unanswered"] += 1
+        elif not any(m.role == "assistant" and m.weight and m.content.strip() for m in messages):
+            dropped["nothing_to_train"] += 1
+        elif any(_CONTROL_TOKEN.search(message.content) for message in messages):
+            dropped["control_token"] += 1
+        else:
+            sides = {"user": "", "assistant": ""}
+            for message in messages:
+                sides[message.role] += message.content + "\n"
+            items.append(
+                Item(
+                    rank=ranks[conversation.split],
+                    key=digest(*(f"{m.role} {normalise(m.content)}" for m in messages)),
+                    raw=hashlib.sha256(msgspec.json.encode(messages)).hexdigest(),
+                    id=conversation.id,
+                    pinned=conversation.split,
+                    messages=messages,
+                    customer=normalise(sides["user"]),
+                    agent=normalise(sides["assistant"]),
+                )
+            )
+    return sorted(items, key=lambda item: item[:4])
+
+
+def without_exact_duplicates(items: Iterable[Item], dropped: Counter[str]) -> list[Item]:
+    """Keep the first of those that say the same, digits and punctuation apart."""
+    first: dict[str, Item] = {}
+    for item in items:
+        if first.setdefault(item.key, item) is not item:
+            dropped["exact_duplicate"] += 1
+    return list(first.values())
+
+
+def cluster_near_duplicates(items: Sequence[Item], dropped: Counter[str]) -> list[list[Item]]:
+    """Groups that must stay together; what duplicates an earlier item is dropped on the way."""
+    texts = [shingles(item.customer) for item in items]
+    groups = Clusters(len(items))
+    gone: set[int] = set()
+    for i, j in candidates(texts):
+        if i in gone or j in gone:
+            continue
+        pinned = items[i].pinned if items[i].pinned != "train" else None
+        apart = pinned is not None and pinned != items[j].pinned
+        similarity = jaccard(texts[i], texts[j])
+        if similarity < SAME_SPLIT:
+            continue
+        if apart:
+            gone.add(i)
+            dropped["near_duplicate_of_other_split"] += 1
+        elif similarity >= DUPLICATE and _same_answers(items[i], items[j]):
+            gone.add(i)
+            dropped["near_duplicate"] += 1
+        else:
+            groups.link(i, j)
+    together: dict[int, list[Item]] = {}
+    for at, item in enumerate(items):
+        if at not in gone:
+            together.setdefault(groups.root(at), []).append(item)
+    return list(together.values())
+
+
+def _same_answers(a: Item, b: Item) -> bool:
+    return a.agent == b.agent or jaccard(shingles(a.agent), shingles(b.agent)) >= DUPLICATE
+
+
+def assign_splits(
+    clusters: Sequence[list[Item]], *, seed: int, fractions: tuple[float, float, float]
+) -> dict[Split, list[Item]]:
+    """By the hash of (seed, cluster), so that a growing data set keeps its old test split.
+
+    Small sets are evened out: a held-out split takes the clusters nearest to its edge until it
+    has half of its share, at least one. A cluster over twice the share goes to train.
+    """
+    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    free: list[tuple[float, str, list[Item]]] = []
+    for cluster in clusters:
+        pinned = next((item.pinned for item in cluster if item.pinned), None)
+        if pinned:
+            splits[pinned] += cluster
+        else:
+            name = min(digest(item.customer) for item in cluster)
+            free.append((int(digest(str(seed), name)[:13], 16) / 16**13, name, cluster))
+    free.sort(key=lambda entry: entry[:2], reverse=True)
+    total = sum(len(cluster) for _, _, cluster in free)
+    held_out: tuple[tuple[Split, float], ...] = (
+        ("test", fractions[2]),
+        ("validation", fractions[1]),
+    )
+    edge = 1.0
+    for split, share in held_out:
+        edge -= share
+        if splits[split]:
+            continue
+        left = []
+        for entry in free:
+            hashed, _, cluster = entry
+            short = len(splits[split]) < max(1, int(share * total / 2))
+            if (hashed >= edge or short) and len(cluster) <= max(1, 2 * share * total):
+                splits[split] += cluster
+            else:
+                left.append(entry)
+        free = left
+    for _, _, cluster in free:
+        splits["train"] += cluster
+    return splits

@@ -1,0 +1,230 @@
+"""Freezes conversations into an immutable dataset: de-duplicated, split, named by its hash.
+
+A folder ``<root>/<sha256>/`` holds ``manifest.json`` and one JSON-lines file for each split. The
+same conversations, prompt and seed give the same folder, whatever order they come in. What is
+kept and which split it goes to is decided in ``curate``.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from connectors.conversation import ChatMessage, Conversation, Split
+from training.curate import (
+    DUPLICATE,
+    REASONS,
+    SPLITS,
+    Item,
+    assign_splits,
+    cluster_near_duplicates,
+    usable,
+    without_exact_duplicates,
+)
+from training.errors import BadInput
+from training.near_duplicates import METHOD, NGRAM, SAME_SPLIT
+
+FORMAT = 1
+FEWEST = 10
+"""Conversations that must be left; OpenAI asks for as many."""
+
+_MANIFEST = "manifest.json"
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A conversation as the trainer reads it; without the system message."""
+
+    id: str
+    messages: list[ChatMessage]
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file of the folder."""
+
+    sha256: str
+    size_bytes: int
+
+
+class NearDuplicates(msgspec.Struct, frozen=True):
+    """How near-duplicates were found. Similarities are Jaccard, 0 to 1."""
+
+    method: str = METHOD
+    ngram: int = NGRAM
+    same_split: float = SAME_SPLIT
+    duplicate: float = DUPLICATE
+
+
+class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """``sha256`` is the hash of this manifest without ``sha256``, and so of every file.
+
+    ``counts``: conversations a split. ``dropped``: conversations left out, by reason.
+    """
+
+    format: int = FORMAT
+    sha256: str = ""
+    system_prompt: str
+    seed: int
+    fractions: tuple[float, float, float]
+    counts: dict[Split, int]
+    dropped: dict[str, int]
+    near_duplicates: NearDuplicates = NearDuplicates()
+    files: dict[str, FileEntry]
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    """A frozen dataset on disk."""
+
+    folder: Path
+    sha256: str
+    system_prompt: str
+    manifest: DatasetManifest
+
+    def read(self, split: Split) -> list[Example]:
+        """The examples of one split, in the order they were frozen."""
+        lines = (self.folder / f"{split}.jsonl").read_bytes().splitlines()
+        return [msgspec.json.decode(line, type=Example) for line in lines]
+
+
+def freeze(
+    conversations: Iterable[Conversation],
+    root: Path,
+    *,
+    system_prompt: str,
+    seed: int = 17,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+) -> Dataset:
+    """De-duplicate, split and write; an existing folder of the same hash is returned as it is.
+
+    ``fractions`` of train, validation, test apply to conversations that are not pinned; a
+    held-out split that the operator pinned conversations to gets no others. A pinned held-out
+    conversation that nearly repeats one of an earlier split (train, validation, test) is dropped.
+
+    Raises:
+        BadInput: fewer than ``FEWEST`` usable conversations, or a split would be empty.
+    """
+    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:  # noqa: PLR2004
+        raise BadInput(f"fractions must be above 0 and add up to 1, not {fractions}")
+    dropped = Counter(dict.fromkeys(REASONS, 0))
+    items = usable(conversations, dropped)
+    items = without_exact_duplicates(items, dropped)
+    clusters = cluster_near_duplicates(items, dropped)
+    kept = sum(len(cluster) for cluster in clusters)
+    if kept < FEWEST:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
+        raise BadInput(
+            f"{kept} usable conversations, at least {FEWEST} are needed; dropped: {reasons}"
+        )
+    splits = assign_splits(clusters, seed=seed, fractions=fractions)
+    for split in SPLITS:
+        if not splits[split]:
+            raise BadInput(
+                f"no conversation is left for {split}: {kept} usable ones in {len(clusters)} "
+                "groups of near-duplicates; add more varied ones, or pin fewer to other splits"
+            )
+    return _write(
+        root, splits, system_prompt=system_prompt, seed=seed, fractions=fractions, dropped=dropped
+    )
+
+
+def load(folder: Path) -> Dataset:
+    """Open a dataset and check every hash.
+
+    Raises:
+        BadInput: the folder is not a whole dataset; says which file.
+    """
+    try:
+        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=DatasetManifest)
+    except OSError as exc:
+        raise BadInput(f"{folder} is no dataset: {_MANIFEST}: {exc.strerror}") from exc
+    except msgspec.DecodeError as exc:
+        raise BadInput(f"{folder / _MANIFEST}: {exc}") from exc
+    if manifest.format != FORMAT:
+        raise BadInput(f"{folder} has format {manifest.format}; this version reads {FORMAT}")
+    if manifest.sha256 != _hash_of(manifest):
+        raise BadInput(f"{folder / _MANIFEST} was changed after it was written; freeze again")
+    for name in (f"{split}.jsonl" for split in SPLITS):
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as exc:
+            raise BadInput(f"{folder / name}: {exc.strerror}; freeze again") from exc
+        if manifest.files.get(name) != _entry(data):
+            raise BadInput(f"{folder / name} was changed after it was written; freeze again")
+    return Dataset(folder, manifest.sha256, manifest.system_prompt, manifest)
+
+
+def _write(
+    root: Path,
+    splits: dict[Split, list[Item]],
+    *,
+    system_prompt: str,
+    seed: int,
+    fractions: tuple[float, float, float],
+    dropped: Counter[str],
+) -> Dataset:
+    uses = Counter(item.id for items in splits.values() for item in items)
+    files: dict[str, bytes] = {}
+    for split, items in splits.items():
+        examples = (
+            Example(item.id if uses[item.id] == 1 else f"{item.id}~{item.raw[:8]}", item.messages)
+            for item in sorted(items, key=lambda item: (item.raw, item.id))
+        )
+        files[f"{split}.jsonl"] = b"".join(msgspec.json.encode(e) + b"\n" for e in examples)
+    manifest = DatasetManifest(
+        system_prompt=system_prompt,
+        seed=seed,
+        fractions=fractions,
+        counts={split: len(items) for split, items in splits.items()},
+        dropped=dict(dropped),
+        files={name: _entry(data) for name, data in files.items()},
+    )
+    manifest = msgspec.structs.replace(manifest, sha256=_hash_of(manifest))
+    folder = root / manifest.sha256
+    if folder.exists():
+        return load(folder)
+    files[_MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    _appear(folder, files)
+    return load(folder)
+
+
+def _appear(folder: Path, files: dict[str, bytes]) -> None:
+    """Write beside, fsync, rename: a reader meets the whole folder or none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".freezing-", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            with (beside / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        beside.chmod(0o755)
+        _sync(beside)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was first, with the same bytes
+                raise
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _entry(data: bytes) -> FileEntry:
+    return FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _hash_of(manifest: DatasetManifest) -> str:
+    bare = msgspec.structs.replace(manifest, sha256="")
+    return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()
