@@ -1,0 +1,109 @@
+"""Which conversations go into which step, decided before the run starts.
+
+The whole run is one list of steps, a pure function of the lengths, the recipe and the seed. So
+the estimate knows the exact number of tokens, and a resumed run goes on at step n of the same
+list, with no sampler state to restore.
+"""
+
+import random
+from collections.abc import Sequence
+
+import msgspec
+
+MAX_PADDING = 0.05
+Batch = list[int]  # indices of sequences that are padded to one length
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """``steps[s]`` is the batches of one optimiser step, run one after another.
+
+    ``tokens[s]`` counts the step's real tokens, ``padded[s]`` those with padding; ``epochs[s]`` is
+    the epoch that ends with the step, as a fraction.
+    """
+
+    steps: list[list[Batch]]
+    tokens: list[int]
+    padded: list[int]
+    epochs: list[float]
+
+    @property
+    def padding(self) -> float:
+        """Share of all computed positions that are padding."""
+        return 1 - sum(self.tokens) / sum(self.padded) if self.padded else 0.0
+
+
+def length_batches(
+    lengths: Sequence[int], *, max_tokens: int, rng: random.Random | None = None
+) -> list[Batch]:
+    """Cut sequences, by length, into batches of at most ``max_tokens`` positions.
+
+    No batch is padded by more than `MAX_PADDING`; a sequence longer than ``max_tokens`` is alone.
+    With ``rng``, sequences of equal length trade places and the cuts move, so that a sequence has
+    other neighbours in each epoch.
+    """
+    tie = rng.random if rng else lambda: 0.0
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], tie(), i))
+    batches: list[Batch] = []
+    batch: Batch = []
+    real = 0
+    limit = max_tokens * (rng.uniform(0.5, 1.0) if rng else 1.0)  # only the first cut moves
+    for i in order:
+        width = lengths[batch[0]] if batch else lengths[i]
+        positions = width * (len(batch) + 1)
+        if batch and (positions > limit or real + lengths[i] < positions * (1 - MAX_PADDING)):
+            batches.append(batch)
+            batch, real, limit = [], 0, max_tokens
+        batch.append(i)
+        real += lengths[i]
+    return [*batches, batch] if batch else batches
+
+
+def plan_run(
+    lengths: Sequence[int],
+    *,
+    seed: int,
+    epochs: float,
+    step_tokens: int,
+    batch_tokens: int,
+    max_train_tokens: int = 0,
+) -> Plan:
+    """Lay out a run: shuffled batches of ``batch_tokens``, steps of at most ``step_tokens``.
+
+    Ends after ``epochs`` or with the step that reaches ``max_train_tokens`` (0: no bound).
+    """
+    plan = Plan([], [], [], [])
+    total = sum(lengths)
+    wanted = epochs * total if not max_train_tokens else min(epochs * total, max_train_tokens)
+    done, epoch = 0, 0
+    while total and done < wanted:
+        rng = random.Random(f"{seed}:{epoch}")  # noqa: S311 - an order, not a secret
+        batches = length_batches(lengths, max_tokens=min(step_tokens, batch_tokens), rng=rng)
+        rng.shuffle(batches)
+        for step in _steps(batches, lengths, step_tokens):
+            plan.steps.append(step)
+            plan.tokens.append(sum(lengths[i] for batch in step for i in batch))
+            plan.padded.append(sum(positions(lengths, batch) for batch in step))
+            done += plan.tokens[-1]
+            plan.epochs.append(done / total)
+            if done >= wanted:
+                break
+        epoch += 1
+    return plan
+
+
+def positions(lengths: Sequence[int], batch: Batch) -> int:
+    """Positions that a batch computes, padding included."""
+    return len(batch) * max(lengths[i] for i in batch)
+
+
+def _steps(batches: list[Batch], lengths: Sequence[int], step_tokens: int) -> list[list[Batch]]:
+    steps: list[list[Batch]] = []
+    room = 0
+    for batch in batches:
+        size = positions(lengths, batch)
+        if not steps or size > room:
+            steps.append([])
+            room = step_tokens
+        steps[-1].append(batch)
+        room -= size
+    return steps

@@ -1,0 +1,160 @@
+"""From a conversation to token ids and the mask of what is learnt.
+
+Training sees exactly the text that serving renders: the base's own chat template, tokenised once
+for the whole conversation. The mask is found by rendering prefixes: what
+``render(turns before, add_generation_prompt=True)`` and ``render(turns up to the reply)`` differ by
+is what the model has to write, up to and including its stop token and without the newline that a
+template puts after it. This holds for any template, so no second template with
+``{% generation %}`` markers exists that could drift from the one that serves.
+
+Some templates write a past reply differently from the newest one (Qwen3 drops its thinking
+block). There each reply becomes a sequence of its own, rendered as serving would render it.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from connectors.conversation import ChatMessage
+from training.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+class TrainingSequence(msgspec.Struct, frozen=True):
+    """Token ids, and for each whether it is learnt (``learnt[0]`` is always False)."""
+
+    token_ids: list[int]
+    learnt: list[bool]
+
+
+def stop_token_ids(
+    tokenizer: "PreTrainedTokenizerBase", generation_config: "GenerationConfig | None"
+) -> frozenset[int]:
+    """Tokens at which the engine ends a reply: the tokenizer's and the generation config's."""
+    ids = generation_config.eos_token_id if generation_config is not None else None
+    listed = ids if isinstance(ids, list) else [ids]
+    return frozenset(i for i in (*listed, tokenizer.eos_token_id) if i is not None)
+
+
+def render(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[ChatMessage],
+    *,
+    reply_next: bool = False,
+) -> str:
+    """Text of a conversation as the engine renders it; ``reply_next`` opens the next reply.
+
+    Raises:
+        BadInput: the template refuses the conversation (some allow no system message).
+    """
+    plain = [{"role": m.role, "content": m.content} for m in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            plain, tokenize=False, add_generation_prompt=reply_next
+        )
+    except Exception as exc:  # Jinja raises what the template says, of any type
+        raise BadInput(f"the base's chat template refuses this conversation: {exc}") from exc
+    return text
+
+
+def token_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Tokenise rendered text; special tokens in it are recognised, none is added."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def training_sequences(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[ChatMessage],
+    *,
+    stop_ids: Collection[int],
+    max_length: int,
+) -> list[TrainingSequence]:
+    """Encode a conversation; usually one sequence, or one a reply (see the module).
+
+    Replies with weight 0 are read and not learnt. Longer ones than ``max_length`` lose their
+    oldest exchanges and keep the system message; the result is empty when the last exchange alone
+    is too long, or no reply has weight.
+
+    Raises:
+        BadInput: the template does not open a reply the way it writes one, or does not end it.
+    """
+    replies = [i for i, m in enumerate(messages) if m.role == "assistant" and m.weight]
+    if not replies:
+        return []
+    whole = render(tokenizer, messages)
+    written = {i: render(tokenizer, messages[: i + 1]) for i in replies}
+    if all(whole.startswith(text) for text in written.values()):
+        return _fit(tokenizer, messages, replies, stop_ids=stop_ids, max_length=max_length)
+    return [
+        sequence
+        for i in replies
+        for sequence in _fit(
+            tokenizer, messages[: i + 1], [i], stop_ids=stop_ids, max_length=max_length
+        )
+    ]
+
+
+def _fit(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[ChatMessage],
+    replies: Sequence[int],
+    *,
+    stop_ids: Collection[int],
+    max_length: int,
+) -> list[TrainingSequence]:
+    """Encode, dropping the oldest exchange until it fits."""
+    ids = token_ids(tokenizer, render(tokenizer, messages))
+    if len(ids) > max_length:
+        users = [i for i, m in enumerate(messages) if m.role == "user"]
+        if len(users) < 2 or not any(i > users[1] for i in replies):  # noqa: PLR2004 - none to drop
+            return []
+        kept = [*messages[: users[0]], *messages[users[1] :]]
+        dropped = users[1] - users[0]
+        later = [i - dropped for i in replies if i > users[1]]
+        return _fit(tokenizer, kept, later, stop_ids=stop_ids, max_length=max_length)
+    learnt = [False] * len(ids)
+    for i in replies:
+        start, end = _reply_span(tokenizer, messages, i, ids, stop_ids)
+        learnt[start:end] = [True] * (end - start)
+    return [TrainingSequence(ids, learnt)]
+
+
+def _reply_span(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[ChatMessage],
+    reply: int,
+    ids: list[int],
+    stop_ids: Collection[int],
+) -> tuple[int, int]:
+    """Half-open range of the tokens of ``ids`` that the model writes for ``messages[reply]``."""
+    opened = render(tokenizer, messages[:reply], reply_next=True)
+    written = render(tokenizer, messages[: reply + 1])
+    if not written.startswith(opened):
+        raise BadInput(
+            "the base's chat template opens a reply with "
+            f"{opened[-40:]!r} but writes it differently: it cannot be trained on"
+        )
+    prompt = token_ids(tokenizer, opened)
+    start = _common_prefix(prompt, ids)
+    if start < len(prompt):  # the reply's first characters merged into the prompt's last token
+        start += 1
+    end = _common_prefix(token_ids(tokenizer, written), ids)
+    while end > start and ids[end - 1] not in stop_ids:
+        end -= 1
+    if end == start:
+        raise BadInput(
+            "the base's chat template does not end a reply with a stop token "
+            f"({sorted(stop_ids)}): a model trained on it would never stop"
+        )
+    return start, end
+
+
+def _common_prefix(one: list[int], other: list[int]) -> int:
+    for i, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return i
+    return min(len(one), len(other))
