@@ -22,6 +22,7 @@ import msgspec
 
 from training.errors import ArtifactError, UnsafeWeights
 from training.evaluation import Scores
+from training.files import write_atomically
 from training.spec import Recipe
 from training.weights import CONFIG_NAME, WEIGHTS_NAME, check_weights
 
@@ -120,19 +121,15 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
     Raises:
         ArtifactError: a file is missing, or one is there that does not belong.
     """
+    for left in folder.glob(f".{MANIFEST_NAME}.*"):  # an earlier attempt was killed
+        left.unlink()
     _check_names(folder, expected={*_CONTENT}, optional={MANIFEST_NAME})
     files = {name: _file_entry(folder / name) for name in _CONTENT}
     written = msgspec.structs.replace(manifest, files=files)
     data = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
-    beside = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.manifest"
-    with beside.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(folder / MANIFEST_NAME)
     for name in _CONTENT:
         _sync_path(folder / name)
-    _sync_path(folder)
+    write_atomically(folder / MANIFEST_NAME, data)
     return written
 
 

@@ -66,10 +66,9 @@ def judge(evaluation: Evaluation, parity: Parity | None, objectives: Objectives)
 
 
 def _gate(name: str, value: float | None, bound: float, *, at_most: bool, why: str) -> Gate:
-    # Both comparisons are false for a NaN, which is therefore never a pass.
-    passed = value is not None and (value <= bound if at_most else value >= bound)
-    shown = value if value is not None and math.isfinite(value) else None
-    return Gate(name=name, value=shown, bound=bound, passed=passed, why=why)
+    measured = value if value is not None and math.isfinite(value) else None
+    passed = measured is not None and (measured <= bound if at_most else measured >= bound)
+    return Gate(name=name, value=measured, bound=bound, passed=passed, why=why)
 
 
 def _ratio_gate(

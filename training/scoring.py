@@ -1,0 +1,50 @@
+"""From single replies to scores: means, and how sure the differences are."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from training.evaluation import Difference, Reply, Scores, Subject, perplexity
+from training.replies import bootstrap_interval
+
+_METRICS: tuple[Literal["exact", "token_f1", "similarity"], ...] = (
+    "exact",
+    "token_f1",
+    "similarity",
+)
+
+
+def scores_of(replies: Sequence[Reply], *, nats: float | None, tokens: int) -> Scores:
+    """Means over replies; ``nats`` is None for a subject without a model."""
+    found = perplexity(nats)
+    return Scores(
+        perplexity=found,
+        nats_per_token=nats if found is not None else None,
+        tokens=tokens if nats is not None else 0,
+        exact=_mean(replies, "exact"),
+        token_f1=_mean(replies, "token_f1"),
+        similarity=_mean(replies, "similarity"),
+        replies=len(replies),
+    )
+
+
+def differences_of(
+    replies: Mapping[Subject, Sequence[Reply]], *, seed: int
+) -> tuple[Difference, ...]:
+    """New minus every other subject, context by context, for each metric."""
+    found: list[Difference] = []
+    for against, others in replies.items():
+        if against == "new" or not others:
+            continue
+        for metric in _METRICS:
+            gaps = [
+                float(getattr(new, metric)) - float(getattr(other, metric))
+                for new, other in zip(replies["new"], others, strict=True)
+            ]
+            low, high = bootstrap_interval(gaps, seed=seed)
+            mean = sum(gaps) / len(gaps)
+            found.append(Difference(metric=metric, against=against, mean=mean, low=low, high=high))
+    return tuple(found)
+
+
+def _mean(replies: Sequence[Reply], metric: str) -> float:
+    return sum(float(getattr(r, metric)) for r in replies) / len(replies) if replies else 0.0
