@@ -22,8 +22,8 @@ import sys
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,19 @@ class Engine:
         )
         return app
 
+    @asynccontextmanager
+    async def serving(self, uds: Path) -> AsyncIterator[None]:
+        """Listen on a unix socket."""
+        runner = web.AppRunner(
+            self.app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+        )
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(uds)).start()
+            yield
+        finally:
+            await runner.cleanup()
+
     async def health(self, _: web.Request) -> web.Response:
         """Well as soon as it listens."""
         return web.Response()
@@ -334,7 +347,7 @@ class _Reply:
         limit = int(
             body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
         )
-        self._finish = "stop" if length <= limit else "length"
+        self._finish = "stop" if length < limit else "length"
         words = [f"[{model}]"]
         while len(words) < min(length, limit):
             words.append(WORDS[int(_share(model, messages, len(words)) * len(WORDS))])
@@ -493,12 +506,9 @@ def scripted_command(
 async def _serve(engine: Engine, uds: Path, start_seconds: float) -> None:
     _say("Starting to load model (scripted)")
     await asyncio.sleep(start_seconds)
-    runner = web.AppRunner(engine.app(), handler_cancellation=True, access_log=None)
-    await runner.setup()
-    site = web.UnixSite(runner, str(uds))
-    await site.start()
-    _say("Application startup complete")
-    await asyncio.sleep(math.inf)
+    async with engine.serving(uds):
+        _say("Application startup complete")
+        await asyncio.sleep(math.inf)
 
 
 def main() -> None:

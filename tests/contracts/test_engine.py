@@ -1,0 +1,262 @@
+"""What the server relies on, asked of every engine: the scripted one and vLLM."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from server.engine.scripted import Engine as ScriptedEngine
+from server.engine.service import AdapterRef, EngineService
+from server.errors import AdapterRefused, EngineRejected, EngineUnavailable
+
+MESSAGES = [
+    {"role": "system", "content": "You answer briefly."},
+    {"role": "user", "content": "How do I reset my password?"},
+]
+TOKEN_IDS = [5, 9, 12, 9, 40, 7, 7, 101]
+
+
+class Engine(msgspec.Struct):
+    """A service over an engine, and two adapters of one tenant that answer differently."""
+
+    service: EngineService
+    old: AdapterRef
+    new: AdapterRef
+
+
+@pytest_asyncio.fixture(
+    params=[
+        "scripted",
+        pytest.param("vllm", marks=[pytest.mark.heavy, pytest.mark.timeout(600)]),
+    ]
+)
+async def engine(
+    request: pytest.FixtureRequest, tmp_path: Path, make_adapter: Any
+) -> AsyncIterator[Engine]:
+    """Each engine in turn, used through its URL.
+
+    The scripted one runs in this process. ``vllm_engine`` is one process for all tests; it has
+    ``url``, ``base`` and ``adapters`` (two AdapterRefs).
+    """
+    async with AsyncExitStack() as stack:
+        if request.param == "scripted":
+            adapters = [make_adapter("acme.000000000001"), make_adapter("acme.000000000002")]
+            base, url = "scripted-base", f"unix:{tmp_path / 'engine.sock'}"
+            scripted = ScriptedEngine(
+                base=base, adapters=tmp_path / "adapters", tokens_per_second=300
+            )
+            await stack.enter_async_context(scripted.serving(tmp_path / "engine.sock"))
+        else:
+            try:
+                process = request.getfixturevalue("vllm_engine")
+            except pytest.FixtureLookupError:
+                pytest.skip("no vllm_engine fixture here")
+            adapters, base, url = process.adapters, process.base, process.url
+        service = EngineService(base=base, run=tmp_path, url=url)
+        await service.start()
+        stack.push_async_callback(service.stop, grace_seconds=1)
+        await service.wait_ready(120)
+        yield Engine(service=service, old=adapters[0], new=adapters[1])
+
+
+def body(tokens: int = 8, **more: Any) -> dict[str, Any]:
+    return {
+        "messages": MESSAGES,
+        "max_tokens": tokens,
+        "min_tokens": tokens,
+        "temperature": 0,
+        **more,
+    }
+
+
+async def chunks(engine: Engine, adapter: AdapterRef | None, asked: dict[str, Any]) -> list[Any]:
+    async with engine.service.stream(asked, tenant="acme", adapter=adapter) as payloads:
+        return [msgspec.json.decode(payload) async for payload in payloads]
+
+
+async def whole(engine: Engine, adapter: AdapterRef | None, asked: dict[str, Any]) -> Any:
+    return msgspec.json.decode(await engine.service.complete(asked, tenant="acme", adapter=adapter))
+
+
+def text(parts: list[Any]) -> str:
+    deltas = [choice["delta"] for part in parts for choice in part["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+async def running(engine: Engine) -> float:
+    metrics = await engine.service.client.metrics()
+    found = re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", metrics, re.MULTILINE)
+    return sum(float(value) for value in found)
+
+
+async def test_a_stream_has_the_role_first_then_text_one_finish_and_usage_last(engine):
+    parts = await chunks(engine, engine.old, body(stream_options={"include_usage": True}))
+    roles = [c["delta"].get("role") for part in parts for c in part["choices"]]
+    assert roles[0] == "assistant"
+    assert set(roles[1:]) <= {None}
+    finishes = [c["finish_reason"] for part in parts for c in part["choices"]]
+    assert [reason for reason in finishes if reason] == ["length"]
+    assert text(parts)
+    assert {part["object"] for part in parts} == {"chat.completion.chunk"}
+    assert len({(part["id"], part["created"], part["model"]) for part in parts}) == 1
+    assert parts[-1]["choices"] == []
+    usage = parts[-1]["usage"]
+    assert usage["completion_tokens"] == 8
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 8
+
+
+async def test_without_the_option_a_stream_carries_no_usage(engine):
+    parts = await chunks(engine, None, body())
+    assert not [part for part in parts if part.get("usage")]
+    assert all(part["choices"] for part in parts)
+
+
+async def test_a_whole_answer_says_what_the_stream_says(engine):
+    streamed = await chunks(engine, engine.old, body())
+    answer = await whole(engine, engine.old, body())
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    assert answer["choices"][0]["message"]["content"] == text(streamed)
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 8
+
+
+async def test_adapters_and_base_answer_each_in_their_own_way(engine):
+    answers = [
+        (await whole(engine, adapter, body(16)))["choices"][0]["message"]["content"]
+        for adapter in (None, engine.old, engine.new)
+    ]
+    assert len(set(answers)) == 3
+
+
+async def test_a_request_that_makes_no_sense_is_rejected_before_anything_is_streamed(engine):
+    with pytest.raises(EngineRejected) as caught:
+        await chunks(engine, None, {"messages": [], "max_tokens": 4})
+    assert caught.value.status == 400
+    assert caught.value.message
+
+
+async def test_an_unknown_model_is_not_found(engine):
+    with pytest.raises(EngineRejected) as caught:
+        await engine.service.client.complete({**body(), "model": "nobody.000000000009"})
+    assert caught.value.status == 404
+
+
+async def test_loading_and_unloading_twice_is_the_same_as_once(engine):
+    client = engine.service.client
+    for _ in range(2):
+        assert await client.ensure(engine.old.name, engine.old.path) >= 0
+    assert engine.old.name in await client.adapters()
+    for _ in range(2):
+        await client.drop(engine.old.name)
+    assert engine.old.name not in await client.adapters()
+    engine.service.residency.doubt(engine.old.name)
+    await whole(engine, engine.old, body())
+    assert engine.old.name in await client.adapters()
+
+
+async def test_a_missing_folder_and_a_name_in_use_are_refused_with_a_reason(engine):
+    client = engine.service.client
+    with pytest.raises(AdapterRefused) as caught:
+        await client.ensure("acme.00000000000f", engine.old.path + "-gone")
+    assert caught.value.code in ("adapter_missing", "adapter_refused")
+    await client.ensure(engine.old.name, engine.old.path)
+    with pytest.raises(AdapterRefused) as caught:
+        await client.ensure(engine.old.name, engine.new.path)
+    assert caught.value.code == "name_in_use"
+
+
+async def test_a_forgotten_adapter_is_unloaded_when_its_last_stream_ends(engine):
+    client = engine.service.client
+    asked = body(12)
+    async with engine.service.stream(asked, tenant="acme", adapter=engine.old) as payloads:
+        await engine.service.forget(engine.old.name)
+        assert engine.old.name in await client.adapters()
+        async for _ in payloads:
+            pass
+    assert engine.old.name not in await client.adapters()
+
+
+async def test_a_client_that_goes_frees_the_engine_within_two_seconds(engine):
+    async def leave_early(adapter: AdapterRef | None) -> None:
+        asked = body(1000)
+        async with engine.service.stream(asked, tenant="acme", adapter=adapter) as payloads:
+            await anext(payloads)
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await whole(engine, None, body(1000))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(leave_early(engine.old if number % 2 else None))
+        for _ in range(2):
+            group.create_task(give_up())
+    left = monotonic()
+    while await running(engine):
+        assert monotonic() - left < 2
+        await asyncio.sleep(0.05)
+    assert engine.service.requests == 0
+
+
+async def test_a_score_has_one_value_per_token_and_none_for_the_first(engine):
+    scores = await engine.service.score(TOKEN_IDS, tenant="acme", adapter=engine.old)
+    assert len(scores) == len(TOKEN_IDS)
+    assert scores[0] is None
+    assert all(score is not None and score <= 0 for score in scores[1:])
+    again = await engine.service.score(TOKEN_IDS, tenant="acme", adapter=engine.old)
+    base = await engine.service.score(TOKEN_IDS, tenant="acme", adapter=None)
+    assert again == pytest.approx(scores, abs=1e-3)
+    assert base[1:] != pytest.approx(scores[1:], abs=1e-3)
+
+
+async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_the_new(engine):
+    tokens = 48
+    expected = {}
+    for adapter in (engine.old, engine.new):
+        answer = await whole(engine, adapter, body(8))
+        expected[adapter.name] = answer["choices"][0]["message"]["content"]
+    live = engine.old
+    opened = asyncio.Barrier(17)
+
+    async def ask(*, wait: bool) -> tuple[str, str, list[Any]]:
+        used = live
+        async with engine.service.stream(body(tokens), tenant="acme", adapter=used) as payloads:
+            parts = [msgspec.json.decode(await anext(payloads))]
+            if wait:
+                await opened.wait()
+            parts += [msgspec.json.decode(payload) async for payload in payloads]
+        return used.name, text(parts), parts
+
+    async with asyncio.TaskGroup() as group:
+        before = [group.create_task(ask(wait=True)) for _ in range(16)]
+        await opened.wait()
+        live = engine.new
+        after = [group.create_task(ask(wait=False)) for _ in range(8)]
+    for tasks, adapter in ((before, engine.old), (after, engine.new)):
+        for task in tasks:
+            name, said, parts = task.result()
+            assert name == adapter.name
+            assert {part["model"] for part in parts} == {adapter.name}
+            finishes = [c["finish_reason"] for part in parts for c in part["choices"]]
+            assert "length" in finishes
+            assert _begins_alike(said, expected[adapter.name])
+
+
+def _begins_alike(said: str, alone: str) -> bool:
+    """Greedy answers of a full batch may leave the lone one's path, not from the first words on."""
+    return said[: len(alone) // 3] == alone[: len(alone) // 3]
+
+
+async def test_a_stopped_service_is_unavailable(engine):
+    await engine.service.stop(grace_seconds=1)
+    with pytest.raises(EngineUnavailable):
+        await chunks(engine, None, body())
