@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar.types import Receive, Send
 
+WATCH_SECONDS = 5.0
 HEARTBEAT_SECONDS = 15.0  # proxies commonly cut a silent line after 30 to 60
 STALLED_SECONDS = 60.0  # a client that takes no byte for so long holds a place for nothing
 _HEADERS = [
@@ -52,12 +53,11 @@ async def while_connected(
     work: Coroutine[Any, Any, None],
     *,
     beat: Callable[[], Awaitable[bool]] | None = None,
-    every: float = HEARTBEAT_SECONDS / 3,
 ) -> None:
     """Do some work and cancel it when the client goes; returns then as well.
 
-    ``receive`` must have given the request's body already. ``beat`` is called ``every`` so many
-    seconds; when it returns False the client counts as gone.
+    ``receive`` must have given the request's body already. ``beat`` is called every
+    ``WATCH_SECONDS``; when it returns False the client counts as gone.
 
     Raises:
         Exception: what the work raises.
@@ -66,7 +66,7 @@ async def while_connected(
     async def watch() -> None:
         while True:
             try:
-                async with asyncio.timeout(every if beat else None):
+                async with asyncio.timeout(WATCH_SECONDS if beat else None):
                     message = await receive()
             except TimeoutError:
                 if beat is None or await beat():

@@ -1,0 +1,188 @@
+"""What is refused before it reaches the engine, and in which words."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from server.chat.schemas import ChatRequest, Sampling
+from server.errors import Invalid
+from server.openai.request import UNSUPPORTED, parse, to_chat
+
+TEXT = {"role": "user", "content": "hi"}
+Explain = Callable[[dict[str, Any]], Invalid]
+
+
+@pytest.fixture
+def body_error() -> Explain:
+    """What is said about a body that is good but for the given fields."""
+
+    def explain(fields: dict[str, Any]) -> Invalid:
+        good = {"model": "acme", "messages": [TEXT]}
+        with pytest.raises(Invalid) as refused:
+            to_chat(parse(json.dumps(good | fields).encode()))
+        return refused.value
+
+    return explain
+
+
+ENGINE_ONLY = [
+    "add_generation_prompt", "allowed_token_ids", "cache_salt", "chat_template",
+    "chat_template_kwargs", "continue_final_message", "documents", "echo", "guided_json",
+    "ignore_eos", "kv_transfer_params", "min_tokens", "priority", "prompt_embeds",
+    "prompt_logprobs", "repetition_penalty", "request_id", "return_prompt_text",
+    "return_token_ids", "structured_outputs", "top_k", "truncate_prompt_tokens",
+    "use_beam_search", "vllm_xargs",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", [*ENGINE_ONLY, "anything"])
+def test_a_field_of_the_engines_own_is_refused_by_name(body_error: Explain, field: str) -> None:
+    error = body_error({field: 1})
+    assert (error.param, error.code) == (field, "unknown_parameter")
+
+
+@pytest.mark.parametrize("field", sorted(UNSUPPORTED))
+def test_a_field_that_is_not_supported_is_refused_by_name(body_error: Explain, field: str) -> None:
+    error = body_error({field: {"something": 1}})
+    assert (error.param, error.code) == (field, "unsupported_parameter")
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"messages": []}, "messages"),
+    ({"messages": [TEXT] * 1001}, "messages"),
+    ({"messages": [{"role": "robot", "content": "hi"}]}, "messages[0].role"),
+    ({"messages": [TEXT, {"role": "user"}]}, "messages[1].content"),
+    ({"messages": [TEXT, {"role": "tool", "content": "4"}]}, "messages[1].tool_call_id"),
+    ({"messages": [{"role": "system", "content": "Be kind."}]}, "messages"),
+    ({"messages": [{**TEXT, "prefix": True}]}, "messages[0].prefix"),
+    ({"messages": [{"role": "user", "content": "x" * 1_000_001}]}, "messages"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages[0].content[0]",
+    ),
+    ({"model": ""}, "model"),
+    ({"model": None}, "model"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"temperature": "warm"}, "temperature"),
+    ({"top_p": -1}, "top_p"),
+    ({"n": 9}, "n"),
+    ({"n": 2, "temperature": 0}, "n"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+    ({"stop": ["a"] * 5}, "stop"),
+    ({"stop": "x" * 257}, "stop"),
+    ({"seed": 1 << 70}, "seed"),
+    ({"presence_penalty": 3}, "presence_penalty"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"logit_bias": {"5": 101}}, "logit_bias[...]"),
+    ({"logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"stream": True, "stream_options": {"continuous": 1}}, "stream_options.continuous"),
+    ({"metadata": {str(i): "x" for i in range(17)}}, "metadata"),
+    ({"response_format": {"type": "grammar"}}, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"), WRONG, ids=[f"{place}-{param}" for place, (_, param) in enumerate(WRONG)]
+)
+def test_a_value_out_of_bounds_is_refused_by_name(
+    body_error: Explain, fields: dict[str, Any], param: str
+) -> None:
+    error = body_error(fields)
+    assert error.param == param
+    assert error.code is None or isinstance(error.code, str)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema, "maxItems": 50}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        [],
+        {"enum": ["x" * 40_000]},
+        nested(40),
+        nested(3),
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a{999}){999}"}}},
+        {"patternProperties": {".*": {}}},
+        {"$ref": "file:///etc/passwd"},
+        {"enum": list(range(3000))},
+    ],
+    ids=["list", "large", "deep", "counts", "pattern", "patterns", "elsewhere", "many"],
+)
+def test_a_schema_that_could_stall_the_engine_is_refused(body_error: Explain, schema: Any) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    assert body_error({"response_format": wanted}).param == "response_format.json_schema.schema"
+
+
+def sampled(**fields: Any) -> ChatRequest:
+    """A good body with some fields, as the chat service gets it."""
+    body = {"model": "acme", "messages": [TEXT]} | fields
+    return to_chat(parse(json.dumps(body).encode()))
+
+
+def test_instructions_are_collected_and_texts_are_joined() -> None:
+    request = sampled(
+        messages=[
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": [{"type": "text", "text": a} for a in ("one", "two")]},
+            {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+        ]
+    )
+    assert request.system == "Be kind.\n\nBe brief."
+    assert [(m.role, m.content) for m in request.messages] == [("user", "one\ntwo")]
+
+
+def test_an_answer_may_be_sent_back_as_it_came() -> None:
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Hello.",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    request = sampled(messages=[TEXT, answer, TEXT])
+    assert [message.content for message in request.messages] == ["hi", "Hello.", "hi"]
+
+
+def test_earlier_calls_and_their_results_pass() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    request = sampled(
+        messages=[
+            TEXT,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "4", "tool_call_id": "c1"},
+        ]
+    )
+    assert request.messages[1].tool_calls == (call,)
+    assert request.messages[2].tool_call_id == "c1"
+
+
+def test_what_means_nothing_is_left_out() -> None:
+    quiet: dict[str, Any] = {"store": False, "tools": None, "tool_choice": "none", "user": "u"}
+    quiet |= {"metadata": {"a": "b"}, "stop": None, "response_format": {"type": "text"}}
+    assert sampled(**quiet).sampling == Sampling()
+
+
+def test_both_names_of_the_limit_are_one() -> None:
+    assert sampled(max_tokens=7).sampling.max_tokens == 7
+    assert sampled(max_completion_tokens=7).sampling.max_tokens == 7
+
+
+def test_a_modest_schema_passes() -> None:
+    properties = {"pattern": {"type": "string", "maxLength": 20}, "format": {"enum": ["a"]}}
+    schema = {"type": "object", "properties": properties, "required": ["pattern"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    passed = sampled(response_format=wanted).sampling.response_format
+    assert passed == {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
