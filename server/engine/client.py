@@ -55,6 +55,10 @@ class _Loaded(msgspec.Struct):
     loaded_ms: float
 
 
+class _Info(msgspec.Struct):
+    max_cpu_loras: int
+
+
 class _Adapters(msgspec.Struct):
     adapters: list[str]
 
@@ -180,6 +184,10 @@ class EngineClient:
     async def adapters(self) -> list[str]:
         """Names of the adapters that are loaded."""
         return _decode(await self._get("/tenantune/adapters", self._first), _Adapters).adapters
+
+    async def resident_limit(self) -> int:
+        """How many adapters the engine holds loaded, all of which may have requests in flight."""
+        return _decode(await self._get("/tenantune/info", self._first), _Info).max_cpu_loras
 
     async def health(self, *, timeout_seconds: float) -> None:
         """Return when the engine says it is well.

@@ -55,12 +55,9 @@ class Residency:
         wait_seconds: float = 60.0,
         on_fresh: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if not 1 <= concurrent <= resident:
-            raise ValueError(f"need 1 <= concurrent <= resident, not {concurrent} and {resident}")
+        self.limit(concurrent=concurrent, resident=resident)
         self._load = load
         self._unload = unload
-        self._concurrent = concurrent
-        self._resident = resident
         self._patience = patience_seconds
         self._wait = wait_seconds
         self._on_fresh = on_fresh
@@ -71,6 +68,13 @@ class Residency:
         self._fresh: set[str] = set()
         self._unwanted: set[str] = set()
         self._loading = asyncio.Lock()  # one at a time: the engine loads between two steps anyway
+
+    def limit(self, *, concurrent: int, resident: int) -> None:
+        """Set how many adapters may be in flight, and loaded."""
+        if not 1 <= concurrent <= resident:
+            raise ValueError(f"need 1 <= concurrent <= resident, not {concurrent} and {resident}")
+        self._concurrent = concurrent
+        self._resident = resident
 
     @property
     def loaded(self) -> list[str]:

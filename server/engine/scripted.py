@@ -176,6 +176,7 @@ class Engine:
                 web.get("/metrics", self.metrics),
                 web.post("/v1/chat/completions", self.chat),
                 web.post("/v1/completions", self.score),
+                web.get("/tenantune/info", self.info),
                 web.get("/tenantune/adapters", self.list_adapters),
                 web.post("/tenantune/adapters/ensure", self.ensure),
                 web.post("/tenantune/adapters/drop", self.drop),
@@ -208,6 +209,10 @@ class Engine:
             f"scripted:evictions_total {float(self._evictions)}",
         )
         return web.Response(text="\n".join(lines) + "\n")
+
+    async def info(self, _: web.Request) -> web.Response:
+        """What this engine is."""
+        return web.json_response({"base": self._base, "max_cpu_loras": self._resident})
 
     async def ensure(self, request: web.Request) -> web.Response:
         """Load an adapter from its folder."""

@@ -32,7 +32,7 @@ class EngineService:
     """One engine for all tenants. Use on one event loop.
 
     Give ``command`` to have a child process in ``run`` (its log, pid file), or ``url`` for an
-    engine that runs elsewhere; ``concurrent`` and ``resident`` are then that engine's limits.
+    engine that runs elsewhere, which then tells its limits itself.
     ``silent_seconds``: with requests open and no byte for so long, the canary must answer within
     as long again, or the engine counts as hung.
     """
@@ -44,8 +44,6 @@ class EngineService:
         run: Path,
         command: EngineCommand | None = None,
         url: str = "",
-        concurrent: int = 4,
-        resident: int = 32,
         timing: Timing | None = None,
         idle_seconds: float = 60.0,
         wait_seconds: float = 60.0,
@@ -61,15 +59,14 @@ class EngineService:
         self._silent_seconds = silent_seconds
         self._board = Board(EngineStatus(choices=tuple(command.choices) if command else ()))
         if command is not None:
-            concurrent, resident = command.concurrent_adapters, command.resident_adapters
             self.client = EngineClient(uds=command.uds, idle_seconds=idle_seconds)
         else:
             self.client = EngineClient(url=url, idle_seconds=idle_seconds)
         self._residency = Residency(
             load=lambda ref: self.client.ensure(ref.name, ref.path),
             unload=self.client.drop,
-            concurrent=concurrent,
-            resident=resident,
+            concurrent=command.concurrent_adapters if command else 1,
+            resident=command.resident_adapters if command else 1,
             patience_seconds=patience_seconds,
             wait_seconds=wait_seconds,
             on_fresh=lambda _: self._check_soon.set(),
@@ -88,6 +85,7 @@ class EngineService:
         self._main: asyncio.Task[None] | None = None
         self._draining = False
         self._requests = 0
+        self._unchecked = False  # requests have ended since the canary was last asked
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -224,6 +222,7 @@ class EngineService:
                 "the adapter is being loaded again", retry_after_seconds=1.0
             ) from exc
         finally:
+            self._unchecked = True
             self._requests -= 1
             if not self._requests:
                 self._idle.set()
@@ -254,6 +253,8 @@ class EngineService:
                     self._board.show(state="failed", detail=f"{problem}; restart that engine")
                 elif not up:
                     self._residency.reset()
+                    places = await self.client.resident_limit()
+                    self._residency.limit(concurrent=places, resident=places)
                     self._board.show(state="ready", detail="")
             except (EngineUnavailable, EngineRejected) as exc:
                 misses += 1
@@ -279,13 +280,13 @@ class EngineService:
                     await self._check_soon.wait()
             now = monotonic()
             silent = self._requests > 0 and now - self.client.heard_at > self._silent_seconds
-            due = now - checked_at > self._canary_seconds
+            due = self._unchecked and now - checked_at > self._canary_seconds
             if self.status.state != "ready" or not (self._check_soon.is_set() or silent or due):
                 continue
             if self._check_soon.is_set():
                 await asyncio.sleep(min(FRESH_PAUSE_SECONDS, self._canary_seconds))
                 self._check_soon.clear()
-            checked_at = monotonic()
+            checked_at, self._unchecked = monotonic(), False
             if problem := await self._check():
                 log.error("engine cannot be trusted", problem=problem)
                 if self._supervisor:

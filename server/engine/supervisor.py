@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 State = Literal["starting", "ready", "restarting", "stopped", "failed"]
 LOG_BYTES = 16 << 20
 TERM_SECONDS_OF_THE_ILL = 2.0  # enough for vLLM to remove its shared memory, if it still can
+KILL_SECONDS = 10.0
 LAST_WORDS = 12  # lines of the engine's log that go into ours when it dies
 
 # What the engine's log says on its way up, in our words. The last one found counts.
@@ -66,8 +67,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     ready: float = 600.0
     health_every: float = 1.0
-    health_timeout: float = 5.0
-    health_misses: int = 3
+    health_timeout: float = 10.0  # one step of a long prompt on a busy machine takes seconds
+    health_misses: int = 4
     stable: float = 60.0
     short_lives: int = 4
     back_off_first: float = 1.0
@@ -281,7 +282,12 @@ class Supervisor:
         except TimeoutError:
             log.warning("engine does not end, killing it", pid=group)
         finally:  # also when a stop cuts the wait short
-            while leftovers.signal_group(group, signal.SIGKILL):  # noqa: ASYNC110 - no event tells
+            deadline = monotonic() + KILL_SECONDS
+            while leftovers.signal_group(group, signal.SIGKILL):
+                if monotonic() > deadline:
+                    left = leftovers.members(group)
+                    log.error("processes of the engine do not end", pids=left)
+                    break
                 await asyncio.sleep(0.02)
             await process.wait()
             if process.stdin is not None:
