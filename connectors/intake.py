@@ -1,9 +1,6 @@
 """Runs an import: choose the format, hash, parse, redact, count. Storing is the caller's.
 
-run = run_import(stream, "chats.csv", redactor=Redactor())
-for conversation in run:
-...
-print(render_table(run.report))
+Iterate over ``run_import(stream, filename, redactor=...)``, then read its ``report``.
 """
 
 import hashlib
@@ -23,33 +20,7 @@ from connectors.importers import (
     choose,
 )
 from connectors.redact import Redactor
-
-DETAILS_A_REASON = 10
-"""How many records of one reason the report names by line; all are counted."""
-
-
-class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What an import kept, what it left out, and why.
-
-    ``rejected`` counts whole records, ``skipped`` parts of records that were kept (tool
-    messages, say); ``details`` names the first of each reason. ``redactions`` counts
-    placeholders by kind. ``renamed``: conversations whose id was taken got ``#2``, ``#3``.
-    ``findings``: what the importer worked out (columns, blank lines).
-    """
-
-    filename: str
-    importer: str
-    sha256: str
-    size_bytes: int
-    encoding: str
-    conversations: int
-    turns: int
-    rejected: dict[str, int]
-    skipped: dict[str, int]
-    redactions: dict[str, int]
-    renamed: int
-    findings: dict[str, str]
-    details: list[Rejected]
+from connectors.report import EXAMPLES_OF_A_REASON, ImportReport
 
 
 class ImportRun:
@@ -66,23 +37,17 @@ class ImportRun:
     ) -> None:
         self.importer = importer
         self._source = source
-        self._filename = filename
         self._options = options
         self._redactor = redactor
-        self._conversations = 0
-        self._turns = 0
-        self._renamed = 0
-        self._rejected: Counter[str] = Counter()
-        self._skipped: Counter[str] = Counter()
-        self._redactions: Counter[str] = Counter()
-        self._findings: dict[str, str] = {}
-        self._details: list[Rejected] = []
+        self._report = ImportReport(importer=importer.name, filename=filename)
+        self._reasons: Counter[str] = Counter()
+        self._redacted: Counter[str] = Counter()
         self._ids: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Conversation]:
         """Yield what is kept, redacted. Raises BadMapping before the first."""
         stream = cast("BinaryIO", self._source)
-        for item in self.importer.read(stream, self._options, self._findings.__setitem__):
+        for item in self.importer.read(stream, self._options, self._report.notes.__setitem__):
             if isinstance(item, Rejected):
                 self._leave_out(item)
             else:
@@ -92,27 +57,20 @@ class ImportRun:
     @property
     def report(self) -> ImportReport:
         """The counts so far; the whole story after the last conversation."""
-        findings = dict(self._findings)
-        return ImportReport(
-            filename=self._filename,
-            importer=self.importer.name,
+        return msgspec.structs.replace(
+            self._report,
             sha256=self._source.sha256,
             size_bytes=self._source.done,
-            encoding=findings.pop("encoding", "unknown"),
-            conversations=self._conversations,
-            turns=self._turns,
-            rejected=_by_count(self._rejected),
-            skipped=_by_count(self._skipped),
-            redactions=_by_count(self._redactions),
-            renamed=self._renamed,
-            findings=findings,
-            details=sorted(self._details, key=lambda rejected: rejected.line),
+            reasons={str(reason): count for reason, count in self._reasons.most_common()},
+            redacted=dict(self._redacted.most_common()),
+            examples=sorted(self._report.examples, key=lambda rejected: rejected.line),
+            notes=dict(self._report.notes),
         )
 
     def _keep(self, conversation: Conversation) -> Conversation:
         if self._redactor:
             conversation, counts = self._redactor.redact(conversation)
-            self._redactions += counts
+            self._redacted += counts
         wanted = conversation.id
         self._ids[wanted] += 1
         while self._ids[wanted] > 1:
@@ -120,21 +78,22 @@ class ImportRun:
             if taken not in self._ids:
                 self._ids[taken] = 1
                 conversation = msgspec.structs.replace(conversation, id=taken)
-                self._renamed += 1
+                self._report.renamed += 1
                 break
             self._ids[wanted] += 1
-        self._conversations += 1
-        self._turns += len(conversation.turns)
+        self._report.read += 1
+        self._report.turns += len(conversation.turns)
         return conversation
 
     def _leave_out(self, item: Rejected) -> None:
-        counter = self._skipped if item.part else self._rejected
-        counter[item.reason] += 1
-        if counter[item.reason] <= DETAILS_A_REASON:
+        self._report.trimmed += item.part
+        self._report.rejected += not item.part
+        self._reasons[item.reason] += 1
+        if self._reasons[item.reason] <= EXAMPLES_OF_A_REASON:
             if self._redactor:
                 detail = self._redactor.redact_text(item.detail)
                 item = msgspec.structs.replace(item, detail=detail)
-            self._details.append(item)
+            self._report.examples.append(item)
 
 
 def run_import(
@@ -199,44 +158,3 @@ class _Source(RawIOBase):
     def drain(self) -> None:
         while self.read(HEAD_BYTES):
             pass
-
-
-def render_table(report: ImportReport) -> str:
-    """The report as plain text, for people; ends with a newline."""
-    rows = [
-        ("file", f"{report.filename} ({report.size_bytes:,} bytes, sha256 {report.sha256[:12]})"),
-        ("read as", f"{report.importer}, {report.encoding}"),
-        *report.findings.items(),
-        ("kept", f"{report.conversations:,} conversations, {report.turns:,} turns"),
-        ("redacted", _listed(report.redactions) or "nothing"),
-        ("rejected", _listed(report.rejected) or "nothing"),
-    ]
-    if report.skipped:
-        rows.append(("parts left out", _listed(report.skipped)))
-    if report.renamed:
-        rows.append(("renamed", f"{report.renamed:,} conversations whose id was taken"))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    if report.details:
-        reasons = max(len("reason"), *(len(item.reason) for item in report.details))
-        lines += ["", f"{'line':>8}  {'reason':<{reasons}}  detail"]
-        lines += [
-            f"{item.line:>8}  {item.reason:<{reasons}}  {item.detail}" for item in report.details
-        ]
-        unnamed = sum(report.rejected.values()) + sum(report.skipped.values()) - len(report.details)
-        if unnamed:
-            lines.append(f"... and {unnamed:,} more (the first {DETAILS_A_REASON} of each reason)")
-    return "\n".join(lines) + "\n"
-
-
-def render_json(report: ImportReport) -> str:
-    """The report as one indented JSON object; ends with a newline."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
-
-
-def _by_count(counter: Counter[str]) -> dict[str, int]:
-    return {str(name): count for name, count in counter.most_common()}
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())

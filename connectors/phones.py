@@ -2,7 +2,7 @@
 
 Validity alone is not enough: a ten-digit order number is a valid number somewhere. So a number
 counts when it is in international form; or is valid and written in groups as a phone number of
-its country is; or stands after words such as "call" or "mobile". A word such as "order" or
+its country is; or begins with a trunk 0 and is in groups; or stands after words such as "call". A word such as "order" or
 "invoice" right before it speaks against, unless a phone word stands nearer.
 """
 
@@ -41,6 +41,8 @@ _DATE_OR_TIME = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"\d{4}")
+# The national form of most countries: the trunk 0, an area, and groups.
+_TRUNK_ZERO = re.compile(r"\(?0[1-9]\d{0,4}\)?(?:[ \u00a0().\-/]{1,2}\d{2,8}){1,5}")
 _FEW_WORDS = 4
 _SHORT = 80
 _ASKED = 400  # characters of the turn before
@@ -83,14 +85,17 @@ def _is_phone(text: str, match: phonenumbers.PhoneNumberMatch, before: str, regi
 
 
 def _is_spoken(text: str, found: re.Match[str], before: str) -> bool:
-    """Whether words alone make this a phone number, of whatever country."""
+    """Whether it is a number of another country: so called, or with a trunk 0 and in groups."""
     number = found["number"]
     if _DATE_OR_TIME.search(number):
         return False
     digits = sum(character.isdigit() for character in number)
     local = re.fullmatch(r"\d{3}[- .]\d{4}", number) is not None
     long_enough = digits >= 9 or (digits >= 7 and number[0] in "0(+")  # noqa: PLR2004
-    return (local or long_enough) and _context(text, found.start("number"), before) is True
+    said = _context(text, found.start("number"), before)
+    if said is None:
+        return _TRUNK_ZERO.fullmatch(number) is not None and 9 <= digits <= 11  # noqa: PLR2004
+    return (local or long_enough) and said
 
 
 def _context(text: str, start: int, before: str) -> bool | None:

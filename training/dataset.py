@@ -59,7 +59,7 @@ class NearDuplicates(msgspec.Struct, frozen=True):
     duplicate: float = DUPLICATE
 
 
-class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
+class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``sha256`` is the hash of this manifest without ``sha256``, and so of every file.
 
     ``counts``: conversations a split. ``dropped``: conversations left out, by reason.
@@ -74,6 +74,12 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     near_duplicates: NearDuplicates = NearDuplicates()
     files: dict[str, FileEntry]
+
+
+class _Written(msgspec.Struct):
+    """Only what tells whether the rest can be read."""
+
+    format: int
 
 
 class Dataset(msgspec.Struct, frozen=True):
@@ -138,13 +144,15 @@ def load(folder: Path) -> Dataset:
         BadInput: the folder is not a whole dataset; says which file.
     """
     try:
-        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=DatasetManifest)
+        data = (folder / _MANIFEST).read_bytes()
+        written = msgspec.json.decode(data, type=_Written)
+        if written.format != FORMAT:
+            raise BadInput(f"{folder} has format {written.format}; this version reads {FORMAT}")
+        manifest = msgspec.json.decode(data, type=DatasetManifest)
     except OSError as exc:
         raise BadInput(f"{folder} is no dataset: {_MANIFEST}: {exc.strerror}") from exc
     except msgspec.DecodeError as exc:
         raise BadInput(f"{folder / _MANIFEST}: {exc}") from exc
-    if manifest.format != FORMAT:
-        raise BadInput(f"{folder} has format {manifest.format}; this version reads {FORMAT}")
     if manifest.sha256 != _hash_of(manifest):
         raise BadInput(f"{folder / _MANIFEST} was changed after it was written; freeze again")
     for name in (f"{split}.jsonl" for split in SPLITS):

@@ -91,8 +91,9 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
             question/answer and a turn-by-turn reading would fit.
     """
     index: dict[Field, int] = {}
-    for name, header in mapping.items():
-        index[_check_field(name)] = _position(header, headers)
+    fields = {_check_field(name): header for name, header in mapping.items()}
+    for field, header in fields.items():
+        index[field] = _position(header, headers)
     unclear: dict[Field, list[str]] = {}
     for field in FIELDS:
         if field not in index:

@@ -29,7 +29,7 @@ _EIGHT_BIT = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb1803
 # Below 0xC0 every Windows code page has punctuation (curly quotes, the euro), which tells none
 # apart; with fewer letters than this the guess is a coin toss (measured on seven languages).
 _FIRST_LETTER = 0xC0
-_LETTERS_FOR_A_GUESS = 16
+_LETTERS_FOR_A_GUESS = 8
 
 
 class Line(NamedTuple):
@@ -134,7 +134,7 @@ def _unpack(chunks: Iterator[bytes], *, bound: int) -> Iterator[bytes]:
                     break
                 unpacker = zlib.decompressobj(wbits=31)
             try:
-                data = unpacker.decompress(rest, MIB)
+                data = unpacker.decompress(rest, _CHUNK)
             except zlib.error as exc:
                 raise _UnreadableError(Reason.BAD_COMPRESSION, f"gzip: {exc}") from exc
             unpacked += len(data)

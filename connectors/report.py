@@ -1,0 +1,80 @@
+"""What an import kept and what it left out, for programs and for people."""
+
+import msgspec
+
+from connectors.importers.base import Rejected
+
+EXAMPLES_OF_A_REASON = 10
+"""How many records of one reason a report names by line; all are counted."""
+
+
+class ImportReport(msgspec.Struct, kw_only=True):
+    """What an import kept and what it left out.
+
+    ``read`` conversations were found, with ``turns`` turns; of them, where they were put into a
+    store, ``stored`` were new, ``known`` were there already and ``repeated`` came more than once
+    in this file. ``renamed`` ones had an id that was taken (``#2`` was added). ``rejected``
+    records were left out whole; ``trimmed`` counts parts that were left out of kept ones.
+    ``reasons`` counts why, and ``examples`` are the first of each, with their lines.
+    ``redacted`` counts replaced personal data by kind. ``notes`` are what the importer found out
+    about the file: its ``encoding``, ``columns``, ``blank lines``.
+    """
+
+    importer: str
+    filename: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    read: int = 0
+    stored: int = 0
+    known: int = 0
+    repeated: int = 0
+    renamed: int = 0
+    turns: int = 0
+    rejected: int = 0
+    trimmed: int = 0
+    reasons: dict[str, int] = {}
+    examples: list[Rejected] = []
+    redacted: dict[str, int] = {}
+    notes: dict[str, str] = {}
+
+
+def render_table(report: ImportReport) -> str:
+    """The report as plain text; ends with a newline."""
+    rows = [("read as", report.importer), *report.notes.items()]
+    if report.filename:
+        name = f"{report.filename} ({report.size_bytes:,} bytes, sha256 {report.sha256[:12]})"
+        rows.insert(0, ("file", name))
+    rows.append(("kept", f"{report.read:,} conversations, {report.turns:,} turns"))
+    if report.stored or report.known or report.repeated:
+        stored = f"{report.stored:,} new, {report.known:,} known, {report.repeated:,} repeated"
+        rows.append(("stored", stored))
+    rows += [
+        ("redacted", _listed(report.redacted) or "nothing"),
+        ("left out", f"{report.rejected:,} records, {report.trimmed:,} parts of kept ones"),
+    ]
+    if report.reasons:
+        rows.append(("because", _listed(report.reasons)))
+    if report.renamed:
+        rows.append(("renamed", f"{report.renamed:,} conversations whose id was taken"))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    if report.examples:
+        lines += ["", *_examples(report)]
+    return "\n".join(lines) + "\n"
+
+
+def render_json(report: ImportReport) -> str:
+    """The report as one indented JSON object; ends with a newline."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
+
+
+def _examples(report: ImportReport) -> list[str]:
+    width = max(len("reason"), *(len(item.reason) for item in report.examples))
+    lines = [f"{'line':>8}  {'reason':<{width}}  detail"]
+    lines += [f"{item.line:>8}  {item.reason:<{width}}  {item.detail}" for item in report.examples]
+    more = sum(report.reasons.values()) - len(report.examples)
+    return [*lines, f"{'':>8}  and {more:,} more"] if more > 0 else lines
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
