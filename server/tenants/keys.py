@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import ApiKey, Tenant, now, storable
+from server.db.models import ApiKey, Tenant, now
 from server.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from server.tenants.schemas import SCOPES, KeyRequest, KeyView, Scope
 
@@ -66,7 +66,7 @@ async def create(
     raw = generate(operator=tenant is None)
     row = ApiKey(
         tenant_id=tenant.id if tenant else None,
-        label=storable(request.label),
+        label=request.label,
         prefix=raw[: raw.rindex("_") + 1 + SHOWN],
         sha256=_digest(raw),
         scopes=sorted(set(request.scopes)) if tenant else list(SCOPES),

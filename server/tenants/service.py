@@ -17,7 +17,6 @@ from server.db.models import (
     Job,
     SourceFile,
     Tenant,
-    storable,
 )
 from server.errors import Conflict, Invalid, NotFound
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
@@ -43,8 +42,8 @@ async def create(
     _check_patterns(request.number_patterns)
     tenant = Tenant(
         slug=request.slug,
-        name=storable(request.name) or request.slug,
-        system_prompt=storable(request.system_prompt),
+        name=request.name or request.slug,
+        system_prompt=request.system_prompt,
         number_patterns=dict(request.number_patterns),
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
@@ -99,9 +98,9 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     """
     tenant = await get(session, slug, lock=True)
     if patch.name is not msgspec.UNSET:
-        tenant.name = storable(patch.name)
+        tenant.name = patch.name
     if patch.system_prompt is not msgspec.UNSET:
-        tenant.system_prompt = storable(patch.system_prompt)
+        tenant.system_prompt = patch.system_prompt
     if patch.number_patterns is not msgspec.UNSET:
         _check_patterns(patch.number_patterns)
         tenant.number_patterns = dict(patch.number_patterns)

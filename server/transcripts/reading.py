@@ -1,16 +1,15 @@
 """Reading an upload into a file of redacted conversations: the slow part, without a database."""
 
 import hashlib
-from collections import Counter
 from pathlib import Path
 
 import msgspec
 
 from connectors.conversation import Conversation
-from connectors.importers import HEAD_BYTES, ImportOptions, Rejected, choose
+from connectors.importers import ImportOptions
+from connectors.intake import run_import
 from connectors.redact import Redactor
-
-REJECTED_SHOWN = 200
+from connectors.report import ImportReport
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -18,30 +17,6 @@ class Kept(msgspec.Struct, frozen=True):
 
     digest: str
     conversation: Conversation
-
-
-class ImportReport(msgspec.Struct, kw_only=True):
-    """What an import kept and what it left out.
-
-    ``read`` conversations were found; of them ``stored`` are new, ``known`` were there already
-    and ``repeated`` came more than once in this file. ``rejected`` records were left out whole,
-    ``trimmed`` ones in part; ``reasons`` counts why, and ``examples`` are the first of them, with
-    their lines. ``redacted`` counts replaced personal data by kind. ``notes`` are what the
-    importer found out about the file (its encoding, say).
-    """
-
-    importer: str
-    read: int = 0
-    stored: int = 0
-    known: int = 0
-    repeated: int = 0
-    turns: int = 0
-    rejected: int = 0
-    trimmed: int = 0
-    reasons: dict[str, int] = {}
-    examples: list[Rejected] = []
-    redacted: dict[str, int] = {}
-    notes: dict[str, str] = {}
 
 
 def read_source(
@@ -53,42 +28,23 @@ def read_source(
     options: ImportOptions,
     redactor: Redactor,
 ) -> ImportReport:
-    """Parse and redact ``source`` and write a ``Kept`` a line to ``spool``.
+    """Parse and redact ``source`` and write a ``Kept`` a line to ``spool``, each text once.
 
     Raises:
         ConnectorError: no importer takes the file, or the options do not fit it.
     """
-    with source.open("rb") as stream:
-        chosen = choose(stream.read(HEAD_BYTES), filename, name=importer)
-        stream.seek(0)
-        report = ImportReport(importer=chosen.name)
-        reasons: Counter[str] = Counter()
-        redacted: Counter[str] = Counter()
-        notes: dict[str, str] = {}
-        seen: set[str] = set()
-        with spool.open("wb") as out:
-            for item in chosen.read(stream, options, notes.__setitem__):
-                if isinstance(item, Rejected):
-                    reasons[item.reason] += 1
-                    report.trimmed += item.part
-                    report.rejected += not item.part
-                    if len(report.examples) < REJECTED_SHOWN:
-                        report.examples.append(item)
-                    continue
-                report.read += 1
-                conversation, counts = redactor.redact(item)
-                redacted += counts
-                digest = digest_of(conversation)
-                if digest in seen:
-                    report.repeated += 1
-                    continue
-                seen.add(digest)
-                report.turns += len(conversation.turns)
-                out.write(msgspec.json.encode(Kept(digest, conversation)) + b"\n")
-    report.reasons = dict(reasons.most_common())
-    report.redacted = dict(redacted)
-    report.notes = notes
-    return report
+    repeated = 0
+    seen: set[str] = set()
+    with source.open("rb") as stream, spool.open("wb") as out:
+        run = run_import(stream, filename, importer=importer, options=options, redactor=redactor)
+        for conversation in run:
+            digest = digest_of(conversation)
+            if digest in seen:
+                repeated += 1
+                continue
+            seen.add(digest)
+            out.write(msgspec.json.encode(Kept(digest, conversation)) + b"\n")
+    return msgspec.structs.replace(run.report, repeated=repeated)
 
 
 def digest_of(conversation: Conversation) -> str:

@@ -28,7 +28,6 @@ from server.db.models import (
     Tenant,
     new_id,
     now,
-    storable,
 )
 from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
@@ -73,7 +72,7 @@ async def queue_import(
     if source is None:
         source = SourceFile(
             tenant_id=tenant.id,
-            filename=storable(filename),
+            filename=filename,
             sha256=sha256,
             size_bytes=size_bytes,
         )
@@ -140,14 +139,14 @@ async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> D
         NotFound: the tenant is gone.
         training.errors.BadInput: there is too little to train on.
     """
-    async with database.reading() as session:
-        tenant = await tenants.get_by_id(session, tenant_id)
-        with tempfile.TemporaryDirectory(prefix="tenantune-freeze-") as folder:
-            spool = Path(folder) / "conversations.jsonl"
+    with tempfile.TemporaryDirectory(prefix="tenantune-freeze-") as folder:
+        spool = Path(folder) / "conversations.jsonl"
+        async with database.reading() as session:
+            tenant = await tenants.get_by_id(session, tenant_id)
             await _spool_conversations(session, tenant_id, spool)
-            made = await asyncio.to_thread(
-                _freeze_files, spool, settings.datasets, system_prompt=tenant.system_prompt
-            )
+        made = await asyncio.to_thread(
+            _freeze_files, spool, settings.datasets, system_prompt=tenant.system_prompt
+        )
     async with database.transaction() as session:
         known = await session.scalar(
             select(DatasetVersion).where(
@@ -179,7 +178,7 @@ async def list_imports(
         .order_by(Import.id.desc())
         .limit(limit)
     )
-    return [(row, source) for row, source in (await session.execute(query)).tuples()]
+    return [(row, source) for row, source in await session.execute(query)]
 
 
 async def get_import(
@@ -195,10 +194,11 @@ async def get_import(
         .join(SourceFile, Import.source_file_id == SourceFile.id)
         .where(Import.tenant_id == tenant.id, Import.id == import_id)
     )
-    found = (await session.execute(query)).tuples().one_or_none()
+    found = (await session.execute(query)).one_or_none()
     if found is None:
         raise NotFound(f"There is no import '{import_id}'.", code="import_not_found")
-    return found
+    row, source = found
+    return row, source
 
 
 async def list_datasets(session: AsyncSession, tenant: Tenant) -> list[DatasetVersion]:
@@ -241,7 +241,7 @@ async def _store(session: AsyncSession, row: Import, spool: Path) -> tuple[int, 
                 "id": new_id(),
                 "tenant_id": row.tenant_id,
                 "import_id": row.id,
-                "external_id": storable(kept.conversation.id),
+                "external_id": kept.conversation.id,
                 "digest": kept.digest,
                 "split": kept.conversation.split,
                 "body": msgspec.to_builtins(kept.conversation),

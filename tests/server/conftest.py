@@ -1,11 +1,14 @@
 """The server's fixtures: an application with its own database, over ASGI."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from httpx2 import ASGITransport, AsyncClient
 from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from server.app import create_app
 from server.blobs import BlobStore
@@ -48,9 +51,31 @@ def app(settings: Settings, database: Database, blobs: BlobStore) -> Litestar:
     return create_app(settings, database=database, blobs=blobs)
 
 
+@asynccontextmanager
+async def running(app: Litestar) -> AsyncIterator[None]:
+    """Start and stop the application, both in one task, which a fixture's two halves are not."""
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            started.set()
+            await stop.wait()
+
+    task = asyncio.create_task(live())
+    task.add_done_callback(lambda _: started.set())
+    await started.wait()
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
 @pytest_asyncio.fixture
-async def client(app: Litestar) -> AsyncIterator[AsyncTestClient[Litestar]]:
-    async with AsyncTestClient(app) as made:
+async def client(app: Litestar) -> AsyncIterator[AsyncClient]:
+    """Talks to the application on the test's own event loop; answers are read whole."""
+    transport = ASGITransport(app=cast("Any", app), raise_app_exceptions=False)
+    async with running(app), AsyncClient(transport=transport, base_url="http://test") as made:
         yield made
 
 
@@ -58,7 +83,7 @@ async def client(app: Litestar) -> AsyncIterator[AsyncTestClient[Litestar]]:
 def make_tenant(database: Database) -> Callable[..., object]:
     """Make a tenant; returns its row."""
 
-    async def make(slug: str = "acme", **fields: object) -> Tenant:
+    async def make(slug: str = "acme", **fields: Any) -> Tenant:
         async with database.transaction() as session:
             return await tenants.create(session, TenantRequest(slug=slug, **fields))
 
@@ -81,4 +106,5 @@ def make_key(database: Database) -> Callable[..., object]:
 
 @pytest_asyncio.fixture
 async def operator(make_key) -> dict[str, str]:
-    return await make_key()
+    header: dict[str, str] = await make_key()
+    return header

@@ -1,0 +1,276 @@
+"""Uploads, imports and datasets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from sqlalchemy import func, select
+
+from server.db.models import ConversationRow, Import, SourceFile
+from server.transcripts import service
+
+LINES = [
+    {"messages": [{"role": "user", "content": f"Where is {thing}, order {i}?"},
+                  {"role": "assistant", "content": f"Order {i} left today, ask a@b.com."}]}
+    for i, thing in enumerate(["my hat", "the lamp", "our sofa"])
+]  # fmt: skip
+FILE = "".join(json.dumps(line) + "\n" for line in LINES).encode()
+ADDRESS = "/admin/tenants/acme/transcripts"
+only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+async def acme(make_tenant):
+    return await make_tenant("acme", number_patterns={"ORDER": r"(?:order )\d+"})
+
+
+async def count(database, table) -> int:
+    async with database.reading() as session:
+        found: int = await session.scalar(select(func.count()).select_from(table))
+        return found
+
+
+@only_sqlite
+async def test_a_raw_body_and_a_form_are_taken_alike(client, acme, operator, blobs):
+    raw = await client.post(
+        f"{ADDRESS}?filename=a.jsonl&importer=openai", content=FILE, headers=operator
+    )
+    assert raw.status_code == 202
+    assert raw.json()["state"] == "queued"
+    assert raw.json()["filename"] == "a.jsonl"
+    assert raw.json()["size_bytes"] == len(FILE)
+    assert b"".join([part async for part in blobs.iterate(raw.json()["sha256"])]) == FILE
+    form = await client.post(
+        ADDRESS,
+        files={"file": ("a.jsonl", FILE)},
+        data={"importer": "openai"},
+        headers=operator,
+    )
+    assert form.status_code == 202
+    assert form.json() == raw.json()
+
+
+async def test_the_second_upload_of_the_same_bytes_changes_nothing(
+    client, acme, operator, database
+):
+    first = await client.post(ADDRESS, content=FILE, headers=operator)
+    second = await client.post(f"{ADDRESS}?filename=other", content=FILE, headers=operator)
+    assert second.json() == first.json()
+    assert await count(database, SourceFile) == await count(database, Import) == 1
+    listed = await client.get("/admin/tenants/acme/imports", headers=operator)
+    assert listed.json() == [first.json()]
+
+
+async def test_the_same_bytes_at_the_same_time_are_one_import(client, acme, operator, database):
+    answers = await asyncio.gather(
+        *(client.post(ADDRESS, content=FILE, headers=operator) for _ in range(6))
+    )
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert await count(database, SourceFile) == 1
+
+
+@only_sqlite
+async def test_the_same_bytes_read_in_another_way_are_another_import_of_the_same_file(
+    client, acme, operator, database
+):
+    table = b"q,a\nhello,hi\n"
+    await client.post(ADDRESS, content=table, headers=operator)
+    other = await client.post(
+        f"{ADDRESS}?map=question=q&map=answer=a&split=test", content=table, headers=operator
+    )
+    assert other.json()["options"]["mapping"] == {"question": "q", "answer": "a"}
+    assert other.json()["options"]["split"] == "test"
+    assert await count(database, SourceFile) == 1
+    assert await count(database, Import) == 2
+
+
+@only_sqlite
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("importer=excel", "importer"),
+        ("map=text", "map"),
+        ("map=size%3DX", "map"),
+        ("split=half", None),
+    ],
+)
+async def test_options_that_make_no_sense_are_refused(client, acme, operator, query, param):
+    answer = await client.post(f"{ADDRESS}?{query}", content=FILE, headers=operator)
+    assert answer.status_code == 400
+    assert answer.json()["param"] == param
+
+
+@only_sqlite
+@pytest.mark.parametrize("as_form", [False, True])
+@pytest.mark.parametrize("announced", [False, True])
+async def test_an_upload_above_the_limit_is_refused_in_our_own_words(
+    client, acme, operator, *, settings, blobs, database, as_form, announced
+):
+    too_much = b"x" * (settings.max_upload_bytes + (100_000 if announced else 1))
+
+    async def stream() -> AsyncIterator[bytes]:
+        for start in range(0, len(too_much), 65536):
+            yield too_much[start : start + 65536]
+
+    if as_form:
+        answer = await client.post(ADDRESS, files={"file": ("a", too_much)}, headers=operator)
+    else:
+        content = too_much if announced else stream()
+        answer = await client.post(ADDRESS, content=content, headers=operator)
+    assert answer.status_code == 413
+    assert answer.json()["code"] == "too_large"
+    assert "1,000,000 bytes" in answer.json()["detail"]
+    assert [meta for batch in blobs._store.list() for meta in batch] == []
+    assert await count(database, SourceFile) == 0
+
+
+@only_sqlite
+@pytest.mark.parametrize(
+    "files",
+    [
+        [("field", (None, b"no file"))],
+        [("file", ("a", b"1")), ("file", ("b", b"2"))],
+    ],
+)
+async def test_a_form_holds_exactly_one_file(client, acme, operator, files, database):
+    answer = await client.post(ADDRESS, files=files, headers=operator)
+    assert answer.status_code == 400
+    assert answer.json()["param"] == "file"
+    assert await count(database, SourceFile) == 0
+
+
+@only_sqlite
+async def test_a_form_that_breaks_off_is_refused(client, acme, operator):
+    answer = await client.post(
+        ADDRESS,
+        content=b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc',
+        headers={**operator, "content-type": "multipart/form-data; boundary=x"},
+    )
+    assert answer.status_code == 400
+
+
+async def test_an_import_stores_redacted_conversations_and_a_report(
+    client, acme, operator, database, settings
+):
+    bad = FILE + b"not json\n" + FILE.splitlines()[0] + b"\n"
+    made = await client.post(f"{ADDRESS}?filename=a.jsonl", content=bad, headers=operator)
+    await service.run_import(database, made.json()["id"], settings=settings)
+    done = (
+        await client.get(f"/admin/tenants/acme/imports/{made.json()['id']}", headers=operator)
+    ).json()
+    assert done["state"] == "done"
+    assert done["error"] is None
+    assert done["importer"] == "openai"
+    report = done["report"]
+    assert (report["read"], report["stored"], report["repeated"]) == (4, 3, 1)
+    assert report["rejected"] == 1
+    assert report["examples"][0]["line"] == 4
+    assert report["redacted"]["EMAIL"] == 4
+    async with database.reading() as session:
+        rows = (await session.scalars(select(ConversationRow))).all()
+    text = msgspec.json.encode([row.body for row in rows]).decode()
+    assert "a@b.com" not in text
+    assert "[EMAIL_1]" in text
+    assert "[ORDER_1]" in text
+
+
+async def test_conversations_that_a_tenant_has_already_are_counted_not_stored_again(
+    client, acme, make_tenant, *, operator, database, settings
+):
+    more = (
+        FILE
+        + json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": "Bye"},
+                    {"role": "assistant", "content": "Ciao"},
+                ]
+            }
+        ).encode()
+    )
+    await make_tenant("other")
+    for slug, content, stored in [("acme", FILE, 3), ("acme", more, 1), ("other", FILE, 3)]:
+        made = await client.post(
+            f"/admin/tenants/{slug}/transcripts", content=content, headers=operator
+        )
+        await service.run_import(database, made.json()["id"], settings=settings)
+        async with database.reading() as session:
+            report = (await session.get_one(Import, made.json()["id"])).report
+        assert report["stored"] == stored
+        assert report["stored"] + report["known"] == report["read"]
+
+
+async def test_running_an_import_again_changes_nothing(client, acme, operator, database, settings):
+    made = await client.post(ADDRESS, content=FILE, headers=operator)
+    import_id = made.json()["id"]
+    await service.run_import(database, import_id, settings=settings)
+    await service.run_import(database, import_id, settings=settings)
+    assert await count(database, ConversationRow) == 3
+    # a worker that was killed in the middle left it running
+    async with database.transaction() as session:
+        (await session.get_one(Import, import_id)).state = "running"
+    await service.run_import(database, import_id, settings=settings)
+    assert await count(database, ConversationRow) == 3
+
+
+@only_sqlite
+async def test_a_file_that_nobody_can_read_fails_with_the_reason_and_may_be_sent_again(
+    client, acme, operator, database, settings
+):
+    made = await client.post(ADDRESS, content=b"\x00\x01\x02", headers=operator)
+    await service.run_import(database, made.json()["id"], settings=settings)
+    listed = (await client.get("/admin/tenants/acme/imports", headers=operator)).json()
+    assert listed[0]["state"] == "failed"
+    assert listed[0]["error"]["code"] == "UnknownFormat"
+    again = await client.post(ADDRESS, content=b"\x00\x01\x02", headers=operator)
+    assert again.json()["id"] != made.json()["id"]
+    assert again.json()["state"] == "queued"
+
+
+@only_sqlite
+async def test_an_import_whose_upload_is_gone_fails_and_says_so(
+    client, acme, operator, *, database, settings, blobs
+):
+    made = await client.post(ADDRESS, content=FILE, headers=operator)
+    await blobs.delete(made.json()["sha256"])
+    await service.run_import(database, made.json()["id"], settings=settings)
+    async with database.reading() as session:
+        row = await session.get_one(Import, made.json()["id"])
+    assert row.state == "failed"
+    assert row.error["code"] == "blob_not_found"
+
+
+async def test_another_tenants_imports_and_datasets_are_not_there(
+    client, acme, make_tenant, make_key, operator
+):
+    await make_tenant("other")
+    made = await client.post(ADDRESS, content=FILE, headers=operator)
+    key = await make_key("other", "train")
+    address = f"/admin/tenants/other/imports/{made.json()['id']}"
+    assert (await client.get(address, headers=key)).status_code == 404
+    assert (await client.get("/admin/tenants/other/imports", headers=key)).json() == []
+
+
+async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
+    client, acme, operator, database, settings
+):
+    words = [f"{letter}{letter}o{index}" for index, letter in enumerate("bcdfghjklmnpqrst")]
+    lines = [
+        {"messages": [{"role": "user", "content": f"What does {a} mean beside {b}, {b} and {c}?"},
+                      {"role": "assistant", "content": f"{c} stands for {a}; {b} follows {c}."}]}
+        for a, b, c in zip(words, words[3:] + words[:3], words[7:] + words[:7], strict=True)
+    ]  # fmt: skip
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    made = await client.post(ADDRESS, content=content, headers=operator)
+    await service.run_import(database, made.json()["id"], settings=settings)
+    first = await service.freeze(database, acme.id, settings=settings)
+    second = await service.freeze(database, acme.id, settings=settings)
+    assert first.id == second.id
+    assert (settings.datasets / first.sha256 / "train.jsonl").stat().st_size > 0
+    listed = (await client.get("/admin/tenants/acme/datasets", headers=operator)).json()
+    assert [row["sha256"] for row in listed] == [first.sha256]
+    read = await client.get(f"/admin/tenants/acme/datasets/{first.sha256}", headers=operator)
+    assert read.json() == listed[0]
