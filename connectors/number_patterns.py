@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from connectors.errors import BadPattern
 
 _OPEN_ENDED = 32
-_MOST_WAYS = 33 * 33  # two open-ended parts; at worst about 20 us a character (measured)
+_MOST_WAYS = 33 * 33  # two open-ended parts; at worst some 45 us a character (measured)
 _MOST_PATTERNS = 20
 _LONGEST_PATTERN = 200
 _NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z][A-Z0-9]*)*")
