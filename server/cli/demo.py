@@ -187,9 +187,9 @@ class Demo:
         if imported["state"] != "done":
             raise DemoFailed(f"import of {sample.file}: {imported['error']}")
         report = imported["report"]
-        redacted = sum(report["redactions"].values())
+        redacted = sum(report["redacted"].values())
         self.say(
-            f"{sample.slug:9} {sample.file}: {report['kept']} conversations, {redacted} personal "
+            f"{sample.slug:9} {sample.file}: {report['read']} conversations, {redacted} personal "
             f"details redacted"
         )
         return dict(imported)

@@ -136,7 +136,7 @@ async def list_imports(app: App, tenant: str, *, as_json: bool) -> None:
         show(views)
         return
     rows = [
-        (v.id, v.filename, v.state, (v.report or {}).get("kept"), (v.report or {}).get("rejected"))
+        (v.id, v.filename, v.state, (v.report or {}).get("read"), (v.report or {}).get("rejected"))
         for v in views
     ]
     table("Imports", ("id", "file", "state", "kept", "left out"), rows)

@@ -1,8 +1,6 @@
 """Makes the engine that the settings ask for."""
 
-import sys
-
-from server.engine.command import Choice, EngineCommand
+from server.engine.scripted import scripted_command
 from server.engine.service import EngineService
 from server.engine.vllm import vllm_command
 from server.settings import Settings
@@ -14,32 +12,18 @@ def build_engine(settings: Settings) -> EngineService:
 
     Raises:
         BaseModelError: the base is not there.
+        server.engine.vllm.SettingsError: an override cannot be used.
     """
     if settings.engine_url:
         return EngineService(base=settings.base, run=settings.run, url=settings.engine_url)
-    base = load_base(settings.bases / settings.base)
     if settings.engine == "scripted":
-        command = _scripted_command(settings)
+        command = scripted_command(base=settings.base, adapters=settings.adapters, run=settings.run)
     else:
         command = vllm_command(
-            base=base,
+            base=load_base(settings.bases / settings.base),
             serving=settings.bases / settings.base / "serving",
             adapters=settings.adapters,
             run=settings.run,
             overrides=settings.engine_options,
         )
     return EngineService(base=settings.base, run=settings.run, command=command)
-
-
-def _scripted_command(settings: Settings) -> EngineCommand:
-    uds = settings.run / "engine.sock"
-    return EngineCommand(
-        argv=[
-            *(sys.executable, "-m", "server.engine.scripted", "--uds", str(uds)),
-            *("--base", settings.base, "--adapters", str(settings.adapters)),
-        ],
-        choices=[Choice("engine", "scripted", "TENANTUNE_ENGINE=scripted: no model answers")],
-        uds=uds,
-        concurrent_adapters=4,
-        resident_adapters=32,
-    )

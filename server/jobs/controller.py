@@ -14,7 +14,7 @@ from litestar.response import File
 from server.db.session import Database
 from server.engine.residency import AdapterRef
 from server.engine.service import EngineService
-from server.errors import Invalid, NotFound, Unauthenticated
+from server.errors import EngineUnavailable, Invalid, NotFound, Unauthenticated
 from server.jobs import service
 from server.jobs.schemas import (
     Decision,
@@ -154,13 +154,15 @@ class ScoringController(Controller):
     async def score(
         self,
         data: JSONBody[ScoreRequest],
-        engine: NamedDependency[EngineService],
+        engine: NamedDependency[EngineService | None],
         settings: NamedDependency[Settings],
     ) -> ScoreResponse:
         """Log-probabilities of each token of each sequence under an adapter."""
         folder = settings.adapters / data.adapter_name
         if folder.parent != settings.adapters or not folder.is_dir():
             raise Invalid(f"no adapter {data.adapter_name!r} in {settings.adapters}")
+        if engine is None:
+            raise EngineUnavailable("this server runs without an engine")
         adapter = AdapterRef(name=data.adapter_name, path=str(folder))
         turns = asyncio.Semaphore(SCORES_AT_ONCE)
 

@@ -1,0 +1,137 @@
+"""Jobs over HTTP: rows that a worker picks up."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from httpx2 import AsyncClient
+
+from server.db.models import Job
+from server.db.session import Database
+from server.jobs import service
+from server.jobs.scoring import worker_token
+from server.settings import Settings
+
+JOBS = "/admin/tenants/acme/jobs"
+
+
+async def test_a_job_is_queued_with_its_recipe_and_objectives(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Callable
+) -> None:
+    await make_tenant()
+    asked = {"recipe": "cpu-demo", "objectives": {"max_perplexity": 3.0}, "seed": 5}
+    made = await client.post(JOBS, json=asked, headers=operator)
+    assert made.status_code == 201, made.text
+    job = made.json()
+    assert (job["state"], job["recipe"], job["seed"]) == ("queued", "cpu-demo", 5)
+    assert job["objectives"]["max_perplexity"] == 3.0
+    assert job["objectives"]["max_parity_nats"] == 0.05
+    assert (await client.get(JOBS, headers=operator)).json() == [job]
+    events = (await client.get(f"{JOBS}/{job['id']}/events", headers=operator)).json()
+    assert [(e["seq"], e["kind"], e["body"]) for e in events] == [(1, "state", {"state": "queued"})]
+
+
+@pytest.mark.parametrize("recipe", ["nonsense", "../../etc/passwd", "/tmp/recipe.toml"])
+async def test_an_unknown_recipe_is_refused_by_name(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, recipe: str
+) -> None:
+    await make_tenant()
+    refused = await client.post(JOBS, json={"recipe": recipe}, headers=operator)
+    assert refused.status_code == 400
+    assert "cpu-small" in refused.json()["detail"]
+
+
+async def test_a_misspelt_objective_is_refused(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Callable
+) -> None:
+    await make_tenant()
+    asked = {"objectives": {"max_perplexty": 3.0}}
+    refused = await client.post(JOBS, json=asked, headers=operator)
+    assert refused.status_code == 400
+    assert "max_perplexty" in refused.text
+
+
+async def test_another_tenants_job_answers_like_one_that_never_existed(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, make_key: Callable
+) -> None:
+    await make_tenant("acme")
+    await make_tenant("other")
+    job = (await client.post(JOBS, json={}, headers=operator)).json()
+    key = await make_key("other", "train")
+    stranger = await client.get(f"/admin/tenants/other/jobs/{job['id']}", headers=key)
+    missing = await client.get(f"/admin/tenants/other/jobs/{'0' * 32}", headers=key)
+    assert stranger.status_code == missing.status_code == 404
+    assert stranger.json()["detail"].replace(job["id"], "") == missing.json()["detail"].replace(
+        "0" * 32, ""
+    )
+    assert (await client.get(JOBS, headers=key)).status_code == 404
+
+
+async def test_a_chat_key_starts_no_job(
+    client: AsyncClient, make_tenant: Callable, make_key: Callable
+) -> None:
+    await make_tenant()
+    refused = await client.post(JOBS, json={}, headers=await make_key("acme", "chat"))
+    assert refused.status_code == 403
+
+
+async def test_a_finished_job_cannot_be_cancelled(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, database: Database
+) -> None:
+    await make_tenant()
+    job = (await client.post(JOBS, json={}, headers=operator)).json()
+    cancelled = await client.post(f"{JOBS}/{job['id']}/cancel", headers=operator)
+    assert cancelled.status_code == 200
+    async with database.transaction() as session:
+        row = await session.get_one(Job, job["id"])
+        assert row.cancel_requested
+        assert await service.set_state(session, row, "cancelled")
+        assert not await service.set_state(session, row, "succeeded"), "an end is an end"
+    again = await client.post(f"{JOBS}/{job['id']}/cancel", headers=operator)
+    assert again.status_code == 409
+
+
+async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, database: Database
+) -> None:
+    await make_tenant()
+    job = (await client.post(JOBS, json={"require_approval": True}, headers=operator)).json()
+    path = f"{JOBS}/{job['id']}/decision"
+    early = await client.post(path, json={"decision": "approved"}, headers=operator)
+    assert early.status_code == 409
+    async with database.transaction() as session:
+        row = await session.get_one(Job, job["id"])
+        await service.set_state(session, row, "awaiting_approval")
+    first = await client.post(path, json={"decision": "approved"}, headers=operator)
+    second = await client.post(path, json={"decision": "rejected"}, headers=operator)
+    assert (first.status_code, second.status_code) == (200, 409)
+
+
+async def test_events_are_numbered_without_gaps_and_read_from_where_one_left_off(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, database: Database
+) -> None:
+    await make_tenant()
+    job = (await client.post(JOBS, json={}, headers=operator)).json()
+    for number in range(5):
+        async with database.transaction() as session:
+            row = await session.get_one(Job, job["id"])
+            await service.add_event(session, row, kind="step", body={"step": number})
+    path = f"{JOBS}/{job['id']}/events"
+    events = (await client.get(path, params={"after": 3}, headers=operator)).json()
+    assert [(e["seq"], e["body"]["step"]) for e in events] == [(4, 2), (5, 3), (6, 4)]
+
+
+async def test_scoring_is_for_this_installations_workers_alone(
+    client: AsyncClient, operator: dict[str, str], settings: Settings
+) -> None:
+    body = msgspec.json.encode({"tenant": "acme", "adapter_name": "a", "sequences": []})
+    path = "/internal/score"
+    assert (await client.post(path, content=body)).status_code == 401
+    assert (await client.post(path, content=body, headers=operator)).status_code == 401
+    token = {"authorization": f"Bearer {worker_token(settings)}"}
+    for name in ("../../etc", "/etc", "acme.0123456789ab"):
+        asked = {"tenant": "acme", "adapter_name": name, "sequences": []}
+        refused = await client.post(path, json=asked, headers=token)
+        assert refused.status_code == 400, refused.text
+    path_of_token = settings.run / "worker.token"
+    assert path_of_token.stat().st_mode & 0o077 == 0
