@@ -25,7 +25,7 @@ KINDS = ("URL", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "NAME")
 
 _INTERESTING = re.compile(r"[@\d/?]|::")
 _MOST_ROUNDS = 20  # each round shortens what is not a placeholder; two is the usual number
-_PSEUDONYM = "redacted-"
+_PSEUDONYM = re.compile(r"redacted-[0-9a-f]{16}")
 
 
 class Redactor:
@@ -113,7 +113,10 @@ class Redactor:
             return None
         if turn.speaker is not Speaker.BOT and turn.author in names.authors:
             return page.placeholder("NAME", names.authors[turn.author])
-        return self._alone(turn.author, page, names)
+        alone = self._alone(turn.author, page, names)
+        # One placeholder for the whole field: a remainder would look like a name the next time.
+        first = PLACEHOLDER.search(alone)
+        return first[0] if first and alone != turn.author else alone
 
     def _find(self, text: str, before: str, names: PersonNames) -> Iterator[Finding]:
         """Everything found in a text, what wins an overlap first."""
@@ -213,7 +216,9 @@ _ID_DETECTORS: tuple[Callable[[str], Iterator[Finding]], ...] = (emails, ibans, 
 
 def _pseudonym(identifier: str) -> str:
     """An identifier that is someone's address or account becomes a digest of itself."""
+    if _PSEUDONYM.fullmatch(identifier):  # a digest may look like a card number
+        return identifier
     international = re.search(r"(?<!\d)\+\d{7,15}(?!\d)", identifier)
     if not international and not any(any(detect(identifier)) for detect in _ID_DETECTORS):
         return identifier
-    return _PSEUDONYM + hashlib.sha256(identifier.encode()).hexdigest()[:16]
+    return "redacted-" + hashlib.sha256(identifier.encode()).hexdigest()[:16]
