@@ -1,24 +1,6 @@
-"""An engine without a model: speaks the engine's HTTP contract and answers by rule.
+"""State of one scripted engine, and its HTTP handlers."""
 
-    python -m server.engine.scripted --uds PATH --base NAME --adapters DIR
-
-For tests, for work on pages and widgets, and for machines that cannot run vLLM
-(``TENANTUNE_ENGINE=scripted``). What it keeps to, because callers rely on it: chat completions
-whole and streamed in vLLM's chunk shapes, scoring through ``/v1/completions``, adapters loaded by
-name from folders with a manifest, 404 for a model it does not know, at most ``--max-loras``
-adapters that generate at a time (the others take turns), and a generation that stops when its
-client goes. A reply is words that follow from the model's name and the messages, the name first,
-so that whoever reads it sees which adapter version answered.
-
-For tests of the watch over answers: once an adapter whose folder holds a file ``poison`` has
-answered, every model answers ``!!!!``, as an engine with NaN in its key-value cache does.
-"""
-
-import argparse
 import asyncio
-import hashlib
-import math
-import sys
 import time
 import uuid
 from collections import OrderedDict
@@ -30,97 +12,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from server.engine.command import Choice, EngineCommand, socket_path
-from server.engine.turns import Turns
+from server.engine.scripted.reply import Reply, share, usage
+from server.engine.scripted.turns import Turns
 
-WORDS = [
-    "about",
-    "after",
-    "again",
-    "also",
-    "around",
-    "before",
-    "better",
-    "bring",
-    "call",
-    "can",
-    "clear",
-    "come",
-    "day",
-    "each",
-    "early",
-    "every",
-    "find",
-    "first",
-    "from",
-    "gladly",
-    "good",
-    "great",
-    "have",
-    "help",
-    "here",
-    "how",
-    "just",
-    "keep",
-    "kindly",
-    "know",
-    "like",
-    "look",
-    "made",
-    "many",
-    "more",
-    "need",
-    "new",
-    "next",
-    "note",
-    "now",
-    "once",
-    "open",
-    "order",
-    "over",
-    "place",
-    "please",
-    "point",
-    "ready",
-    "right",
-    "see",
-    "send",
-    "set",
-    "show",
-    "small",
-    "soon",
-    "start",
-    "still",
-    "sure",
-    "take",
-    "thank",
-    "then",
-    "there",
-    "thing",
-    "time",
-    "today",
-    "tomorrow",
-    "under",
-    "until",
-    "very",
-    "wait",
-    "want",
-    "week",
-    "well",
-    "what",
-    "when",
-    "where",
-    "which",
-    "while",
-    "will",
-    "with",
-    "work",
-    "year",
-    "you",
-]
-POISONED = "!!!!"
-NATURAL_LENGTH = (8, 24)  # words of a reply, at least and at most
-DEFAULT_MAX_TOKENS = 4096
 TURN_SECONDS = 0.25
 
 
@@ -143,7 +37,7 @@ class Refused(Exception):
 
 
 class Engine:
-    """State of one scripted engine, and its HTTP handlers."""
+    """See the package."""
 
     def __init__(
         self,
@@ -253,7 +147,7 @@ class Engine:
         if not isinstance(prompt, list) or not all(isinstance(t, int) for t in prompt):
             raise Refused(400, "prompt must be token ids", kind="BadRequestError")
         entries: list[dict[str, Any] | None] = [
-            {str(token): {"logprob": -5 * _share(model, prompt[: place + 1]), "rank": 1}}
+            {str(token): {"logprob": -5 * share(model, prompt[: place + 1]), "rank": 1}}
             for place, token in enumerate(prompt)
         ]
         entries[:1] = [None]
@@ -268,7 +162,7 @@ class Engine:
                 "created": int(time.time()),
                 "model": model,
                 "choices": [choice],
-                "usage": _usage(len(prompt), 1),
+                "usage": usage(len(prompt), 1),
             }
         )
 
@@ -280,7 +174,7 @@ class Engine:
             raise Refused(
                 400, "messages must be a list with something in it", kind="BadRequestError"
             )
-        reply = _Reply(model, messages, body, poisoned=self._poisoned)
+        reply = Reply(model, messages, body, poisoned=self._poisoned)
         if (Path(self._paths.get(model, "")) / "poison").is_file():
             self._poisoned = True
         if body.get("stream"):
@@ -290,7 +184,7 @@ class Engine:
                 pass
         return web.json_response(reply.whole())
 
-    async def _stream(self, request: web.Request, reply: "_Reply") -> web.StreamResponse:
+    async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         await _send(response, reply.opening())
@@ -333,99 +227,6 @@ class Engine:
         return name
 
 
-class _Reply:
-    """What one request is answered, and how it looks on the wire."""
-
-    def __init__(
-        self, model: str, messages: list[Any], body: dict[str, Any], *, poisoned: bool
-    ) -> None:
-        self.model = model
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._created = int(time.time())
-        self._prompt_tokens = sum(len(str(m.get("content", "")).split()) + 4 for m in messages)
-        self._logprobs = bool(body.get("logprobs"))
-        self._count = int(body.get("n") or 1)
-        self.usage_wanted = bool((body.get("stream_options") or {}).get("include_usage"))
-        shortest, longest = NATURAL_LENGTH
-        natural = shortest + int(_share(model, messages) * (longest - shortest))
-        length = max(natural, int(body.get("min_tokens") or 0))
-        limit = int(
-            body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
-        )
-        self._finish = "stop" if length < limit else "length"
-        words = [f"[{model}]"]
-        while len(words) < min(length, limit):
-            words.append(WORDS[int(_share(model, messages, len(words)) * len(WORDS))])
-        self.words = [POISONED] * len(words) if poisoned else words
-
-    def _piece(self, place: int) -> str:
-        return self.words[place] if place == 0 else f" {self.words[place]}"
-
-    def _token_logprobs(self, places: range) -> dict[str, Any] | None:
-        if not self._logprobs:
-            return None
-        return {
-            "content": [
-                {
-                    "token": self._piece(place),
-                    "logprob": -0.1,
-                    "bytes": list(self._piece(place).encode()),
-                    "top_logprobs": [],
-                }
-                for place in places
-            ]
-        }
-
-    def _wrap(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": kind,
-            "created": self._created,
-            "model": self.model,
-            "choices": choices,
-        }
-
-    def whole(self) -> dict[str, Any]:
-        """The answer in one piece."""
-        choice = {
-            "message": {"role": "assistant", "content": " ".join(self.words), "refusal": None},
-            "logprobs": self._token_logprobs(range(len(self.words))),
-            "finish_reason": self._finish,
-            "stop_reason": None,
-        }
-        choices = [{"index": index, **choice} for index in range(self._count)]
-        usage = _usage(self._prompt_tokens, len(self.words) * self._count)
-        return {**self._wrap("chat.completion", choices), "usage": usage}
-
-    def opening(self) -> dict[str, Any]:
-        """The first chunk of a stream: the role, nothing else."""
-        choice = {
-            "delta": {"role": "assistant", "content": ""},
-            "logprobs": None,
-            "finish_reason": None,
-        }
-        choices = [{"index": index, **choice} for index in range(self._count)]
-        return self._wrap("chat.completion.chunk", choices)
-
-    def chunk(self, place: int) -> dict[str, Any]:
-        """One token of every choice; the last one says why it is the last."""
-        last = place == len(self.words) - 1
-        choice: dict[str, Any] = {
-            "delta": {"content": self._piece(place)},
-            "logprobs": self._token_logprobs(range(place, place + 1)),
-            "finish_reason": self._finish if last else None,
-        }
-        if last:
-            choice["stop_reason"] = None
-        choices = [{"index": index, **choice} for index in range(self._count)]
-        return self._wrap("chat.completion.chunk", choices)
-
-    def closing(self) -> dict[str, Any]:
-        """The chunk with the usage, after the last token."""
-        usage = _usage(self._prompt_tokens, len(self.words) * self._count)
-        return {**self._wrap("chat.completion.chunk", []), "usage": usage}
-
-
 @web.middleware
 async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:  # noqa: ANN401
     try:
@@ -461,83 +262,3 @@ def _check_folder(name: str, path: Path, root: Path) -> None:
             kind="Refused",
             code="adapter_refused",
         ) from exc
-
-
-def _usage(prompt: int, completion: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt,
-        "total_tokens": prompt + completion,
-        "completion_tokens": completion,
-    }
-
-
-def _share(*parts: object) -> float:
-    """A number in [0, 1) that follows from the parts."""
-    digest = hashlib.blake2b(msgspec.json.encode(parts), digest_size=6).digest()
-    return int.from_bytes(digest, "big") / (1 << 48)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def scripted_command(
-    *,
-    base: str,
-    adapters: Path,
-    run: Path,
-    max_loras: int = 4,
-    max_cpu_loras: int = 32,
-    **options: float,
-) -> EngineCommand:
-    """How to start one on the socket in ``run``; ``options`` as on the command line."""
-    uds = socket_path(run)
-    argv = [sys.executable, "-m", "server.engine.scripted", "--uds", str(uds), "--base", base]
-    argv += ["--adapters", str(adapters)]
-    argv += ["--max-loras", str(max_loras), "--max-cpu-loras", str(max_cpu_loras)]
-    for name, value in options.items():
-        argv += [f"--{name.replace('_', '-')}", str(value)]
-    return EngineCommand(
-        argv=argv,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        choices=[Choice("engine", "scripted", "asked for: it answers by rule, not by a model")],
-        uds=uds,
-        concurrent_adapters=max_cpu_loras,
-        resident_adapters=max_cpu_loras,
-    )
-
-
-async def _serve(engine: Engine, uds: Path, start_seconds: float) -> None:
-    _say("Starting to load model (scripted)")
-    await asyncio.sleep(start_seconds)
-    async with engine.serving(uds):
-        _say("Application startup complete")
-        await asyncio.sleep(math.inf)
-
-
-def main() -> None:
-    """Serve until ended by a signal."""
-    parser = argparse.ArgumentParser(prog="server.engine.scripted", description=__doc__)
-    parser.add_argument("--uds", type=Path, required=True)
-    parser.add_argument("--base", required=True)
-    parser.add_argument("--adapters", type=Path, required=True)
-    parser.add_argument("--max-loras", type=int, default=4)
-    parser.add_argument("--max-cpu-loras", type=int, default=32)
-    parser.add_argument("--tokens-per-second", type=float, default=200.0)
-    parser.add_argument("--turn-seconds", type=float, default=TURN_SECONDS)
-    parser.add_argument("--start-seconds", type=float, default=0.0)
-    options = parser.parse_args()
-    engine = Engine(
-        base=options.base,
-        adapters=options.adapters,
-        max_loras=options.max_loras,
-        max_cpu_loras=options.max_cpu_loras,
-        tokens_per_second=options.tokens_per_second,
-        turn_seconds=options.turn_seconds,
-    )
-    asyncio.run(_serve(engine, options.uds, options.start_seconds))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,49 @@
+"""An engine without a model: speaks the engine's HTTP contract and answers by rule.
+
+    python -m server.engine.scripted --uds PATH --base NAME --adapters DIR
+
+For tests, for work on pages and widgets, and for machines that cannot run vLLM
+(``TENANTUNE_ENGINE=scripted``). What it keeps to, because callers rely on it: chat completions
+whole and streamed in vLLM's chunk shapes, scoring through ``/v1/completions``, adapters loaded by
+name from folders with a manifest, 404 for a model it does not know, at most ``--max-loras``
+adapters that generate at a time (the others take turns), and a generation that stops when its
+client goes. A reply is words that follow from the model's name and the messages, the name first,
+so that whoever reads it sees which adapter version answered.
+
+For tests of the watch over answers: once an adapter whose folder holds a file ``poison`` has
+answered, every model answers ``!!!!``, as an engine with NaN in its key-value cache does.
+"""
+
+import sys
+from pathlib import Path
+
+from server.engine.command import Choice, EngineCommand, socket_path
+from server.engine.scripted.engine import Engine
+
+__all__ = ["Engine", "scripted_command"]
+
+
+def scripted_command(
+    *,
+    base: str,
+    adapters: Path,
+    run: Path,
+    max_loras: int = 4,
+    max_cpu_loras: int = 32,
+    **options: float,
+) -> EngineCommand:
+    """How to start one on the socket in ``run``; ``options`` as on the command line."""
+    uds = socket_path(run)
+    argv = [sys.executable, "-m", "server.engine.scripted", "--uds", str(uds), "--base", base]
+    argv += ["--adapters", str(adapters)]
+    argv += ["--max-loras", str(max_loras), "--max-cpu-loras", str(max_cpu_loras)]
+    for name, value in options.items():
+        argv += [f"--{name.replace('_', '-')}", str(value)]
+    return EngineCommand(
+        argv=argv,
+        env={"PYTHONPATH": str(Path(__file__).parents[3])},
+        choices=[Choice("engine", "scripted", "asked for: it answers by rule, not by a model")],
+        uds=uds,
+        concurrent_adapters=max_cpu_loras,
+        resident_adapters=max_cpu_loras,
+    )
