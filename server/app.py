@@ -100,6 +100,7 @@ def create_app(
         await database.migrate()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.dispose)
+            stack.callback(chat.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for flushing in (keyring.run(), ledger.run()):
                 stack.callback(tasks.create_task(flushing).cancel)

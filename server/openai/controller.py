@@ -13,7 +13,7 @@ from server.errors import Forbidden, ModelNotFound
 from server.openai.answer import ChatAnswer
 from server.openai.request import parse, to_chat
 from server.openai.schemas import Model, ModelList
-from server.tenants.access import needs
+from server.tenants.access import needs, provide_principal
 from server.tenants.keys import Principal
 
 
@@ -27,10 +27,10 @@ class OpenAIController(Controller):
     async def create_chat_completion(
         self,
         request: Request[Any, Any, Any],
-        principal: NamedDependency[Principal],
         chat: NamedDependency[ChatService],
     ) -> ASGIApp:
         """Continue a conversation, in one piece or streamed."""
+        principal = provide_principal(request)  # a second dependency would cost a task group
         tenant_id = _tenant(principal)
         body = parse(await request.body())
         asked = to_chat(body)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from typing import Any
 
 import openai
@@ -150,6 +151,27 @@ async def test_another_tenants_model_answers_like_a_missing_one(server: Serving)
         assert json.dumps(theirs).replace(model, "X") == json.dumps(none).replace(missing, "X")
         with pytest.raises(openai.NotFoundError):
             await client.models.retrieve(model)
+
+
+async def test_a_promotion_by_another_process_shows_in_the_next_request(server: Serving) -> None:
+    await server.tenant()
+    await server.adapter(version=1)
+    client = server.openai(await server.key())
+
+    async def version() -> str:
+        answer = await client.chat.completions.create(model="acme", messages=[QUESTION])
+        return (answer.choices[0].message.content or "").partition(" ")[0]
+
+    assert await version() == "[acme.000000000001]"
+    await server.adapter(version=2, live=False)
+    assert await version() == "[acme.000000000001]"
+    promoted = sqlite3.connect(server.settings.database_url)
+    with promoted:
+        promoted.execute(
+            "UPDATE tenant SET live_adapter_id = (SELECT id FROM adapter WHERE version = 2)"
+        )
+    promoted.close()
+    assert await version() == "[acme.000000000002]"
 
 
 # --- refusals ---
