@@ -1,0 +1,172 @@
+"""How vLLM is started: each setting has a reason, and the operator's word is the last."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from server.engine.command import EngineCommand
+from server.engine.machine import Gpu, Machine, usable_cores
+from server.engine.vllm import vllm_command
+from server.settings import SettingsError
+from training.base_model import BaseModel
+
+GIB = 2**30
+CPU = Machine(cores=2, memory_bytes=20 * GIB, vllm="cpu", vllm_version="0.32.0")
+GPU = Machine(
+    cores=16,
+    memory_bytes=100 * GIB,
+    vllm="gpu",
+    vllm_version="0.32.0",
+    gpus=(Gpu("H200", 140 * GIB),),
+)
+BASE = BaseModel(
+    name="tiny",
+    source="tiny",
+    source_sha256="0" * 64,
+    license="Apache-2.0",
+    architecture="LlamaForCausalLM",
+    parameters=1,
+    hidden_size=576,
+    layers=30,
+    vocab_size=49152,
+    max_length=8192,
+    quantisation="nf4",
+    serving_sha256="a" * 64,
+    files={},
+    packages={},
+    created_at="",
+)
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+}
+
+
+@pytest.fixture
+def command(tmp_path):
+    serving = tmp_path / "serving"
+    serving.mkdir()
+    (serving / "config.json").write_bytes(msgspec.json.encode(CONFIG))
+
+    def build(machine=CPU, *, base=BASE, **overrides):
+        return vllm_command(
+            base=base,
+            serving=serving,
+            adapters=tmp_path / "adapters",
+            run=tmp_path / "run",
+            overrides=overrides,
+            machine=machine,
+        )
+
+    return build
+
+
+def value(command: EngineCommand, flag: str) -> str:
+    return command.argv[command.argv.index(flag) + 1]
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU], ids=["cpu", "gpu"])
+def test_every_choice_has_a_reason_and_is_in_the_command(command, machine):
+    built = command(machine)
+    for choice in built.choices:
+        assert choice.reason
+        if choice.name.isupper():
+            assert built.env.get(choice.name, "") == choice.value
+        elif choice.value:
+            flag = choice.name.replace("_", "-")
+            assert {f"--{flag}", f"--no-{flag}"} & set(built.argv)
+
+
+def test_engine_listens_on_a_socket_and_loads_only_our_plugin(command, tmp_path):
+    built = command()
+    assert value(built, "--uds") == str(built.uds)
+    assert "--port" not in built.argv
+    assert built.env["VLLM_PLUGINS"] == "tenantune"
+    assert built.env["TENANTUNE_BASE_SHA256"] == "a" * 64
+    assert built.env["TENANTUNE_ADAPTERS"] == str(tmp_path / "adapters")
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in built.env
+
+
+def test_caches_stay_in_the_data_folder(command, tmp_path):
+    caches = {k: v for k, v in command().env.items() if k.endswith(("_ROOT", "_DIR"))}
+    assert len(caches) == 4
+    assert all(v.startswith(str(tmp_path / "run")) for v in caches.values())
+
+
+def test_operator_overrides_flags_and_variables(command):
+    built = command(
+        **{"max_loras": "6", "OMP_NUM_THREADS": "7", "seed": "5", "enable-prefix-caching": "false"}
+    )
+    assert (value(built, "--max-loras"), built.env["OMP_NUM_THREADS"]) == ("6", "7")
+    assert value(built, "--seed") == "5"
+    assert "--no-enable-prefix-caching" in built.argv
+    reasons = {c.name: c.reason for c in built.choices}
+    assert {reasons[n] for n in ("max_loras", "OMP_NUM_THREADS", "seed")} == {"set by the operator"}
+
+
+def test_empty_override_leaves_the_setting_to_vllm(command):
+    built = command(lora_target_modules="", LD_PRELOAD="")
+    assert "--lora-target-modules" not in built.argv
+    assert "LD_PRELOAD" not in built.env
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("uds", "/tmp/x"),
+        ("model", "/other"),
+        ("TENANTUNE_ADAPTERS", "/x"),
+        ("max_loras", "many"),
+        ("max_lora_rank", "20"),
+        ("max_cpu_loras", "1"),
+    ],
+)
+def test_override_that_cannot_be_used_is_named(command, name, text):
+    with pytest.raises(SettingsError, match=name):
+        command(**{name: text})
+
+
+def test_residency_follows_the_engines_limits(command):
+    built = command(max_loras="2", max_cpu_loras="6")
+    assert (built.concurrent_adapters, built.resident_adapters) == (6, 6)
+
+
+def test_small_machine_still_holds_one_conversation(command):
+    small = msgspec.structs.replace(CPU, cores=1, memory_bytes=GIB)
+    per_token = 2 * 2 * 30 * 3 * 64
+    built = command(small)
+    assert int(value(built, "--kv-cache-memory-bytes")) >= 4096 * per_token
+    assert int(value(built, "--max-num-seqs")) == 16
+
+
+def test_preloaded_libraries_are_those_found(command):
+    found = msgspec.structs.replace(
+        CPU, preload=(Path("/a/libtcmalloc.so"), Path("/b/libiomp5.so"))
+    )
+    assert command(found).env["LD_PRELOAD"] == "/a/libtcmalloc.so:/b/libiomp5.so"
+    assert "LD_PRELOAD" not in command().env
+
+
+def test_unknown_architecture_keeps_vllms_own_list_of_targets(command, tmp_path):
+    (tmp_path / "serving" / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
+    assert "--lora-target-modules" not in command().argv
+
+
+def test_quota_of_a_container_limits_the_cores(tmp_path):
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(tmp_path) >= 1
+
+
+def test_builder_and_plugin_package_load_neither_vllm_nor_torch():
+    code = (
+        "import sys, server.engine.vllm, server.engine.plugin; server.engine.plugin.register();"
+        "sys.exit(any(m in sys.modules for m in ('vllm', 'torch', 'litestar')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
