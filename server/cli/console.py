@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from connectors.errors import ConnectorError
 from server.db.session import Database
 from server.errors import Conflict, NotFound, ServerError, Unavailable
+from server.logs import configure_logging
 from server.settings import Settings, SettingsError
 from training.errors import TrainingError
 
@@ -61,6 +62,8 @@ def command(
 
     async def run(*args: P.args, **kwargs: P.kwargs) -> None:
         settings = Settings.from_env()
+        # a command's own words are its output; only what goes wrong is logged, to standard error
+        configure_logging(msgspec.structs.replace(settings, log_level="warning"))
         settings.home.mkdir(parents=True, exist_ok=True)
         app = App(settings)
         try:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 import rich_click as click
-from connectors.report import ImportReport, render_table
 from rich.console import Console
 from rich.progress import Progress
 
 from connectors.importers import IMPORTERS, ImportOptions, parse_map
+from connectors.report import ImportReport, render_table
 from server.blobs import BlobStore
 from server.cli.console import (
     EXIT_FAILED,

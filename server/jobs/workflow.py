@@ -14,7 +14,6 @@ import msgspec
 import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from training.report import build_report, render_html
 
 from server.adapters import service as adapters
 from server.db.models import Adapter, DatasetVersion, Job, Tenant
@@ -32,6 +31,7 @@ from training.errors import ArtifactError, BadInput, BaseModelError
 from training.evaluation import ParitySample, compare_parity
 from training.files import write_atomically
 from training.progress import EstimateEvent, Event, StageEvent, StepEvent, ValidationEvent
+from training.report import build_report, render_html
 from training.spec import Objectives, Recipe, TrainingSpec
 
 log = structlog.get_logger(__name__)

@@ -82,7 +82,7 @@ async def queue_import(
     for row in await session.scalars(
         select(Import).where(Import.source_file_id == source.id, Import.state != "failed")
     ):
-        if row.importer == importer and row.options == said:
+        if importer in {None, row.importer} and row.options == said:
             return row, source
     row = Import(tenant_id=tenant.id, source_file_id=source.id, importer=importer, options=said)
     session.add(row)

@@ -1,0 +1,110 @@
+"""The command line, as its own processes: what it prints, where, and how it exits."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SAMPLE = Path(__file__).parents[2] / "connectors" / "samples" / "loaf.jsonl"
+
+
+@pytest.fixture
+def tenantune(tmp_path: Path) -> Run:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "server", *words],
+            env={**os.environ, "TENANTUNE_HOME": str(tmp_path / "home"), "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_new_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
+    assert tenantune("tenants", "create", "acme").returncode == 0
+    made = tenantune("keys", "create", "--tenant", "acme", "--scopes", "chat,train")
+    assert made.returncode == 0
+    assert re.fullmatch(r"tt_[0-9A-Za-z]+\n", made.stdout)
+    listed = json.loads(tenantune("keys", "list", "--tenant", "acme", "--json").stdout)
+    assert listed[0]["scopes"] == ["chat", "train"]
+    assert made.stdout.strip() not in json.dumps(listed)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("keys", "create"), 2, "--tenant"),
+        (("keys", "create", "--tenant", "nobody"), 3, "nobody"),
+        (("tenants", "create", "Not A Slug"), 2, "slug"),
+        (("jobs", "list", "--tenant", "nobody"), 3, "nobody"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_exit_codes_and_messages_mean_something(
+    tenantune: Run, words: tuple[str, ...], code: int, says: str
+) -> None:
+    done = tenantune(*words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_a_slug_that_is_taken_is_a_conflict(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    again = tenantune("tenants", "create", "acme")
+    assert again.returncode == 4
+    assert "acme" in again.stderr
+
+
+def test_transcripts_are_imported_without_a_server_and_only_once(tenantune: Run) -> None:
+    tenantune("tenants", "create", "loaf")
+    first = tenantune("transcripts", "import", str(SAMPLE), "--tenant", "loaf")
+    assert first.returncode == 0, first.stderr
+    assert "260 conversations" in first.stdout
+    asked = ("transcripts", "import", str(SAMPLE), "--tenant", "loaf", "--format", "json")
+    again = json.loads(tenantune(*asked).stdout)
+    assert again["report"]["stored"] == 260
+    listed = json.loads(tenantune("transcripts", "list", "--tenant", "loaf", "--json").stdout)
+    assert [each["id"] for each in listed] == [again["id"]]
+
+
+def test_a_file_that_no_importer_knows_says_what_there_is(tenantune: Run, tmp_path: Path) -> None:
+    tenantune("tenants", "create", "acme")
+    strange = tmp_path / "strange.bin"
+    strange.write_bytes(b"\x7fELF nothing to read")
+    done = tenantune("transcripts", "import", str(strange), "--tenant", "acme")
+    assert done.returncode == 1
+    assert "openai" in done.stderr
+
+
+def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "queued"
+    assert "tenantune up" in done.stderr
+
+
+def test_a_misspelt_objective_names_those_that_exist(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    done = tenantune("train", "--tenant", "acme", "--objective", "max_perplexty=3")
+    assert done.returncode == 2
+    assert "max_perplexity" in done.stderr
+
+
+def test_doctor_tells_what_is_missing_and_what_to_do(tenantune: Run) -> None:
+    done = tenantune("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["python"]["good"]
+    assert not checks["base"]["good"]
+    assert "tenantune up" in checks["base"]["advice"]
+    assert done.returncode == 1
