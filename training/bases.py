@@ -50,6 +50,7 @@ from training.base_sources import (
     unpack_gguf,
 )
 from training.errors import BaseModelError
+from training.files import sync_path, sync_tree
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 QUANTISATION = "bitsandbytes nf4, blocks of 64, single, bf16 compute"
@@ -96,7 +97,7 @@ def add_base(
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        _fsync(root)
+        sync_path(root)
         say(f"base {name} is ready: {base.parameters / 1e6:.0f} M parameters")
         return base
 
@@ -163,7 +164,7 @@ def _make(
     (folder / BASE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(base)))
     for path in (*folder.rglob("*"), folder):
         path.chmod(0o755 if path.is_dir() else 0o644)  # the engine may run as another user
-        _fsync(path)
+    sync_tree(folder)
     return base
 
 
@@ -265,14 +266,6 @@ def _locked(path: Path, *, say: Say) -> Iterator[None]:
             say("another process is making this base; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main() -> None:

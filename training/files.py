@@ -18,8 +18,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_path(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder and everything under it to the disk, before it is renamed."""
+    for path in (*folder.rglob("*"), folder):
+        sync_path(path)
+
+
+def sync_path(path: Path) -> None:
+    """Flush one file, or a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -1,0 +1,35 @@
+"""``python -m training SPEC OUT [--resume] [--with-parent]``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.run import run
+from training.stopping import end_with_parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and run; exit codes are those of `training.progress`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train, evaluate and write one adapter. Progress is JSON lines.",
+        epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped with its state saved "
+        "(run again with --resume).",
+    )
+    parser.add_argument("spec", type=Path, help="training spec, JSON (see training/spec.py)")
+    parser.add_argument("out", type=Path, help="folder for checkpoints, events and the adapter")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where an earlier run in OUT stopped"
+    )
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop when standard input closes"
+    )
+    given = parser.parse_args(arguments)
+    if given.with_parent:
+        end_with_parent()
+    return run(given.spec, given.out, resume=given.resume)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

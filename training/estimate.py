@@ -1,0 +1,97 @@
+"""What a run will need, in seconds and bytes. Nothing here needs torch."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from training.base_model import BaseModel
+from training.batches import Plan
+from training.spec import Recipe
+
+# Of the model's forward and backward passes together; the output head, where it is used, too.
+_FORWARD_SHARE = 0.4
+# Python, torch, transformers and trl, loaded: measured 0.9 GB on a CPU.
+_PROCESS_BYTES = 1_000_000_000
+# bf16 activations kept for the backward pass, per position, layer and hidden unit. Measured on
+# Llama-like models with LoRA on every linear layer; with checkpointing, one layer's at a time.
+_ACTIVATIONS = 90
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """``seconds`` from now to the end of training; ``memory_bytes`` is the peak.
+
+    ``disk_bytes`` is what checkpoints and the adapter take at most.
+    """
+
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    train_tokens: int
+    steps: int
+    basis: str
+
+
+def estimate(
+    plan: Plan,
+    *,
+    recipe: Recipe,
+    base: BaseModel,
+    adapter_parameters: int,
+    positions_per_second: float,
+    validation_positions: int,
+    first_step: int = 0,
+    basis: str,
+) -> Estimate:
+    """Estimate a run from a measured speed (positions a second, forward and backward).
+
+    ``validation_positions`` are read in each validation, forward only. ``first_step`` steps are
+    done already.
+    """
+    steps = len(plan.steps)
+    validations = -(-(steps - first_step) // recipe.validate_every)
+    forward = validations * validation_positions * _FORWARD_SHARE
+    return Estimate(
+        seconds=(sum(plan.padded[first_step:]) + forward) / positions_per_second,
+        memory_bytes=memory_bytes(plan, recipe=recipe, base=base, adapter=adapter_parameters),
+        disk_bytes=6 * adapter_bytes(recipe, adapter_parameters),
+        train_tokens=sum(plan.tokens[first_step:]),
+        steps=steps,
+        basis=basis,
+    )
+
+
+def memory_bytes(plan: Plan, *, recipe: Recipe, base: BaseModel, adapter: int) -> int:
+    """Peak memory: the process, the quantised base, the adapter and its optimiser, activations."""
+    widest = max((_positions(plan, recipe)), default=0)
+    layers = 1 + base.layers // 8 if recipe.gradient_checkpointing else base.layers
+    activations = widest * base.hidden_size * layers * _ACTIVATIONS
+    logits = widest // 2 * base.vocab_size * 10  # bf16, float32, and its gradient
+    # weights, gradients, two moments, and the best weights so far
+    trained = 5 * adapter_bytes(recipe, adapter)
+    return _PROCESS_BYTES + base.size_bytes("nf4") + trained + activations + logits
+
+
+def adapter_bytes(recipe: Recipe, parameters: int) -> int:
+    """Bytes of the adapter's weights in the recipe's type."""
+    return parameters * (2 if recipe.adapter_dtype == "bfloat16" else 4)
+
+
+def disk_is_short(folder: Path, needed: int) -> str | None:
+    """What to tell the user when ``folder``'s disk has less than ``needed`` bytes; None if not."""
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return None
+    return (
+        f"{folder} needs {needed / 1e6:,.0f} MB for checkpoints and the adapter and its disk has "
+        f"{free / 1e6:,.0f} MB free; make room, then run again with --resume"
+    )
+
+
+def _positions(plan: Plan, recipe: Recipe) -> list[int]:
+    return [min(p, batch_limit(recipe)) for p in plan.padded]
+
+
+def batch_limit(recipe: Recipe) -> int:
+    """Positions in one forward pass, at most; a step may have several."""
+    return max(recipe.max_length, min(recipe.batch_tokens, 4096))

@@ -1,0 +1,326 @@
+"""Trains one adapter: NF4 base, LoRA, loss on the assistant's words. The same on CPU and GPU.
+
+The run is a plan of steps, fixed by the seed before it starts. Killed at any moment and resumed,
+it takes the same steps from its newest checkpoint and, on a CPU, ends with the same bytes.
+"""
+
+import errno
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoTokenizer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from training.artifact import TrainingSummary
+from training.base_model import load_base
+from training.bases import load_nf4, quiet_libraries
+from training.batches import Plan
+from training.errors import Interrupted
+from training.estimate import disk_is_short, estimate
+from training.files import sync_path, sync_tree, write_atomically
+from training.progress import (
+    CheckpointEvent,
+    EstimateEvent,
+    Progress,
+    ResumedEvent,
+    StageEvent,
+    StepEvent,
+    ValidationEvent,
+)
+from training.sft import PlanTrainer, RunState, collate, newest_checkpoint, read_state, sft_config
+from training.spec import Recipe, TrainingSpec
+from training.template import stop_token_ids
+from training.workload import Workload, packages, prepare
+
+TRAINED = "trained"
+SUMMARY_FILE = "training.json"
+_PROBE_POSITIONS = 512
+
+
+class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What `train` leaves: PEFT's two files in ``folder``, and this beside them."""
+
+    folder: str
+    summary: TrainingSummary
+    rank: int
+    alpha: int
+    targets: tuple[str, ...]
+    packages: dict[str, str]
+
+
+def train(
+    spec: TrainingSpec,
+    out: Path,
+    progress: Progress,
+    *,
+    resume: bool,
+    should_stop: Callable[[], bool],
+) -> TrainedAdapter:
+    """Train, and leave the weights with the lowest validation loss in ``out/trained``, by rename.
+
+    Without ``resume``, checkpoints of an earlier run in ``out`` are removed.
+
+    Raises:
+        BadInput: there is nothing to train on, or a checkpoint is of another run.
+        BaseModelError: the base is not whole.
+        Interrupted: ``should_stop`` said so; a checkpoint is on disk.
+        OSError: the disk has no room (``ENOSPC``).
+        TrainingError: the loss is no longer a number.
+    """
+    quiet_libraries()
+    progress.emit(StageEvent, stage="loading", detail=f"base {Path(spec.base).name}")
+    checkpoints = out / "checkpoints"
+    if not resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+
+    load_base(Path(spec.base))
+    nf4 = Path(spec.base) / "nf4"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(nf4)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = load_nf4(nf4, device=device)
+    stops = stop_token_ids(tokenizer, model.generation_config)
+    work = prepare(spec, tokenizer, stop_ids=stops)
+    checkpoint = newest_checkpoint(checkpoints)
+    state = (
+        read_state(checkpoint, work.fingerprint)
+        if checkpoint
+        else RunState(fingerprint=work.fingerprint)
+    )
+    set_seed(spec.seed)
+    follower = _Follower(spec.recipe, work, state, progress=progress, should_stop=should_stop)
+    trainer = PlanTrainer(
+        get_peft_model(model, _lora(spec.recipe)),
+        config=sft_config(spec.recipe, work.plan, out=checkpoints, seed=spec.seed),
+        recipe=spec.recipe,
+        tokenizer=tokenizer,
+        plan=work.plan,
+        sequences=work.train,
+        state=state,
+        callback=follower,
+    )
+    follower.trainer = trainer
+    _estimate(trainer, spec.recipe, work, progress=progress, out=out)
+
+    detail = f"{len(work.train)} sequences on {device}, {work.plan.padding:.1%} padding"
+    if work.left_out:
+        detail += f"; {work.left_out} conversations are too long for max_length and left out"
+    progress.emit(StageEvent, stage="training", detail=detail)
+    if checkpoint:
+        progress.emit(ResumedEvent, step=state.step)
+        trainer.load_best(checkpoint)
+    follower.start()
+    if not follower.stopped:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if follower.interrupted:
+        raise Interrupted(f"stopped after step {state.step} of {len(work.plan.steps)}")
+    return _write(trainer, spec, work, out=out, stopped=follower.stopped)
+
+
+def load_trained(out: Path) -> TrainedAdapter | None:
+    """What an earlier `train` left in ``out``, or None."""
+    path = out / TRAINED / SUMMARY_FILE
+    return msgspec.json.decode(path.read_bytes(), type=TrainedAdapter) if path.is_file() else None
+
+
+class _Follower(TrainerCallback):  # type: ignore[misc] # untyped
+    """After each step: tells the loss, validates, saves, and stops the run when it should end."""
+
+    trainer: PlanTrainer
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        work: Workload,
+        state: RunState,
+        *,
+        progress: Progress,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._recipe, self._work, self._run = recipe, work, state
+        self._progress, self._should_stop = progress, should_stop
+        self._before = state.seconds
+        self._validating = 0.0
+        self.interrupted = False
+
+    @property
+    def stopped(self) -> str:
+        """Why training has ended, or '' while it goes on."""
+        if self._run.worse >= self._recipe.patience:
+            return f"no better validation loss in {self._run.worse} validations"
+        if self._run.step >= len(self._work.plan.steps):
+            return "every step was taken"
+        return ""
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._first, self._started = self._run.step, time.monotonic()
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        """Called by the trainer when a step's weights are in place."""
+        del args
+        run = self._run
+        run.step, run.train_loss = state.global_step, self.trainer.step_loss
+        elapsed = time.monotonic() - self._started
+        run.seconds = self._before + elapsed
+        self._tell_step(elapsed)
+        last = run.step == len(self._work.plan.steps)
+        if self._work.validation and (last or run.step % self._recipe.validate_every == 0):
+            self._validate()
+        if self.stopped:
+            control.should_training_stop = True
+            return
+        self.interrupted = self._should_stop()
+        if self.interrupted or run.step % self._recipe.checkpoint_every == 0:
+            self.trainer.save_checkpoint()
+            self._progress.emit(CheckpointEvent, step=run.step)
+        control.should_training_stop = self.interrupted
+
+    def _tell_step(self, elapsed: float) -> None:
+        plan, run = self._work.plan, self._run
+        done = sum(plan.tokens[self._first : run.step])
+        left = sum(plan.tokens[run.step :])
+        self._progress.emit(
+            StepEvent,
+            step=run.step,
+            steps=len(plan.steps),
+            epoch=round(plan.epochs[run.step - 1], 3),
+            loss=run.train_loss,
+            learning_rate=self.trainer.step_rate,
+            tokens=sum(plan.tokens[: run.step]),
+            tokens_per_second=round(done / (elapsed - self._validating), 1),
+            eta_seconds=round(left * elapsed / done, 1),
+        )
+
+    def _validate(self) -> None:
+        run, started = self._run, time.monotonic()
+        loss = self.trainer.validate(self._work.validation, batch_tokens=self._work.batch_tokens)
+        self._validating += time.monotonic() - started
+        best = run.best_loss is None or loss < run.best_loss
+        if best:
+            run.best_loss, run.best_step, run.worse = loss, run.step, 0
+            self.trainer.remember_best()
+        else:
+            run.worse += 1
+        self._progress.emit(ValidationEvent, step=run.step, loss=loss, best=best)
+
+
+def _lora(recipe: Recipe) -> LoraConfig:
+    every = recipe.targets == ("all-linear",)
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear" if every else list(recipe.targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _estimate(
+    trainer: PlanTrainer, recipe: Recipe, work: Workload, *, progress: Progress, out: Path
+) -> None:
+    """Measure one small batch, and say what the run needs before it starts."""
+    progress.emit(StageEvent, stage="estimating")
+    by_length = sorted(range(len(work.train)), key=lambda i: len(work.train[i].token_ids))
+    width = len(work.train[by_length[len(by_length) // 2]].token_ids)
+    middle = len(by_length) // 2
+    batch = by_length[middle : middle + max(1, _PROBE_POSITIONS // width)]
+    probe = collate(work.train, batch, pad=trainer.processing_class.pad_token_id)
+    started = time.monotonic()
+    with torch.random.fork_rng():
+        trainer.nats(probe).backward()
+    seconds = time.monotonic() - started
+    trainer.model.zero_grad()
+    measured = probe["input_ids"].numel()
+    found = estimate(
+        work.plan,
+        recipe=recipe,
+        base=work.base,
+        adapter_parameters=sum(p.numel() for p in trainer.adapter().values()),
+        positions_per_second=measured / seconds,
+        validation_positions=work.validation_positions,
+        first_step=trainer.run.step,
+        basis=f"a first batch of {measured} tokens took {seconds:.1f} s here",
+    )
+    progress.emit(
+        EstimateEvent,
+        seconds=round(found.seconds, 1),
+        memory_bytes=found.memory_bytes,
+        train_tokens=found.train_tokens,
+        steps=found.steps,
+        basis=found.basis,
+    )
+    if short := disk_is_short(out, found.disk_bytes):
+        raise OSError(errno.ENOSPC, short)
+
+
+def _write(
+    trainer: PlanTrainer, spec: TrainingSpec, work: Workload, *, out: Path, stopped: str
+) -> TrainedAdapter:
+    """Save the best weights, by rename, and return what was saved."""
+    run = trainer.run
+    if trainer.best:
+        trainer.load_adapter(trainer.best)
+    partial, target = out / f".{TRAINED}.partial", out / TRAINED
+    shutil.rmtree(partial, ignore_errors=True)
+    targets = _save_peft(trainer.model, partial, base_name=work.base.name)
+    plan: Plan = work.plan
+    trained = TrainedAdapter(
+        folder=str(target),
+        summary=TrainingSummary(
+            steps=run.step,
+            epochs=round(plan.epochs[run.step - 1], 3),
+            tokens=sum(plan.tokens[: run.step]),
+            seconds=round(run.seconds, 1),
+            train_loss=run.train_loss,
+            validation_loss=run.best_loss,
+            stopped=f"{stopped}; best at step {run.best_step}" if run.best_step else stopped,
+        ),
+        rank=spec.recipe.rank,
+        alpha=spec.recipe.alpha,
+        targets=targets,
+        packages=packages(),
+    )
+    write_atomically(partial / SUMMARY_FILE, msgspec.json.encode(trained))
+    sync_tree(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    sync_path(out)
+    return trained
+
+
+def _save_peft(model: PeftModel, folder: Path, *, base_name: str) -> tuple[str, ...]:
+    """Write weights and config and nothing else; return the names of the adapted layers.
+
+    The config is made reproducible: PEFT writes a set in any order, and this machine's paths.
+    """
+    model.save_pretrained(folder)
+    for path in folder.iterdir():
+        if path.name not in ("adapter_model.safetensors", "adapter_config.json"):
+            path.unlink()
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_bytes())
+    config["target_modules"] = sorted(config["target_modules"])
+    config["base_model_name_or_path"] = base_name
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return tuple(config["target_modules"])
