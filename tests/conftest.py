@@ -1,4 +1,4 @@
-"""What every test shares: no test reaches another host."""
+"""What every test shares: engines to talk to, and a guard that keeps it from other hosts."""
 
 import ipaddress
 import os
@@ -13,6 +13,9 @@ import pytest_asyncio
 from server.engine.scripted import scripted_command
 from server.engine.service import AdapterRef, EngineService
 from server.engine.supervisor import Timing
+from tests.engine.vllm_process import vllm_engine
+
+__all__ = ["vllm_engine"]  # one real vLLM for all tests that ask for it
 
 os.environ.update(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
 

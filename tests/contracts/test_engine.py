@@ -54,10 +54,7 @@ async def engine(
             )
             await stack.enter_async_context(scripted.serving(tmp_path / "engine.sock"))
         else:
-            try:
-                process = request.getfixturevalue("vllm_engine")
-            except pytest.FixtureLookupError:
-                pytest.skip("no vllm_engine fixture here")
+            process = request.getfixturevalue("vllm_engine")
             adapters, base, url = process.adapters, process.base, process.url
         service = EngineService(base=base, run=tmp_path, url=url)
         await service.start()
