@@ -103,6 +103,7 @@ class Node:
                 worker.cancel()
                 await self.engine.stop(grace_seconds=self.settings.drain_seconds)
                 self._server.should_exit = True
+                await asyncio.wait([serving])  # an error in the body would cancel it halfway
 
     async def wait(self) -> None:
         """Until somebody asks it to stop."""

@@ -286,8 +286,8 @@ async def _record(session: AsyncSession, job: Job, event: Event) -> None:
     """Put one progress line into the job's row and history."""
     body: dict[str, Any] = event_body(event)
     match event:
-        case StageEvent(stage="evaluating"):
-            await set_state(session, job, "evaluating", stage="evaluating")
+        case StageEvent(stage="evaluating" | "writing" | "done"):
+            await set_state(session, job, "evaluating", stage=event.stage)
         case StageEvent():
             await set_state(session, job, "running", stage=event.stage)
         case EstimateEvent():

@@ -1,0 +1,60 @@
+"""A two-layer Llama with random weights and its own tokenizer, made into a base in seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SAMPLE = Path(__file__).parents[1] / "connectors" / "samples" / "loaf.jsonl"
+
+
+def make_tiny_checkpoint(folder: Path) -> Path:
+    """Write a transformers checkpoint; its words come from the sample transcripts."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train([str(SAMPLE)], vocab_size=1000, special_tokens=["<|im_start|>", "<|im_end|>"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        bos_token="<|im_start|>",
+    )
+    tokenizer.chat_template = CHATML
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=1024,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_base(root: Path, *, name: str = "tiny") -> Path:
+    """A base under ``root``; made in child processes, so that tests need not import torch."""
+    checkpoint = root.parent / name
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    code = f"from pathlib import Path; from tests.tiny import *; make_tiny_checkpoint(Path({str(checkpoint)!r}))"
+    here = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=here, env=env)
+    argv = [sys.executable, "-m", "training.bases", str(checkpoint), str(root)]
+    subprocess.run(argv, check=True, cwd=here, env=env)
+    return root / name
