@@ -129,7 +129,7 @@ def test_a_job_survives_the_death_of_trainer_worker_and_server_and_makes_one_ada
         return [event for event in found if event["kind"] == kind]
 
     def state() -> str:
-        return (up.call("GET", f"{path}/jobs/{job_id}") or {"state": "unknown"})["state"]
+        return str((up.call("GET", f"{path}/jobs/{job_id}") or {"state": "unknown"})["state"])
 
     up.wait(lambda: events("step"), "the first step")
     up.kill("-m training")

@@ -1,6 +1,7 @@
 """Jobs over HTTP: rows that a worker picks up."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,11 +13,12 @@ from server.jobs import service
 from server.jobs.scoring import worker_token
 from server.settings import Settings
 
+Make = Callable[..., Awaitable[Any]]
 JOBS = "/admin/tenants/acme/jobs"
 
 
 async def test_a_job_is_queued_with_its_recipe_and_objectives(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Callable
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make
 ) -> None:
     await make_tenant()
     asked = {"recipe": "cpu-demo", "objectives": {"max_perplexity": 3.0}, "seed": 5}
@@ -33,7 +35,7 @@ async def test_a_job_is_queued_with_its_recipe_and_objectives(
 
 @pytest.mark.parametrize("recipe", ["nonsense", "../../etc/passwd", "/tmp/recipe.toml"])
 async def test_an_unknown_recipe_is_refused_by_name(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, recipe: str
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make, recipe: str
 ) -> None:
     await make_tenant()
     refused = await client.post(JOBS, json={"recipe": recipe}, headers=operator)
@@ -42,7 +44,7 @@ async def test_an_unknown_recipe_is_refused_by_name(
 
 
 async def test_a_misspelt_objective_is_refused(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Callable
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make
 ) -> None:
     await make_tenant()
     asked = {"objectives": {"max_perplexty": 3.0}}
@@ -52,7 +54,7 @@ async def test_a_misspelt_objective_is_refused(
 
 
 async def test_another_tenants_job_answers_like_one_that_never_existed(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, make_key: Callable
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make, make_key: Make
 ) -> None:
     await make_tenant("acme")
     await make_tenant("other")
@@ -68,7 +70,7 @@ async def test_another_tenants_job_answers_like_one_that_never_existed(
 
 
 async def test_a_chat_key_starts_no_job(
-    client: AsyncClient, make_tenant: Callable, make_key: Callable
+    client: AsyncClient, make_tenant: Make, make_key: Make
 ) -> None:
     await make_tenant()
     refused = await client.post(JOBS, json={}, headers=await make_key("acme", "chat"))
@@ -76,7 +78,7 @@ async def test_a_chat_key_starts_no_job(
 
 
 async def test_a_finished_job_cannot_be_cancelled(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, database: Database
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make, database: Database
 ) -> None:
     await make_tenant()
     job = (await client.post(JOBS, json={}, headers=operator)).json()
@@ -92,7 +94,7 @@ async def test_a_finished_job_cannot_be_cancelled(
 
 
 async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, database: Database
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make, database: Database
 ) -> None:
     await make_tenant()
     job = (await client.post(JOBS, json={"require_approval": True}, headers=operator)).json()
@@ -108,7 +110,7 @@ async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
 
 
 async def test_events_are_numbered_without_gaps_and_read_from_where_one_left_off(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Callable, database: Database
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make, database: Database
 ) -> None:
     await make_tenant()
     job = (await client.post(JOBS, json={}, headers=operator)).json()
@@ -130,7 +132,7 @@ async def test_scoring_is_for_this_installations_workers_alone(
     assert (await client.post(path, content=body, headers=operator)).status_code == 401
     token = {"authorization": f"Bearer {worker_token(settings)}"}
     for name in ("../../etc", "/etc", "acme.0123456789ab"):
-        asked = {"tenant": "acme", "adapter_name": name, "sequences": []}
+        asked: dict[str, Any] = {"tenant": "acme", "adapter_name": name, "sequences": []}
         refused = await client.post(path, json=asked, headers=token)
         assert refused.status_code == 400, refused.text
     path_of_token = settings.run / "worker.token"
