@@ -1,9 +1,9 @@
 """What the server costs: first token and tokens a second through it, and from the engine directly.
 
-    python tests/bench/serving.py --server http://127.0.0.1:8000 --key tt_... --model acme \
+    python -m tests.bench.serving --server http://127.0.0.1:8000 --key tt_... --model acme \
         --engine-socket ~/.local/share/tenantune/run/engine.sock --engine-model acme.0123456789ab \
         --system "the adapter's system prompt"
-    python tests/bench/serving.py --scripted
+    python -m tests.bench.serving --scripted
 
 Both ways are asked for the same answers by turns, in the same run, so that whatever else the
 machine does meets both. ``--system`` is what the server puts first: without the same words the
@@ -14,7 +14,6 @@ tokens cost nothing to make, so that what is left is the server's own work.
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -245,13 +244,14 @@ async def scripted(options: argparse.Namespace) -> AsyncIterator[None]:
     with tempfile.TemporaryDirectory() as home:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            __file__,
+            "-m",
+            "tests.bench.serving",
             "--serve-scripted",
             home,
             "--tokens-per-second",
             str(options.tokens_per_second),
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            cwd=Path(__file__).parents[2],
         )
         assert process.stdout
         try:
