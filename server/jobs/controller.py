@@ -1,6 +1,5 @@
 """Fine-tuning jobs over HTTP: ``/admin/tenants/{slug}/jobs``, and scoring for workers."""
 
-import asyncio
 import hmac
 from typing import Any
 
@@ -28,8 +27,6 @@ from server.jobs.scoring import worker_token
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.access import bearer, needs
-
-SCORES_AT_ONCE = 2  # a job must not crowd out the tenants' chats
 
 
 class JobController(Controller):
@@ -164,12 +161,9 @@ class ScoringController(Controller):
         if engine is None:
             raise EngineUnavailable("this server runs without an engine")
         adapter = AdapterRef(name=data.adapter_name, path=str(folder))
-        turns = asyncio.Semaphore(SCORES_AT_ONCE)
-
-        async def one(token_ids: list[int]) -> list[float | None]:
-            async with turns:
-                return await engine.score(token_ids, tenant=data.tenant, adapter=adapter)
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(sequence)) for sequence in data.sequences]
-        return ScoreResponse(logprobs=[task.result() for task in tasks])
+        # one after the other: a job must not crowd out the tenants' chats
+        scores = [
+            await engine.score(sequence, tenant=data.tenant, adapter=adapter)
+            for sequence in data.sequences
+        ]
+        return ScoreResponse(logprobs=scores)
