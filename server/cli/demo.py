@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import rich_click as click
+import uvloop
 from rich.table import Table
 
 from server.cli.bases import ensure_base
@@ -325,7 +326,7 @@ def demo(ask: str, home: Path | None, *, check: bool) -> None:
     except TrainingError as exc:
         fail(str(exc), code=EXIT_USAGE)
     try:
-        asyncio.run(run.run(ask, check=check))
+        uvloop.run(run.run(ask, check=check))
     except* DemoFailed as failures:
         for failure in failures.exceptions:
             err.print(f"[bold red]error:[/] {failure}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import rich_click as click
 import structlog
 import uvicorn
+import uvloop
 
 from server.app import create_app
 from server.cli.bases import ensure_base
@@ -199,4 +200,4 @@ def up(home: Path | None, host: str | None, port: int | None) -> None:
         async with node.running():
             await node.wait()
 
-    asyncio.run(run())
+    uvloop.run(run())
