@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import rich_click as click
-from training.report import print_scores
 
 from server.adapters import service
 from server.cli.console import (
@@ -26,6 +25,7 @@ from server.db.models import Adapter, DatasetVersion
 from server.errors import Conflict
 from server.tenants import service as tenants
 from training.evaluation import Evaluation
+from training.report import print_scores
 
 ACTOR = "command line"
 
