@@ -21,7 +21,7 @@ test-fast: install ## the tests that load neither torch nor vLLM
 	@$(BIN)/python -m pytest -m "not heavy" $(ARGS)
 
 lint: install ## style and formatting
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --check .
 
 types: install ## strict types
 	@$(BIN)/mypy
