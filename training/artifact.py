@@ -28,6 +28,7 @@ from training.weights import CONFIG_NAME, WEIGHTS_NAME, check_weights
 
 __all__ = [
     "MANIFEST_NAME",
+    "WEIGHTS_NAME",
     "AdapterManifest",
     "BaseRef",
     "FileEntry",

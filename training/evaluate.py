@@ -41,11 +41,12 @@ from training.replies import (
     token_f1,
 )
 from training.scoring import differences_of, scores_of
-from training.speaker import Done, Speaker
+from training.speaker import Done, Speaker, Start
 from training.spec import TrainingSpec
 from training.template import TrainingSequence, render, token_ids, training_sequences
 
 PARITY_TOKENS = 2000
+SPLIT: Split = "test"
 
 
 def evaluate(
@@ -58,7 +59,7 @@ def evaluate(
     conversations and contexts.
 
     Raises:
-        BadInput: the dataset has no held-out reply, or the base's template refuses it.
+        BadInput: the dataset has no held-out reply that fits, or the base's template refuses it.
         BaseModelError: the base is not whole.
     """
     started = time.monotonic()
@@ -66,18 +67,20 @@ def evaluate(
     adapters = _adapters(spec, trained_folder, notes)
     held_out = _HeldOut(spec)
     speaker = Speaker.serving(Path(spec.base) / "serving", adapters)
-    sequences = [sequence for _, sequence in held_out.sequences(speaker)]
+    named = held_out.sequences(speaker)
     contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
-    prompts = [held_out.prompt(speaker, context) for context in contexts]
+    reading = _Reading(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
+    longest = _longest_reply(speaker, contexts, spec.recipe.max_reply_tokens)
     subjects: list[Subject] = ["base", *adapters]
     nats: dict[Subject, float] = {}
     texts: dict[Subject, list[str]] = {}
     for subject in subjects:
-        tell = _teller(progress, subject, total=len(sequences) + len(prompts))
+        tell = _teller(progress, subject, total=len(reading.sequences) + len(contexts))
         with speaker.speaking_as(subject):
-            logprobs = [p for scored in speaker.score(sequences, tell) for p in scored.logprobs]
+            scored, starts = speaker.read(reading.sequences, reading.cuts, tell)
+            logprobs = [logprob for each in scored for logprob in each.logprobs]
             nats[subject] = -math.fsum(logprobs) / len(logprobs)
-            texts[subject] = speaker.reply(prompts, spec.recipe.max_reply_tokens, tell)
+            texts[subject] = speaker.reply(reading.in_order(starts), longest, tell)
 
     tell = _teller(progress, "lookup", total=len(contexts))
     embed = load_embedder()
@@ -85,20 +88,19 @@ def evaluate(
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
     replies = {name: _compare(written, contexts, embed) for name, written in texts.items()}
     tell(len(contexts))
-    tokens = sum(sum(sequence.learnt) for sequence in sequences)
+    tokens = sum(sum(sequence.learnt) for _, sequence in named)
     scores = {
         name: scores_of(judged, nats=nats.get(name), tokens=tokens)
         for name, judged in replies.items()
     }
     notes += [
-        f"{tokens:,} assistant tokens of {len(held_out.examples)} conversations of the "
-        f"{held_out.split} split, end of turn included",
-        f"{len(contexts)} greedy replies to true histories, at most "
-        f"{spec.recipe.max_reply_tokens} tokens each",
+        f"{tokens:,} assistant tokens of {len(held_out.examples)} conversations of the {SPLIT} "
+        "split, end of turn included",
+        f"{len(contexts)} greedy replies to true histories, at most {longest} tokens each",
         "lookup: the reply that followed the nearest training question, without any model",
     ]
     return Evaluation(
-        split=held_out.split,
+        split=SPLIT,
         conversations=len(held_out.examples),
         base=scores["base"],
         new=scores["new"],
@@ -124,7 +126,7 @@ def parity_reference(
     the comparison with the engine is there to notice when those two are not the same model.
 
     Raises:
-        BadInput: the dataset has no held-out reply, or the base's template refuses it.
+        BadInput: the dataset has no held-out reply that fits, or the base's template refuses it.
     """
     held_out = _HeldOut(spec)
     float32 = spec.recipe.adapter_dtype == "float32"
@@ -137,7 +139,7 @@ def parity_reference(
             counted += sum(sequence.learnt)
     tell = _teller(progress, "parity", total=len(chosen))
     with speaker.speaking_as("new"):
-        scored = speaker.score([sequence for _, sequence in chosen], tell)
+        scored, _ = speaker.read([sequence for _, sequence in chosen], [()] * len(chosen), tell)
     return [
         ParitySample(
             conversation=name,
@@ -176,15 +178,7 @@ class _HeldOut:
         self._max_length = spec.recipe.max_length
         prompt = self.dataset.system_prompt
         self._system = [ChatMessage(role="system", content=prompt)] if prompt else []
-        self.split: Split = "test"
-        found = self.dataset.read("test")
-        if not found:  # a small dataset may have nothing left to test on
-            self.split, found = "validation", self.dataset.read("validation")
-        if not found:
-            raise BadInput(
-                f"dataset {spec.dataset} has no test and no validation conversation: "
-                "import more transcripts, or give it other fractions"
-            )
+        found = self.dataset.read(SPLIT)
         order = np.random.default_rng(spec.seed).permutation(len(found))
         self.examples: list[Example] = [
             found[int(i)] for i in order[: spec.recipe.evaluation_conversations]
@@ -218,6 +212,44 @@ class _HeldOut:
             if len(ids) <= self._max_length or len(history) == 1:
                 return ids
             history = history[2:]
+
+
+class _Reading:
+    """What a speaker reads: the held-out conversations, and prompts that do not begin one.
+
+    ``cuts[i]``: where in ``sequences[i]`` replies start.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, TrainingSequence]],
+        prompts: Sequence[tuple[Context, list[int]]],
+    ) -> None:
+        self.sequences = [sequence for _, sequence in named]
+        self.cuts: list[list[int]] = [[] for _ in named]
+        self._places: list[tuple[int, int]] = []
+        numbers = {name: number for number, (name, _) in enumerate(named)}
+        for context, ids in prompts:
+            number = numbers.get(context.conversation)
+            if number is None or self.sequences[number].token_ids[: len(ids)] != ids:
+                number = len(self.sequences)  # a shortened history, or a template that rewrites it
+                self.sequences.append(TrainingSequence(ids, [False] * len(ids)))
+                self.cuts.append([])
+            self._places.append((number, len(self.cuts[number])))
+            self.cuts[number].append(len(ids))
+
+    def in_order(self, starts: Sequence[Sequence[Start]]) -> list[Start]:
+        """The starts of the prompts, in the prompts' order."""
+        return [starts[number][place] for number, place in self._places]
+
+
+def _longest_reply(speaker: Speaker, contexts: Sequence[Context], most: int) -> int:
+    """Tokens to let a reply have: a quarter more than any true one here, and 8.
+
+    What never stops by itself (the base, mostly) is cut there, which can only help its scores.
+    """
+    longest = max((len(token_ids(speaker.tokenizer, c.reference)) for c in contexts), default=0)
+    return min(most, longest + longest // 4 + 8)
 
 
 def _adapters(spec: TrainingSpec, trained: Path, notes: list[str]) -> dict[Subject, Path]:

@@ -1,39 +1,46 @@
 """The proof of an adapter in one place: for a terminal, as JSON, and as one HTML page."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from training.artifact import read_manifest
+from training.artifact import WEIGHTS_NAME, read_manifest
 from training.base_model import BaseModel
+from training.curves import CurvePoint, chart, read_curves
 from training.dataset import load as load_dataset
-from training.evaluation import Evaluation, Parity, Scores
+from training.evaluation import Evaluation, Parity
+from training.findings import SUBJECTS, difference_rows, findings, score_rows
 from training.gates import Verdict, judge
-from training.progress import Event, StepEvent, ValidationEvent, parse
 from training.spec import Objectives
+from training.tensors import parameter_count
 
-CHART_WIDTH, CHART_HEIGHT, CHART_MARGIN = 640, 220, 34
-MAX_POINTS = 400
-
-
-class CurvePoint(msgspec.Struct, frozen=True):
-    """A loss, nats per assistant token, after ``step`` steps."""
-
-    step: int
-    loss: float
+__all__ = [
+    "CurvePoint",
+    "Provenance",
+    "Report",
+    "build_report",
+    "print_scores",
+    "render_html",
+    "render_terminal",
+    "to_json",
+]
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """What the adapter was made of; ``tokens`` were trained on, in ``seconds``."""
+    """What the adapter was made of; ``tokens`` were trained on, in ``seconds``.
+
+    ``parameters`` of the adapter were trained and ``base_parameters`` were not.
+    """
 
     base: str
     base_sha256: str
     base_parameters: int
+    parameters: int = 0
     dataset_sha256: str
     conversations: dict[str, int]
     dropped: dict[str, int]
@@ -74,7 +81,8 @@ def build_report(
     ``parity_result.json`` may be missing, which fails its gate.
 
     Raises:
-        ArtifactError: the adapter's manifest cannot be read.
+        ArtifactError: the adapter's manifest or weights cannot be read.
+        BadInput: the dataset is not whole.
         OSError: the evaluation is missing.
     """
     evaluation = msgspec.json.decode((job_folder / "evaluation.json").read_bytes(), type=Evaluation)
@@ -98,6 +106,7 @@ def build_report(
             base=base.name,
             base_sha256=base.serving_sha256,
             base_parameters=base.parameters,
+            parameters=parameter_count(job_folder / "adapter" / WEIGHTS_NAME),
             dataset_sha256=manifest.dataset_sha256,
             conversations={str(split): count for split, count in dataset.counts.items()},
             dropped={reason: count for reason, count in dataset.dropped.items() if count},
@@ -114,63 +123,22 @@ def build_report(
     )
 
 
-def read_curves(path: Path) -> tuple[list[CurvePoint], list[CurvePoint]]:
-    """(training, validation) losses of an ``events.jsonl``; a repeated step counts as its last."""
-    steps: dict[int, float] = {}
-    validations: dict[int, float] = {}
-    with path.open("rb") as lines:
-        for line in lines:
-            event: Event | None = parse(line)
-            if isinstance(event, StepEvent):
-                steps[event.step] = event.loss
-            elif isinstance(event, ValidationEvent):
-                validations[event.step] = event.loss
-    return _points(steps), _points(validations)
-
-
-def _points(losses: dict[int, float]) -> list[CurvePoint]:
-    stride = max(1, len(losses) // MAX_POINTS)
-    return [CurvePoint(step, losses[step]) for step in sorted(losses)][::stride]
-
-
-ROWS: tuple[tuple[str, str, str], ...] = (
-    ("perplexity", "Perplexity of held-out replies (lower is better)", "{:.2f}"),
-    ("exact", "Replies just like the agent's", "{:.0%}"),
-    ("token_f1", "Words shared with the agent's reply (F1)", "{:.2f}"),
-    ("similarity", "Same meaning as the agent's reply (cosine)", "{:.2f}"),
-)
-
-
-def score_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """(column names, rows of text) of the table of scores."""
-    subjects: list[tuple[str, Scores]] = [("base", evaluation.base), ("new", evaluation.new)]
-    if evaluation.live is not None:
-        subjects.append(("live", evaluation.live))
-    subjects.append(("lookup", evaluation.lookup))
-    rows = []
-    for field, title, form in ROWS:
-        values = [getattr(scores, field) for _, scores in subjects]
-        rows.append([title, *("-" if value is None else form.format(value) for value in values)])
-    return [name for name, _ in subjects], rows
-
-
 def print_scores(evaluation: Evaluation, console: Console | None = None) -> None:
-    """The scores as a table on a terminal."""
+    """The scores as a table on a terminal, with what they do and do not show."""
+    console = console or Console()
     columns, rows = score_rows(evaluation)
     table = Table(title="Scores on held-out conversations", title_justify="left")
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*row)
-    console = console or Console()
+        cells = [f"[bold]{c.text}[/]" if c.best else c.text for c in row.cells]
+        table.add_row(f"{row.title} [dim]({row.hint})[/]", *cells)
     console.print(table)
-    console.print(
-        f"{evaluation.new.replies} replies and {evaluation.new.tokens:,} tokens of "
-        f"{evaluation.conversations} conversations; lookup: the reply that followed the nearest "
-        "training question, no model at all",
-        highlight=False,
-    )
+    for finding in findings(evaluation):
+        console.print(f"  {escape(finding)}", highlight=False)
+    for note in evaluation.notes:
+        console.print(f"  [dim]{escape(note)}[/]", highlight=False)
 
 
 def render_terminal(report: Report, console: Console | None = None) -> None:
@@ -178,13 +146,14 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
     console = console or Console()
     mark = "[green]passed[/]" if report.verdict.passed else "[red]did not pass[/]"
     version = f" version {report.version}" if report.version else ""
-    console.print(f"[bold]{report.tenant}[/]{version}: {mark}")
-    print_scores(report.evaluation, console)
+    console.print(f"[bold]{escape(report.tenant)}[/]{version}: {mark}")
     for gate in report.verdict.gates:
-        console.print(("  ok  " if gate.passed else "  NO  ") + gate.why, highlight=False)
+        sign = "[green]  ok[/]" if gate.passed else "[red]  NO[/]"
+        console.print(f"{sign}  {escape(gate.why)}", highlight=False)
+    print_scores(report.evaluation, console)
     made = report.provenance
     console.print(
-        f"{made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
+        f"  {made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
         f"({made.recipe}, rank {made.rank}, seed {made.seed})",
         highlight=False,
     )
@@ -195,56 +164,27 @@ def to_json(report: Report) -> str:
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 
-class Chart(msgspec.Struct, frozen=True, kw_only=True):
-    """A loss curve as SVG coordinates; ticks are (position, text)."""
-
-    training: str
-    validation: str
-    validation_dots: list[tuple[float, float, str]]
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-
-
-def chart(training: Sequence[CurvePoint], validation: Sequence[CurvePoint]) -> Chart | None:
-    """Lay the curves out; None where there is nothing to draw."""
-    every = [*training, *validation]
-    if not every:
-        return None
-    last = max(1, *(point.step for point in every))
-    top = max(point.loss for point in every) * 1.05 or 1.0
-
-    def x(step: float) -> float:
-        return round(CHART_MARGIN + step / last * (CHART_WIDTH - CHART_MARGIN - 8), 1)
-
-    def y(loss: float) -> float:
-        return round(8 + (1 - loss / top) * (CHART_HEIGHT - CHART_MARGIN - 8), 1)
-
-    def line(points: Sequence[CurvePoint]) -> str:
-        return " ".join(f"{x(point.step)},{y(point.loss)}" for point in points)
-
-    return Chart(
-        training=line(training),
-        validation=line(validation),
-        validation_dots=[(x(p.step), y(p.loss), f"{p.loss:.3f}") for p in validation],
-        x_ticks=[(x(last * part / 4), f"{last * part / 4:.0f}") for part in range(5)],
-        y_ticks=[(y(top * part / 4), f"{top * part / 4:.1f}") for part in range(5)],
-    )
-
-
 _templates = Environment(
-    loader=PackageLoader("training", "templates"), autoescape=True, undefined=StrictUndefined
+    loader=PackageLoader("training", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 
 def render_html(report: Report) -> str:
-    """One self-contained page: no script, no other file, light and dark."""
+    """One self-contained page: no script, no other file, light and dark, from 360 px up.
+
+    What customers wrote is escaped.
+    """
     columns, rows = score_rows(report.evaluation)
     return _templates.get_template("report.html.j2").render(
         report=report,
         columns=columns,
         rows=rows,
+        findings=findings(report.evaluation),
+        differences=difference_rows(report.evaluation),
+        subjects=SUBJECTS,
         chart=chart(report.training_curve, report.validation_curve),
-        width=CHART_WIDTH,
-        height=CHART_HEIGHT,
-        margin=CHART_MARGIN,
     )

@@ -132,3 +132,13 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], *, data_bytes: 
         position = info.data_offsets[1]
     if position != data_bytes:
         raise ArtifactError(f"{path}: {data_bytes} bytes of data, the header tells of {position}")
+
+
+def parameter_count(path: Path) -> int:
+    """How many numbers an adapter's file holds.
+
+    Raises:
+        ArtifactError: it is not a safetensors file.
+    """
+    with TensorFile(path, max_header_bytes=MAX_ADAPTER_HEADER_BYTES) as file:
+        return sum(math.prod(info.shape) for info in file.tensors.values())

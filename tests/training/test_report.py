@@ -1,0 +1,339 @@
+"""The report: what a person reads on a page, on a terminal, and in JSON."""
+
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from connectors.conversation import ChatMessage
+from training.curves import CurvePoint, chart, read_curves
+from training.evaluation import Difference, Evaluation, Parity, Reply, ReplySample, Scores
+from training.findings import findings, score_rows
+from training.gates import judge
+from training.progress import StepEvent, ValidationEvent
+from training.report import (
+    Provenance,
+    Report,
+    print_scores,
+    render_html,
+    render_terminal,
+    to_json,
+)
+from training.spec import Objectives
+
+NASTY = "<script>alert('x')</script> & \"Müller\" {{ 7*7 }} [bold]"
+
+
+def scores(perplexity: float | None, exact: float, f1: float, similarity: float) -> Scores:
+    return Scores(
+        perplexity=perplexity,
+        nats_per_token=None,
+        tokens=5053 if perplexity else 0,
+        exact=exact,
+        token_f1=f1,
+        similarity=similarity,
+        replies=32,
+    )
+
+
+def said(text: str, *, exact: bool = False) -> Reply:
+    return Reply(text=text, exact=exact, token_f1=0.5, similarity=0.7)
+
+
+def evaluation(*, live: bool = False, text: str = "Could I get your name?") -> Evaluation:
+    sample = ReplySample(
+        conversation="star-1",
+        turn=3,
+        history=(
+            ChatMessage(role="user", content="hello"),
+            ChatMessage(role="assistant", content="Hello, how can I help?"),
+            ChatMessage(role="user", content=text),
+        ),
+        reference="Could I get your full name, please?",
+        base=said("I am an AI"),
+        new=said("Could I get your full name, please?", exact=True),
+        live=said("") if live else None,
+        lookup=said("Yes"),
+    )
+    return Evaluation(
+        split="test",
+        conversations=47,
+        base=scores(12.83, 0.0, 0.12, 0.25),
+        new=scores(2.41, 0.41, 0.6, 0.71),
+        live=scores(2.5, 0.4, 0.5, 0.7) if live else None,
+        lookup=scores(None, 0.44, 0.5, 0.58),
+        differences=(
+            Difference(metric="exact", against="base", mean=0.41, low=0.2, high=0.6),
+            Difference(metric="token_f1", against="base", mean=0.48, low=0.3, high=0.6),
+            Difference(metric="exact", against="lookup", mean=-0.03, low=-0.2, high=0.1),
+            Difference(metric="similarity", against="lookup", mean=-0.3, low=-0.4, high=-0.1),
+        ),
+        samples=(sample,),
+        seconds=31.0,
+        notes=("32 greedy replies",),
+    )
+
+
+def report(
+    *, live: bool = False, text: str = "hi", parity: bool = True, points: int = 40
+) -> Report:
+    result = evaluation(live=live, text=text)
+    found = Parity(mean_abs=0.004, p99_abs=0.03, max_abs=0.2, tokens=2011, conversations=12)
+    measured = found if parity else None
+    return Report(
+        tenant="Northgate & Sons",
+        version=3,
+        evaluation=result,
+        parity=measured,
+        verdict=judge(result, measured, Objectives()),
+        training_curve=[CurvePoint(n, 3 - n / 20) for n in range(1, points)],
+        validation_curve=[CurvePoint(n, 3 - n / 25) for n in range(10, points, 10)],
+        provenance=Provenance(
+            base="smollm2-135m-instruct",
+            base_sha256="a" * 64,
+            base_parameters=134_500_000,
+            parameters=4_900_000,
+            dataset_sha256="d" * 64,
+            conversations={"train": 317, "validation": 32, "test": 47},
+            dropped={"near_duplicate": 3},
+            recipe="cpu-small",
+            seed=17,
+            rank=16,
+            tokens=83_925,
+            steps=120,
+            seconds=310.0,
+            stopped="epochs done",
+            packages={"torch": "2.13.0"},
+        ),
+        made_at="2026-11-23T10:00:00+00:00",
+    )
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and keeps what a reader sees."""
+
+    VOID = frozenset({"meta", "line", "polyline", "br", "!doctype"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID and not (self.get_starttag_text() or "").endswith("/>"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def words(html: str) -> str:
+    return " ".join(Page(html).text.split())
+
+
+def test_the_verdict_is_the_first_thing_on_the_page() -> None:
+    text = words(render_html(report()))
+    assert text.index("Passed: may answer customers") < text.index("Scores") < text.index("Loss")
+    assert "ratio 0.188, must be at most 0.80" in text
+
+
+def test_a_failed_gate_is_named_and_counted() -> None:
+    text = words(render_html(report(parity=False)))
+    assert "Not promoted: 1 of 3 gates failed" in text
+    assert "FAIL Trainer and engine were not compared" in text
+
+
+def test_what_customers_wrote_cannot_become_markup() -> None:
+    html = render_html(report(text=NASTY))
+    assert "<script" not in html
+    assert NASTY in Page(html).text
+
+
+def test_the_page_needs_no_script_and_no_other_file() -> None:
+    html = render_html(report(live=True))
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
+    assert not re.findall(r"(?:src|href)=|url\(|@import|https?://", html)
+
+
+def test_the_page_follows_the_readers_light_or_dark_setting_and_small_screens() -> None:
+    html = render_html(report())
+    assert "prefers-color-scheme: dark" in html
+    assert "@media (max-width" in html
+    assert 'name="viewport"' in html
+
+
+def test_tables_and_chart_can_be_read_aloud() -> None:
+    page = Page(render_html(report()))
+    scopes = [attrs.get("scope") for tag, attrs in page.tags if tag == "th"]
+    assert set(scopes) == {"col", "row"}
+    assert sum(tag == "caption" for tag, _ in page.tags) == sum(t == "table" for t, _ in page.tags)
+    (svg,) = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert svg["role"] == "img"
+    assert (
+        svg["aria-label"]
+        == "training loss from 2.95 to 1.05, validation loss from 2.60 to 1.80 in 39 steps"
+    )
+    assert next(attrs["lang"] for tag, attrs in page.tags if tag == "html") == "en"
+
+
+def test_lookup_stands_beside_every_score() -> None:
+    columns, rows = score_rows(evaluation(live=True))
+    assert columns == ["base", "new", "live", "lookup"]
+    assert [[c.text for c in row.cells] for row in rows] == [
+        ["12.83", "2.41", "2.50", "-"],
+        ["0%", "41%", "40%", "44%"],
+        ["0.12", "0.60", "0.50", "0.50"],
+        ["0.25", "0.71", "0.70", "0.58"],
+    ]
+    assert [[c.best for c in row.cells] for row in rows][:2] == [
+        [False, True, False, False],
+        [False, False, False, True],
+    ]
+
+
+def test_where_nothing_differs_nothing_is_called_best() -> None:
+    same = scores(None, 0.0, 0.0, 0.0)
+    result = msgspec.structs.replace(evaluation(), base=same, new=same, lookup=same)
+    _, rows = score_rows(result)
+    assert not any(cell.best for row in rows for cell in row.cells)
+
+
+def test_the_findings_say_also_what_speaks_against_the_adapter() -> None:
+    assert findings(evaluation()) == [
+        "Perplexity is 81% lower than the base's over 5,053 tokens.",
+        "Replies against the base: better in identical replies and shared words.",
+        "Replies against plain lookup: worse in meaning; not clearly different in identical "
+        "replies.",
+        "32 replies were compared: a difference below about 0.20 may be chance.",
+    ]
+
+
+def test_a_live_adapter_gets_its_own_column_and_replies() -> None:
+    text = words(render_html(report(live=True)))
+    assert "Live adapter" in text
+    assert "(nothing)" in text
+    assert "Live adapter" not in words(render_html(report()))
+
+
+def test_a_report_without_events_or_replies_still_renders() -> None:
+    bare = msgspec.structs.replace(
+        report(points=1),
+        evaluation=msgspec.structs.replace(evaluation(), samples=(), differences=()),
+        version=0,
+    )
+    html = render_html(bare)
+    assert "<svg" not in html
+    assert "No reply was generated" in words(html)
+    assert "version" not in words(html)
+
+
+def test_json_gives_the_report_back() -> None:
+    whole = report(live=True)
+    assert msgspec.json.decode(to_json(whole), type=Report) == whole
+    assert msgspec.convert(msgspec.to_builtins(whole), Report) == whole
+
+
+def terminal() -> Console:
+    return Console(file=StringIO(), width=100)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_the_terminal_shows_verdict_gates_scores_and_findings() -> None:
+    console = terminal()
+    render_terminal(report(parity=False), console)
+    text = shown(console)
+    assert text.startswith("Northgate & Sons version 3: did not pass")
+    assert "NO  trainer and engine were not compared" in text
+    assert "2.41" in text
+    assert "Replies against plain lookup: worse in meaning" in text
+
+
+def test_text_in_brackets_is_no_markup_on_the_terminal() -> None:
+    console = terminal()
+    render_terminal(msgspec.structs.replace(report(), tenant="[red]Acme[/nope]"), console)
+    assert "[red]Acme[/nope]" in shown(console)
+
+
+def test_scores_alone_can_be_printed() -> None:
+    console = terminal()
+    print_scores(evaluation(), console)
+    assert "lookup" in shown(console)
+    assert "32 greedy replies" in shown(console)
+
+
+def write_events(path: Path, losses: dict[int, float], *, validations: dict[int, float]) -> None:
+    events: list[StepEvent | ValidationEvent] = [
+        StepEvent(
+            at=0.0,
+            step=step,
+            steps=9,
+            epoch=0.1,
+            loss=loss,
+            learning_rate=1e-3,
+            tokens=1,
+            tokens_per_second=1.0,
+            eta_seconds=1.0,
+        )
+        for step, loss in losses.items()
+    ]
+    events += [ValidationEvent(at=0.0, step=s, loss=x, best=True) for s, x in validations.items()]
+    with path.open("ab") as file:
+        file.writelines(msgspec.json.encode(event) + b"\n" for event in events)
+
+
+def test_a_step_repeated_after_a_crash_counts_as_its_last(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write_events(path, {1: 3.0, 2: 2.5}, validations={})
+    with path.open("ab") as file:
+        file.write(b'{"event":"step","at":1,"st')  # the line that a kill cut short
+        file.write(b"\nsome library's own print\n")
+    write_events(path, {2: 2.0, 3: 1.5}, validations={3: 1.8})
+    training, validation = read_curves(path)
+    assert [(p.step, p.loss) for p in training] == [(1, 3.0), (2, 2.0), (3, 1.5)]
+    assert [(p.step, p.loss) for p in validation] == [(3, 1.8)]
+
+
+def test_a_long_run_is_thinned_by_means(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write_events(path, {step: float(step % 2) for step in range(1, 1001)}, validations={})
+    training, _ = read_curves(path)
+    assert len(training) <= 300
+    assert training[-1].step == 1000
+    assert all(0.2 < point.loss < 0.8 for point in training)
+
+
+@pytest.mark.parametrize("top", [0.004, 0.7, 1.0, 2.6, 4.87, 10.0, 85.0])
+def test_axes_have_round_marks_that_hold_the_curve(top: float) -> None:
+    drawn = chart([CurvePoint(1, top), CurvePoint(40, top / 2)], [])
+    assert drawn is not None
+    marks = [float(tick.text) for tick in drawn.y_ticks]
+    assert marks[0] == 0
+    assert top <= marks[-1] < 1.6 * top + 1e-3
+    assert 3 <= len(marks) <= 7
+    assert all(0 <= tick.at <= 100 for tick in [*drawn.x_ticks, *drawn.y_ticks])
+
+
+def test_one_point_is_a_curve_and_none_is_no_chart() -> None:
+    assert chart([], []) is None
+    drawn = chart([], [CurvePoint(0, 1.2)])
+    assert drawn is not None
+    assert [text for _, _, text in drawn.dots] == ["step 0: 1.200"]

@@ -1,0 +1,135 @@
+"""What the scores show, in words and rows: for whoever decides, with the trivial baseline beside."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from training.evaluation import Difference, Evaluation, Scores, Subject
+
+SUBJECTS: dict[str, str] = {
+    "base": "the model as it was, with the same system prompt",
+    "new": "the model with this adapter",
+    "live": "the model with the adapter that answers customers now",
+    "lookup": "no model: the reply that followed the nearest training question",
+}
+_METRICS: dict[str, str] = {
+    "exact": "identical replies",
+    "token_f1": "shared words",
+    "similarity": "meaning",
+}
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A figure; ``best`` of its row (more than one may be)."""
+
+    text: str
+    best: bool
+
+
+class ScoreRow(msgspec.Struct, frozen=True):
+    """A measure, what it means, and one cell a subject."""
+
+    title: str
+    hint: str
+    cells: list[Cell]
+
+
+class DifferenceRow(msgspec.Struct, frozen=True):
+    """New minus another subject; ``reading`` is better, worse or unclear."""
+
+    against: str
+    measure: str
+    mean: str
+    interval: str
+    reading: Literal["better", "worse", "unclear"]
+
+
+_ROWS = (
+    ("perplexity", "Perplexity", "of held-out replies; lower is better", "{:.2f}"),
+    ("exact", "Identical", "replies just like the agent's", "{:.0%}"),
+    ("token_f1", "Words", "in common with the agent's reply, F1", "{:.2f}"),
+    ("similarity", "Meaning", "like the agent's reply, cosine", "{:.2f}"),
+)
+
+
+def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
+    """(column names, rows) of the table of scores."""
+    found: list[tuple[str, Scores]] = [("base", evaluation.base), ("new", evaluation.new)]
+    if evaluation.live is not None:
+        found.append(("live", evaluation.live))
+    found.append(("lookup", evaluation.lookup))
+    rows: list[ScoreRow] = []
+    for field, title, hint, form in _ROWS:
+        values: list[float | None] = [getattr(scores, field) for _, scores in found]
+        texts = ["-" if value is None else form.format(value) for value in values]
+        known = [value for value in values if value is not None]
+        best = (min if field == "perplexity" else max)(known, default=None)
+        shown = None if best is None or len(set(known)) == 1 else form.format(best)
+        rows.append(ScoreRow(title, hint, [Cell(text, text == shown) for text in texts]))
+    return [name for name, _ in found], rows
+
+
+def difference_rows(evaluation: Evaluation) -> list[DifferenceRow]:
+    """The differences with their intervals, readable."""
+    return [
+        DifferenceRow(
+            against=each.against,
+            measure=_METRICS[each.metric],
+            mean=f"{each.mean:+.2f}",
+            interval=f"{each.low:+.2f} to {each.high:+.2f}",
+            reading=_reading(each),
+        )
+        for each in evaluation.differences
+    ]
+
+
+def findings(evaluation: Evaluation) -> list[str]:
+    """One sentence for each thing that the new adapter is compared with."""
+    sentences: list[str] = []
+    new = evaluation.new
+    models: list[tuple[Subject, Scores | None]] = [
+        ("base", evaluation.base),
+        ("live", evaluation.live),
+    ]
+    for name, scores in models:
+        if scores is not None and new.perplexity and scores.perplexity:
+            change = new.perplexity / scores.perplexity - 1
+            sentences.append(
+                f"Perplexity is {abs(change):.0%} {'lower' if change <= 0 else 'higher'} than "
+                f"{_name(name)}'s over {new.tokens:,} tokens."
+            )
+    against: list[Subject] = ["base", "live", "lookup"]
+    for name in against:
+        differences = [d for d in evaluation.differences if d.against == name]
+        if differences:
+            sentences.append(f"Replies against {_name(name)}: {_readings(differences)}.")
+    if evaluation.differences:
+        widest = max(d.high - d.low for d in evaluation.differences) / 2
+        sentences.append(
+            f"{new.replies} replies were compared: a difference below about {widest:.2f} may be "
+            "chance."
+        )
+    return sentences
+
+
+def _name(subject: Subject) -> str:
+    return {"base": "the base", "live": "the live adapter"}.get(subject, "plain lookup")
+
+
+def _readings(differences: Sequence[Difference]) -> str:
+    """For example "better in shared words and meaning; not clearly different in ..."."""
+    words = {"better": "better in", "worse": "worse in", "unclear": "not clearly different in"}
+    parts: list[str] = []
+    for reading, text in words.items():
+        measures = [_METRICS[d.metric] for d in differences if _reading(d) == reading]
+        if measures:
+            *first, last = measures
+            parts.append(f"{text} {', '.join(first)}{' and ' if first else ''}{last}")
+    return "; ".join(parts)
+
+
+def _reading(difference: Difference) -> Literal["better", "worse", "unclear"]:
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "unclear"
