@@ -76,5 +76,7 @@ async def _database(database: Database) -> Check:
 def _engine(engine: EngineService | None) -> Check:
     if engine is None:
         return Check(ok=False, state="absent", reason="this server runs no engine")
+    if engine.draining:
+        return Check(ok=False, state="stopping", reason="open answers finish, new ones are refused")
     status = engine.status
     return Check(ok=status.state == "ready", state=status.state, reason=status.detail or None)

@@ -95,6 +95,11 @@ class EngineService:
         return self._board.status
 
     @property
+    def draining(self) -> bool:
+        """Whether ``stop`` was called: open answers may finish, new requests are refused."""
+        return self._draining
+
+    @property
     def requests(self) -> int:
         """Requests in flight, those that wait for their adapter included."""
         return self._requests
@@ -112,6 +117,8 @@ class EngineService:
         """Begin; returns at once. ``status`` and ``wait_ready`` tell how it goes."""
         if self._main is not None:
             raise RuntimeError("the engine service was started already")
+        for choice in self.status.choices:
+            log.info("engine setting", name=choice.name, value=choice.value, reason=choice.reason)
         self._board.show(state="starting", detail="starting the process")
         # A TaskGroup cannot outlive the call that enters it. Everything in the background hangs
         # off this one task, which holds the group; what ends it shows in the status and in stop.

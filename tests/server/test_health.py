@@ -109,3 +109,11 @@ async def test_a_tenant_reads_what_it_used_and_nobody_elses(server: Serving) -> 
     assert await fetch(server, tomorrow, admin) == (200, [])
     assert (await fetch(server, "/admin/tenants/acme/usage", chat))[0] == 403
     assert (await fetch(server, "/admin/tenants/other/usage", admin))[0] == 404
+
+
+async def test_a_server_that_stops_is_not_ready(server: Serving) -> None:
+    await server.engine.stop(grace_seconds=0)
+    async with server.session.get(f"{server.url}/health/ready") as response:
+        assert response.status == 503
+        checks = (await response.json())["checks"]
+    assert checks["engine"]["state"] == "stopping"
