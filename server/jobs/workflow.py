@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters import service as adapters
-from server.db.models import Adapter, DatasetVersion, Job, Tenant
+from server.db.models import Adapter, DatasetVersion, Import, Job, Tenant
 from server.db.session import Database
 from server.errors import AdapterRefused, Conflict, ServerError
 from server.jobs import scoring
@@ -35,6 +35,8 @@ from training.report import build_report, render_html
 from training.spec import Objectives, Recipe, TrainingSpec
 
 log = structlog.get_logger(__name__)
+
+UPLOAD_POLL_SECONDS = 0.5
 
 
 class JobSteps:
@@ -63,7 +65,8 @@ class JobSteps:
             job.attempts += 1
             if job.cancel_requested:
                 raise TrainingCancelled
-            await set_state(session, job, "validating", stage="freezing the dataset")
+            await set_state(session, job, "validating", stage="waiting for uploads to be read")
+        await self._uploads_read(job)
         try:
             base = load_base(self._settings.bases / job.base)
             dataset = await transcripts.freeze(self._database, tenant.id, settings=self._settings)
@@ -88,6 +91,25 @@ class JobSteps:
             self.folder(job_id) / "spec.json",
             msgspec.json.format(msgspec.json.encode(spec), indent=2),
         )
+
+    async def _uploads_read(self, job: Job) -> None:
+        """Wait for the uploads that were there before the job: they are what it was asked for.
+
+        Raises:
+            TrainingCancelled: the job was cancelled meanwhile.
+        """
+        unread = select(func.count(Import.id)).where(
+            Import.tenant_id == job.tenant_id,
+            Import.state.in_(("queued", "running")),
+            Import.created_at <= job.created_at,
+        )
+        while True:
+            async with self._database.reading() as session:
+                if await session.scalar(select(Job.cancel_requested).where(Job.id == job.id)):
+                    raise TrainingCancelled
+                if not await session.scalar(unread):
+                    return
+            await asyncio.sleep(UPLOAD_POLL_SECONDS)
 
     async def train(self, job_id: str) -> None:
         """Train and evaluate in a child process; see ``trainer.run_trainer`` for what it raises."""
