@@ -156,6 +156,12 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> None:
         "one process less: 10 s sooner ready, 0.8 GB less memory, the same speed",
     )
     plan.choose("VLLM_ENABLE_V1_MULTIPROCESSING", 0, "vLLM takes the uni executor only so")
+    plan.choose(
+        "TORCHDYNAMO_DISABLE",
+        1,
+        "with LoRA vLLM compiles nothing on a CPU but a helper of log-probabilities, on the first "
+        "request that wants some, for 5 to 30 s while everybody waits",
+    )
     plan.choose("OMP_NUM_THREADS", cores, f"this process may use {cores} cores")
     plan.choose(
         "VLLM_CPU_OMP_THREADS_BIND",

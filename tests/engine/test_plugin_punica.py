@@ -1,5 +1,6 @@
 """The CPU kernels against plain float64 arithmetic."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -202,3 +203,28 @@ def test_batch_of_another_size_is_refused():
         wrapper_for([0, 1]).add_lora_linear(
             layer.normal(3, 80), layer.normal(3, INPUTS), layer.a, layer.b, 1.0, layer.widths
         )
+
+
+def test_registering_installs_kernels_resolver_and_zeroing(monkeypatch, tmp_path):
+    from vllm.lora.resolver import LoRAResolverRegistry  # noqa: PLC0415
+    from vllm.platforms.cpu import CpuPlatform  # noqa: PLC0415
+    from vllm.v1.kv_cache_interface import KVCacheConfig  # noqa: PLC0415
+
+    from server.engine.plugin import register  # noqa: PLC0415
+
+    stock_wrapper = CpuPlatform.__dict__["get_punica_wrapper"]
+    monkeypatch.setattr(CpuPlatform, "get_punica_wrapper", stock_wrapper)
+    monkeypatch.setattr(KVCacheConfig, "needs_kv_cache_zeroing", False)
+    monkeypatch.setitem(LoRAResolverRegistry.resolvers, "tenantune", None)
+    del LoRAResolverRegistry.resolvers["tenantune"]
+    monkeypatch.setenv("TENANTUNE_ADAPTERS", str(tmp_path))
+
+    register()
+    register()
+
+    assert CpuPlatform.get_punica_wrapper().endswith(".GroupedPunicaWrapper")
+    config = KVCacheConfig(num_blocks=1, kv_cache_tensors=[], kv_cache_groups=[])
+    assert config.needs_kv_cache_zeroing
+    resolver = LoRAResolverRegistry.get_resolver("tenantune")
+    assert asyncio.run(resolver.resolve_lora("base", "../../x")) is None
+    assert asyncio.run(resolver.resolve_lora("base", "acme.0123456789ab")) is None

@@ -63,7 +63,7 @@ def make_adapter(
     *,
     rank: int,
     seed: int,
-    strength: float = 0.3,
+    strength: float = 0.5,
     poison: bool = False,
 ) -> AdapterRef:
     """Publish an adapter of random weights in ``root``.
