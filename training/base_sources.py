@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -176,7 +177,7 @@ def read(loader: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN401 - an
     """``loader.from_pretrained``, offline, with its exceptions translated."""
     try:
         return loader.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, ImportError) as exc:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as exc:
         reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
         raise BaseModelError(
             f"{folder} cannot be loaded as a causal language model: {reason}"

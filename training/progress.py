@@ -135,3 +135,7 @@ class Progress:
         line = msgspec.json.encode(kind(at=self._clock(), **fields)) + b"\n"
         self._file.write(line)
         print(line.decode(), end="", flush=True)  # noqa: T201 - the protocol is standard output
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

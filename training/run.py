@@ -13,7 +13,7 @@ import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -66,6 +66,11 @@ def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = N
     except OSError as exc:
         print(f"cannot write to {out}: {exc.strerror}")  # noqa: T201 - there is nowhere else
         return EXIT_BAD_INPUT
+    with closing(progress):
+        return _run(spec_path, out, progress, resume=resume, stopper=stopper)
+
+
+def _run(spec_path: Path, out: Path, progress: Progress, *, resume: bool, stopper: Stopper) -> int:
     started = time.monotonic()
     try:
         with stopper, _alone_in(out):

@@ -1,0 +1,87 @@
+"""A tiny base and a small dataset, made once for every test that trains."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from connectors.conversation import Conversation
+from connectors.importers import ImportOptions, choose
+from training.dataset import Dataset, freeze
+from training.spec import Recipe, TrainingSpec
+
+SAMPLE = Path(__file__).parents[2] / "connectors" / "samples" / "loaf.jsonl"
+TINY_RECIPE = Recipe(
+    name="tiny",
+    rank=4,
+    alpha=8,
+    learning_rate=1e-2,
+    epochs=4.0,
+    max_train_tokens=12_000,
+    batch_tokens=1500,
+    max_length=512,
+    validate_every=4,
+    validation_conversations=6,
+    checkpoint_every=3,
+    evaluation_replies=2,
+    evaluation_conversations=4,
+    max_reply_tokens=4,
+    memory_bytes=1_000_000_000,
+)
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> None:
+    """A model this small computes fastest on one thread, and a busy machine cannot stall it."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A transformers checkpoint as somebody might bring it."""
+    from tests.tiny import make_tiny_checkpoint  # noqa: PLC0415 - loads torch
+
+    del one_thread
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That checkpoint as a base."""
+    from training.bases import add_base  # noqa: PLC0415 - loads torch
+
+    root = tmp_path_factory.mktemp("bases")
+    return root / add_base(str(tiny_checkpoint), root, say=lambda _: None).name
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Forty of the sample conversations, frozen."""
+    with SAMPLE.open("rb") as file:
+        importer = choose(file.read(4096), SAMPLE.name)
+        file.seek(0)
+        found = importer.read(file, ImportOptions())
+        conversations = [c for c in found if isinstance(c, Conversation)][:40]
+    root = tmp_path_factory.mktemp("datasets")
+    return freeze(conversations, root, system_prompt="You answer for Loaf, a bakery.")
+
+
+@pytest.fixture
+def spec(tiny_base: Path, small_dataset: Dataset) -> TrainingSpec:
+    """Some dozen steps over the small dataset."""
+    return TrainingSpec(
+        label="loaf",
+        base=str(tiny_base),
+        dataset=str(small_dataset.folder),
+        recipe=TINY_RECIPE,
+    )
+
+
+def write_spec(folder: Path, spec: TrainingSpec) -> Path:
+    """Write a spec as the server does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "spec.json"
+    path.write_bytes(msgspec.json.encode(spec))
+    return path
