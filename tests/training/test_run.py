@@ -79,7 +79,7 @@ def test_a_run_is_stopped_resumed_and_finished_once(
         process.stdin.close()  # as when its parent dies
         assert process.wait(RUN_SECONDS) == 75
 
-    with start(path, out, "--resume") as process:
+    with start(path, out, "--resume", "--with-parent") as process:  # its parent stays
         assert process.wait(RUN_SECONDS) == 0
     assert events_of(out, ResumedEvent)
     manifest = verify(out / "adapter", base=load_base(tiny_base))
