@@ -36,7 +36,7 @@ class Up:
             "TENANTUNE_PORT": str(self.port),
             "TENANTUNE_ENGINE": "scripted",
             "TENANTUNE_BASE": "tiny",
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",  # two threads wait for one another on a busy machine
         }
         self.key = self.command("keys", "create", "--operator").strip()
         self.process: subprocess.Popen[bytes] | None = None
