@@ -65,11 +65,11 @@ def evaluate(
     started = time.monotonic()
     notes: list[str] = []
     adapters = _adapters(spec, trained_folder, notes)
-    held_out = _HeldOut(spec)
+    held_out = HeldOut(spec)
     speaker = Speaker.serving(Path(spec.base) / "serving", adapters)
     named = held_out.sequences(speaker)
     contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
-    reading = _Reading(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
+    reading = Reading(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
     longest = _longest_reply(speaker, contexts, spec.recipe.max_reply_tokens)
     subjects: list[Subject] = ["base", *adapters]
     nats: dict[Subject, float] = {}
@@ -80,18 +80,19 @@ def evaluate(
             scored, starts = speaker.read(reading.sequences, reading.cuts, tell)
             logprobs = [logprob for each in scored for logprob in each.logprobs]
             nats[subject] = -math.fsum(logprobs) / len(logprobs)
-            texts[subject] = speaker.reply(reading.in_order(starts), longest, tell)
+            replies = speaker.reply(reading.in_order(starts), longest, tell)
+        texts[subject] = [speaker.text(ids) for ids in replies]
 
     tell = _teller(progress, "lookup", total=len(contexts))
     embed = load_embedder()
     training = held_out.dataset.read("train")
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
-    replies = {name: _compare(written, contexts, embed) for name, written in texts.items()}
+    judged = {name: _compare(written, contexts, embed) for name, written in texts.items()}
     tell(len(contexts))
     tokens = sum(sum(sequence.learnt) for _, sequence in named)
     scores = {
-        name: scores_of(judged, nats=nats.get(name), tokens=tokens)
-        for name, judged in replies.items()
+        name: scores_of(compared, nats=nats.get(name), tokens=tokens)
+        for name, compared in judged.items()
     }
     notes += [
         f"{tokens:,} assistant tokens of {len(held_out.examples)} conversations of the {SPLIT} "
@@ -106,8 +107,8 @@ def evaluate(
         new=scores["new"],
         live=scores.get("live"),
         lookup=scores["lookup"],
-        differences=differences_of(replies, seed=spec.seed),
-        samples=_samples(contexts, replies),
+        differences=differences_of(judged, seed=spec.seed),
+        samples=_samples(contexts, judged),
         seconds=round(time.monotonic() - started, 2),
         notes=tuple(notes),
     )
@@ -128,7 +129,7 @@ def parity_reference(
     Raises:
         BadInput: the dataset has no held-out reply that fits, or the base's template refuses it.
     """
-    held_out = _HeldOut(spec)
+    held_out = HeldOut(spec)
     float32 = spec.recipe.adapter_dtype == "float32"
     speaker = Speaker.training(Path(spec.base) / "nf4", trained_folder, float32=float32)
     chosen: list[tuple[str, TrainingSequence]] = []
@@ -170,7 +171,7 @@ def load_embedder() -> Embed:
     return embed
 
 
-class _HeldOut:
+class HeldOut:
     """The conversations that a spec's evaluation reads, chosen by its seed."""
 
     def __init__(self, spec: TrainingSpec) -> None:
@@ -214,7 +215,7 @@ class _HeldOut:
             history = history[2:]
 
 
-class _Reading:
+class Reading:
     """What a speaker reads: the held-out conversations, and prompts that do not begin one.
 
     ``cuts[i]``: where in ``sequences[i]`` replies start.

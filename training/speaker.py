@@ -153,8 +153,11 @@ class Speaker:
                 greedy += logits.argmax(1).tolist()
         return Scored(logprobs, greedy)
 
-    def reply(self, starts: Sequence[Start], max_tokens: int, tell: Done) -> list[str]:
-        """Greedy replies, all decoded together; a finished one makes room for the others."""
+    def reply(self, starts: Sequence[Start], max_tokens: int, tell: Done) -> list[list[int]]:
+        """Greedy replies as token ids, without the token that ends a turn.
+
+        All are decoded together; a finished one makes room for the others.
+        """
         if not starts:
             return []
         lengths = torch.tensor([start.length for start in starts], device=self.device)
@@ -186,7 +189,12 @@ class Speaker:
             )[:, -1]
             lengths = lengths + 1
         tell(len(rows))
-        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in written]
+        return written
+
+    def text(self, ids: Sequence[int]) -> str:
+        """A reply's token ids as what the customer reads."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
 
     def _decode(
         self,

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.training.sample_manifest import MANIFEST
 from training import artifact
 from training.errors import ArtifactError, BaseModelError, TrainingError, UnsafeWeights
-from training.spec import Recipe
 
 RANK, HIDDEN, INNER, VOCAB, LAYERS = 4, 24, 40, 96, 2
 MODULES = {
@@ -31,19 +31,6 @@ MODULES = {
 }
 FIRST_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 FIRST_B = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
-RECIPE = Recipe(
-    name="tiny",
-    rank=RANK,
-    alpha=8,
-    learning_rate=1e-3,
-    epochs=1,
-    batch_tokens=64,
-    max_length=64,
-    validate_every=1,
-    checkpoint_every=1,
-    memory_bytes=1,
-)
-
 Tensors = dict[str, np.ndarray[Any, Any]]
 
 
@@ -127,20 +114,8 @@ def make_adapter(
     folder.mkdir(parents=True)
     save_tensors(folder / "adapter_model.safetensors", tensors or lora_tensors(), dtype=dtype)
     (folder / "adapter_config.json").write_text(json.dumps(config or peft_config()))
-    artifact.write_manifest(
-        folder,
-        artifact.AdapterManifest(
-            label=label,
-            base=artifact.BaseRef(name=base.name, serving_sha256=base.serving_sha256),
-            dataset_sha256="d" * 64,
-            system_prompt="You are Acme's assistant.",
-            recipe=RECIPE,
-            seed=1,
-            lora=artifact.Lora(rank=RANK, alpha=8, targets=("q_proj", "v_proj", "down_proj")),
-            packages={"peft": "0.21.2"},
-            created_at="2026-11-23T00:00:00Z",
-        ),
-    )
+    ref = artifact.BaseRef(name=base.name, serving_sha256=base.serving_sha256)
+    artifact.write_manifest(folder, msgspec.structs.replace(MANIFEST, label=label, base=ref))
     return folder
 
 
