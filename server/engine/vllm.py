@@ -153,7 +153,7 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> None:
     plan.choose(
         "distributed_executor_backend",
         "uni",
-        "one process less: 10 s sooner ready, 0.8 GB less memory, the same speed",
+        "one process less to start, and 0.8 GB less memory",
     )
     plan.choose("VLLM_ENABLE_V1_MULTIPROCESSING", 0, "vLLM takes the uni executor only so")
     plan.choose(
@@ -170,7 +170,11 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> None:
     )
     if machine.preload:
         names = ", ".join(f.name for f in machine.preload)
-        plan.choose("LD_PRELOAD", ":".join(map(str, machine.preload)), f"found and faster: {names}")
+        plan.choose(
+            "LD_PRELOAD",
+            ":".join(map(str, machine.preload)),
+            f"vLLM recommends, and found here: {names}",
+        )
         plan.choose("KMP_BLOCKTIME", 5, "idle OpenMP threads sleep after 5 ms, not 200")
     else:
         plan.choose("LD_PRELOAD", "", "neither tcmalloc nor libiomp5 was found")
