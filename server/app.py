@@ -19,7 +19,8 @@ from server.engine.service import EngineService
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
 from server.metrics import Metrics
-from server.openai.controller import OpenAIController
+from server.openai.chat.controller import ChatController
+from server.openai.models.controller import ModelController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
@@ -35,7 +36,8 @@ controllers: list[ControllerRouterHandler] = [
     AdapterController,
     JobController,
     ScoringController,
-    OpenAIController,
+    ChatController,
+    ModelController,
     UsageController,
     HealthController,
 ]

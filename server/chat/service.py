@@ -37,6 +37,7 @@ from server.db.session import Database
 from server.engine.service import EngineService
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
 from server.metrics import Metrics
+from server.tenants.keys import Principal
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +130,7 @@ class ChatService:
 
     @asynccontextmanager
     async def stream(
-        self, request: ChatRequest, resolved: Resolved, *, key_id: str
+        self, request: ChatRequest, resolved: Resolved, *, principal: Principal
     ) -> AsyncIterator[StreamedAnswer]:
         """Begin an answer; entering waits for its first chunk, leaving early aborts generation.
 
@@ -142,7 +143,7 @@ class ChatService:
         """
         began = time.monotonic()
         progress = Progress(request.sampling.n)
-        with self._account(request, resolved, key_id, mode="stream", progress=progress):
+        with self._account(request, resolved, principal, mode="stream", progress=progress):
             body = self._body(request, resolved)
             body["stream_options"] = {"include_usage": True}
             async with AsyncExitStack() as stack:
@@ -152,11 +153,11 @@ class ChatService:
                 yield StreamedAnswer(payloads, progress)
 
     async def complete(
-        self, request: ChatRequest, resolved: Resolved, *, key_id: str
+        self, request: ChatRequest, resolved: Resolved, *, principal: Principal
     ) -> Completion:
         """An answer in one piece. Cancelling aborts generation. Raises as ``stream``."""
         progress = Progress(request.sampling.n)
-        with self._account(request, resolved, key_id, mode="whole", progress=progress):
+        with self._account(request, resolved, principal, mode="whole", progress=progress):
             body = self._body(request, resolved)
             tenant, adapter = resolved.slug, resolved.adapter
             try:
@@ -230,7 +231,7 @@ class ChatService:
         self,
         request: ChatRequest,
         resolved: Resolved,
-        key_id: str,
+        principal: Principal,
         *,
         mode: Literal["stream", "whole"],
         progress: Progress,
@@ -258,7 +259,7 @@ class ChatService:
             self._ledger.add(
                 usage,
                 tenant_id=resolved.tenant_id,
-                key_id=key_id,
+                key_id=principal.key_id,
                 model=f"{resolved.slug}@{resolved.version}" if resolved.version else self._base,
                 failed=outcome in ("failed", "refused"),
             )

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     Date,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -26,6 +27,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, registry
@@ -44,6 +47,8 @@ JobState = Literal[
     "paused",
 ]
 FINISHED_JOB_STATES: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
+UploadState = Literal["pending", "completed", "cancelled", "expired"]
+DeliveryState = Literal["pending", "delivered", "failed"]
 AdapterState = Literal["candidate", "ready", "failed_gates", "deleted"]
 PromotionKind = Literal["promote", "rollback"]
 Decision = Literal["approved", "rejected"]
@@ -137,7 +142,9 @@ class Tenant(Record):
     """A customer organisation.
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
-    ``live_adapter_id``, for compare-and-set.
+    ``live_adapter_id``, for compare-and-set. ``keep`` are words that redaction leaves alone: the
+    company's own telephone number. ``limits`` is a ``server.limits.schemas.Limits``, null where
+    the installation's apply.
     """
 
     __tablename__ = "tenant"
@@ -146,6 +153,8 @@ class Tenant(Record):
     name: Mapped[str] = mapped_column(Prose)
     system_prompt: Mapped[str] = mapped_column(Prose, default="")
     number_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
+    keep: Mapped[list[str]] = mapped_column(Json, default=list, server_default=text("'[]'"))
+    limits: Mapped[JsonObject | None]
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
         Chars(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
@@ -154,7 +163,10 @@ class Tenant(Record):
 
 
 class ApiKey(Record):
-    """A key, by its hash. Without a tenant it is the operator's."""
+    """A key, by its hash. Without a tenant it is the operator's.
+
+    ``replaces_id`` is the key that this one was rotated from; ``limits`` come on top of the tenant's.
+    """
 
     __tablename__ = "api_key"
 
@@ -165,6 +177,8 @@ class ApiKey(Record):
     prefix: Mapped[str] = mapped_column(Chars(24))
     sha256: Mapped[str] = mapped_column(Chars(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(Json, default=list)
+    replaces_id: Mapped[str | None] = mapped_column(Chars(32))
+    limits: Mapped[JsonObject | None]
     expires_at: Mapped[datetime.datetime | None]
     revoked_at: Mapped[datetime.datetime | None]
     last_used_at: Mapped[datetime.datetime | None]
@@ -228,7 +242,13 @@ class DatasetVersion(Record):
 
 
 class Job(Record):
-    """One fine-tuning run."""
+    """One fine-tuning run.
+
+    It learns from all that its tenant has imported, or, with ``training_file_id``, from that file
+    alone. Files are named, not referenced: a job keeps the names of files that were deleted since.
+    ``method`` and ``client_metadata`` are kept as the client gave them. ``gpu_seconds``: time that
+    the trainer had its device.
+    """
 
     __tablename__ = "job"
     __table_args__ = (Index(None, "tenant_id", "created_at"), Index(None, "state", "created_at"))
@@ -247,6 +267,13 @@ class Job(Record):
     require_approval: Mapped[bool] = mapped_column(Boolean, default=False)
     decision: Mapped[Decision | None] = mapped_column(Chars(12))
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    pause_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    training_file_id: Mapped[str | None] = mapped_column(Chars(32))
+    validation_file_id: Mapped[str | None] = mapped_column(Chars(32))
+    result_file_id: Mapped[str | None] = mapped_column(Chars(32))
+    method: Mapped[JsonObject | None]
+    client_metadata: Mapped[JsonObject | None]
+    gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))
     dataset_id: Mapped[str | None] = mapped_column(
         Chars(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
     )
@@ -336,3 +363,130 @@ class UsageDay(Record):
     cached_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     completion_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     errors: Mapped[int] = mapped_column(BigInteger, default=0)
+    gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))
+
+
+class UsageMinute(Record):
+    """What a key used in a UTC minute, for limits that all copies of the server share."""
+
+    __tablename__ = "usage_minute"
+    __table_args__ = (UniqueConstraint("tenant_id", "minute", "key_id"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    key_id: Mapped[str] = mapped_column(Chars(32), default="")
+    minute: Mapped[datetime.datetime] = mapped_column(DateTimeUTC(timezone=True), index=True)
+    requests: Mapped[int] = mapped_column(BigInteger, default=0)
+    tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class File(Record):
+    """A file of ``/v1/files``; its bytes are in the blob store under ``sha256``."""
+
+    __tablename__ = "file"
+
+    tenant_id: Mapped[str] = _tenant()
+    sha256: Mapped[str] = mapped_column(Chars(64), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    filename: Mapped[str] = mapped_column(Prose)
+    purpose: Mapped[str] = mapped_column(Chars(40))
+    expires_at: Mapped[datetime.datetime | None]
+
+
+class Upload(Record):
+    """A file that arrives in parts (``/v1/uploads``). ``size_bytes`` is what was announced."""
+
+    __tablename__ = "upload"
+
+    tenant_id: Mapped[str] = _tenant()
+    filename: Mapped[str] = mapped_column(Prose)
+    purpose: Mapped[str] = mapped_column(Chars(40))
+    mime_type: Mapped[str] = mapped_column(Prose)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[UploadState] = mapped_column(Chars(12), default="pending")
+    file_seconds: Mapped[int | None]  # how long the finished file is kept; None: for good
+    file_id: Mapped[str | None] = mapped_column(Chars(32))
+    expires_at: Mapped[datetime.datetime]
+
+
+class UploadPart(Record):
+    """One part of an upload; its bytes are in the blob store."""
+
+    __tablename__ = "upload_part"
+
+    tenant_id: Mapped[str] = _tenant()
+    upload_id: Mapped[str] = mapped_column(
+        Chars(32), ForeignKey("upload.id", ondelete="CASCADE"), index=True
+    )
+    sha256: Mapped[str] = mapped_column(Chars(64), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class IdempotentRequest(Record):
+    """A request that must have its effect once, and its answer once it is known.
+
+    ``name``: the client's idempotency key, or ours for one that sends none.
+    """
+
+    __tablename__ = "idempotent_request"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    name: Mapped[str] = mapped_column(Chars(300))
+    request_sha256: Mapped[str] = mapped_column(Chars(64))
+    status: Mapped[int | None]
+    answer: Mapped[JsonObject | None]
+    expires_at: Mapped[datetime.datetime] = mapped_column(DateTimeUTC(timezone=True), index=True)
+
+
+class StoredCompletion(Record):
+    """A chat completion that its client asked to keep: what was said, and the answer."""
+
+    __tablename__ = "stored_completion"
+
+    tenant_id: Mapped[str] = _tenant()
+    model: Mapped[str] = mapped_column(Prose)
+    messages: Mapped[list[Any]] = mapped_column(Json)
+    answer: Mapped[JsonObject]
+    client_metadata: Mapped[JsonObject | None]
+
+
+class StoredResponse(Record):
+    """A response (``/v1/responses``) that can be gone on from."""
+
+    __tablename__ = "stored_response"
+
+    tenant_id: Mapped[str] = _tenant()
+    previous_id: Mapped[str | None] = mapped_column(Chars(32))
+    items: Mapped[list[Any]] = mapped_column(Json)
+    answer: Mapped[JsonObject]
+    expires_at: Mapped[datetime.datetime] = mapped_column(DateTimeUTC(timezone=True), index=True)
+
+
+class WebhookEndpoint(Record):
+    """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash."""
+
+    __tablename__ = "webhook_endpoint"
+
+    tenant_id: Mapped[str] = _tenant()
+    url: Mapped[str] = mapped_column(Prose)
+    secret: Mapped[str] = mapped_column(Prose)
+    events: Mapped[list[str]] = mapped_column(Json, default=list)
+    enabled: Mapped[bool] = mapped_column(Boolean, default=True)
+
+
+class WebhookDelivery(Record):
+    """One event for one endpoint, written with what it tells of; the server sends what is due."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (Index(None, "state", "due_at"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    endpoint_id: Mapped[str] = mapped_column(
+        Chars(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), index=True
+    )
+    event: Mapped[JsonObject]
+    state: Mapped[DeliveryState] = mapped_column(Chars(12), default="pending")
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    due_at: Mapped[datetime.datetime]
+    delivered_at: Mapped[datetime.datetime | None]
+    error: Mapped[str | None] = mapped_column(Prose)

@@ -48,6 +48,16 @@ class Principal(msgspec.Struct, frozen=True):
         """How records name this caller."""
         return f"key:{self.key_id}"
 
+    def require_tenant(self) -> str:
+        """The tenant's id.
+
+        Raises:
+            Forbidden: it is the operator, who has no models, files or jobs.
+        """
+        if self.tenant_id is None:
+            raise Forbidden("This belongs to a tenant: use a tenant's key (tt_...).")
+        return self.tenant_id
+
     def may(self, scope: Scope) -> bool:
         """Whether the key has a scope; ``admin`` includes the others."""
         return self.is_operator or scope in self.scopes or "admin" in self.scopes

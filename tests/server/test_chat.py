@@ -24,6 +24,7 @@ from server.db.session import Database
 from server.engine.service import AdapterRef
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, StreamBroken
 from server.metrics import Metrics
+from server.tenants.keys import Principal
 
 BASE = Resolved(
     model="tiny-base", tenant_id="t1", slug="acme", adapter=None, version=None, system_prompt=""
@@ -47,6 +48,9 @@ WHOLE = {
     ],
     "usage": USAGE,
 }
+
+
+CALLER = Principal(key_id="k1", label="", scopes=frozenset({"chat"}), tenant_id="t1", slug="acme")
 
 
 class Engine:
@@ -105,7 +109,7 @@ class Chat(ChatService):
 
     async def ask(self, request: ChatRequest = HELLO, resolved: Resolved = TUNED) -> dict[str, Any]:
         """What the engine was asked for."""
-        await self.complete(request, resolved, key_id="k1")
+        await self.complete(request, resolved, principal=CALLER)
         return self.engine.asked[-1]
 
 
@@ -283,7 +287,7 @@ def test_an_engine_that_gives_up_or_babbles_breaks_the_answer(payload: bytes) ->
 async def listen(chat: Chat, *, leave_after: int | None = None) -> None:
     """Read a streamed answer, or so many parts of it."""
     parts = 0
-    async with chat.stream(HELLO, TUNED, key_id="k1") as answer:
+    async with chat.stream(HELLO, TUNED, principal=CALLER) as answer:
         async for _ in answer:
             parts += 1
             if parts == leave_after:

@@ -8,7 +8,7 @@ import pytest
 
 from server.chat.schemas import ChatRequest, Sampling
 from server.errors import Invalid
-from server.openai.request import UNSUPPORTED, parse, to_chat
+from server.openai.chat.request import UNSUPPORTED, parse, to_chat
 
 TEXT = {"role": "user", "content": "hi"}
 Explain = Callable[[dict[str, Any]], Invalid]

@@ -127,19 +127,3 @@ class CompletionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     verbosity: None = None
     web_search_options: None = None
     moderation: None = None
-
-
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that may be asked for."""
-
-    id: str
-    created: int
-    owned_by: str
-    object: Literal["model"] = "model"
-
-
-class ModelList(msgspec.Struct, frozen=True, kw_only=True):
-    """``GET /v1/models``."""
-
-    data: list[Model]
-    object: Literal["list"] = "list"

@@ -1,6 +1,5 @@
 """Reads a chat completion's body: what it asks for, or an error that names the field."""
 
-import re
 from typing import Any
 
 import msgspec
@@ -8,7 +7,8 @@ import msgspec
 from server.chat.bounds import bounded_schema
 from server.chat.schemas import ChatMessage, ChatRequest, Sampling
 from server.errors import Invalid
-from server.openai.schemas import CompletionBody, Message, ResponseFormat
+from server.openai.body import BodyReader
+from server.openai.chat.schemas import CompletionBody, Message, ResponseFormat
 
 MAX_CHARACTERS = 1_000_000
 SMALLEST_TOP_P = 1e-5  # the engine refuses 0, which means the likeliest token alone
@@ -29,25 +29,12 @@ UNSUPPORTED = {
     "store": "completions are not stored; only false is accepted",
     "service_tier": "there is one tier; only 'auto' and 'default' are accepted",
 }
-_WHERE = re.compile(r"(?s)(?P<what>.*) - at `(?:key in )?\$\.?(?P<path>.*)`")
-_FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
-_decoder = msgspec.json.Decoder(CompletionBody)
+_body = BodyReader(CompletionBody, unsupported=UNSUPPORTED)
 
 
 def parse(data: bytes) -> CompletionBody:
-    """Read a body.
-
-    Raises:
-        Invalid: it is not JSON, or a field is missing, unknown, unsupported or out of bounds.
-    """
-    try:
-        return _decoder.decode(data)
-    except msgspec.ValidationError as exc:
-        raise _explain(str(exc)) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Invalid(
-            f"We could not parse the JSON body of your request: {exc}.", code="invalid_json"
-        ) from exc
+    """Read a body; raises as ``BodyReader.read``."""
+    return _body.read(data)
 
 
 def to_chat(body: CompletionBody) -> ChatRequest:
@@ -172,28 +159,3 @@ def _text(message: Message, where: str) -> str:
             )
         texts.append(part.text)
     return "\n".join(texts)
-
-
-def _explain(text: str) -> Invalid:
-    """A complaint of msgspec's in OpenAI's words: a message, the field, a code."""
-    match = _WHERE.fullmatch(text)
-    what, path = (match["what"], match["path"]) if match else (text, "")
-    if field := _FIELD.fullmatch(what):
-        name = f"{path}.{field['name']}" if path else field["name"]
-        if field["how"] == "missing required":
-            return Invalid(
-                f"Missing required parameter: '{name}'.",
-                param=name,
-                code="missing_required_parameter",
-            )
-        return Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
-    root = re.split(r"[.\[]", path, maxsplit=1)[0]
-    if root in UNSUPPORTED:
-        return Invalid(
-            f"Unsupported parameter: '{root}': {UNSUPPORTED[root]}.",
-            param=root,
-            code="unsupported_parameter",
-        )
-    code = "invalid_type" if ", got `" in what else "invalid_value"
-    where = f" for '{path}'" if path else ""
-    return Invalid(f"Invalid value{where}: {what}.", param=path or None, code=code)

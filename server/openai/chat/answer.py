@@ -17,6 +17,7 @@ from server.chat.service import ChatService
 from server.errors import ServerError
 from server.openai.connection import EventStream, while_connected
 from server.responses import failure_of
+from server.tenants.keys import Principal
 
 log = structlog.get_logger(__name__)
 
@@ -32,14 +33,14 @@ class ChatAnswer:
         request: ChatRequest,
         resolved: Resolved,
         *,
-        key_id: str,
+        principal: Principal,
         stream: bool,
         include_usage: bool,
     ) -> None:
         self._chat = chat
         self._request = request
         self._resolved = resolved
-        self._key_id = key_id
+        self._principal = principal
         self._streams = stream
         self._include_usage = include_usage
 
@@ -62,7 +63,7 @@ class ChatAnswer:
         return _encode(head)[:-1] + b',"choices":'
 
     async def _complete(self, send: Send) -> None:
-        answer = await self._chat.complete(self._request, self._resolved, key_id=self._key_id)
+        answer = await self._chat.complete(self._request, self._resolved, principal=self._principal)
         body = b"".join(
             (
                 self._opening("chat.completion"),
@@ -96,7 +97,9 @@ class ChatAnswer:
         opening = b"data: " + self._opening("chat.completion.chunk")
         closing = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
         write = events.write
-        async with self._chat.stream(self._request, self._resolved, key_id=self._key_id) as answer:
+        async with self._chat.stream(
+            self._request, self._resolved, principal=self._principal
+        ) as answer:
             async for choices in answer:
                 await write(opening + _encode(choices) + closing)
             usage = answer.usage
