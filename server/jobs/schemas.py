@@ -7,16 +7,6 @@ import msgspec
 
 from training.spec import Objectives
 
-JobState = Literal[
-    "queued",
-    "validating",
-    "running",
-    "evaluating",
-    "awaiting_approval",
-    "succeeded",
-    "failed",
-    "cancelled",
-]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 

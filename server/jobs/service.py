@@ -86,46 +86,6 @@ async def list_events(
     ]
 
 
-async def cancel_job(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
-    """Ask a job to stop; a job that nobody has started is cancelled at once.
-
-    Raises:
-        NotFound: no such job, or another tenant's.
-        Conflict: the job has already ended.
-    """
-    job = await get_job(session, tenant_id, job_id)
-    if job.state in FINAL_STATES:
-        raise Conflict(f"job {job_id} has already {job.state}; it cannot be cancelled")
-    job.cancel_requested = True
-    return job
-
-
-async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision: str) -> Job:
-    """Approve or reject the adapter of a job that awaits it; the first answer stands.
-
-    Raises:
-        NotFound: no such job, or another tenant's.
-        Conflict: the job does not await approval, or somebody has decided.
-    """
-    await get_job(session, tenant_id, job_id)
-    changed = await session.execute(
-        update(Job)
-        .where(
-            Job.tenant_id == tenant_id,
-            Job.id == job_id,
-            Job.state == "awaiting_approval",
-            Job.decision.is_(None),
-        )
-        .values(decision=decision)
-        .returning(Job.id)
-    )
-    if changed.scalar() is None:
-        raise Conflict(f"job {job_id} does not await a decision")
-    job = await get_job(session, tenant_id, job_id)
-    await session.refresh(job)
-    return job
-
-
 async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
     """The job as shown to its tenant."""
     dataset = adapter = None
@@ -162,40 +122,3 @@ async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
-
-
-async def add_event(session: AsyncSession, job: Job, *, kind: str, body: dict[str, Any]) -> None:
-    """Append to a job's history. Only the job's own worker writes, so numbers do not race."""
-    last = await session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id))
-    session.add(
-        JobEvent(tenant_id=job.tenant_id, job_id=job.id, seq=(last or 0) + 1, kind=kind, body=body)
-    )
-    await session.flush()
-
-
-async def set_state(
-    session: AsyncSession,
-    job: Job,
-    state: JobState,
-    *,
-    stage: str = "",
-    error: dict[str, Any] | None = None,
-) -> bool:
-    """Move a job on, with an event. A job that has ended stays as it ended: False then."""
-    await session.refresh(job, with_for_update=True)
-    if job.state in FINAL_STATES:
-        return False
-    job.stage = stage or state
-    if job.state == state and error is None:
-        return True
-    job.state = state
-    job.error = error
-    if job.started_at is None and state not in {"queued", "cancelled"}:
-        job.started_at = datetime.now(UTC)
-    if state in FINAL_STATES:
-        job.finished_at = datetime.now(UTC)
-    body: dict[str, Any] = {"state": state}
-    if error:
-        body["error"] = error
-    await add_event(session, job, kind="state", body=body)
-    return True
