@@ -166,9 +166,7 @@ async def requeue(session: AsyncSession, job: Job) -> None:
     await set_state(session, job, "queued")
 
 
-async def decide(
-    session: AsyncSession, tenant_id: str, job_id: str, *, decision: Decision
-) -> Job:
+async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision: Decision) -> Job:
     """Approve or reject the adapter of a job that awaits it; the first answer stands.
 
     Raises:
