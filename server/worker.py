@@ -82,11 +82,10 @@ class Worker:
             )
             import_ids, queued, decided = list(imports), list(jobs), list(waiting)
         for import_id in import_ids:
-            with SetWorkflowID(import_id):
-                await DBOS.enqueue_workflow_async("imports", import_workflow, import_id)
+            await self._enqueue("imports", import_workflow, import_id, import_id)
         for job_id, attempt in queued:
-            with SetWorkflowID(workflow_id(job_id, attempt)):
-                await DBOS.enqueue_workflow_async("jobs", job_workflow, job_id, attempt)
+            workflow = workflow_id(job_id, attempt)
+            await self._enqueue("jobs", job_workflow, workflow, job_id, attempt)
         for job_id, attempt, decision in decided:
             await DBOS.send_async(
                 workflow_id(job_id, attempt),
@@ -94,6 +93,10 @@ class Worker:
                 "approval",
                 idempotency_key=f"{job_id}-decision",
             )
+
+    async def _enqueue(self, queue: str, workflow: Any, name: str, *args: Any) -> None:  # noqa: ANN401
+        with SetWorkflowID(name):
+            await DBOS.enqueue_workflow_async(queue, workflow, *args)
 
     async def adopt(self) -> None:
         """Queue again what no workflow will ever finish: call once, before the first dispatch.
@@ -115,8 +118,10 @@ class Worker:
         for job_id, attempt in open_jobs:
             if await self._forgotten(workflow_id(job_id, attempt)):
                 async with self.database.transaction() as session:
-                    job = await session.get_one(Job, job_id)
-                    await set_state(session, await held(session, job.tenant_id, job_id), "queued")
+                    row = await session.get_one(Job, job_id)
+                    job = await held(session, row.tenant_id, job_id)
+                    if job.attempts == attempt and job.state != "paused":
+                        await set_state(session, job, "queued")
         for import_id in open_imports:
             if await self._forgotten(import_id):
                 async with self.database.transaction() as session:

@@ -54,8 +54,8 @@ async def curve(session: AsyncSession, job: Job) -> list[Point]:
 
 def chosen(points: list[Point]) -> Point | None:
     """The step whose weights became the adapter: the best validated one, else the last."""
-    best = [point for point in points if point.best]
-    return (best or points or [None])[-1]
+    best = [point for point in points if point.best] or points
+    return best[-1] if best else None
 
 
 async def metrics(session: AsyncSession, job: Job, point: Point) -> dict[str, Any]:

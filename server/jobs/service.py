@@ -105,7 +105,8 @@ def tuned(recipe: Recipe, wanted: Hyperparameters) -> Recipe:
 
 def method_of(job: Job) -> Method:
     """How a job learns."""
-    return msgspec.convert((job.method or {}).get("type", "supervised"), Method)
+    method: Method = (job.method or {}).get("type", "supervised")
+    return method
 
 
 def hyperparameters_of(job: Job) -> Hyperparameters:

@@ -18,8 +18,15 @@ from server.db.models import Adapter, Decision, Job, JobEvent, JobState, Tenant,
 from server.errors import Conflict, NotFound
 from server.jobs.schemas import FINAL_STATES, public_id
 from server.webhooks import service as webhooks
+from server.webhooks.schemas import EventType
 
 PAUSABLE: frozenset[JobState] = frozenset({"queued", "validating", "running", "evaluating"})
+
+ENDS: dict[JobState, EventType] = {
+    "succeeded": "fine_tuning.job.succeeded",
+    "failed": "fine_tuning.job.failed",
+    "cancelled": "fine_tuning.job.cancelled",
+}
 
 
 async def held(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
@@ -72,14 +79,14 @@ async def set_state(
     if error:
         body["error"] = error
     await add_event(session, job, kind="state", body=body)
-    if state in ("succeeded", "failed", "cancelled"):
+    if state in ENDS:
         job.finished_at = now()
         if state == "cancelled":
             await _discard_adapter(session, job)
         await webhooks.emit(
             session,
             job.tenant_id,
-            type=f"fine_tuning.job.{state}",
+            type=ENDS[state],
             data={"id": public_id(job.id)},
         )
     return True

@@ -104,6 +104,7 @@ class JobSteps:
         async with self._database.transaction() as session:
             job = await _hold(session, job_id)
             job.dataset_id = dataset.id
+            job.progress = {**job.progress, "examples": dataset.counts.get("train", 0)}
             tenant = await session.get_one(Tenant, job.tenant_id)
             live = await _adapter(session, tenant, tenant.live_adapter_id)
             start = await _adapter(session, tenant, job.start_adapter_id)
