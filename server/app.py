@@ -23,7 +23,7 @@ from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
 from server.openai.files.controller import FileController
 from server.openai.fine_tuning.controller import FineTuningController
-from server.openai.models.controller import ModelController, ModelDeletionController
+from server.openai.models.controller import ModelController
 from server.openai.uploads.controller import UploadController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
@@ -42,7 +42,6 @@ controllers: list[ControllerRouterHandler] = [
     ScoringController,
     ChatController,
     ModelController,
-    ModelDeletionController,
     FineTuningController,
     FileController,
     UploadController,

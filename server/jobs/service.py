@@ -3,10 +3,10 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import Adapter, DatasetVersion, Job, JobEvent, Tenant
+from server.db.models import Adapter, DatasetVersion, Job, JobEvent, Prose, Tenant
 from server.errors import Invalid, NotFound, TooMany
 from server.jobs.schemas import (
     FINAL_STATES,
@@ -145,8 +145,13 @@ async def list_jobs(
         query = query.where(Job.id < after)
     if without_metadata:
         query = query.where(Job.client_metadata.is_(None))
-    for key, value in (metadata or {}).items():
-        query = query.where(Job.client_metadata[key].as_string() == value)
+    each = func.json_each
+    if metadata and (await session.connection()).dialect.name == "postgresql":
+        each = func.jsonb_each_text
+    for key, value in (metadata or {}).items():  # not by a path: a key may hold any character
+        pairs = each(Job.client_metadata).table_valued("key", "value")
+        same = pairs.c.key == literal(key, Prose), pairs.c.value == literal(value, Prose)
+        query = query.where(select(pairs.c.key).where(*same).exists())
     return list(await session.scalars(query.limit(limit)))
 
 

@@ -65,6 +65,7 @@ async def set_state(
 
     An end is told to the tenant's webhooks; a cancelled job's adapter is deleted.
     """
+    await session.flush()  # reading it again would undo what the caller has changed
     await session.refresh(job, with_for_update=True)
     if job.state in FINAL_STATES:
         return False
@@ -169,7 +170,6 @@ async def resume(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
 async def requeue(session: AsyncSession, job: Job) -> None:
     """Put a job that no workflow works on into the queue, as a new attempt."""
     job.attempts += 1
-    await session.flush()
     await set_state(session, job, "queued")
 
 

@@ -26,7 +26,18 @@ from server.openai.fine_tuning.schemas import (
 EVENT = "ftevent-"
 CHECKPOINT = "ftckpt_"
 SHOWN_EVENTS = frozenset(
-    "state stage estimate step validation checkpoint resumed warning verdict error".split()
+    [
+        "state",
+        "stage",
+        "estimate",
+        "step",
+        "validation",
+        "checkpoint",
+        "resumed",
+        "warning",
+        "verdict",
+        "error",
+    ]
 )
 """All but the many that count evaluated replies."""
 

@@ -20,13 +20,12 @@ from server.tenants.keys import Principal
 
 
 class ModelController(Controller):
-    """Models, for tenants' keys with the scope ``chat``."""
+    """Models: looked at with the scope ``chat``, deleted with ``train``."""
 
     path = "/v1/models"
     tags = ("models",)
-    guards = (needs("chat"),)
 
-    @get()
+    @get(guards=[needs("chat")])
     async def list_models(
         self, principal: NamedDependency[Principal], chat: NamedDependency[ChatService]
     ) -> ModelList:
@@ -35,7 +34,7 @@ class ModelController(Controller):
             data=[_model(card) for card in await chat.models(principal.require_tenant())]
         )
 
-    @get("/{model:path}")
+    @get("/{model:path}", guards=[needs("chat")])
     async def retrieve_model(
         self,
         model: FromPath[str],
@@ -49,15 +48,7 @@ class ModelController(Controller):
                 return _model(card)
         raise ModelNotFound(name)
 
-
-class ModelDeletionController(Controller):
-    """Deleting models, for tenants' keys with the scope ``train``."""
-
-    path = "/v1/models"
-    tags = ("models",)
-    guards = (needs("train"),)
-
-    @delete("/{model:path}", status_code=200)
+    @delete("/{model:path}", status_code=200, guards=[needs("train")])
     async def delete_model(
         self,
         model: FromPath[str],
