@@ -161,6 +161,8 @@ def _of_server_error(exc: errors.ServerError) -> Failure:
             status = HTTPStatus.BAD_GATEWAY
         case errors.Unavailable() | errors.TooMany():
             headers["retry-after"] = str(max(1, math.ceil(exc.retry_after_seconds)))
+        case errors.InProgress():
+            headers |= {"retry-after": "2", "x-should-retry": "true"}
         case errors.Conflict():
             headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 409 otherwise
         case errors.Unauthenticated():
