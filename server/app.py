@@ -16,11 +16,14 @@ from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
 from server.db.session import Database
 from server.engine.service import EngineService
+from server.files.sweep import Sweeper
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
+from server.openai.files.controller import FileController
 from server.openai.models.controller import ModelController
+from server.openai.uploads.controller import UploadController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
@@ -38,6 +41,8 @@ controllers: list[ControllerRouterHandler] = [
     ScoringController,
     ChatController,
     ModelController,
+    FileController,
+    UploadController,
     UsageController,
     HealthController,
 ]
@@ -61,6 +66,7 @@ def create_app(
     keyring = Keyring(database)
     metrics = Metrics(engine)
     ledger = UsageLedger(database)
+    sweeper = Sweeper(database, blobs)
     chat = ChatService(
         engine=engine,
         database=database,
@@ -104,7 +110,7 @@ def create_app(
             stack.push_async_callback(database.dispose)
             stack.callback(chat.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for flushing in (keyring.run(), ledger.run()):
+            for flushing in (keyring.run(), ledger.run(), sweeper.run()):
                 stack.callback(tasks.create_task(flushing).cancel)
             if engine is not None:
                 await engine.start()

@@ -75,18 +75,20 @@ async def import_(
     async with app.database.reading() as session:
         await tenants.get(session, tenant)
     blobs = BlobStore.open(app.settings.blobs)
-    sha256, size = await blobs.put_stream(_chunks(file), max_bytes=app.settings.max_upload_bytes)
-    async with app.transaction() as session:
-        owner = await tenants.get(session, tenant)
-        row, _ = await service.queue_import(
-            session,
-            owner,
-            sha256=sha256,
-            size_bytes=size,
-            filename=file.name,
-            importer=importer,
-            options=options,
-        )
+    limit = app.settings.max_upload_bytes
+    async with stored(app.database, blobs, _chunks(file), max_bytes=limit) as (sha256, size):
+        async with app.transaction() as session:
+            owner = await tenants.get(session, tenant)
+            await hold(session, blobs, sha256)
+            row, _ = await service.queue_import(
+                session,
+                owner,
+                sha256=sha256,
+                size_bytes=size,
+                filename=file.name,
+                importer=importer,
+                options=options,
+            )
     if not is_held(app.settings.run / "worker.lock"):
         await service.run_import(app.database, row.id, settings=app.settings, blobs=blobs)
     view = await _wait(app, tenant, row.id)

@@ -7,6 +7,7 @@ import datetime
 import re
 from typing import Literal
 
+from sqlalchemy import delete as delete_rows
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
@@ -33,21 +34,26 @@ async def create(
     size_bytes: int,
     filename: str,
     purpose: str,
-    expires_at: datetime.datetime | None = None,
+    keep_seconds: int | None = None,
 ) -> File:
-    """Add a file whose bytes are stored already (``BlobStore.put_stream``).
+    """Add a file whose bytes are stored already (``holdings.stored``).
+
+    It expires ``keep_seconds`` after its creation, where that is given.
 
     Raises:
         Unavailable: its bytes were discarded a moment ago, with an equal file; store them again.
     """
     await hold(session, blobs, sha256)
+    moment = now()
+    kept = None if keep_seconds is None else datetime.timedelta(seconds=keep_seconds)
     file = File(
+        created_at=moment,
         tenant_id=tenant_id,
         sha256=sha256,
         size_bytes=size_bytes,
         filename=filename,
         purpose=purpose,
-        expires_at=expires_at,
+        expires_at=None if kept is None else moment + kept,
     )
     session.add(file)
     await session.flush()
@@ -62,12 +68,19 @@ async def get(
     Raises:
         NotFound: there is none, or it is another's, or it has expired.
     """
-    match = PUBLIC_ID.fullmatch(file_id)
-    query = select(File).where(File.tenant_id == tenant_id, _is_alive())
-    found = await session.scalar(query.where(File.id == match[1])) if match else None
+    found = await find(session, tenant_id, file_id)
     if found is None:
         raise NotFound(f"No such File object: {file_id}", param=param)
     return found
+
+
+async def find(session: AsyncSession, tenant_id: str, file_id: str) -> File | None:
+    """The same, or None."""
+    match = PUBLIC_ID.fullmatch(file_id)
+    if match is None:
+        return None
+    query = select(File).where(File.tenant_id == tenant_id, File.id == match[1], _is_alive())
+    return await session.scalar(query)
 
 
 async def list_for(
@@ -99,7 +112,7 @@ async def list_for(
 
 
 async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
-    """Remove a tenant's file; returns its sha256, to ``discard_if_unused`` after the commit.
+    """Remove a tenant's file; returns its sha256, to ``try_discard`` after the commit.
 
     Raises:
         NotFound: as ``get``.
@@ -108,6 +121,12 @@ async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
     await session.delete(file)
     await session.flush()
     return file.sha256
+
+
+async def sweep(session: AsyncSession) -> set[str]:
+    """Remove the files that have expired; returns their hashes, to discard after the commit."""
+    gone = delete_rows(File).where(File.expires_at <= now()).returning(File.sha256)
+    return set(await session.scalars(gone))
 
 
 def _is_alive() -> ColumnElement[bool]:

@@ -81,8 +81,7 @@ class TenantController(Controller):
             leftovers = await service.delete(session, slug)
         keyring.forget()
         await remove_adapters(leftovers.engine_names, settings=settings, engine=engine)
-        for sha256 in leftovers.blobs:
-            await blobs.delete(sha256)
+        await try_discard(database, blobs, *leftovers.blobs)
         for sha256 in leftovers.datasets:
             folder = settings.datasets / sha256
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

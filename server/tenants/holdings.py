@@ -6,15 +6,39 @@ to bytes calls ``hold`` in that transaction; whoever referred to them last calls
 committed row are never removed, however close together an upload and a deletion come.
 """
 
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import asynccontextmanager
+
+import structlog
 from sqlalchemy import exists, or_, select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.blobs import BlobStore
 from server.db.models import File, SourceFile, UploadPart
 from server.db.session import Database
-from server.errors import Unavailable
+from server.errors import ServerError, Unavailable
+
+log = structlog.get_logger(__name__)
 
 REFERRERS = (SourceFile, File, UploadPart)  # every table whose rows have bytes in the blob store
+
+
+@asynccontextmanager
+async def stored(
+    database: Database, blobs: BlobStore, chunks: AsyncIterable[bytes], *, max_bytes: int
+) -> AsyncGenerator[tuple[str, int]]:
+    """Store a stream; yields (sha256, size). Refer to the bytes within the block, or they go again.
+
+    Raises:
+        TooLarge: more than ``max_bytes`` came.
+        BlobError: the store failed.
+    """
+    sha256, size = await blobs.put_stream(chunks, max_bytes=max_bytes)
+    try:
+        yield sha256, size
+    finally:
+        await try_discard(database, blobs, sha256)
 
 
 async def hold(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:
@@ -41,6 +65,15 @@ async def discard_if_unused(database: Database, blobs: BlobStore, sha256: str) -
             return False
         await blobs.delete(sha256)
     return True
+
+
+async def try_discard(database: Database, blobs: BlobStore, *hashes: str) -> None:
+    """``discard_if_unused`` for after the work: what fails now is left to the sweep."""
+    for sha256 in hashes:
+        try:
+            await discard_if_unused(database, blobs, sha256)
+        except (ServerError, SQLAlchemyError) as exc:
+            log.warning("unused bytes were not removed", sha256=sha256, error=str(exc))
 
 
 async def owned_by(session: AsyncSession, tenant_id: str) -> set[str]:
