@@ -26,6 +26,7 @@ from server.cli.console import (
 )
 from server.locks import is_held
 from server.tenants import service as tenants
+from server.tenants.holdings import hold, stored
 from server.transcripts import service
 from server.transcripts.schemas import ImportView, dataset_view, import_view
 
@@ -76,19 +77,21 @@ async def import_(
         await tenants.get(session, tenant)
     blobs = BlobStore.open(app.settings.blobs)
     limit = app.settings.max_upload_bytes
-    async with stored(app.database, blobs, _chunks(file), max_bytes=limit) as (sha256, size):
-        async with app.transaction() as session:
-            owner = await tenants.get(session, tenant)
-            await hold(session, blobs, sha256)
-            row, _ = await service.queue_import(
-                session,
-                owner,
-                sha256=sha256,
-                size_bytes=size,
-                filename=file.name,
-                importer=importer,
-                options=options,
-            )
+    async with (
+        stored(app.database, blobs, _chunks(file), max_bytes=limit) as (sha256, size),
+        app.transaction() as session,
+    ):
+        owner = await tenants.get(session, tenant)
+        await hold(session, blobs, sha256)
+        row, _ = await service.queue_import(
+            session,
+            owner,
+            sha256=sha256,
+            size_bytes=size,
+            filename=file.name,
+            importer=importer,
+            options=options,
+        )
     if not is_held(app.settings.run / "worker.lock"):
         await service.run_import(app.database, row.id, settings=app.settings, blobs=blobs)
     view = await _wait(app, tenant, row.id)

@@ -27,6 +27,7 @@ LIFE = datetime.timedelta(hours=1)
 REMEMBERED = datetime.timedelta(hours=24)  # closed uploads, for clients that ask twice
 MAX_PART_BYTES = 64 << 20
 MAX_PARTS = 10_000
+SWEPT_AT_ONCE = 1000
 
 
 class _Digest(Protocol):
@@ -250,7 +251,7 @@ async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple
 async def sweep(session: AsyncSession) -> set[str]:
     """Close uploads that are too old; returns their parts' hashes, to discard after the commit."""
     old = select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
-    uploads = (await session.scalars(old.with_for_update())).all()
+    uploads = (await session.scalars(old.limit(SWEPT_AT_ONCE).with_for_update())).all()
     for upload in uploads:
         upload.state = "expired"
     hashes = await _drop_parts(session, [upload.id for upload in uploads])

@@ -14,6 +14,7 @@ from server.settings import Settings
 from server.tenants import keys, service
 from server.tenants.access import Keyring, needs
 from server.tenants.cleanup import remove_adapters
+from server.tenants.holdings import try_discard
 from server.tenants.schemas import (
     CreatedKey,
     KeyRequest,
