@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_region: Annotated[
         str, Meta(pattern="^[A-Z]{2}$", description="country of phone numbers without a prefix")
     ] = "GB"
-    max_upload_bytes: Annotated[int, Meta(gt=0, description="largest transcript upload")] = 2 << 30
+    max_upload_bytes: Annotated[int, Meta(gt=0, description="largest file or transcript")] = 2 << 30
     max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
     drain_seconds: Annotated[
         float, Meta(ge=0, description="how long open answers may go on when stopping")

@@ -3,16 +3,20 @@
 import asyncio
 import datetime
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from httpx2 import ASGITransport, AsyncClient
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from sqlalchemy import func, select, update
 
+from server.app import create_app
+from server.blobs import BlobStore
 from server.db.models import File, Record, SourceFile, now
 from server.files.sweep import Sweeper
 from server.tenants import holdings
+from tests.server.conftest import running
 from tests.server.published import conforms
 
 LINES = b'{"messages": []}\n' * 3
@@ -227,7 +231,7 @@ async def test_lists_are_paged_both_ways_and_filtered(openai):
     assert not (await files.list(after=made[0])).data
     for wrong in ({"limit": 0}, {"limit": 10_001}, {"order": "up"}, {"after": "x"}):
         with pytest.raises(BadRequestError) as caught:
-            await files.list(**wrong)  # type: ignore[arg-type]
+            await files.list(**wrong)
         assert caught.value.param == next(iter(wrong))
 
 
@@ -248,6 +252,19 @@ async def test_content_larger_than_a_chunk_comes_back_whole(client, key):
     made = (await send(client, key, content)).json()
     answer = await client.get(f"/v1/files/{made['id']}/content", headers=key)
     assert answer.content == content
+
+
+@only_sqlite
+async def test_a_store_that_is_no_folder_does_as_well(settings, database, key):
+    blobs = BlobStore.open("memory://")
+    app = create_app(settings, database=database, blobs=blobs)
+    transport = ASGITransport(app=cast("Any", app))
+    async with running(app), AsyncClient(transport=transport, base_url="http://test") as client:
+        made = (await send(client, key)).json()["id"]
+        answer = await client.get(f"/v1/files/{made}/content", headers=key)
+        assert answer.content == LINES
+        await client.delete(f"/v1/files/{made}", headers=key)
+    assert blobs_in(blobs) == []
 
 
 @only_sqlite
@@ -330,6 +347,23 @@ async def test_no_file_that_was_acknowledged_loses_its_bytes_to_a_deletion(
 
     await asyncio.gather(*(send_and_delete(headers) for headers in (key, other) for _ in range(3)))
     assert await count(database) == 0
+
+
+@only_sqlite
+async def test_a_tenant_that_goes_in_the_middle_of_its_upload_leaves_nothing(
+    client, key, database, *, blobs, operator, monkeypatch
+):
+    put = blobs.put_stream
+
+    async def put_and_remove(*args: Any, **kwargs: Any) -> Any:
+        await client.delete("/admin/tenants/acme", headers=operator)
+        return await put(*args, **kwargs)
+
+    monkeypatch.setattr(blobs, "put_stream", put_and_remove)
+    answer = await send(client, key)
+    assert answer.status_code == 404
+    assert await count(database) == 0
+    assert blobs_in(blobs) == []
 
 
 async def test_bytes_deleted_between_their_storing_and_their_row_are_asked_for_again(

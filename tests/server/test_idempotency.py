@@ -63,7 +63,7 @@ def same(first: Any, second: Any) -> bool:
     """Whether the second is the first answer again."""
     assert first.status_code == second.status_code == 200
     assert "idempotent-replayed" not in first.headers
-    again = second.content == first.content
+    again: bool = second.content == first.content
     assert second.headers.get("idempotent-replayed", "false") == str(again).lower()
     return again
 
