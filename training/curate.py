@@ -7,13 +7,13 @@ training needs (measured on 5,247 short exchanges: dropping at 0.70 loses 813, a
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, get_args
 
 import msgspec
 
+from connectors.control_tokens import has_control_token
 from connectors.conversation import ChatMessage, Conversation, Split, chat_messages
 from training.near_duplicates import (
     SAME_SPLIT,
@@ -36,9 +36,6 @@ REASONS = (
     "near_duplicate",
     "near_duplicate_of_other_split",
 )
-
-# Written by a customer, such a text would be a turn's end, or a system message, to a tokenizer.
-_CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>")
 
 
 class Item(NamedTuple):
@@ -64,7 +61,7 @@ def usable(conversations: Iterable[Conversation], dropped: Counter[str]) -> list
             dropped["unanswered"] += 1
         elif not any(m.role == "assistant" and m.weight and m.content.strip() for m in messages):
             dropped["nothing_to_train"] += 1
-        elif any(_CONTROL_TOKEN.search(message.content) for message in messages):
+        elif any(has_control_token(message.content) for message in messages):
             dropped["control_token"] += 1
         else:
             sides = {"user": "", "assistant": ""}

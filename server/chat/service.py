@@ -5,6 +5,7 @@ Policy, for all doors alike:
 * The adapter's own system prompt comes first, as in training, and the caller's after it, in one
   system message. Without either the base gets a neutral one, since chat templates put in their own
   otherwise.
+* What people write cannot be read as the end of their turn: such tokens are left out.
 * Unless asked for otherwise, answers are greedy: that is how adapters are evaluated, and a small
   model that is sampled at temperature 1 wanders off. Several answers (``n``) are sampled at 0.7.
 * Unless asked for otherwise, answers end after ``DEFAULT_MAX_TOKENS``, or where the context does.
@@ -26,10 +27,11 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from connectors.control_tokens import has_control_token, without_control_tokens
 from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
 from server.chat.salt import cache_salt, installation_secret
-from server.chat.schemas import ChatRequest, ChunkChoice, Completion, Usage
+from server.chat.schemas import ChatMessage, ChatRequest, ChunkChoice, Completion, Usage
 from server.chat.stream import Progress, read_completion
 from server.chat.usage import UsageLedger
 from server.db.changes import Changes
@@ -193,7 +195,8 @@ class ChatService:
     def _body(self, request: ChatRequest, resolved: Resolved) -> dict[str, Any]:
         """The engine's request: what is asked for, in the frame of the policy."""
         sampling = request.sampling
-        system = "\n\n".join(part for part in (resolved.system_prompt, request.system) if part)
+        said = without_control_tokens(request.system)
+        system = "\n\n".join(part for part in (resolved.system_prompt, said) if part)
         if not system and resolved.adapter is None:
             system = NEUTRAL_SYSTEM_PROMPT
         body: dict[str, Any] = msgspec.to_builtins(sampling, str_keys=True)
@@ -201,7 +204,8 @@ class ChatService:
             body["temperature"] = 0.0 if sampling.n == 1 else SEVERAL_TEMPERATURE
         if sampling.max_tokens is None:
             body["max_tokens"] = DEFAULT_MAX_TOKENS
-        body["messages"] = [{"role": "system", "content": system}, *request.messages]
+        messages = [_plain(message) for message in request.messages]
+        body["messages"] = [{"role": "system", "content": system}, *messages]
         body["cache_salt"] = cache_salt(self._secret, resolved.tenant_id)
         return body
 
@@ -263,6 +267,13 @@ class ChatService:
                 model=f"{resolved.slug}@{resolved.version}" if resolved.version else self._base,
                 failed=outcome in ("failed", "refused"),
             )
+
+
+def _plain(message: ChatMessage) -> ChatMessage:
+    """A message that cannot end its own turn and begin another's."""
+    if not has_control_token(message.content):
+        return message
+    return msgspec.structs.replace(message, content=without_control_tokens(message.content))
 
 
 def _kind(resolved: Resolved) -> str:

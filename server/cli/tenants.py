@@ -21,6 +21,9 @@ def tenants() -> None:
 @click.option("--name", default="", help="How people call it; the slug when absent.")
 @click.option("--system-prompt", default="", help="What its assistant is told first.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Redact these too.")
+@click.option(
+    "--keep", multiple=True, metavar="TEXT", help="Public, so not redacted: your hotline."
+)
 @json_option
 @command
 async def create_tenant(
@@ -29,6 +32,7 @@ async def create_tenant(
     name: str,
     system_prompt: str,
     number_pattern: tuple[str, ...],
+    keep: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
@@ -40,6 +44,7 @@ async def create_tenant(
                 "name": name,
                 "system_prompt": system_prompt,
                 "number_patterns": _patterns(number_pattern),
+                "keep": keep,
             },
             TenantRequest,
         )
@@ -80,6 +85,7 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
 @click.option("--name")
 @click.option("--system-prompt", help="For adapters trained from now on.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Replaces all of them.")
+@click.option("--keep", multiple=True, metavar="TEXT", help="Not redacted; replaces all of them.")
 @json_option
 @command
 async def update_tenant(
@@ -88,6 +94,7 @@ async def update_tenant(
     name: str | None,
     system_prompt: str | None,
     number_pattern: tuple[str, ...],
+    keep: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
@@ -96,6 +103,7 @@ async def update_tenant(
         name=msgspec.UNSET if name is None else name,
         system_prompt=msgspec.UNSET if system_prompt is None else system_prompt,
         number_patterns=_patterns(number_pattern) if number_pattern else msgspec.UNSET,
+        keep=keep or msgspec.UNSET,
     )
     async with app.transaction() as session:
         tenant = await service.update(session, slug, patch)

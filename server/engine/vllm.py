@@ -4,6 +4,7 @@ vLLM is not imported here: it is a child process, on a unix socket, extended by
 ``server.engine.plugin`` alone.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -239,6 +240,12 @@ def _adapters(plan: Plan, machine: Machine, model: _Shape) -> int:
             " ".join(sorted(_LLAMA_LIKE)),
             "what adapters change here; no slots for the vocabulary's two large matrices",
         )
+    turn = plan.choose(
+        "turn_seconds", 1.0, "how long an adapter keeps its place while another one waits"
+    )
+    if turn:
+        plan.flags["additional_config"] = f'{{"turn_seconds": {_seconds(turn)}}}'
+        del plan.flags["turn_seconds"]
     plan.flags["scheduler_cls"] = TURNS
     plan.choices.append(
         Choice(
@@ -280,6 +287,16 @@ def _quiet(plan: Plan, run: Path) -> None:
     plan.choose(
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", 300, "longer than the server keeps an idle connection"
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise SettingsError(f"engine option turn_seconds={text!r}: a number of seconds is needed")
+    return seconds
 
 
 def _flag(name: str, value: str) -> Iterable[str]:

@@ -16,17 +16,25 @@ Slug = Annotated[
         description="lower-case letters, digits and single dashes between them",
     ),
 ]
+Keep = Annotated[
+    tuple[Annotated[str, Meta(min_length=3, max_length=200)], ...], Meta(max_length=100)
+]
 Scope = Literal["chat", "train", "admin"]
 SCOPES: tuple[Scope, ...] = ("chat", "train", "admin")
 
 
 class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new tenant. ``number_patterns`` maps a label to a regular expression to redact."""
+    """A new tenant.
+
+    ``number_patterns`` maps a label to a regular expression to redact; ``keep`` holds what is public
+    and must not be: the company's own addresses and numbers, or ``@its-domain.example``.
+    """
 
     slug: Slug
     name: Annotated[str, Meta(max_length=200)] = ""
     system_prompt: Annotated[str, Meta(max_length=20_000)] = ""
     number_patterns: dict[str, str] = {}
+    keep: Keep = ()
 
 
 class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,6 +43,7 @@ class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     name: Annotated[str, Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
     system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET
     number_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    keep: Keep | msgspec.UnsetType = msgspec.UNSET
 
 
 class TenantView(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +53,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     system_prompt: str
     number_patterns: dict[str, str]
+    keep: list[str]
     live_version: int | None
     live_revision: int
     created_at: datetime

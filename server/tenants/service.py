@@ -45,6 +45,7 @@ async def create(
         name=request.name or request.slug,
         system_prompt=request.system_prompt,
         number_patterns=dict(request.number_patterns),
+        keep=list(request.keep),
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
     if request.slug in reserved:
@@ -104,6 +105,8 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     if patch.number_patterns is not msgspec.UNSET:
         _check_patterns(patch.number_patterns)
         tenant.number_patterns = dict(patch.number_patterns)
+    if patch.keep is not msgspec.UNSET:
+        tenant.keep = list(patch.keep)
     await session.flush()
     return tenant
 
@@ -147,6 +150,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             name=tenant.name,
             system_prompt=tenant.system_prompt,
             number_patterns=tenant.number_patterns,
+            keep=tenant.keep,
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,
             created_at=tenant.created_at,

@@ -77,6 +77,8 @@ def test_every_choice_has_a_reason_and_is_in_the_command(command, machine):
         assert choice.reason
         if choice.name.isupper():
             assert built.env.get(choice.name, "") == choice.value
+        elif choice.name == "turn_seconds":
+            assert choice.value in value(built, "--additional-config")
         elif choice.value:
             flag = choice.name.replace("_", "-")
             assert {f"--{flag}", f"--no-{flag}"} & set(built.argv)
@@ -124,11 +126,19 @@ def test_empty_override_leaves_the_setting_to_vllm(command):
         ("max_loras", "many"),
         ("max_lora_rank", "20"),
         ("max_cpu_loras", "1"),
+        ("turn_seconds", "soon"),
+        ("turn_seconds", "0"),
     ],
 )
 def test_override_that_cannot_be_used_is_named(command, name, text):
     with pytest.raises(SettingsError, match=name):
         command(**{name: text})
+
+
+def test_the_length_of_a_turn_reaches_the_scheduler(command):
+    assert value(command(), "--additional-config") == '{"turn_seconds": 1.0}'
+    assert value(command(turn_seconds="3"), "--additional-config") == '{"turn_seconds": 3.0}'
+    assert "--additional-config" not in command(turn_seconds="").argv
 
 
 def test_residency_follows_the_engines_limits(command):
