@@ -34,7 +34,7 @@ from server.chat.salt import cache_salt, installation_secret
 from server.chat.schemas import ChatMessage, ChatRequest, ChunkChoice, Completion, Usage
 from server.chat.stream import Progress, read_completion
 from server.chat.usage import UsageLedger
-from server.db.changes import Changes
+from server.db.changes import Remembered
 from server.db.session import Database
 from server.engine.service import EngineService
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
@@ -100,8 +100,6 @@ class ChatService:
         self._base = base
         self._home = home
         self._adapters = adapters
-        self._known: dict[tuple[str, str], Resolved] = {}
-        self._known_at: tuple[int, int] | None = None
 
     async def resolve(self, tenant_id: str, model: str) -> Resolved:
         """What a model's name means for a tenant at this moment.
@@ -112,18 +110,14 @@ class ChatService:
             ModelNotFound: nothing, or another tenant's.
             Conflict: an adapter of another base than the one that is served.
         """
-        stamp = self._changes.stamp()
-        if stamp is None or stamp != self._known_at:
-            self._known, self._known_at = {}, stamp
-        known = self._known
-        if found := known.get((tenant_id, model)):
-            return found
-        async with self._database.reading() as session:
-            resolved = await names.resolve(
-                session, tenant_id, model, base=self._base, adapters=self._adapters
-            )
-        known[tenant_id, model] = resolved
-        return resolved
+
+        async def read() -> Resolved:
+            async with self._database.reading() as session:
+                return await names.resolve(
+                    session, tenant_id, model, base=self._base, adapters=self._adapters
+                )
+
+        return await self._names.get((tenant_id, model), read)
 
     async def models(self, tenant_id: str) -> list[ModelCard]:
         """Every name that the tenant may ask for."""
@@ -176,11 +170,11 @@ class ChatService:
 
     def close(self) -> None:
         """Let go of what is held open."""
-        self._changes.close()
+        self._names.close()
 
     @cached_property
-    def _changes(self) -> Changes:
-        return Changes(self._database)
+    def _names(self) -> Remembered[tuple[str, str], Resolved]:
+        return Remembered(self._database)
 
     @cached_property
     def _secret(self) -> bytes:

@@ -134,10 +134,12 @@ class EngineClient:
             StreamBroken: (while iterating) the engine stopped or fell silent.
         """
         async with self._post("/v1/chat/completions", body) as response:
+            silence = _Silence(response, first=self._first, idle=self._idle)
             self._open.add(response)
             try:
-                yield self._payloads(response)
+                yield self._payloads(response, silence)
             finally:
+                silence.end()
                 self._open.discard(response)
 
     async def complete(self, body: dict[str, Any]) -> bytes:
@@ -201,23 +203,22 @@ class EngineClient:
         """The engine's own figures, as Prometheus text."""
         return (await self._get("/metrics", self._first)).decode()
 
-    async def _payloads(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _payloads(
+        self, response: aiohttp.ClientResponse, silence: "_Silence"
+    ) -> AsyncIterator[bytes]:
         """Split server-sent events; each of ours is one line and ends in an empty one."""
         content = response.content
         rest = b""
-        limit = self._first
         while True:
+            silence.since = time.monotonic()
             try:
-                async with asyncio.timeout(limit):
-                    data = await content.readany()
-            except TimeoutError as exc:
-                raise StreamBroken(f"the engine said nothing for {limit:.0f} seconds") from exc
+                data = await content.readany()
             except _GONE as exc:
                 raise StreamBroken("the engine stopped in the middle of the answer") from exc
             if not data:
                 raise StreamBroken("the engine ended the answer before it was complete")
+            silence.heard()
             self.heard_at = time.monotonic()
-            limit = self._idle
             *events, rest = (rest + data).split(b"\n\n")
             for event in events:
                 payload = event[6:]
@@ -275,6 +276,40 @@ class EngineClient:
             return await response.read()
         except _GONE as exc:
             raise _unreachable() from exc
+
+
+class _Silence:
+    """Breaks a stream whose engine says nothing: for ``first`` seconds, later for ``idle``.
+
+    ``since``: when the server began to wait for it; None while it does not, since a client that
+    reads slowly is not the engine's silence. One timer a stream, because a timeout around each
+    chunk costs a tenth of all that the server does for a token.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, *, first: float, idle: float) -> None:
+        self.since: float | None = None
+        self._response = response
+        self._limit, self._idle = first, idle
+        self._later = asyncio.get_running_loop().call_later
+        self._timer = self._later(idle, self._look)
+
+    def heard(self) -> None:
+        """It said something."""
+        self.since = None
+        self._limit = self._idle
+
+    def end(self) -> None:
+        """The stream is over."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        silent = 0.0 if self.since is None else time.monotonic() - self.since
+        if silent < self._limit:
+            self._timer = self._later(min(self._limit - silent, self._idle), self._look)
+            return
+        broken = StreamBroken(f"the engine said nothing for {self._limit:.0f} seconds")
+        self._response.content.set_exception(broken)
+        self._response.close()
 
 
 def _unreachable() -> EngineUnavailable:
