@@ -2,15 +2,16 @@
 
 A tenant chooses the URL and the server makes the request, from inside the operator's network. So
 the rule is enforced on the address that a connection is really made to, at that moment
-(``Connector``): a name that resolves to something else than before, or another way of writing
+(``_open_socket``): a name that resolves to something else than before, or another way of writing
 127.0.0.1, gains nothing. ``check_url`` tells early what would never work.
 """
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -91,15 +92,21 @@ def check_url(text: str, *, private: bool) -> None:
         raise refused("the host is not public, and this server only sends to public addresses.")
 
 
-def connector(*, private: bool, lookup: Lookup) -> aiohttp.TCPConnector:
+@asynccontextmanager
+async def connections(*, private: bool, lookup: Lookup) -> AsyncIterator[aiohttp.BaseConnector]:
     """What makes connections, each for one request, to the addresses that are allowed."""
-    return aiohttp.TCPConnector(
-        resolver=_Resolver(lookup),
-        use_dns_cache=False,
-        force_close=True,
-        limit=0,
-        socket_factory=partial(_open_socket, private=private),
-    )
+    resolver = _Resolver(lookup)
+    try:
+        async with aiohttp.TCPConnector(
+            resolver=resolver,
+            use_dns_cache=False,
+            force_close=True,
+            limit=0,
+            socket_factory=partial(_open_socket, private=private),
+        ) as connector:
+            yield connector
+    finally:
+        await resolver.close()
 
 
 class _Resolver(AbstractResolver):

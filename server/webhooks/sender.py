@@ -26,7 +26,7 @@ from standardwebhooks import Webhook
 
 from server.db.models import WebhookDelivery, WebhookEndpoint, now
 from server.db.session import Database
-from server.webhooks.addresses import Lookup, connector
+from server.webhooks.addresses import Lookup, connections
 from server.webhooks.schemas import TEST_EVENT
 from server.webhooks.service import DELIVERY_PREFIX
 
@@ -121,12 +121,15 @@ class Sender:
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[aiohttp.ClientSession]:
-        async with aiohttp.ClientSession(
-            connector=connector(private=self._private, lookup=self._lookup),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
-            trust_env=False,  # a proxy would connect where it likes
-        ) as client:
+        async with (
+            connections(private=self._private, lookup=self._lookup) as connector,
+            aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+                trust_env=False,  # a proxy would connect where it likes
+            ) as client,
+        ):
             yield client
 
     async def _send_due(self, client: aiohttp.ClientSession, tasks: asyncio.TaskGroup) -> int:

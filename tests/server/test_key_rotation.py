@@ -1,7 +1,6 @@
 """Keys that are replaced, end or are revoked: at once, on every copy of the server."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -209,10 +208,8 @@ async def test_times_of_use_survive_a_database_that_is_away(
     raw = (await make_key("acme"))["authorization"].removeprefix("Bearer ")
     await keyring.authenticate(raw)
 
-    @asynccontextmanager
-    async def broken() -> AsyncIterator[None]:
+    def broken() -> None:
         raise OperationalError("UPDATE", None, OSError("gone"))
-        yield
 
     monkeypatch.setattr(database, "transaction", broken)
     await keyring._try_flush()

@@ -18,7 +18,7 @@ from server.db.models import Job, UsageDay
 from server.errors import Invalid
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
-COUNTS = {
+COUNTS: dict[str, Any] = {
     "requests": 1,
     "errors": 0,
     "prompt_tokens": 10,
@@ -56,7 +56,9 @@ def test_a_request_alone_gets_all_of_its_time_and_two_share():
 @pytest.mark.parametrize("seed", range(5))
 def test_shares_add_up_to_the_time_that_the_engine_was_busy(seed):
     chance = random.Random(seed)
-    clock, open_requests, shares, busy_seconds = Clock(), [], [], 0.0
+    clock, busy_seconds = Clock(), 0.0
+    open_requests: list[float] = []
+    shares: list[float] = []
     busy = BusyTime(clock)
     for _ in range(500):
         if open_requests and chance.random() < 0.5:
@@ -195,7 +197,7 @@ async def test_rows_are_bounded(database, used, monkeypatch):
     async with database.reading() as session:
         with pytest.raises(Invalid):
             await usage_of(session, None)
-        assert len(await usage_of(session, None, by=("model",))) == 5
+        assert len(await usage_of(session, None, by=["model"])) == 5
 
 
 async def test_seconds_are_added_up_in_memory_and_in_the_database(database, make_tenant):
@@ -209,4 +211,5 @@ async def test_seconds_are_added_up_in_memory_and_in_the_database(database, make
     async with database.reading() as session:
         [row] = await usage_of(session, tenant.id)
     assert (row.requests, row.gpu_seconds, row.prompt_tokens) == (3, 0.75, 9)
+    assert row.day is not None
     assert abs(row.day - datetime.now(UTC).date()) <= timedelta(days=1)

@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 from server.app import create_app
 from server.db.models import WebhookDelivery, WebhookEndpoint, now
-from server.errors import Invalid
+from server.errors import Invalid, TooMany
 from server.logs import redact
 from server.webhooks import service
 from server.webhooks.addresses import NOT_PUBLIC, check_url, is_public
@@ -297,16 +297,21 @@ async def test_a_sender_that_dies_before_it_sends_loses_nothing(
     endpoint, emit, database, *, clock, receiver, rows
 ):
     await emit(await endpoint())
-    dead, other = (Sender(database, private=True, clock=clock) for _ in range(2))
+    dead, other, third = (Sender(database, private=True, clock=clock) for _ in range(3))
     [claim] = await dead._claim()
     assert await other.send_due() == 0
     clock.move(61)
-    assert await other.send_due() == 1
-    assert len(receiver.got) == 1
-    # and if it only slept, what it has to say is too late
+    assert len(await other._claim()) == 1
+    # if it only slept, what it has to say is too late
     await dead._record(claim, _Outcome("late"))
     [row] = await rows()
-    assert (row.state, row.attempts, row.error) == ("delivered", 2, None)
+    assert (row.state, row.attempts, row.error) == ("pending", 2, None)
+    assert await third.send_due() == 0
+    clock.move(61)
+    assert await third.send_due() == 1
+    assert len(receiver.got) == 1
+    [row] = await rows()
+    assert (row.state, row.attempts, row.error) == ("delivered", 3, None)
 
 
 async def test_copies_of_the_server_send_each_event_once(
@@ -334,11 +339,14 @@ async def test_a_slow_receiver_holds_up_nobody_else(
     for _ in range(MAX_PER_ENDPOINT + 3):
         await emit(slow)
     quick = await make_receiver()
-    await emit(await endpoint("quick", url=quick.url))
+    second = await endpoint("quick", url=quick.url)
+    await emit(second)
     sending = asyncio.ensure_future(sender.send_due())
     await until(lambda: quick.got)
     await until(lambda: len(receiver.got) == MAX_PER_ENDPOINT)
     assert not sending.done()
+    await emit(second)  # and one that comes later does not wait either
+    assert await sender.send_due() == 1
     receiver.hold.set()
     assert await sending == MAX_PER_ENDPOINT + 1
 
@@ -632,7 +640,7 @@ async def test_tests_that_wait_are_bounded(database, endpoint):
     async with database.transaction() as session:
         for _ in range(service.MAX_WAITING_TESTS):
             await service.send_test(session, made.id, slug="acme")
-        with pytest.raises(service.TooMany):
+        with pytest.raises(TooMany):
             await service.send_test(session, made.id, slug="acme")
 
 
