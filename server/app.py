@@ -11,7 +11,7 @@ from litestar.types import ControllerRouterHandler
 
 from server.adapters.controller import AdapterController
 from server.blobs import BlobStore
-from server.chat.controller import UsageController
+from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
 from server.db.session import Database
@@ -26,12 +26,15 @@ from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
 from server.tenants.controller import KeyController, TenantController
 from server.transcripts.controller import TranscriptController
+from server.webhooks.controller import WebhookController
+from server.webhooks.sender import Sender
 
 log = structlog.get_logger(__name__)
 
 controllers: list[ControllerRouterHandler] = [
     TenantController,
     KeyController,
+    WebhookController,
     TranscriptController,
     AdapterController,
     JobController,
@@ -39,6 +42,7 @@ controllers: list[ControllerRouterHandler] = [
     ChatController,
     ModelController,
     UsageController,
+    AllUsageController,
     HealthController,
 ]
 
@@ -61,6 +65,7 @@ def create_app(
     keyring = Keyring(database)
     metrics = Metrics(engine)
     ledger = UsageLedger(database)
+    webhooks = Sender(database, private=settings.webhook_private)
     chat = ChatService(
         engine=engine,
         database=database,
@@ -103,9 +108,10 @@ def create_app(
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.dispose)
             stack.callback(chat.close)
+            stack.callback(keyring.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for flushing in (keyring.run(), ledger.run()):
-                stack.callback(tasks.create_task(flushing).cancel)
+            for running in (keyring.run(), ledger.run(), webhooks.run()):
+                stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
                 await engine.start()
                 stack.push_async_callback(engine.stop, grace_seconds=settings.drain_seconds)

@@ -70,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "GB"
     max_upload_bytes: Annotated[int, Meta(gt=0, description="largest transcript upload")] = 2 << 30
     max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
+    webhook_private: Annotated[
+        bool, Meta(description="whether webhooks may go to private addresses and plain http://")
+    ] = False
     drain_seconds: Annotated[
         float, Meta(ge=0, description="how long open answers may go on when stopping")
     ] = 30.0

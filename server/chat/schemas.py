@@ -146,13 +146,20 @@ class Completion(msgspec.Struct):
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant used in a UTC day with one key and model."""
+    """What a tenant used in a UTC day with one key and model; null where it was not grouped by.
 
-    day: date
-    key_id: str
-    model: str
+    ``key_id`` is empty where no key was used. ``gpu_seconds``: the requests' shares of the time
+    that the engine was busy; they add up to that time. Training has rows of its own, with the
+    model ``training:<base>``, on the day that a job ended.
+    """
+
+    tenant: str
+    day: date | None
+    model: str | None
+    key_id: str | None
     requests: int
     errors: int
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    gpu_seconds: float

@@ -30,6 +30,7 @@ import structlog
 from connectors.control_tokens import has_control_token, without_control_tokens
 from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
+from server.chat.busy import BusyTime
 from server.chat.salt import cache_salt, installation_secret
 from server.chat.schemas import ChatMessage, ChatRequest, ChunkChoice, Completion, Usage
 from server.chat.stream import Progress, read_completion
@@ -97,6 +98,7 @@ class ChatService:
         self._database = database
         self._ledger = ledger
         self._metrics = metrics
+        self._busy = BusyTime()
         self._base = base
         self._home = home
         self._adapters = adapters
@@ -238,6 +240,7 @@ class ChatService:
         outcome = "failed"
         in_flight = self._metrics.in_flight.labels(mode)
         in_flight.inc()
+        entered = self._busy.enter()
         try:
             yield
             outcome = "answered"
@@ -260,6 +263,7 @@ class ChatService:
                 key_id=principal.key_id,
                 model=f"{resolved.slug}@{resolved.version}" if resolved.version else self._base,
                 failed=outcome in ("failed", "refused"),
+                gpu_seconds=self._busy.leave(entered),
             )
 
 

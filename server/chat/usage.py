@@ -9,30 +9,39 @@ from dataclasses import dataclass
 from datetime import date
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.chat.schemas import Usage, UsageView
+from server.chat.schemas import Usage
 from server.db.models import UsageDay, now
 from server.db.session import Database
 
 log = structlog.get_logger(__name__)
 
-COUNTS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens")
+COUNTS = (
+    "requests",
+    "errors",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "gpu_seconds",
+)
 _Place = tuple[str, str, str, date]  # tenant, key, model, day
 
 
 @dataclass(slots=True)
 class Counts:
-    """What was used; ``errors`` counts requests that did not end well."""
+    """What was used; ``errors`` counts requests that did not end well.
+
+    ``gpu_seconds`` is a request's share of the time that the engine was busy (``busy.py``).
+    """
 
     requests: int = 0
     errors: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    gpu_seconds: float = 0.0
 
     def add(self, other: "Counts") -> None:
         """Add all of another's counts."""
@@ -50,7 +59,14 @@ class UsageLedger:
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     def add(
-        self, usage: Usage, *, tenant_id: str, key_id: str, model: str, failed: bool = False
+        self,
+        usage: Usage,
+        *,
+        tenant_id: str,
+        key_id: str,
+        model: str,
+        failed: bool = False,
+        gpu_seconds: float = 0.0,
     ) -> None:
         """Count one request."""
         counts = Counts(
@@ -59,6 +75,7 @@ class UsageLedger:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
+            gpu_seconds=gpu_seconds,
         )
         self._keep((tenant_id, key_id, model, now().date()), counts)
 
@@ -117,26 +134,3 @@ class UsageLedger:
                         set_={**added, "updated_at": now()},
                     )
                 )
-
-
-async def usage_of(
-    session: AsyncSession, tenant_id: str, *, first: date | None = None, last: date | None = None
-) -> list[UsageView]:
-    """What a tenant used from the day ``first`` to ``last``, newest day first."""
-    query = select(UsageDay).where(UsageDay.tenant_id == tenant_id)
-    if first is not None:
-        query = query.where(UsageDay.day >= first)
-    if last is not None:
-        query = query.where(UsageDay.day <= last)
-    rows = await session.scalars(
-        query.order_by(UsageDay.day.desc(), UsageDay.model, UsageDay.key_id)
-    )
-    return [
-        UsageView(
-            day=row.day,
-            key_id=row.key_id,
-            model=row.model,
-            **{name: getattr(row, name) for name in COUNTS},
-        )
-        for row in rows
-    ]

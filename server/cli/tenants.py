@@ -6,9 +6,17 @@ import msgspec
 import rich_click as click
 
 from server.cli.console import EXIT_USAGE, App, command, err, fail, json_option, show, table
+from server.db.models import now
 from server.tenants import keys as key_service
 from server.tenants import service
-from server.tenants.schemas import SCOPES, KeyRequest, TenantPatch, TenantRequest
+from server.tenants.schemas import (
+    SCOPES,
+    KeyRequest,
+    KeyView,
+    RotateRequest,
+    TenantPatch,
+    TenantRequest,
+)
 
 
 @click.group()
@@ -165,7 +173,7 @@ async def list_keys(app: App, tenant: str | None, *, as_json: bool) -> None:
             v.prefix + "...",
             ",".join(v.scopes),
             v.label,
-            "revoked" if v.revoked_at else "good",
+            _state(v),
             v.last_used_at,
         )
         for v in views
@@ -182,4 +190,43 @@ async def revoke_key(app: App, key_id: str, tenant: str | None) -> None:
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         await key_service.revoke(session, key_id, tenant=owner)
-    err.print(f"key {key_id} revoked; servers stop taking it within seconds")
+    err.print(f"key {key_id} revoked; no server takes it from now on")
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+@click.option("--tenant", metavar="SLUG", help="Whose; the operator's when absent.")
+@click.option(
+    "--overlap",
+    type=click.IntRange(0, 30 * 86_400),
+    default=86_400,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the old key still works.",
+)
+@json_option
+@command
+async def rotate_key(
+    app: App, key_id: str, tenant: str | None, overlap: int, *, as_json: bool
+) -> None:
+    """Replace a key by one that may do the same; standard output has the new key and nothing else."""
+    request = RotateRequest(overlap_seconds=overlap)
+    async with app.transaction() as session:
+        owner = await service.get(session, tenant) if tenant else None
+        raw, row = await key_service.rotate(session, key_id, request, tenant=owner)
+        view = key_service.view(row)
+    if as_json:
+        show({"key": raw, "details": view})
+        return
+    print(raw)
+    if sys.stderr.isatty():
+        err.print(f"[dim]key {view.id} replaces {key_id}, which ends in {overlap} s[/]")
+
+
+def _state(key: KeyView) -> str:
+    if key.revoked_at:
+        return "revoked"
+    if key.expires_at is None:
+        return "good"
+    when = f"{key.expires_at:%Y-%m-%d %H:%M}"
+    return f"expired {when}" if key.expires_at <= now() else f"until {when}"

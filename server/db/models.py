@@ -463,13 +463,18 @@ class StoredResponse(Record):
 
 
 class WebhookEndpoint(Record):
-    """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash."""
+    """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash.
+
+    ``previous_secret`` signs too, until ``previous_secret_until``: a receiver changes in its time.
+    """
 
     __tablename__ = "webhook_endpoint"
 
     tenant_id: Mapped[str] = _tenant()
     url: Mapped[str] = mapped_column(Prose)
     secret: Mapped[str] = mapped_column(Prose)
+    previous_secret: Mapped[str | None] = mapped_column(Prose)
+    previous_secret_until: Mapped[datetime.datetime | None]
     events: Mapped[list[str]] = mapped_column(Json, default=list)
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
 

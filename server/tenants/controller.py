@@ -12,12 +12,13 @@ from server.db.session import Database
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import keys, service
-from server.tenants.access import Keyring, needs
+from server.tenants.access import needs
 from server.tenants.cleanup import remove_adapters
 from server.tenants.schemas import (
     CreatedKey,
     KeyRequest,
     KeyView,
+    RotateRequest,
     TenantPatch,
     TenantRequest,
     TenantView,
@@ -71,7 +72,6 @@ class TenantController(Controller):
         slug: FromPath[str],
         *,
         database: NamedDependency[Database],
-        keyring: NamedDependency[Keyring],
         blobs: NamedDependency[BlobStore],
         settings: NamedDependency[Settings],
         engine: NamedDependency[EngineService | None],
@@ -79,7 +79,6 @@ class TenantController(Controller):
         """Remove a tenant and all that it owns: rows, uploads, datasets, adapters."""
         async with database.transaction() as session:
             leftovers = await service.delete(session, slug)
-        keyring.forget()
         await remove_adapters(leftovers.engine_names, settings=settings, engine=engine)
         for sha256 in leftovers.blobs:
             await blobs.delete(sha256)
@@ -116,16 +115,28 @@ class KeyController(Controller):
             tenant = await service.get(session, slug)
             return [keys.view(row) for row in await keys.list_for(session, tenant)]
 
+    @post("/{key_id:str}/rotate")
+    async def rotate(
+        self,
+        slug: FromPath[str],
+        key_id: FromPath[str],
+        data: JSONBody[RotateRequest],
+        database: NamedDependency[Database],
+    ) -> CreatedKey:
+        """Replace a key: the new one is shown once, the old one works for a while longer."""
+        async with database.transaction() as session:
+            tenant = await service.get(session, slug)
+            raw, row = await keys.rotate(session, key_id, data, tenant=tenant)
+            return CreatedKey(key=raw, details=keys.view(row))
+
     @delete("/{key_id:str}")
     async def revoke(
         self,
         slug: FromPath[str],
         key_id: FromPath[str],
         database: NamedDependency[Database],
-        keyring: NamedDependency[Keyring],
     ) -> None:
-        """Make a key useless from now on."""
+        """Make a key useless from now on, on every copy of the server."""
         async with database.transaction() as session:
             tenant = await service.get(session, slug)
             await keys.revoke(session, key_id, tenant=tenant)
-        keyring.forget()

@@ -68,13 +68,24 @@ class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
+class RotateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to replace a key: for how long both work, and when the new one expires (as the old)."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 86_400
+    expires_at: Annotated[datetime, Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
+
+
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """A key without its secret; ``prefix`` is its beginning, to tell it from others."""
+    """A key without its secret; ``prefix`` is its beginning, to tell it from others.
+
+    ``replaces_id``: the key that this one was rotated from.
+    """
 
     id: str
     prefix: str
     label: str
     scopes: list[str]
+    replaces_id: str | None
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None

@@ -328,6 +328,7 @@ async def test_a_streamed_answer_is_counted_as_the_engine_says(chat: Chat) -> No
     await listen(chat)
     [(usage, where)] = chat.ledger.counted
     assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (9, 4, 1)
+    assert where.pop("gpu_seconds") > 0
     assert where == {"tenant_id": "t1", "key_id": "k1", "model": "acme@3", "failed": False}
 
 
