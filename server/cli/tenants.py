@@ -6,9 +6,18 @@ import msgspec
 import rich_click as click
 
 from server.cli.console import EXIT_USAGE, App, command, err, fail, json_option, show, table
+from server.settings import Limits
 from server.tenants import keys as key_service
 from server.tenants import service
 from server.tenants.schemas import SCOPES, KeyRequest, TenantPatch, TenantRequest
+
+limit_option = click.option(
+    "--limit",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help=f"Of {', '.join(Limits.__struct_fields__)}; 'none' for none, 'default' for what applies "
+    "where nothing is said.",
+)
 
 
 @click.group()
@@ -21,6 +30,7 @@ def tenants() -> None:
 @click.option("--name", default="", help="How people call it; the slug when absent.")
 @click.option("--system-prompt", default="", help="What its assistant is told first.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Redact these too.")
+@limit_option
 @json_option
 @command
 async def create_tenant(
@@ -29,10 +39,12 @@ async def create_tenant(
     name: str,
     system_prompt: str,
     number_pattern: tuple[str, ...],
+    limit: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
     """Add a tenant."""
+    limits = _limits(limit)
     try:
         request = msgspec.convert(
             {
@@ -43,6 +55,7 @@ async def create_tenant(
             },
             TenantRequest,
         )
+        request = msgspec.structs.replace(request, limits=limits)
     except msgspec.ValidationError as exc:
         fail(str(exc), code=EXIT_USAGE)
     async with app.transaction() as session:
@@ -59,6 +72,20 @@ def _patterns(pairs: tuple[str, ...]) -> dict[str, str]:
             fail(f"--number-pattern {pair!r} is not NAME=REGEX", code=EXIT_USAGE)
         patterns[label] = pattern
     return patterns
+
+
+def _limits(pairs: tuple[str, ...]) -> Limits | None:
+    """Limits from ``NAME=NUMBER``; None is what applies where nothing is said."""
+    if pairs in ((), ("default",)):
+        return None
+    if pairs == ("none",):
+        return Limits()
+    named = {name: number for name, _, number in (pair.partition("=") for pair in pairs)}
+    try:
+        return msgspec.convert(named, Limits, strict=False)
+    except msgspec.ValidationError:
+        names = ", ".join(Limits.__struct_fields__)
+        fail(f"--limit {' '.join(pairs)}: NAME=NUMBER, of {names}", code=EXIT_USAGE)
 
 
 @tenants.command("list")
@@ -80,6 +107,7 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
 @click.option("--name")
 @click.option("--system-prompt", help="For adapters trained from now on.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Replaces all of them.")
+@limit_option
 @json_option
 @command
 async def update_tenant(
@@ -88,6 +116,7 @@ async def update_tenant(
     name: str | None,
     system_prompt: str | None,
     number_pattern: tuple[str, ...],
+    limit: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
@@ -96,6 +125,7 @@ async def update_tenant(
         name=msgspec.UNSET if name is None else name,
         system_prompt=msgspec.UNSET if system_prompt is None else system_prompt,
         number_patterns=_patterns(number_pattern) if number_pattern else msgspec.UNSET,
+        limits=_limits(limit) if limit else msgspec.UNSET,
     )
     async with app.transaction() as session:
         tenant = await service.update(session, slug, patch)
@@ -113,18 +143,28 @@ def keys() -> None:
 @click.option("--operator", is_flag=True, help="A key that may do everything for every tenant.")
 @click.option("--scopes", default="chat", show_default=True, help=f"Of {', '.join(SCOPES)}.")
 @click.option("--label", default="", help="What it is for.")
+@limit_option
 @json_option
 @command
 async def create_key(
-    app: App, tenant: str | None, operator: bool, scopes: str, label: str, *, as_json: bool
+    app: App,
+    tenant: str | None,
+    operator: bool,
+    scopes: str,
+    label: str,
+    limit: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
     """Make a key; standard output has the key and nothing else."""
     if operator == bool(tenant):
         fail("give either --tenant SLUG or --operator", code=EXIT_USAGE)
+    limits = _limits(limit)
     try:
         request = msgspec.convert(
             {"label": label, "scopes": [s.strip() for s in scopes.split(",")]}, KeyRequest
         )
+        request = msgspec.structs.replace(request, limits=limits)
     except msgspec.ValidationError:
         fail(f"--scopes {scopes!r}: choose of {', '.join(SCOPES)}, with commas", code=EXIT_USAGE)
     async with app.transaction() as session:
