@@ -45,7 +45,7 @@ controllers: list[ControllerRouterHandler] = [
 ]
 
 
-def create_app(
+def create_app(  # noqa: C901 - a function for each dependency
     settings: Settings,
     *,
     engine: EngineService | None = None,

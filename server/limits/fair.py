@@ -1,16 +1,20 @@
 """Who goes to the engine next: the tenant that was served least, by the virtual token counter.
 
-From "Fairness in Serving Large Language Models" (arXiv 2401.00588, algorithm 2). The engine answers in the order of arrival, so a tenant that sends many requests fills it for
-everybody. Therefore no more requests are let to it than it generates at once, and the others wait
-here. When a place becomes free, the tenant with the smallest counter gets it. Counters grow with the
-prompt's tokens (weight 1) when a request is let in, and with the answer's (weight 2) as they come. A
-tenant whose first request joins the line is lifted to the smallest counter in the line, to that of the
-last tenant that was served where nobody is in line: being idle saves nothing up.
+From "Fairness in Serving Large Language Models" (arXiv 2401.00588, algorithm 2). The engine answers in
+the order of arrival, so a tenant that sends many requests fills it for everybody. Therefore no more
+requests are let to it than it generates at once, and the others wait here. When a place becomes free,
+the tenant with the smallest counter gets it. Counters grow with the prompt's tokens (weight 1) when a
+request is let in, cached ones included, and with the answer's (weight 2) as they come. A tenant whose
+first request joins the line is lifted to the smallest counter in the line, to that of the last tenant
+that was served where nobody is in line: being idle saves nothing up.
 
 Answers are not interrupted, so a tenant may hold every place until its answers end. Against that a few
 places are kept for tenants that have nothing at the engine: whoever was quiet enters at once. What it
 costs: a tenant that is alone cannot use them. The engine is started with so many places more than one
 tenant should have (``server/engine/vllm.py``).
+
+What the engine's memory does is not looked at: prompts that fill its cache before its places are taken
+wait inside it, in the order of arrival.
 """
 
 import asyncio
