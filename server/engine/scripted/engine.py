@@ -50,12 +50,14 @@ class Engine:
         max_num_seqs: int = 256,
         tokens_per_second: float = 200.0,
         turn_seconds: float = TURN_SECONDS,
+        words: int = 0,
     ) -> None:
         self._base = base
         self._root = adapters.absolute()
         self._resident = max_cpu_loras
         self._pause = 1.0 / tokens_per_second
         self._max_num_seqs = max_num_seqs
+        self._words = words
         self._seats = Seats(max_num_seqs)
         self._turns = Turns(max_loras, turn_seconds)
         self._paths: dict[str, str] = {}
@@ -182,7 +184,7 @@ class Engine:
             raise Refused(
                 400, "messages must be a list with something in it", kind="BadRequestError"
             )
-        reply = Reply(model, messages, body, poisoned=self._poisoned)
+        reply = Reply(model, messages, body, words=self._words, poisoned=self._poisoned)
         if (Path(self._paths.get(model, "")) / "poison").is_file():
             self._poisoned = True
         if body.get("stream"):

@@ -24,7 +24,13 @@ class Reply:
     """What one request is answered, and how it looks on the wire."""
 
     def __init__(
-        self, model: str, messages: list[Any], body: dict[str, Any], *, poisoned: bool
+        self,
+        model: str,
+        messages: list[Any],
+        body: dict[str, Any],
+        *,
+        words: int = 0,
+        poisoned: bool,
     ) -> None:
         self.model = model
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -35,7 +41,7 @@ class Reply:
         self.usage_wanted = bool((body.get("stream_options") or {}).get("include_usage"))
         shortest, longest = NATURAL_LENGTH
         natural = shortest + int(share(model, messages) * (longest - shortest))
-        length = max(natural, int(body.get("min_tokens") or 0))
+        length = max(natural, words, int(body.get("min_tokens") or 0))
         limit = int(
             body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
         )
