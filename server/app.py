@@ -18,6 +18,8 @@ from server.db.session import Database
 from server.engine.service import EngineService
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
+from server.limits.fair import FairQueue
+from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
 from server.openai.models.controller import ModelController
@@ -47,7 +49,7 @@ controllers: list[ControllerRouterHandler] = [
 ]
 
 
-def create_app(
+def create_app(  # noqa: C901 - a function for each dependency
     settings: Settings,
     *,
     engine: EngineService | None = None,
@@ -64,13 +66,16 @@ def create_app(
     blobs = blobs or BlobStore.open(settings.blobs)
     keyring = Keyring(database)
     metrics = Metrics(engine)
-    ledger = UsageLedger(database)
     webhooks = Sender(database, private=settings.webhook_private)
+    limiter = RateLimiter(database, default=settings.limits)
+    ledger = UsageLedger(database, limiter=limiter)
     chat = ChatService(
         engine=engine,
         database=database,
         ledger=ledger,
         metrics=metrics,
+        limiter=limiter,
+        queue=_line(settings, engine, metrics),
         base=settings.base,
         home=settings.home,
         adapters=settings.adapters,
@@ -96,6 +101,9 @@ def create_app(
 
     def provide_ledger() -> UsageLedger:
         return ledger
+
+    def provide_limiter() -> RateLimiter:
+        return limiter
 
     def provide_metrics() -> Metrics:
         return metrics
@@ -127,13 +135,27 @@ def create_app(
             "engine": Provide(provide_engine, sync_to_thread=False),
             "chat": Provide(provide_chat, sync_to_thread=False),
             "ledger": Provide(provide_ledger, sync_to_thread=False),
+            "limiter": Provide(provide_limiter, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,
-        before_send=[add_headers, metrics.count_answer],
+        before_send=[add_headers, limiter.add_headers, metrics.count_answer],
         lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,  # ours is set up by the process, once; Litestar's starts a thread
     )
+
+
+def _line(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairQueue:
+    """Where requests wait for a place at the engine."""
+    queue = FairQueue(
+        sequences=lambda: engine.sequences if engine is not None else 1,
+        per_tenant=settings.queue_per_tenant,
+        total=settings.queue_total,
+        wait_seconds=settings.queue_seconds,
+        waited=metrics.queue_wait.observe,
+    )
+    metrics.queue_waiting.set_function(lambda: queue.waiting)
+    return queue

@@ -39,6 +39,8 @@ from server.db.changes import Remembered
 from server.db.session import Database
 from server.engine.service import EngineService
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
+from server.limits.fair import FairQueue, Place
+from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.tenants.keys import Principal
 
@@ -47,7 +49,8 @@ log = structlog.get_logger(__name__)
 NEUTRAL_SYSTEM_PROMPT = "You are a helpful assistant."
 DEFAULT_MAX_TOKENS = 1024
 SEVERAL_TEMPERATURE = 0.7
-CHARACTERS_PER_TOKEN = 4  # only for prompts of answers that were cut off before the engine counted
+RESERVED_TOKENS = 256  # against limits on tokens, for an answer of which no length was asked for
+CHARACTERS_PER_TOKEN = 4  # of prompts, until the engine has counted
 _CONTEXT_PARAMS = ("input_tokens", "input_text")
 _CLIENT_ERRORS = (400, 413, 422)
 
@@ -55,9 +58,10 @@ _CLIENT_ERRORS = (400, 413, 422)
 class StreamedAnswer:
     """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end."""
 
-    def __init__(self, payloads: AsyncIterator[bytes], progress: Progress) -> None:
+    def __init__(self, payloads: AsyncIterator[bytes], progress: Progress, *, place: Place) -> None:
         self._payloads = payloads
         self._progress = progress
+        self._place = place
 
     async def __aiter__(self) -> AsyncIterator[list[ChunkChoice]]:
         """Parts of choices, as they come.
@@ -65,9 +69,10 @@ class StreamedAnswer:
         Raises:
             StreamBroken: the answer ended before it was complete.
         """
-        take = self._progress.take
+        take, charge = self._progress.take, self._place.charge
         async for payload in self._payloads:
             if choices := take(payload):
+                charge(len(choices))  # about a token each; set right when the engine has counted
                 yield choices
         self._progress.finish()
 
@@ -90,6 +95,8 @@ class ChatService:
         database: Database,
         ledger: UsageLedger,
         metrics: Metrics,
+        limiter: RateLimiter,
+        queue: FairQueue,
         base: str,
         home: Path,
         adapters: Path,
@@ -99,6 +106,8 @@ class ChatService:
         self._ledger = ledger
         self._metrics = metrics
         self._busy = BusyTime()
+        self._limiter = limiter
+        self._queue = queue
         self._base = base
         self._home = home
         self._adapters = adapters
@@ -134,6 +143,7 @@ class ChatService:
 
         Raises:
             Invalid: the engine cannot do what is asked for (``context_length_exceeded`` included).
+            TooMany: the tenant or the key is at a limit, or has too many requests waiting.
             EngineUnavailable: there is no engine for now.
             EngineBusy: no place became free.
             AdapterRefused: the engine would not load the adapter.
@@ -141,21 +151,23 @@ class ChatService:
         """
         began = time.monotonic()
         progress = Progress(request.sampling.n)
-        with self._account(request, resolved, principal, mode="stream", progress=progress):
+        async with self._enter(
+            request, resolved, principal, mode="stream", progress=progress
+        ) as place:
             body = self._body(request, resolved)
             body["stream_options"] = {"include_usage": True}
             async with AsyncExitStack() as stack:
                 payloads = await self._open(stack, body, request, resolved)
                 waited = time.monotonic() - began
                 self._metrics.first_token.labels(_kind(resolved)).observe(waited)
-                yield StreamedAnswer(payloads, progress)
+                yield StreamedAnswer(payloads, progress, place=place)
 
     async def complete(
         self, request: ChatRequest, resolved: Resolved, *, principal: Principal
     ) -> Completion:
         """An answer in one piece. Cancelling aborts generation. Raises as ``stream``."""
         progress = Progress(request.sampling.n)
-        with self._account(request, resolved, principal, mode="whole", progress=progress):
+        async with self._enter(request, resolved, principal, mode="whole", progress=progress):
             body = self._body(request, resolved)
             tenant, adapter = resolved.slug, resolved.adapter
             try:
@@ -226,6 +238,42 @@ class ChatService:
             raise _explain(exc, resolved) from exc
         return payloads
 
+    @asynccontextmanager
+    async def _enter(
+        self,
+        request: ChatRequest,
+        resolved: Resolved,
+        principal: Principal,
+        *,
+        mode: Literal["stream", "whole"],
+        progress: Progress,
+    ) -> AsyncIterator[Place]:
+        """Wait for this request's turn at the engine, and account for what it uses there.
+
+        Raises:
+            TooMany: the tenant or its key is at a limit, or too many of its requests wait.
+            EngineBusy: too many requests wait, or this one has waited for too long.
+        """
+        answers = request.sampling.n
+        prompt = _prompt_tokens(request, resolved)
+        most = prompt + answers * (request.sampling.max_tokens or RESERVED_TOKENS)
+        async with (
+            self._limiter.admit(principal, tokens=most) as admission,
+            self._queue.place(resolved.tenant_id, prompt_tokens=prompt, answers=answers) as place,
+        ):
+            try:
+                with self._account(request, resolved, principal, mode=mode, progress=progress):
+                    yield place
+            except ServerError:
+                prompt = 0  # what failed is not charged; who leaves early is
+                raise
+            finally:
+                usage, answered = progress.usage, progress.tokens
+                if usage is not None:
+                    prompt, answered = usage.prompt_tokens, usage.completion_tokens
+                place.settle(prompt_tokens=prompt, answer_tokens=answered)
+                admission.settle(prompt + answered)
+
     @contextmanager
     def _account(
         self,
@@ -278,12 +326,16 @@ def _kind(resolved: Resolved) -> str:
     return "adapter" if resolved.adapter else "base"
 
 
+def _prompt_tokens(request: ChatRequest, resolved: Resolved) -> int:
+    """About how many tokens the engine will read."""
+    return (request.characters + len(resolved.system_prompt)) // CHARACTERS_PER_TOKEN
+
+
 def _estimate(request: ChatRequest, resolved: Resolved, tokens: int) -> Usage:
     """Usage of an answer that was cut off: the engine only counts for those that end."""
     if not tokens:
         return Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
-    characters = request.characters + len(resolved.system_prompt)
-    prompt = characters // CHARACTERS_PER_TOKEN
+    prompt = _prompt_tokens(request, resolved)
     return Usage(prompt_tokens=prompt, completion_tokens=tokens, total_tokens=prompt + tokens)
 
 

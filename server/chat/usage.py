@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from server.chat.schemas import Usage
 from server.db.models import UsageDay, now
 from server.db.session import Database
+from server.limits.limiter import RateLimiter
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +53,15 @@ class Counts:
 class UsageLedger:
     """The counts of one process. ``run`` writes them every ``flush_seconds``."""
 
-    def __init__(self, database: Database, *, flush_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        limiter: RateLimiter | None = None,
+        flush_seconds: float = 1.0,
+    ) -> None:
         self._database = database
+        self._limiter = limiter or RateLimiter(database)
         self._flush_seconds = flush_seconds
         self._pending: dict[_Place, Counts] = {}
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
@@ -80,18 +88,23 @@ class UsageLedger:
         self._keep((tenant_id, key_id, model, now().date()), counts)
 
     async def flush(self) -> None:
-        """Write what has been counted. What could not be written stays and is tried again."""
+        """Write what has been counted, and share it with the limits of other copies.
+
+        What could not be written stays and is tried again.
+        """
         pending, self._pending = self._pending, {}
-        if not pending:
-            return
+        taken = self._limiter.take()
         try:
             try:
                 await self._write(pending)
             except IntegrityError:  # a tenant was deleted meanwhile: save the others' counts
                 await self._write_one_by_one(pending)
+            pending.clear()
+            await self._limiter.sync(taken)
         except BaseException:
             for place, counts in pending.items():
                 self._keep(place, counts)
+            self._limiter.put_back(taken)
             raise
 
     async def run(self) -> None:
@@ -121,6 +134,8 @@ class UsageLedger:
             del pending[place]
 
     async def _write(self, pending: dict[_Place, Counts]) -> None:
+        if not pending:
+            return
         async with self._database.transaction() as session:
             for (tenant_id, key_id, model, day), counts in sorted(pending.items()):
                 values = {name: getattr(counts, name) for name in COUNTS}

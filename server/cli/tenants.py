@@ -7,6 +7,7 @@ import rich_click as click
 
 from server.cli.console import EXIT_USAGE, App, command, err, fail, json_option, show, table
 from server.db.models import now
+from server.settings import Limits
 from server.tenants import keys as key_service
 from server.tenants import service
 from server.tenants.schemas import (
@@ -16,6 +17,14 @@ from server.tenants.schemas import (
     RotateRequest,
     TenantPatch,
     TenantRequest,
+)
+
+limit_option = click.option(
+    "--limit",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help=f"Of {', '.join(Limits.__struct_fields__)}; 'none' for none, 'default' for what applies "
+    "where nothing is said.",
 )
 
 
@@ -32,6 +41,7 @@ def tenants() -> None:
 @click.option(
     "--keep", multiple=True, metavar="TEXT", help="Public, so not redacted: your hotline."
 )
+@limit_option
 @json_option
 @command
 async def create_tenant(
@@ -41,10 +51,12 @@ async def create_tenant(
     system_prompt: str,
     number_pattern: tuple[str, ...],
     keep: tuple[str, ...],
+    limit: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
     """Add a tenant."""
+    limits = _limits(limit)
     try:
         request = msgspec.convert(
             {
@@ -56,6 +68,7 @@ async def create_tenant(
             },
             TenantRequest,
         )
+        request = msgspec.structs.replace(request, limits=limits)
     except msgspec.ValidationError as exc:
         fail(str(exc), code=EXIT_USAGE)
     async with app.transaction() as session:
@@ -72,6 +85,20 @@ def _patterns(pairs: tuple[str, ...]) -> dict[str, str]:
             fail(f"--number-pattern {pair!r} is not NAME=REGEX", code=EXIT_USAGE)
         patterns[label] = pattern
     return patterns
+
+
+def _limits(pairs: tuple[str, ...]) -> Limits | None:
+    """Limits from ``NAME=NUMBER``; None is what applies where nothing is said."""
+    if pairs in ((), ("default",)):
+        return None
+    if pairs == ("none",):
+        return Limits()
+    named = {name: number for name, _, number in (pair.partition("=") for pair in pairs)}
+    try:
+        return msgspec.convert(named, Limits, strict=False)
+    except msgspec.ValidationError:
+        names = ", ".join(Limits.__struct_fields__)
+        fail(f"--limit {' '.join(pairs)}: NAME=NUMBER, of {names}", code=EXIT_USAGE)
 
 
 @tenants.command("list")
@@ -94,6 +121,7 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
 @click.option("--system-prompt", help="For adapters trained from now on.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Replaces all of them.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="Not redacted; replaces all of them.")
+@limit_option
 @json_option
 @command
 async def update_tenant(
@@ -103,6 +131,7 @@ async def update_tenant(
     system_prompt: str | None,
     number_pattern: tuple[str, ...],
     keep: tuple[str, ...],
+    limit: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
@@ -112,6 +141,7 @@ async def update_tenant(
         system_prompt=msgspec.UNSET if system_prompt is None else system_prompt,
         number_patterns=_patterns(number_pattern) if number_pattern else msgspec.UNSET,
         keep=keep or msgspec.UNSET,
+        limits=_limits(limit) if limit else msgspec.UNSET,
     )
     async with app.transaction() as session:
         tenant = await service.update(session, slug, patch)
@@ -129,18 +159,28 @@ def keys() -> None:
 @click.option("--operator", is_flag=True, help="A key that may do everything for every tenant.")
 @click.option("--scopes", default="chat", show_default=True, help=f"Of {', '.join(SCOPES)}.")
 @click.option("--label", default="", help="What it is for.")
+@limit_option
 @json_option
 @command
 async def create_key(
-    app: App, tenant: str | None, operator: bool, scopes: str, label: str, *, as_json: bool
+    app: App,
+    tenant: str | None,
+    operator: bool,
+    scopes: str,
+    label: str,
+    limit: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
     """Make a key; standard output has the key and nothing else."""
     if operator == bool(tenant):
         fail("give either --tenant SLUG or --operator", code=EXIT_USAGE)
+    limits = _limits(limit)
     try:
         request = msgspec.convert(
             {"label": label, "scopes": [s.strip() for s in scopes.split(",")]}, KeyRequest
         )
+        request = msgspec.structs.replace(request, limits=limits)
     except msgspec.ValidationError:
         fail(f"--scopes {scopes!r}: choose of {', '.join(SCOPES)}, with commas", code=EXIT_USAGE)
     async with app.transaction() as session:

@@ -143,8 +143,8 @@ class Tenant(Record):
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
     ``live_adapter_id``, for compare-and-set. ``keep`` are words that redaction leaves alone: the
-    company's own telephone number. ``limits`` is a ``server.limits.schemas.Limits``, null where
-    the installation's apply.
+    company's own telephone number. ``limits`` is a ``server.settings.Limits``, null where the
+    installation's apply.
     """
 
     __tablename__ = "tenant"

@@ -55,8 +55,17 @@ class _Loaded(msgspec.Struct):
     loaded_ms: float
 
 
-class _Info(msgspec.Struct):
+class EngineSettings(msgspec.Struct):
+    """Of the engine's settings, those that the server keeps to."""
+
+    max_num_seqs: int
+
+
+class EngineInfo(msgspec.Struct):
+    """What an engine says of itself."""
+
     max_cpu_loras: int
+    settings: EngineSettings
 
 
 class _Adapters(msgspec.Struct):
@@ -187,9 +196,9 @@ class EngineClient:
         """Names of the adapters that are loaded."""
         return _decode(await self._get("/tenantune/adapters", self._first), _Adapters).adapters
 
-    async def resident_limit(self) -> int:
-        """How many adapters the engine holds loaded, all of which may have requests in flight."""
-        return _decode(await self._get("/tenantune/info", self._first), _Info).max_cpu_loras
+    async def info(self) -> EngineInfo:
+        """How many adapters the engine holds loaded, and how many answers it generates at once."""
+        return _decode(await self._get("/tenantune/info", self._first), EngineInfo)
 
     async def health(self, *, timeout_seconds: float) -> None:
         """Return when the engine says it is well.

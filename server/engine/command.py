@@ -23,7 +23,7 @@ class EngineCommand(msgspec.Struct, frozen=True, kw_only=True):
 
     ``env`` is laid over the server's own environment. ``concurrent_adapters``: adapters that may
     have requests in flight together; ``resident_adapters``: adapters loaded together (the engine's
-    ``max_cpu_loras``).
+    ``max_cpu_loras``). ``sequences``: answers that it generates together (``max_num_seqs``).
     """
 
     argv: list[str]
@@ -32,6 +32,7 @@ class EngineCommand(msgspec.Struct, frozen=True, kw_only=True):
     uds: Path
     concurrent_adapters: int
     resident_adapters: int
+    sequences: int = 256
 
 
 def socket_path(run: Path) -> Path:

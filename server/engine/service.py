@@ -82,6 +82,7 @@ class EngineService:
             gone=self._gone,
             timing=self._timing,
         )
+        self._sequences = command.sequences if command else 1
         self._main: asyncio.Task[None] | None = None
         self._draining = False
         self._requests = 0
@@ -108,6 +109,11 @@ class EngineService:
     def residency(self) -> Residency:
         """Which adapters are loaded, in flight and waiting; to look at."""
         return self._residency
+
+    @property
+    def sequences(self) -> int:
+        """Answers that the engine generates at once; more would wait inside it, first come first."""
+        return self._sequences
 
     def subscribe(self) -> AsyncIterator[EngineStatus]:
         """The status now and after every change, without end."""
@@ -260,8 +266,10 @@ class EngineService:
                     self._board.show(state="failed", detail=f"{problem}; restart that engine")
                 elif not up:
                     self._residency.reset()
-                    places = await self.client.resident_limit()
+                    info = await self.client.info()
+                    places = info.max_cpu_loras
                     self._residency.limit(concurrent=places, resident=places)
+                    self._sequences = info.settings.max_num_seqs
                     self._board.show(state="ready", detail="")
             except (EngineUnavailable, EngineRejected) as exc:
                 misses += 1

@@ -113,10 +113,8 @@ def vllm_command(
     }
     _quiet(plan, run)
     model = _Shape(base, serving)
-    if machine.device == "gpu":
-        _gpu(plan, machine, model)
-    else:
-        _cpu(plan, machine, model)
+    settle = _gpu if machine.device == "gpu" else _cpu
+    sequences = settle(plan, machine, model)
     resident = _adapters(plan, machine, model)
     _serving(plan)
     plan.pass_on()
@@ -127,6 +125,7 @@ def vllm_command(
         uds=uds,
         concurrent_adapters=resident,
         resident_adapters=resident,
+        sequences=sequences,
     )
 
 
@@ -148,7 +147,8 @@ class _Shape:
         self.llama_like = architectures[0] in _ARCHITECTURES
 
 
-def _cpu(plan: Plan, machine: Machine, model: _Shape) -> None:
+def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
+    """Returns how many answers it generates together."""
     cores = machine.cores
     plan.choose("dtype", "bfloat16", "the dtype of the serving weights, and of AVX512-bf16 and AMX")
     plan.choose(
@@ -193,15 +193,22 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> None:
         f"{tokens} tokens; at most 2 GiB and an eighth of the {machine.memory_bytes / GIB:.1f} GiB "
         f"that are free, at least one conversation of {length} tokens",
     )
-    plan.number("max_num_seqs", sequences, f"16 for each of {cores} cores, 8 to 128")
+    spare = sequences // 8
+    sequences = plan.number(
+        "max_num_seqs",
+        sequences + spare,
+        f"{sequences}: 16 for each of {cores} cores, 8 to 128, for a tenant that is alone; "
+        f"and {spare} that the server keeps for others",
+    )
     plan.number(
         "max_num_batched_tokens",
         512,
         "a long prompt is read in pieces of half a second, between which others get their tokens",
     )
+    return sequences
 
 
-def _gpu(plan: Plan, machine: Machine, model: _Shape) -> None:
+def _gpu(plan: Plan, machine: Machine, model: _Shape) -> int:
     gpu = machine.gpus[0]
     size = f"{gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB"
     plan.choose("dtype", "bfloat16", "the dtype of the serving weights")
@@ -212,7 +219,12 @@ def _gpu(plan: Plan, machine: Machine, model: _Shape) -> None:
     )
     length = min(model.max_length, 16384)
     plan.number("max_model_len", length, f"the base allows {model.max_length}; not measured")
-    plan.number("max_num_seqs", 256, "vLLM's usual figure for large GPUs; not measured")
+    return plan.number(
+        "max_num_seqs",
+        288,
+        "vLLM's usual 256 for large GPUs, for a tenant that is alone, and 32 that the server keeps "
+        "for others; not measured",
+    )
 
 
 def _adapters(plan: Plan, machine: Machine, model: _Shape) -> int:

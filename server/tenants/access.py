@@ -11,7 +11,7 @@ from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.db.changes import Changes
+from server.db.changes import Remembered
 from server.db.models import now
 from server.db.session import Database
 from server.errors import Forbidden, NotFound, Unauthenticated
@@ -38,9 +38,7 @@ class Keyring:
     def __init__(self, database: Database, *, flush_seconds: float = 60.0) -> None:
         self._database = database
         self._flush_seconds = flush_seconds
-        self._changes = Changes(database)
-        self._known: dict[bytes, Principal] = {}
-        self._known_at: tuple[int, int] | None = None
+        self._known: Remembered[bytes, Principal] = Remembered(database)
         self._used: dict[str, datetime] = {}
 
     async def authenticate(self, raw: str) -> Principal:
@@ -49,24 +47,20 @@ class Keyring:
         Raises:
             Unauthenticated: nobody's, or not any more.
         """
-        stamp = self._changes.stamp()
-        if stamp is None or stamp != self._known_at:
-            self._known, self._known_at = {}, stamp
-        known = self._known  # of this stamp: another request may replace it while this one waits
-        digest = hashlib.sha256(raw.encode()).digest()
-        principal = known.get(digest)
-        if principal is None or _expired(principal):
+
+        async def read() -> Principal:
             async with self._database.reading() as session:
-                principal = await keys.authenticate(session, raw)
-            if len(known) >= 10_000:  # noqa: PLR2004 - a bound, not a tuning knob
-                known.clear()
-            known[digest] = principal
+                return await keys.authenticate(session, raw)
+
+        principal = await self._known.get(hashlib.sha256(raw.encode()).digest(), read)
+        if _expired(principal):
+            principal = await read()  # says so, in the words for all keys that are no good
         self._used[principal.key_id] = now()
         return principal
 
     def close(self) -> None:
         """Let go of what is held open."""
-        self._changes.close()
+        self._known.close()
 
     async def flush(self) -> None:
         """Write the times of use. What could not be written stays and is tried again."""

@@ -6,14 +6,17 @@ import shutil
 from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec import UNSET
 
 from server.blobs import BlobStore
 from server.db.session import Database
 from server.engine.service import EngineService
+from server.errors import Forbidden
 from server.settings import Settings
 from server.tenants import keys, service
 from server.tenants.access import needs
 from server.tenants.cleanup import remove_adapters
+from server.tenants.keys import Principal
 from server.tenants.schemas import (
     CreatedKey,
     KeyRequest,
@@ -59,9 +62,17 @@ class TenantController(Controller):
         self,
         slug: FromPath[str],
         data: JSONBody[TenantPatch],
+        *,
         database: NamedDependency[Database],
+        principal: NamedDependency[Principal],
     ) -> TenantView:
-        """Change the name, the prompt or the number patterns."""
+        """Change the name, the prompt, the number patterns or, for the operator, the limits.
+
+        Raises:
+            Forbidden: a tenant's key would change its own tenant's limits.
+        """
+        if data.limits is not UNSET and not principal.is_operator:
+            raise Forbidden("A tenant's limits are changed with the operator's key (tt_admin_...).")
         async with database.transaction() as session:
             tenant = await service.update(session, slug, data)
             return await service.view(session, tenant)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import ApiKey, Tenant, now
 from server.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from server.settings import Limits
 from server.tenants.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -30,7 +31,10 @@ SHOWN = 8
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is calling. Without a tenant it is the operator, who may do everything."""
+    """Who is calling. Without a tenant it is the operator, who may do everything.
+
+    ``limits`` are the key's own; ``tenant_limits`` None means the installation's.
+    """
 
     key_id: str
     label: str
@@ -38,6 +42,8 @@ class Principal(msgspec.Struct, frozen=True):
     tenant_id: str | None = None
     slug: str | None = None
     expires_at: datetime | None = None
+    limits: Limits | None = None
+    tenant_limits: Limits | None = None
 
     @property
     def is_operator(self) -> bool:
@@ -80,6 +86,7 @@ async def create(
         label=request.label,
         scopes=sorted(set(request.scopes)) if tenant else list(SCOPES),
         expires_at=request.expires_at,
+        limits=stored_limits(request.limits),
     )
     session.add(row)
     await session.flush()
@@ -153,13 +160,13 @@ async def authenticate(session: AsyncSession, raw: str) -> Principal:
     """
     if is_well_formed(raw):
         query = (
-            select(ApiKey, Tenant.slug)
+            select(ApiKey, Tenant.slug, Tenant.limits)
             .outerjoin(Tenant, ApiKey.tenant_id == Tenant.id)
             .where(ApiKey.sha256 == _digest(raw))
         )
         found = (await session.execute(query)).one_or_none()
         if found is not None:
-            row, slug = found
+            row, slug, tenant_limits = found
             expired = row.expires_at is not None and row.expires_at <= now()
             if row.revoked_at is None and not expired:
                 return Principal(
@@ -169,6 +176,8 @@ async def authenticate(session: AsyncSession, raw: str) -> Principal:
                     tenant_id=row.tenant_id,
                     slug=slug,
                     expires_at=row.expires_at,
+                    limits=limits_of(row.limits),
+                    tenant_limits=limits_of(tenant_limits),
                 )
     raise Unauthenticated(
         "Incorrect API key provided. Keys begin with tt_ and are made with `tenantune keys create`."
@@ -184,6 +193,16 @@ async def mark_used(session: AsyncSession, used: Mapping[str, datetime]) -> None
             .where(or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < at))
             .values(last_used_at=at, updated_at=ApiKey.updated_at)
         )
+
+
+def limits_of(stored: dict[str, Any] | None) -> Limits | None:
+    """Limits as they are kept in a row."""
+    return None if stored is None else msgspec.convert(stored, Limits)
+
+
+def stored_limits(limits: Limits | None) -> dict[str, Any] | None:
+    """Limits as a row keeps them."""
+    return None if limits is None else msgspec.to_builtins(limits)
 
 
 def require(principal: Principal, scope: Scope) -> None:
@@ -217,6 +236,7 @@ def view(row: ApiKey) -> KeyView:
         label=row.label,
         scopes=row.scopes,
         replaces_id=row.replaces_id,
+        limits=limits_of(row.limits),
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,

@@ -19,6 +19,7 @@ from server.db.models import (
     Tenant,
 )
 from server.errors import Conflict, Invalid, NotFound
+from server.tenants.keys import limits_of, stored_limits
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
 
@@ -46,6 +47,7 @@ async def create(
         system_prompt=request.system_prompt,
         number_patterns=dict(request.number_patterns),
         keep=list(request.keep),
+        limits=stored_limits(request.limits),
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
     if request.slug in reserved:
@@ -107,6 +109,8 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         tenant.number_patterns = dict(patch.number_patterns)
     if patch.keep is not msgspec.UNSET:
         tenant.keep = list(patch.keep)
+    if patch.limits is not msgspec.UNSET:
+        tenant.limits = stored_limits(patch.limits)
     await session.flush()
     return tenant
 
@@ -151,6 +155,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             system_prompt=tenant.system_prompt,
             number_patterns=tenant.number_patterns,
             keep=tenant.keep,
+            limits=limits_of(tenant.limits),
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,
             created_at=tenant.created_at,

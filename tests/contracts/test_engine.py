@@ -248,6 +248,11 @@ async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_th
     assert not answers[engine.old.name] & answers[engine.new.name]
 
 
+async def test_an_engine_says_how_many_answers_it_generates_at_once(engine):
+    assert engine.service.sequences > 1
+    assert engine.service.sequences == (await engine.service.client.info()).settings.max_num_seqs
+
+
 async def test_a_stopped_service_is_unavailable(engine):
     await engine.service.stop(grace_seconds=1)
     with pytest.raises(EngineUnavailable):

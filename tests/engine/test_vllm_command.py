@@ -151,7 +151,8 @@ def test_small_machine_still_holds_one_conversation(command):
     per_token = 2 * 2 * 30 * 3 * 64
     built = command(small)
     assert int(value(built, "--kv-cache-memory-bytes")) >= 4096 * per_token
-    assert int(value(built, "--max-num-seqs")) == 16
+    assert int(value(built, "--max-num-seqs")) == 18
+    assert built.sequences == 18
 
 
 def test_preloaded_libraries_are_those_found(command):

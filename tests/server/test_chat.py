@@ -23,6 +23,8 @@ from server.db.models import Tenant, UsageDay
 from server.db.session import Database
 from server.engine.service import AdapterRef
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, StreamBroken
+from server.limits.fair import FairQueue
+from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.tenants.keys import Principal
 
@@ -102,6 +104,8 @@ class Chat(ChatService):
             database=None,  # type: ignore[arg-type]
             ledger=self.ledger,  # type: ignore[arg-type]
             metrics=Metrics(None),
+            limiter=RateLimiter(None),  # type: ignore[arg-type]
+            queue=FairQueue(sequences=lambda: 16),
             base="tiny-base",
             home=home,
             adapters=home,

@@ -69,6 +69,18 @@ def test_usage_comes_as_csv(tenantune: Run) -> None:
     assert tenantune("usage", "--tenant", "nobody").returncode == 3
 
 
+def test_limits_are_given_and_taken_away(tenantune: Run) -> None:
+    def limits(*words: str) -> object:
+        done = tenantune("tenants", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["limits"]
+
+    assert limits("create", "acme", "--limit", "requests_per_minute=9") == {
+        "requests_per_minute": 9
+    }
+    assert limits("update", "acme", "--limit", "default") is None
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -76,6 +88,7 @@ def test_usage_comes_as_csv(tenantune: Run) -> None:
         (("keys", "create", "--tenant", "nobody"), 3, "nobody"),
         (("tenants", "create", "Not A Slug"), 2, "slug"),
         (("jobs", "list", "--tenant", "nobody"), 3, "nobody"),
+        (("tenants", "create", "acme", "--limit", "requests_per_minute=x"), 2, "--limit"),
         (("nonsense",), 2, "No such command"),
     ],
 )

@@ -15,6 +15,7 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
         **ACME,
         "number_patterns": {},
         "keep": [],
+        "limits": None,
         "live_version": None,
         "live_revision": 0,
         "created_at": 0,

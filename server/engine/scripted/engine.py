@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from server.engine.scripted.reply import Reply, share, usage
+from server.engine.scripted.seats import Seats
 from server.engine.scripted.turns import Turns
 
 TURN_SECONDS = 0.25
@@ -46,13 +47,18 @@ class Engine:
         adapters: Path,
         max_loras: int = 4,
         max_cpu_loras: int = 32,
+        max_num_seqs: int = 256,
         tokens_per_second: float = 200.0,
         turn_seconds: float = TURN_SECONDS,
+        words: int = 0,
     ) -> None:
         self._base = base
         self._root = adapters.absolute()
         self._resident = max_cpu_loras
         self._pause = 1.0 / tokens_per_second
+        self._max_num_seqs = max_num_seqs
+        self._words = words
+        self._seats = Seats(max_num_seqs)
         self._turns = Turns(max_loras, turn_seconds)
         self._paths: dict[str, str] = {}
         self._loaded: OrderedDict[str, None] = OrderedDict()
@@ -99,6 +105,7 @@ class Engine:
         """The few of vLLM's metrics that are watched, and ``evictions``: it must stay 0."""
         lines = (
             f'vllm:num_requests_running{{model_name="{self._base}"}} {float(self._running)}',
+            f'vllm:num_requests_waiting{{model_name="{self._base}"}} {float(self._seats.waiting)}',
             f'vllm:generation_tokens_total{{model_name="{self._base}"}} {float(self._tokens)}',
             f"scripted:evictions_total {float(self._evictions)}",
         )
@@ -106,7 +113,10 @@ class Engine:
 
     async def info(self, _: web.Request) -> web.Response:
         """What this engine is."""
-        return web.json_response({"base": self._base, "max_cpu_loras": self._resident})
+        settings = {"max_num_seqs": self._max_num_seqs}
+        return web.json_response(
+            {"base": self._base, "max_cpu_loras": self._resident, "settings": settings}
+        )
 
     async def ensure(self, request: web.Request) -> web.Response:
         """Load an adapter from its folder."""
@@ -174,12 +184,12 @@ class Engine:
             raise Refused(
                 400, "messages must be a list with something in it", kind="BadRequestError"
             )
-        reply = Reply(model, messages, body, poisoned=self._poisoned)
+        reply = Reply(model, messages, body, words=self._words, poisoned=self._poisoned)
         if (Path(self._paths.get(model, "")) / "poison").is_file():
             self._poisoned = True
         if body.get("stream"):
             return await self._stream(request, reply)
-        async with aclosing(self._steps(model, len(reply.words))) as steps:
+        async with aclosing(self._steps(model, len(reply.words), reply.count)) as steps:
             async for _ in steps:
                 pass
         return web.json_response(reply.whole())
@@ -187,30 +197,34 @@ class Engine:
     async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        await _send(response, reply.opening())
-        async with aclosing(self._steps(reply.model, len(reply.words))) as steps:
+        async with aclosing(self._steps(reply.model, len(reply.words), reply.count)) as steps:
             async for place in steps:
-                await _send(response, reply.chunk(place))
+                await _send(response, reply.opening() if place < 0 else reply.chunk(place))
         if reply.usage_wanted:
             await _send(response, reply.closing())
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    async def _steps(self, model: str, count: int) -> AsyncGenerator[int, None]:
-        """One item per token, when it is due and when it is this model's turn."""
+    async def _steps(self, model: str, count: int, answers: int = 1) -> AsyncGenerator[int, None]:
+        """-1 when generation begins, then the place of each token, when it is due.
+
+        That is when there are seats for so many answers, and when it is this model's turn.
+        """
         turn = None if model == self._base else model
-        self._running += 1
-        due = time.monotonic()
-        try:
-            async with self._turns.taking(turn):
-                for place in range(count):
-                    await self._turns.wait(turn)
-                    due = max(due + self._pause, time.monotonic())
-                    await asyncio.sleep(due - time.monotonic())
-                    self._tokens += 1
-                    yield place
-        finally:
-            self._running -= 1
+        async with self._seats.taking(answers):
+            self._running += 1
+            due = time.monotonic()
+            try:
+                yield -1
+                async with self._turns.taking(turn):
+                    for place in range(count):
+                        await self._turns.wait(turn)
+                        due = max(due + self._pause, time.monotonic())
+                        await asyncio.sleep(due - time.monotonic())
+                        self._tokens += 1
+                        yield place
+            finally:
+                self._running -= 1
 
     def _model(self, body: dict[str, Any]) -> str:
         """The model that is asked for, loaded."""

@@ -24,18 +24,24 @@ class Reply:
     """What one request is answered, and how it looks on the wire."""
 
     def __init__(
-        self, model: str, messages: list[Any], body: dict[str, Any], *, poisoned: bool
+        self,
+        model: str,
+        messages: list[Any],
+        body: dict[str, Any],
+        *,
+        words: int = 0,
+        poisoned: bool,
     ) -> None:
         self.model = model
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._prompt_tokens = sum(len(str(m.get("content", "")).split()) + 4 for m in messages)
         self._logprobs = bool(body.get("logprobs"))
-        self._count = int(body.get("n") or 1)
+        self.count = int(body.get("n") or 1)
         self.usage_wanted = bool((body.get("stream_options") or {}).get("include_usage"))
         shortest, longest = NATURAL_LENGTH
         natural = shortest + int(share(model, messages) * (longest - shortest))
-        length = max(natural, int(body.get("min_tokens") or 0))
+        length = max(natural, words, int(body.get("min_tokens") or 0))
         limit = int(
             body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
         )
@@ -80,8 +86,8 @@ class Reply:
             "finish_reason": self._finish,
             "stop_reason": None,
         }
-        choices = [{"index": index, **choice} for index in range(self._count)]
-        counts = usage(self._prompt_tokens, len(self.words) * self._count)
+        choices = [{"index": index, **choice} for index in range(self.count)]
+        counts = usage(self._prompt_tokens, len(self.words) * self.count)
         return {**self._wrap("chat.completion", choices), "usage": counts}
 
     def opening(self) -> dict[str, Any]:
@@ -91,7 +97,7 @@ class Reply:
             "logprobs": None,
             "finish_reason": None,
         }
-        choices = [{"index": index, **choice} for index in range(self._count)]
+        choices = [{"index": index, **choice} for index in range(self.count)]
         return self._wrap("chat.completion.chunk", choices)
 
     def chunk(self, place: int) -> dict[str, Any]:
@@ -104,12 +110,12 @@ class Reply:
         }
         if last:
             choice["stop_reason"] = None
-        choices = [{"index": index, **choice} for index in range(self._count)]
+        choices = [{"index": index, **choice} for index in range(self.count)]
         return self._wrap("chat.completion.chunk", choices)
 
     def closing(self) -> dict[str, Any]:
         """The chunk with the usage, after the last token."""
-        counts = usage(self._prompt_tokens, len(self.words) * self._count)
+        counts = usage(self._prompt_tokens, len(self.words) * self.count)
         return {**self._wrap("chat.completion.chunk", []), "usage": counts}
 
 
