@@ -20,6 +20,7 @@ from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
+from server.openai.completions.controller import CompletionController
 from server.openai.models.controller import ModelController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
@@ -37,6 +38,7 @@ controllers: list[ControllerRouterHandler] = [
     JobController,
     ScoringController,
     ChatController,
+    CompletionController,
     ModelController,
     UsageController,
     HealthController,
@@ -69,6 +71,7 @@ def create_app(
         base=settings.base,
         home=settings.home,
         adapters=settings.adapters,
+        serving=settings.bases / settings.base / "serving",
     )
 
     def provide_settings() -> Settings:

@@ -5,9 +5,14 @@ cannot pass, in either direction.
 """
 
 from datetime import date
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
+
+from server.engine.client import CHAT
+
+# only for prompts of answers that were cut off before the engine counted
+CHARACTERS_PER_TOKEN = 4
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -86,10 +91,17 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``tools`` None: nothing may be called ("tool_choice": "none" included).
     """
 
+    path: ClassVar[str] = CHAT
+
     system: str
     messages: tuple[ChatMessage, ...]
     sampling: Sampling = Sampling()
     tools: Tools | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many answers come back."""
+        return self.sampling.n
 
     @property
     def characters(self) -> int:
