@@ -22,6 +22,7 @@ from server.limits.fair import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
+from server.openai.completions.controller import CompletionController
 from server.openai.models.controller import ModelController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
@@ -42,6 +43,7 @@ controllers: list[ControllerRouterHandler] = [
     JobController,
     ScoringController,
     ChatController,
+    CompletionController,
     ModelController,
     UsageController,
     AllUsageController,
@@ -79,6 +81,7 @@ def create_app(  # noqa: C901 - a function for each dependency
         base=settings.base,
         home=settings.home,
         adapters=settings.adapters,
+        serving=settings.bases / settings.base / "serving",
     )
 
     def provide_settings() -> Settings:

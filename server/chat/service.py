@@ -9,6 +9,8 @@ Policy, for all doors alike:
 * Unless asked for otherwise, answers are greedy: that is how adapters are evaluated, and a small
   model that is sampled at temperature 1 wanders off. Several answers (``n``) are sampled at 0.7.
 * Unless asked for otherwise, answers end after ``DEFAULT_MAX_TOKENS``, or where the context does.
+* What may be called is told as the base's chat template tells it, or in the system message.
+* Texts (``TextRequest``) are continued as they are, without any of the prompts.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ from contextlib import (
 )
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -32,12 +34,24 @@ from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
 from server.chat.busy import BusyTime
 from server.chat.salt import cache_salt, installation_secret
-from server.chat.schemas import ChatMessage, ChatRequest, ChunkChoice, Completion, Usage
-from server.chat.stream import Progress, read_completion
+from server.chat.schemas import (
+    CHARACTERS_PER_TOKEN,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
+    Completion,
+    Sampling,
+    ToolCall,
+    Usage,
+)
+from server.chat.stream import AnyProgress, Progress, TextProgress, read_completion, read_texts
+from server.chat.texts import TextChoice, TextCompletion, TextRequest, TextSampling
+from server.chat.tools import as_calls, as_text, tool_fields
 from server.chat.usage import UsageLedger
 from server.db.changes import Remembered
 from server.db.session import Database
 from server.engine.service import EngineService
+from server.engine.tools import tool_format
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
 from server.limits.fair import FairQueue, Place
 from server.limits.limiter import RateLimiter
@@ -50,20 +64,23 @@ NEUTRAL_SYSTEM_PROMPT = "You are a helpful assistant."
 DEFAULT_MAX_TOKENS = 1024
 SEVERAL_TEMPERATURE = 0.7
 RESERVED_TOKENS = 256  # against limits on tokens, for an answer of which no length was asked for
-CHARACTERS_PER_TOKEN = 4  # of prompts, until the engine has counted
 _CONTEXT_PARAMS = ("input_tokens", "input_text")
 _CLIENT_ERRORS = (400, 413, 422)
+_AnyRequest = ChatRequest | TextRequest
+C = TypeVar("C", bound=ChunkChoice | TextChoice)
 
 
-class StreamedAnswer:
+class StreamedAnswer(Generic[C]):
     """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end."""
 
-    def __init__(self, payloads: AsyncIterator[bytes], progress: Progress, *, place: Place) -> None:
+    def __init__(
+        self, payloads: AsyncIterator[bytes], progress: AnyProgress[C], *, place: Place
+    ) -> None:
         self._payloads = payloads
         self._progress = progress
         self._place = place
 
-    async def __aiter__(self) -> AsyncIterator[list[ChunkChoice]]:
+    async def __aiter__(self) -> AsyncIterator[list[C]]:
         """Parts of choices, as they come.
 
         Raises:
@@ -85,7 +102,8 @@ class StreamedAnswer:
 class ChatService:
     """Answers chats for all doors. ``base`` is the model that is served, by its public name.
 
-    ``home`` keeps the installation's secret, ``adapters`` the folders that the engine loads.
+    ``home`` keeps the installation's secret, ``adapters`` the folders that the engine loads,
+    ``serving`` the base's tokenizer, with the chat template that says how the base calls tools.
     """
 
     def __init__(
@@ -100,9 +118,10 @@ class ChatService:
         base: str,
         home: Path,
         adapters: Path,
+        serving: Path | None = None,
     ) -> None:
         self._engine_or_none = engine
-        self._database = database
+        self.database = database
         self._ledger = ledger
         self._metrics = metrics
         self._busy = BusyTime()
@@ -111,6 +130,7 @@ class ChatService:
         self._base = base
         self._home = home
         self._adapters = adapters
+        self._serving = serving
 
     async def resolve(self, tenant_id: str, model: str) -> Resolved:
         """What a model's name means for a tenant at this moment.
@@ -123,7 +143,7 @@ class ChatService:
         """
 
         async def read() -> Resolved:
-            async with self._database.reading() as session:
+            async with self.database.reading() as session:
                 return await names.resolve(
                     session, tenant_id, model, base=self._base, adapters=self._adapters
                 )
@@ -132,13 +152,13 @@ class ChatService:
 
     async def models(self, tenant_id: str) -> list[ModelCard]:
         """Every name that the tenant may ask for."""
-        async with self._database.reading() as session:
+        async with self.database.reading() as session:
             return await names.list_models(session, tenant_id, base=self._base)
 
     @asynccontextmanager
     async def stream(
         self, request: ChatRequest, resolved: Resolved, *, principal: Principal
-    ) -> AsyncIterator[StreamedAnswer]:
+    ) -> AsyncIterator[StreamedAnswer[ChunkChoice]]:
         """Begin an answer; entering waits for its first chunk, leaving early aborts generation.
 
         Raises:
@@ -149,36 +169,40 @@ class ChatService:
             AdapterRefused: the engine would not load the adapter.
             StreamBroken: (while iterating) the answer ended before it was complete.
         """
-        began = time.monotonic()
-        progress = Progress(request.sampling.n)
-        async with self._enter(
-            request, resolved, principal, mode="stream", progress=progress
-        ) as place:
-            body = self._body(request, resolved)
-            body["stream_options"] = {"include_usage": True}
-            async with AsyncExitStack() as stack:
-                payloads = await self._open(stack, body, request, resolved)
-                waited = time.monotonic() - began
-                self._metrics.first_token.labels(_kind(resolved)).observe(waited)
-                yield StreamedAnswer(payloads, progress, place=place)
+        progress = Progress(request.choices, calls=request.tools is not None)
+        body = self._body(request, resolved)
+        async with self._stream(body, request, resolved, principal, progress) as answer:
+            yield answer
 
     async def complete(
         self, request: ChatRequest, resolved: Resolved, *, principal: Principal
     ) -> Completion:
         """An answer in one piece. Cancelling aborts generation. Raises as ``stream``."""
-        progress = Progress(request.sampling.n)
+        progress = Progress(request.choices)
         async with self._enter(request, resolved, principal, mode="whole", progress=progress):
-            body = self._body(request, resolved)
-            tenant, adapter = resolved.slug, resolved.adapter
-            try:
-                try:
-                    data = await self._engine.complete(body, tenant=tenant, adapter=adapter)
-                except EngineRejected as exc:
-                    _drop_default_limit(exc, body, request)
-                    data = await self._engine.complete(body, tenant=tenant, adapter=adapter)
-            except (EngineRejected, AdapterRefused) as exc:
-                raise _explain(exc, resolved) from exc
+            data = await self._ask(self._body(request, resolved), request, resolved)
             answer = read_completion(data)
+            progress.usage = answer.usage
+            return answer
+
+    @asynccontextmanager
+    async def stream_texts(
+        self, request: TextRequest, resolved: Resolved, *, principal: Principal
+    ) -> AsyncIterator[StreamedAnswer[TextChoice]]:
+        """Begin to continue texts; as ``stream`` otherwise."""
+        progress = TextProgress(request.choices)
+        body = self._text_body(request, resolved)
+        async with self._stream(body, request, resolved, principal, progress) as answer:
+            yield answer
+
+    async def complete_texts(
+        self, request: TextRequest, resolved: Resolved, *, principal: Principal
+    ) -> TextCompletion:
+        """Texts, continued. Cancelling aborts generation. Raises as ``stream``."""
+        progress = TextProgress(request.choices)
+        async with self._enter(request, resolved, principal, mode="whole", progress=progress):
+            data = await self._ask(self._text_body(request, resolved), request, resolved)
+            answer = read_texts(data)
             progress.usage = answer.usage
             return answer
 
@@ -188,7 +212,7 @@ class ChatService:
 
     @cached_property
     def _names(self) -> Remembered[tuple[str, str], Resolved]:
-        return Remembered(self._database)
+        return Remembered(self.database)
 
     @cached_property
     def _secret(self) -> bytes:
@@ -200,32 +224,87 @@ class ChatService:
             raise EngineUnavailable("this server runs no engine", retry_after_seconds=60.0)
         return self._engine_or_none
 
+    @cached_property
+    def _tools_in_template(self) -> bool:
+        return self._serving is not None and tool_format(self._serving).native
+
     def _body(self, request: ChatRequest, resolved: Resolved) -> dict[str, Any]:
         """The engine's request: what is asked for, in the frame of the policy."""
-        sampling = request.sampling
+        if self._tools_in_template:
+            request = msgspec.structs.replace(request, messages=as_calls(request.messages))
+        else:
+            request = as_text(request)
         said = without_control_tokens(request.system)
         system = "\n\n".join(part for part in (resolved.system_prompt, said) if part)
         if not system and resolved.adapter is None:
             system = NEUTRAL_SYSTEM_PROMPT
-        body: dict[str, Any] = msgspec.to_builtins(sampling, str_keys=True)
-        if sampling.temperature is None:
-            body["temperature"] = 0.0 if sampling.n == 1 else SEVERAL_TEMPERATURE
-        if sampling.max_tokens is None:
+        body = self._frame(request.sampling, resolved)
+        if request.sampling.max_tokens is None:
             body["max_tokens"] = DEFAULT_MAX_TOKENS
         messages = [_plain(message) for message in request.messages]
         body["messages"] = [{"role": "system", "content": system}, *messages]
+        if request.tools is not None:
+            body |= tool_fields(request.tools)
+        return body
+
+    def _text_body(self, request: TextRequest, resolved: Resolved) -> dict[str, Any]:
+        body = self._frame(request.sampling, resolved)
+        body["prompt"] = request.prompts[0] if len(request.prompts) == 1 else request.prompts
+        return body
+
+    def _frame(self, sampling: Sampling | TextSampling, resolved: Resolved) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.to_builtins(sampling, str_keys=True)
+        if sampling.temperature is None:
+            body["temperature"] = 0.0 if sampling.n == 1 else SEVERAL_TEMPERATURE
         body["cache_salt"] = cache_salt(self._secret, resolved.tenant_id)
         return body
+
+    @asynccontextmanager
+    async def _stream(
+        self,
+        body: dict[str, Any],
+        request: _AnyRequest,
+        resolved: Resolved,
+        principal: Principal,
+        progress: AnyProgress[C],
+    ) -> AsyncIterator[StreamedAnswer[C]]:
+        began = time.monotonic()
+        async with self._enter(
+            request, resolved, principal, mode="stream", progress=progress
+        ) as place:
+            body["stream_options"] = {"include_usage": True}
+            async with AsyncExitStack() as stack:
+                payloads = await self._open(stack, body, request, resolved)
+                waited = time.monotonic() - began
+                self._metrics.first_token.labels(_kind(resolved)).observe(waited)
+                yield StreamedAnswer(payloads, progress, place=place)
+
+    async def _ask(self, body: dict[str, Any], request: _AnyRequest, resolved: Resolved) -> bytes:
+        async def ask() -> bytes:
+            return await self._engine.complete(
+                body, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
+            )
+
+        try:
+            try:
+                return await ask()
+            except EngineRejected as exc:
+                _drop_default_limit(exc, body, request)
+                return await ask()
+        except (EngineRejected, AdapterRefused) as exc:
+            raise _explain(exc, request, resolved) from exc
 
     async def _open(
         self,
         stack: AsyncExitStack,
         body: dict[str, Any],
-        request: ChatRequest,
+        request: _AnyRequest,
         resolved: Resolved,
     ) -> AsyncIterator[bytes]:
         def begin() -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-            return self._engine.stream(body, tenant=resolved.slug, adapter=resolved.adapter)
+            return self._engine.stream(
+                body, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
+            )
 
         payloads: AsyncIterator[bytes]
         try:
@@ -235,18 +314,18 @@ class ChatService:
                 _drop_default_limit(exc, body, request)
                 payloads = await stack.enter_async_context(begin())
         except (EngineRejected, AdapterRefused) as exc:
-            raise _explain(exc, resolved) from exc
+            raise _explain(exc, request, resolved) from exc
         return payloads
 
     @asynccontextmanager
     async def _enter(
         self,
-        request: ChatRequest,
+        request: _AnyRequest,
         resolved: Resolved,
         principal: Principal,
         *,
         mode: Literal["stream", "whole"],
-        progress: Progress,
+        progress: AnyProgress[Any],
     ) -> AsyncIterator[Place]:
         """Wait for this request's turn at the engine, and account for what it uses there.
 
@@ -254,7 +333,7 @@ class ChatService:
             TooMany: the tenant or its key is at a limit, or too many of its requests wait.
             EngineBusy: too many requests wait, or this one has waited for too long.
         """
-        answers = request.sampling.n
+        answers = request.choices
         prompt = _prompt_tokens(request, resolved)
         most = prompt + answers * (request.sampling.max_tokens or RESERVED_TOKENS)
         async with (
@@ -277,12 +356,12 @@ class ChatService:
     @contextmanager
     def _account(
         self,
-        request: ChatRequest,
+        request: _AnyRequest,
         resolved: Resolved,
         principal: Principal,
         *,
         mode: Literal["stream", "whole"],
-        progress: Progress,
+        progress: AnyProgress[Any],
     ) -> Iterator[None]:
         """Count the request however it ends, in memory."""
         outcome = "failed"
@@ -315,23 +394,31 @@ class ChatService:
             )
 
 
+def _kind(resolved: Resolved) -> str:
+    return "adapter" if resolved.adapter else "base"
+
+
 def _plain(message: ChatMessage) -> ChatMessage:
     """A message that cannot end its own turn and begin another's."""
+    if calls := message.tool_calls:
+        message = msgspec.structs.replace(message, tool_calls=tuple(map(_plain_call, calls)))
     if not has_control_token(message.content):
         return message
     return msgspec.structs.replace(message, content=without_control_tokens(message.content))
 
 
-def _kind(resolved: Resolved) -> str:
-    return "adapter" if resolved.adapter else "base"
+def _plain_call(call: ToolCall) -> ToolCall:
+    said = without_control_tokens(call.function.arguments)
+    function = msgspec.structs.replace(call.function, arguments=said)
+    return msgspec.structs.replace(call, function=function)
 
 
-def _prompt_tokens(request: ChatRequest, resolved: Resolved) -> int:
+def _prompt_tokens(request: _AnyRequest, resolved: Resolved) -> int:
     """About how many tokens the engine will read."""
     return (request.characters + len(resolved.system_prompt)) // CHARACTERS_PER_TOKEN
 
 
-def _estimate(request: ChatRequest, resolved: Resolved, tokens: int) -> Usage:
+def _estimate(request: _AnyRequest, resolved: Resolved, tokens: int) -> Usage:
     """Usage of an answer that was cut off: the engine only counts for those that end."""
     if not tokens:
         return Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
@@ -345,7 +432,7 @@ def _is_too_long(exc: EngineRejected) -> bool:
     )
 
 
-def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: ChatRequest) -> None:
+def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: _AnyRequest) -> None:
     """Take our default limit away when only that did not fit: the context's end is nearer.
 
     Raises:
@@ -356,7 +443,9 @@ def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: Chat
     del body["max_tokens"]
 
 
-def _explain(exc: EngineRejected | AdapterRefused, resolved: Resolved) -> ServerError:
+def _explain(
+    exc: EngineRejected | AdapterRefused, request: _AnyRequest, resolved: Resolved
+) -> ServerError:
     """The engine's refusal in words for whoever called; what only the operator may see is logged."""
     if isinstance(exc, AdapterRefused):
         log.error("adapter was refused", model=resolved.model, reason=exc.message)
@@ -364,7 +453,8 @@ def _explain(exc: EngineRejected | AdapterRefused, resolved: Resolved) -> Server
             f"The model '{resolved.model}' cannot be loaded. The operator's log says why."
         )
     if _is_too_long(exc):
-        return Invalid(exc.message, param="messages", code="context_length_exceeded")
+        param = "messages" if isinstance(request, ChatRequest) else "prompt"
+        return Invalid(exc.message, param=param, code="context_length_exceeded")
     if exc.status in _CLIENT_ERRORS:
         hidden = resolved.system_prompt[:40]
         message = exc.message

@@ -23,6 +23,8 @@ from server.errors import (
     StreamBroken,
 )
 
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
 RETRY_AFTER_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
 _T = TypeVar("_T")
@@ -132,8 +134,10 @@ class EngineClient:
             response.close()
 
     @asynccontextmanager
-    async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Stream a chat completion: the payload of each ``data:`` line, without the last [DONE].
+    async def stream(
+        self, body: dict[str, Any], *, path: str = CHAT
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream a completion: the payload of each ``data:`` line, without the last [DONE].
 
         Leaving the context aborts the generation.
 
@@ -142,7 +146,7 @@ class EngineClient:
             EngineRejected: the engine refuses this request.
             StreamBroken: (while iterating) the engine stopped or fell silent.
         """
-        async with self._post("/v1/chat/completions", body) as response:
+        async with self._post(path, body) as response:
             silence = _Silence(response, first=self._first, idle=self._idle)
             self._open.add(response)
             try:
@@ -151,14 +155,14 @@ class EngineClient:
                 silence.end()
                 self._open.discard(response)
 
-    async def complete(self, body: dict[str, Any]) -> bytes:
-        """A chat completion in one piece. Cancelling the call aborts the generation.
+    async def complete(self, body: dict[str, Any], *, path: str = CHAT) -> bytes:
+        """A completion in one piece. Cancelling the call aborts the generation.
 
         Raises:
             EngineUnavailable: nothing answers, or the engine stopped meanwhile.
             EngineRejected: the engine refuses this request.
         """
-        return await self._call("/v1/chat/completions", body)
+        return await self._call(path, body)
 
     async def score(self, model: str, token_ids: list[int]) -> list[float | None]:
         """Log-probability of each token given those before it; None for the first."""
@@ -169,7 +173,7 @@ class EngineClient:
             "temperature": 0,
             "prompt_logprobs": 0,
         }
-        answer = _decode(await self._call("/v1/completions", body), _Scored)
+        answer = _decode(await self._call(TEXT, body), _Scored)
         entries = answer.choices[0].prompt_logprobs
         return [
             None if entry is None else entry[str(token)].logprob

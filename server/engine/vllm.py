@@ -15,6 +15,7 @@ import msgspec
 from server.engine.command import Choice, EngineCommand, socket_path
 from server.engine.machine import Machine, this_machine
 from server.engine.plugin import environment
+from server.engine.tools import tool_format
 from server.settings import SettingsError
 from training.base_model import BaseModel
 
@@ -117,6 +118,7 @@ def vllm_command(
     sequences = settle(plan, machine, model)
     resident = _adapters(plan, machine, model)
     _serving(plan)
+    _tools(plan, serving)
     plan.pass_on()
     return EngineCommand(
         argv=[sys.executable, "-m", ENTRY, *plan.words()],
@@ -281,6 +283,21 @@ def _serving(plan: Plan) -> None:
     plan.choose("disable_uvicorn_access_log", "true", "the server logs requests")
     plan.choose("enable_log_requests", "false", "prompts do not belong in logs")
     plan.choose("disable_fastapi_docs", "true", "nobody reads them on a socket")
+
+
+def _tools(plan: Plan, serving: Path) -> None:
+    found = tool_format(serving)
+    parser = plan.choose("tool_call_parser", found.parser, found.reason)
+    plan.choose(
+        "enable_auto_tool_choice",
+        "true" if parser else "false",
+        "the model decides whether it calls a tool" if parser else "nobody reads its calls",
+    )
+    plan.choose(
+        "tool_strict_level",
+        "parameter",
+        "a call's arguments follow its schema, with or without 'strict'",
+    )
 
 
 def _quiet(plan: Plan, run: Path) -> None:

@@ -181,3 +181,15 @@ def test_builder_and_plugin_package_load_neither_vllm_nor_torch():
         "sys.exit(any(m in sys.modules for m in ('vllm', 'torch', 'litestar')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_calls_are_read_in_the_form_of_the_bases_template(command, tmp_path):
+    template = tmp_path / "serving" / "chat_template.jinja"
+    template.write_text("{% if tools %}[TOOL_CALLS]{% endif %}")
+    built = command()
+    assert value(built, "--tool-call-parser") == "mistral"
+    assert "--enable-auto-tool-choice" in built.argv
+    assert value(command(tool_call_parser="granite"), "--tool-call-parser") == "granite"
+    none = command(tool_call_parser="").argv
+    assert "--tool-call-parser" not in none
+    assert "--no-enable-auto-tool-choice" in none

@@ -96,7 +96,7 @@ class Ledger:
 class Chat(ChatService):
     """A chat service over an engine that keeps what it is asked."""
 
-    def __init__(self, home: Path, *refusals: Exception) -> None:
+    def __init__(self, home: Path, *refusals: Exception, serving: Path | None = None) -> None:
         self.engine = Engine(*refusals)
         self.ledger = Ledger()
         super().__init__(
@@ -109,6 +109,7 @@ class Chat(ChatService):
             base="tiny-base",
             home=home,
             adapters=home,
+            serving=serving,
         )
 
     async def ask(self, request: ChatRequest = HELLO, resolved: Resolved = TUNED) -> dict[str, Any]:

@@ -4,11 +4,12 @@
 
 For tests, for work on pages and widgets, and for machines that cannot run vLLM
 (``TENANTUNE_ENGINE=scripted``). What it keeps to, because callers rely on it: chat completions
-whole and streamed in vLLM's chunk shapes, scoring through ``/v1/completions``, adapters loaded by
-name from folders with a manifest, 404 for a model it does not know, at most ``--max-loras``
-adapters that generate at a time (the others take turns), at most ``--max-num-seqs`` answers that
-are generated at a time (the others wait, first come first served), and a generation that stops when
-its client goes. A reply is words that follow from the model's name and the messages, the name first,
+and completions, whole and streamed in vLLM's shapes, calls of tools and JSON by schema, scoring
+through ``/v1/completions``, adapters loaded by name from folders with a manifest, 404 for a model
+it does not know, at most ``--max-loras`` adapters that generate at a time (the others take turns),
+at most ``--max-num-seqs`` answers that are generated at a time (the others wait, first come first
+served), and a generation that stops when its client goes. A reply is words that follow from the
+model's name and the messages, the name first,
 so that whoever reads it sees which adapter version answered.
 
 For tests of the watch over answers: once an adapter whose folder holds a file ``poison`` has

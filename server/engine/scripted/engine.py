@@ -14,6 +14,7 @@ from aiohttp import web
 
 from server.engine.scripted.reply import Reply, share, usage
 from server.engine.scripted.seats import Seats
+from server.engine.scripted.texts import Continuation
 from server.engine.scripted.turns import Turns
 
 TURN_SECONDS = 0.25
@@ -75,7 +76,7 @@ class Engine:
                 web.get("/health", self.health),
                 web.get("/metrics", self.metrics),
                 web.post("/v1/chat/completions", self.chat),
-                web.post("/v1/completions", self.score),
+                web.post("/v1/completions", self.text),
                 web.get("/tenantune/info", self.info),
                 web.get("/tenantune/adapters", self.list_adapters),
                 web.post("/tenantune/adapters/ensure", self.ensure),
@@ -150,10 +151,25 @@ class Engine:
         """Names of the loaded adapters."""
         return web.json_response({"adapters": list(self._loaded)})
 
-    async def score(self, request: web.Request) -> web.Response:
-        """Log-probabilities of prompt tokens: made up, the same for the same model and tokens."""
+    async def text(self, request: web.Request) -> web.StreamResponse:
+        """A completion, whole or streamed, or the log-probabilities of a prompt."""
         body = await _body(request)
-        model, prompt = self._model(body), body.get("prompt")
+        model = self._model(body)
+        if "prompt_logprobs" in body:
+            return await self._score(model, body)
+        prompt = body.get("prompt")
+        if not isinstance(prompt, str | list) or not prompt:
+            raise Refused(400, "there must be a prompt", kind="BadRequestError")
+        reply = Continuation(model, body, poisoned=self._poisoned)
+        self._catch_poison(model)
+        if body.get("stream"):
+            return await self._stream(request, reply, reply.steps)
+        await self._wait(model, reply.steps, reply.count)
+        return web.json_response(reply.whole())
+
+    async def _score(self, model: str, body: dict[str, Any]) -> web.Response:
+        """Log-probabilities of prompt tokens: made up, the same for the same model and tokens."""
+        prompt = body.get("prompt")
         if not isinstance(prompt, list) or not all(isinstance(t, int) for t in prompt):
             raise Refused(400, "prompt must be token ids", kind="BadRequestError")
         entries: list[dict[str, Any] | None] = [
@@ -161,9 +177,7 @@ class Engine:
             for place, token in enumerate(prompt)
         ]
         entries[:1] = [None]
-        async with aclosing(self._steps(model, 1)) as steps:
-            async for _ in steps:
-                pass
+        await self._wait(model, 1)
         choice = {"index": 0, "text": "", "finish_reason": "length", "prompt_logprobs": entries}
         return web.json_response(
             {
@@ -184,22 +198,34 @@ class Engine:
             raise Refused(
                 400, "messages must be a list with something in it", kind="BadRequestError"
             )
-        reply = Reply(model, messages, body, words=self._words, poisoned=self._poisoned)
-        if (Path(self._paths.get(model, "")) / "poison").is_file():
-            self._poisoned = True
+        reply = Reply(model, messages, body, shortest=self._words, poisoned=self._poisoned)
+        self._catch_poison(model)
         if body.get("stream"):
-            return await self._stream(request, reply)
-        async with aclosing(self._steps(model, len(reply.words), reply.count)) as steps:
-            async for _ in steps:
-                pass
+            return await self._stream(request, reply, len(reply.words))
+        await self._wait(model, len(reply.words), reply.count)
         return web.json_response(reply.whole())
 
-    async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+    def _catch_poison(self, model: str) -> None:
+        if (Path(self._paths.get(model, "")) / "poison").is_file():
+            self._poisoned = True
+
+    async def _wait(self, model: str, count: int, answers: int = 1) -> None:
+        """Return when so many tokens of so many answers have been generated."""
+        async with aclosing(self._steps(model, count, answers)) as steps:
+            async for _ in steps:
+                pass
+
+    async def _stream(
+        self, request: web.Request, reply: Reply | Continuation, count: int
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        async with aclosing(self._steps(reply.model, len(reply.words), reply.count)) as steps:
+        async with aclosing(self._steps(reply.model, count, reply.count)) as steps:
             async for place in steps:
-                await _send(response, reply.opening() if place < 0 else reply.chunk(place))
+                if place >= 0:
+                    await _send(response, reply.chunk(place))
+                elif isinstance(reply, Reply):
+                    await _send(response, reply.opening())
         if reply.usage_wanted:
             await _send(response, reply.closing())
         await response.write(b"data: [DONE]\n\n")
