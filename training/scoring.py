@@ -1,7 +1,8 @@
 """From single replies to scores: means, and how sure the differences are."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from itertools import product
+from typing import Literal, NamedTuple
 
 from training.evaluation import Difference, Reply, Scores, Subject, perplexity
 from training.replies import bootstrap_interval
@@ -11,6 +12,29 @@ _METRICS: tuple[Literal["exact", "token_f1", "similarity"], ...] = (
     "token_f1",
     "similarity",
 )
+
+
+class Comparison(NamedTuple):
+    """``accuracy``: share of comparisons that the wanted side wins, a tie being half a win.
+
+    ``margin``: by how much, on average.
+    """
+
+    accuracy: float
+    margin: float
+    comparisons: int
+
+
+def compare(
+    wanted: Sequence[float], unwanted: Sequence[float], *, paired: bool
+) -> Comparison | None:
+    """Compare pair by pair, or each wanted with each unwanted; None where there is nothing to."""
+    pairs = list(zip(wanted, unwanted, strict=True) if paired else product(wanted, unwanted))
+    if not pairs:
+        return None
+    won = sum((one > other) + (one == other) / 2 for one, other in pairs)
+    margin = sum(one - other for one, other in pairs) / len(pairs)
+    return Comparison(won / len(pairs), margin, len(pairs))
 
 
 def scores_of(replies: Sequence[Reply], *, nats: float | None, tokens: int) -> Scores:

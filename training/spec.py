@@ -100,6 +100,18 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     start_adapter: str | None = None
 
 
+def method_recipe(spec: TrainingSpec) -> Recipe:
+    """The recipe as the spec's method trains by it.
+
+    Where a model is compared with itself as it was, dropout would be mistaken for a difference.
+    """
+    recipe = spec.recipe
+    if spec.method == "supervised":
+        return recipe
+    rate = recipe.learning_rate * recipe.preference_rate_scale
+    return msgspec.structs.replace(recipe, learning_rate=rate, dropout=0.0)
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes that ship, sorted."""
     folder = resources.files("training.recipes")
