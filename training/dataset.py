@@ -159,16 +159,18 @@ def freeze(
         raise BadInput(
             f"{kept} usable conversations, at least {FEWEST} are needed; dropped: {reasons}"
         )
-    splits = assign_splits(clusters, seed=seed, fractions=fractions)
+    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    for some in _by_sort(clusters):
+        for split, found in assign_splits(some, seed=seed, fractions=fractions).items():
+            splits[split] += found
     for split in SPLITS:
         if not splits[split]:
             raise BadInput(
                 f"no conversation is left for {split}: {kept} usable ones in {len(clusters)} "
                 "groups of near-duplicates; add more varied ones, or pin fewer to other splits"
             )
-        for wanted in (True, False):
-            if (wanted or split == "train") and kind == "judgements":
-                _need_judged(splits[split], split, wanted=wanted)
+        if kind == "judgements" and split != "validation":
+            _need_both_sorts(splits[split], split)
     return _write(
         root,
         splits,
@@ -186,12 +188,21 @@ def _noting_kind(records: Iterable[Record], kinds: set[Kind]) -> Iterator[Record
         yield record
 
 
-def _need_judged(items: Sequence[Item], split: Split, *, wanted: bool) -> None:
-    if not any(item.label == wanted for item in items):
-        raise BadInput(
-            f"{split} has no {'wanted' if wanted else 'unwanted'} reply among its {len(items)}; "
-            "add more judgements of that sort, or pin some to it"
-        )
+def _by_sort(clusters: Sequence[list[Item]]) -> list[list[list[Item]]]:
+    """Clusters with an unwanted reply, and the others: each split needs some of both."""
+    sorts: dict[bool, list[list[Item]]] = {True: [], False: []}
+    for cluster in clusters:
+        sorts[all(item.label for item in cluster)].append(cluster)
+    return [some for some in sorts.values() if some]
+
+
+def _need_both_sorts(items: Sequence[Item], split: Split) -> None:
+    for wanted in (True, False):
+        if not any(item.label == wanted for item in items):
+            raise BadInput(
+                f"{split} has no {'wanted' if wanted else 'unwanted'} reply among its "
+                f"{len(items)}; add more judgements of that sort, or pin some to it"
+            )
 
 
 def load(folder: Path) -> Dataset:
@@ -208,7 +219,7 @@ def load(folder: Path) -> Dataset:
         manifest = msgspec.json.decode(data, type=DatasetManifest)
     except OSError as exc:
         raise BadInput(f"{folder} is no dataset: {_MANIFEST}: {exc.strerror}") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadInput(f"{folder / _MANIFEST}: {exc}") from exc
     if manifest.sha256 != _hash_of(manifest):
         raise BadInput(f"{folder / _MANIFEST} was changed after it was written; freeze again")

@@ -1,5 +1,6 @@
 """From single replies to scores: means, and how sure the differences are."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Literal, NamedTuple
@@ -37,9 +38,16 @@ def compare(
     return Comparison(won / len(pairs), margin, len(pairs))
 
 
-def scores_of(replies: Sequence[Reply], *, nats: float | None, tokens: int) -> Scores:
+def scores_of(
+    replies: Sequence[Reply],
+    *,
+    nats: float | None,
+    tokens: int,
+    preferred: Comparison | None = None,
+) -> Scores:
     """Means over replies; ``nats`` is None for a subject without a model."""
     found = perplexity(nats)
+    measured = preferred is not None and math.isfinite(preferred.margin)
     return Scores(
         perplexity=found,
         nats_per_token=nats if found is not None else None,
@@ -48,6 +56,8 @@ def scores_of(replies: Sequence[Reply], *, nats: float | None, tokens: int) -> S
         token_f1=_mean(replies, "token_f1"),
         similarity=_mean(replies, "similarity"),
         replies=len(replies),
+        preference_accuracy=preferred.accuracy if preferred and measured else None,
+        preference_margin=preferred.margin if preferred and measured else None,
     )
 
 

@@ -132,6 +132,8 @@ def load_recipe(name_or_path: str) -> Recipe:
             text = Path(name_or_path).read_text(encoding="utf-8")
         except OSError as exc:
             raise BadInput(f"cannot read recipe {name_or_path}: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise BadInput(f"recipe {name_or_path} is not UTF-8 text: {exc.reason}") from exc
     else:
         if name_or_path not in recipe_names():
             known = ", ".join(recipe_names())
@@ -154,5 +156,5 @@ def load_spec(path: Path) -> TrainingSpec:
         return msgspec.json.decode(path.read_bytes(), type=TrainingSpec)
     except OSError as exc:
         raise BadInput(f"cannot read {path}: {exc.strerror}") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadInput(f"{path}: {exc}") from exc

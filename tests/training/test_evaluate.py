@@ -114,7 +114,7 @@ def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
 
 
 def reading(spec: TrainingSpec, speaker: Any) -> tuple[Any, Any]:
-    from training.evaluate import HeldOut, Reading
+    from training.held_out import HeldOut, Reading
     from training.replies import choose_contexts
 
     held_out = HeldOut(spec)
