@@ -16,6 +16,7 @@ from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
 from server.db.session import Database
 from server.engine.service import EngineService
+from server.files.sweep import Sweeper
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
 from server.limits.fair import FairQueue
@@ -23,7 +24,9 @@ from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
 from server.openai.completions.controller import CompletionController
+from server.openai.files.controller import FileController
 from server.openai.models.controller import ModelController
+from server.openai.uploads.controller import UploadController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
@@ -45,6 +48,8 @@ controllers: list[ControllerRouterHandler] = [
     ChatController,
     CompletionController,
     ModelController,
+    FileController,
+    UploadController,
     UsageController,
     AllUsageController,
     HealthController,
@@ -71,6 +76,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     webhooks = Sender(database, private=settings.webhook_private)
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
+    sweeper = Sweeper(database, blobs)
     chat = ChatService(
         engine=engine,
         database=database,
@@ -121,7 +127,7 @@ def create_app(  # noqa: C901 - a function for each dependency
             stack.callback(chat.close)
             stack.callback(keyring.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for running in (keyring.run(), ledger.run(), webhooks.run()):
+            for running in (keyring.run(), ledger.run(), webhooks.run(), sweeper.run()):
                 stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
                 await engine.start()

@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -89,6 +91,8 @@ class BlobStore:
             await obstore.head_async(self._store, _address(sha256))
         except (NotFoundError, FileNotFoundError):
             return False
+        except BaseError as exc:
+            raise BlobError(f"the store cannot be asked: {exc}") from exc
         return True
 
     async def iterate(self, sha256: str) -> AsyncGenerator[bytes]:
@@ -126,8 +130,34 @@ class BlobStore:
 
     async def delete(self, sha256: str) -> None:
         """Remove them; nothing happens where they are not."""
-        with suppress(NotFoundError, FileNotFoundError):
+        try:
             await obstore.delete_async(self._store, _address(sha256))
+        except (NotFoundError, FileNotFoundError):
+            pass
+        except BaseError as exc:
+            raise BlobError(f"the file could not be deleted: {exc}") from exc
+
+    async def list_old(self, age: timedelta) -> AsyncGenerator[str]:
+        """Hashes of what was stored longer ago than ``age``."""
+        async for key in self._keys("sha256/", age):
+            yield key.rpartition("/")[2]
+
+    async def clear_incoming(self, age: timedelta) -> None:
+        """Remove what uploads left that were killed longer ago than ``age``, in their middle."""
+        async for key in self._keys("incoming/", age):
+            await obstore.delete_async(self._store, key)
+        if self._folder is not None:  # half files of a folder are not listed by the store
+            await asyncio.to_thread(_unlink_old, self._folder / "incoming", age)
+
+    async def _keys(self, prefix: str, age: timedelta) -> AsyncGenerator[str]:
+        before = datetime.now(UTC) - age
+        try:
+            async for batch in obstore.list(self._store, prefix, chunk_size=1000):
+                for meta in batch:
+                    if meta["last_modified"] < before:
+                        yield meta["path"]
+        except BaseError as exc:
+            raise BlobError(f"the store could not be listed: {exc}") from exc
 
     async def _sync(self, key: str, *, parent: bool = False) -> None:
         """Make a local file, or the folder's entry of it, survive a power cut."""
@@ -152,3 +182,10 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _unlink_old(folder: Path, age: timedelta) -> None:
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):  # its upload ended just now
+            if path.stat().st_mtime < time.time() - age.total_seconds():
+                path.unlink()

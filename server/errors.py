@@ -7,6 +7,7 @@ ServerError
 ├── NotFound              no such thing, or not this tenant's: the two answer alike
 │   └── ModelNotFound     no such model for this key
 ├── Conflict              the thing is not in a state that allows it, or somebody was faster
+│   └── InProgress        the same request is still running; later is fine
 ├── TooLarge              more bytes than this server accepts
 ├── TooMany               the tenant's quota is spent; later is fine
 ├── Unavailable           a part is missing for now; later is fine
@@ -74,6 +75,12 @@ class Conflict(ServerError):
     """The thing is not in a state that allows it, or somebody else was faster."""
 
     default_code = "conflict"
+
+
+class InProgress(Conflict):
+    """The same request is still running; asking again later gives its answer."""
+
+    default_code = "request_in_progress"
 
 
 class TooLarge(ServerError):

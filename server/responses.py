@@ -167,6 +167,8 @@ def _of_server_error(exc: errors.ServerError) -> Failure:
         ):
             headers["retry-after"] = str(max(1, math.ceil(wait)))
             headers["retry-after-ms"] = str(max(1, math.ceil(wait * 1000)))
+        case errors.InProgress():
+            headers |= {"retry-after": "2", "x-should-retry": "true"}
         case errors.Conflict():
             headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 409 otherwise
         case errors.Unauthenticated():

@@ -103,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_seconds: Annotated[
         float, Meta(gt=0, description="how long a request may wait for the engine")
     ] = 60.0
-    max_upload_bytes: Annotated[int, Meta(gt=0, description="largest transcript upload")] = 2 << 30
+    max_upload_bytes: Annotated[int, Meta(gt=0, description="largest file or transcript")] = 2 << 30
     max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
     webhook_private: Annotated[
         bool, Meta(description="whether webhooks may go to private addresses and plain http://")

@@ -26,6 +26,7 @@ from server.cli.console import (
 )
 from server.locks import is_held
 from server.tenants import service as tenants
+from server.tenants.holdings import hold, stored
 from server.transcripts import service
 from server.transcripts.schemas import ImportView, dataset_view, import_view
 
@@ -75,9 +76,13 @@ async def import_(
     async with app.database.reading() as session:
         await tenants.get(session, tenant)
     blobs = BlobStore.open(app.settings.blobs)
-    sha256, size = await blobs.put_stream(_chunks(file), max_bytes=app.settings.max_upload_bytes)
-    async with app.transaction() as session:
+    limit = app.settings.max_upload_bytes
+    async with (
+        stored(app.database, blobs, _chunks(file), max_bytes=limit) as (sha256, size),
+        app.transaction() as session,
+    ):
         owner = await tenants.get(session, tenant)
+        await hold(session, blobs, sha256)
         row, _ = await service.queue_import(
             session,
             owner,

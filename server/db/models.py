@@ -393,7 +393,10 @@ class File(Record):
 
 
 class Upload(Record):
-    """A file that arrives in parts (``/v1/uploads``). ``size_bytes`` is what was announced."""
+    """A file that arrives in parts (``/v1/uploads``). ``size_bytes`` is what was announced.
+
+    ``parts_sha256``, of a completed one: a hash of the ids of its parts, in their order.
+    """
 
     __tablename__ = "upload"
 
@@ -405,6 +408,7 @@ class Upload(Record):
     state: Mapped[UploadState] = mapped_column(Chars(12), default="pending")
     file_seconds: Mapped[int | None]  # how long the finished file is kept; None: for good
     file_id: Mapped[str | None] = mapped_column(Chars(32))
+    parts_sha256: Mapped[str | None] = mapped_column(Chars(64))
     expires_at: Mapped[datetime.datetime]
 
 

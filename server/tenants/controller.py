@@ -16,6 +16,7 @@ from server.settings import Settings
 from server.tenants import keys, service
 from server.tenants.access import needs
 from server.tenants.cleanup import remove_adapters
+from server.tenants.holdings import try_discard
 from server.tenants.keys import Principal
 from server.tenants.schemas import (
     CreatedKey,
@@ -91,8 +92,7 @@ class TenantController(Controller):
         async with database.transaction() as session:
             leftovers = await service.delete(session, slug)
         await remove_adapters(leftovers.engine_names, settings=settings, engine=engine)
-        for sha256 in leftovers.blobs:
-            await blobs.delete(sha256)
+        await try_discard(database, blobs, *leftovers.blobs)
         for sha256 in leftovers.datasets:
             folder = settings.datasets / sha256
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -15,16 +15,19 @@ from server.db.models import (
     Adapter,
     DatasetVersion,
     Job,
-    SourceFile,
     Tenant,
 )
 from server.errors import Conflict, Invalid, NotFound
+from server.tenants.holdings import owned_by
 from server.tenants.keys import limits_of, stored_limits
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
 
 class Leftovers(msgspec.Struct, frozen=True):
-    """What a deleted tenant leaves outside the database, for the caller to remove after commit."""
+    """What a deleted tenant leaves outside the database, for the caller to remove after commit.
+
+    ``blobs``: what it referred to; others may too, so remove them with ``holdings.try_discard``.
+    """
 
     engine_names: tuple[str, ...]
     blobs: tuple[str, ...]
@@ -131,8 +134,8 @@ async def delete(session: AsyncSession, slug: str) -> Leftovers:
     names = await session.scalars(select(Adapter.engine_name).where(Adapter.tenant_id == tenant.id))
     leftovers = Leftovers(
         engine_names=tuple(names),
-        blobs=await _only_of(session, SourceFile, tenant.id),
-        datasets=await _only_of(session, DatasetVersion, tenant.id),
+        blobs=tuple(await owned_by(session, tenant.id)),
+        datasets=await _only_of_it(session, tenant.id),
     )
     await session.execute(sql_delete(Tenant).where(Tenant.id == tenant.id))
     return leftovers
@@ -165,12 +168,13 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
     ]
 
 
-async def _only_of(
-    session: AsyncSession, kind: type[SourceFile] | type[DatasetVersion], tenant_id: str
-) -> tuple[str, ...]:
-    """Hashes of this tenant's files that no other tenant has too."""
-    others = select(kind.sha256).where(kind.tenant_id != tenant_id)
-    query = select(kind.sha256).where(kind.tenant_id == tenant_id, kind.sha256.not_in(others))
+async def _only_of_it(session: AsyncSession, tenant_id: str) -> tuple[str, ...]:
+    """Hashes of this tenant's datasets that no other tenant has too."""
+    hashes = select(DatasetVersion.sha256)
+    others = hashes.where(DatasetVersion.tenant_id != tenant_id)
+    query = hashes.where(
+        DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256.not_in(others)
+    )
     return tuple(await session.scalars(query.distinct()))
 
 

@@ -12,12 +12,13 @@ from connectors.importers import ImportOptions, parse_map
 from server.blobs import BlobStore
 from server.db.session import Database
 from server.errors import Invalid
+from server.files.upload import Upload
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.access import needs
+from server.tenants.holdings import hold, stored
 from server.transcripts import service
 from server.transcripts.schemas import DatasetView, ImportView, dataset_view, import_view
-from server.transcripts.upload import Upload
 
 PLAIN_OPTIONS = ("encoding", "delimiter", "split")
 
@@ -51,25 +52,27 @@ class TranscriptController(Controller):
         """
         async with database.reading() as session:
             await tenants.get(session, slug)
-        upload = Upload(request, filename=filename, max_bytes=settings.max_upload_bytes)
-        sha256, size = await blobs.put_stream(upload.chunks(), max_bytes=settings.max_upload_bytes)
-        fields = upload.fields
-        said = {"encoding": encoding, "delimiter": delimiter, "split": split}
-        for name in PLAIN_OPTIONS:
-            said[name] = said[name] or next(iter(fields.get(name, [])), None)
-        options = _options([*(mapping or []), *fields.get("map", [])], said)
-        async with database.transaction() as session:
-            tenant = await tenants.get(session, slug)
-            row, source = await service.queue_import(
-                session,
-                tenant,
-                sha256=sha256,
-                size_bytes=size,
-                filename=upload.filename,
-                importer=importer or next(iter(fields.get("importer", [])), None),
-                options=options,
-            )
-            return import_view(row, source)
+        limit = settings.max_upload_bytes
+        upload = Upload(request, filename=filename, max_bytes=limit)
+        async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
+            fields = upload.fields
+            said = {"encoding": encoding, "delimiter": delimiter, "split": split}
+            for name in PLAIN_OPTIONS:
+                said[name] = said[name] or next(iter(fields.get(name, [])), None)
+            options = _options([*(mapping or []), *fields.get("map", [])], said)
+            async with database.transaction() as session:
+                tenant = await tenants.get(session, slug)
+                await hold(session, blobs, sha256)
+                row, source = await service.queue_import(
+                    session,
+                    tenant,
+                    sha256=sha256,
+                    size_bytes=size,
+                    filename=upload.filename,
+                    importer=importer or next(iter(fields.get("importer", [])), None),
+                    options=options,
+                )
+                return import_view(row, source)
 
     @get("/imports")
     async def list_imports(

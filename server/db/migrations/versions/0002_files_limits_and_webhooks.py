@@ -120,6 +120,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one list
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("file_seconds", sa.Integer(), nullable=True),
         sa.Column("file_id", sa.String(length=32), nullable=True),
+        sa.Column("parts_sha256", sa.String(length=64), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),

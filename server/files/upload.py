@@ -13,37 +13,51 @@ from multipart import (  # type: ignore[import-untyped]
 
 from server.errors import Invalid, TooLarge
 
-MAX_FIELD_BYTES = 64 << 10
+MAX_FIELD_BYTES = 16 << 10
+MAX_FORM_BYTES = 64 << 10  # all that is not the file
 MAX_PARTS = 64
 
 
 class Upload:
-    """One file of a request, raw or in a form.
+    """One file of a request: in a form, as the part ``part``, or raw.
 
     Read ``chunks`` to its end first; then ``filename`` and ``fields`` hold what the form said.
+    ``max_bytes`` is for the file.
     """
 
-    def __init__(self, request: Request[Any, Any, Any], *, filename: str, max_bytes: int) -> None:
+    def __init__(
+        self,
+        request: Request[Any, Any, Any],
+        *,
+        filename: str,
+        max_bytes: int,
+        part: str = "file",
+        raw: bool = True,
+    ) -> None:
         self.filename = filename
         self.fields: dict[str, list[str]] = {}
         self._request = request
         self._max_bytes = max_bytes
+        self._part = part
+        self._raw = raw
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """The file's bytes.
 
         Raises:
-            TooLarge: the request says that it is larger than is accepted.
+            TooLarge: the request is larger than is accepted, or says so.
             Invalid: a form that is none, or that holds no file, or several.
         """
         length = self._request.headers.get("content-length", "")
-        # a form's own words come on top of the file
-        if length.isdecimal() and int(length) > self._max_bytes + MAX_FIELD_BYTES:
-            raise TooLarge(
-                f"The upload is larger than {self._max_bytes:,} bytes.", limit_bytes=self._max_bytes
-            )
+        if length.isdecimal():
+            self._check_size(int(length))
         kind, options = parse_options_header(self._request.headers.get("content-type", ""))
         if kind != "multipart/form-data":
+            if not self._raw:
+                raise Invalid(
+                    f"Send a form (multipart/form-data) with the file as the part '{self._part}'.",
+                    param=self._part,
+                )
             async for chunk in self._request.stream():
                 yield chunk
             return
@@ -51,20 +65,22 @@ class Upload:
             async for chunk in self._file_of_form(options.get("boundary", "")):
                 yield chunk
         except MultipartError as exc:
-            raise Invalid(f"The form could not be read: {exc}.", param="file") from exc
+            raise Invalid(f"The form could not be read: {exc}.", param=self._part) from exc
 
     async def _file_of_form(self, boundary: str) -> AsyncIterator[bytes]:
-        files = 0
+        files = received = 0
         part: MultipartSegment | None = None
         field = bytearray()
         with PushMultipartParser(boundary, max_segment_count=MAX_PARTS) as parser:
             async for chunk in self._request.stream():
+                received += len(chunk)
+                self._check_size(received)
                 for event in parser.parse(chunk) if chunk else ():
                     if isinstance(event, MultipartSegment):
                         part, field = event, bytearray()
                         if event.filename is not None:
                             files += 1
-                            self._begin_file(event.filename, files)
+                            self._begin_file(event, files)
                     elif part is None:
                         continue
                     elif event is None:
@@ -78,12 +94,26 @@ class Upload:
                         field += event
                         _check_field(part.name, len(field))
         if not files:
-            raise Invalid("The form holds no file: send one as the part 'file'.", param="file")
+            raise Invalid(
+                f"The form holds no file: send one as the part '{self._part}'.", param=self._part
+            )
 
-    def _begin_file(self, filename: str, count: int) -> None:
+    def _begin_file(self, part: MultipartSegment, count: int) -> None:
+        if part.name != self._part:
+            raise Invalid(
+                f"Unknown parameter: '{part.name}': the file is the part '{self._part}'.",
+                param=part.name,
+            )
         if count > 1:
-            raise Invalid("The form holds several files: send one at a time.", param="file")
-        self.filename = filename or self.filename
+            raise Invalid("The form holds several files: send one at a time.", param=self._part)
+        self.filename = part.filename or self.filename
+
+    def _check_size(self, size: int) -> None:
+        # a form's own words come on top of the file
+        if size > self._max_bytes + MAX_FORM_BYTES:
+            raise TooLarge(
+                f"The upload is larger than {self._max_bytes:,} bytes.", limit_bytes=self._max_bytes
+            )
 
 
 def _check_field(name: str, size: int) -> None:

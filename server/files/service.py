@@ -1,0 +1,133 @@
+"""Files of ``/v1/files``: rows of a tenant, whose bytes are in the blob store.
+
+A file that has expired is gone for everybody, whether or not it was swept yet.
+"""
+
+import datetime
+import re
+from typing import Literal
+
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.elements import ColumnElement
+
+from server.blobs import BlobStore
+from server.db.models import File, now
+from server.errors import Invalid, NotFound
+from server.tenants.holdings import hold
+
+PUBLIC_ID = re.compile(r"file-([0-9a-f]{32})")
+
+
+def public_id(file: File) -> str:
+    """The id that clients know it by."""
+    return f"file-{file.id}"
+
+
+async def create(
+    session: AsyncSession,
+    tenant_id: str,
+    *,
+    blobs: BlobStore,
+    sha256: str,
+    size_bytes: int,
+    filename: str,
+    purpose: str,
+    keep_seconds: int | None = None,
+) -> File:
+    """Add a file whose bytes are stored already (``holdings.stored``).
+
+    It expires ``keep_seconds`` after its creation, where that is given.
+
+    Raises:
+        Unavailable: its bytes were discarded a moment ago, with an equal file; store them again.
+    """
+    await hold(session, blobs, sha256)
+    moment = now()
+    kept = None if keep_seconds is None else datetime.timedelta(seconds=keep_seconds)
+    file = File(
+        created_at=moment,
+        tenant_id=tenant_id,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        filename=filename,
+        purpose=purpose,
+        expires_at=None if kept is None else moment + kept,
+    )
+    session.add(file)
+    await session.flush()
+    return file
+
+
+async def get(
+    session: AsyncSession, tenant_id: str, file_id: str, *, param: str = "file_id"
+) -> File:
+    """A tenant's file, by its public id. ``param`` is what a complaint names.
+
+    Raises:
+        NotFound: there is none, or it is another's, or it has expired.
+    """
+    found = await find(session, tenant_id, file_id)
+    if found is None:
+        raise NotFound(f"No such File object: {file_id}", param=param)
+    return found
+
+
+async def find(session: AsyncSession, tenant_id: str, file_id: str) -> File | None:
+    """The same, or None."""
+    match = PUBLIC_ID.fullmatch(file_id)
+    if match is None:
+        return None
+    query = select(File).where(File.tenant_id == tenant_id, File.id == match[1], _is_alive())
+    return await session.scalar(query)
+
+
+async def list_for(
+    session: AsyncSession,
+    tenant_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: str | None = None,
+) -> list[File]:
+    """A tenant's files by the time of their creation, those behind ``after`` (a public id).
+
+    The file ``after`` itself may be gone already: paging goes on where it was.
+
+    Raises:
+        Invalid: ``after`` is no file's id.
+    """
+    query = select(File).where(File.tenant_id == tenant_id, _is_alive())
+    if purpose is not None:
+        query = query.where(File.purpose == purpose)
+    if after is not None:
+        match = PUBLIC_ID.fullmatch(after)
+        if match is None:
+            raise Invalid(f"Invalid value for 'after': no file's id: {after}.", param="after")
+        query = query.where(File.id > match[1] if order == "asc" else File.id < match[1])
+    by = File.id.asc() if order == "asc" else File.id.desc()
+    return list(await session.scalars(query.order_by(by).limit(limit)))
+
+
+async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
+    """Remove a tenant's file; returns its sha256, to ``try_discard`` after the commit.
+
+    Raises:
+        NotFound: as ``get``.
+    """
+    file = await get(session, tenant_id, file_id)
+    await session.delete(file)
+    await session.flush()
+    return file.sha256
+
+
+async def sweep(session: AsyncSession) -> set[str]:
+    """Remove the files that have expired; returns their hashes, to discard after the commit."""
+    gone = delete_rows(File).where(File.expires_at <= now()).returning(File.sha256)
+    return set(await session.scalars(gone))
+
+
+def _is_alive() -> ColumnElement[bool]:
+    return or_(File.expires_at.is_(None), File.expires_at > now())

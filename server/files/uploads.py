@@ -1,0 +1,315 @@
+"""Files that arrive in parts: rows of a tenant that live for an hour.
+
+An upload is open (``pending``) until it is completed, cancelled or too old. Whoever changes it
+locks its row first, so that no part comes to an upload that is closed.
+"""
+
+import datetime
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.blobs import BlobStore
+from server.db.models import File, Upload, UploadPart, UploadState, now
+from server.db.session import Database
+from server.errors import Invalid, NotFound
+from server.files import service
+from server.tenants.holdings import hold, stored, try_discard
+
+PUBLIC_ID = re.compile(r"upload_([0-9a-f]{32})")
+LIFE = datetime.timedelta(hours=1)
+REMEMBERED = datetime.timedelta(hours=24)  # closed uploads, for clients that ask twice
+MAX_PART_BYTES = 64 << 20
+MAX_PARTS = 10_000
+SWEPT_AT_ONCE = 1000
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def public_id(upload: Upload) -> str:
+    """The id that clients know it by."""
+    return f"upload_{upload.id}"
+
+
+def public_part_id(part: UploadPart) -> str:
+    """The id that clients know a part by."""
+    return f"part_{part.id}"
+
+
+def state_of(upload: Upload) -> UploadState:
+    """Its state, at this moment."""
+    if upload.state == "pending" and upload.expires_at <= now():
+        return "expired"
+    return upload.state
+
+
+async def create(
+    session: AsyncSession,
+    tenant_id: str,
+    *,
+    filename: str,
+    purpose: str,
+    mime_type: str,
+    size_bytes: int,
+    keep_seconds: int | None = None,
+) -> Upload:
+    """Begin an upload of ``size_bytes``; ``keep_seconds`` are for the finished file."""
+    upload = Upload(
+        tenant_id=tenant_id,
+        filename=filename,
+        purpose=purpose,
+        mime_type=mime_type,
+        size_bytes=size_bytes,
+        file_seconds=keep_seconds,
+        expires_at=now() + LIFE,
+    )
+    session.add(upload)
+    await session.flush()
+    return upload
+
+
+async def get(
+    session: AsyncSession, tenant_id: str, upload_id: str, *, lock: bool = False
+) -> Upload:
+    """A tenant's upload, by its public id; ``lock`` keeps others from changing it until the end.
+
+    Raises:
+        NotFound: there is none, or it is another's.
+    """
+    match = PUBLIC_ID.fullmatch(upload_id)
+    found = None
+    if match is not None:
+        query = select(Upload).where(Upload.tenant_id == tenant_id, Upload.id == match[1])
+        if lock:
+            query = query.with_for_update().execution_options(populate_existing=True)
+        found = await session.scalar(query)
+    if found is None:
+        raise NotFound(f"No such Upload object: {upload_id}", param="upload_id")
+    return found
+
+
+def require_pending(upload: Upload) -> None:
+    """Check that an upload is open.
+
+    Raises:
+        Invalid: it was completed or cancelled, or has expired.
+    """
+    state = state_of(upload)
+    if state != "pending":
+        raise Invalid(
+            f"The upload '{public_id(upload)}' is {state}: begin a new one.",
+            param="upload_id",
+            code="upload_not_pending",
+        )
+
+
+async def add_part(
+    session: AsyncSession,
+    tenant_id: str,
+    upload_id: str,
+    *,
+    blobs: BlobStore,
+    sha256: str,
+    size_bytes: int,
+) -> UploadPart:
+    """Add a part whose bytes are stored already.
+
+    Raises:
+        NotFound: as ``get``.
+        Invalid: the upload is closed, or the parts are more than it can need.
+        Unavailable: the bytes were discarded a moment ago; store them again.
+    """
+    upload = await get(session, tenant_id, upload_id, lock=True)
+    require_pending(upload)
+    counts = select(func.count(), func.coalesce(func.sum(UploadPart.size_bytes), 0))
+    count, size = (await session.execute(counts.where(UploadPart.upload_id == upload.id))).one()
+    # twice what was announced: a client may send parts again whose answers it lost
+    if count >= MAX_PARTS or size + size_bytes > 2 * upload.size_bytes:
+        raise Invalid(
+            f"The upload was announced with {upload.size_bytes:,} bytes, and its parts hold more.",
+            param="data",
+        )
+    await hold(session, blobs, sha256)
+    part = UploadPart(
+        tenant_id=tenant_id, upload_id=upload.id, sha256=sha256, size_bytes=size_bytes
+    )
+    session.add(part)
+    await session.flush()
+    return part
+
+
+@asynccontextmanager
+async def assembled(
+    database: Database,
+    blobs: BlobStore,
+    tenant_id: str,
+    upload_id: str,
+    *,
+    part_ids: Sequence[str],
+    md5: str | None = None,
+) -> AsyncGenerator[str | None]:
+    """Store the parts as one file; yields its sha256, or None where that was done already.
+
+    Call ``complete`` within the block. What is not referred to by its end goes.
+
+    Raises:
+        NotFound: as ``get``.
+        Invalid: the upload is closed, a part is not its own, or bytes or md5 do not fit.
+    """
+    async with database.reading() as session:
+        upload, parts = await _plan(session, tenant_id, upload_id, part_ids)
+    if not parts:
+        yield None
+        return
+    seen = hashlib.md5(usedforsecurity=False)
+    sha256: str | None = None
+    async with AsyncExitStack() as stack:
+        try:
+            sha256, _ = await stack.enter_async_context(
+                stored(database, blobs, _joined(blobs, parts, seen), max_bytes=upload.size_bytes)
+            )
+        except NotFound:  # somebody closed the upload in the meantime: say so, or see it done
+            async with database.reading() as session:
+                _, parts = await _plan(session, tenant_id, upload_id, part_ids)
+            if parts:
+                raise
+        if sha256 and md5 is not None and seen.hexdigest() != md5.lower():
+            raise Invalid(
+                f"The parts have the md5 {seen.hexdigest()}, not {md5.lower()}.", param="md5"
+            )
+        yield sha256
+    await try_discard(database, blobs, *{part.sha256 for part in parts})
+
+
+async def complete(
+    session: AsyncSession,
+    tenant_id: str,
+    upload_id: str,
+    *,
+    part_ids: Sequence[str],
+    blobs: BlobStore,
+    sha256: str | None,
+) -> tuple[Upload, File | None]:
+    """Make the file of an upload whose parts are ``assembled``, and close it.
+
+    Completing it once more with the same parts changes nothing, and returns the same file; None if
+    that is gone by then.
+
+    Raises:
+        NotFound: as ``get``.
+        Invalid: as ``assembled``.
+        Unavailable: the bytes were discarded a moment ago; ask again.
+    """
+    upload, parts = await _plan(session, tenant_id, upload_id, part_ids, lock=True)
+    if not parts or sha256 is None:
+        return upload, await service.find(session, tenant_id, f"file-{upload.file_id}")
+    file = await service.create(
+        session,
+        tenant_id,
+        blobs=blobs,
+        sha256=sha256,
+        size_bytes=upload.size_bytes,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        keep_seconds=upload.file_seconds,
+    )
+    upload.state = "completed"
+    upload.file_id = file.id
+    upload.parts_sha256 = _order_of(part_ids)
+    await session.execute(delete_rows(UploadPart).where(UploadPart.upload_id == upload.id))
+    await session.flush()
+    return upload, file
+
+
+async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple[Upload, set[str]]:
+    """Close an upload without a file; returns it and its parts' hashes, to discard after commit.
+
+    Cancelling it twice changes nothing.
+
+    Raises:
+        NotFound: as ``get``.
+        Invalid: it is completed, or has expired.
+    """
+    upload = await get(session, tenant_id, upload_id, lock=True)
+    if upload.state == "cancelled":
+        return upload, set()
+    require_pending(upload)
+    upload.state = "cancelled"
+    hashes = await _drop_parts(session, [upload.id])
+    await session.flush()
+    return upload, hashes
+
+
+async def sweep(session: AsyncSession) -> set[str]:
+    """Close uploads that are too old; returns their parts' hashes, to discard after the commit."""
+    old = select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
+    uploads = (await session.scalars(old.limit(SWEPT_AT_ONCE).with_for_update())).all()
+    for upload in uploads:
+        upload.state = "expired"
+    hashes = await _drop_parts(session, [upload.id for upload in uploads])
+    await session.execute(
+        delete_rows(Upload).where(
+            Upload.state != "pending", Upload.expires_at <= now() - REMEMBERED
+        )
+    )
+    return hashes
+
+
+async def _plan(
+    session: AsyncSession,
+    tenant_id: str,
+    upload_id: str,
+    part_ids: Sequence[str],
+    *,
+    lock: bool = False,
+) -> tuple[Upload, list[UploadPart]]:
+    """The upload and its parts in the order asked for; no parts where it was completed so already."""
+    upload = await get(session, tenant_id, upload_id, lock=lock)
+    if upload.state == "completed" and upload.parts_sha256 == _order_of(part_ids):
+        return upload, []
+    require_pending(upload)
+    query = select(UploadPart).where(
+        UploadPart.tenant_id == tenant_id, UploadPart.upload_id == upload.id
+    )
+    known = {public_part_id(part): part for part in await session.scalars(query)}
+    if len(set(part_ids)) != len(part_ids):
+        raise Invalid("A part is named twice.", param="part_ids")
+    for part_id in part_ids:
+        if part_id not in known:
+            raise Invalid(f"The upload has no part '{part_id}'.", param="part_ids")
+    parts = [known[part_id] for part_id in part_ids]
+    total = sum(part.size_bytes for part in parts)
+    if total != upload.size_bytes:
+        raise Invalid(
+            f"The parts hold {total:,} bytes; {upload.size_bytes:,} were announced.",
+            param="part_ids",
+        )
+    return upload, parts
+
+
+async def _joined(
+    blobs: BlobStore, parts: Sequence[UploadPart], seen: _Digest
+) -> AsyncGenerator[bytes]:
+    for part in parts:
+        async for chunk in blobs.iterate(part.sha256):
+            seen.update(chunk)
+            yield chunk
+
+
+async def _drop_parts(session: AsyncSession, upload_ids: Sequence[str]) -> set[str]:
+    if not upload_ids:
+        return set()
+    gone = delete_rows(UploadPart).where(UploadPart.upload_id.in_(upload_ids))
+    return set(await session.scalars(gone.returning(UploadPart.sha256)))
+
+
+def _order_of(part_ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(part_ids).encode()).hexdigest()

@@ -1,0 +1,84 @@
+"""Requests that must have their effect once: their records, and who is first.
+
+A record is written in the transaction of the work that it stands for. So there is never one of
+work that did not happen, nor work without its record, wherever the server was killed; and a
+repetition that comes while the first is at work waits for it, and finds its answer.
+"""
+
+import datetime
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import IdempotentRequest, now
+from server.errors import InProgress
+from server.tenants import service as tenants
+
+WAIT_SECONDS = 20
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+async def claim(
+    session: AsyncSession, tenant_id: str, *, name: str, request_sha256: str
+) -> IdempotentRequest:
+    """The record of a request, made where there is none; nobody else's until the transaction ends.
+
+    ``answer`` is None in a new one, and in one that has expired: fill it with ``note``.
+
+    Raises:
+        NotFound: the tenant is gone.
+        InProgress: the same request has been at work for long, and still is.
+    """
+    while True:
+        row = IdempotentRequest(
+            tenant_id=tenant_id, name=name, request_sha256=request_sha256, expires_at=now()
+        )
+        if await _insert(session, row):
+            return row
+        query = select(IdempotentRequest).where(
+            IdempotentRequest.tenant_id == tenant_id, IdempotentRequest.name == name
+        )
+        query = query.with_for_update().execution_options(populate_existing=True)
+        found = await session.scalar(query)
+        if found is None:  # swept between the two statements, or there is no tenant to have it
+            await tenants.get_by_id(session, tenant_id)
+            continue
+        if found.expires_at <= now():
+            found.status = found.answer = None
+            found.request_sha256 = request_sha256
+        return found
+
+
+def note(
+    row: IdempotentRequest, *, status: int, body: bytes, keep: datetime.timedelta, was_repeat: bool
+) -> None:
+    """Write down what came of a claimed request; ``was_repeat``: its client had tried before."""
+    row.status = status
+    row.answer = {"body": body.decode(), "at": now().timestamp(), "was_repeat": was_repeat}
+    row.expires_at = now() + keep
+
+
+async def sweep(session: AsyncSession) -> None:
+    """Forget the requests whose time is over."""
+    await session.execute(delete(IdempotentRequest).where(IdempotentRequest.expires_at <= now()))
+
+
+async def _insert(session: AsyncSession, row: IdempotentRequest) -> bool:
+    """Add a record; False where there is one. Waits for another that is adding it now."""
+    postgres = (await session.connection()).dialect.name == "postgresql"
+    try:
+        async with session.begin_nested():
+            if postgres:
+                await session.execute(text(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'"))
+            session.add(row)
+            await session.flush()
+            if postgres:
+                await session.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
+    except IntegrityError:
+        return False
+    except DBAPIError as exc:
+        if getattr(exc.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise InProgress("The same request is still running. Ask again in a moment.") from exc
+        raise
+    return True
