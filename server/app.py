@@ -15,6 +15,7 @@ from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
@@ -22,7 +23,9 @@ from server.limits.fair import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
+from server.openai.embeddings.controller import EmbeddingController
 from server.openai.models.controller import ModelController
+from server.openai.responses.controller import ResponseController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
@@ -42,6 +45,8 @@ controllers: list[ControllerRouterHandler] = [
     JobController,
     ScoringController,
     ChatController,
+    ResponseController,
+    EmbeddingController,
     ModelController,
     UsageController,
     AllUsageController,
@@ -55,6 +60,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     engine: EngineService | None = None,
     database: Database | None = None,
     blobs: BlobStore | None = None,
+    embeddings: EmbeddingService | None = None,
 ) -> Litestar:
     """Build the application; nothing is opened before it starts.
 
@@ -64,6 +70,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     """
     database = database or Database(settings.database)
     blobs = blobs or BlobStore.open(settings.blobs)
+    embeddings = embeddings or build_embeddings(settings)
     keyring = Keyring(database)
     metrics = Metrics(engine)
     webhooks = Sender(database, private=settings.webhook_private)
@@ -99,6 +106,9 @@ def create_app(  # noqa: C901 - a function for each dependency
     def provide_chat() -> ChatService:
         return chat
 
+    def provide_embeddings() -> EmbeddingService:
+        return embeddings
+
     def provide_ledger() -> UsageLedger:
         return ledger
 
@@ -118,7 +128,7 @@ def create_app(  # noqa: C901 - a function for each dependency
             stack.callback(chat.close)
             stack.callback(keyring.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for running in (keyring.run(), ledger.run(), webhooks.run()):
+            for running in (keyring.run(), ledger.run(), webhooks.run(), embeddings.run()):
                 stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
                 await engine.start()
@@ -134,6 +144,7 @@ def create_app(  # noqa: C901 - a function for each dependency
             "keyring": Provide(provide_keyring, sync_to_thread=False),
             "engine": Provide(provide_engine, sync_to_thread=False),
             "chat": Provide(provide_chat, sync_to_thread=False),
+            "embeddings": Provide(provide_embeddings, sync_to_thread=False),
             "ledger": Provide(provide_ledger, sync_to_thread=False),
             "limiter": Provide(provide_limiter, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),
