@@ -25,6 +25,7 @@ from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
 from server.openai.embeddings.controller import EmbeddingController
 from server.openai.models.controller import ModelController
+from server.openai.responses import service as responses
 from server.openai.responses.controller import ResponseController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
@@ -128,7 +129,13 @@ def create_app(  # noqa: C901 - a function for each dependency
             stack.callback(chat.close)
             stack.callback(keyring.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for running in (keyring.run(), ledger.run(), webhooks.run(), embeddings.run()):
+            for running in (
+                keyring.run(),
+                ledger.run(),
+                webhooks.run(),
+                embeddings.run(),
+                responses.sweep(database),
+            ):
                 stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
                 await engine.start()

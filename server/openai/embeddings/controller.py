@@ -4,13 +4,14 @@ from typing import Any
 
 from litestar import Controller, Request, post
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from server.chat.usage import UsageLedger
 from server.embeddings.service import EmbeddingService
 from server.openai.embeddings.answer import EmbeddingAnswer
 from server.openai.embeddings.request import parse
-from server.openai.embeddings.schemas import EmbeddingBody
+from server.openai.embeddings.schemas import EmbeddingBody, EmbeddingList
 from server.tenants.access import needs, provide_principal
 
 
@@ -21,7 +22,11 @@ class EmbeddingController(Controller):
     tags = ("embeddings",)
     guards = (needs("chat"),)
 
-    @post(status_code=200, opt={"body": EmbeddingBody})
+    @post(
+        status_code=200,
+        opt={"body": EmbeddingBody},
+        responses={200: ResponseSpec(EmbeddingList, description="The vectors.")},
+    )
     async def create_embedding(
         self,
         request: Request[Any, Any, Any],
