@@ -15,6 +15,7 @@ from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
 from server.files.sweep import Sweeper
 from server.health import HealthController
@@ -24,8 +25,11 @@ from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
 from server.openai.completions.controller import CompletionController
+from server.openai.embeddings.controller import EmbeddingController
 from server.openai.files.controller import FileController
 from server.openai.models.controller import ModelController
+from server.openai.responses import service as responses
+from server.openai.responses.controller import ResponseController
 from server.openai.uploads.controller import UploadController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
@@ -47,6 +51,8 @@ controllers: list[ControllerRouterHandler] = [
     ScoringController,
     ChatController,
     CompletionController,
+    ResponseController,
+    EmbeddingController,
     ModelController,
     FileController,
     UploadController,
@@ -62,6 +68,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     engine: EngineService | None = None,
     database: Database | None = None,
     blobs: BlobStore | None = None,
+    embeddings: EmbeddingService | None = None,
 ) -> Litestar:
     """Build the application; nothing is opened before it starts.
 
@@ -71,6 +78,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     """
     database = database or Database(settings.database)
     blobs = blobs or BlobStore.open(settings.blobs)
+    embeddings = embeddings or build_embeddings(settings)
     keyring = Keyring(database)
     metrics = Metrics(engine)
     webhooks = Sender(database, private=settings.webhook_private)
@@ -108,6 +116,9 @@ def create_app(  # noqa: C901 - a function for each dependency
     def provide_chat() -> ChatService:
         return chat
 
+    def provide_embeddings() -> EmbeddingService:
+        return embeddings
+
     def provide_ledger() -> UsageLedger:
         return ledger
 
@@ -127,7 +138,14 @@ def create_app(  # noqa: C901 - a function for each dependency
             stack.callback(chat.close)
             stack.callback(keyring.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for running in (keyring.run(), ledger.run(), webhooks.run(), sweeper.run()):
+            for running in (
+                keyring.run(),
+                ledger.run(),
+                webhooks.run(),
+                sweeper.run(),
+                embeddings.run(),
+                responses.sweep(database),
+            ):
                 stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
                 await engine.start()
@@ -143,6 +161,7 @@ def create_app(  # noqa: C901 - a function for each dependency
             "keyring": Provide(provide_keyring, sync_to_thread=False),
             "engine": Provide(provide_engine, sync_to_thread=False),
             "chat": Provide(provide_chat, sync_to_thread=False),
+            "embeddings": Provide(provide_embeddings, sync_to_thread=False),
             "ledger": Provide(provide_ledger, sync_to_thread=False),
             "limiter": Provide(provide_limiter, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),
