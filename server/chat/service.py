@@ -181,7 +181,7 @@ class ChatService:
         progress = Progress(request.choices)
         async with self._enter(request, resolved, principal, mode="whole", progress=progress):
             data = await self._ask(self._body(request, resolved), request, resolved)
-            answer = read_completion(data)
+            answer = read_completion(data, calls=request.tools is not None)
             progress.usage = answer.usage
             return answer
 

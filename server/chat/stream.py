@@ -25,6 +25,7 @@ from server.errors import StreamBroken
 
 _FINISHED: frozenset[str] = frozenset(get_args(FinishReason))
 _BROKEN = frozenset({"abort", "error"})  # vLLM: somebody else ended it, or a computation failed
+_CALL = "<tool_call>"  # what the engine gives back of a call that was cut off
 _chunks = msgspec.json.Decoder(Chunk)
 _completions = msgspec.json.Decoder(Completion)
 _texts = msgspec.json.Decoder(TextCompletion)
@@ -150,8 +151,8 @@ class TextProgress(AnyProgress[TextChoice]):
         return True
 
 
-def read_completion(data: bytes) -> Completion:
-    """Read an answer that came in one piece.
+def read_completion(data: bytes, *, calls: bool = False) -> Completion:
+    """Read an answer that came in one piece; ``calls``: it may make some.
 
     Raises:
         StreamBroken: it makes no sense, or says that the engine gave up.
@@ -162,6 +163,8 @@ def read_completion(data: bytes) -> Completion:
         raise StreamBroken("the engine's answer makes no sense") from exc
     for choice in answer.choices:
         called = _settle_calls(choice.message)
+        if calls and not called:
+            choice.message.content = (choice.message.content or "").partition(_CALL)[0] or None
         choice.finish_reason = _finish_reason(choice.finish_reason, called=called)
     return answer
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-HERMES = "hermes"
+from server.engine.plugin import HERMES
+
 _KNOWS = re.compile(r"\btools\b")
-# What a template writes around a call, and vLLM's name for who reads that. In this order:
+# What a template writes around a call, and the name of who reads that: ours, or one of vLLM's. In this order:
 # Qwen3-Coder's has "<tool_call>" as well.
 _PARSERS = (
     ("<function=", "qwen3_coder"),
@@ -25,7 +26,7 @@ _PARSERS = (
 
 
 class ToolFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """``native``: the template writes tools and calls. ``parser``: vLLM's name for its reader."""
+    """``native``: the template writes tools and calls. ``parser``: who reads its calls."""
 
     native: bool
     parser: str

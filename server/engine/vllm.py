@@ -298,6 +298,11 @@ def _tools(plan: Plan, serving: Path) -> None:
         "parameter",
         "a call's arguments follow its schema, with or without 'strict'",
     )
+    plan.choose(
+        "structured_outputs_config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
+        "JSON without white space: where it is free, small models write nothing else",
+    )
 
 
 def _quiet(plan: Plan, run: Path) -> None:

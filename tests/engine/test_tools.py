@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from server.engine.plugin import HERMES
 from server.engine.tools import tool_format
 
 QWEN = "{% if tools %}...{{ '<tools>' }}{% endif %}{{ '<tool_call>' }}"
@@ -18,12 +19,12 @@ CHATML = "{% for message in messages %}<|im_start|>{{ message.role }}{% endfor %
 @pytest.mark.parametrize(
     ("template", "native", "parser"),
     [
-        (CHATML, False, "hermes"),
-        (QWEN, True, "hermes"),
+        (CHATML, False, HERMES),
+        (QWEN, True, HERMES),
         (CODER, True, "qwen3_coder"),
         (LLAMA, True, "llama3_json"),
         (MISTRAL, True, "mistral"),
-        (OTHER, True, "hermes"),
+        (OTHER, True, HERMES),
     ],
     ids=["plain", "qwen", "qwen-coder", "llama", "mistral", "other"],
 )

@@ -124,6 +124,7 @@ async def test_a_call_that_does_not_fit_ends_for_its_length(server: Serving) -> 
     asked: dict[str, Any] = {"model": "acme", "messages": [SUM], "tools": [ADD], "max_tokens": 1}
     whole = await client.chat.completions.create(**asked)
     assert whole.choices[0].finish_reason == "length"
+    assert whole.choices[0].message.content is None
     stream = await client.chat.completions.create(**asked, stream=True)
     finishes = [c.finish_reason async for chunk in stream for c in chunk.choices]
     assert finishes[-1] == "length"

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from server.engine.scripted.instance import SchemaError
 from server.engine.scripted.reply import Reply, share, usage
 from server.engine.scripted.seats import Seats
 from server.engine.scripted.texts import Continuation
@@ -198,7 +199,10 @@ class Engine:
             raise Refused(
                 400, "messages must be a list with something in it", kind="BadRequestError"
             )
-        reply = Reply(model, messages, body, shortest=self._words, poisoned=self._poisoned)
+        try:
+            reply = Reply(model, messages, body, shortest=self._words, poisoned=self._poisoned)
+        except SchemaError as exc:
+            raise Refused(400, str(exc), kind="BadRequestError") from exc
         self._catch_poison(model)
         if body.get("stream"):
             return await self._stream(request, reply, len(reply.words))

@@ -22,6 +22,10 @@ _WORD = "word"
 _DEEPEST = 16
 
 
+class SchemaError(ValueError):
+    """A schema that makes no sense."""
+
+
 class Instance:
     """Makes a value of ``schema``; ``question`` gives its numbers."""
 
@@ -31,7 +35,7 @@ class Instance:
 
     @property
     def value(self) -> Any:  # noqa: ANN401 - any JSON
-        """The value."""
+        """The value; raises SchemaError."""
         return self._make(self._root, 0)
 
     def _make(self, schema: Any, depth: int) -> Any:  # noqa: ANN401, PLR0911 - a line a kind
@@ -68,10 +72,12 @@ class Instance:
                 return True
             case "null":
                 return None
-            case _:
+            case "string":
                 text = _TEXTS.get(schema.get("format", ""), _WORD)
                 text = text.ljust(schema.get("minLength", 0), "x")
                 return text[: schema.get("maxLength", len(text))]
+            case _:
+                raise SchemaError(f'Unsupported type "{kind}"')
 
     def _number(self, schema: dict[str, Any]) -> float:
         number = self._numbers.pop(0) if self._numbers else 1.0
