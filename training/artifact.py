@@ -23,7 +23,7 @@ import msgspec
 from training.errors import ArtifactError, UnsafeWeights
 from training.evaluation import Scores
 from training.files import write_atomically
-from training.spec import Recipe
+from training.spec import Method, Recipe
 from training.weights import CONFIG_NAME, WEIGHTS_NAME, check_weights
 
 __all__ = [
@@ -86,7 +86,10 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``manifest.json`` holds. ``files`` is filled in by ``write_manifest``."""
+    """What ``manifest.json`` holds. ``files`` is filled in by ``write_manifest``.
+
+    ``started_from``: the folder's name of the adapter that training began with.
+    """
 
     format: Literal["tenantune-adapter/1"] = "tenantune-adapter/1"
     label: str
@@ -102,6 +105,8 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     training: TrainingSummary | None = None
     scores: dict[str, Scores] = {}
     files: dict[str, FileEntry] = {}
+    method: Method = "supervised"
+    started_from: str | None = None
 
 
 class ServingBase(Protocol):

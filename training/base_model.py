@@ -117,7 +117,7 @@ def load_base(folder: Path) -> BaseModel:
     except OSError as exc:
         hint = f"make it with `tenantune bases add {folder.name}`"
         raise BaseModelError(f"no base model at {folder} ({exc.strerror}); {hint}") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BaseModelError(f"{folder / BASE_FILE}: {exc}") from exc
     if base.format != FORMAT:
         raise BaseModelError(f"{folder} has format {base.format}, this version reads {FORMAT}")

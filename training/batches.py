@@ -66,13 +66,16 @@ def plan_run(
     step_tokens: int,
     batch_tokens: int,
     max_train_tokens: int = 0,
+    tokens: Sequence[int] | None = None,
 ) -> Plan:
     """Lay out a run: shuffled batches of ``batch_tokens``, steps of at most ``step_tokens``.
 
     Ends after ``epochs`` or with the step that reaches ``max_train_tokens`` (0: no bound).
+    ``tokens`` are the real ones of each item, where its length holds padding already.
     """
     plan = Plan([], [], [], [])
-    total = sum(lengths)
+    tokens = lengths if tokens is None else tokens
+    total = sum(tokens)
     wanted = epochs * total if not max_train_tokens else min(epochs * total, max_train_tokens)
     done, epoch = 0, 0
     while total and done < wanted:
@@ -81,7 +84,7 @@ def plan_run(
         rng.shuffle(batches)
         for step in _steps(batches, lengths, step_tokens):
             plan.steps.append(step)
-            plan.tokens.append(sum(lengths[i] for batch in step for i in batch))
+            plan.tokens.append(sum(tokens[i] for batch in step for i in batch))
             plan.padded.append(sum(positions(lengths, batch) for batch in step))
             done += plan.tokens[-1]
             plan.epochs.append(done / total)

@@ -7,14 +7,15 @@ training needs (measured on 5,247 short exchanges: dropping at 0.70 loses 813, a
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple, assert_never, get_args
 
 import msgspec
 
-from connectors.conversation import ChatMessage, Conversation, Split, chat_messages
+from connectors.control_tokens import has_control_token
+from connectors.conversation import ChatMessage, Conversation, Speaker, Split, Turn, chat_messages
+from connectors.preference import Judged, Preference
 from training.near_duplicates import (
     SAME_SPLIT,
     Clusters,
@@ -36,13 +37,20 @@ REASONS = (
     "near_duplicate",
     "near_duplicate_of_other_split",
 )
+NO_PREFERENCE = "no_preference"  # both replies say the same; counted for preferences alone
 
-# Written by a customer, such a text would be a turn's end, or a system message, to a tokenizer.
-_CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>")
+
+Record = Conversation | Preference | Judged
+
+_UNSPOKEN = (Speaker.NOTE, Speaker.SYSTEM)
 
 
 class Item(NamedTuple):
-    """A usable conversation. Sorts by who is kept of duplicates: train before held-out."""
+    """A usable conversation. Sorts by who is kept of duplicates: train before held-out.
+
+    ``messages`` ends in the chosen reply of a preference. ``agent`` and ``unwanted`` are what the
+    assistant's side says, and the rejected reply.
+    """
 
     rank: int
     key: str
@@ -50,39 +58,91 @@ class Item(NamedTuple):
     id: str
     pinned: Split | None
     messages: list[ChatMessage]
+    rejected: str | None
+    label: bool
     customer: str
     agent: str
+    unwanted: str
 
 
-def usable(conversations: Iterable[Conversation], dropped: Counter[str]) -> list[Item]:
+def usable(records: Iterable[Record], dropped: Counter[str]) -> list[Item]:
     """What can be trained on, in an order that does not depend on the order it came in."""
     items = []
-    ranks = {"train": 0, None: 1, "validation": 2, "test": 3}
-    for conversation in conversations:
-        messages = chat_messages(conversation)
+    for record in records:
+        messages, rejected = _messages(record)
+        texts = [message.content for message in messages] + ([rejected] if rejected else [])
         if not messages:
             dropped["unanswered"] += 1
         elif not any(m.role == "assistant" and m.weight and m.content.strip() for m in messages):
             dropped["nothing_to_train"] += 1
-        elif any(_CONTROL_TOKEN.search(message.content) for message in messages):
+        elif any(map(has_control_token, texts)):
             dropped["control_token"] += 1
+        elif rejected is not None and rejected.split() == messages[-1].content.split():
+            dropped[NO_PREFERENCE] += 1
         else:
-            sides = {"user": "", "assistant": ""}
-            for message in messages:
-                sides[message.role] += message.content + "\n"
-            items.append(
-                Item(
-                    rank=ranks[conversation.split],
-                    key=digest(*(f"{m.role} {normalise(m.content)}" for m in messages)),
-                    raw=hashlib.sha256(msgspec.json.encode(messages)).hexdigest(),
-                    id=conversation.id,
-                    pinned=conversation.split,
-                    messages=messages,
-                    customer=normalise(sides["user"]),
-                    agent=normalise(sides["assistant"]),
-                )
-            )
+            items.append(_item(record, messages, rejected))
     return sorted(items, key=lambda item: item[:4])
+
+
+def _messages(record: Record) -> tuple[list[ChatMessage], str | None]:
+    """(messages, rejected reply); of a preference or judgement only the last reply has weight."""
+    match record:
+        case Conversation():
+            return chat_messages(record), None
+        case Judged():
+            return _one_reply(record.turns), None
+        case Preference():
+            asked = [turn for turn in record.turns if turn.speaker not in _UNSPOKEN]
+            chosen = _one_reply((*record.turns, *record.chosen))
+            rejected = _one_reply((*record.turns, *record.rejected))
+            last_asks = bool(asked) and asked[-1].speaker == Speaker.CUSTOMER
+            if not last_asks or not rejected or chosen[:-1] != rejected[:-1]:
+                return [], None
+            return chosen, rejected[-1].content
+        case _:
+            assert_never(record)
+
+
+def _one_reply(turns: tuple[Turn, ...]) -> list[ChatMessage]:
+    """Messages with weight on the last reply alone; none where the last turn is not a reply."""
+    spoken = [turn for turn in turns if turn.speaker not in _UNSPOKEN]
+    messages = chat_messages(Conversation(id="", turns=turns))
+    if not messages or spoken[-1].speaker == Speaker.CUSTOMER:
+        return []
+    before = [
+        msgspec.structs.replace(m, weight=0 if m.role == "assistant" else m.weight)
+        for m in messages[:-1]
+    ]
+    return [*before, msgspec.structs.replace(messages[-1], weight=1)]
+
+
+def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> Item:
+    ranks = {"train": 0, None: 1, "validation": 2, "test": 3}
+    label = record.label if isinstance(record, Judged) else True
+    sides = {"user": "", "assistant": ""}
+    for message in messages:
+        sides[message.role] += message.content + "\n"
+    said = [f"{m.role} {normalise(m.content)}" for m in messages]
+    whole = msgspec.json.encode(messages)
+    if rejected is not None:
+        said.append(f"rejected {normalise(rejected)}")
+        whole += rejected.encode()
+    if not label:
+        said.append("unwanted")
+        whole += b"unwanted"
+    return Item(
+        rank=ranks[record.split],
+        key=digest(*said),
+        raw=hashlib.sha256(whole).hexdigest(),
+        id=record.id,
+        pinned=record.split,
+        messages=messages,
+        rejected=rejected,
+        label=label,
+        customer=normalise(sides["user"]),
+        agent=normalise(sides["assistant"]),
+        unwanted=normalise(rejected or ""),
+    )
 
 
 def without_exact_duplicates(items: Iterable[Item], dropped: Counter[str]) -> list[Item]:
@@ -123,7 +183,11 @@ def cluster_near_duplicates(items: Sequence[Item], dropped: Counter[str]) -> lis
 
 
 def _same_answers(a: Item, b: Item) -> bool:
-    return a.agent == b.agent or jaccard(shingles(a.agent), shingles(b.agent)) >= DUPLICATE
+    return a.label == b.label and _same(a.agent, b.agent) and _same(a.unwanted, b.unwanted)
+
+
+def _same(a: str, b: str) -> bool:
+    return a == b or jaccard(shingles(a), shingles(b)) >= DUPLICATE
 
 
 def assign_splits(

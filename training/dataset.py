@@ -3,6 +3,9 @@
 A folder ``<root>/<sha256>/`` holds ``manifest.json`` and one JSON-lines file for each split. The
 same conversations, prompt and seed give the same folder, whatever order they come in. What is
 kept and which split it goes to is decided in ``curate``.
+
+A dataset is of one kind: conversations, preferences (two replies to one history) or judgements
+(a reply that was wanted or not). Here, "conversations" are records of any kind.
 """
 
 import hashlib
@@ -10,17 +13,21 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from connectors.conversation import ChatMessage, Conversation, Split
+from connectors.preference import Judged, Preference
 from training.curate import (
     DUPLICATE,
+    NO_PREFERENCE,
     REASONS,
     SPLITS,
     Item,
+    Record,
     assign_splits,
     cluster_near_duplicates,
     usable,
@@ -35,12 +42,25 @@ FEWEST = 10
 
 _MANIFEST = "manifest.json"
 
+Kind = Literal["conversations", "preferences", "judgements"]
+_KINDS: dict[type[Record], Kind] = {
+    Conversation: "conversations",
+    Preference: "preferences",
+    Judged: "judgements",
+}
 
-class Example(msgspec.Struct, frozen=True):
-    """A conversation as the trainer reads it; without the system message."""
+
+class Example(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A conversation as the trainer reads it; without the system message.
+
+    ``rejected``: the reply to which the last one of ``messages`` was preferred (preferences).
+    ``wanted``: whether the last reply of ``messages`` was (judgements).
+    """
 
     id: str
     messages: list[ChatMessage]
+    rejected: str | None = None
+    wanted: bool = True
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -62,11 +82,13 @@ class NearDuplicates(msgspec.Struct, frozen=True):
 class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``sha256`` is the hash of this manifest without ``sha256``, and so of every file.
 
-    ``counts``: conversations a split. ``dropped``: conversations left out, by reason.
+    ``counts``: conversations a split. ``dropped``: conversations left out, by reason. ``kind`` is
+    not written for conversations: the first datasets were all of these.
     """
 
     format: int = FORMAT
     sha256: str = ""
+    kind: Kind | msgspec.UnsetType = msgspec.UNSET
     system_prompt: str
     seed: int
     fractions: tuple[float, float, float]
@@ -90,6 +112,11 @@ class Dataset(msgspec.Struct, frozen=True):
     system_prompt: str
     manifest: DatasetManifest
 
+    @property
+    def kind(self) -> Kind:
+        """What the dataset's records are."""
+        return self.manifest.kind or "conversations"
+
     def read(self, split: Split) -> list[Example]:
         """The examples of one split, in the order they were frozen."""
         lines = (self.folder / f"{split}.jsonl").read_bytes().splitlines()
@@ -97,7 +124,7 @@ class Dataset(msgspec.Struct, frozen=True):
 
 
 def freeze(
-    conversations: Iterable[Conversation],
+    conversations: Iterable[Record],
     root: Path,
     *,
     system_prompt: str,
@@ -111,12 +138,19 @@ def freeze(
     conversation that nearly repeats one of an earlier split (train, validation, test) is dropped.
 
     Raises:
-        BadInput: fewer than ``FEWEST`` usable conversations, or a split would be empty.
+        BadInput: fewer than ``FEWEST`` usable conversations, records of several kinds, or a split
+            would be empty (of judgements: without a wanted reply, or train without an unwanted).
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:  # noqa: PLR2004
         raise BadInput(f"fractions must be above 0 and add up to 1, not {fractions}")
     dropped = Counter(dict.fromkeys(REASONS, 0))
-    items = usable(conversations, dropped)
+    kinds: set[Kind] = set()
+    items = usable(_noting_kind(conversations, kinds), dropped)
+    if len(kinds) > 1:
+        raise BadInput(f"{' and '.join(sorted(kinds))} cannot be in one dataset; freeze each alone")
+    kind = kinds.pop() if kinds else "conversations"
+    if kind == "preferences":
+        dropped.setdefault(NO_PREFERENCE, 0)
     items = without_exact_duplicates(items, dropped)
     clusters = cluster_near_duplicates(items, dropped)
     kept = sum(len(cluster) for cluster in clusters)
@@ -125,16 +159,50 @@ def freeze(
         raise BadInput(
             f"{kept} usable conversations, at least {FEWEST} are needed; dropped: {reasons}"
         )
-    splits = assign_splits(clusters, seed=seed, fractions=fractions)
+    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    for some in _by_sort(clusters):
+        for split, found in assign_splits(some, seed=seed, fractions=fractions).items():
+            splits[split] += found
     for split in SPLITS:
         if not splits[split]:
             raise BadInput(
                 f"no conversation is left for {split}: {kept} usable ones in {len(clusters)} "
                 "groups of near-duplicates; add more varied ones, or pin fewer to other splits"
             )
+        if kind == "judgements" and split != "validation":
+            _need_both_sorts(splits[split], split)
     return _write(
-        root, splits, system_prompt=system_prompt, seed=seed, fractions=fractions, dropped=dropped
+        root,
+        splits,
+        kind=kind,
+        system_prompt=system_prompt,
+        seed=seed,
+        fractions=fractions,
+        dropped=dropped,
     )
+
+
+def _noting_kind(records: Iterable[Record], kinds: set[Kind]) -> Iterator[Record]:
+    for record in records:
+        kinds.add(_KINDS[type(record)])
+        yield record
+
+
+def _by_sort(clusters: Sequence[list[Item]]) -> list[list[list[Item]]]:
+    """Clusters with an unwanted reply, and the others: each split needs some of both."""
+    sorts: dict[bool, list[list[Item]]] = {True: [], False: []}
+    for cluster in clusters:
+        sorts[all(item.label for item in cluster)].append(cluster)
+    return [some for some in sorts.values() if some]
+
+
+def _need_both_sorts(items: Sequence[Item], split: Split) -> None:
+    for wanted in (True, False):
+        if not any(item.label == wanted for item in items):
+            raise BadInput(
+                f"{split} has no {'wanted' if wanted else 'unwanted'} reply among its "
+                f"{len(items)}; add more judgements of that sort, or pin some to it"
+            )
 
 
 def load(folder: Path) -> Dataset:
@@ -151,7 +219,7 @@ def load(folder: Path) -> Dataset:
         manifest = msgspec.json.decode(data, type=DatasetManifest)
     except OSError as exc:
         raise BadInput(f"{folder} is no dataset: {_MANIFEST}: {exc.strerror}") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadInput(f"{folder / _MANIFEST}: {exc}") from exc
     if manifest.sha256 != _hash_of(manifest):
         raise BadInput(f"{folder / _MANIFEST} was changed after it was written; freeze again")
@@ -169,6 +237,7 @@ def _write(
     root: Path,
     splits: dict[Split, list[Item]],
     *,
+    kind: Kind,
     system_prompt: str,
     seed: int,
     fractions: tuple[float, float, float],
@@ -178,11 +247,17 @@ def _write(
     files: dict[str, bytes] = {}
     for split, items in splits.items():
         examples = (
-            Example(item.id if uses[item.id] == 1 else f"{item.id}~{item.raw[:8]}", item.messages)
+            Example(
+                item.id if uses[item.id] == 1 else f"{item.id}~{item.raw[:8]}",
+                item.messages,
+                rejected=item.rejected,
+                wanted=item.label,
+            )
             for item in sorted(items, key=lambda item: (item.raw, item.id))
         )
         files[f"{split}.jsonl"] = b"".join(msgspec.json.encode(e) + b"\n" for e in examples)
     manifest = DatasetManifest(
+        kind=msgspec.UNSET if kind == "conversations" else kind,
         system_prompt=system_prompt,
         seed=seed,
         fractions=fractions,

@@ -40,19 +40,21 @@ def estimate(
     adapter_parameters: int,
     positions_per_second: float,
     validation_positions: int,
+    forwards: float = 0.0,
     first_step: int = 0,
     basis: str,
 ) -> Estimate:
     """Estimate a run from a measured speed (positions a second, forward and backward).
 
-    ``validation_positions`` are read in each validation, forward only. ``first_step`` steps are
-    done already.
+    ``validation_positions`` are read in each validation, forward only, and ``forwards`` times more
+    in training and validation both. ``first_step`` steps are done already.
     """
     steps = len(plan.steps)
     validations = -(-(steps - first_step) // recipe.validate_every)
-    forward = validations * validation_positions * _FORWARD_SHARE
+    trained = sum(plan.padded[first_step:])
+    forward = forwards * trained + (1 + forwards) * validations * validation_positions
     return Estimate(
-        seconds=(sum(plan.padded[first_step:]) + forward) / positions_per_second,
+        seconds=(trained + forward * _FORWARD_SHARE) / positions_per_second,
         memory_bytes=memory_bytes(plan, recipe=recipe, base=base, adapter=adapter_parameters),
         disk_bytes=6 * adapter_bytes(recipe, adapter_parameters),
         train_tokens=sum(plan.tokens[first_step:]),

@@ -21,14 +21,12 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from connectors.conversation import ChatMessage, Split
 from training.artifact import read_manifest
 from training.base_model import load_base
-from training.dataset import Dataset, Example
-from training.dataset import load as load_dataset
-from training.errors import BadInput, TrainingError
+from training.errors import TrainingError
 from training.evaluation import Evaluation, ParitySample, Reply, ReplySample, Subject
 from training.files import write_atomically
+from training.held_out import SPLIT, HeldOut, Reading
 from training.progress import EXIT_BAD_INPUT, EXIT_OK, EvaluationEvent, Progress
 from training.replies import (
     Context,
@@ -40,13 +38,12 @@ from training.replies import (
     similarities,
     token_f1,
 )
-from training.scoring import differences_of, scores_of
-from training.speaker import Done, Speaker, Start
+from training.scoring import Comparison, compare, differences_of, scores_of
+from training.speaker import Done, Scored, Speaker
 from training.spec import TrainingSpec
-from training.template import TrainingSequence, render, token_ids, training_sequences
+from training.template import TrainingSequence, token_ids
 
 PARITY_TOKENS = 2000
-SPLIT: Split = "test"
 
 
 def evaluate(
@@ -67,31 +64,39 @@ def evaluate(
     adapters = _adapters(spec, trained_folder, notes)
     held_out = HeldOut(spec)
     speaker = Speaker.serving(Path(spec.base) / "serving", adapters)
-    named = held_out.sequences(speaker)
+    named, unwanted = held_out.sequences(speaker), held_out.unwanted(speaker)
     contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
     reading = Reading(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
     longest = _longest_reply(speaker, contexts, spec.recipe.max_reply_tokens)
     subjects: list[Subject] = ["base", *adapters]
     nats: dict[Subject, float] = {}
     texts: dict[Subject, list[str]] = {}
+    preferred: dict[Subject, Comparison | None] = {}
+    total = len(reading.sequences) + len(unwanted) + len(contexts)
     for subject in subjects:
-        tell = _teller(progress, subject, total=len(reading.sequences) + len(contexts))
+        tell = _teller(progress, subject, total=total)
         with speaker.speaking_as(subject):
             scored, starts = speaker.read(reading.sequences, reading.cuts, tell)
             logprobs = [logprob for each in scored for logprob in each.logprobs]
             nats[subject] = -math.fsum(logprobs) / len(logprobs)
+            others, _ = speaker.read(unwanted, [()] * len(unwanted), tell)
+            preferred[subject] = compare(
+                [_likelihood(each) for each in scored[: len(named)]] if unwanted else [],
+                [_likelihood(each) for each in others],
+                paired=held_out.paired,
+            )
             replies = speaker.reply(reading.in_order(starts), longest, tell)
         texts[subject] = [speaker.text(ids) for ids in replies]
 
     tell = _teller(progress, "lookup", total=len(contexts))
     embed = load_embedder()
-    training = held_out.dataset.read("train")
+    training = [example for example in held_out.dataset.read("train") if example.wanted]
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
     judged = {name: _compare(written, contexts, embed) for name, written in texts.items()}
     tell(len(contexts))
     tokens = sum(sum(sequence.learnt) for _, sequence in named)
     scores = {
-        name: scores_of(compared, nats=nats.get(name), tokens=tokens)
+        name: scores_of(compared, nats=nats.get(name), tokens=tokens, preferred=preferred.get(name))
         for name, compared in judged.items()
     }
     notes += [
@@ -100,9 +105,16 @@ def evaluate(
         f"{len(contexts)} greedy replies to true histories, at most {longest} tokens each",
         "lookup: the reply that followed the nearest training question, without any model",
     ]
+    found = preferred["base"]
+    if found is not None:
+        notes.append(
+            f"{found.comparisons} comparisons of wanted and unwanted replies, by mean "
+            "log-probability of a token, so that length decides nothing"
+        )
     return Evaluation(
         split=SPLIT,
         conversations=len(held_out.examples),
+        comparisons=None if found is None else found.comparisons,
         base=scores["base"],
         new=scores["new"],
         live=scores.get("live"),
@@ -171,79 +183,6 @@ def load_embedder() -> Embed:
     return embed
 
 
-class HeldOut:
-    """The conversations that a spec's evaluation reads, chosen by its seed."""
-
-    def __init__(self, spec: TrainingSpec) -> None:
-        self.dataset: Dataset = load_dataset(Path(spec.dataset))
-        self._max_length = spec.recipe.max_length
-        prompt = self.dataset.system_prompt
-        self._system = [ChatMessage(role="system", content=prompt)] if prompt else []
-        found = self.dataset.read(SPLIT)
-        order = np.random.default_rng(spec.seed).permutation(len(found))
-        self.examples: list[Example] = [
-            found[int(i)] for i in order[: spec.recipe.evaluation_conversations]
-        ]
-
-    def sequences(self, speaker: Speaker) -> list[tuple[str, TrainingSequence]]:
-        """(conversation, tokens and mask), exactly as training makes them."""
-        found = [
-            (example.id, sequence)
-            for example in self.examples
-            for sequence in training_sequences(
-                speaker.tokenizer,
-                [*self._system, *example.messages],
-                stop_ids=speaker.stop_ids,
-                max_length=self._max_length,
-            )
-        ]
-        if not found:
-            raise BadInput(
-                f"no held-out reply fits into {self._max_length} tokens: raise the recipe's "
-                "max_length"
-            )
-        return found
-
-    def prompt(self, speaker: Speaker, context: Context) -> list[int]:
-        """Token ids up to where the reply begins; a long history loses its oldest exchanges."""
-        history = list(context.history)
-        while True:
-            text = render(speaker.tokenizer, [*self._system, *history], reply_next=True)
-            ids = token_ids(speaker.tokenizer, text)
-            if len(ids) <= self._max_length or len(history) == 1:
-                return ids
-            history = history[2:]
-
-
-class Reading:
-    """What a speaker reads: the held-out conversations, and prompts that do not begin one.
-
-    ``cuts[i]``: where in ``sequences[i]`` replies start.
-    """
-
-    def __init__(
-        self,
-        named: Sequence[tuple[str, TrainingSequence]],
-        prompts: Sequence[tuple[Context, list[int]]],
-    ) -> None:
-        self.sequences = [sequence for _, sequence in named]
-        self.cuts: list[list[int]] = [[] for _ in named]
-        self._places: list[tuple[int, int]] = []
-        numbers = {name: number for number, (name, _) in enumerate(named)}
-        for context, ids in prompts:
-            number = numbers.get(context.conversation)
-            if number is None or self.sequences[number].token_ids[: len(ids)] != ids:
-                number = len(self.sequences)  # a shortened history, or a template that rewrites it
-                self.sequences.append(TrainingSequence(ids, [False] * len(ids)))
-                self.cuts.append([])
-            self._places.append((number, len(self.cuts[number])))
-            self.cuts[number].append(len(ids))
-
-    def in_order(self, starts: Sequence[Sequence[Start]]) -> list[Start]:
-        """The starts of the prompts, in the prompts' order."""
-        return [starts[number][place] for number, place in self._places]
-
-
 def _longest_reply(speaker: Speaker, contexts: Sequence[Context], most: int) -> int:
     """Tokens to let a reply have: a quarter more than any true one here, and 8.
 
@@ -264,6 +203,11 @@ def _adapters(spec: TrainingSpec, trained: Path, notes: list[str]) -> dict[Subje
         else:
             notes.append(f"the live adapter has another base ({live.name}): not compared")
     return found
+
+
+def _likelihood(scored: Scored) -> float:
+    """Mean log-probability of a reply's tokens."""
+    return math.fsum(scored.logprobs) / len(scored.logprobs)
 
 
 def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
@@ -325,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recipe=manifest.recipe,
             seed=manifest.seed,
             live_adapter=str(options.live.resolve()) if options.live else None,
+            method=manifest.method,
         )
         progress = Progress(out.with_suffix(".events.jsonl"))
         result = evaluate(spec, options.adapter.resolve(), progress)

@@ -25,6 +25,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     ``nats_per_token`` and ``perplexity`` are over ``tokens`` held-out assistant tokens, end of
     turn included; None where there is no model (lookup). ``exact``, ``token_f1`` and
     ``similarity`` are means in [0, 1] (similarity: cosine, [-1, 1]) over ``replies`` replies.
+    ``preference_accuracy``: the share of comparisons in which the wanted reply is likelier than
+    the unwanted one, by the mean log-probability of a token; ``preference_margin``: by how many
+    nats a token, on average. None where the dataset has no unwanted replies, or there is no model.
     """
 
     perplexity: float | None
@@ -34,6 +37,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     token_f1: float
     similarity: float
     replies: int
+    preference_accuracy: float | None = None
+    preference_margin: float | None = None
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,10 +74,14 @@ class ReplySample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole evaluation. ``notes`` say in words what was measured, and how."""
+    """The whole evaluation. ``notes`` say in words what was measured, and how.
+
+    ``comparisons`` of wanted with unwanted replies; None where the dataset has no unwanted ones.
+    """
 
     split: Split
     conversations: int
+    comparisons: int | None = None
     base: Scores
     new: Scores
     live: Scores | None

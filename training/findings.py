@@ -46,6 +46,7 @@ class DifferenceRow(msgspec.Struct, frozen=True):
 
 
 _ROWS = (
+    ("preference_accuracy", "Preferred", "wanted replies likelier than unwanted ones", "{:.0%}"),
     ("perplexity", "Perplexity", "of held-out replies; lower is better", "{:.2f}"),
     ("exact", "Identical", "replies just like the agent's", "{:.0%}"),
     ("token_f1", "Words", "in common with the agent's reply, F1", "{:.2f}"),
@@ -61,6 +62,8 @@ def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
     found.append(("lookup", evaluation.lookup))
     rows: list[ScoreRow] = []
     for field, title, hint, form in _ROWS:
+        if field == "preference_accuracy" and evaluation.comparisons is None:
+            continue
         values: list[float | None] = [getattr(scores, field) for _, scores in found]
         texts = ["-" if value is None else form.format(value) for value in values]
         known = [value for value in values if value is not None]
@@ -92,6 +95,16 @@ def findings(evaluation: Evaluation) -> list[str]:
         ("base", evaluation.base),
         ("live", evaluation.live),
     ]
+    if new.preference_accuracy is not None:
+        others = [
+            f"{scores.preference_accuracy:.0%} for {_name(name)}"
+            for name, scores in models
+            if scores is not None and scores.preference_accuracy is not None
+        ]
+        sentences.append(
+            f"The wanted reply is the likelier one in {new.preference_accuracy:.0%} of "
+            f"{evaluation.comparisons:,} comparisons ({', '.join(others)})."
+        )
     for name, scores in models:
         if scores is not None and new.perplexity and scores.perplexity:
             change = new.perplexity / scores.perplexity - 1

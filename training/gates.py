@@ -37,15 +37,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(evaluation: Evaluation, parity: Parity | None, objectives: Objectives) -> Verdict:
     """Apply the objectives. What was not measured, or is not a number, does not pass."""
     base, new, live = evaluation.base, evaluation.new, evaluation.live
-    gates = [
-        _ratio_gate(
+    if evaluation.comparisons is None:
+        first = _ratio_gate(
             "perplexity_ratio",
             new=new.perplexity,
             old=base.perplexity,
             whose="the base",
             bound=objectives.max_perplexity_ratio,
         )
-    ]
+    else:
+        first = _preference_gate(evaluation, objectives.min_preference_accuracy)
+    gates = [first]
     if live is not None:
         gates.append(
             _ratio_gate(
@@ -81,6 +83,24 @@ def _ratio_gate(
     ratio = new / old
     why = f"held-out perplexity {new:.2f} against {old:.2f} of {whose}: ratio {ratio:.3f}, {rule}"
     return _gate(name, ratio, bound, at_most=True, why=why)
+
+
+def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
+    new, base = evaluation.new.preference_accuracy, evaluation.base.preference_accuracy
+    name = "preference_accuracy"
+    if new is None or base is None:
+        why = "preferences were not measured: their share must be above the base's"
+        return _gate(name, None, bound or 0.0, at_most=False, why=why)
+    shown = (
+        f"the wanted reply is the likelier one in {new:.0%} of {evaluation.comparisons} "
+        f"comparisons, for the base in {base:.0%}"
+    )
+    if bound is not None:
+        why = f"{shown}: must be at least {bound:.0%}"
+        return _gate(name, new, bound, at_most=False, why=why)
+    better = new > base or new == 1.0
+    why = f"{shown}: must be above the base's"
+    return Gate(name=name, value=new, bound=base, passed=better, why=why)
 
 
 def _similarity_gate(evaluation: Evaluation, bound: float) -> Gate:

@@ -39,7 +39,13 @@ class EstimateEvent(msgspec.Struct, frozen=True, tag_field="event", tag="estimat
 
 
 class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
-    """One optimiser step. ``loss`` is nats per assistant token; speeds count all trained tokens."""
+    """One optimiser step. ``loss`` is nats per assistant token; speeds count all trained tokens.
+
+    ``accuracy``: share of assistant tokens that the model held most probable, in [0, 1]; of the
+    wanted replies, for ``dpo`` and ``kto``. There, ``loss`` is the method's own, for each pair or
+    judgement; ``reward_margin`` is how much further than where it started the model prefers
+    wanted to unwanted replies (beta x nats), and ``reward_accuracy`` in what share of comparisons.
+    """
 
     at: float
     step: int
@@ -50,15 +56,21 @@ class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
     tokens: int
     tokens_per_second: float
     eta_seconds: float
+    accuracy: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
 
 
 class ValidationEvent(msgspec.Struct, frozen=True, tag_field="event", tag="validation"):
-    """Validation loss (nats per assistant token). ``best`` marks the lowest so far."""
+    """Validation loss; ``best`` marks the lowest so far. Its figures are those of `StepEvent`."""
 
     at: float
     step: int
     loss: float
     best: bool
+    accuracy: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
 
 
 class CheckpointEvent(msgspec.Struct, frozen=True, tag_field="event", tag="checkpoint"):

@@ -1,4 +1,4 @@
-"""Trains one adapter: NF4 base, LoRA, loss on the assistant's words. The same on CPU and GPU.
+"""Trains one adapter: NF4 base, LoRA, the method's loss. The same on CPU and GPU.
 
 The run is a plan of steps, fixed by the seed before it starts. Killed at any moment and resumed,
 it takes the same steps from its newest checkpoint and, on a CPU, ends with the same bytes.
@@ -23,13 +23,22 @@ from transformers import (
     set_seed,
 )
 
-from training.artifact import TrainingSummary
-from training.base_model import load_base
+from training.artifact import TrainingSummary, read_manifest
+from training.base_model import BaseModel, load_base
 from training.bases import load_nf4, quiet_libraries
 from training.batches import Plan
-from training.errors import Interrupted
+from training.encoding import rows_of
+from training.errors import ArtifactError, BadInput, Interrupted
 from training.estimate import disk_is_short, estimate
 from training.files import sync_path, sync_tree, write_atomically
+from training.plan_trainer import (
+    PlanTrainer,
+    RunState,
+    newest_checkpoint,
+    read_state,
+    trainer_config,
+)
+from training.preferences import DpoTrainer, KtoTrainer, PreferenceTrainer
 from training.progress import (
     CheckpointEvent,
     EstimateEvent,
@@ -39,13 +48,18 @@ from training.progress import (
     StepEvent,
     ValidationEvent,
 )
-from training.sft import PlanTrainer, RunState, collate, newest_checkpoint, read_state, sft_config
-from training.spec import Recipe, TrainingSpec
+from training.sft import SupervisedTrainer
+from training.spec import Method, Recipe, TrainingSpec, method_recipe
 from training.template import stop_token_ids
 from training.workload import Workload, packages, prepare
 
 TRAINED = "trained"
 SUMMARY_FILE = "training.json"
+TRAINERS: dict[Method, type[PlanTrainer]] = {
+    "supervised": SupervisedTrainer,
+    "dpo": DpoTrainer,
+    "kto": KtoTrainer,
+}
 _PROBE_POSITIONS = 512
 
 
@@ -55,7 +69,7 @@ class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     summary: TrainingSummary
     rank: int
-    alpha: int
+    alpha: float
     targets: tuple[str, ...]
     packages: dict[str, str]
 
@@ -86,7 +100,7 @@ def train(
         shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
 
-    load_base(Path(spec.base))
+    base = load_base(Path(spec.base))
     nf4 = Path(spec.base) / "nf4"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(nf4)
@@ -101,22 +115,27 @@ def train(
         if checkpoint
         else RunState(fingerprint=work.fingerprint)
     )
+    recipe = method_recipe(spec)
     set_seed(spec.seed)
-    follower = _Follower(spec.recipe, work, state, progress=progress, should_stop=should_stop)
-    trainer = PlanTrainer(
-        get_peft_model(model, _lora(spec.recipe)),
-        config=sft_config(spec.recipe, work.plan, out=checkpoints, seed=spec.seed),
-        recipe=spec.recipe,
+    follower = _Follower(recipe, work, state, progress=progress, should_stop=should_stop)
+    trainer = TRAINERS[spec.method](
+        get_peft_model(model, _lora(spec, recipe, base)),
+        config=trainer_config(recipe, work.plan, out=checkpoints, seed=spec.seed),
+        recipe=recipe,
         tokenizer=tokenizer,
-        plan=work.plan,
-        sequences=work.train,
+        work=work,
         state=state,
         callback=follower,
     )
     follower.trainer = trainer
-    _estimate(trainer, spec.recipe, work, progress=progress, out=out)
+    if spec.start_adapter is not None:
+        trainer.load_saved(Path(spec.start_adapter))
+        if isinstance(trainer, PreferenceTrainer):
+            trainer.start_from_here()
+    _estimate(trainer, recipe, work, progress=progress, out=out)
 
-    detail = f"{len(work.train)} sequences on {device}, {work.plan.padding:.1%} padding"
+    what = {"supervised": "sequences", "dpo": "pairs of replies", "kto": "judged replies"}
+    detail = f"{len(work.train)} {what[spec.method]} on {device}, {work.plan.padding:.1%} padding"
     if work.left_out:
         detail += f"; {work.left_out} conversations are too long for max_length and left out"
     progress.emit(StageEvent, stage="training", detail=detail)
@@ -128,7 +147,7 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if follower.interrupted:
         raise Interrupted(f"stopped after step {state.step} of {len(work.plan.steps)}")
-    return _write(trainer, spec, work, out=out, stopped=follower.stopped)
+    return _write(trainer, work, out=out, stopped=follower.stopped)
 
 
 def load_trained(out: Path) -> TrainedAdapter | None:
@@ -180,7 +199,7 @@ class _Follower(TrainerCallback):  # type: ignore[misc] # untyped
         """Called by the trainer when a step's weights are in place."""
         del args
         run = self._run
-        run.step, run.train_loss = state.global_step, self.trainer.step_loss
+        run.step, run.train_loss = state.global_step, self.trainer.measured.loss
         elapsed = time.monotonic() - self._started
         run.seconds = self._before + elapsed
         self._tell_step(elapsed)
@@ -205,7 +224,7 @@ class _Follower(TrainerCallback):  # type: ignore[misc] # untyped
             step=run.step,
             steps=len(plan.steps),
             epoch=round(plan.epochs[run.step - 1], 3),
-            loss=run.train_loss,
+            **self.trainer.measured._asdict(),
             learning_rate=self.trainer.step_rate,
             tokens=sum(plan.tokens[: run.step]),
             tokens_per_second=round(done / (elapsed - self._validating), 1),
@@ -214,7 +233,8 @@ class _Follower(TrainerCallback):  # type: ignore[misc] # untyped
 
     def _validate(self) -> None:
         run, started = self._run, time.monotonic()
-        loss = self.trainer.validate(self._work.validation, batch_tokens=self._work.batch_tokens)
+        measured = self.trainer.validate()
+        loss = measured.loss
         self._validating += time.monotonic() - started
         best = run.best_loss is None or loss < run.best_loss
         if best:
@@ -222,16 +242,32 @@ class _Follower(TrainerCallback):  # type: ignore[misc] # untyped
             self.trainer.remember_best()
         else:
             run.worse += 1
-        self._progress.emit(ValidationEvent, step=run.step, loss=loss, best=best)
+        self._progress.emit(ValidationEvent, step=run.step, best=best, **measured._asdict())
 
 
-def _lora(recipe: Recipe) -> LoraConfig:
-    every = recipe.targets == ("all-linear",)
+def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
+    """The recipe's shape, or that of the adapter to start with.
+
+    Raises:
+        BadInput: that adapter cannot be read, or is of another base.
+    """
+    rank, alpha, targets = recipe.rank, float(recipe.alpha), recipe.targets
+    if spec.start_adapter is not None:
+        try:
+            start = read_manifest(Path(spec.start_adapter))
+        except ArtifactError as exc:
+            raise BadInput(f"the adapter to start with: {exc}") from exc
+        if start.base.serving_sha256 != base.serving_sha256:
+            raise BadInput(
+                f"the adapter to start with ({spec.start_adapter}) was trained on another base, "
+                f"{start.base.name!r}; train on that, or start with none"
+            )
+        rank, alpha, targets = start.lora.rank, start.lora.alpha, start.lora.targets
     return LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
+        r=rank,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         lora_dropout=recipe.dropout,
-        target_modules="all-linear" if every else list(recipe.targets),
+        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
         task_type="CAUSAL_LM",
     )
 
@@ -241,17 +277,17 @@ def _estimate(
 ) -> None:
     """Measure one small batch, and say what the run needs before it starts."""
     progress.emit(StageEvent, stage="estimating")
-    by_length = sorted(range(len(work.train)), key=lambda i: len(work.train[i].token_ids))
-    width = len(work.train[by_length[len(by_length) // 2]].token_ids)
-    middle = len(by_length) // 2
-    batch = by_length[middle : middle + max(1, _PROBE_POSITIONS // width)]
-    probe = collate(work.train, batch, pad=trainer.processing_class.pad_token_id)
+    rows = [row for item in work.train for row in rows_of(item)]
+    rows.sort(key=lambda row: len(row.token_ids))
+    middle = len(rows) // 2
+    width = len(rows[middle].token_ids)
+    probe = rows[middle : middle + max(1, _PROBE_POSITIONS // width)]
     started = time.monotonic()
     with torch.random.fork_rng():
-        trainer.nats(probe).backward()
+        trainer.read(probe).nats.sum().backward()
     seconds = time.monotonic() - started
     trainer.model.zero_grad()
-    measured = probe["input_ids"].numel()
+    measured = len(probe) * max(len(row.token_ids) for row in probe)
     found = estimate(
         work.plan,
         recipe=recipe,
@@ -259,6 +295,7 @@ def _estimate(
         adapter_parameters=sum(p.numel() for p in trainer.adapter().values()),
         positions_per_second=measured / seconds,
         validation_positions=work.validation_positions,
+        forwards=trainer.forwards,
         first_step=trainer.run.step,
         basis=f"a first batch of {measured} tokens took {seconds:.1f} s here",
     )
@@ -274,9 +311,7 @@ def _estimate(
         raise OSError(errno.ENOSPC, short)
 
 
-def _write(
-    trainer: PlanTrainer, spec: TrainingSpec, work: Workload, *, out: Path, stopped: str
-) -> TrainedAdapter:
+def _write(trainer: PlanTrainer, work: Workload, *, out: Path, stopped: str) -> TrainedAdapter:
     """Save the best weights, by rename, and return what was saved."""
     run = trainer.run
     if trainer.best:
@@ -285,6 +320,7 @@ def _write(
     shutil.rmtree(partial, ignore_errors=True)
     targets = _save_peft(trainer.model, partial, base_name=work.base.name)
     plan: Plan = work.plan
+    lora = trainer.model.peft_config["default"]
     trained = TrainedAdapter(
         folder=str(target),
         summary=TrainingSummary(
@@ -296,8 +332,8 @@ def _write(
             validation_loss=run.best_loss,
             stopped=f"{stopped}; best at step {run.best_step}" if run.best_step else stopped,
         ),
-        rank=spec.recipe.rank,
-        alpha=spec.recipe.alpha,
+        rank=lora.r,
+        alpha=lora.lora_alpha,
         targets=targets,
         packages=packages(),
     )

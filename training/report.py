@@ -16,7 +16,7 @@ from training.dataset import load as load_dataset
 from training.evaluation import Evaluation, Parity
 from training.findings import SUBJECTS, difference_rows, findings, score_rows
 from training.gates import Verdict, judge
-from training.spec import Objectives
+from training.spec import Method, Objectives
 from training.tensors import parameter_count
 
 __all__ = [
@@ -34,7 +34,8 @@ __all__ = [
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What the adapter was made of; ``tokens`` were trained on, in ``seconds``.
 
-    ``parameters`` of the adapter were trained and ``base_parameters`` were not.
+    ``parameters`` of the adapter were trained and ``base_parameters`` were not. ``started_from``:
+    the adapter that training began with.
     """
 
     base: str
@@ -52,6 +53,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     stopped: str
     packages: dict[str, str]
+    method: Method = "supervised"
+    started_from: str | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +121,8 @@ def build_report(
             seconds=summary.seconds if summary else 0.0,
             stopped=summary.stopped if summary else "",
             packages=manifest.packages,
+            method=manifest.method,
+            started_from=manifest.started_from,
         ),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -154,7 +159,7 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
     made = report.provenance
     console.print(
         f"  {made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
-        f"({made.recipe}, rank {made.rank}, seed {made.seed})",
+        f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed})",
         highlight=False,
     )
 

@@ -22,6 +22,7 @@ import msgspec
 
 from training.artifact import AdapterManifest, BaseRef, Lora, write_manifest
 from training.base_model import load_base
+from training.dataset import Kind
 from training.dataset import load as load_dataset
 from training.errors import BadInput, BaseModelError, Interrupted
 from training.evaluation import Evaluation, ParitySample
@@ -36,7 +37,7 @@ from training.progress import (
     ResultEvent,
     StageEvent,
 )
-from training.spec import TrainingSpec, load_spec
+from training.spec import Method, TrainingSpec, load_spec
 from training.stopping import Stopper
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"
 EVALUATION_FILE = "evaluation.json"
 PARITY_FILE = "parity.json"
+DATASET_KINDS: dict[Method, Kind] = {
+    "supervised": "conversations",
+    "dpo": "preferences",
+    "kto": "judgements",
+}
 _WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
 # How torch, on either device, and the allocator of the process say that memory ran out.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -154,18 +160,26 @@ def _check(spec: TrainingSpec) -> None:
     """Refuse early what cannot work.
 
     Raises:
-        BadInput: the dataset is not whole, or the recipe asks for more than the base can read.
+        BadInput: the dataset is not whole or not for the method, or the recipe asks for more than
+            the base can read.
         BaseModelError: the base is not whole.
     """
     base = load_base(Path(spec.base))
-    load_dataset(Path(spec.dataset))
+    dataset = load_dataset(Path(spec.dataset))
+    if dataset.kind != DATASET_KINDS[spec.method]:
+        raise BadInput(
+            f"method {spec.method!r} learns from {DATASET_KINDS[spec.method]}; "
+            f"{spec.dataset} holds {dataset.kind}"
+        )
     if spec.recipe.max_length > base.max_length:
         raise BadInput(
             f"recipe {spec.recipe.name!r} has max_length {spec.recipe.max_length}; "
             f"base {base.name!r} reads at most {base.max_length}"
         )
-    if spec.live_adapter and not Path(spec.live_adapter).is_dir():
-        raise BadInput(f"there is no live adapter at {spec.live_adapter}")
+    for name in ("live_adapter", "start_adapter"):
+        folder = getattr(spec, name)
+        if folder and not Path(folder).is_dir():
+            raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
 
 
 def _kept(path: Path, kind: type[T], make: Callable[[], T]) -> T:
@@ -203,6 +217,8 @@ def _write(
             system_prompt=dataset.system_prompt,
             recipe=spec.recipe,
             seed=spec.seed,
+            method=spec.method,
+            started_from=Path(spec.start_adapter).name if spec.start_adapter else None,
             lora=Lora(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
             packages=trained.packages,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,7 +1,9 @@
 """From single replies to scores: means, and how sure the differences are."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from itertools import product
+from typing import Literal, NamedTuple
 
 from training.evaluation import Difference, Reply, Scores, Subject, perplexity
 from training.replies import bootstrap_interval
@@ -13,9 +15,39 @@ _METRICS: tuple[Literal["exact", "token_f1", "similarity"], ...] = (
 )
 
 
-def scores_of(replies: Sequence[Reply], *, nats: float | None, tokens: int) -> Scores:
+class Comparison(NamedTuple):
+    """``accuracy``: share of comparisons that the wanted side wins, a tie being half a win.
+
+    ``margin``: by how much, on average.
+    """
+
+    accuracy: float
+    margin: float
+    comparisons: int
+
+
+def compare(
+    wanted: Sequence[float], unwanted: Sequence[float], *, paired: bool
+) -> Comparison | None:
+    """Compare pair by pair, or each wanted with each unwanted; None where there is nothing to."""
+    pairs = list(zip(wanted, unwanted, strict=True) if paired else product(wanted, unwanted))
+    if not pairs:
+        return None
+    won = sum((one > other) + (one == other) / 2 for one, other in pairs)
+    margin = sum(one - other for one, other in pairs) / len(pairs)
+    return Comparison(won / len(pairs), margin, len(pairs))
+
+
+def scores_of(
+    replies: Sequence[Reply],
+    *,
+    nats: float | None,
+    tokens: int,
+    preferred: Comparison | None = None,
+) -> Scores:
     """Means over replies; ``nats`` is None for a subject without a model."""
     found = perplexity(nats)
+    measured = preferred is not None and math.isfinite(preferred.margin)
     return Scores(
         perplexity=found,
         nats_per_token=nats if found is not None else None,
@@ -24,6 +56,8 @@ def scores_of(replies: Sequence[Reply], *, nats: float | None, tokens: int) -> S
         token_f1=_mean(replies, "token_f1"),
         similarity=_mean(replies, "similarity"),
         replies=len(replies),
+        preference_accuracy=preferred.accuracy if preferred and measured else None,
+        preference_margin=preferred.margin if preferred and measured else None,
     )
 
 

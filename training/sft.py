@@ -1,315 +1,46 @@
-"""The trl trainer, made to follow a plan: its loss, its steps, its checkpoints.
-
-What differs from trl's own, and why:
-
-- A step is one item of a `training.batches.Plan`: batches of like length, one after another, and
-  the loss of all of them divided by the step's learnt tokens.
-- The output head sees only positions that are learnt (a third of them, with 49,152 words each).
-- A checkpoint holds the best weights too, and appears by rename once it is whole.
-"""
+"""Supervised fine-tuning: the loss on the assistant's own words."""
 
 # ruff: noqa: TID253 - the second half of the door in training/qlora.py
 
-import math
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, assert_never
 
-import msgspec
 import torch
-from datasets import Dataset
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
-from torch.nn import functional
-from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_callback import PrinterCallback
-from trl import SFTConfig, SFTTrainer
 
-from training.batches import Batch, Plan, length_batches
-from training.errors import BadInput, TrainingError
-from training.files import sync_path, sync_tree, write_atomically
-from training.spec import Recipe
+from training.batches import Batch, length_batches
+from training.encoding import Item, rows_of
+from training.plan_trainer import Measured, PlanTrainer
 from training.template import TrainingSequence
 
-IGNORED = -100
-STATE_FILE = "tenantune.json"
-BEST_FILE = "best.safetensors"
-Weights = dict[str, torch.Tensor]
 
+class SupervisedTrainer(PlanTrainer):
+    """-log p, the mean over a step's learnt tokens, whatever batch they are in."""
 
-class RunState(msgspec.Struct):
-    """What a checkpoint remembers beside trl's own state."""
-
-    fingerprint: str
-    step: int = 0
-    seconds: float = 0.0
-    best_loss: float | None = None
-    best_step: int = 0
-    worse: int = 0
-    train_loss: float | None = None
-
-
-def collate(
-    sequences: Sequence[TrainingSequence], batch: Batch, *, pad: int
-) -> dict[str, torch.Tensor]:
-    """Pad on the right: ``input_ids`` and ``labels``, each (sequences, width).
-
-    ``labels[s, p]`` is the token at ``p + 1`` where that one is learnt, else `IGNORED`. There is
-    no attention mask: no token looks to its right, so none sees the padding, and without a mask
-    attention skips the upper triangle (a step is 1.2 times as fast on a CPU).
-    """
-    width = max(len(sequences[i].token_ids) for i in batch)
-    ids = torch.full((len(batch), width), pad)
-    labels = torch.full((len(batch), width), IGNORED)
-    for row, i in enumerate(batch):
-        tokens = torch.tensor(sequences[i].token_ids)
-        learnt = torch.tensor(sequences[i].learnt)
-        ids[row, : len(tokens)] = tokens
-        labels[row, : len(tokens) - 1] = torch.where(learnt, tokens, IGNORED)[1:]
-    return {"input_ids": ids, "labels": labels}
-
-
-def rate_factor(recipe: Recipe, *, steps: int, step: int) -> float:
-    """Share of the learning rate in the step after ``step`` steps of ``steps``.
-
-    Unlike transformers' schedules, neither the first nor the last step has rate 0: short runs
-    have few to waste.
-    """
-    warmup = round(recipe.warmup_ratio * steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    left = (steps - step) / max(steps - warmup, 1)
-    match recipe.schedule:
-        case "constant":
-            return 1.0
-        case "linear":
-            return left
-        case "cosine":
-            return 0.5 - 0.5 * math.cos(math.pi * left)
-        case _:
-            assert_never(recipe.schedule)
-
-
-class _Steps:
-    """The plan's steps, collated one at a time."""
-
-    def __init__(self, plan: Plan, sequences: Sequence[TrainingSequence], *, pad: int) -> None:
-        self._plan, self._sequences, self._pad = plan, sequences, pad
-
-    def __len__(self) -> int:
-        return len(self._plan.steps)
-
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        batches = [collate(self._sequences, b, pad=self._pad) for b in self._plan.steps[step]]
-        return {"batches": batches, "learnt": sum(learnt_tokens(b) for b in batches)}
-
-
-def learnt_tokens(batch: dict[str, torch.Tensor]) -> int:
-    """How many positions of a batch are in the loss."""
-    return int((batch["labels"] != IGNORED).sum())
-
-
-def sft_config(recipe: Recipe, plan: Plan, *, out: Path, seed: int) -> SFTConfig:
-    """The recipe in trl's words; saving, logging and validation are ours."""
-    return SFTConfig(
-        output_dir=str(out),
-        max_steps=len(plan.steps),
-        per_device_train_batch_size=1,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        optim="adamw_torch_fused",
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        bf16=False,  # no autocast: the base computes in bf16, the adapter in its own type
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-
-
-class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
-    """Runs a plan on a model with one adapter."""
-
-    def __init__(
-        self,
-        model: PeftModel,
-        *,
-        config: SFTConfig,
-        recipe: Recipe,
-        tokenizer: PreTrainedTokenizerBase,
-        plan: Plan,
-        sequences: Sequence[TrainingSequence],
-        state: RunState,
-        callback: TrainerCallback,
-    ) -> None:
-        super().__init__(
-            model=model,
-            args=config,
-            train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
-            processing_class=tokenizer,
-            callbacks=[callback],
-        )
-        self.remove_callback(PrinterCallback)
-        self.run = state
-        self.best: Weights = {}
-        self._recipe = recipe
-        self.step_loss = self.step_rate = 0.0
-        self._steps = _Steps(plan, sequences, pad=tokenizer.pad_token_id)
-        self._kept: torch.Tensor | None = None
-        self._checkpoints = Path(config.output_dir)
-        dtype = getattr(torch, recipe.adapter_dtype)
-        for weight in self.adapter().values():
-            weight.data = weight.data.to(dtype)  # trl turns every quantised model's to bf16
-        head = model.get_output_embeddings()
-        head.register_forward_pre_hook(self._keep_learnt)
-
-    def adapter(self) -> Weights:
-        """The trained parameters, by name."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
-    def load_adapter(self, weights: Weights) -> None:
-        """Copy weights into the model, in place."""
-        for name, parameter in self.adapter().items():
-            parameter.data.copy_(weights[name])
-
-    def remember_best(self) -> None:
-        """Keep a copy of the weights as they are now."""
-        self.best = {name: p.detach().cpu().clone() for name, p in self.adapter().items()}
-
-    def nats(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Sum of -log p over a batch's learnt tokens."""
-        batch = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
-        self._kept = batch["labels"] != IGNORED
-        try:
-            logits = self.model(input_ids=batch["input_ids"], use_cache=False).logits
-        finally:
-            kept, self._kept = self._kept, None
-        return functional.cross_entropy(logits[0].float(), batch["labels"][kept], reduction="sum")
-
-    def _keep_learnt(self, head: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Before the output head: (batch, width, hidden) -> (1, learnt, hidden)."""
-        del head
-        return None if self._kept is None else (args[0][self._kept].unsqueeze(0), *args[1:])
-
-    def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Gradients of one step: the mean over its learnt tokens, whatever batch they are in."""
-        del num_items_in_batch
-        model.train()
-        total = torch.zeros((), device=self.args.device)
-        for batch in inputs["batches"]:
-            loss = self.nats(batch) / max(inputs["learnt"], 1)
+    def learn(self, step: int) -> Measured:
+        """Add the gradients of one step."""
+        batches = [_rows(self._work.train, batch) for batch in self._work.plan.steps[step]]
+        learnt = max(sum(sum(row.learnt) for rows in batches for row in rows), 1)
+        total = hits = torch.zeros((), device=self.args.device)
+        for rows in batches:
+            read = self.read(rows)
+            loss = read.nats.sum() / learnt
             self.accelerator.backward(loss)
-            total += loss.detach()
-        self.step_loss, self.step_rate = total.item(), self._get_learning_rate()
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"the loss became {self.step_loss} at step {self.state.global_step + 1}; "
-                "train with a lower learning_rate"
-            )
-        return total
+            total = total + loss.detach()
+            hits = hits + read.hits.sum()
+        return Measured(loss=total.item(), accuracy=hits.item() / learnt)
 
-    def validate(self, sequences: Sequence[TrainingSequence], *, batch_tokens: int) -> float:
-        """Nats per learnt token over all of ``sequences``."""
-        self.model.eval()
-        lengths = [len(s.token_ids) for s in sequences]
-        total, tokens = 0.0, 0
-        for batch in length_batches(lengths, max_tokens=batch_tokens):
-            collated = collate(sequences, batch, pad=self.processing_class.pad_token_id)
-            with torch.no_grad():
-                total += self.nats(collated).item()
-            tokens += learnt_tokens(collated)
-        self.model.train()
-        return total / tokens
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Make the recipe's schedule."""
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or self.optimizer,
-            lambda step: rate_factor(self._recipe, steps=num_training_steps, step=step),
-        )
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The plan's steps in order; a resumed run skips those that are done."""
-        return DataLoader(self._steps, batch_size=1, collate_fn=lambda items: items[0])
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the inputs here are not what transformers expects."""
-        del inputs
-        return 0
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - trl's
-        """No card: the adapter's manifest says more."""
-
-    def _get_output_dir(self, trial: Any) -> str:  # noqa: ANN401 - transformers'
-        del trial
-        return str(self._checkpoints / ".partial")
-
-    def save_checkpoint(self) -> None:
-        """Write ``step-<n>`` whole or not at all, then remove older ones."""
-        partial = self._checkpoints / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self._save_checkpoint(self.model, None)
-        (written,) = partial.iterdir()
-        if self.best:
-            save_file(self.best, written / BEST_FILE)
-        write_atomically(written / STATE_FILE, msgspec.json.encode(self.run))
-        sync_tree(written)
-        target = self._checkpoints / f"step-{self.run.step:07d}"
-        shutil.rmtree(target, ignore_errors=True)
-        written.rename(target)
-        sync_path(self._checkpoints)
-        for folder in self._checkpoints.iterdir():
-            if folder != target:
-                shutil.rmtree(folder)
-
-    def load_best(self, checkpoint: Path) -> None:
-        """Take over the best weights that a checkpoint has kept."""
-        best = checkpoint / BEST_FILE
-        self.best = load_file(best) if best.is_file() else {}
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
-        """Load the adapter bit for bit; PEFT's own loading would turn bf16 weights to float32."""
-        del model
-        saved = load_file(Path(resume_from_checkpoint) / "adapter_model.safetensors")
-        own = self.adapter()
-        self.load_adapter({name: saved[name.replace(".default.", ".")] for name in own})
+    def judge(self) -> Measured:
+        """Nats a token over all validation sequences."""
+        items = self._work.validation
+        rows = _rows(items, range(len(items)))
+        total, hits, tokens = 0.0, 0, 0
+        lengths = [len(row.token_ids) for row in rows]
+        for batch in length_batches(lengths, max_tokens=self._work.batch_tokens):
+            read = self.read([rows[i] for i in batch])
+            total += read.nats.sum().item()
+            hits += int(read.hits.sum())
+            tokens += len(read.nats)
+        return Measured(loss=total / tokens, accuracy=hits / tokens)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; halves have other names."""
-    found = sorted(folder.glob("step-*"))
-    return found[-1] if found else None
-
-
-def read_state(checkpoint: Path, fingerprint: str) -> RunState:
-    """Read a checkpoint's state.
-
-    Raises:
-        BadInput: it belongs to another spec, base or dataset.
-    """
-    state = msgspec.json.decode((checkpoint / STATE_FILE).read_bytes(), type=RunState)
-    if state.fingerprint != fingerprint:
-        raise BadInput(
-            f"{checkpoint} belongs to a run with another recipe, base or dataset; "
-            "give an empty output folder"
-        )
-    return state
+def _rows(items: Sequence[Item], batch: Batch | range) -> list[TrainingSequence]:
+    return [row for i in batch for row in rows_of(items[i])]

@@ -8,6 +8,10 @@ import msgspec
 
 from training.errors import BadInput
 
+Method = Literal["supervised", "dpo", "kto"]
+"""Learns replies as they are; pairs of replies (Rafailov et al. 2023); judged replies (Ethayarajh
+et al. 2024)."""
+
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The knobs of a QLoRA run; a recipe file is this as TOML.
@@ -17,6 +21,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ``max_length``: tokens of one conversation; longer ones lose their oldest turns.
     ``max_train_tokens``: stop after so many trained tokens (0: no bound), counted over epochs.
     ``patience``: validations without a better loss before the run stops.
+
+    For the methods ``dpo`` and ``kto`` alone:
+    ``beta``: how strongly the model is held to the one it started from; more is nearer. Both
+    papers train with 0.1 (arXiv 2305.18290, appendix B; arXiv 2402.01306, section 4.2).
+    ``preference_rate_scale``: their learning rate, as a share of ``learning_rate``. Zephyr's
+    recipes have 2e-4 and then 5e-6 (huggingface/alignment-handbook, ``config_qlora.yaml``), trl's
+    defaults 2e-5 and 1e-6: a twentieth to a fortieth.
     """
 
     name: str
@@ -43,6 +54,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     evaluation_conversations: int = 64
     max_reply_tokens: int = 96
     memory_bytes: int
+    beta: float = 0.1
+    preference_rate_scale: float = 0.05
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +66,11 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least.
     ``max_parity_nats``: mean |log-probability difference| between trainer and engine, at most.
     ``max_perplexity`` and ``min_exact``: absolute bounds, off unless given.
+
+    After ``dpo`` or ``kto``, perplexity is that of the replies that were wanted, and
+    ``max_perplexity_ratio`` is not applied: they teach which of two replies is better, and may
+    lower the probability of both. Instead, ``min_preference_accuracy``: the share of held-out
+    preferences that the model shares, at least; by default it must be above the base's.
     """
 
     max_perplexity_ratio: float = 0.8
@@ -61,10 +79,16 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_parity_nats: float = 0.05
     max_perplexity: float | None = None
     min_exact: float | None = None
+    min_preference_accuracy: float | None = None
 
 
 class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run. Paths are absolute. ``label`` goes into the manifest (the tenant's slug)."""
+    """One run. Paths are absolute. ``label`` goes into the manifest (the tenant's slug).
+
+    ``method`` must suit the dataset: ``supervised`` reads conversations, ``dpo`` preferences,
+    ``kto`` judgements. ``start_adapter``: begin with its weights, shape and all, instead of with
+    none; ``dpo`` and ``kto`` then hold the model to it. It must be of the same base.
+    """
 
     label: str
     base: str
@@ -72,6 +96,20 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     recipe: Recipe
     seed: int = 17
     live_adapter: str | None = None
+    method: Method = "supervised"
+    start_adapter: str | None = None
+
+
+def method_recipe(spec: TrainingSpec) -> Recipe:
+    """The recipe as the spec's method trains by it.
+
+    Where a model is compared with itself as it was, dropout would be mistaken for a difference.
+    """
+    recipe = spec.recipe
+    if spec.method == "supervised":
+        return recipe
+    rate = recipe.learning_rate * recipe.preference_rate_scale
+    return msgspec.structs.replace(recipe, learning_rate=rate, dropout=0.0)
 
 
 def recipe_names() -> list[str]:
@@ -94,6 +132,8 @@ def load_recipe(name_or_path: str) -> Recipe:
             text = Path(name_or_path).read_text(encoding="utf-8")
         except OSError as exc:
             raise BadInput(f"cannot read recipe {name_or_path}: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise BadInput(f"recipe {name_or_path} is not UTF-8 text: {exc.reason}") from exc
     else:
         if name_or_path not in recipe_names():
             known = ", ".join(recipe_names())
@@ -116,5 +156,5 @@ def load_spec(path: Path) -> TrainingSpec:
         return msgspec.json.decode(path.read_bytes(), type=TrainingSpec)
     except OSError as exc:
         raise BadInput(f"cannot read {path}: {exc.strerror}") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadInput(f"{path}: {exc}") from exc

@@ -109,18 +109,28 @@ def _fit(
     """Encode, dropping the oldest exchange until it fits."""
     ids = token_ids(tokenizer, render(tokenizer, messages))
     if len(ids) > max_length:
-        users = [i for i, m in enumerate(messages) if m.role == "user"]
-        if len(users) < 2 or not any(i > users[1] for i in replies):  # noqa: PLR2004 - none to drop
+        kept = without_oldest(messages)
+        if kept is None:
             return []
-        kept = [*messages[: users[0]], *messages[users[1] :]]
-        dropped = users[1] - users[0]
-        later = [i - dropped for i in replies if i > users[1]]
+        dropped = len(messages) - len(kept)
+        first = next(i for i, m in enumerate(kept) if m.role == "user")
+        later = [i - dropped for i in replies if i - dropped > first]
+        if not later:
+            return []
         return _fit(tokenizer, kept, later, stop_ids=stop_ids, max_length=max_length)
     learnt = [False] * len(ids)
     for i in replies:
         start, end = _reply_span(tokenizer, messages, i, ids, stop_ids)
         learnt[start:end] = [True] * (end - start)
     return [TrainingSequence(ids, learnt)]
+
+
+def without_oldest(messages: Sequence[ChatMessage]) -> list[ChatMessage] | None:
+    """The messages without their first exchange; None where there is only one."""
+    users = [i for i, m in enumerate(messages) if m.role == "user"]
+    if len(users) < 2:  # noqa: PLR2004
+        return None
+    return [*messages[: users[0]], *messages[users[1] :]]
 
 
 def _reply_span(

@@ -3,20 +3,20 @@
 import hashlib
 import importlib.metadata
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.conversation import ChatMessage, Split
+from connectors.conversation import Split
 from training.base_model import BaseModel, load_base
 from training.batches import Plan, length_batches, plan_run, positions
 from training.dataset import Dataset, load
+from training.encoding import Encoder, Item, Judgement, token_count, width_of
 from training.errors import BadInput
 from training.estimate import batch_limit
 from training.spec import TrainingSpec
-from training.template import TrainingSequence, training_sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,8 +33,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
     base: BaseModel
     dataset: Dataset
-    train: list[TrainingSequence]
-    validation: list[TrainingSequence]
+    train: list[Item]
+    validation: list[Item]
     left_out: int
     plan: Plan
     batch_tokens: int
@@ -43,9 +43,9 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def validation_positions(self) -> int:
         """Positions that one validation computes."""
-        lengths = [len(s.token_ids) for s in self.validation]
-        batches = length_batches(lengths, max_tokens=self.batch_tokens)
-        return sum(positions(lengths, batch) for batch in batches)
+        widths = [width_of(item) for item in self.validation]
+        batches = length_batches(widths, max_tokens=self.batch_tokens)
+        return sum(positions(widths, batch) for batch in batches)
 
 
 def prepare(
@@ -65,9 +65,11 @@ def prepare(
             f"no conversation of {dataset.folder} can be trained on: {left_out} are longer than "
             f"max_length {spec.recipe.max_length}, the others have no assistant turn with weight"
         )
+    _need_both_sorts(train, spec)
     limit = batch_limit(spec.recipe)
     plan = plan_run(
-        [len(s.token_ids) for s in train],
+        [width_of(item) for item in train],
+        tokens=[token_count(item) for item in train],
         seed=spec.seed,
         epochs=spec.recipe.epochs,
         step_tokens=spec.recipe.batch_tokens,
@@ -92,6 +94,15 @@ def packages() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+def _need_both_sorts(train: Sequence[Item], spec: TrainingSpec) -> None:
+    """Judged replies that are all wanted, or all unwanted, teach only to say more, or less."""
+    if len({item.wanted for item in train if isinstance(item, Judgement)}) == 1:
+        raise BadInput(
+            f"the judgements that fit into max_length {spec.recipe.max_length} are all of one "
+            "sort; kto needs wanted and unwanted replies: raise the recipe's max_length"
+        )
+
+
 def _encode(
     spec: TrainingSpec,
     dataset: Dataset,
@@ -99,8 +110,8 @@ def _encode(
     *,
     split: Split,
     stop_ids: Collection[int],
-) -> tuple[list[TrainingSequence], int]:
-    """Sequences of a split, and how many conversations gave none.
+) -> tuple[list[Item], int]:
+    """Items of a split, and how many conversations gave none.
 
     Validation reads at most ``validation_conversations``, the same ones for one seed.
     """
@@ -108,15 +119,6 @@ def _encode(
     if split == "validation":
         random.Random(spec.seed).shuffle(examples)  # noqa: S311 - an order, not a secret
         examples = examples[: spec.recipe.validation_conversations]
-    prompt = dataset.system_prompt
-    system = [ChatMessage(role="system", content=prompt)] if prompt else []
-    found = [
-        training_sequences(
-            tokenizer,
-            [*system, *example.messages],
-            stop_ids=stop_ids,
-            max_length=spec.recipe.max_length,
-        )
-        for example in examples
-    ]
-    return [s for sequences in found for s in sequences], sum(not s for s in found)
+    encoder = Encoder(dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length)
+    found = [encoder.items(example) for example in examples]
+    return [item for items in found for item in items], sum(not items for items in found)

@@ -117,7 +117,9 @@ async def run_import(
                     filename=source.filename,
                     importer=row.importer,
                     options=msgspec.convert(row.options, ImportOptions),
-                    redactor=Redactor(tenant.number_patterns, settings.default_region),
+                    redactor=Redactor(
+                        tenant.number_patterns, settings.default_region, keep=tenant.keep
+                    ),
                 )
         except (ConnectorError, ServerError) as exc:
             await _fail(database, import_id, exc)

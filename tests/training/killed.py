@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training import qlora, sft
+from training import plan_trainer, qlora
 from training.progress import Progress
 from training.spec import load_spec
 
@@ -41,10 +41,10 @@ def arm(moment: str) -> None:
         return wrapped
 
     if kind == "step":
-        steps = counting(sft.PlanTrainer.training_step)
-        sft.PlanTrainer.training_step = steps  # type: ignore[method-assign]
+        steps = counting(plan_trainer.PlanTrainer.training_step)
+        plan_trainer.PlanTrainer.training_step = steps  # type: ignore[method-assign]
     elif kind == "save":  # weights and optimiser are written, our own state is not
-        sft.write_atomically = counting(sft.write_atomically)  # type: ignore[attr-defined]
+        plan_trainer.write_atomically = counting(plan_trainer.write_atomically)  # type: ignore[attr-defined]
 
 
 def live(spec_path: Path, out: Path, moment: str) -> int:

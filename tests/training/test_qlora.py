@@ -23,6 +23,7 @@ from training.progress import (
     parse,
 )
 from training.spec import TrainingSpec
+from training.template import TrainingSequence
 from training.weights import check_weights
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
@@ -204,6 +205,7 @@ def test_the_loss_is_the_mean_over_learnt_tokens_whatever_the_batches(
     total, tokens = 0.0, 0
     for index in (i for batch in work.plan.steps[0] for i in batch):
         sequence = work.train[index]
+        assert isinstance(sequence, TrainingSequence)
         ids = torch.tensor([sequence.token_ids])
         with torch.no_grad():
             logits = model(input_ids=ids).logits[0, :-1].float()

@@ -4,12 +4,16 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from server.adapters.names import OWNER
 from server.adapters.schemas import ModelCard
 from server.chat.service import ChatService
+from server.embeddings.schemas import MODEL, MODEL_CREATED
 from server.errors import ModelNotFound
 from server.openai.models.schemas import Model, ModelList
 from server.tenants.access import needs
 from server.tenants.keys import Principal
+
+EMBEDDING_MODEL = Model(id=MODEL, created=MODEL_CREATED, owned_by=OWNER)
 
 
 class ModelController(Controller):
@@ -24,9 +28,8 @@ class ModelController(Controller):
         self, principal: NamedDependency[Principal], chat: NamedDependency[ChatService]
     ) -> ModelList:
         """The names that this key may ask for."""
-        return ModelList(
-            data=[_model(card) for card in await chat.models(principal.require_tenant())]
-        )
+        cards = await chat.models(principal.require_tenant())
+        return ModelList(data=[*map(_model, cards), EMBEDDING_MODEL])
 
     @get("/{model:path}")
     async def retrieve_model(
@@ -40,6 +43,8 @@ class ModelController(Controller):
         for card in await chat.models(principal.require_tenant()):
             if card.id == name:
                 return _model(card)
+        if name == MODEL:
+            return EMBEDDING_MODEL
         raise ModelNotFound(name)
 
 
