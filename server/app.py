@@ -11,51 +11,66 @@ from litestar.types import ControllerRouterHandler
 
 from server.adapters.controller import AdapterController
 from server.blobs import BlobStore
-from server.chat.controller import UsageController
+from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
 from server.files.sweep import Sweeper
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
+from server.limits.fair import FairQueue
+from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.openai.chat.controller import ChatController
+from server.openai.completions.controller import CompletionController
+from server.openai.embeddings.controller import EmbeddingController
 from server.openai.files.controller import FileController
 from server.openai.fine_tuning.controller import FineTuningController
 from server.openai.models.controller import ModelController
+from server.openai.responses import service as responses
+from server.openai.responses.controller import ResponseController
 from server.openai.uploads.controller import UploadController
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
 from server.tenants.controller import KeyController, TenantController
 from server.transcripts.controller import TranscriptController
+from server.webhooks.controller import WebhookController
+from server.webhooks.sender import Sender
 
 log = structlog.get_logger(__name__)
 
 controllers: list[ControllerRouterHandler] = [
     TenantController,
     KeyController,
+    WebhookController,
     TranscriptController,
     AdapterController,
     JobController,
     ScoringController,
     ChatController,
+    CompletionController,
+    ResponseController,
+    EmbeddingController,
     ModelController,
     FineTuningController,
     FileController,
     UploadController,
     UsageController,
+    AllUsageController,
     HealthController,
 ]
 
 
-def create_app(
+def create_app(  # noqa: C901 - a function for each dependency
     settings: Settings,
     *,
     engine: EngineService | None = None,
     database: Database | None = None,
     blobs: BlobStore | None = None,
+    embeddings: EmbeddingService | None = None,
 ) -> Litestar:
     """Build the application; nothing is opened before it starts.
 
@@ -65,18 +80,24 @@ def create_app(
     """
     database = database or Database(settings.database)
     blobs = blobs or BlobStore.open(settings.blobs)
+    embeddings = embeddings or build_embeddings(settings)
     keyring = Keyring(database)
     metrics = Metrics(engine)
-    ledger = UsageLedger(database)
+    webhooks = Sender(database, private=settings.webhook_private)
+    limiter = RateLimiter(database, default=settings.limits)
+    ledger = UsageLedger(database, limiter=limiter)
     sweeper = Sweeper(database, blobs)
     chat = ChatService(
         engine=engine,
         database=database,
         ledger=ledger,
         metrics=metrics,
+        limiter=limiter,
+        queue=_line(settings, engine, metrics),
         base=settings.base,
         home=settings.home,
         adapters=settings.adapters,
+        serving=settings.bases / settings.base / "serving",
     )
 
     def provide_settings() -> Settings:
@@ -97,8 +118,14 @@ def create_app(
     def provide_chat() -> ChatService:
         return chat
 
+    def provide_embeddings() -> EmbeddingService:
+        return embeddings
+
     def provide_ledger() -> UsageLedger:
         return ledger
+
+    def provide_limiter() -> RateLimiter:
+        return limiter
 
     def provide_metrics() -> Metrics:
         return metrics
@@ -111,9 +138,17 @@ def create_app(
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.dispose)
             stack.callback(chat.close)
+            stack.callback(keyring.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            for flushing in (keyring.run(), ledger.run(), sweeper.run()):
-                stack.callback(tasks.create_task(flushing).cancel)
+            for running in (
+                keyring.run(),
+                ledger.run(),
+                webhooks.run(),
+                sweeper.run(),
+                embeddings.run(),
+                responses.sweep(database),
+            ):
+                stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
                 await engine.start()
                 stack.push_async_callback(engine.stop, grace_seconds=settings.drain_seconds)
@@ -128,14 +163,29 @@ def create_app(
             "keyring": Provide(provide_keyring, sync_to_thread=False),
             "engine": Provide(provide_engine, sync_to_thread=False),
             "chat": Provide(provide_chat, sync_to_thread=False),
+            "embeddings": Provide(provide_embeddings, sync_to_thread=False),
             "ledger": Provide(provide_ledger, sync_to_thread=False),
+            "limiter": Provide(provide_limiter, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,
-        before_send=[add_headers, metrics.count_answer],
+        before_send=[add_headers, limiter.add_headers, metrics.count_answer],
         lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,  # ours is set up by the process, once; Litestar's starts a thread
     )
+
+
+def _line(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairQueue:
+    """Where requests wait for a place at the engine."""
+    queue = FairQueue(
+        sequences=lambda: engine.sequences if engine is not None else 1,
+        per_tenant=settings.queue_per_tenant,
+        total=settings.queue_total,
+        wait_seconds=settings.queue_seconds,
+        waited=metrics.queue_wait.observe,
+    )
+    metrics.queue_waiting.set_function(lambda: queue.waiting)
+    return queue

@@ -94,12 +94,17 @@ class TooLarge(ServerError):
 
 
 class TooMany(ServerError):
-    """The tenant's quota is spent; the same request is fine later."""
+    """The tenant's quota is spent; the same request is fine later.
+
+    ``retry_after_seconds`` is None where it never will be: it is larger than the whole quota.
+    """
 
     default_code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None, code: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
         self.retry_after_seconds = retry_after_seconds
 
 

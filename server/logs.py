@@ -11,6 +11,7 @@ import structlog
 from server.settings import Settings
 
 API_KEY = re.compile(r"\btt_(admin_|pub_)?[0-9A-Za-z]{8,}")
+WEBHOOK_SECRET = re.compile(r"\bwhsec_[0-9A-Za-z+/=]{8,}")
 URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s@/]+@")
 SECRET_NAMES = re.compile(r"(?i)^(authorization|cookie|set-cookie|password|secret|token|api_?key)$")
 
@@ -20,6 +21,7 @@ def redact(value: Any) -> Any:  # noqa: ANN401 - whatever was logged
     match value:
         case str():
             text = API_KEY.sub(lambda found: f"tt_{found[1] or ''}***", value)
+            text = WEBHOOK_SECRET.sub("whsec_***", text)
             return URL_PASSWORD.sub(r"\1:***@", text)
         case dict():
             return {

@@ -14,6 +14,8 @@ from server.engine.supervisor import EngineStatus, State
 
 _FIRST_TOKEN_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
+_WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
 
 class Watched(Protocol):
     """The part of the engine service that is looked at."""
@@ -62,6 +64,17 @@ class Metrics:
             "tenantune_chats_in_flight",
             "Chat completions under way, by how they are answered.",
             ["mode"],
+            registry=self.registry,
+        )
+        self.queue_waiting = Gauge(
+            "tenantune_queue_waiting",
+            "Requests that wait for a place at the engine.",
+            registry=self.registry,
+        )
+        self.queue_wait = Histogram(
+            "tenantune_queue_wait_seconds",
+            "How long requests waited for a place at the engine.",
+            buckets=_WAIT_BUCKETS,
             registry=self.registry,
         )
         if engine is not None:

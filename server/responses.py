@@ -159,8 +159,14 @@ def _of_server_error(exc: errors.ServerError) -> Failure:
             status = exc.status
         case errors.EngineRejected():
             status = HTTPStatus.BAD_GATEWAY
-        case errors.Unavailable() | errors.TooMany():
-            headers["retry-after"] = str(max(1, math.ceil(exc.retry_after_seconds)))
+        case errors.TooMany(retry_after_seconds=None):
+            headers["x-should-retry"] = "false"
+        case (
+            errors.Unavailable(retry_after_seconds=wait)
+            | errors.TooMany(retry_after_seconds=float() | int() as wait)
+        ):
+            headers["retry-after"] = str(max(1, math.ceil(wait)))
+            headers["retry-after-ms"] = str(max(1, math.ceil(wait * 1000)))
         case errors.InProgress():
             headers |= {"retry-after": "2", "x-should-retry": "true"}
         case errors.Conflict():

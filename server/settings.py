@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 PREFIX = "TENANTUNE_"
+_PAIRS = ("engine_options", "limits")  # written as 'name=value name=value'
 
 
 class SettingsError(ValueError):
@@ -22,6 +23,24 @@ class SettingsError(ValueError):
 
 def _default_home() -> Path:
     return Path.home() / ".local" / "share" / "tenantune"
+
+
+_Bound = Annotated[int, Meta(ge=1, le=1 << 53)] | None
+
+
+class Limits(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """How much a tenant, or a key, may ask of the models; None is no limit.
+
+    Days are UTC days. ``concurrent_streams`` are requests in flight, streamed or not.
+    """
+
+    requests_per_minute: _Bound = None
+    tokens_per_minute: _Bound = None
+    requests_per_day: _Bound = None
+    tokens_per_day: _Bound = None
+    concurrent_streams: _Bound = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +87,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_region: Annotated[
         str, Meta(pattern="^[A-Z]{2}$", description="country of phone numbers without a prefix")
     ] = "GB"
-    max_upload_bytes: Annotated[int, Meta(gt=0, description="largest transcript upload")] = 2 << 30
+    limits: Annotated[
+        Limits,
+        Meta(
+            description="limits of tenants that have none of their own, as 'name=number', of "
+            + ", ".join(Limits.__struct_fields__)
+        ),
+    ] = Limits()
+    queue_per_tenant: Annotated[
+        int, Meta(ge=1, description="requests of one tenant that may wait for the engine")
+    ] = 128
+    queue_total: Annotated[
+        int, Meta(ge=1, description="requests of all tenants that may wait for the engine")
+    ] = 1024
+    queue_seconds: Annotated[
+        float, Meta(gt=0, description="how long a request may wait for the engine")
+    ] = 60.0
+    max_upload_bytes: Annotated[int, Meta(gt=0, description="largest file or transcript")] = 2 << 30
     max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
+    webhook_private: Annotated[
+        bool, Meta(description="whether webhooks may go to private addresses and plain http://")
+    ] = False
     drain_seconds: Annotated[
         float, Meta(ge=0, description="how long open answers may go on when stopping")
     ] = 30.0
@@ -92,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for field in cls.__struct_fields__:
             text = source.get(PREFIX + field.upper())
             if text:
-                values[field] = _options(text) if field == "engine_options" else text
+                values[field] = _options(field, text) if field in _PAIRS else text
         values.update({name: value for name, value in overrides.items() if value is not None})
         try:
             settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
@@ -170,16 +208,17 @@ def describe() -> list[tuple[str, str, str]]:
         default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
         shown = "~/.local/share/tenantune" if field.name == "home" else default
         text = hints[field.name].__metadata__[-1].description
-        rows.append((PREFIX + field.name.upper(), str(shown if shown != {} else ""), text))
+        empty = shown in ({}, Limits())
+        rows.append((PREFIX + field.name.upper(), "" if empty else str(shown), text))
     return rows
 
 
-def _options(text: str) -> dict[str, str]:
+def _options(field: str, text: str) -> dict[str, str]:
     pairs = {}
     for word in shlex.split(text):
         name, equals, value = word.partition("=")
         if not (name and equals):
-            raise SettingsError(f"{PREFIX}ENGINE_OPTIONS: {word!r} is not of the form name=value")
+            raise SettingsError(f"{PREFIX}{field.upper()}: {word!r} is not of the form name=value")
         pairs[name] = value
     return pairs
 
@@ -193,4 +232,6 @@ def _decode(kind: type, value: object) -> object:
 def _explain(exc: msgspec.ValidationError) -> str:
     """Turn msgspec's path (``$.port``) into the variable's name."""
     message, _, path = str(exc).partition(" - at `$.")
-    return f"{PREFIX}{path.rstrip('`').upper()}: {message}" if path else message
+    variable, _, name = path.rstrip("`").partition(".")
+    where = f" ({name})" if name else ""
+    return f"{PREFIX}{variable.upper()}: {message}{where}" if path else message

@@ -7,13 +7,13 @@ training needs (measured on 5,247 short exchanges: dropping at 0.70 loses 813, a
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, assert_never, get_args
 
 import msgspec
 
+from connectors.control_tokens import has_control_token
 from connectors.conversation import ChatMessage, Conversation, Speaker, Split, Turn, chat_messages
 from connectors.preference import Judged, Preference
 from training.near_duplicates import (
@@ -39,11 +39,10 @@ REASONS = (
 )
 NO_PREFERENCE = "no_preference"  # both replies say the same; counted for preferences alone
 
+
 Record = Conversation | Preference | Judged
 
 _UNSPOKEN = (Speaker.NOTE, Speaker.SYSTEM)
-# Written by a customer, such a text would be a turn's end, or a system message, to a tokenizer.
-_CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>")
 
 
 class Item(NamedTuple):
@@ -76,7 +75,7 @@ def usable(records: Iterable[Record], dropped: Counter[str]) -> list[Item]:
             dropped["unanswered"] += 1
         elif not any(m.role == "assistant" and m.weight and m.content.strip() for m in messages):
             dropped["nothing_to_train"] += 1
-        elif any(_CONTROL_TOKEN.search(text) for text in texts):
+        elif any(map(has_control_token, texts)):
             dropped["control_token"] += 1
         elif rejected is not None and rejected.split() == messages[-1].content.split():
             dropped[NO_PREFERENCE] += 1

@@ -260,7 +260,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
                 f"the loss became {loss} at step {self.state.global_step + 1}; "
                 "train with a lower learning_rate"
             )
-        return torch.tensor(loss)
+        return torch.tensor(loss, device=self.args.device)
 
     def validate(self) -> Measured:
         """Measure the validation items."""

@@ -1,16 +1,21 @@
-"""What tenants used."""
+"""What tenants used, over HTTP."""
 
 from datetime import date
+from typing import Annotated, Literal
 
-from litestar import Controller, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, Parameter
 
+from server.chat.report import DIMENSIONS, Dimension, to_csv, usage_of
 from server.chat.schemas import UsageView
-from server.chat.usage import UsageLedger, usage_of
+from server.chat.usage import UsageLedger
 from server.db.session import Database
 from server.tenants import service as tenants
 from server.tenants.access import needs
+
+Format = Literal["json", "csv"]
+GroupBy = Annotated[FromQuery[list[Dimension] | None], Parameter(max_items=len(DIMENSIONS))]
 
 
 class UsageController(Controller):
@@ -28,9 +33,51 @@ class UsageController(Controller):
         ledger: NamedDependency[UsageLedger],
         first: FromQuery[date | None] = None,
         last: FromQuery[date | None] = None,
-    ) -> list[UsageView]:
-        """By UTC day, model and key, newest day first; ``first`` and ``last`` bound the days."""
+        group_by: GroupBy = None,
+        format: FromQuery[Format] = "json",  # noqa: A002 - the query's name
+    ) -> Response[list[UsageView] | str]:
+        """By UTC day, model and key, newest day first; ``first`` and ``last`` bound the days.
+
+        ``group_by``, once or several times, names what is told apart; the rest is added up.
+        """
         await ledger.flush()
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
-            return await usage_of(session, tenant.id, first=first, last=last)
+            rows = await usage_of(
+                session, tenant.id, by=group_by or DIMENSIONS, first=first, last=last
+            )
+        return _answer(rows, format)
+
+
+class AllUsageController(Controller):
+    """``/admin/usage``."""
+
+    path = "/admin/usage"
+    guards = (needs("operator"),)
+
+    @get()
+    async def list_usage(
+        self,
+        *,
+        database: NamedDependency[Database],
+        ledger: NamedDependency[UsageLedger],
+        first: FromQuery[date | None] = None,
+        last: FromQuery[date | None] = None,
+        group_by: GroupBy = None,
+        format: FromQuery[Format] = "json",  # noqa: A002 - the query's name
+    ) -> Response[list[UsageView] | str]:
+        """The same of every tenant, each with rows of its own."""
+        await ledger.flush()
+        async with database.reading() as session:
+            rows = await usage_of(session, None, by=group_by or DIMENSIONS, first=first, last=last)
+        return _answer(rows, format)
+
+
+def _answer(rows: list[UsageView], kind: Format) -> Response[list[UsageView] | str]:
+    if kind == "json":
+        return Response(rows, media_type="application/json")
+    return Response(
+        to_csv(rows),
+        media_type="text/csv; charset=utf-8; header=present",
+        headers={"content-disposition": 'attachment; filename="usage.csv"'},
+    )

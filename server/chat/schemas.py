@@ -5,12 +5,32 @@ cannot pass, in either direction.
 """
 
 from datetime import date
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from server.engine.client import CHAT
+
+# only for prompts of answers that were cut off before the engine counted
+CHARACTERS_PER_TOKEN = 4
+
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class CalledFunction(msgspec.Struct, frozen=True):
+    """What was called; ``arguments`` is JSON, as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that an answer makes, or made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
 
 
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -20,7 +40,32 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     content: str
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A function that answers may call. ``parameters``: the JSON schema of its arguments, bounded.
+
+    ``strict``: every call follows the schema; without it, as far as the engine can see to it.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool = False
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer may call, at least one function.
+
+    ``choice``: whether it must call one. ``name``: the one that it must call. Without ``parallel``
+    it makes one call at most.
+    """
+
+    functions: tuple[Function, ...]
+    choice: Literal["auto", "required"] = "auto"
+    name: str | None = None
+    parallel: bool = True
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,11 +86,22 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation to be continued. ``system`` is the caller's own, empty when there is none."""
+    """A conversation to be continued. ``system`` is the caller's own, empty when there is none.
+
+    ``tools`` None: nothing may be called ("tool_choice": "none" included).
+    """
+
+    path: ClassVar[str] = CHAT
 
     system: str
     messages: tuple[ChatMessage, ...]
     sampling: Sampling = Sampling()
+    tools: Tools | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many answers come back."""
+        return self.sampling.n
 
     @property
     def characters(self) -> int:
@@ -77,11 +133,28 @@ class Logprobs(msgspec.Struct, frozen=True):
     refusal: None = None
 
 
+class FunctionDelta(msgspec.Struct, omit_defaults=True):
+    """What one chunk adds to a call: its name in one piece, its arguments in several."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(msgspec.Struct, omit_defaults=True):
+    """What one chunk adds to the call number ``index``; ``id``, ``type`` and name come once."""
+
+    index: int
+    id: str | None = None
+    type: str | None = None
+    function: FunctionDelta | None = None
+
+
 class Delta(msgspec.Struct, omit_defaults=True):
     """What one chunk adds to a choice."""
 
     role: str | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(msgspec.Struct):
@@ -122,11 +195,12 @@ class Chunk(msgspec.Struct):
 
 
 class AnswerMessage(msgspec.Struct):
-    """An answer in one piece."""
+    """An answer in one piece. ``tool_calls`` is absent where nothing is called, never empty."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None = None
     refusal: None = None
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct):
@@ -146,13 +220,20 @@ class Completion(msgspec.Struct):
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant used in a UTC day with one key and model."""
+    """What a tenant used in a UTC day with one key and model; null where it was not grouped by.
 
-    day: date
-    key_id: str
-    model: str
+    ``key_id`` is empty where no key was used. ``gpu_seconds``: the requests' shares of the time
+    that the engine was busy; they add up to that time. Training has rows of its own, with the
+    model ``training:<base>``, on the day that a job ended.
+    """
+
+    tenant: str
+    day: date | None
+    model: str | None
+    key_id: str | None
     requests: int
     errors: int
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    gpu_seconds: float

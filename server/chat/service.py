@@ -5,9 +5,12 @@ Policy, for all doors alike:
 * The adapter's own system prompt comes first, as in training, and the caller's after it, in one
   system message. Without either the base gets a neutral one, since chat templates put in their own
   otherwise.
+* What people write cannot be read as the end of their turn: such tokens are left out.
 * Unless asked for otherwise, answers are greedy: that is how adapters are evaluated, and a small
   model that is sampled at temperature 1 wanders off. Several answers (``n``) are sampled at 0.7.
 * Unless asked for otherwise, answers end after ``DEFAULT_MAX_TOKENS``, or where the context does.
+* What may be called is told as the base's chat template tells it, or in the system message.
+* Texts (``TextRequest``) are continued as they are, without any of the prompts.
 """
 
 import asyncio
@@ -21,21 +24,37 @@ from contextlib import (
 )
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 import structlog
 
+from connectors.control_tokens import has_control_token, without_control_tokens
 from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
+from server.chat.busy import BusyTime
 from server.chat.salt import cache_salt, installation_secret
-from server.chat.schemas import ChatRequest, ChunkChoice, Completion, Usage
-from server.chat.stream import Progress, read_completion
+from server.chat.schemas import (
+    CHARACTERS_PER_TOKEN,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
+    Completion,
+    Sampling,
+    ToolCall,
+    Usage,
+)
+from server.chat.stream import AnyProgress, Progress, TextProgress, read_completion, read_texts
+from server.chat.texts import TextChoice, TextCompletion, TextRequest, TextSampling
+from server.chat.tools import as_calls, as_text, tool_fields
 from server.chat.usage import UsageLedger
-from server.db.changes import Changes
+from server.db.changes import Remembered
 from server.db.session import Database
 from server.engine.service import EngineService
+from server.engine.tools import tool_format
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
+from server.limits.fair import FairQueue, Place
+from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.tenants.keys import Principal
 
@@ -44,27 +63,33 @@ log = structlog.get_logger(__name__)
 NEUTRAL_SYSTEM_PROMPT = "You are a helpful assistant."
 DEFAULT_MAX_TOKENS = 1024
 SEVERAL_TEMPERATURE = 0.7
-CHARACTERS_PER_TOKEN = 4  # only for prompts of answers that were cut off before the engine counted
+RESERVED_TOKENS = 256  # against limits on tokens, for an answer of which no length was asked for
 _CONTEXT_PARAMS = ("input_tokens", "input_text")
 _CLIENT_ERRORS = (400, 413, 422)
+_AnyRequest = ChatRequest | TextRequest
+C = TypeVar("C", bound=ChunkChoice | TextChoice)
 
 
-class StreamedAnswer:
+class StreamedAnswer(Generic[C]):
     """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end."""
 
-    def __init__(self, payloads: AsyncIterator[bytes], progress: Progress) -> None:
+    def __init__(
+        self, payloads: AsyncIterator[bytes], progress: AnyProgress[C], *, place: Place
+    ) -> None:
         self._payloads = payloads
         self._progress = progress
+        self._place = place
 
-    async def __aiter__(self) -> AsyncIterator[list[ChunkChoice]]:
+    async def __aiter__(self) -> AsyncIterator[list[C]]:
         """Parts of choices, as they come.
 
         Raises:
             StreamBroken: the answer ended before it was complete.
         """
-        take = self._progress.take
+        take, charge = self._progress.take, self._place.charge
         async for payload in self._payloads:
             if choices := take(payload):
+                charge(len(choices))  # about a token each; set right when the engine has counted
                 yield choices
         self._progress.finish()
 
@@ -77,7 +102,8 @@ class StreamedAnswer:
 class ChatService:
     """Answers chats for all doors. ``base`` is the model that is served, by its public name.
 
-    ``home`` keeps the installation's secret, ``adapters`` the folders that the engine loads.
+    ``home`` keeps the installation's secret, ``adapters`` the folders that the engine loads,
+    ``serving`` the base's tokenizer, with the chat template that says how the base calls tools.
     """
 
     def __init__(
@@ -87,19 +113,24 @@ class ChatService:
         database: Database,
         ledger: UsageLedger,
         metrics: Metrics,
+        limiter: RateLimiter,
+        queue: FairQueue,
         base: str,
         home: Path,
         adapters: Path,
+        serving: Path | None = None,
     ) -> None:
         self._engine_or_none = engine
-        self._database = database
+        self.database = database
         self._ledger = ledger
         self._metrics = metrics
+        self._busy = BusyTime()
+        self._limiter = limiter
+        self._queue = queue
         self._base = base
         self._home = home
         self._adapters = adapters
-        self._known: dict[tuple[str, str], Resolved] = {}
-        self._known_at: tuple[int, int] | None = None
+        self._serving = serving
 
     async def resolve(self, tenant_id: str, model: str) -> Resolved:
         """What a model's name means for a tenant at this moment.
@@ -110,75 +141,78 @@ class ChatService:
             ModelNotFound: nothing, or another tenant's.
             Conflict: an adapter of another base than the one that is served.
         """
-        stamp = self._changes.stamp()
-        if stamp is None or stamp != self._known_at:
-            self._known, self._known_at = {}, stamp
-        known = self._known
-        if found := known.get((tenant_id, model)):
-            return found
-        async with self._database.reading() as session:
-            resolved = await names.resolve(
-                session, tenant_id, model, base=self._base, adapters=self._adapters
-            )
-        known[tenant_id, model] = resolved
-        return resolved
+
+        async def read() -> Resolved:
+            async with self.database.reading() as session:
+                return await names.resolve(
+                    session, tenant_id, model, base=self._base, adapters=self._adapters
+                )
+
+        return await self._names.get((tenant_id, model), read)
 
     async def models(self, tenant_id: str) -> list[ModelCard]:
         """Every name that the tenant may ask for."""
-        async with self._database.reading() as session:
+        async with self.database.reading() as session:
             return await names.list_models(session, tenant_id, base=self._base)
 
     @asynccontextmanager
     async def stream(
         self, request: ChatRequest, resolved: Resolved, *, principal: Principal
-    ) -> AsyncIterator[StreamedAnswer]:
+    ) -> AsyncIterator[StreamedAnswer[ChunkChoice]]:
         """Begin an answer; entering waits for its first chunk, leaving early aborts generation.
 
         Raises:
             Invalid: the engine cannot do what is asked for (``context_length_exceeded`` included).
+            TooMany: the tenant or the key is at a limit, or has too many requests waiting.
             EngineUnavailable: there is no engine for now.
             EngineBusy: no place became free.
             AdapterRefused: the engine would not load the adapter.
             StreamBroken: (while iterating) the answer ended before it was complete.
         """
-        began = time.monotonic()
-        progress = Progress(request.sampling.n)
-        with self._account(request, resolved, principal, mode="stream", progress=progress):
-            body = self._body(request, resolved)
-            body["stream_options"] = {"include_usage": True}
-            async with AsyncExitStack() as stack:
-                payloads = await self._open(stack, body, request, resolved)
-                waited = time.monotonic() - began
-                self._metrics.first_token.labels(_kind(resolved)).observe(waited)
-                yield StreamedAnswer(payloads, progress)
+        progress = Progress(request.choices, calls=request.tools is not None)
+        body = self._body(request, resolved)
+        async with self._stream(body, request, resolved, principal, progress) as answer:
+            yield answer
 
     async def complete(
         self, request: ChatRequest, resolved: Resolved, *, principal: Principal
     ) -> Completion:
         """An answer in one piece. Cancelling aborts generation. Raises as ``stream``."""
-        progress = Progress(request.sampling.n)
-        with self._account(request, resolved, principal, mode="whole", progress=progress):
-            body = self._body(request, resolved)
-            tenant, adapter = resolved.slug, resolved.adapter
-            try:
-                try:
-                    data = await self._engine.complete(body, tenant=tenant, adapter=adapter)
-                except EngineRejected as exc:
-                    _drop_default_limit(exc, body, request)
-                    data = await self._engine.complete(body, tenant=tenant, adapter=adapter)
-            except (EngineRejected, AdapterRefused) as exc:
-                raise _explain(exc, resolved) from exc
-            answer = read_completion(data)
+        progress = Progress(request.choices)
+        async with self._enter(request, resolved, principal, mode="whole", progress=progress):
+            data = await self._ask(self._body(request, resolved), request, resolved)
+            answer = read_completion(data, calls=request.tools is not None)
+            progress.usage = answer.usage
+            return answer
+
+    @asynccontextmanager
+    async def stream_texts(
+        self, request: TextRequest, resolved: Resolved, *, principal: Principal
+    ) -> AsyncIterator[StreamedAnswer[TextChoice]]:
+        """Begin to continue texts; as ``stream`` otherwise."""
+        progress = TextProgress(request.choices)
+        body = self._text_body(request, resolved)
+        async with self._stream(body, request, resolved, principal, progress) as answer:
+            yield answer
+
+    async def complete_texts(
+        self, request: TextRequest, resolved: Resolved, *, principal: Principal
+    ) -> TextCompletion:
+        """Texts, continued. Cancelling aborts generation. Raises as ``stream``."""
+        progress = TextProgress(request.choices)
+        async with self._enter(request, resolved, principal, mode="whole", progress=progress):
+            data = await self._ask(self._text_body(request, resolved), request, resolved)
+            answer = read_texts(data)
             progress.usage = answer.usage
             return answer
 
     def close(self) -> None:
         """Let go of what is held open."""
-        self._changes.close()
+        self._names.close()
 
     @cached_property
-    def _changes(self) -> Changes:
-        return Changes(self._database)
+    def _names(self) -> Remembered[tuple[str, str], Resolved]:
+        return Remembered(self.database)
 
     @cached_property
     def _secret(self) -> bytes:
@@ -190,30 +224,87 @@ class ChatService:
             raise EngineUnavailable("this server runs no engine", retry_after_seconds=60.0)
         return self._engine_or_none
 
+    @cached_property
+    def _tools_in_template(self) -> bool:
+        return self._serving is not None and tool_format(self._serving).native
+
     def _body(self, request: ChatRequest, resolved: Resolved) -> dict[str, Any]:
         """The engine's request: what is asked for, in the frame of the policy."""
-        sampling = request.sampling
-        system = "\n\n".join(part for part in (resolved.system_prompt, request.system) if part)
+        if self._tools_in_template:
+            request = msgspec.structs.replace(request, messages=as_calls(request.messages))
+        else:
+            request = as_text(request)
+        said = without_control_tokens(request.system)
+        system = "\n\n".join(part for part in (resolved.system_prompt, said) if part)
         if not system and resolved.adapter is None:
             system = NEUTRAL_SYSTEM_PROMPT
+        body = self._frame(request.sampling, resolved)
+        if request.sampling.max_tokens is None:
+            body["max_tokens"] = DEFAULT_MAX_TOKENS
+        messages = [_plain(message) for message in request.messages]
+        body["messages"] = [{"role": "system", "content": system}, *messages]
+        if request.tools is not None:
+            body |= tool_fields(request.tools)
+        return body
+
+    def _text_body(self, request: TextRequest, resolved: Resolved) -> dict[str, Any]:
+        body = self._frame(request.sampling, resolved)
+        body["prompt"] = request.prompts[0] if len(request.prompts) == 1 else request.prompts
+        return body
+
+    def _frame(self, sampling: Sampling | TextSampling, resolved: Resolved) -> dict[str, Any]:
         body: dict[str, Any] = msgspec.to_builtins(sampling, str_keys=True)
         if sampling.temperature is None:
             body["temperature"] = 0.0 if sampling.n == 1 else SEVERAL_TEMPERATURE
-        if sampling.max_tokens is None:
-            body["max_tokens"] = DEFAULT_MAX_TOKENS
-        body["messages"] = [{"role": "system", "content": system}, *request.messages]
         body["cache_salt"] = cache_salt(self._secret, resolved.tenant_id)
         return body
+
+    @asynccontextmanager
+    async def _stream(
+        self,
+        body: dict[str, Any],
+        request: _AnyRequest,
+        resolved: Resolved,
+        principal: Principal,
+        progress: AnyProgress[C],
+    ) -> AsyncIterator[StreamedAnswer[C]]:
+        began = time.monotonic()
+        async with self._enter(
+            request, resolved, principal, mode="stream", progress=progress
+        ) as place:
+            body["stream_options"] = {"include_usage": True}
+            async with AsyncExitStack() as stack:
+                payloads = await self._open(stack, body, request, resolved)
+                waited = time.monotonic() - began
+                self._metrics.first_token.labels(_kind(resolved)).observe(waited)
+                yield StreamedAnswer(payloads, progress, place=place)
+
+    async def _ask(self, body: dict[str, Any], request: _AnyRequest, resolved: Resolved) -> bytes:
+        async def ask() -> bytes:
+            return await self._engine.complete(
+                body, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
+            )
+
+        try:
+            try:
+                return await ask()
+            except EngineRejected as exc:
+                _drop_default_limit(exc, body, request)
+                return await ask()
+        except (EngineRejected, AdapterRefused) as exc:
+            raise _explain(exc, request, resolved) from exc
 
     async def _open(
         self,
         stack: AsyncExitStack,
         body: dict[str, Any],
-        request: ChatRequest,
+        request: _AnyRequest,
         resolved: Resolved,
     ) -> AsyncIterator[bytes]:
         def begin() -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-            return self._engine.stream(body, tenant=resolved.slug, adapter=resolved.adapter)
+            return self._engine.stream(
+                body, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
+            )
 
         payloads: AsyncIterator[bytes]
         try:
@@ -223,23 +314,60 @@ class ChatService:
                 _drop_default_limit(exc, body, request)
                 payloads = await stack.enter_async_context(begin())
         except (EngineRejected, AdapterRefused) as exc:
-            raise _explain(exc, resolved) from exc
+            raise _explain(exc, request, resolved) from exc
         return payloads
 
-    @contextmanager
-    def _account(
+    @asynccontextmanager
+    async def _enter(
         self,
-        request: ChatRequest,
+        request: _AnyRequest,
         resolved: Resolved,
         principal: Principal,
         *,
         mode: Literal["stream", "whole"],
-        progress: Progress,
+        progress: AnyProgress[Any],
+    ) -> AsyncIterator[Place]:
+        """Wait for this request's turn at the engine, and account for what it uses there.
+
+        Raises:
+            TooMany: the tenant or its key is at a limit, or too many of its requests wait.
+            EngineBusy: too many requests wait, or this one has waited for too long.
+        """
+        answers = request.choices
+        prompt = _prompt_tokens(request, resolved)
+        most = prompt + answers * (request.sampling.max_tokens or RESERVED_TOKENS)
+        async with (
+            self._limiter.admit(principal, tokens=most) as admission,
+            self._queue.place(resolved.tenant_id, prompt_tokens=prompt, answers=answers) as place,
+        ):
+            try:
+                with self._account(request, resolved, principal, mode=mode, progress=progress):
+                    yield place
+            except ServerError:
+                prompt = 0  # what failed is not charged; who leaves early is
+                raise
+            finally:
+                usage, answered = progress.usage, progress.tokens
+                if usage is not None:
+                    prompt, answered = usage.prompt_tokens, usage.completion_tokens
+                place.settle(prompt_tokens=prompt, answer_tokens=answered)
+                admission.settle(prompt + answered)
+
+    @contextmanager
+    def _account(
+        self,
+        request: _AnyRequest,
+        resolved: Resolved,
+        principal: Principal,
+        *,
+        mode: Literal["stream", "whole"],
+        progress: AnyProgress[Any],
     ) -> Iterator[None]:
         """Count the request however it ends, in memory."""
         outcome = "failed"
         in_flight = self._metrics.in_flight.labels(mode)
         in_flight.inc()
+        entered = self._busy.enter()
         try:
             yield
             outcome = "answered"
@@ -262,6 +390,7 @@ class ChatService:
                 key_id=principal.key_id,
                 model=f"{resolved.slug}@{resolved.version}" if resolved.version else self._base,
                 failed=outcome in ("failed", "refused"),
+                gpu_seconds=self._busy.leave(entered),
             )
 
 
@@ -269,12 +398,31 @@ def _kind(resolved: Resolved) -> str:
     return "adapter" if resolved.adapter else "base"
 
 
-def _estimate(request: ChatRequest, resolved: Resolved, tokens: int) -> Usage:
+def _plain(message: ChatMessage) -> ChatMessage:
+    """A message that cannot end its own turn and begin another's."""
+    if calls := message.tool_calls:
+        message = msgspec.structs.replace(message, tool_calls=tuple(map(_plain_call, calls)))
+    if not has_control_token(message.content):
+        return message
+    return msgspec.structs.replace(message, content=without_control_tokens(message.content))
+
+
+def _plain_call(call: ToolCall) -> ToolCall:
+    said = without_control_tokens(call.function.arguments)
+    function = msgspec.structs.replace(call.function, arguments=said)
+    return msgspec.structs.replace(call, function=function)
+
+
+def _prompt_tokens(request: _AnyRequest, resolved: Resolved) -> int:
+    """About how many tokens the engine will read."""
+    return (request.characters + len(resolved.system_prompt)) // CHARACTERS_PER_TOKEN
+
+
+def _estimate(request: _AnyRequest, resolved: Resolved, tokens: int) -> Usage:
     """Usage of an answer that was cut off: the engine only counts for those that end."""
     if not tokens:
         return Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
-    characters = request.characters + len(resolved.system_prompt)
-    prompt = characters // CHARACTERS_PER_TOKEN
+    prompt = _prompt_tokens(request, resolved)
     return Usage(prompt_tokens=prompt, completion_tokens=tokens, total_tokens=prompt + tokens)
 
 
@@ -284,7 +432,7 @@ def _is_too_long(exc: EngineRejected) -> bool:
     )
 
 
-def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: ChatRequest) -> None:
+def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: _AnyRequest) -> None:
     """Take our default limit away when only that did not fit: the context's end is nearer.
 
     Raises:
@@ -295,7 +443,9 @@ def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: Chat
     del body["max_tokens"]
 
 
-def _explain(exc: EngineRejected | AdapterRefused, resolved: Resolved) -> ServerError:
+def _explain(
+    exc: EngineRejected | AdapterRefused, request: _AnyRequest, resolved: Resolved
+) -> ServerError:
     """The engine's refusal in words for whoever called; what only the operator may see is logged."""
     if isinstance(exc, AdapterRefused):
         log.error("adapter was refused", model=resolved.model, reason=exc.message)
@@ -303,7 +453,8 @@ def _explain(exc: EngineRejected | AdapterRefused, resolved: Resolved) -> Server
             f"The model '{resolved.model}' cannot be loaded. The operator's log says why."
         )
     if _is_too_long(exc):
-        return Invalid(exc.message, param="messages", code="context_length_exceeded")
+        param = "messages" if isinstance(request, ChatRequest) else "prompt"
+        return Invalid(exc.message, param=param, code="context_length_exceeded")
     if exc.status in _CLIENT_ERRORS:
         hidden = resolved.system_prompt[:40]
         message = exc.message

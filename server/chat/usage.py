@@ -9,30 +9,40 @@ from dataclasses import dataclass
 from datetime import date
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.chat.schemas import Usage, UsageView
+from server.chat.schemas import Usage
 from server.db.models import UsageDay, now
 from server.db.session import Database
+from server.limits.limiter import RateLimiter
 
 log = structlog.get_logger(__name__)
 
-COUNTS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens")
+COUNTS = (
+    "requests",
+    "errors",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "gpu_seconds",
+)
 _Place = tuple[str, str, str, date]  # tenant, key, model, day
 
 
 @dataclass(slots=True)
 class Counts:
-    """What was used; ``errors`` counts requests that did not end well."""
+    """What was used; ``errors`` counts requests that did not end well.
+
+    ``gpu_seconds`` is a request's share of the time that the engine was busy (``busy.py``).
+    """
 
     requests: int = 0
     errors: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    gpu_seconds: float = 0.0
 
     def add(self, other: "Counts") -> None:
         """Add all of another's counts."""
@@ -43,14 +53,28 @@ class Counts:
 class UsageLedger:
     """The counts of one process. ``run`` writes them every ``flush_seconds``."""
 
-    def __init__(self, database: Database, *, flush_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        limiter: RateLimiter | None = None,
+        flush_seconds: float = 1.0,
+    ) -> None:
         self._database = database
+        self._limiter = limiter or RateLimiter(database)
         self._flush_seconds = flush_seconds
         self._pending: dict[_Place, Counts] = {}
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     def add(
-        self, usage: Usage, *, tenant_id: str, key_id: str, model: str, failed: bool = False
+        self,
+        usage: Usage,
+        *,
+        tenant_id: str,
+        key_id: str,
+        model: str,
+        failed: bool = False,
+        gpu_seconds: float = 0.0,
     ) -> None:
         """Count one request."""
         counts = Counts(
@@ -59,22 +83,28 @@ class UsageLedger:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
+            gpu_seconds=gpu_seconds,
         )
         self._keep((tenant_id, key_id, model, now().date()), counts)
 
     async def flush(self) -> None:
-        """Write what has been counted. What could not be written stays and is tried again."""
+        """Write what has been counted, and share it with the limits of other copies.
+
+        What could not be written stays and is tried again.
+        """
         pending, self._pending = self._pending, {}
-        if not pending:
-            return
+        taken = self._limiter.take()
         try:
             try:
                 await self._write(pending)
             except IntegrityError:  # a tenant was deleted meanwhile: save the others' counts
                 await self._write_one_by_one(pending)
+            pending.clear()
+            await self._limiter.sync(taken)
         except BaseException:
             for place, counts in pending.items():
                 self._keep(place, counts)
+            self._limiter.put_back(taken)
             raise
 
     async def run(self) -> None:
@@ -104,6 +134,8 @@ class UsageLedger:
             del pending[place]
 
     async def _write(self, pending: dict[_Place, Counts]) -> None:
+        if not pending:
+            return
         async with self._database.transaction() as session:
             for (tenant_id, key_id, model, day), counts in sorted(pending.items()):
                 values = {name: getattr(counts, name) for name in COUNTS}
@@ -117,26 +149,3 @@ class UsageLedger:
                         set_={**added, "updated_at": now()},
                     )
                 )
-
-
-async def usage_of(
-    session: AsyncSession, tenant_id: str, *, first: date | None = None, last: date | None = None
-) -> list[UsageView]:
-    """What a tenant used from the day ``first`` to ``last``, newest day first."""
-    query = select(UsageDay).where(UsageDay.tenant_id == tenant_id)
-    if first is not None:
-        query = query.where(UsageDay.day >= first)
-    if last is not None:
-        query = query.where(UsageDay.day <= last)
-    rows = await session.scalars(
-        query.order_by(UsageDay.day.desc(), UsageDay.model, UsageDay.key_id)
-    )
-    return [
-        UsageView(
-            day=row.day,
-            key_id=row.key_id,
-            model=row.model,
-            **{name: getattr(row, name) for name in COUNTS},
-        )
-        for row in rows
-    ]

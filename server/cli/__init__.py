@@ -10,6 +10,8 @@ from server.cli.jobs import jobs, train
 from server.cli.tenants import keys, tenants
 from server.cli.transcripts import transcripts
 from server.cli.up import up
+from server.cli.usage import usage
+from server.cli.webhooks import webhooks
 from server.settings import describe
 
 
@@ -29,5 +31,19 @@ def list_settings() -> None:
         click.echo(f"{variable}={default}\n    {text}")
 
 
-for part in (up, demo, doctor, tenants, keys, transcripts, train, jobs, adapters, evaluate, bases):
+for part in (
+    up,
+    demo,
+    doctor,
+    tenants,
+    keys,
+    usage,
+    webhooks,
+    transcripts,
+    train,
+    jobs,
+    adapters,
+    evaluate,
+    bases,
+):
     main.add_command(part)

@@ -126,7 +126,7 @@ async def report(app: App, version: int, tenant: str, *, html: bool) -> None:
 @json_option
 @command
 async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool) -> None:
-    """Score a version again on its tenant's newest dataset, beside the base and a plain lookup."""
+    """Score a version again on the dataset it was trained for, beside the base and a plain lookup."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         version = version or await service.live_version(session, owner)
@@ -145,7 +145,11 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
             *("--dataset", str(app.settings.datasets / dataset.sha256)),
             *("--out", str(out)),
         ]
-        if subprocess.run(argv, check=False, stdout=subprocess.DEVNULL).returncode:  # noqa: ASYNC221 - nothing else runs
-            fail("the evaluation failed; the reason is above", code=EXIT_FAILED)
+        if not as_json:
+            err.print(f"scoring {tenant}@{version}: about a minute on a CPU")
+        run = subprocess.run(argv, check=False, capture_output=True, text=True)  # noqa: ASYNC221 - nothing else runs
+        if run.returncode:
+            # the libraries' own remarks are only worth reading now
+            fail(f"the evaluation failed:\n{run.stderr[-4000:]}", code=EXIT_FAILED)
         evaluation = msgspec.json.decode(out.read_bytes(), type=Evaluation)
     show(evaluation) if as_json else print_scores(evaluation)

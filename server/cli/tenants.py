@@ -6,9 +6,26 @@ import msgspec
 import rich_click as click
 
 from server.cli.console import EXIT_USAGE, App, command, err, fail, json_option, show, table
+from server.db.models import now
+from server.settings import Limits
 from server.tenants import keys as key_service
 from server.tenants import service
-from server.tenants.schemas import SCOPES, KeyRequest, TenantPatch, TenantRequest
+from server.tenants.schemas import (
+    SCOPES,
+    KeyRequest,
+    KeyView,
+    RotateRequest,
+    TenantPatch,
+    TenantRequest,
+)
+
+limit_option = click.option(
+    "--limit",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help=f"Of {', '.join(Limits.__struct_fields__)}; 'none' for none, 'default' for what applies "
+    "where nothing is said.",
+)
 
 
 @click.group()
@@ -21,6 +38,10 @@ def tenants() -> None:
 @click.option("--name", default="", help="How people call it; the slug when absent.")
 @click.option("--system-prompt", default="", help="What its assistant is told first.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Redact these too.")
+@click.option(
+    "--keep", multiple=True, metavar="TEXT", help="Public, so not redacted: your hotline."
+)
+@limit_option
 @json_option
 @command
 async def create_tenant(
@@ -29,10 +50,13 @@ async def create_tenant(
     name: str,
     system_prompt: str,
     number_pattern: tuple[str, ...],
+    keep: tuple[str, ...],
+    limit: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
     """Add a tenant."""
+    limits = _limits(limit)
     try:
         request = msgspec.convert(
             {
@@ -40,9 +64,11 @@ async def create_tenant(
                 "name": name,
                 "system_prompt": system_prompt,
                 "number_patterns": _patterns(number_pattern),
+                "keep": keep,
             },
             TenantRequest,
         )
+        request = msgspec.structs.replace(request, limits=limits)
     except msgspec.ValidationError as exc:
         fail(str(exc), code=EXIT_USAGE)
     async with app.transaction() as session:
@@ -59,6 +85,20 @@ def _patterns(pairs: tuple[str, ...]) -> dict[str, str]:
             fail(f"--number-pattern {pair!r} is not NAME=REGEX", code=EXIT_USAGE)
         patterns[label] = pattern
     return patterns
+
+
+def _limits(pairs: tuple[str, ...]) -> Limits | None:
+    """Limits from ``NAME=NUMBER``; None is what applies where nothing is said."""
+    if pairs in ((), ("default",)):
+        return None
+    if pairs == ("none",):
+        return Limits()
+    named = {name: number for name, _, number in (pair.partition("=") for pair in pairs)}
+    try:
+        return msgspec.convert(named, Limits, strict=False)
+    except msgspec.ValidationError:
+        names = ", ".join(Limits.__struct_fields__)
+        fail(f"--limit {' '.join(pairs)}: NAME=NUMBER, of {names}", code=EXIT_USAGE)
 
 
 @tenants.command("list")
@@ -80,6 +120,8 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
 @click.option("--name")
 @click.option("--system-prompt", help="For adapters trained from now on.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Replaces all of them.")
+@click.option("--keep", multiple=True, metavar="TEXT", help="Not redacted; replaces all of them.")
+@limit_option
 @json_option
 @command
 async def update_tenant(
@@ -88,6 +130,8 @@ async def update_tenant(
     name: str | None,
     system_prompt: str | None,
     number_pattern: tuple[str, ...],
+    keep: tuple[str, ...],
+    limit: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
@@ -96,6 +140,8 @@ async def update_tenant(
         name=msgspec.UNSET if name is None else name,
         system_prompt=msgspec.UNSET if system_prompt is None else system_prompt,
         number_patterns=_patterns(number_pattern) if number_pattern else msgspec.UNSET,
+        keep=keep or msgspec.UNSET,
+        limits=_limits(limit) if limit else msgspec.UNSET,
     )
     async with app.transaction() as session:
         tenant = await service.update(session, slug, patch)
@@ -113,18 +159,28 @@ def keys() -> None:
 @click.option("--operator", is_flag=True, help="A key that may do everything for every tenant.")
 @click.option("--scopes", default="chat", show_default=True, help=f"Of {', '.join(SCOPES)}.")
 @click.option("--label", default="", help="What it is for.")
+@limit_option
 @json_option
 @command
 async def create_key(
-    app: App, tenant: str | None, operator: bool, scopes: str, label: str, *, as_json: bool
+    app: App,
+    tenant: str | None,
+    operator: bool,
+    scopes: str,
+    label: str,
+    limit: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
     """Make a key; standard output has the key and nothing else."""
     if operator == bool(tenant):
         fail("give either --tenant SLUG or --operator", code=EXIT_USAGE)
+    limits = _limits(limit)
     try:
         request = msgspec.convert(
             {"label": label, "scopes": [s.strip() for s in scopes.split(",")]}, KeyRequest
         )
+        request = msgspec.structs.replace(request, limits=limits)
     except msgspec.ValidationError:
         fail(f"--scopes {scopes!r}: choose of {', '.join(SCOPES)}, with commas", code=EXIT_USAGE)
     async with app.transaction() as session:
@@ -157,7 +213,7 @@ async def list_keys(app: App, tenant: str | None, *, as_json: bool) -> None:
             v.prefix + "...",
             ",".join(v.scopes),
             v.label,
-            "revoked" if v.revoked_at else "good",
+            _state(v),
             v.last_used_at,
         )
         for v in views
@@ -174,4 +230,43 @@ async def revoke_key(app: App, key_id: str, tenant: str | None) -> None:
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         await key_service.revoke(session, key_id, tenant=owner)
-    err.print(f"key {key_id} revoked; servers stop taking it within seconds")
+    err.print(f"key {key_id} revoked; no server takes it from now on")
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+@click.option("--tenant", metavar="SLUG", help="Whose; the operator's when absent.")
+@click.option(
+    "--overlap",
+    type=click.IntRange(0, 30 * 86_400),
+    default=86_400,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the old key still works.",
+)
+@json_option
+@command
+async def rotate_key(
+    app: App, key_id: str, tenant: str | None, overlap: int, *, as_json: bool
+) -> None:
+    """Replace a key by one that may do the same; standard output has the new key and nothing else."""
+    request = RotateRequest(overlap_seconds=overlap)
+    async with app.transaction() as session:
+        owner = await service.get(session, tenant) if tenant else None
+        raw, row = await key_service.rotate(session, key_id, request, tenant=owner)
+        view = key_service.view(row)
+    if as_json:
+        show({"key": raw, "details": view})
+        return
+    print(raw)
+    if sys.stderr.isatty():
+        err.print(f"[dim]key {view.id} replaces {key_id}, which ends in {overlap} s[/]")
+
+
+def _state(key: KeyView) -> str:
+    if key.revoked_at:
+        return "revoked"
+    if key.expires_at is None:
+        return "good"
+    when = f"{key.expires_at:%Y-%m-%d %H:%M}"
+    return f"expired {when}" if key.expires_at <= now() else f"until {when}"

@@ -1,9 +1,16 @@
 """Tells cheaply whether anybody wrote to the database, so that what was read may be kept."""
 
+import asyncio
 import sqlite3
+from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from server.db.session import Database
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+MOST_REMEMBERED = 10_000
 
 
 class Changes:
@@ -48,3 +55,51 @@ class Changes:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Remembered(Generic[K, V]):
+    """Answers from the database, kept for as long as nobody has written to it.
+
+    Where that cannot be told (PostgreSQL) each asker reads. Those who ask the same at the same time
+    read once: otherwise every write would be followed by as many queries as there are requests.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._changes = Changes(database)
+        self._known: dict[K, V] = {}
+        self._known_at: tuple[int, int] | None = None
+        self._reading: dict[K, asyncio.Lock] = {}
+
+    async def get(self, key: K, read: Callable[[], Awaitable[V]]) -> V:
+        """What ``read`` gives for ``key``; what it raises is not remembered."""
+        known = self._now()
+        if known is None:
+            return await read()
+        if key in known:
+            return known[key]
+        lock = self._reading.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                known = self._now()
+                if known is None:
+                    return await read()
+                if key not in known:
+                    # put with what is older than the reading: a write in between is noticed
+                    known[key] = await read()
+                return known[key]
+        finally:
+            if not lock.locked():
+                self._reading.pop(key, None)
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+        self._changes.close()
+
+    def _now(self) -> dict[K, V] | None:
+        """What is still true; None where nobody knows."""
+        stamp = self._changes.stamp()
+        if stamp is None:
+            return None
+        if stamp != self._known_at or len(self._known) >= MOST_REMEMBERED:
+            self._known, self._known_at = {}, stamp
+        return self._known

@@ -143,8 +143,8 @@ class Tenant(Record):
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
     ``live_adapter_id``, for compare-and-set. ``keep`` are words that redaction leaves alone: the
-    company's own telephone number. ``limits`` is a ``server.limits.schemas.Limits``, null where
-    the installation's apply.
+    company's own telephone number. ``limits`` is a ``server.settings.Limits``, null where the
+    installation's apply.
     """
 
     __tablename__ = "tenant"
@@ -469,13 +469,18 @@ class StoredResponse(Record):
 
 
 class WebhookEndpoint(Record):
-    """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash."""
+    """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash.
+
+    ``previous_secret`` signs too, until ``previous_secret_until``: a receiver changes in its time.
+    """
 
     __tablename__ = "webhook_endpoint"
 
     tenant_id: Mapped[str] = _tenant()
     url: Mapped[str] = mapped_column(Prose)
     secret: Mapped[str] = mapped_column(Prose)
+    previous_secret: Mapped[str | None] = mapped_column(Prose)
+    previous_secret_until: Mapped[datetime.datetime | None]
     events: Mapped[list[str]] = mapped_column(Json, default=list)
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
 

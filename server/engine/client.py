@@ -23,6 +23,8 @@ from server.errors import (
     StreamBroken,
 )
 
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
 RETRY_AFTER_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
 _T = TypeVar("_T")
@@ -55,8 +57,17 @@ class _Loaded(msgspec.Struct):
     loaded_ms: float
 
 
-class _Info(msgspec.Struct):
+class EngineSettings(msgspec.Struct):
+    """Of the engine's settings, those that the server keeps to."""
+
+    max_num_seqs: int
+
+
+class EngineInfo(msgspec.Struct):
+    """What an engine says of itself."""
+
     max_cpu_loras: int
+    settings: EngineSettings
 
 
 class _Adapters(msgspec.Struct):
@@ -123,8 +134,10 @@ class EngineClient:
             response.close()
 
     @asynccontextmanager
-    async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Stream a chat completion: the payload of each ``data:`` line, without the last [DONE].
+    async def stream(
+        self, body: dict[str, Any], *, path: str = CHAT
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream a completion: the payload of each ``data:`` line, without the last [DONE].
 
         Leaving the context aborts the generation.
 
@@ -133,21 +146,23 @@ class EngineClient:
             EngineRejected: the engine refuses this request.
             StreamBroken: (while iterating) the engine stopped or fell silent.
         """
-        async with self._post("/v1/chat/completions", body) as response:
+        async with self._post(path, body) as response:
+            silence = _Silence(response, first=self._first, idle=self._idle)
             self._open.add(response)
             try:
-                yield self._payloads(response)
+                yield self._payloads(response, silence)
             finally:
+                silence.end()
                 self._open.discard(response)
 
-    async def complete(self, body: dict[str, Any]) -> bytes:
-        """A chat completion in one piece. Cancelling the call aborts the generation.
+    async def complete(self, body: dict[str, Any], *, path: str = CHAT) -> bytes:
+        """A completion in one piece. Cancelling the call aborts the generation.
 
         Raises:
             EngineUnavailable: nothing answers, or the engine stopped meanwhile.
             EngineRejected: the engine refuses this request.
         """
-        return await self._call("/v1/chat/completions", body)
+        return await self._call(path, body)
 
     async def score(self, model: str, token_ids: list[int]) -> list[float | None]:
         """Log-probability of each token given those before it; None for the first."""
@@ -158,7 +173,7 @@ class EngineClient:
             "temperature": 0,
             "prompt_logprobs": 0,
         }
-        answer = _decode(await self._call("/v1/completions", body), _Scored)
+        answer = _decode(await self._call(TEXT, body), _Scored)
         entries = answer.choices[0].prompt_logprobs
         return [
             None if entry is None else entry[str(token)].logprob
@@ -185,9 +200,9 @@ class EngineClient:
         """Names of the adapters that are loaded."""
         return _decode(await self._get("/tenantune/adapters", self._first), _Adapters).adapters
 
-    async def resident_limit(self) -> int:
-        """How many adapters the engine holds loaded, all of which may have requests in flight."""
-        return _decode(await self._get("/tenantune/info", self._first), _Info).max_cpu_loras
+    async def info(self) -> EngineInfo:
+        """How many adapters the engine holds loaded, and how many answers it generates at once."""
+        return _decode(await self._get("/tenantune/info", self._first), EngineInfo)
 
     async def health(self, *, timeout_seconds: float) -> None:
         """Return when the engine says it is well.
@@ -201,23 +216,22 @@ class EngineClient:
         """The engine's own figures, as Prometheus text."""
         return (await self._get("/metrics", self._first)).decode()
 
-    async def _payloads(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _payloads(
+        self, response: aiohttp.ClientResponse, silence: "_Silence"
+    ) -> AsyncIterator[bytes]:
         """Split server-sent events; each of ours is one line and ends in an empty one."""
         content = response.content
         rest = b""
-        limit = self._first
         while True:
+            silence.since = time.monotonic()
             try:
-                async with asyncio.timeout(limit):
-                    data = await content.readany()
-            except TimeoutError as exc:
-                raise StreamBroken(f"the engine said nothing for {limit:.0f} seconds") from exc
+                data = await content.readany()
             except _GONE as exc:
                 raise StreamBroken("the engine stopped in the middle of the answer") from exc
             if not data:
                 raise StreamBroken("the engine ended the answer before it was complete")
+            silence.heard()
             self.heard_at = time.monotonic()
-            limit = self._idle
             *events, rest = (rest + data).split(b"\n\n")
             for event in events:
                 payload = event[6:]
@@ -275,6 +289,40 @@ class EngineClient:
             return await response.read()
         except _GONE as exc:
             raise _unreachable() from exc
+
+
+class _Silence:
+    """Breaks a stream whose engine says nothing: for ``first`` seconds, later for ``idle``.
+
+    ``since``: when the server began to wait for it; None while it does not, since a client that
+    reads slowly is not the engine's silence. One timer a stream, because a timeout around each
+    chunk costs a tenth of all that the server does for a token.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, *, first: float, idle: float) -> None:
+        self.since: float | None = None
+        self._response = response
+        self._limit, self._idle = first, idle
+        self._later = asyncio.get_running_loop().call_later
+        self._timer = self._later(idle, self._look)
+
+    def heard(self) -> None:
+        """It said something."""
+        self.since = None
+        self._limit = self._idle
+
+    def end(self) -> None:
+        """The stream is over."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        silent = 0.0 if self.since is None else time.monotonic() - self.since
+        if silent < self._limit:
+            self._timer = self._later(min(self._limit - silent, self._idle), self._look)
+            return
+        broken = StreamBroken(f"the engine said nothing for {self._limit:.0f} seconds")
+        self._response.content.set_exception(broken)
+        self._response.close()
 
 
 def _unreachable() -> EngineUnavailable:

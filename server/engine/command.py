@@ -18,20 +18,26 @@ class Choice(msgspec.Struct, frozen=True):
     reason: str
 
 
-class EngineCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine process that serves on the unix socket ``uds``.
-
-    ``env`` is laid over the server's own environment. ``concurrent_adapters``: adapters that may
-    have requests in flight together; ``resident_adapters``: adapters loaded together (the engine's
-    ``max_cpu_loras``).
-    """
+class ChildCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that serves on the unix socket ``uds``; ``env`` is laid over our environment."""
 
     argv: list[str]
     env: dict[str, str] = {}
-    choices: list[Choice] = []
     uds: Path
+
+
+class EngineCommand(ChildCommand, frozen=True, kw_only=True):
+    """One engine process.
+
+    ``concurrent_adapters``: adapters that may have requests in flight together;
+    ``resident_adapters``: adapters loaded together (the engine's ``max_cpu_loras``);
+    ``sequences``: answers that it generates together (``max_num_seqs``).
+    """
+
+    choices: list[Choice] = []
     concurrent_adapters: int
     resident_adapters: int
+    sequences: int = 256
 
 
 def socket_path(run: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from server.engine.canary import Canary
-from server.engine.client import EngineClient
+from server.engine.client import CHAT, EngineClient
 from server.engine.command import EngineCommand
 from server.engine.residency import AdapterRef, Residency
 from server.engine.supervisor import Board, EngineStatus, Supervisor, Timing
@@ -82,6 +82,7 @@ class EngineService:
             gone=self._gone,
             timing=self._timing,
         )
+        self._sequences = command.sequences if command else 1
         self._main: asyncio.Task[None] | None = None
         self._draining = False
         self._requests = 0
@@ -108,6 +109,11 @@ class EngineService:
     def residency(self) -> Residency:
         """Which adapters are loaded, in flight and waiting; to look at."""
         return self._residency
+
+    @property
+    def sequences(self) -> int:
+        """Answers that the engine generates at once; more would wait inside it, first come first."""
+        return self._sequences
 
     def subscribe(self) -> AsyncIterator[EngineStatus]:
         """The status now and after every change, without end."""
@@ -161,9 +167,16 @@ class EngineService:
 
     @asynccontextmanager
     async def stream(
-        self, body: dict[str, Any], *, tenant: str, adapter: AdapterRef | None
+        self,
+        body: dict[str, Any],
+        *,
+        tenant: str,
+        adapter: AdapterRef | None,
+        path: str = CHAT,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Stream a chat completion: the payload of each ``data:`` line, without the last [DONE].
+        """Stream a completion: the payload of each ``data:`` line, without the last [DONE].
+
+        ``path``: the client's ``CHAT`` or ``TEXT``, which says what the body is.
 
         Entering waits for the first payload, so that whatever goes wrong before it is an ordinary
         error. The adapter is held for the whole stream; leaving the context aborts generation.
@@ -177,7 +190,7 @@ class EngineService:
         """
         async with self._request(tenant, adapter) as model:
             asked = {**body, "model": model, "stream": True}
-            async with self.client.stream(asked) as payloads:
+            async with self.client.stream(asked, path=path) as payloads:
                 try:
                     first = await anext(payloads, None)
                 except StreamBroken as exc:
@@ -185,11 +198,17 @@ class EngineService:
                 yield _from_first(first, payloads)
 
     async def complete(
-        self, body: dict[str, Any], *, tenant: str, adapter: AdapterRef | None
+        self,
+        body: dict[str, Any],
+        *,
+        tenant: str,
+        adapter: AdapterRef | None,
+        path: str = CHAT,
     ) -> bytes:
-        """A chat completion's JSON. Cancelling the task aborts generation. Raises as ``stream``."""
+        """A completion's JSON. Cancelling the task aborts generation. Raises as ``stream``."""
         async with self._request(tenant, adapter) as model:
-            return await self.client.complete({**body, "model": model, "stream": False})
+            asked = {**body, "model": model, "stream": False}
+            return await self.client.complete(asked, path=path)
 
     async def score(
         self, token_ids: list[int], *, tenant: str, adapter: AdapterRef | None
@@ -260,8 +279,10 @@ class EngineService:
                     self._board.show(state="failed", detail=f"{problem}; restart that engine")
                 elif not up:
                     self._residency.reset()
-                    places = await self.client.resident_limit()
+                    info = await self.client.info()
+                    places = info.max_cpu_loras
                     self._residency.limit(concurrent=places, resident=places)
+                    self._sequences = info.settings.max_num_seqs
                     self._board.show(state="ready", detail="")
             except (EngineUnavailable, EngineRejected) as exc:
                 misses += 1

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from server.engine import child, leftovers
-from server.engine.command import Choice, EngineCommand
+from server.engine.command import ChildCommand, Choice
 from server.errors import EngineUnavailable, ServerError
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ class Board:
 
 
 class Supervisor:
-    """Runs an ``EngineCommand`` again and again until stopped.
+    """Runs a command again and again until stopped: an engine, or another child of ours (``name``).
 
     ``health`` raises EngineUnavailable while the engine is not well. ``prepare`` runs once per
     life, when it is well and before it counts as ready. ``gone`` is called at the end of each life.
@@ -111,7 +111,7 @@ class Supervisor:
 
     def __init__(
         self,
-        command: EngineCommand,
+        command: ChildCommand,
         *,
         run: Path,
         board: Board,
@@ -119,8 +119,11 @@ class Supervisor:
         prepare: Callable[[], Awaitable[None]],
         gone: Callable[[str], None],
         timing: Timing,
+        name: str = "engine",
         chance: Callable[[], float] = random.random,
     ) -> None:
+        self._name = name
+        self._log = log.bind(name=name)
         self._command = command
         self._run = run
         self._board = board
@@ -130,8 +133,8 @@ class Supervisor:
         self._timing = timing
         self._chance = chance
         self._recycle: asyncio.Future[str] | None = None
-        self.log_path = run / "engine.log"
-        self._pid_path = run / "engine.pid"
+        self.log_path = run / f"{name}.log"
+        self._pid_path = run / f"{name}.pid"
 
     async def supervise(self) -> None:
         """Live until cancelled; the engine is stopped then, and nothing of it remains."""
@@ -147,8 +150,8 @@ class Supervisor:
                 detail = f"{reason}; next try in {pause:.0f} s"
                 if failed:
                     detail = f"ended {short} times in a row: {detail}; see {self.log_path}"
-                log.warning(
-                    "engine ended",
+                self._log.warning(
+                    "process ended",
                     reason=reason,
                     lived_seconds=round(monotonic() - began, 1),
                     next_try_seconds=round(pause, 1),
@@ -185,7 +188,7 @@ class Supervisor:
             self._command.uds.unlink(missing_ok=True)
             process = await self._start()
         except (OSError, leftovers.InUse) as exc:
-            return f"the engine cannot be started: {exc}", 0.0
+            return f"the {self._name} cannot be started: {exc}", 0.0
         ready_at: list[float] = []
         reason = "the server is stopping"
         term_seconds = min(TERM_SECONDS_OF_THE_ILL, self._timing.term)
@@ -220,7 +223,7 @@ class Supervisor:
         self._board.show(
             state=starting, detail="starting the process", pid=process.pid, retry_after_seconds=5.0
         )
-        log.info("engine starts", pid=process.pid, log=str(self.log_path))
+        self._log.info("process starts", pid=process.pid, log=str(self.log_path))
         return process
 
     @staticmethod
@@ -235,10 +238,10 @@ class Supervisor:
     async def _ended(self, process: Process) -> str:
         status = await process.wait()
         if status > 128:  # noqa: PLR2004 - the holder's way to say "by signal"
-            return f"the engine was ended by {signal.Signals(status - 128).name}"
+            return f"the {self._name} was ended by {signal.Signals(status - 128).name}"
         if status < 0:
-            return f"the engine's holder was ended by {signal.Signals(-status).name}"
-        return f"the engine exited with status {status}"
+            return f"the {self._name}'s holder was ended by {signal.Signals(-status).name}"
+        return f"the {self._name} exited with status {status}"
 
     async def _unwell(self, ready_at: list[float]) -> str:
         """Wait for the start, then for a life's end that the process itself does not notice."""
@@ -250,7 +253,7 @@ class Supervisor:
                 break
             except EngineUnavailable:
                 if monotonic() > deadline:
-                    return f"the engine was not ready after {timing.ready:.0f} s"
+                    return f"the {self._name} was not ready after {timing.ready:.0f} s"
                 if stage := self._stage():
                     self._board.show(detail=stage)
                 await asyncio.sleep(min(0.25, timing.health_every))
@@ -258,10 +261,10 @@ class Supervisor:
             async with asyncio.timeout(max(1.0, deadline - monotonic())):
                 await self._prepare()
         except (ServerError, TimeoutError) as exc:
-            return f"the engine came up and could not answer: {exc}"
+            return f"the {self._name} came up and could not answer: {exc}"
         ready_at.append(monotonic())
         self._board.show(state="ready", detail="", retry_after_seconds=2.0)
-        log.info("engine ready")
+        self._log.info("process ready")
         misses = 0
         while misses < timing.health_misses:
             await asyncio.sleep(timing.health_every)
@@ -270,7 +273,7 @@ class Supervisor:
                 misses = 0
             except EngineUnavailable:
                 misses += 1
-        return f"the engine missed {misses} health checks in a row"
+        return f"the {self._name} missed {misses} health checks in a row"
 
     async def _end(self, process: Process, term_seconds: float) -> None:
         """SIGTERM to the group, SIGKILL if need be, and look that nothing is left."""
@@ -280,13 +283,13 @@ class Supervisor:
             async with asyncio.timeout(term_seconds):
                 await process.wait()
         except TimeoutError:
-            log.warning("engine does not end, killing it", pid=group)
+            self._log.warning("process does not end, killing it", pid=group)
         finally:  # also when a stop cuts the wait short
             deadline = monotonic() + KILL_SECONDS
             while leftovers.signal_group(group, signal.SIGKILL):
                 if monotonic() > deadline:
                     left = leftovers.members(group)
-                    log.error("processes of the engine do not end", pids=left)
+                    self._log.error("processes do not end", pids=left)
                     break
                 await asyncio.sleep(0.02)
             await process.wait()

@@ -4,6 +4,7 @@ vLLM is not imported here: it is a child process, on a unix socket, extended by
 ``server.engine.plugin`` alone.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from server.engine.command import Choice, EngineCommand, socket_path
 from server.engine.machine import Machine, this_machine
 from server.engine.plugin import environment
+from server.engine.tools import tool_format
 from server.settings import SettingsError
 from training.base_model import BaseModel
 
@@ -112,12 +114,11 @@ def vllm_command(
     }
     _quiet(plan, run)
     model = _Shape(base, serving)
-    if machine.device == "gpu":
-        _gpu(plan, machine, model)
-    else:
-        _cpu(plan, machine, model)
+    settle = _gpu if machine.device == "gpu" else _cpu
+    sequences = settle(plan, machine, model)
     resident = _adapters(plan, machine, model)
     _serving(plan)
+    _tools(plan, serving)
     plan.pass_on()
     return EngineCommand(
         argv=[sys.executable, "-m", ENTRY, *plan.words()],
@@ -126,6 +127,7 @@ def vllm_command(
         uds=uds,
         concurrent_adapters=resident,
         resident_adapters=resident,
+        sequences=sequences,
     )
 
 
@@ -147,7 +149,8 @@ class _Shape:
         self.llama_like = architectures[0] in _ARCHITECTURES
 
 
-def _cpu(plan: Plan, machine: Machine, model: _Shape) -> None:
+def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
+    """Returns how many answers it generates together."""
     cores = machine.cores
     plan.choose("dtype", "bfloat16", "the dtype of the serving weights, and of AVX512-bf16 and AMX")
     plan.choose(
@@ -192,15 +195,22 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> None:
         f"{tokens} tokens; at most 2 GiB and an eighth of the {machine.memory_bytes / GIB:.1f} GiB "
         f"that are free, at least one conversation of {length} tokens",
     )
-    plan.number("max_num_seqs", sequences, f"16 for each of {cores} cores, 8 to 128")
+    spare = sequences // 8
+    sequences = plan.number(
+        "max_num_seqs",
+        sequences + spare,
+        f"{sequences}: 16 for each of {cores} cores, 8 to 128, for a tenant that is alone; "
+        f"and {spare} that the server keeps for others",
+    )
     plan.number(
         "max_num_batched_tokens",
         512,
         "a long prompt is read in pieces of half a second, between which others get their tokens",
     )
+    return sequences
 
 
-def _gpu(plan: Plan, machine: Machine, model: _Shape) -> None:
+def _gpu(plan: Plan, machine: Machine, model: _Shape) -> int:
     gpu = machine.gpus[0]
     size = f"{gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB"
     plan.choose("dtype", "bfloat16", "the dtype of the serving weights")
@@ -211,7 +221,12 @@ def _gpu(plan: Plan, machine: Machine, model: _Shape) -> None:
     )
     length = min(model.max_length, 16384)
     plan.number("max_model_len", length, f"the base allows {model.max_length}; not measured")
-    plan.number("max_num_seqs", 256, "vLLM's usual figure for large GPUs; not measured")
+    return plan.number(
+        "max_num_seqs",
+        288,
+        "vLLM's usual 256 for large GPUs, for a tenant that is alone, and 32 that the server keeps "
+        "for others; not measured",
+    )
 
 
 def _adapters(plan: Plan, machine: Machine, model: _Shape) -> int:
@@ -239,6 +254,12 @@ def _adapters(plan: Plan, machine: Machine, model: _Shape) -> int:
             " ".join(sorted(_LLAMA_LIKE)),
             "what adapters change here; no slots for the vocabulary's two large matrices",
         )
+    turn = plan.choose(
+        "turn_seconds", 1.0, "how long an adapter keeps its place while another one waits"
+    )
+    if turn:
+        plan.flags["additional_config"] = f'{{"turn_seconds": {_seconds(turn)}}}'
+        del plan.flags["turn_seconds"]
     plan.flags["scheduler_cls"] = TURNS
     plan.choices.append(
         Choice(
@@ -264,6 +285,26 @@ def _serving(plan: Plan) -> None:
     plan.choose("disable_fastapi_docs", "true", "nobody reads them on a socket")
 
 
+def _tools(plan: Plan, serving: Path) -> None:
+    found = tool_format(serving)
+    parser = plan.choose("tool_call_parser", found.parser, found.reason)
+    plan.choose(
+        "enable_auto_tool_choice",
+        "true" if parser else "false",
+        "the model decides whether it calls a tool" if parser else "nobody reads its calls",
+    )
+    plan.choose(
+        "tool_strict_level",
+        "parameter",
+        "a call's arguments follow its schema, with or without 'strict'",
+    )
+    plan.choose(
+        "structured_outputs_config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
+        "JSON without white space: where it is free, small models write nothing else",
+    )
+
+
 def _quiet(plan: Plan, run: Path) -> None:
     cache = run / "cache"
     reason = "everything the engine writes stays in the data folder"
@@ -280,6 +321,16 @@ def _quiet(plan: Plan, run: Path) -> None:
     plan.choose(
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", 300, "longer than the server keeps an idle connection"
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise SettingsError(f"engine option turn_seconds={text!r}: a number of seconds is needed")
+    return seconds
 
 
 def _flag(name: str, value: str) -> Iterable[str]:

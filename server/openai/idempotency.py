@@ -31,6 +31,7 @@ from server.db.models import now
 from server.db.session import Database
 from server.errors import Conflict, Invalid
 from server.tenants import repeats
+from server.tenants import service as tenants
 from server.tenants.access import provide_principal
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ async def once(
     Raises:
         Conflict: the idempotency key was used for another request.
         InProgress: the same request is still running.
+        NotFound: the tenant is gone.
         Invalid: the idempotency key is none.
         Exception: what ``work`` raises; nothing is committed then.
     """
@@ -87,6 +89,7 @@ async def once(
     digest = digest_of(request.method, request.url.path, digest)
     if key is None and not guess:
         async with database.transaction() as session:
+            await tenants.get_by_id(session, tenant_id)  # it may have gone while the body came
             return _answer(msgspec.json.encode(await work(session)))
     name = f"guessed:{principal.key_id}:{digest}"
     if key is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Literal
@@ -10,10 +9,12 @@ from typing import Any, Literal
 import structlog
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
+from sqlalchemy.exc import SQLAlchemyError
 
+from server.db.changes import Remembered
 from server.db.models import now
 from server.db.session import Database
-from server.errors import Forbidden, NotFound, ServerError, Unauthenticated
+from server.errors import Forbidden, NotFound, Unauthenticated
 from server.tenants import keys
 from server.tenants.keys import Principal
 from server.tenants.schemas import Scope
@@ -24,20 +25,20 @@ Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitab
 
 
 class Keyring:
-    """Authenticates with a short memory, and notes when keys were used.
+    """Authenticates, and notes when keys were used.
 
-    A key revoked by another process may live on for ``remember_seconds``; one revoked through
-    ``forget`` is gone at once. Times of use are written together every ``flush_seconds``, not on
-    the request's path.
+    A key that was revoked, or has expired, or whose tenant is gone, is refused from that moment on
+    every copy of the server: what is remembered is only used while nobody has committed anything
+    to the database, and where that cannot be told (PostgreSQL) every request asks, one query by an
+    index. A database that does not answer lets nobody in. Answers that are under way go on.
+
+    Times of use are written together every ``flush_seconds``, not on the request's path.
     """
 
-    def __init__(
-        self, database: Database, *, remember_seconds: float = 5.0, flush_seconds: float = 60.0
-    ) -> None:
+    def __init__(self, database: Database, *, flush_seconds: float = 60.0) -> None:
         self._database = database
-        self._remember_seconds = remember_seconds
         self._flush_seconds = flush_seconds
-        self._known: dict[bytes, tuple[float, Principal]] = {}
+        self._known: Remembered[bytes, Principal] = Remembered(database)
         self._used: dict[str, datetime] = {}
 
     async def authenticate(self, raw: str) -> Principal:
@@ -46,28 +47,32 @@ class Keyring:
         Raises:
             Unauthenticated: nobody's, or not any more.
         """
-        digest = hashlib.sha256(raw.encode()).digest()
-        until, principal = self._known.get(digest, (0.0, None))
-        if principal is None or until < time.monotonic() or _expired(principal):
-            self._known.pop(digest, None)
+
+        async def read() -> Principal:
             async with self._database.reading() as session:
-                principal = await keys.authenticate(session, raw)
-            if len(self._known) >= 10_000:  # noqa: PLR2004 - a bound, not a tuning knob
-                self._known.clear()
-            self._known[digest] = (time.monotonic() + self._remember_seconds, principal)
+                return await keys.authenticate(session, raw)
+
+        principal = await self._known.get(hashlib.sha256(raw.encode()).digest(), read)
+        if _expired(principal):
+            principal = await read()  # says so, in the words for all keys that are no good
         self._used[principal.key_id] = now()
         return principal
 
-    def forget(self) -> None:
-        """Look every key up again: one was revoked, or a tenant is gone."""
-        self._known.clear()
+    def close(self) -> None:
+        """Let go of what is held open."""
+        self._known.close()
 
     async def flush(self) -> None:
-        """Write the times of use."""
+        """Write the times of use. What could not be written stays and is tried again."""
         used, self._used = self._used, {}
-        if used:
+        if not used:
+            return
+        try:
             async with self._database.transaction() as session:
                 await keys.mark_used(session, used)
+        except BaseException:
+            self._used = used | self._used
+            raise
 
     async def run(self) -> None:
         """Flush every now and then until cancelled, and once more then."""
@@ -81,8 +86,8 @@ class Keyring:
     async def _try_flush(self) -> None:
         try:
             await self.flush()
-        except ServerError as exc:  # times of use may be lost; requests may not
-            log.warning("times of key use were not written", error=str(exc))
+        except (SQLAlchemyError, OSError) as exc:
+            log.warning("times of key use were not written; trying again", error=str(exc))
 
 
 def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

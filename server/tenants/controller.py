@@ -6,19 +6,23 @@ import shutil
 from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec import UNSET
 
 from server.blobs import BlobStore
 from server.db.session import Database
 from server.engine.service import EngineService
+from server.errors import Forbidden
 from server.settings import Settings
 from server.tenants import keys, service
-from server.tenants.access import Keyring, needs
+from server.tenants.access import needs
 from server.tenants.cleanup import remove_adapters
 from server.tenants.holdings import try_discard
+from server.tenants.keys import Principal
 from server.tenants.schemas import (
     CreatedKey,
     KeyRequest,
     KeyView,
+    RotateRequest,
     TenantPatch,
     TenantRequest,
     TenantView,
@@ -59,9 +63,17 @@ class TenantController(Controller):
         self,
         slug: FromPath[str],
         data: JSONBody[TenantPatch],
+        *,
         database: NamedDependency[Database],
+        principal: NamedDependency[Principal],
     ) -> TenantView:
-        """Change the name, the prompt or the number patterns."""
+        """Change the name, the prompt, the number patterns or, for the operator, the limits.
+
+        Raises:
+            Forbidden: a tenant's key would change its own tenant's limits.
+        """
+        if data.limits is not UNSET and not principal.is_operator:
+            raise Forbidden("A tenant's limits are changed with the operator's key (tt_admin_...).")
         async with database.transaction() as session:
             tenant = await service.update(session, slug, data)
             return await service.view(session, tenant)
@@ -72,7 +84,6 @@ class TenantController(Controller):
         slug: FromPath[str],
         *,
         database: NamedDependency[Database],
-        keyring: NamedDependency[Keyring],
         blobs: NamedDependency[BlobStore],
         settings: NamedDependency[Settings],
         engine: NamedDependency[EngineService | None],
@@ -80,7 +91,6 @@ class TenantController(Controller):
         """Remove a tenant and all that it owns: rows, uploads, datasets, adapters."""
         async with database.transaction() as session:
             leftovers = await service.delete(session, slug)
-        keyring.forget()
         await remove_adapters(leftovers.engine_names, settings=settings, engine=engine)
         await try_discard(database, blobs, *leftovers.blobs)
         for sha256 in leftovers.datasets:
@@ -116,16 +126,28 @@ class KeyController(Controller):
             tenant = await service.get(session, slug)
             return [keys.view(row) for row in await keys.list_for(session, tenant)]
 
+    @post("/{key_id:str}/rotate")
+    async def rotate(
+        self,
+        slug: FromPath[str],
+        key_id: FromPath[str],
+        data: JSONBody[RotateRequest],
+        database: NamedDependency[Database],
+    ) -> CreatedKey:
+        """Replace a key: the new one is shown once, the old one works for a while longer."""
+        async with database.transaction() as session:
+            tenant = await service.get(session, slug)
+            raw, row = await keys.rotate(session, key_id, data, tenant=tenant)
+            return CreatedKey(key=raw, details=keys.view(row))
+
     @delete("/{key_id:str}")
     async def revoke(
         self,
         slug: FromPath[str],
         key_id: FromPath[str],
         database: NamedDependency[Database],
-        keyring: NamedDependency[Keyring],
     ) -> None:
-        """Make a key useless from now on."""
+        """Make a key useless from now on, on every copy of the server."""
         async with database.transaction() as session:
             tenant = await service.get(session, slug)
             await keys.revoke(session, key_id, tenant=tenant)
-        keyring.forget()

@@ -9,15 +9,17 @@ import re
 import secrets
 import zlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import ApiKey, Tenant, now
-from server.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from server.tenants.schemas import SCOPES, KeyRequest, KeyView, Scope
+from server.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from server.settings import Limits
+from server.tenants.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
@@ -29,7 +31,10 @@ SHOWN = 8
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is calling. Without a tenant it is the operator, who may do everything."""
+    """Who is calling. Without a tenant it is the operator, who may do everything.
+
+    ``limits`` are the key's own; ``tenant_limits`` None means the installation's.
+    """
 
     key_id: str
     label: str
@@ -37,6 +42,8 @@ class Principal(msgspec.Struct, frozen=True):
     tenant_id: str | None = None
     slug: str | None = None
     expires_at: datetime | None = None
+    limits: Limits | None = None
+    tenant_limits: Limits | None = None
 
     @property
     def is_operator(self) -> bool:
@@ -73,14 +80,13 @@ async def create(
     """
     if request.expires_at is not None and request.expires_at <= now():
         raise Invalid("expires_at is in the past.", param="expires_at")
-    raw = generate(operator=tenant is None)
-    row = ApiKey(
+    raw, row = _make(
+        operator=tenant is None,
         tenant_id=tenant.id if tenant else None,
         label=request.label,
-        prefix=raw[: raw.rindex("_") + 1 + SHOWN],
-        sha256=_digest(raw),
         scopes=sorted(set(request.scopes)) if tenant else list(SCOPES),
         expires_at=request.expires_at,
+        limits=stored_limits(request.limits),
     )
     session.add(row)
     await session.flush()
@@ -93,18 +99,54 @@ async def list_for(session: AsyncSession, tenant: Tenant | None) -> list[ApiKey]
     return list(await session.scalars(query.order_by(ApiKey.id.desc())))
 
 
+async def rotate(
+    session: AsyncSession, key_id: str, request: RotateRequest, *, tenant: Tenant | None
+) -> tuple[str, ApiKey]:
+    """Replace a key by one that may do the same; the old one works until the overlap is over.
+
+    Without ``request.expires_at`` the new key ends when the old one was to end before.
+
+    Raises:
+        NotFound: this tenant has no such key.
+        Conflict: it does not work any more, or was replaced already.
+        Invalid: the new one would have expired already.
+    """
+    old = await _get(session, key_id, tenant, lock=True)
+    moment = now()
+    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= moment):
+        raise Conflict("This key does not work any more: make a new one.", code="key_not_active")
+    newer = await session.scalar(select(ApiKey.id).where(ApiKey.replaces_id == old.id))
+    if newer is not None:
+        raise Conflict(
+            f"This key was replaced already, by '{newer}': rotate that one.",
+            code="key_already_rotated",
+        )
+    expires_at = old.expires_at if request.expires_at is msgspec.UNSET else request.expires_at
+    if expires_at is not None and expires_at <= moment:
+        raise Invalid("expires_at is in the past.", param="expires_at")
+    raw, new = _make(
+        operator=tenant is None,
+        tenant_id=old.tenant_id,
+        label=old.label,
+        scopes=old.scopes,
+        limits=old.limits,
+        replaces_id=old.id,
+        expires_at=expires_at,
+    )
+    end = moment + timedelta(seconds=request.overlap_seconds)
+    old.expires_at = end if old.expires_at is None else min(old.expires_at, end)
+    session.add(new)
+    await session.flush()
+    return raw, new
+
+
 async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -> ApiKey:
     """Make a key useless from now on; revoking twice changes nothing.
 
     Raises:
         NotFound: this tenant has no such key.
     """
-    query = select(ApiKey).where(
-        ApiKey.id == key_id, ApiKey.tenant_id == (tenant.id if tenant else None)
-    )
-    row = (await session.scalars(query)).one_or_none()
-    if row is None:
-        raise NotFound(f"There is no key '{key_id}'.", code="key_not_found")
+    row = await _get(session, key_id, tenant)
     row.revoked_at = row.revoked_at or now()
     await session.flush()
     return row
@@ -118,13 +160,13 @@ async def authenticate(session: AsyncSession, raw: str) -> Principal:
     """
     if is_well_formed(raw):
         query = (
-            select(ApiKey, Tenant.slug)
+            select(ApiKey, Tenant.slug, Tenant.limits)
             .outerjoin(Tenant, ApiKey.tenant_id == Tenant.id)
             .where(ApiKey.sha256 == _digest(raw))
         )
         found = (await session.execute(query)).one_or_none()
         if found is not None:
-            row, slug = found
+            row, slug, tenant_limits = found
             expired = row.expires_at is not None and row.expires_at <= now()
             if row.revoked_at is None and not expired:
                 return Principal(
@@ -134,6 +176,8 @@ async def authenticate(session: AsyncSession, raw: str) -> Principal:
                     tenant_id=row.tenant_id,
                     slug=slug,
                     expires_at=row.expires_at,
+                    limits=limits_of(row.limits),
+                    tenant_limits=limits_of(tenant_limits),
                 )
     raise Unauthenticated(
         "Incorrect API key provided. Keys begin with tt_ and are made with `tenantune keys create`."
@@ -149,6 +193,16 @@ async def mark_used(session: AsyncSession, used: Mapping[str, datetime]) -> None
             .where(or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < at))
             .values(last_used_at=at, updated_at=ApiKey.updated_at)
         )
+
+
+def limits_of(stored: dict[str, Any] | None) -> Limits | None:
+    """Limits as they are kept in a row."""
+    return None if stored is None else msgspec.convert(stored, Limits)
+
+
+def stored_limits(limits: Limits | None) -> dict[str, Any] | None:
+    """Limits as a row keeps them."""
+    return None if limits is None else msgspec.to_builtins(limits)
 
 
 def require(principal: Principal, scope: Scope) -> None:
@@ -181,11 +235,31 @@ def view(row: ApiKey) -> KeyView:
         prefix=row.prefix,
         label=row.label,
         scopes=row.scopes,
+        replaces_id=row.replaces_id,
+        limits=limits_of(row.limits),
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
         created_at=row.created_at,
     )
+
+
+def _make(*, operator: bool, **fields: Any) -> tuple[str, ApiKey]:  # noqa: ANN401 - columns
+    raw = generate(operator=operator)
+    prefix = raw[: raw.rindex("_") + 1 + SHOWN]
+    return raw, ApiKey(prefix=prefix, sha256=_digest(raw), **fields)
+
+
+async def _get(
+    session: AsyncSession, key_id: str, tenant: Tenant | None, *, lock: bool = False
+) -> ApiKey:
+    query = select(ApiKey).where(
+        ApiKey.id == key_id, ApiKey.tenant_id == (tenant.id if tenant else None)
+    )
+    row = (await session.scalars(query.with_for_update() if lock else query)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no key '{key_id}'.", code="key_not_found")
+    return row
 
 
 def _digest(raw: str) -> str:

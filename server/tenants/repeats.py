@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import IdempotentRequest, now
 from server.errors import InProgress
+from server.tenants import service as tenants
 
 WAIT_SECONDS = 20
 LOCK_NOT_AVAILABLE = "55P03"
@@ -26,6 +27,7 @@ async def claim(
     ``answer`` is None in a new one, and in one that has expired: fill it with ``note``.
 
     Raises:
+        NotFound: the tenant is gone.
         InProgress: the same request has been at work for long, and still is.
     """
     while True:
@@ -39,8 +41,9 @@ async def claim(
         )
         query = query.with_for_update().execution_options(populate_existing=True)
         found = await session.scalar(query)
-        if found is None:
-            continue  # swept between the two statements
+        if found is None:  # swept between the two statements, or there is no tenant to have it
+            await tenants.get_by_id(session, tenant_id)
+            continue
         if found.expires_at <= now():
             found.status = found.answer = None
             found.request_sha256 = request_sha256

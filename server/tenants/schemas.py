@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from server.settings import Limits
+
 SLUG_PATTERN = "^[a-z0-9](-?[a-z0-9])+$"
 Slug = Annotated[
     str,
@@ -16,17 +18,26 @@ Slug = Annotated[
         description="lower-case letters, digits and single dashes between them",
     ),
 ]
+Keep = Annotated[
+    tuple[Annotated[str, Meta(min_length=3, max_length=200)], ...], Meta(max_length=100)
+]
 Scope = Literal["chat", "train", "admin"]
 SCOPES: tuple[Scope, ...] = ("chat", "train", "admin")
 
 
 class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new tenant. ``number_patterns`` maps a label to a regular expression to redact."""
+    """A new tenant.
+
+    ``number_patterns`` maps a label to a regular expression to redact; ``keep`` holds what is public
+    and must not be: the company's own addresses and numbers, or ``@its-domain.example``. ``limits`` take the place of the installation's, which apply where it is null.
+    """
 
     slug: Slug
     name: Annotated[str, Meta(max_length=200)] = ""
     system_prompt: Annotated[str, Meta(max_length=20_000)] = ""
     number_patterns: dict[str, str] = {}
+    keep: Keep = ()
+    limits: Limits | None = None
 
 
 class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,6 +46,8 @@ class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     name: Annotated[str, Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
     system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET
     number_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    keep: Keep | msgspec.UnsetType = msgspec.UNSET
+    limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class TenantView(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +57,8 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     system_prompt: str
     number_patterns: dict[str, str]
+    keep: list[str]
+    limits: Limits | None
     live_version: int | None
     live_revision: int
     created_at: datetime
@@ -51,20 +66,36 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new key. ``expires_at`` needs a time zone; without it the key does not expire."""
+    """A new key. ``expires_at`` needs a time zone; without it the key does not expire.
+
+    ``limits`` come on top of the tenant's; where they are null only the tenant's apply.
+    """
 
     label: Annotated[str, Meta(max_length=200)] = ""
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("chat",)
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    limits: Limits | None = None
+
+
+class RotateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to replace a key: for how long both work, and when the new one expires (as the old)."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 86_400
+    expires_at: Annotated[datetime, Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """A key without its secret; ``prefix`` is its beginning, to tell it from others."""
+    """A key without its secret; ``prefix`` is its beginning, to tell it from others.
+
+    ``replaces_id``: the key that this one was rotated from.
+    """
 
     id: str
     prefix: str
     label: str
     scopes: list[str]
+    replaces_id: str | None
+    limits: Limits | None
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None

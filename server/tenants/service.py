@@ -19,6 +19,7 @@ from server.db.models import (
 )
 from server.errors import Conflict, Invalid, NotFound
 from server.tenants.holdings import owned_by
+from server.tenants.keys import limits_of, stored_limits
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
 
@@ -48,6 +49,8 @@ async def create(
         name=request.name or request.slug,
         system_prompt=request.system_prompt,
         number_patterns=dict(request.number_patterns),
+        keep=list(request.keep),
+        limits=stored_limits(request.limits),
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
     if request.slug in reserved:
@@ -107,6 +110,10 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     if patch.number_patterns is not msgspec.UNSET:
         _check_patterns(patch.number_patterns)
         tenant.number_patterns = dict(patch.number_patterns)
+    if patch.keep is not msgspec.UNSET:
+        tenant.keep = list(patch.keep)
+    if patch.limits is not msgspec.UNSET:
+        tenant.limits = stored_limits(patch.limits)
     await session.flush()
     return tenant
 
@@ -150,6 +157,8 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             name=tenant.name,
             system_prompt=tenant.system_prompt,
             number_patterns=tenant.number_patterns,
+            keep=tenant.keep,
+            limits=limits_of(tenant.limits),
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,
             created_at=tenant.created_at,

@@ -1,6 +1,12 @@
 """What the webhook endpoints take and give."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from server.db.models import DeliveryState
 
 EventType = Literal[
     "fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"
@@ -10,3 +16,65 @@ EVENT_TYPES: tuple[EventType, ...] = (
     "fine_tuning.job.failed",
     "fine_tuning.job.cancelled",
 )
+TEST_EVENT = "webhook.test"
+Url = Annotated[str, Meta(min_length=8, max_length=2048, description="https://...")]
+Events = Annotated[tuple[EventType, ...], Meta(min_length=1, max_length=len(EVENT_TYPES))]
+
+
+class WebhookRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new endpoint; without ``events`` it hears of all."""
+
+    url: Url
+    events: Events = EVENT_TYPES
+    enabled: bool = True
+
+
+class WebhookPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Changes to an endpoint; what is absent stays."""
+
+    url: Url | msgspec.UnsetType = msgspec.UNSET
+    events: Events | msgspec.UnsetType = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class SecretRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to replace a secret: for how long the old one signs beside the new one."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 86_400
+
+
+class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint without its secret; ``secret_hint`` is its end, to tell it from others."""
+
+    id: str
+    url: str
+    events: list[str]
+    enabled: bool
+    secret_hint: str
+    previous_secret_until: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A new endpoint or a new secret; ``secret`` (``whsec_...``) is shown this once."""
+
+    secret: str
+    details: WebhookView
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """An event on its way to an endpoint.
+
+    ``id`` is the header ``webhook-id`` of every attempt. ``due_at``: when it is tried (again), null
+    when that is over. ``error``: what was wrong with the last attempt.
+    """
+
+    id: str
+    state: DeliveryState
+    attempts: int
+    due_at: datetime | None
+    delivered_at: datetime | None
+    error: str | None
+    event: dict[str, Any]
+    created_at: datetime

@@ -1,15 +1,32 @@
 """Webhooks: where tenants want to hear of events, and the events that wait to be sent."""
 
+import base64
+import secrets
+from datetime import timedelta
 from typing import Any
 
-import structlog
-from sqlalchemy import select
+import msgspec
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import WebhookDelivery, WebhookEndpoint, new_id, now
-from server.webhooks.schemas import EventType
+from server.errors import Conflict, NotFound, TooMany
+from server.tenants import service as tenants
+from server.webhooks.addresses import check_url
+from server.webhooks.schemas import (
+    TEST_EVENT,
+    DeliveryView,
+    EventType,
+    WebhookPatch,
+    WebhookRequest,
+    WebhookView,
+)
 
-log = structlog.get_logger(__name__)
+SECRET_BYTES = 24  # the least that Standard Webhooks asks for; 32 characters without padding
+MAX_ENDPOINTS = 10  # of a tenant: what all of them do at once is bounded by it
+MAX_WAITING_TESTS = 5
+DELIVERY_PREFIX = "wh_"
 
 
 async def emit(
@@ -28,18 +45,229 @@ async def emit(
     query = select(WebhookEndpoint).where(
         WebhookEndpoint.tenant_id == tenant_id, WebhookEndpoint.enabled
     )
-    event = {
+    event = _event(type, data)
+    for endpoint in await session.scalars(query):
+        if type in endpoint.events:
+            _queue(session, endpoint, event)
+    await session.flush()
+
+
+async def create(
+    session: AsyncSession, request: WebhookRequest, *, slug: str, private: bool
+) -> WebhookEndpoint:
+    """Add an endpoint to a tenant. ``private``: whether it may be at a private address.
+
+    Raises:
+        NotFound: there is no such tenant.
+        Invalid: the URL cannot be sent to.
+        Conflict: the tenant has as many as it may have.
+    """
+    check_url(request.url, private=private)
+    tenant = await tenants.get(session, slug, lock=True)
+    count = select(func.count()).where(WebhookEndpoint.tenant_id == tenant.id)
+    if (await session.scalar(count) or 0) >= MAX_ENDPOINTS:
+        raise Conflict(
+            f"A tenant may have {MAX_ENDPOINTS} webhooks: delete one first.",
+            code="too_many_webhooks",
+        )
+    endpoint = WebhookEndpoint(
+        tenant_id=tenant.id,
+        url=request.url,
+        events=sorted(set(request.events)),
+        enabled=request.enabled,
+        secret=_new_secret(),
+    )
+    session.add(endpoint)
+    await session.flush()
+    return endpoint
+
+
+async def list_for(session: AsyncSession, slug: str) -> list[WebhookEndpoint]:
+    """A tenant's endpoints, oldest first."""
+    tenant = await tenants.get(session, slug)
+    query = select(WebhookEndpoint).where(WebhookEndpoint.tenant_id == tenant.id)
+    return list(await session.scalars(query.order_by(WebhookEndpoint.id)))
+
+
+async def get(
+    session: AsyncSession, endpoint_id: str, *, slug: str, lock: bool = False
+) -> WebhookEndpoint:
+    """An endpoint of a tenant.
+
+    Raises:
+        NotFound: there is no such tenant, or it has no such endpoint.
+    """
+    tenant = await tenants.get(session, slug)
+    query = select(WebhookEndpoint).where(
+        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.tenant_id == tenant.id
+    )
+    endpoint = (await session.scalars(query.with_for_update() if lock else query)).one_or_none()
+    if endpoint is None:
+        raise NotFound(f"There is no webhook '{endpoint_id}'.", code="webhook_not_found")
+    return endpoint
+
+
+async def update(
+    session: AsyncSession, endpoint_id: str, patch: WebhookPatch, *, slug: str, private: bool
+) -> WebhookEndpoint:
+    """Change what the patch holds. Events that wait go to the new URL, or fail when disabled.
+
+    Raises:
+        NotFound: there is no such endpoint.
+        Invalid: the URL cannot be sent to.
+    """
+    endpoint = await get(session, endpoint_id, slug=slug, lock=True)
+    if patch.url is not msgspec.UNSET:
+        check_url(patch.url, private=private)
+        endpoint.url = patch.url
+    if patch.events is not msgspec.UNSET:
+        endpoint.events = sorted(set(patch.events))
+    if patch.enabled is not msgspec.UNSET:
+        endpoint.enabled = patch.enabled
+    await session.flush()
+    return endpoint
+
+
+async def delete(session: AsyncSession, endpoint_id: str, *, slug: str) -> None:
+    """Remove an endpoint, and with it the events that wait for it.
+
+    Raises:
+        NotFound: there is no such endpoint.
+    """
+    endpoint = await get(session, endpoint_id, slug=slug)
+    await session.execute(sql_delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
+
+
+async def rotate_secret(
+    session: AsyncSession, endpoint_id: str, *, slug: str, overlap_seconds: int
+) -> WebhookEndpoint:
+    """Give an endpoint a new secret. For the overlap both sign, so that either verifies.
+
+    Raises:
+        NotFound: there is no such endpoint.
+    """
+    endpoint = await get(session, endpoint_id, slug=slug, lock=True)
+    endpoint.previous_secret = endpoint.secret if overlap_seconds else None
+    endpoint.previous_secret_until = (
+        now() + timedelta(seconds=overlap_seconds) if overlap_seconds else None
+    )
+    endpoint.secret = _new_secret()
+    await session.flush()
+    return endpoint
+
+
+async def send_test(session: AsyncSession, endpoint_id: str, *, slug: str) -> WebhookDelivery:
+    """Write an event of the type ``webhook.test``, which is sent once and never again.
+
+    Raises:
+        NotFound: there is no such endpoint.
+        Conflict: it is disabled.
+        TooMany: earlier tests have not been sent yet.
+    """
+    endpoint = await get(session, endpoint_id, slug=slug, lock=True)
+    _require_enabled(endpoint)
+    waiting = await session.scalars(
+        select(WebhookDelivery.event).where(
+            WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.state == "pending"
+        )
+    )
+    if sum(event["type"] == TEST_EVENT for event in waiting) >= MAX_WAITING_TESTS:
+        raise TooMany("Earlier tests of this webhook still wait.", retry_after_seconds=5.0)
+    row = _queue(session, endpoint, _event(TEST_EVENT, {"id": endpoint.id}))
+    await session.flush()
+    return row
+
+
+async def deliveries(
+    session: AsyncSession, endpoint_id: str, *, slug: str, limit: int
+) -> list[WebhookDelivery]:
+    """The last events for an endpoint, newest first.
+
+    Raises:
+        NotFound: there is no such endpoint.
+    """
+    endpoint = await get(session, endpoint_id, slug=slug)
+    query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id)
+    return list(await session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit)))
+
+
+async def redeliver(
+    session: AsyncSession, endpoint_id: str, delivery_id: str, *, slug: str
+) -> WebhookDelivery:
+    """Send an event again, now, with its old id and all attempts before it.
+
+    Raises:
+        NotFound: there is no such endpoint or event.
+        Conflict: the endpoint is disabled.
+    """
+    endpoint = await get(session, endpoint_id, slug=slug)
+    _require_enabled(endpoint)
+    query = select(WebhookDelivery).where(
+        WebhookDelivery.id == delivery_id.removeprefix(DELIVERY_PREFIX),
+        WebhookDelivery.endpoint_id == endpoint.id,
+    )
+    row = (await session.scalars(query.with_for_update())).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no delivery '{delivery_id}'.", code="delivery_not_found")
+    row.state, row.attempts, row.due_at = "pending", 0, now()
+    row.delivered_at = row.error = None
+    await session.flush()
+    return row
+
+
+def view(row: WebhookEndpoint) -> WebhookView:
+    """An endpoint as people see it."""
+    until = row.previous_secret_until
+    return WebhookView(
+        id=row.id,
+        url=row.url,
+        events=row.events,
+        enabled=row.enabled,
+        secret_hint=f"...{row.secret[-4:]}",
+        previous_secret_until=until if until and until > now() else None,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def view_delivery(row: WebhookDelivery) -> DeliveryView:
+    """A delivery as people see it."""
+    return DeliveryView(
+        id=DELIVERY_PREFIX + row.id,
+        state=row.state,
+        attempts=row.attempts,
+        due_at=row.due_at if row.state == "pending" else None,
+        delivered_at=row.delivered_at,
+        error=row.error,
+        event=row.event,
+        created_at=row.created_at,
+    )
+
+
+def _event(kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {
         "id": f"evt_{new_id()}",
         "object": "event",
         "created_at": int(now().timestamp()),
-        "type": type,
+        "type": kind,
         "data": data,
     }
-    for endpoint in await session.scalars(query):
-        if type in endpoint.events:
-            session.add(
-                WebhookDelivery(
-                    tenant_id=tenant_id, endpoint_id=endpoint.id, event=event, due_at=now()
-                )
-            )
-    await session.flush()
+
+
+def _queue(
+    session: AsyncSession, endpoint: WebhookEndpoint, event: dict[str, Any]
+) -> WebhookDelivery:
+    row = WebhookDelivery(
+        tenant_id=endpoint.tenant_id, endpoint_id=endpoint.id, event=event, due_at=now()
+    )
+    session.add(row)
+    return row
+
+
+def _require_enabled(endpoint: WebhookEndpoint) -> None:
+    if not endpoint.enabled:
+        raise Conflict("This webhook is disabled: enable it first.", code="webhook_disabled")
+
+
+def _new_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

@@ -1,7 +1,9 @@
 """What every blob store must do alike."""
 
 import hashlib
+from datetime import timedelta
 
+import obstore
 import pytest
 
 from server.blobs import BlobError, BlobStore
@@ -78,6 +80,21 @@ async def test_deleting_is_idempotent_and_what_is_gone_is_not_found(store):
     with pytest.raises(NotFound):
         async with store.local(sha256):
             pass
+
+
+async def test_what_is_old_is_listed_and_half_uploads_are_cleared(store, tmp_path):
+    sha256, _ = await store.put_stream(chunks(b"a"), max_bytes=10)
+    await obstore.put_async(store._store, "incoming/left", b"a")
+    for path in tmp_path.rglob("incoming"):
+        (path / "half#1").write_bytes(b"a")
+    day, none = timedelta(days=1), timedelta(seconds=-1)
+    await store.clear_incoming(day)
+    assert [key async for key in store.list_old(day)] == []
+    assert len(await everything_in(store)) == 2
+    await store.clear_incoming(none)
+    assert [key async for key in store.list_old(none)] == [sha256]
+    assert len(await everything_in(store)) == 1
+    assert not list(tmp_path.rglob("half#1"))
 
 
 def test_an_address_of_no_known_kind_is_refused():

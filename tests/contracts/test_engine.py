@@ -8,10 +8,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import jsonschema
 import msgspec
 import pytest
 import pytest_asyncio
 
+from server.engine.client import TEXT
 from server.engine.scripted import Engine as ScriptedEngine
 from server.engine.service import AdapterRef, EngineService
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable
@@ -21,6 +23,20 @@ MESSAGES = [
     {"role": "user", "content": "How do I reset my password?"},
 ]
 TOKEN_IDS = [5, 9, 12, 9, 40, 7, 7, 101]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"enum": ["Oslo", "Rome"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+TOOLS = [
+    {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}},
+    {"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}},
+]
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
 
 
 class Engine(msgspec.Struct):
@@ -215,6 +231,127 @@ async def test_a_score_has_one_value_per_token_and_none_for_the_first(engine):
     assert base[1:] != pytest.approx(scores[1:], abs=1e-3)
 
 
+def calling(choice: Any) -> dict[str, Any]:
+    return {
+        "messages": MESSAGES,
+        "tools": TOOLS,
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+        "max_tokens": 80,
+        "temperature": 0,
+    }
+
+
+async def test_a_function_that_must_be_called_is_with_arguments_by_its_schema(engine):
+    async with asyncio.TaskGroup() as group:
+        named = group.create_task(whole(engine, None, calling(NAMED)))
+        streamed = group.create_task(chunks(engine, engine.old, calling(NAMED)))
+        required = group.create_task(whole(engine, engine.old, calling("required")))
+        forced = group.create_task(chunks(engine, None, calling("required")))
+    for answer, name, finish in (
+        (named.result(), "get_weather", "stop"),
+        (required.result(), None, "tool_calls"),
+    ):
+        (choice,) = answer["choices"]
+        (call,) = choice["message"]["tool_calls"]
+        assert choice["finish_reason"] == finish
+        assert not choice["message"]["content"]
+        assert call["id"]
+        assert call["type"] == "function"
+        check_call(call["function"]["name"], call["function"]["arguments"], name)
+    for parts, name, finish in (
+        (streamed.result(), "get_weather", "stop"),
+        (forced.result(), None, "tool_calls"),
+    ):
+        choices = [choice for part in parts for choice in part["choices"]]
+        assert choices[0]["delta"]["role"] == "assistant"
+        assert [c["finish_reason"] for c in choices if c["finish_reason"]] == [finish]
+        assert not text(parts)
+        calls = [call for c in choices for call in c["delta"].get("tool_calls", ())]
+        assert {call["index"] for call in calls} == {0}
+        assert [bool(call.get("id")) for call in calls] == [True] + [False] * (len(calls) - 1)
+        assert calls[0]["type"] == "function"
+        arguments = "".join(call["function"].get("arguments") or "" for call in calls)
+        check_call(calls[0]["function"]["name"], arguments, name)
+
+
+def check_call(name: str, arguments: str, expected: str | None) -> None:
+    assert name == (expected or name)
+    assert name in ("get_time", "get_weather")
+    jsonschema.validate(msgspec.json.decode(arguments), SCHEMA if name == "get_weather" else {})
+
+
+async def test_without_need_tools_need_not_be_called(engine):
+    for choice in ("auto", "none"):
+        answer = await whole(engine, None, {**calling(choice), "max_tokens": 4})
+        assert answer["choices"][0]["message"]["content"]
+        assert not answer["choices"][0]["message"].get("tool_calls")
+
+
+async def test_an_answer_by_schema_follows_it(engine):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    asked = {"messages": MESSAGES, "max_tokens": 60, "temperature": 0, "response_format": form}
+    answer = await whole(engine, engine.old, asked)
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    jsonschema.validate(msgspec.json.decode(answer["choices"][0]["message"]["content"]), SCHEMA)
+
+
+async def test_a_schema_that_makes_no_sense_is_rejected(engine):
+    function = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "no"}}}}
+    asked = calling("required") | {"tools": [{"type": "function", "function": function}]}
+    with pytest.raises(EngineRejected) as caught:
+        await whole(engine, None, asked)
+    assert caught.value.status == 400
+
+
+async def continued(engine: Engine, asked: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """The same texts whole and streamed."""
+    where: dict[str, Any] = {"tenant": "acme", "adapter": engine.old, "path": TEXT}
+    async with engine.service.stream(
+        {**asked, "stream_options": {"include_usage": True}}, **where
+    ) as payloads:
+        parts = [msgspec.json.decode(payload) async for payload in payloads]
+    return msgspec.json.decode(await engine.service.complete(asked, **where)), parts
+
+
+@pytest.mark.parametrize(
+    ("fields", "choices"),
+    [
+        ({"prompt": ["The sea is", "A parcel"], "n": 2, "temperature": 0.5, "seed": 1}, 4),
+        ({"prompt": TOKEN_IDS, "logprobs": 2}, 1),
+        ({"prompt": "The sea is", "echo": True}, 1),
+    ],
+    ids=["several", "tokens", "echo"],
+)
+async def test_texts_are_continued_in_one_piece_or_several(engine, fields, choices):
+    asked = {"max_tokens": 4, "min_tokens": 4, "temperature": 0, **fields}
+    answer, parts = await continued(engine, asked)
+    assert answer["object"] == "text_completion"
+    assert [choice["index"] for choice in answer["choices"]] == list(range(choices))
+    assert {choice["finish_reason"] for choice in answer["choices"]} == {"length"}
+    assert answer["usage"]["completion_tokens"] == 4 * choices
+    assert parts[-1]["choices"] == []
+    assert parts[-1]["usage"]["total_tokens"] == answer["usage"]["total_tokens"]
+    for choice in answer["choices"]:
+        mine = [c for part in parts for c in part["choices"] if c["index"] == choice["index"]]
+        assert [c["finish_reason"] for c in mine if c["finish_reason"]] == ["length"]
+        assert choice["text"]
+        if choices == 1:  # with a seed a batch's rounding may still tell two runs apart
+            assert "".join(c["text"] for c in mine) == choice["text"]
+        if fields.get("echo"):
+            assert choice["text"].startswith("The sea is")
+        if fields.get("logprobs"):
+            told = choice["logprobs"]
+            assert len(told["tokens"]) == len(told["token_logprobs"]) == 4
+            assert sum(len(c["logprobs"]["tokens"]) for c in mine) == 4
+
+
+async def test_no_prompt_is_rejected_before_anything_is_streamed(engine):
+    with pytest.raises(EngineRejected) as caught:
+        await continued(engine, {"prompt": "", "max_tokens": 4})
+    assert caught.value.status == 400
+
+
 async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_the_new(engine):
     tokens = 48
     live = engine.old
@@ -246,6 +383,11 @@ async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_th
     # Which words a random adapter says depends on the batch's rounding, so answers are not compared
     # with lone ones here (tests/engine/test_vllm_engine.py does, where they must be equal).
     assert not answers[engine.old.name] & answers[engine.new.name]
+
+
+async def test_an_engine_says_how_many_answers_it_generates_at_once(engine):
+    assert engine.service.sequences > 1
+    assert engine.service.sequences == (await engine.service.client.info()).settings.max_num_seqs
 
 
 async def test_a_stopped_service_is_unavailable(engine):

@@ -77,6 +77,8 @@ def test_every_choice_has_a_reason_and_is_in_the_command(command, machine):
         assert choice.reason
         if choice.name.isupper():
             assert built.env.get(choice.name, "") == choice.value
+        elif choice.name == "turn_seconds":
+            assert choice.value in value(built, "--additional-config")
         elif choice.value:
             flag = choice.name.replace("_", "-")
             assert {f"--{flag}", f"--no-{flag}"} & set(built.argv)
@@ -124,11 +126,19 @@ def test_empty_override_leaves_the_setting_to_vllm(command):
         ("max_loras", "many"),
         ("max_lora_rank", "20"),
         ("max_cpu_loras", "1"),
+        ("turn_seconds", "soon"),
+        ("turn_seconds", "0"),
     ],
 )
 def test_override_that_cannot_be_used_is_named(command, name, text):
     with pytest.raises(SettingsError, match=name):
         command(**{name: text})
+
+
+def test_the_length_of_a_turn_reaches_the_scheduler(command):
+    assert value(command(), "--additional-config") == '{"turn_seconds": 1.0}'
+    assert value(command(turn_seconds="3"), "--additional-config") == '{"turn_seconds": 3.0}'
+    assert "--additional-config" not in command(turn_seconds="").argv
 
 
 def test_residency_follows_the_engines_limits(command):
@@ -141,7 +151,8 @@ def test_small_machine_still_holds_one_conversation(command):
     per_token = 2 * 2 * 30 * 3 * 64
     built = command(small)
     assert int(value(built, "--kv-cache-memory-bytes")) >= 4096 * per_token
-    assert int(value(built, "--max-num-seqs")) == 16
+    assert int(value(built, "--max-num-seqs")) == 18
+    assert built.sequences == 18
 
 
 def test_preloaded_libraries_are_those_found(command):
@@ -170,3 +181,15 @@ def test_builder_and_plugin_package_load_neither_vllm_nor_torch():
         "sys.exit(any(m in sys.modules for m in ('vllm', 'torch', 'litestar')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_calls_are_read_in_the_form_of_the_bases_template(command, tmp_path):
+    template = tmp_path / "serving" / "chat_template.jinja"
+    template.write_text("{% if tools %}[TOOL_CALLS]{% endif %}")
+    built = command()
+    assert value(built, "--tool-call-parser") == "mistral"
+    assert "--enable-auto-tool-choice" in built.argv
+    assert value(command(tool_call_parser="granite"), "--tool-call-parser") == "granite"
+    none = command(tool_call_parser="").argv
+    assert "--tool-call-parser" not in none
+    assert "--no-enable-auto-tool-choice" in none

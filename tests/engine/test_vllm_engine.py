@@ -253,3 +253,26 @@ async def test_engine_says_what_it_is(client, vllm_engine):
     assert (info["max_loras"], info["max_cpu_loras"], info["max_lora_rank"]) == (2, 4, 64)
     assert info["settings"]["kernels"] == "grouped"
     assert "GroupedPunicaWrapper" in vllm_engine.process.read_log()
+
+
+async def test_without_tools_a_conversation_is_rendered_as_in_training(client):
+    """The engine's reader of calls must not touch what it does not concern."""
+    chat = {
+        "model": client.base,
+        "messages": [
+            {"role": "system", "content": "You are a helpful support assistant."},
+            {"role": "user", "content": "Where is my parcel?"},
+        ],
+        "max_tokens": 1,
+        "return_token_ids": True,
+    }
+    status, answer = await client.post("/v1/chat/completions", chat)
+    assert status == 200
+    text = (
+        "<|im_start|>system\nYou are a helpful support assistant.<|im_end|>\n"
+        "<|im_start|>user\nWhere is my parcel?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    written = {"model": client.base, "prompt": text, "max_tokens": 1, "return_token_ids": True}
+    status, same = await client.post("/v1/completions", written)
+    assert status == 200
+    assert answer["prompt_token_ids"] == same["choices"][0]["prompt_token_ids"]

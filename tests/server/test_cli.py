@@ -38,6 +38,49 @@ def test_a_new_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
     assert made.stdout.strip() not in json.dumps(listed)
 
 
+def test_a_rotated_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    made = json.loads(tenantune("keys", "create", "--tenant", "acme", "--json").stdout)
+    key_id = made["details"]["id"]
+    rotated = tenantune("keys", "rotate", key_id, "--tenant", "acme", "--overlap", "60")
+    assert re.fullmatch(r"tt_[0-9A-Za-z]+\n", rotated.stdout), rotated.stderr
+    assert tenantune("keys", "rotate", key_id, "--tenant", "acme").returncode == 4
+
+
+def test_a_webhooks_secret_is_all_that_standard_output_holds(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    url = "https://example.com/hook"
+    made = tenantune("webhooks", "create", url, "--tenant", "acme")
+    assert re.fullmatch(r"whsec_[0-9A-Za-z+/]{32}\n", made.stdout), made.stderr
+    [listed] = json.loads(tenantune("webhooks", "list", "--tenant", "acme", "--json").stdout)
+    assert listed["url"] == url
+    refused = tenantune("webhooks", "create", "https://127.0.0.1/", "--tenant", "acme")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "public" in refused.stderr
+    assert tenantune("webhooks", "deliveries", listed["id"], "--tenant", "acme").stdout == ""
+
+
+def test_usage_comes_as_csv(tenantune: Run) -> None:
+    done = tenantune("usage", "--csv", "--by", "day", "--first", "2026-01-31")
+    assert done.stdout.splitlines() == [
+        "tenant,day,model,key_id,requests,errors,prompt_tokens,cached_tokens,completion_tokens,"
+        "gpu_seconds"
+    ], done.stderr
+    assert tenantune("usage", "--tenant", "nobody").returncode == 3
+
+
+def test_limits_are_given_and_taken_away(tenantune: Run) -> None:
+    def limits(*words: str) -> object:
+        done = tenantune("tenants", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["limits"]
+
+    assert limits("create", "acme", "--limit", "requests_per_minute=9") == {
+        "requests_per_minute": 9
+    }
+    assert limits("update", "acme", "--limit", "default") is None
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -45,6 +88,7 @@ def test_a_new_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
         (("keys", "create", "--tenant", "nobody"), 3, "nobody"),
         (("tenants", "create", "Not A Slug"), 2, "slug"),
         (("jobs", "list", "--tenant", "nobody"), 3, "nobody"),
+        (("tenants", "create", "acme", "--limit", "requests_per_minute=x"), 2, "--limit"),
         (("nonsense",), 2, "No such command"),
     ],
 )

@@ -6,11 +6,27 @@ from typing import Any
 
 import pytest
 
-from server.chat.schemas import ChatRequest, Sampling
+from server.chat.schemas import CalledFunction, ChatRequest, Function, Sampling, ToolCall, Tools
 from server.errors import Invalid
 from server.openai.chat.request import UNSUPPORTED, parse, to_chat
 
 TEXT = {"role": "user", "content": "hi"}
+
+
+def tool(name: str = "f", **fields: Any) -> dict[str, Any]:
+    """A function, as OpenAI's clients send it."""
+    return {"type": "function", "function": {"name": name, **fields}}
+
+
+def allowed(*names: str, mode: str = "auto") -> dict[str, Any]:
+    """A choice that leaves these tools."""
+    return {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": mode, "tools": [tool(name) for name in names]},
+    }
+
+
+TOOL = tool()
 Explain = Callable[[dict[str, Any]], Invalid]
 
 
@@ -82,6 +98,48 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": {"continuous": 1}}, "stream_options.continuous"),
     ({"metadata": {str(i): "x" for i in range(17)}}, "metadata"),
+    ({"metadata": {"k": "x" * 513}}, "metadata[...]"),
+    ({"store": 1}, "store"),
+    ({"service_tier": "priority"}, "service_tier"),
+    ({"prompt_cache_retention": "24h"}, "prompt_cache_retention"),
+    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"verbosity": "low"}, "verbosity"),
+    ({"modalities": ["audio"]}, "modalities"),
+    (
+        {"messages": [TEXT, {"role": "tool", "content": "4", "tool_call_id": "c"}]},
+        "messages[1].tool_call_id",
+    ),
+    ({"messages": [{"role": "function", "name": "f", "content": "4"}]}, "messages[0].role"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}]},
+        "messages[0].content[0]",
+    ),
+    ({"tools": []}, "tools"),
+    ({"tools": [TOOL] * 129}, "tools"),
+    ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "url": "x"}}]},
+        "tools[0].function.url",
+    ),
+    ({"tools": [tool(parameters=[])]}, "tools[0].function.parameters"),
+    ({"tools": [tool(parameters={"$ref": "file:///etc/passwd"})]}, "tools[0].function.parameters"),
+    (
+        {"tools": [tool(strict=True, parameters={"pattern": "(a{999}){999}"})]},
+        "tools[0].function.parameters",
+    ),
+    ({"tools": [tool(f"f{i}", parameters={"enum": ["x" * 30_000]}) for i in range(3)]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice.function.name",
+    ),
+    ({"tools": [TOOL], "tool_choice": allowed("g")}, "tool_choice.allowed_tools"),
+    ({"tools": [TOOL], "parallel_tool_calls": "no"}, "parallel_tool_calls"),
     ({"response_format": {"type": "grammar"}}, "response_format.type"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
 ]
@@ -120,7 +178,8 @@ def nested(depth: int) -> dict[str, Any]:
     ids=["list", "large", "deep", "counts", "pattern", "patterns", "elsewhere", "many"],
 )
 def test_a_schema_that_could_stall_the_engine_is_refused(body_error: Explain, schema: Any) -> None:
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    named = {"name": "x", "strict": True, "schema": schema}
+    wanted = {"type": "json_schema", "json_schema": named}
     assert body_error({"response_format": wanted}).param == "response_format.json_schema.schema"
 
 
@@ -165,12 +224,15 @@ def test_earlier_calls_and_their_results_pass() -> None:
             {"role": "tool", "content": "4", "tool_call_id": "c1"},
         ]
     )
-    assert request.messages[1].tool_calls == (call,)
+    expected = ToolCall(id="c1", function=CalledFunction("f", "{}"))
+    assert request.messages[1].tool_calls == (expected,)
     assert request.messages[2].tool_call_id == "c1"
 
 
 def test_what_means_nothing_is_left_out() -> None:
     quiet: dict[str, Any] = {"store": False, "tools": None, "tool_choice": "none", "user": "u"}
+    quiet |= {"parallel_tool_calls": True, "reasoning_effort": "none", "verbosity": "medium"}
+    quiet |= {"service_tier": "auto", "prompt_cache_retention": "in_memory"}
     quiet |= {"metadata": {"a": "b"}, "stop": None, "response_format": {"type": "text"}}
     assert sampled(**quiet).sampling == Sampling()
 
@@ -186,3 +248,63 @@ def test_a_modest_schema_passes() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
     passed = sampled(response_format=wanted).sampling.response_format
     assert passed == {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
+def test_published_formats_pass_and_others_only_where_a_schema_is_a_wish(
+    body_error: Explain,
+) -> None:
+    def wanted(strict: bool | None, **keywords: Any) -> dict[str, Any]:
+        when = {"type": "string", **keywords}
+        schema = {"type": "object", "properties": {"when": when, "pattern": {"type": "string"}}}
+        named = {"name": "x", "schema": schema}
+        if strict is not None:
+            named["strict"] = strict
+        return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+    def passed(**asked: Any) -> Any:
+        form = sampled(**asked).sampling.response_format
+        assert form is not None
+        return form["json_schema"]["schema"]["properties"]
+
+    date = {"type": "string", "format": "date-time"}
+    assert passed(**wanted(True, format="date-time"))["when"] == date
+    for keywords in ({"format": "color"}, {"format": "date", "maxLength": 5}, {"pattern": "^a"}):
+        error = body_error(wanted(True, **keywords))
+        assert error.code == "unsupported_value"
+        left = {"type": "string"} | {k: v for k, v in keywords.items() if k == "maxLength"}
+        for strict in (None, False):
+            relaxed = passed(**wanted(strict, **keywords))
+            assert relaxed == {"when": left, "pattern": {"type": "string"}}
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = Function(name="get_weather", description="Now.", parameters=SCHEMA, strict=True)
+TIME = Function(name="get_time")
+TOOLS = [
+    tool("get_weather", description="Now.", parameters=SCHEMA, strict=True),
+    tool("get_time", strict=None),
+]
+FORCED = {"type": "function", "function": {"name": "get_time"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Tools(functions=(WEATHER, TIME))),
+        ({"tool_choice": "auto"}, Tools(functions=(WEATHER, TIME))),
+        ({"tool_choice": "none"}, None),
+        ({"tool_choice": "required"}, Tools(functions=(WEATHER, TIME), choice="required")),
+        (
+            {"tool_choice": FORCED},
+            Tools(functions=(WEATHER, TIME), choice="required", name="get_time"),
+        ),
+        (
+            {"tool_choice": allowed("get_time", mode="required")},
+            Tools(functions=(TIME,), choice="required"),
+        ),
+        ({"parallel_tool_calls": False}, Tools(functions=(WEATHER, TIME), parallel=False)),
+    ],
+    ids=["default", "auto", "none", "required", "forced", "allowed", "one-at-a-time"],
+)
+def test_what_may_be_called_is_read(fields: dict[str, Any], expected: Tools | None) -> None:
+    assert sampled(tools=TOOLS, **fields).tools == expected

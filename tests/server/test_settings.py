@@ -4,7 +4,7 @@ import pytest
 
 from server import settings as module
 from server.logs import redact
-from server.settings import Settings, SettingsError, describe
+from server.settings import Limits, Settings, SettingsError, describe
 
 
 def test_defaults_run_on_one_machine_without_any_variable():
@@ -22,12 +22,14 @@ def test_variables_are_read_with_their_types():
             "TENANTUNE_PORT": "81",
             "TENANTUNE_DRAIN_SECONDS": "1.5",
             "TENANTUNE_ENGINE_OPTIONS": "max_loras=8 note='two words'",
+            "TENANTUNE_LIMITS": "requests_per_minute=600 tokens_per_day=2000000",
         }
     )
     assert settings.home == Path("/srv/tt")
     assert settings.port == 81
     assert settings.drain_seconds == 1.5
     assert settings.engine_options == {"max_loras": "8", "note": "two words"}
+    assert settings.limits == Limits(requests_per_minute=600, tokens_per_day=2_000_000)
 
 
 def test_what_the_command_line_says_wins_and_what_it_leaves_out_does_not():
@@ -47,6 +49,10 @@ def test_what_the_command_line_says_wins_and_what_it_leaves_out_does_not():
         ("TENANTUNE_WORKER_JOBS", "0"),
         ("TENANTUNE_DEFAULT_REGION", "england"),
         ("TENANTUNE_ENGINE_OPTIONS", "max_loras"),
+        ("TENANTUNE_LIMITS", "requests_per_minute"),
+        ("TENANTUNE_LIMITS", "requests_per_minute=many"),
+        ("TENANTUNE_LIMITS", "requests_per_minute=0"),
+        ("TENANTUNE_LIMITS", "requests_per_second=1"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_the_name_of_its_variable(variable, value):

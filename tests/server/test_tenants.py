@@ -14,6 +14,8 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
     assert made.json() | {"created_at": 0, "updated_at": 0} == {
         **ACME,
         "number_patterns": {},
+        "keep": [],
+        "limits": None,
         "live_version": None,
         "live_revision": 0,
         "created_at": 0,

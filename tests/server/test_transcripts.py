@@ -33,6 +33,21 @@ async def count(database, table) -> int:
 
 
 @only_sqlite
+async def test_what_a_tenant_calls_public_is_not_redacted(
+    client, make_tenant, operator, database, settings
+):
+    await make_tenant("acme", keep=("help@acme.example",))
+    said = "Write to help@acme.example, not to jo@post.example."
+    turns = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": said}]
+    file = json.dumps({"messages": turns}).encode()
+    queued = await client.post(f"{ADDRESS}?filename=a.jsonl", content=file, headers=operator)
+    await service.run_import(database, queued.json()["id"], settings=settings)
+    async with database.reading() as session:
+        body = await session.scalar(select(ConversationRow.body))
+    assert body["turns"][1]["text"] == "Write to help@acme.example, not to [EMAIL_1]."
+
+
+@only_sqlite
 async def test_a_raw_body_and_a_form_are_taken_alike(client, acme, operator, blobs):
     raw = await client.post(
         f"{ADDRESS}?filename=a.jsonl&importer=openai", content=FILE, headers=operator

@@ -1,14 +1,16 @@
 """A tiny base and a small dataset, made once for every test that trains."""
 
+from itertools import cycle
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from connectors.conversation import Conversation
+from connectors.conversation import Conversation, Speaker, Turn
 from connectors.importers import ImportOptions, choose
+from connectors.preference import Judged, Preference
 from training.dataset import Dataset, freeze
-from training.spec import Recipe, TrainingSpec
+from training.spec import Method, Recipe, TrainingSpec
 
 SAMPLE = Path(__file__).parents[2] / "connectors" / "samples" / "loaf.jsonl"
 TINY_RECIPE = Recipe(
@@ -56,16 +58,50 @@ def tiny_base(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     return root / add_base(str(tiny_checkpoint), root, say=lambda _: None).name
 
 
-@pytest.fixture(scope="session")
-def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Forty of the sample conversations, frozen."""
+def loaf() -> list[Conversation]:
+    """Forty of the sample conversations."""
     with SAMPLE.open("rb") as file:
         importer = choose(file.read(4096), SAMPLE.name)
         file.seek(0)
         found = importer.read(file, ImportOptions())
-        conversations = [c for c in found if isinstance(c, Conversation)][:40]
+        return [c for c in found if isinstance(c, Conversation)][:40]
+
+
+RUDE = Turn(speaker=Speaker.AGENT, text="No idea, read the page yourself. Next!")
+
+
+def comparisons() -> list[Preference]:
+    """Each conversation's last reply, preferred to a rude one."""
+    return [
+        Preference(id=c.id, turns=c.turns[:-1], chosen=c.turns[-1:], rejected=(RUDE,))
+        for c in loaf()
+    ]
+
+
+def judgements() -> list[Judged]:
+    """Every other conversation ends in the rude reply, which nobody wanted."""
+    return [
+        Judged(id=p.id, turns=(*p.turns, *(p.chosen if good else p.rejected)), label=good)
+        for p, good in zip(comparisons(), cycle((True, False)), strict=False)
+    ]
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Forty of the sample conversations, frozen."""
     root = tmp_path_factory.mktemp("datasets")
-    return freeze(conversations, root, system_prompt="You answer for Loaf, a bakery.")
+    return freeze(loaf(), root, system_prompt="You answer for Loaf, a bakery.")
+
+
+@pytest.fixture(scope="session")
+def preference_datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[Method, Dataset]:
+    """The same as preferences and as judgements."""
+    root = tmp_path_factory.mktemp("datasets")
+    prompt = "You answer for Loaf, a bakery."
+    return {
+        "dpo": freeze(comparisons(), root, system_prompt=prompt),
+        "kto": freeze(judgements(), root, system_prompt=prompt),
+    }
 
 
 @pytest.fixture

@@ -31,6 +31,12 @@ def test_a_missing_base_is_answered_with_the_command_that_makes_it(tmp_path: Pat
     assert list_bases(tmp_path / "nowhere") == []
 
 
+def test_a_base_file_that_is_not_text_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_bytes('{"name": "café"}'.encode("latin-1"))
+    with pytest.raises(BaseModelError, match=r"base.json: .*utf-8"):
+        load_base(tmp_path)
+
+
 @heavy
 def test_serving_weights_are_the_nf4_weights_bit_for_bit(tiny_base: Path) -> None:
     import torch  # noqa: PLC0415

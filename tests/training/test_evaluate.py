@@ -20,7 +20,7 @@ from training.dataset import Dataset
 from training.errors import BadInput
 from training.evaluation import Evaluation, ParitySample
 from training.progress import EvaluationEvent
-from training.spec import TrainingSpec
+from training.spec import Method, TrainingSpec
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
 
@@ -252,6 +252,38 @@ def test_the_whole_evaluation_says_everything_and_says_it_again(
     assert msgspec.structs.replace(again, seconds=0.0) == msgspec.structs.replace(
         first, seconds=0.0
     )
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_shared_preferences_are_those_of_one_text_at_a_time(
+    small: TrainingSpec,
+    adapters: dict[str, Path],
+    preference_datasets: dict[Method, Dataset],
+    speaker: Any,
+    method: Method,
+) -> None:
+    from training.held_out import HeldOut
+
+    folder = preference_datasets[method].folder
+    spec = msgspec.structs.replace(small, method=method, dataset=str(folder))
+    found = run(spec, adapters["new"])
+    held_out = HeldOut(spec)
+    wanted = [sequence for _, sequence in held_out.sequences(speaker)]
+    unwanted = held_out.unwanted(speaker)
+    assert found.comparisons == (len(wanted) if method == "dpo" else len(wanted) * len(unwanted))
+    for subject, scores in (("base", found.base), ("new", found.new)):
+        plain = Plain(Path(spec.base), adapters.get(subject))
+        means: dict[str, list[float]] = {"wanted": [], "unwanted": []}
+        for name, sequences in (("wanted", wanted), ("unwanted", unwanted)):
+            for sequence in sequences:
+                table, ids = plain.logprobs(sequence.token_ids), sequence.token_ids
+                reply = [i for i, learnt in enumerate(sequence.learnt) if learnt]
+                means[name].append(sum(float(table[i - 1, ids[i]]) for i in reply) / len(reply))
+        margin = sum(means["wanted"]) / len(wanted) - sum(means["unwanted"]) / len(unwanted)
+        assert scores.preference_margin == pytest.approx(margin, abs=0.02)  # bf16 there
+        assert scores.preference_accuracy is not None
+    assert found.lookup.preference_accuracy is None
+    assert any("comparisons of wanted and unwanted replies" in note for note in found.notes)
 
 
 def test_an_adapter_full_of_nan_gets_no_perplexity(

@@ -71,6 +71,52 @@ def test_a_value_on_the_bound_passes() -> None:
     assert judge(evaluation(scores(7.05)), PARITY, objectives).passed
 
 
+def preferring(new: float | None, base: float | None = 0.55) -> Evaluation:
+    """An evaluation of a run that learnt from 40 comparisons."""
+    found = evaluation(
+        msgspec.structs.replace(scores(20.0), preference_accuracy=new),
+        base=msgspec.structs.replace(scores(14.1), preference_accuracy=base),
+    )
+    return msgspec.structs.replace(found, comparisons=40)
+
+
+def test_after_preferences_sharing_them_counts_in_place_of_perplexity() -> None:
+    verdict = judge(preferring(0.8), PARITY, Objectives())
+    assert list(gates_of(verdict)) == ["preference_accuracy", "similarity_gain", "parity"]
+    assert verdict.passed
+    assert gates_of(verdict)["preference_accuracy"].why == (
+        "the wanted reply is the likelier one in 80% of 40 comparisons, for the base in 55%: "
+        "must be above the base's"
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "base", "passes"),
+    [(0.55, 0.55, False), (0.5, 0.55, False), (0.56, 0.55, True), (1.0, 1.0, True)],
+)
+def test_preferences_must_be_shared_more_than_by_the_base(
+    new: float, base: float, passes: bool
+) -> None:
+    assert judge(preferring(new, base), PARITY, Objectives()).passed is passes
+
+
+def test_a_bound_for_preferences_can_be_declared() -> None:
+    objectives = Objectives(min_preference_accuracy=0.9)
+    assert not judge(preferring(0.8), PARITY, objectives).passed
+    verdict = judge(preferring(0.9, 0.95), PARITY, objectives)
+    assert verdict.passed
+    assert "must be at least 90%" in gates_of(verdict)["preference_accuracy"].why
+
+
+def test_preferences_that_were_not_measured_do_not_pass() -> None:
+    assert not judge(preferring(None, None), PARITY, Objectives()).passed
+
+
+def test_after_preferences_the_live_adapter_is_still_a_bound() -> None:
+    worse = msgspec.structs.replace(preferring(0.8), live=scores(10.0))
+    assert not gates_of(judge(worse, PARITY, Objectives()))["live_perplexity_ratio"].passed
+
+
 def test_an_adapter_hardly_better_than_the_base_fails_and_the_summary_says_why() -> None:
     verdict = judge(evaluation(scores(13.0)), PARITY, Objectives())
     assert not verdict.passed

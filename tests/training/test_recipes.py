@@ -2,11 +2,13 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from training.errors import BadInput
-from training.spec import load_recipe, recipe_names
+from training.spec import TrainingSpec, load_recipe, load_spec, method_recipe, recipe_names
 
 
 def header_of(name: str) -> str:
@@ -41,3 +43,29 @@ def test_a_recipe_validates_saves_and_can_stop_early(name: str) -> None:
 def test_an_unknown_recipe_is_answered_with_those_that_exist() -> None:
     with pytest.raises(BadInput, match="cpu-small"):
         load_recipe("gpu-small")
+
+
+def test_a_recipe_file_that_is_not_text_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "café"'.encode("latin-1"))
+    with pytest.raises(BadInput, match=r"latin.toml is not UTF-8"):
+        load_recipe(str(path))
+
+
+def test_a_spec_that_is_not_text_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_bytes('{"label": "café"}'.encode("latin-1"))
+    with pytest.raises(BadInput, match=r"spec.json: .*utf-8"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_preferences_are_learnt_at_a_lower_rate_and_without_dropout(name: str) -> None:
+    recipe = msgspec.structs.replace(load_recipe(name), dropout=0.1)
+    spec = TrainingSpec(label="loaf", base="/b", dataset="/d", recipe=recipe)
+    assert method_recipe(spec) == recipe
+    for method in ("dpo", "kto"):
+        trained = method_recipe(msgspec.structs.replace(spec, method=method))
+        assert trained.dropout == 0
+        assert 0 < trained.learning_rate <= recipe.learning_rate / 10
+        assert 0 < trained.beta <= 2

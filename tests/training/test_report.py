@@ -206,6 +206,41 @@ def test_lookup_stands_beside_every_score() -> None:
     ]
 
 
+def learnt_from_pairs() -> Report:
+    whole = report(live=True)
+    found = whole.evaluation
+    new, base, live = (
+        msgspec.structs.replace(each, preference_accuracy=share, preference_margin=0.1)
+        for each, share in ((found.new, 0.8), (found.base, 0.52), (found.live, 0.6))
+        if each is not None
+    )
+    result = msgspec.structs.replace(found, new=new, base=base, live=live, comparisons=25)
+    made = msgspec.structs.replace(whole.provenance, method="dpo", started_from="acme.0123456789ab")
+    return msgspec.structs.replace(
+        whole, evaluation=result, provenance=made, verdict=judge(result, None, Objectives())
+    )
+
+
+def test_shared_preferences_are_in_the_table_the_findings_and_the_gates() -> None:
+    whole = learnt_from_pairs()
+    _, rows = score_rows(whole.evaluation)
+    assert [cell.text for cell in rows[0].cells] == ["52%", "80%", "60%", "-"]
+    assert [cell.best for cell in rows[0].cells] == [False, True, False, False]
+    assert findings(whole.evaluation)[0] == (
+        "The wanted reply is the likelier one in 80% of 25 comparisons (52% for the base, 60% for "
+        "the live adapter)."
+    )
+    text = words(render_html(whole))
+    assert "in 80% of 25 comparisons, for the base in 52%" in text
+    assert "DPO's loss of a pair of replies, by step" in text
+    assert "one was preferred (DPO), starting from acme.0123456789ab" in text
+    console = terminal()
+    render_terminal(whole, console)
+    assert "Preferred" in shown(console)
+    assert "(dpo, cpu-small, rank 16, seed 17)" in " ".join(shown(console).split())
+    assert msgspec.json.decode(to_json(whole), type=Report) == whole
+
+
 def test_where_nothing_differs_nothing_is_called_best() -> None:
     same = scores(None, 0.0, 0.0, 0.0)
     result = msgspec.structs.replace(evaluation(), base=same, new=same, lookup=same)

@@ -129,6 +129,23 @@ def test_a_missing_base_is_bad_input_before_anything_heavy_is_loaded(
     assert "tenantune bases add" in error.message
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"method": "dpo"}, "'dpo' learns from preferences; .* holds conversations"),
+        ({"start_adapter": "/nowhere"}, "no start adapter at /nowhere"),
+    ],
+)
+def test_what_does_not_go_together_is_bad_input(
+    spec: TrainingSpec, tmp_path: Path, change: dict[str, Any], complaint: str
+) -> None:
+    changed = msgspec.structs.replace(spec, **change)
+    assert run(write_spec(tmp_path, changed), tmp_path / "out", resume=False) == 2
+    (error,) = events_of(tmp_path / "out", ErrorEvent)
+    assert re.search(complaint, error.message)
+
+
 @pytest.fixture
 def recipe_spec(tmp_path: Path) -> TrainingSpec:
     from tests.training.conftest import TINY_RECIPE  # noqa: PLC0415

@@ -10,12 +10,13 @@ import logging
 from server.engine.plugin.environment import ALLOW_UNTESTED_VLLM, read
 
 TESTED_VLLM = "0.32"
+HERMES = "tenantune_hermes"
 
 logger = logging.getLogger("vllm.tenantune")
 
 
 def register() -> None:
-    """Install the resolver, and on a CPU the LoRA kernels and the zeroing of cache blocks.
+    """Install the resolver and our reader of calls; on a CPU LoRA kernels and the zeroing of blocks.
 
     Does nothing in an engine that was not started by us. May be called more than once.
 
@@ -31,11 +32,13 @@ def register() -> None:
 
     from vllm.lora.resolver import LoRAResolverRegistry  # noqa: PLC0415
     from vllm.platforms import current_platform  # noqa: PLC0415
+    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
 
     from server.engine.plugin.resolver import NAME, shared_resolver  # noqa: PLC0415
 
     if NAME not in LoRAResolverRegistry.get_supported_resolvers():
         LoRAResolverRegistry.register_resolver(NAME, shared_resolver(environment))
+    ToolParserManager.register_lazy_module(HERMES, "server.engine.plugin.calls", "CompactHermes")
     if current_platform.is_cpu():
         from server.engine.plugin import cpu  # noqa: PLC0415
 

@@ -4,10 +4,12 @@
 
 For tests, for work on pages and widgets, and for machines that cannot run vLLM
 (``TENANTUNE_ENGINE=scripted``). What it keeps to, because callers rely on it: chat completions
-whole and streamed in vLLM's chunk shapes, scoring through ``/v1/completions``, adapters loaded by
-name from folders with a manifest, 404 for a model it does not know, at most ``--max-loras``
-adapters that generate at a time (the others take turns), and a generation that stops when its
-client goes. A reply is words that follow from the model's name and the messages, the name first,
+and completions, whole and streamed in vLLM's shapes, calls of tools and JSON by schema, scoring
+through ``/v1/completions``, adapters loaded by name from folders with a manifest, 404 for a model
+it does not know, at most ``--max-loras`` adapters that generate at a time (the others take turns),
+at most ``--max-num-seqs`` answers that are generated at a time (the others wait, first come first
+served), and a generation that stops when its client goes. A reply is words that follow from the
+model's name and the messages, the name first,
 so that whoever reads it sees which adapter version answered.
 
 For tests of the watch over answers: once an adapter whose folder holds a file ``poison`` has
@@ -30,6 +32,7 @@ def scripted_command(
     run: Path,
     max_loras: int = 4,
     max_cpu_loras: int = 32,
+    max_num_seqs: int = 256,
     **options: float,
 ) -> EngineCommand:
     """How to start one on the socket in ``run``; ``options`` as on the command line."""
@@ -37,6 +40,7 @@ def scripted_command(
     argv = [sys.executable, "-m", "server.engine.scripted", "--uds", str(uds), "--base", base]
     argv += ["--adapters", str(adapters)]
     argv += ["--max-loras", str(max_loras), "--max-cpu-loras", str(max_cpu_loras)]
+    argv += ["--max-num-seqs", str(max_num_seqs)]
     for name, value in options.items():
         argv += [f"--{name.replace('_', '-')}", str(value)]
     return EngineCommand(
@@ -46,4 +50,5 @@ def scripted_command(
         uds=uds,
         concurrent_adapters=max_cpu_loras,
         resident_adapters=max_cpu_loras,
+        sequences=max_num_seqs,
     )

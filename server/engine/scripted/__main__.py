@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--adapters", type=Path, required=True)
     parser.add_argument("--max-loras", type=int, default=4)
     parser.add_argument("--max-cpu-loras", type=int, default=32)
+    parser.add_argument("--max-num-seqs", type=int, default=256)
     parser.add_argument("--tokens-per-second", type=float, default=200.0)
+    parser.add_argument("--words", type=int, default=0, help="replies have at least so many")
     parser.add_argument("--turn-seconds", type=float, default=TURN_SECONDS)
     parser.add_argument("--start-seconds", type=float, default=0.0)
     options = parser.parse_args()
@@ -38,8 +40,10 @@ def main() -> None:
         adapters=options.adapters,
         max_loras=options.max_loras,
         max_cpu_loras=options.max_cpu_loras,
+        max_num_seqs=options.max_num_seqs,
         tokens_per_second=options.tokens_per_second,
         turn_seconds=options.turn_seconds,
+        words=options.words,
     )
     asyncio.run(_serve(engine, options.uds, options.start_seconds))
 

@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from server.engine.scripted.instance import SchemaError
 from server.engine.scripted.reply import Reply, share, usage
+from server.engine.scripted.seats import Seats
+from server.engine.scripted.texts import Continuation
 from server.engine.scripted.turns import Turns
 
 TURN_SECONDS = 0.25
@@ -46,13 +49,18 @@ class Engine:
         adapters: Path,
         max_loras: int = 4,
         max_cpu_loras: int = 32,
+        max_num_seqs: int = 256,
         tokens_per_second: float = 200.0,
         turn_seconds: float = TURN_SECONDS,
+        words: int = 0,
     ) -> None:
         self._base = base
         self._root = adapters.absolute()
         self._resident = max_cpu_loras
         self._pause = 1.0 / tokens_per_second
+        self._max_num_seqs = max_num_seqs
+        self._words = words
+        self._seats = Seats(max_num_seqs)
         self._turns = Turns(max_loras, turn_seconds)
         self._paths: dict[str, str] = {}
         self._loaded: OrderedDict[str, None] = OrderedDict()
@@ -69,7 +77,7 @@ class Engine:
                 web.get("/health", self.health),
                 web.get("/metrics", self.metrics),
                 web.post("/v1/chat/completions", self.chat),
-                web.post("/v1/completions", self.score),
+                web.post("/v1/completions", self.text),
                 web.get("/tenantune/info", self.info),
                 web.get("/tenantune/adapters", self.list_adapters),
                 web.post("/tenantune/adapters/ensure", self.ensure),
@@ -99,6 +107,7 @@ class Engine:
         """The few of vLLM's metrics that are watched, and ``evictions``: it must stay 0."""
         lines = (
             f'vllm:num_requests_running{{model_name="{self._base}"}} {float(self._running)}',
+            f'vllm:num_requests_waiting{{model_name="{self._base}"}} {float(self._seats.waiting)}',
             f'vllm:generation_tokens_total{{model_name="{self._base}"}} {float(self._tokens)}',
             f"scripted:evictions_total {float(self._evictions)}",
         )
@@ -106,7 +115,10 @@ class Engine:
 
     async def info(self, _: web.Request) -> web.Response:
         """What this engine is."""
-        return web.json_response({"base": self._base, "max_cpu_loras": self._resident})
+        settings = {"max_num_seqs": self._max_num_seqs}
+        return web.json_response(
+            {"base": self._base, "max_cpu_loras": self._resident, "settings": settings}
+        )
 
     async def ensure(self, request: web.Request) -> web.Response:
         """Load an adapter from its folder."""
@@ -140,10 +152,25 @@ class Engine:
         """Names of the loaded adapters."""
         return web.json_response({"adapters": list(self._loaded)})
 
-    async def score(self, request: web.Request) -> web.Response:
-        """Log-probabilities of prompt tokens: made up, the same for the same model and tokens."""
+    async def text(self, request: web.Request) -> web.StreamResponse:
+        """A completion, whole or streamed, or the log-probabilities of a prompt."""
         body = await _body(request)
-        model, prompt = self._model(body), body.get("prompt")
+        model = self._model(body)
+        if "prompt_logprobs" in body:
+            return await self._score(model, body)
+        prompt = body.get("prompt")
+        if not isinstance(prompt, str | list) or not prompt:
+            raise Refused(400, "there must be a prompt", kind="BadRequestError")
+        reply = Continuation(model, body, poisoned=self._poisoned)
+        self._catch_poison(model)
+        if body.get("stream"):
+            return await self._stream(request, reply, reply.steps)
+        await self._wait(model, reply.steps, reply.count)
+        return web.json_response(reply.whole())
+
+    async def _score(self, model: str, body: dict[str, Any]) -> web.Response:
+        """Log-probabilities of prompt tokens: made up, the same for the same model and tokens."""
+        prompt = body.get("prompt")
         if not isinstance(prompt, list) or not all(isinstance(t, int) for t in prompt):
             raise Refused(400, "prompt must be token ids", kind="BadRequestError")
         entries: list[dict[str, Any] | None] = [
@@ -151,9 +178,7 @@ class Engine:
             for place, token in enumerate(prompt)
         ]
         entries[:1] = [None]
-        async with aclosing(self._steps(model, 1)) as steps:
-            async for _ in steps:
-                pass
+        await self._wait(model, 1)
         choice = {"index": 0, "text": "", "finish_reason": "length", "prompt_logprobs": entries}
         return web.json_response(
             {
@@ -174,43 +199,62 @@ class Engine:
             raise Refused(
                 400, "messages must be a list with something in it", kind="BadRequestError"
             )
-        reply = Reply(model, messages, body, poisoned=self._poisoned)
-        if (Path(self._paths.get(model, "")) / "poison").is_file():
-            self._poisoned = True
+        try:
+            reply = Reply(model, messages, body, shortest=self._words, poisoned=self._poisoned)
+        except SchemaError as exc:
+            raise Refused(400, str(exc), kind="BadRequestError") from exc
+        self._catch_poison(model)
         if body.get("stream"):
-            return await self._stream(request, reply)
-        async with aclosing(self._steps(model, len(reply.words))) as steps:
-            async for _ in steps:
-                pass
+            return await self._stream(request, reply, len(reply.words))
+        await self._wait(model, len(reply.words), reply.count)
         return web.json_response(reply.whole())
 
-    async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+    def _catch_poison(self, model: str) -> None:
+        if (Path(self._paths.get(model, "")) / "poison").is_file():
+            self._poisoned = True
+
+    async def _wait(self, model: str, count: int, answers: int = 1) -> None:
+        """Return when so many tokens of so many answers have been generated."""
+        async with aclosing(self._steps(model, count, answers)) as steps:
+            async for _ in steps:
+                pass
+
+    async def _stream(
+        self, request: web.Request, reply: Reply | Continuation, count: int
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        await _send(response, reply.opening())
-        async with aclosing(self._steps(reply.model, len(reply.words))) as steps:
+        async with aclosing(self._steps(reply.model, count, reply.count)) as steps:
             async for place in steps:
-                await _send(response, reply.chunk(place))
+                if place >= 0:
+                    await _send(response, reply.chunk(place))
+                elif isinstance(reply, Reply):
+                    await _send(response, reply.opening())
         if reply.usage_wanted:
             await _send(response, reply.closing())
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    async def _steps(self, model: str, count: int) -> AsyncGenerator[int, None]:
-        """One item per token, when it is due and when it is this model's turn."""
+    async def _steps(self, model: str, count: int, answers: int = 1) -> AsyncGenerator[int, None]:
+        """-1 when generation begins, then the place of each token, when it is due.
+
+        That is when there are seats for so many answers, and when it is this model's turn.
+        """
         turn = None if model == self._base else model
-        self._running += 1
-        due = time.monotonic()
-        try:
-            async with self._turns.taking(turn):
-                for place in range(count):
-                    await self._turns.wait(turn)
-                    due = max(due + self._pause, time.monotonic())
-                    await asyncio.sleep(due - time.monotonic())
-                    self._tokens += 1
-                    yield place
-        finally:
-            self._running -= 1
+        async with self._seats.taking(answers):
+            self._running += 1
+            due = time.monotonic()
+            try:
+                yield -1
+                async with self._turns.taking(turn):
+                    for place in range(count):
+                        await self._turns.wait(turn)
+                        due = max(due + self._pause, time.monotonic())
+                        await asyncio.sleep(due - time.monotonic())
+                        self._tokens += 1
+                        yield place
+            finally:
+                self._running -= 1
 
     def _model(self, body: dict[str, Any]) -> str:
         """The model that is asked for, loaded."""

@@ -1,31 +1,30 @@
-"""Writes a chat's answer the way OpenAI does: one JSON object, or a stream of chunks.
+"""Writes a chat's answer the way OpenAI does, and keeps it where that is asked for."""
 
-What goes wrong before the first byte is an HTTP error; after it, an event ``{"error": ...}``, and
-the stream ends without ``[DONE]``: that means complete.
-"""
-
-import secrets
-import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import msgspec
-import structlog
-from litestar.types import Receive, Scope, Send
 
 from server.adapters.schemas import Resolved
-from server.chat.schemas import ChatRequest, Usage
-from server.chat.service import ChatService
-from server.errors import ServerError
-from server.openai.connection import EventStream, while_connected
-from server.responses import failure_of
+from server.chat.collect import Collected
+from server.chat.schemas import ChatRequest, Choice, ChunkChoice, Usage
+from server.chat.service import ChatService, StreamedAnswer
+from server.openai.answer import Answer
 from server.tenants.keys import Principal
 
-log = structlog.get_logger(__name__)
-
-_encode = msgspec.json.encode
+Keep = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
-class ChatAnswer:
-    """An ASGI response that generates while it is sent, for as long as somebody listens."""
+class ChatAnswer(Answer[ChunkChoice]):
+    """A chat completion; ``keep`` gets its id and all of it before the client has it.
+
+    ``also``: what the object says beside the answer.
+    """
+
+    prefix = "chatcmpl-"
+    whole = "chat.completion"
+    chunk = "chat.completion.chunk"
 
     def __init__(
         self,
@@ -36,88 +35,43 @@ class ChatAnswer:
         principal: Principal,
         stream: bool,
         include_usage: bool,
+        also: dict[str, Any] | None = None,
+        keep: Keep | None = None,
     ) -> None:
+        super().__init__(resolved.model, stream=stream, include_usage=include_usage, also=also)
         self._chat = chat
         self._request = request
         self._resolved = resolved
         self._principal = principal
-        self._streams = stream
-        self._include_usage = include_usage
+        self._keep = keep
+        self._choices: list[Choice] = []
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        if self._streams:
-            events = EventStream(send)
-            await while_connected(receive, self._stream(events), beat=events.beat)
-        else:
-            await while_connected(receive, self._complete(send))
+    def begin(self) -> AbstractAsyncContextManager[StreamedAnswer[ChunkChoice]]:
+        """Begin a streamed answer."""
+        return self._chat.stream(self._request, self._resolved, principal=self._principal)
 
-    def _opening(self, kind: str) -> bytes:
-        """The beginning of the object, the same for each chunk of an answer."""
-        head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self._resolved.model,
-        }
-        return _encode(head)[:-1] + b',"choices":'
-
-    async def _complete(self, send: Send) -> None:
+    async def generate(self) -> tuple[Sequence[Choice], Usage]:
+        """An answer in one piece."""
         answer = await self._chat.complete(self._request, self._resolved, principal=self._principal)
-        body = b"".join(
-            (
-                self._opening("chat.completion"),
-                _encode(answer.choices),
-                b',"usage":',
-                _encode(_full(answer.usage)),
-                b"}",
-            )
-        )
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        self._choices = answer.choices
+        return answer.choices, answer.usage
 
-    async def _stream(self, events: EventStream) -> None:
-        try:
-            await self._pass_on(events)
-        except ServerError as exc:
-            if not events.started:
-                raise
-            await events.write(_event(failure_of(exc).openai()), last=True)
-        except Exception as exc:  # the headers are out: silence is the only alternative
-            if not events.started:
-                raise
-            log.exception("answer broke off")
-            await events.write(_event(failure_of(exc).openai()), last=True)
+    def passing(self, answer: StreamedAnswer[ChunkChoice]) -> AsyncIterator[list[ChunkChoice]]:
+        """The chunks, collected on their way when they will be kept."""
+        return aiter(answer) if self._keep is None else self._collecting(answer)
 
-    async def _pass_on(self, events: EventStream) -> None:
-        opening = b"data: " + self._opening("chat.completion.chunk")
-        closing = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
-        write = events.write
-        async with self._chat.stream(
-            self._request, self._resolved, principal=self._principal
-        ) as answer:
-            async for choices in answer:
-                await write(opening + _encode(choices) + closing)
-            usage = answer.usage
-        end = b"data: [DONE]\n\n"
-        if self._include_usage and usage is not None:
-            end = opening + b'[],"usage":' + _encode(_full(usage)) + b"}\n\n" + end
-        await write(end, last=True)
+    async def done(self, head: dict[str, Any], usage: dict[str, Any] | None) -> None:
+        """Keep the answer, so that a client that has it finds it."""
+        if self._keep is not None:
+            choices = msgspec.to_builtins(self._choices)
+            kept = {**head, "object": self.whole, "choices": choices, "usage": usage}
+            await self._keep(self.id, kept)
 
-
-def _full(usage: Usage) -> dict[str, object]:
-    """Usage with the details that clients look into, zero where nothing is known."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
-
-
-def _event(body: dict[str, object]) -> bytes:
-    return b"data: " + _encode(body) + b"\n\n"
+    async def _collecting(
+        self, answer: StreamedAnswer[ChunkChoice]
+    ) -> AsyncIterator[list[ChunkChoice]]:
+        collected = Collected()
+        async for choices in answer:
+            collected.add(choices)
+            yield choices
+        self._choices = collected.choices

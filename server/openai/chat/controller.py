@@ -1,16 +1,36 @@
 """``/v1/chat/completions``."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from litestar import Controller, Request, post
+import msgspec
+from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.types import ASGIApp
 
+from server.chat import stored
 from server.chat.service import ChatService
-from server.openai.chat.answer import ChatAnswer
+from server.db.session import Database
+from server.errors import NotFound
+from server.openai.body import BodyReader
+from server.openai.chat.answer import ChatAnswer, Keep
 from server.openai.chat.request import parse, to_chat
 from server.openai.chat.schemas import CompletionBody
+from server.openai.chat.stored import (
+    DeletedCompletion,
+    StoredAnswer,
+    StoredMessage,
+    UpdateBody,
+    stored_answer,
+    stored_messages,
+)
+from server.openai.metadata import metadata_filter
+from server.openai.paging import MAX_LIMIT, Page, page_of
 from server.tenants.access import needs, provide_principal
+from server.tenants.keys import Principal
+
+_Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)]
+_update = BodyReader(UpdateBody)
 
 
 class ChatController(Controller):
@@ -40,4 +60,117 @@ class ChatController(Controller):
             principal=principal,
             stream=bool(body.stream),
             include_usage=bool(options and options.include_usage),
+            also=None if body.service_tier is None else {"service_tier": "default"},
+            keep=_keeping(body, chat.database, tenant_id) if body.store else None,
         )
+
+    @get()
+    async def list_chat_completions(
+        self,
+        request: Request[Any, Any, Any],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        model: FromQuery[str | None] = None,
+        limit: _Limit = 20,
+        order: FromQuery[Literal["asc", "desc"]] = "asc",
+        after: FromQuery[str | None] = None,
+    ) -> Page[StoredAnswer]:
+        """Completions that were stored; ``metadata[key]=value`` finds those marked so."""
+        async with database.reading() as session:
+            rows = await stored.find(
+                session,
+                principal.require_tenant(),
+                limit=limit + 1,
+                after=after,
+                newest_first=order == "desc",
+                model=model,
+                metadata=metadata_filter(request),
+            )
+        answers = [stored_answer(row) for row in rows]
+        return page_of(answers, [answer.id for answer in answers], limit=limit)
+
+    @get("/{completion_id:str}")
+    async def retrieve_chat_completion(
+        self,
+        completion_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+    ) -> StoredAnswer:
+        """One of them."""
+        async with database.reading() as session:
+            return stored_answer(
+                await stored.get(session, principal.require_tenant(), completion_id)
+            )
+
+    @get("/{completion_id:str}/messages")
+    async def list_chat_completion_messages(
+        self,
+        completion_id: FromPath[str],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        limit: _Limit = 20,
+        order: FromQuery[Literal["asc", "desc"]] = "asc",
+        after: FromQuery[str | None] = None,
+    ) -> Page[StoredMessage]:
+        """The messages that one of them answers."""
+        async with database.reading() as session:
+            row = await stored.get(session, principal.require_tenant(), completion_id)
+        messages = stored_messages(row)
+        if order == "desc":
+            messages.reverse()
+        ids = [message.id for message in messages]
+        if after is not None:
+            if after not in ids:
+                raise NotFound(f"There is no message '{after}'.", param="after")
+            place = ids.index(after) + 1
+            messages, ids = messages[place:], ids[place:]
+        return page_of(messages[: limit + 1], ids[: limit + 1], limit=limit)
+
+    @post("/{completion_id:str}", status_code=200, opt={"body": UpdateBody})
+    async def update_chat_completion(
+        self,
+        request: Request[Any, Any, Any],
+        completion_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+    ) -> StoredAnswer:
+        """Replace the metadata of one."""
+        body = _update.read(await request.body())
+        async with database.transaction() as session:
+            row = await stored.get(session, principal.require_tenant(), completion_id)
+            row.client_metadata = body.metadata
+            return stored_answer(row)
+
+    @delete("/{completion_id:str}", status_code=200)
+    async def delete_chat_completion(
+        self,
+        completion_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+    ) -> DeletedCompletion:
+        """Forget one."""
+        async with database.transaction() as session:
+            await session.delete(
+                await stored.get(session, principal.require_tenant(), completion_id)
+            )
+        return DeletedCompletion(id=completion_id)
+
+
+def _keeping(body: CompletionBody, database: Database, tenant_id: str) -> Keep:
+    """What keeps the answer to a body, in a transaction of its own: it begins at the answer's end."""
+
+    async def keep(completion_id: str, answer: dict[str, Any]) -> None:
+        async with database.transaction() as session:
+            await stored.keep(
+                session,
+                tenant_id,
+                completion_id=completion_id,
+                model=body.model,
+                messages=msgspec.to_builtins(body.messages),
+                answer=answer,
+                metadata=body.metadata,
+            )
+
+    return keep

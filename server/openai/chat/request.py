@@ -2,31 +2,28 @@
 
 from typing import Any
 
-import msgspec
-
 from server.chat.bounds import bounded_schema
-from server.chat.schemas import ChatMessage, ChatRequest, Sampling
+from server.chat.schemas import CalledFunction, ChatMessage, ChatRequest, Sampling, ToolCall
 from server.errors import Invalid
 from server.openai.body import BodyReader
-from server.openai.chat.schemas import CompletionBody, Message, ResponseFormat
+from server.openai.chat.schemas import CompletionBody, ContentPart, Message, ResponseFormat
+from server.openai.chat.tools import to_tools
+from server.openai.sampling import check_sampling, nucleus, stops
 
 MAX_CHARACTERS = 1_000_000
-SMALLEST_TOP_P = 1e-5  # the engine refuses 0, which means the likeliest token alone
 
 UNSUPPORTED = {
-    "tools": "the models served here do not call tools",
-    "parallel_tool_calls": "the models served here do not call tools",
-    "tool_choice": "the models served here do not call tools; only 'none' is accepted",
-    "functions": "the models served here do not call functions",
-    "function_call": "the models served here do not call functions",
+    "functions": "it is deprecated; use 'tools'",
+    "function_call": "it is deprecated; use 'tool_choice'",
     "audio": "only text is served",
     "modalities": "only text is served",
     "prediction": "predicted outputs are not served",
-    "reasoning_effort": "the models served here do not reason separately",
-    "verbosity": "say in a message how long the answer should be",
+    "reasoning_effort": "the models served here do not reason separately; only 'none' is accepted",
+    "verbosity": "say in a message how long the answer should be; only 'medium' is accepted",
+    "prompt_cache_options": "prompts are cached without options",
+    "prompt_cache_retention": "prompts are cached in memory; only 'in_memory' is accepted",
     "web_search_options": "the models served here do not search",
     "moderation": "moderation is not served",
-    "store": "completions are not stored; only false is accepted",
     "service_tier": "there is one tier; only 'auto' and 'default' are accepted",
 }
 _body = BodyReader(CompletionBody, unsupported=UNSUPPORTED)
@@ -46,10 +43,12 @@ def to_chat(body: CompletionBody) -> ChatRequest:
     system: list[str] = []
     messages: list[ChatMessage] = []
     characters = 0
+    called: set[str] = set()
     for place, message in enumerate(body.messages):
         where = f"messages[{place}]"
         text = _text(message, where)
         characters += len(text)
+        characters += sum(len(call.function.arguments) for call in message.tool_calls or ())
         if characters > MAX_CHARACTERS:
             raise Invalid(
                 f"The messages have more than {MAX_CHARACTERS} characters in all.",
@@ -59,7 +58,7 @@ def to_chat(body: CompletionBody) -> ChatRequest:
         if message.role in ("system", "developer"):
             system.append(text)
         else:
-            messages.append(_message(message, text, where))
+            messages.append(_message(message, text, where, called))
     if not messages:
         raise Invalid(
             "There must be a message that is not from 'system' or 'developer'.", param="messages"
@@ -68,13 +67,13 @@ def to_chat(body: CompletionBody) -> ChatRequest:
         system="\n\n".join(part for part in system if part),
         messages=tuple(messages),
         sampling=_sampling(body),
+        tools=to_tools(body),
     )
 
 
 def _sampling(body: CompletionBody) -> Sampling:
-    n, temperature, top_p = body.n or 1, body.temperature, body.top_p
-    if n > 1 and temperature == 0:
-        raise Invalid("With temperature 0 all answers are the same: n must be 1.", param="n")
+    n = body.n or 1
+    check_sampling(n=n, temperature=body.temperature, seed=body.seed)
     if body.stream_options is not None and not body.stream:
         raise Invalid("'stream_options' is only for 'stream': true.", param="stream_options")
     if body.top_logprobs and not body.logprobs:
@@ -84,15 +83,12 @@ def _sampling(body: CompletionBody) -> Sampling:
         raise Invalid(
             "'max_tokens' and 'max_completion_tokens' differ: give one.", param="max_tokens"
         )
-    if body.seed is not None and not -(1 << 63) <= body.seed < 1 << 63:
-        raise Invalid("'seed' must fit into 64 bits.", param="seed")
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Sampling(
-        temperature=temperature,
-        top_p=None if top_p is None else max(top_p, SMALLEST_TOP_P),
+        temperature=body.temperature,
+        top_p=nucleus(body.top_p),
         max_tokens=limit,
         n=n,
-        stop=stop,
+        stop=stops(body.stop),
         seed=body.seed,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
@@ -114,26 +110,46 @@ def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
             param="response_format.json_schema",
             code="missing_required_parameter",
         )
-    schema = bounded_schema(wanted.json_schema.schema, param="response_format.json_schema.schema")
+    schema = bounded_schema(
+        wanted.json_schema.schema,
+        param="response_format.json_schema.schema",
+        strict=bool(wanted.json_schema.strict),
+    )
     named = {"name": wanted.json_schema.name, "schema": schema}
     return {"type": "json_schema", "json_schema": named}
 
 
-def _message(message: Message, text: str, where: str) -> ChatMessage:
-    if message.role == "tool" and message.tool_call_id is None:
-        raise Invalid(
-            "A message from 'tool' needs the 'tool_call_id' that it answers.",
-            param=f"{where}.tool_call_id",
-            code="missing_required_parameter",
-        )
+def _message(message: Message, text: str, where: str, called: set[str]) -> ChatMessage:
+    """A message; ``called`` keeps the ids of the calls so far."""
+    if message.role == "tool":
+        if message.tool_call_id is None:
+            raise Invalid(
+                "A message from 'tool' needs the 'tool_call_id' that it answers.",
+                param=f"{where}.tool_call_id",
+                code="missing_required_parameter",
+            )
+        if message.tool_call_id not in called:
+            raise Invalid(
+                "A message from 'tool' must answer a call in the 'tool_calls' of an earlier one.",
+                param=f"{where}.tool_call_id",
+            )
     assert message.role in ("user", "assistant", "tool")  # noqa: S101 - the others are gone
     calls = message.tool_calls if message.role == "assistant" else None
+    called.update(call.id for call in calls or ())
     return ChatMessage(
         role=message.role,
         content=text,
         name=message.name,
         tool_call_id=message.tool_call_id if message.role == "tool" else None,
-        tool_calls=tuple(msgspec.to_builtins(calls)) if calls else None,
+        tool_calls=tuple(
+            ToolCall(
+                id=call.id,
+                function=CalledFunction(call.function.name, call.function.arguments),
+            )
+            for call in calls
+        )
+        if calls
+        else None,
     )
 
 
@@ -152,10 +168,17 @@ def _text(message: Message, where: str) -> str:
         )
     texts = []
     for place, part in enumerate(content):
-        if part.type != "text" or part.text is None:
+        said = _said(part, message)
+        if said is None:
             raise Invalid(
                 f"A content part of type '{part.type[:40]}' cannot be read: only text is served.",
                 param=f"{where}.content[{place}]",
             )
-        texts.append(part.text)
+        texts.append(said)
     return "\n".join(texts)
+
+
+def _said(part: ContentPart, message: Message) -> str | None:
+    if part.type == "refusal" and message.role == "assistant":
+        return part.refusal
+    return part.text if part.type == "text" else None

@@ -1,4 +1,4 @@
-"""OpenAI's request and response bodies, as far as they are served.
+"""OpenAI's request bodies, as far as they are served.
 
 ``CompletionBody`` is an allow-list: a field that is not in it is refused by name, so that nothing
 reaches the engine that was not thought about. Everything a client can make large has a bound.
@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from server.openai.metadata import Metadata
+
 MAX_MESSAGES = 1_000
 MAX_PARTS = 256
 MAX_ARGUMENTS = 32 * 1024
+MAX_TOOLS = 128
 
 _Short = Annotated[str, Meta(max_length=512)]
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -20,6 +23,7 @@ _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
 _TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
+_FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class ContentPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +31,7 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True):
 
     type: str
     text: str | None = None
+    refusal: str | None = None
 
 
 class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +87,50 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     json_schema: JsonSchema | None = None
 
 
+class FunctionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function that the answer may call. ``parameters`` is the JSON schema of its arguments."""
+
+    name: _FunctionName
+    description: Annotated[str, Meta(max_length=4096)] | None = None
+    parameters: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+    strict: bool | None = None
+
+
+class ToolBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool: only functions are served."""
+
+    type: Literal["function"]
+    function: FunctionBody
+
+
+class FunctionName(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function by its name."""
+
+    name: _FunctionName
+
+
+class AllowedTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool by its name."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Those of the tools that may be called this time."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedTool], Meta(min_length=1, max_length=MAX_TOOLS)]
+
+
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The function that must be called, or those that may be."""
+
+    type: Literal["function", "allowed_tools"]
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+
 class CompletionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /v1/chat/completions``. The fields of type None are known and not supported."""
 
@@ -102,28 +151,24 @@ class CompletionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
+    tools: Annotated[list[ToolBody], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    service_tier: Literal["auto", "default"] | None = None
     # accepted, and of no consequence here
     user: _Short | None = None
     safety_identifier: _Short | None = None
     prompt_cache_key: _Short | None = None
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-            Meta(max_length=16),
-        ]
-        | None
-    ) = None
-    service_tier: Literal["auto", "default"] | None = None
-    store: Literal[False] | None = None
     modalities: Annotated[list[Literal["text"]], Meta(max_length=1)] | None = None
-    tool_choice: Literal["none"] | None = None
-    tools: None = None
-    parallel_tool_calls: None = None
+    prompt_cache_retention: Literal["in_memory"] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
     functions: None = None
     function_call: None = None
     audio: None = None
     prediction: None = None
-    reasoning_effort: None = None
-    verbosity: None = None
+    prompt_cache_options: None = None
     web_search_options: None = None
     moderation: None = None

@@ -6,9 +6,11 @@ from litestar.params import FromPath
 
 from server.adapters import names
 from server.adapters import service as adapters
+from server.adapters.names import OWNER
 from server.adapters.schemas import ModelCard
 from server.chat.service import ChatService
 from server.db.session import Database
+from server.embeddings.schemas import MODEL, MODEL_CREATED
 from server.engine.service import EngineService
 from server.errors import Conflict, Forbidden, ModelNotFound
 from server.openai.models.schemas import DeletedModel, Model, ModelList
@@ -17,6 +19,8 @@ from server.tenants import service as tenants
 from server.tenants.access import needs
 from server.tenants.cleanup import remove_adapters
 from server.tenants.keys import Principal
+
+EMBEDDING_MODEL = Model(id=MODEL, created=MODEL_CREATED, owned_by=OWNER)
 
 
 class ModelController(Controller):
@@ -30,9 +34,8 @@ class ModelController(Controller):
         self, principal: NamedDependency[Principal], chat: NamedDependency[ChatService]
     ) -> ModelList:
         """The names that this key may ask for."""
-        return ModelList(
-            data=[_model(card) for card in await chat.models(principal.require_tenant())]
-        )
+        cards = await chat.models(principal.require_tenant())
+        return ModelList(data=[*map(_model, cards), EMBEDDING_MODEL])
 
     @get("/{model:path}", guards=[needs("chat")])
     async def retrieve_model(
@@ -46,6 +49,8 @@ class ModelController(Controller):
         for card in await chat.models(principal.require_tenant()):
             if card.id == name:
                 return _model(card)
+        if name == MODEL:
+            return EMBEDDING_MODEL
         raise ModelNotFound(name)
 
     @delete("/{model:path}", status_code=200, guards=[needs("train")])
@@ -60,8 +65,8 @@ class ModelController(Controller):
     ) -> DeletedModel:
         """Delete a fine-tuned model that is not live, files and all."""
         name, tenant_id = model.lstrip("/"), principal.require_tenant()
-        if name == settings.base:
-            raise Forbidden("The base model is everybody's and cannot be deleted.")
+        if name in {settings.base, MODEL}:
+            raise Forbidden(f"'{name}' is everybody's and cannot be deleted.")
         async with database.transaction() as session:
             tenant = await tenants.get_by_id(session, tenant_id)
             if name == tenant.slug:

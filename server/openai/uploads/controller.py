@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.blobs import BlobStore
 from server.db.session import Database
 from server.errors import Invalid
-from server.files import uploads
+from server.files import assembly, uploads
 from server.files.upload import Upload
 from server.openai.body import BodyReader
 from server.openai.files.form import plain_name
@@ -128,12 +128,12 @@ class UploadController(Controller):
         tenant_id = principal.require_tenant()
         data = await request.body()
         body = _completions.read(data)
-        async with uploads.assembled(
+        async with assembly.assembled(
             database, blobs, tenant_id, upload_id, part_ids=body.part_ids, md5=body.md5
         ) as sha256:
 
             async def work(session: AsyncSession) -> OpenAIUpload:
-                upload, file = await uploads.complete(
+                upload, file = await assembly.complete(
                     session,
                     tenant_id,
                     upload_id,

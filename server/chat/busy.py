@@ -1,0 +1,37 @@
+"""Shares out the time that the engine is busy between the requests that keep it busy."""
+
+import time
+from collections.abc import Callable
+
+
+class BusyTime:
+    """A clock that runs at 1 / (requests in flight), and stands still without any.
+
+    What it moved on between a request's ``enter`` and ``leave`` is that request's share, in
+    seconds. Whatever comes and goes meanwhile, the shares of all requests add up to the time that
+    there was at least one. Use on one thread.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._in_flight = 0
+        self._shared = 0.0
+        self._at = clock()
+
+    def enter(self) -> float:
+        """Begin a request; what it returns is for ``leave``."""
+        self._move_on()
+        self._in_flight += 1
+        return self._shared
+
+    def leave(self, entered: float) -> float:
+        """End a request; returns its share, in seconds."""
+        self._move_on()
+        self._in_flight -= 1
+        return self._shared - entered
+
+    def _move_on(self) -> None:
+        at = self._clock()
+        if self._in_flight:
+            self._shared += (at - self._at) / self._in_flight
+        self._at = at

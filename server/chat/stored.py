@@ -1,0 +1,94 @@
+"""Chat completions that their clients asked to keep."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.containing import holds
+from server.db.models import StoredCompletion, now
+from server.errors import NotFound
+
+KEPT_FOR = timedelta(days=30)
+PREFIX = "chatcmpl-"
+
+
+async def keep(
+    session: AsyncSession,
+    tenant_id: str,
+    *,
+    completion_id: str,
+    model: str,
+    messages: list[Any],
+    answer: dict[str, Any],
+    metadata: dict[str, str] | None,
+) -> None:
+    """Keep what was said and answered, and let go of what the tenant has had for long enough."""
+    await session.execute(
+        delete(StoredCompletion).where(
+            StoredCompletion.tenant_id == tenant_id,
+            StoredCompletion.created_at < now() - KEPT_FOR,
+        )
+    )
+    session.add(
+        StoredCompletion(
+            id=completion_id.removeprefix(PREFIX),
+            tenant_id=tenant_id,
+            model=model,
+            messages=messages,
+            answer=answer,
+            client_metadata=metadata,
+        )
+    )
+    await session.flush()
+
+
+async def get(session: AsyncSession, tenant_id: str, completion_id: str) -> StoredCompletion:
+    """One of them.
+
+    Raises:
+        NotFound: never kept, deleted, or another tenant's.
+    """
+    found = await session.scalar(
+        select(StoredCompletion).where(
+            StoredCompletion.tenant_id == tenant_id,
+            StoredCompletion.id == completion_id.removeprefix(PREFIX),
+        )
+    )
+    if found is None or not completion_id.startswith(PREFIX):
+        raise NotFound(
+            f"Completion with id '{completion_id}' not found. Only completions that were created "
+            "with 'store': true are kept.",
+            param="completion_id",
+        )
+    return found
+
+
+async def find(
+    session: AsyncSession,
+    tenant_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    newest_first: bool,
+    model: str | None,
+    metadata: Mapping[str, str],
+) -> list[StoredCompletion]:
+    """At most ``limit`` in the order of their time, those after one of them, of a model, marked so.
+
+    Raises:
+        NotFound: there is none to come after.
+    """
+    rows = StoredCompletion
+    query = select(rows).where(rows.tenant_id == tenant_id)
+    if model is not None:
+        query = query.where(rows.model == model)
+    for key, value in metadata.items():
+        query = query.where(holds(rows.client_metadata, key, value))
+    if after is not None:
+        last = await get(session, tenant_id, after)
+        query = query.where(rows.id < last.id if newest_first else rows.id > last.id)
+    order = rows.id.desc() if newest_first else rows.id.asc()
+    return list(await session.scalars(query.order_by(order).limit(limit)))

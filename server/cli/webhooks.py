@@ -1,0 +1,200 @@
+"""``tenantune webhooks``."""
+
+import asyncio
+import sys
+
+import msgspec
+import rich_click as click
+
+from server.cli.console import (
+    EXIT_FAILED,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    App,
+    command,
+    err,
+    fail,
+    json_option,
+    show,
+    table,
+    tenant_option,
+)
+from server.db.models import WebhookDelivery, WebhookEndpoint
+from server.webhooks import service
+from server.webhooks.schemas import EVENT_TYPES, EventType, WebhookPatch, WebhookRequest
+
+TEST_SECONDS = 30  # a server looks every second and waits 15 for an answer
+
+events_option = click.option(
+    "--event", "events", multiple=True, type=click.Choice(EVENT_TYPES), help="Of these; else all."
+)
+
+
+@click.group()
+def webhooks() -> None:
+    """Where tenants hear of events: signed as Standard Webhooks, tried again until taken."""
+
+
+@webhooks.command("create")
+@click.argument("url")
+@tenant_option
+@events_option
+@json_option
+@command
+async def create(
+    app: App, url: str, tenant: str, events: tuple[EventType, ...], *, as_json: bool
+) -> None:
+    """Add an endpoint; standard output has its secret and nothing else."""
+    try:
+        request = msgspec.convert({"url": url, "events": events or EVENT_TYPES}, WebhookRequest)
+    except msgspec.ValidationError as exc:
+        fail(str(exc), code=EXIT_USAGE)
+    private = app.settings.webhook_private
+    async with app.transaction() as session:
+        row = await service.create(session, request, slug=tenant, private=private)
+    _show_secret(row, as_json=as_json)
+
+
+@webhooks.command("list")
+@tenant_option
+@json_option
+@command
+async def list_webhooks(app: App, tenant: str, *, as_json: bool) -> None:
+    """Endpoints without their secrets."""
+    async with app.database.reading() as session:
+        views = [service.view(row) for row in await service.list_for(session, tenant)]
+    if as_json:
+        show(views)
+        return
+    rows = [(v.id, v.url, ",".join(v.events), "on" if v.enabled else "off") for v in views]
+    table("Webhooks", ("id", "url", "events", "state"), rows)
+
+
+@webhooks.command("update")
+@click.argument("webhook_id")
+@tenant_option
+@click.option("--url", help="Send there from now on.")
+@events_option
+@click.option("--enable/--disable", "enabled", default=None, help="Switch it on or off.")
+@json_option
+@command
+async def update(
+    app: App,
+    webhook_id: str,
+    tenant: str,
+    url: str | None,
+    events: tuple[EventType, ...],
+    *,
+    enabled: bool | None,
+    as_json: bool,
+) -> None:
+    """Change what is given."""
+    patch = WebhookPatch(
+        url=msgspec.UNSET if url is None else url,
+        events=events or msgspec.UNSET,
+        enabled=msgspec.UNSET if enabled is None else enabled,
+    )
+    private = app.settings.webhook_private
+    async with app.transaction() as session:
+        row = await service.update(session, webhook_id, patch, slug=tenant, private=private)
+        view = service.view(row)
+    show(view) if as_json else err.print(f"webhook {webhook_id} changed")
+
+
+@webhooks.command("delete")
+@click.argument("webhook_id")
+@tenant_option
+@command
+async def delete(app: App, webhook_id: str, tenant: str) -> None:
+    """Remove an endpoint and what waits for it."""
+    async with app.transaction() as session:
+        await service.delete(session, webhook_id, slug=tenant)
+    err.print(f"webhook {webhook_id} deleted")
+
+
+@webhooks.command("rotate-secret")
+@click.argument("webhook_id")
+@tenant_option
+@click.option(
+    "--overlap",
+    type=click.IntRange(0, 30 * 86_400),
+    default=86_400,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the old secret signs too.",
+)
+@json_option
+@command
+async def rotate_secret(
+    app: App, webhook_id: str, tenant: str, overlap: int, *, as_json: bool
+) -> None:
+    """Give it a new secret; standard output has the secret and nothing else."""
+    async with app.transaction() as session:
+        row = await service.rotate_secret(session, webhook_id, slug=tenant, overlap_seconds=overlap)
+    _show_secret(row, as_json=as_json)
+
+
+@webhooks.command("deliveries")
+@click.argument("webhook_id")
+@tenant_option
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+@json_option
+@command
+async def deliveries(app: App, webhook_id: str, tenant: str, limit: int, *, as_json: bool) -> None:
+    """The last events for an endpoint and what became of them."""
+    async with app.database.reading() as session:
+        rows = await service.deliveries(session, webhook_id, slug=tenant, limit=limit)
+        views = [service.view_delivery(row) for row in rows]
+    if as_json:
+        show(views)
+        return
+    cells = [
+        (v.id, v.event["type"], v.state, v.attempts, v.due_at or v.delivered_at, v.error)
+        for v in views
+    ]
+    table("Deliveries", ("id", "event", "state", "attempts", "when", "error"), cells)
+
+
+@webhooks.command("redeliver")
+@click.argument("webhook_id")
+@click.argument("delivery_id")
+@tenant_option
+@command
+async def redeliver(app: App, webhook_id: str, delivery_id: str, tenant: str) -> None:
+    """Send an event again, with the same id."""
+    async with app.transaction() as session:
+        await service.redeliver(session, webhook_id, delivery_id, slug=tenant)
+    err.print(f"delivery {delivery_id} is due; the server sends it")
+
+
+@webhooks.command("test")
+@click.argument("webhook_id")
+@tenant_option
+@json_option
+@command
+async def test(app: App, webhook_id: str, tenant: str, *, as_json: bool) -> None:
+    """Have the running server send an event, once, and tell what came of it."""
+    async with app.transaction() as session:
+        row = await service.send_test(session, webhook_id, slug=tenant)
+    for _ in range(TEST_SECONDS * 2):
+        await asyncio.sleep(0.5)
+        async with app.database.reading() as session:
+            row = await session.get_one(WebhookDelivery, row.id)
+        if row.state != "pending":
+            break
+    if as_json:
+        show(service.view_delivery(row))
+    if row.state == "pending":
+        fail("nothing was sent: is a server running? See `tenantune up`.", code=EXIT_UNAVAILABLE)
+    if row.state == "failed":
+        fail(row.error or "it failed", code=EXIT_FAILED)
+    err.print("delivered")
+
+
+def _show_secret(row: WebhookEndpoint, *, as_json: bool) -> None:
+    if as_json:
+        show({"secret": row.secret, "details": service.view(row)})
+        return
+    print(row.secret)
+    if sys.stderr.isatty():
+        err.print(f"[dim]webhook {row.id}; the secret cannot be shown again[/]")

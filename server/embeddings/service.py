@@ -1,0 +1,186 @@
+"""The encoder as the rest of the server sees it: there when it is asked, gone when it is not."""
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+
+import structlog
+
+from server.embeddings.client import RETRY_AFTER_SECONDS, EncoderClient
+from server.embeddings.schemas import Embedded, EmbedRequest
+from server.engine.command import ChildCommand, socket_path
+from server.engine.supervisor import Board, EngineStatus, Supervisor, Timing
+from server.errors import TooMany, Unavailable
+from server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+MAX_OPEN = 128
+MAX_OPEN_OF_A_TENANT = 32
+TIMING = Timing(ready=180.0, stable=30.0, term=2.0)
+
+
+class EmbeddingService:
+    """One encoder process for all tenants, started at the first request. Use on one event loop.
+
+    ``run()`` must be running. ``run``: the process's folder. ``start_seconds``: how long a request
+    waits for the process. ``idle_seconds``: how long the process is kept without a request.
+    """
+
+    def __init__(
+        self,
+        command: Callable[[], ChildCommand],
+        *,
+        run: Path,
+        timing: Timing = TIMING,
+        start_seconds: float = 60.0,
+        idle_seconds: float = 600.0,
+    ) -> None:
+        self._make_command = command
+        self._run = run
+        self._timing = timing
+        self._start_seconds = start_seconds
+        self._idle_seconds = idle_seconds
+        self._board = Board(EngineStatus())
+        self._open: Counter[str] = Counter()
+        self._wanted = asyncio.Event()  # somebody asked since the process was last ended
+        self._left = asyncio.Event()  # a request came or ended
+
+    @property
+    def status(self) -> EngineStatus:
+        """What the process is doing now."""
+        return self._board.status
+
+    async def embed(self, texts: list[str], *, tenant: str, dimensions: int) -> Embedded:
+        """Vectors of texts, none of which is empty. Cancelling takes the request back.
+
+        Raises:
+            Invalid: a text is longer than the model reads (``context_length_exceeded``).
+            TooMany: the tenant has too many requests open.
+            Unavailable: the process is not there yet, or stopped meanwhile.
+        """
+        with self._request(tenant):
+            await self._ready()
+            request = EmbedRequest(tenant=tenant, texts=texts, dimensions=dimensions)
+            return await self._client.embed(request)
+
+    async def run(self) -> None:
+        """Keep the process while it is used; until cancelled, and nothing of it remains then."""
+        await self._wanted.wait()
+        try:
+            while True:
+                await self._wanted.wait()
+                self._board.show(state="starting", detail="starting the process")
+                async with asyncio.TaskGroup() as group:
+                    life = group.create_task(self._supervisor().supervise())
+                    await self._idle()
+                    # in one step with the decision: a request that comes now waits for a new life
+                    self._wanted.clear()
+                    self._board.show(state="stopped", detail="nobody asked for it", pid=None)
+                    life.cancel()
+                log.info("encoder ended, unused", idle_seconds=self._idle_seconds)
+        finally:
+            await self._client.close()
+
+    @cached_property
+    def _command(self) -> ChildCommand:
+        return self._make_command()  # makes the socket's folder: not before somebody asks
+
+    @cached_property
+    def _client(self) -> EncoderClient:
+        return EncoderClient(self._command.uds)
+
+    def _supervisor(self) -> Supervisor:
+        return Supervisor(
+            self._command,
+            run=self._run,
+            board=self._board,
+            health=self._client.health,
+            prepare=_nothing,
+            gone=lambda _: None,
+            timing=self._timing,
+            name="encoder",
+        )
+
+    async def _idle(self) -> None:
+        """Return when nothing was asked for so long."""
+        while True:
+            self._left.clear()
+            if self._open:
+                await self._left.wait()
+                continue
+            try:
+                async with asyncio.timeout(self._idle_seconds):
+                    await self._left.wait()
+            except TimeoutError:
+                if not self._open:
+                    return
+
+    async def _ready(self) -> None:
+        self._wanted.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._start_seconds):
+                async for status in self._board.watch():
+                    if status.state == "ready":
+                        return
+                    if status.state == "failed":
+                        break
+        status = self.status
+        log.warning("encoder is not ready", state=status.state, detail=status.detail)
+        raise Unavailable(
+            "The embedding model is starting. Try again in a moment.",
+            retry_after_seconds=max(RETRY_AFTER_SECONDS, status.retry_after_seconds),
+        )
+
+    @contextmanager
+    def _request(self, tenant: str) -> Iterator[None]:
+        if self._open[tenant] >= MAX_OPEN_OF_A_TENANT:
+            raise TooMany(
+                f"You have {MAX_OPEN_OF_A_TENANT} embedding requests under way: wait for one of "
+                "them, or send more texts in each.",
+                retry_after_seconds=1.0,
+            )
+        if self._open.total() >= MAX_OPEN:
+            raise Unavailable("Too many embedding requests are under way.", retry_after_seconds=2.0)
+        self._open[tenant] += 1
+        self._left.set()
+        try:
+            yield
+        finally:
+            self._open[tenant] -= 1
+            if not self._open[tenant]:
+                del self._open[tenant]
+            self._left.set()
+
+
+def build_embeddings(settings: Settings) -> EmbeddingService:
+    """The service that the settings ask for; with a scripted engine the encoder is scripted too."""
+    run = settings.run / "embeddings"
+    kind = "scripted" if settings.engine == "scripted" else "sentence"
+    return EmbeddingService(lambda: encoder_command(run, kind), run=run)
+
+
+def encoder_command(run: Path, kind: str, **options: float) -> ChildCommand:
+    """How to start the process on a socket in ``run``; ``options`` as on its command line."""
+    uds = socket_path(run)
+    threads = min(4, max(1, (os.cpu_count() or 1) // 4))  # chats need the others
+    argv = [sys.executable, "-m", "server.embeddings", "--uds", str(uds), "--encoder", kind]
+    argv += ["--threads", str(threads)]
+    for name, value in options.items():
+        argv += [f"--{name.replace('_', '-')}", str(value)]
+    env = {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return ChildCommand(argv=argv, env=env, uds=uds)
+
+
+async def _nothing() -> None:
+    """There is nothing to prepare: the socket appears when the model is ready."""

@@ -1,0 +1,150 @@
+"""Putting the parts of an upload together: slowly and outside any transaction, then at once."""
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.blobs import BlobStore
+from server.db.models import File, Upload, UploadPart
+from server.db.session import Database
+from server.errors import Invalid, NotFound
+from server.files import service
+from server.files.uploads import get, public_part_id, require_pending
+from server.tenants.holdings import stored, try_discard
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+@asynccontextmanager
+async def assembled(
+    database: Database,
+    blobs: BlobStore,
+    tenant_id: str,
+    upload_id: str,
+    *,
+    part_ids: Sequence[str],
+    md5: str | None = None,
+) -> AsyncGenerator[str | None]:
+    """Store the parts as one file; yields its sha256, or None where that was done already.
+
+    Call ``complete`` within the block. What is not referred to by its end goes.
+
+    Raises:
+        NotFound: as ``get``.
+        Invalid: the upload is closed, a part is not its own, or bytes or md5 do not fit.
+    """
+    async with database.reading() as session:
+        upload, parts = await _plan(session, tenant_id, upload_id, part_ids)
+    if not parts:
+        yield None
+        return
+    seen = hashlib.md5(usedforsecurity=False)
+    sha256: str | None = None
+    async with AsyncExitStack() as stack:
+        try:
+            sha256, _ = await stack.enter_async_context(
+                stored(database, blobs, _joined(blobs, parts, seen), max_bytes=upload.size_bytes)
+            )
+        except NotFound:  # somebody closed the upload in the meantime: say so, or see it done
+            async with database.reading() as session:
+                _, parts = await _plan(session, tenant_id, upload_id, part_ids)
+            if parts:
+                raise
+        if sha256 and md5 is not None and seen.hexdigest() != md5.lower():
+            raise Invalid(
+                f"The parts have the md5 {seen.hexdigest()}, not {md5.lower()}.", param="md5"
+            )
+        yield sha256
+    await try_discard(database, blobs, *{part.sha256 for part in parts})
+
+
+async def complete(
+    session: AsyncSession,
+    tenant_id: str,
+    upload_id: str,
+    *,
+    part_ids: Sequence[str],
+    blobs: BlobStore,
+    sha256: str | None,
+) -> tuple[Upload, File | None]:
+    """Make the file of an upload whose parts are ``assembled``, and close it.
+
+    Completing it once more with the same parts changes nothing, and returns the same file; None if
+    that is gone by then.
+
+    Raises:
+        NotFound: as ``get``.
+        Invalid: as ``assembled``.
+        Unavailable: the bytes were discarded a moment ago; ask again.
+    """
+    upload, parts = await _plan(session, tenant_id, upload_id, part_ids, lock=True)
+    if not parts or sha256 is None:
+        return upload, await service.find(session, tenant_id, f"file-{upload.file_id}")
+    file = await service.create(
+        session,
+        tenant_id,
+        blobs=blobs,
+        sha256=sha256,
+        size_bytes=upload.size_bytes,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        keep_seconds=upload.file_seconds,
+    )
+    upload.state = "completed"
+    upload.file_id = file.id
+    upload.parts_sha256 = _order_of(part_ids)
+    await session.execute(delete_rows(UploadPart).where(UploadPart.upload_id == upload.id))
+    await session.flush()
+    return upload, file
+
+
+async def _plan(
+    session: AsyncSession,
+    tenant_id: str,
+    upload_id: str,
+    part_ids: Sequence[str],
+    *,
+    lock: bool = False,
+) -> tuple[Upload, list[UploadPart]]:
+    """The upload and its parts in the order asked for; no parts where it was completed so already."""
+    upload = await get(session, tenant_id, upload_id, lock=lock)
+    if upload.state == "completed" and upload.parts_sha256 == _order_of(part_ids):
+        return upload, []
+    require_pending(upload)
+    query = select(UploadPart).where(
+        UploadPart.tenant_id == tenant_id, UploadPart.upload_id == upload.id
+    )
+    known = {public_part_id(part): part for part in await session.scalars(query)}
+    if len(set(part_ids)) != len(part_ids):
+        raise Invalid("A part is named twice.", param="part_ids")
+    for part_id in part_ids:
+        if part_id not in known:
+            raise Invalid(f"The upload has no part '{part_id}'.", param="part_ids")
+    parts = [known[part_id] for part_id in part_ids]
+    total = sum(part.size_bytes for part in parts)
+    if total != upload.size_bytes:
+        raise Invalid(
+            f"The parts hold {total:,} bytes; {upload.size_bytes:,} were announced.",
+            param="part_ids",
+        )
+    return upload, parts
+
+
+async def _joined(
+    blobs: BlobStore, parts: Sequence[UploadPart], seen: _Digest
+) -> AsyncGenerator[bytes]:
+    for part in parts:
+        async for chunk in blobs.iterate(part.sha256):
+            seen.update(chunk)
+            yield chunk
+
+
+def _order_of(part_ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(part_ids).encode()).hexdigest()

@@ -1,0 +1,314 @@
+"""Limits on requests and tokens, by tenant and by key, that all copies of the server share.
+
+A request is let in when it fits under every limit of its tenant and of its key. It reserves the tokens
+that it may use, as OpenAI does: those of the prompt, estimated from its length, and ``max_tokens`` of
+each answer. When it ends, what it did use takes the reservation's place.
+
+What is refused here, or for want of a place at the engine, counts as nothing. Everything else counts
+as a request, those that fail too.
+
+Copies tell each other through the database: minutes in ``usage_minute``, written here, days in
+``usage_day``, written by the ledger, both every second and read back. So a limit may be passed by what
+the other copies let in within a second, and a daily one also by what is in flight there. Requests in
+flight are counted by each copy for itself. (The ``limits`` package keeps its counts in memory or in
+Redis, MongoDB, memcached: not in SQL.)
+"""
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+from litestar.datastructures import MutableScopeHeaders
+from litestar.types import Message, Scope
+
+from server.db.session import Database
+from server.errors import TooMany
+from server.limits import store
+from server.limits.store import Amounts, Place, Taken
+from server.limits.window import DAY, MINUTE, Account, Kind, Rate, duration
+from server.settings import Limits
+from server.tenants.keys import Principal
+
+GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
+IDLE_SECONDS = 600.0  # accounts that are not used for so long are read anew when they are again
+PRUNE_SECONDS = 60.0
+BUSY_RETRY_SECONDS = 1.0  # for requests in flight: nobody knows when one of them ends
+_NAMES = {
+    "requests_per_minute": "requests per min (RPM)",
+    "tokens_per_minute": "tokens per min (TPM)",
+    "requests_per_day": "requests per day (RPD)",
+    "tokens_per_day": "tokens per day (TPD)",
+}
+
+
+class Admission:
+    """A request that was let in. Say what it used when it has ended; unsaid, it counts as nothing."""
+
+    def __init__(self) -> None:
+        self.used: int | None = None
+
+    def settle(self, tokens: int) -> None:
+        """It used so many tokens, prompt and answer."""
+        self.used = tokens
+
+
+class RateLimiter:
+    """The limits of one process. Use on one event loop; ``clock`` gives Unix seconds.
+
+    ``default`` applies to tenants that have no limits of their own.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        default: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._default = default or Limits()
+        self._clock = clock
+        self._tenants: dict[str, _Tenant] = {}
+        self._pruned_at = 0.0
+
+    @asynccontextmanager
+    async def admit(self, principal: Principal, *, tokens: int) -> AsyncIterator[Admission]:
+        """Let a request in that may use so many tokens, or refuse it.
+
+        Does not wait for anything, but once for the database when a tenant is new here.
+
+        Raises:
+            TooMany: a limit is reached, or the request alone is larger than one.
+            Forbidden: the operator's key has no models.
+        """
+        admission = Admission()
+        tenant_id = principal.require_tenant()
+        mine = self._default if principal.tenant_limits is None else principal.tenant_limits
+        if not (any(_values(mine)) or (principal.limits and any(_values(principal.limits)))):
+            yield admission
+            return
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            tenant = await self._begin(tenant_id)
+        now = self._clock()
+        tenant.seen_at = now
+        self._check(principal, tenant, now, tokens)
+        accounts = tenant.whole, tenant.key(principal.key_id)
+        minute = int(now // MINUTE)
+        for account in accounts:
+            account.in_flight += 1
+            account.reserved += tokens
+            account.minute(minute).add(1, tokens)
+        try:
+            yield admission
+        finally:
+            self._end(accounts, minute, tokens, admission.used)
+
+    async def add_headers(self, message: Message, scope: Scope) -> None:
+        """A ``before_send`` hook: OpenAI's ``x-ratelimit-*`` on what models answer."""
+        if (
+            message["type"] == "http.response.start"
+            and scope["path"].rstrip("/") in GENERATION
+            and scope.get("method") == "POST"
+            and (principal := scope.get("state", {}).get("principal")) is not None
+        ):
+            headers = MutableScopeHeaders.from_message(message)
+            for name, value in self.headers(principal):
+                headers[name] = value
+
+    def headers(self, principal: Principal) -> list[tuple[str, str]]:
+        """The limits that are nearest at this moment, of the tenant's and the key's together."""
+        tenant = self._tenants.get(principal.tenant_id or "")
+        if tenant is None:
+            return []
+        found: dict[Kind, Rate] = {}
+        for _, rate in self._rates(principal, tenant, self._clock()):
+            nearest = found.get(rate.kind)
+            if nearest is None or (rate.remaining, rate.limit) < (nearest.remaining, nearest.limit):
+                found[rate.kind] = rate
+        return [
+            (f"x-ratelimit-{word}-{kind}", value)
+            for kind, rate in found.items()
+            for word, value in (
+                ("limit", str(rate.limit)),
+                ("remaining", str(rate.remaining)),
+                ("reset", duration(rate.reset())),
+            )
+        ]
+
+    def take(self) -> Taken:
+        """What is to be written: call it in the same moment as the ledger takes its counts."""
+        minutes: dict[Place, Amounts] = {}
+        days: dict[Place, Amounts] = {}
+        for tenant_id, tenant in self._tenants.items():
+            for key_id, account in (("", tenant.whole), *tenant.keys.items()):
+                for kept, buckets in ((minutes, account.minutes), (days, account.days)):
+                    for number, bucket in buckets.items():
+                        if any(taken := bucket.take()):
+                            kept[tenant_id, key_id, number] = taken
+        return Taken(minutes, days)
+
+    def put_back(self, taken: Taken) -> None:
+        """What was taken could not be written."""
+        for place, amounts in taken.minutes.items():
+            if (account := self._account(*place[:2])) is not None:
+                account.minute(place[2]).put_back(amounts)
+        for place, amounts in taken.days.items():
+            if (account := self._account(*place[:2])) is not None:
+                account.day(place[2]).put_back(amounts)
+
+    async def sync(self, taken: Taken) -> None:
+        """Write minutes, and read what all copies have written; the days' are in the database by now.
+
+        Raises:
+            SQLAlchemyError, OSError: no database; ``put_back`` what was taken.
+        """
+        now = self._clock()
+        self._forget_idle(now)
+        if not self._tenants:
+            return
+        prune = now - self._pruned_at > PRUNE_SECONDS
+        if prune or taken.minutes:
+            # the tenant's own counts are the sum of its keys': only those have rows
+            rows = {place: amounts for place, amounts in taken.minutes.items() if place[1]}
+            async with self._database.transaction() as session:
+                await store.write_minutes(session, rows)
+                if prune:
+                    await store.prune(session, before=int(now // MINUTE) - 2)
+            self._pruned_at = now if prune else self._pruned_at
+        await self._read(list(self._tenants), now)
+
+    async def _begin(self, tenant_id: str) -> "_Tenant":
+        """Start to keep a tenant's accounts, from what the database has."""
+        async with self._database.reading() as session:
+            totals = await store.read(session, [tenant_id], self._clock())
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:  # another request was not faster
+            tenant = self._tenants[tenant_id] = _Tenant(self._clock())
+            tenant.settle(totals.of(tenant_id), self._clock())
+        return tenant
+
+    async def _read(self, tenant_ids: list[str], now: float) -> None:
+        async with self._database.reading() as session:
+            totals = await store.read(session, tenant_ids, now)
+        for tenant_id in tenant_ids:
+            if (tenant := self._tenants.get(tenant_id)) is not None:
+                tenant.settle(totals.of(tenant_id), now)
+
+    def _check(self, principal: Principal, tenant: "_Tenant", now: float, tokens: int) -> None:
+        for whose, rate in self._rates(principal, tenant, now):
+            need = 1 if rate.kind == "requests" else tokens
+            wait = rate.wait(need)
+            if wait == 0:
+                continue
+            where = f"{whose} on {rate.name}: Limit {rate.limit}"
+            if math.isinf(wait):
+                raise TooMany(
+                    f"Request too large for {where}, Requested {need}. The input or output tokens "
+                    "must be reduced in order to run successfully.",
+                    retry_after_seconds=None,
+                )
+            raise TooMany(
+                f"Rate limit reached for {where}, Used {rate.limit - rate.remaining}, "
+                f"Requested {need}. Please try again in {duration(wait)}.",
+                retry_after_seconds=wait,
+            )
+        for whose, limits, account in self._holders(principal, tenant):
+            most = limits.concurrent_streams
+            if most is not None and account.in_flight >= most:
+                raise TooMany(
+                    f"Rate limit reached for {whose} on requests in flight: Limit {most}, "
+                    f"Used {account.in_flight}, Requested 1. Please try again when one has ended.",
+                    retry_after_seconds=BUSY_RETRY_SECONDS,
+                )
+
+    def _holders(
+        self, principal: Principal, tenant: "_Tenant"
+    ) -> Iterator[tuple[str, Limits, Account]]:
+        """(words, limits, account) of the tenant and of the key."""
+        mine = self._default if principal.tenant_limits is None else principal.tenant_limits
+        yield f"tenant '{principal.slug}'", mine, tenant.whole
+        if principal.limits is not None:
+            yield "this key", principal.limits, tenant.key(principal.key_id)
+
+    def _rates(
+        self, principal: Principal, tenant: "_Tenant", now: float
+    ) -> Iterator[tuple[str, Rate]]:
+        """Every limit that there is, with what is used of it."""
+        minute, elapsed = divmod(now, MINUTE)
+        day, elapsed_today = divmod(now, DAY)
+        for whose, limits, account in self._holders(principal, tenant):
+            for kind in ("requests", "tokens"):
+                per_minute, per_day = f"{kind}_per_minute", f"{kind}_per_day"
+                limit: int | None = getattr(limits, per_minute)
+                if limit is not None:
+                    before = getattr(account.minute(int(minute) - 1), kind)
+                    current = getattr(account.minute(int(minute)), kind)
+                    name = _NAMES[per_minute]
+                    yield whose, Rate(kind, name, limit, before, current, elapsed, MINUTE)
+                limit = getattr(limits, per_day)
+                if limit is not None:
+                    open_now = account.in_flight if kind == "requests" else account.reserved
+                    current = getattr(account.day(int(day)), kind) + open_now
+                    name = _NAMES[per_day]
+                    yield whose, Rate(kind, name, limit, 0, current, elapsed_today, DAY)
+
+    def _end(
+        self, accounts: tuple[Account, ...], minute: int, reserved: int, used: int | None
+    ) -> None:
+        now = self._clock()
+        for account in accounts:
+            account.in_flight -= 1
+            account.reserved -= reserved
+            if used is None:
+                account.minute(minute).add(-1, -reserved)
+                continue
+            # what was not used is given back to its minute; what came on top is used now
+            when = minute if used <= reserved else int(now // MINUTE)
+            account.minute(when).add(0, used - reserved)
+            account.day(int(now // DAY)).add(1, used)
+
+    def _account(self, tenant_id: str, key_id: str) -> Account | None:
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            return None
+        return tenant.key(key_id) if key_id else tenant.whole
+
+    def _forget_idle(self, now: float) -> None:
+        for tenant_id, tenant in list(self._tenants.items()):
+            if now - tenant.seen_at > IDLE_SECONDS and not tenant.whole.in_flight:
+                del self._tenants[tenant_id]
+
+
+class _Tenant:
+    """A tenant's accounts: its own, and its keys'."""
+
+    def __init__(self, now: float) -> None:
+        self.whole = Account()
+        self.keys: dict[str, Account] = {}
+        self.seen_at = now
+
+    def key(self, key_id: str) -> Account:
+        return self.keys.get(key_id) or self.keys.setdefault(key_id, Account())
+
+    def settle(self, totals: store.TenantTotals, now: float) -> None:
+        """Take over what all copies have used; what is not there was not used."""
+        minute, day = int(now // MINUTE), int(now // DAY)
+        for key_id in totals.keys:
+            self.key(key_id)
+        for key_id, account in (("", self.whole), *self.keys.items()):
+            account.forget_before(minute - 2, day - 1)
+            for number in {minute - 1, minute, *account.minutes}:
+                account.minute(number).settle(*totals.minute(key_id, number))
+            account.day(day).settle(*totals.day(key_id))
+
+
+def _values(limits: Limits) -> tuple[int | None, ...]:
+    return (
+        limits.requests_per_minute,
+        limits.tokens_per_minute,
+        limits.requests_per_day,
+        limits.tokens_per_day,
+        limits.concurrent_streams,
+    )

@@ -1,0 +1,140 @@
+"""What an account has used of late, and the arithmetic of limits on it.
+
+Minutes slide: what was used in the minute before counts for the part of it that lies within the last
+60 seconds, as if it had been used evenly. Days are UTC days and begin anew at midnight.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["requests", "tokens"]
+MINUTE = 60
+DAY = 86_400
+_GRAIN = 1e-6  # of a request or token: less is the rounding of floats
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Requests and tokens of one minute or day, as far as is known.
+
+    The ``new`` ones are among them and not yet in the database, which other copies write as well.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    new_requests: int = 0
+    new_tokens: int = 0
+
+    def add(self, requests: int, tokens: int) -> None:
+        """Count some more; less than none takes back what was counted too much."""
+        self.requests += requests
+        self.tokens += tokens
+        self.new_requests += requests
+        self.new_tokens += tokens
+
+    def take(self) -> tuple[int, int]:
+        """The new (requests, tokens), to be written now."""
+        taken = self.new_requests, self.new_tokens
+        self.new_requests = self.new_tokens = 0
+        return taken
+
+    def put_back(self, taken: tuple[int, int]) -> None:
+        """They could not be written."""
+        self.new_requests += taken[0]
+        self.new_tokens += taken[1]
+
+    def settle(self, requests: int, tokens: int) -> None:
+        """So many are in the database, of all copies."""
+        self.requests = requests + self.new_requests
+        self.tokens = tokens + self.new_tokens
+
+
+@dataclass(slots=True)
+class Account:
+    """One tenant, or one of its keys: buckets by number of the minute, and of the day.
+
+    ``in_flight`` requests with ``reserved`` tokens have begun here. They are in their minute's bucket;
+    in the day's only when they have ended, as in the database.
+    """
+
+    minutes: dict[int, Bucket] = field(default_factory=dict)
+    days: dict[int, Bucket] = field(default_factory=dict)
+    in_flight: int = 0
+    reserved: int = 0
+
+    def minute(self, number: int) -> Bucket:
+        """A minute's bucket."""
+        return self.minutes.get(number) or self.minutes.setdefault(number, Bucket())
+
+    def day(self, number: int) -> Bucket:
+        """A day's bucket."""
+        return self.days.get(number) or self.days.setdefault(number, Bucket())
+
+    def forget_before(self, minute: int, day: int) -> None:
+        """Let go of buckets that no limit looks at any more."""
+        self.minutes = {number: b for number, b in self.minutes.items() if number >= minute}
+        self.days = {number: b for number, b in self.days.items() if number >= day}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One limit and what is used of it at a moment.
+
+    ``before`` was used in the last period, ``current`` in this one, ``elapsed`` seconds of which have
+    passed. Of days ``before`` is 0.
+    """
+
+    kind: Kind
+    name: str
+    limit: int
+    before: int
+    current: int
+    elapsed: float
+    period: int
+
+    @property
+    def used(self) -> float:
+        """What counts against the limit now."""
+        return self.current + self.before * (1 - self.elapsed / self.period)
+
+    @property
+    def remaining(self) -> int:
+        """How many more are possible now."""
+        return max(0, math.floor(self.limit - self.used + _GRAIN))
+
+    @property
+    def left(self) -> float:
+        """Seconds of this period that are left."""
+        return self.period - self.elapsed
+
+    def wait(self, need: int) -> float:
+        """Seconds until ``need`` more fit, if nothing else comes; infinite when they never will."""
+        room = self.limit - need
+        if room < 0:
+            return math.inf
+        if self.used <= room + _GRAIN:
+            return 0.0
+        if self.period == DAY:
+            return self.left
+        if self.current <= room:  # when enough of the period before has slid out
+            return self.period * (1 - (room - self.current) / self.before) - self.elapsed
+        return self.left + self.period * (1 - room / self.current)
+
+    def reset(self) -> float:
+        """Seconds until nothing counts any more."""
+        if self.period == DAY or not self.current:
+            return self.left if self.before or self.current else 0.0
+        return self.left + self.period
+
+
+def duration(seconds: float) -> str:
+    """A time in the form of OpenAI's headers: ``120ms``, ``1.5s``, ``6m0s``, ``2h0m3s``."""
+    milliseconds = math.ceil(seconds * 1000 - _GRAIN)
+    if milliseconds < 1000:  # noqa: PLR2004 - a second
+        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
+    if milliseconds < 1000 * MINUTE:
+        return f"{milliseconds / 1000:g}s"
+    minutes, left = divmod(math.ceil(milliseconds / 1000), MINUTE)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + f"{minutes}m{left}s"

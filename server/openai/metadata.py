@@ -1,0 +1,43 @@
+"""The sixteen pairs of text that clients may attach to objects, and find them by."""
+
+import re
+from typing import Annotated, Any
+
+from litestar import Request
+from msgspec import Meta
+
+from server.errors import Invalid
+
+MAX_PAIRS = 16
+MAX_KEY = 64
+MAX_VALUE = 512
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, Meta(max_length=MAX_KEY)],
+        Annotated[str, Meta(max_length=MAX_VALUE)],
+    ],
+    Meta(max_length=MAX_PAIRS),
+]
+_PARAMETER = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
+
+
+def metadata_filter(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """The pairs of ``metadata[key]=value`` in a request's query.
+
+    Raises:
+        Invalid: more, or longer ones, than an object can have.
+    """
+    pairs: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if match := _PARAMETER.fullmatch(name):
+            key = match["key"]
+            if len(key) > MAX_KEY or len(value) > MAX_VALUE:
+                raise Invalid(
+                    f"A key of 'metadata' has at most {MAX_KEY} characters, a value {MAX_VALUE}.",
+                    param="metadata",
+                )
+            pairs[key] = value
+    if len(pairs) > MAX_PAIRS:
+        raise Invalid(f"'metadata' has at most {MAX_PAIRS} pairs.", param="metadata")
+    return pairs

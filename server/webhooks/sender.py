@@ -1,0 +1,307 @@
+"""Sends the events that wait, signed as Standard Webhooks, until somebody takes them.
+
+Every copy of the server runs one. A row is claimed by pushing its ``due_at`` ahead, so only one of
+them sends it; one that dies in between loses nothing, the claim runs out. So an event may arrive
+twice: ``webhook-id`` is the same in every attempt, for receivers to tell.
+"""
+
+import asyncio
+import random
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+from standardwebhooks import Webhook
+
+from server.db.models import WebhookDelivery, WebhookEndpoint, now
+from server.db.session import Database
+from server.webhooks.addresses import Lookup, connections
+from server.webhooks.schemas import TEST_EVENT
+from server.webhooks.service import DELIVERY_PREFIX
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
+JITTER = 0.2  # of each: receivers that fail together are not asked together again
+MAX_RETRY_AFTER_SECONDS = RETRY_SECONDS[-1]
+LEASE = timedelta(seconds=60)  # four times the longest attempt
+KEPT = timedelta(days=30)
+MAX_IN_FLIGHT = 64
+MAX_PER_ENDPOINT = 2  # times MAX_ENDPOINTS, a tenant holds less than a third of all
+PRUNE_SECONDS = 3600.0
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    """A row that is ours to send until the lease ends; ``attempt`` tells it from a later claim."""
+
+    delivery_id: str
+    endpoint_id: str
+    attempt: int
+    url: str
+    secrets: tuple[str, ...]
+    event: dict[str, Any]
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What came of an attempt: no ``error`` is success."""
+
+    error: str | None = None
+    gone: bool = False
+    retry_after_seconds: float = 0.0
+
+
+class Sender:
+    """``run`` sends what is due, every ``poll_seconds`` and whenever an attempt has ended.
+
+    ``private``: whether it may connect to addresses that are not public. ``clock`` and ``lookup``
+    (as ``socket.getaddrinfo``) are for tests.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        private: bool,
+        timeout_seconds: float = 15.0,
+        poll_seconds: float = 1.0,
+        clock: Callable[[], datetime] = now,
+        lookup: Lookup = socket.getaddrinfo,
+    ) -> None:
+        self._database = database
+        self._private = private
+        self._timeout_seconds = timeout_seconds
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self._lookup = lookup
+        self._in_flight: Counter[str] = Counter()  # by endpoint
+        self._freed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send until cancelled; what is under way then is sent again when its claim has run out."""
+        loop = asyncio.get_running_loop()
+        prune_at = loop.time()
+        async with self._client() as client, asyncio.TaskGroup() as tasks:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._freed.wait()
+                self._freed.clear()
+                try:
+                    await self._send_due(client, tasks)
+                    if loop.time() >= prune_at:
+                        prune_at = loop.time() + PRUNE_SECONDS
+                        await self.prune()
+                except (SQLAlchemyError, OSError) as exc:
+                    log.warning("webhooks could not be looked for", error=str(exc))
+                except Exception:
+                    log.exception("webhooks could not be looked for")
+
+    async def send_due(self) -> int:
+        """Make one attempt of each row that is due, as far as the bounds allow; returns how many."""
+        async with self._client() as client, asyncio.TaskGroup() as tasks:
+            return await self._send_due(client, tasks)
+
+    async def prune(self) -> None:
+        """Remove rows that nobody asks about any more."""
+        async with self._database.transaction() as session:
+            await session.execute(
+                delete(WebhookDelivery).where(WebhookDelivery.created_at < self._clock() - KEPT)
+            )
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[aiohttp.ClientSession]:
+        async with (
+            connections(private=self._private, lookup=self._lookup) as connector,
+            aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+                trust_env=False,  # a proxy would connect where it likes
+            ) as client,
+        ):
+            yield client
+
+    async def _send_due(self, client: aiohttp.ClientSession, tasks: asyncio.TaskGroup) -> int:
+        claims = await self._claim()
+        for claim in claims:
+            self._in_flight[claim.endpoint_id] += 1
+            tasks.create_task(self._send(client, claim))
+        return len(claims)
+
+    async def _claim(self) -> list[_Claim]:
+        """Take what is due, oldest first, and of each endpoint no more than may go at once."""
+        full = [each for each, count in self._in_flight.items() if count >= MAX_PER_ENDPOINT]
+        room = MAX_IN_FLIGHT - self._in_flight.total()
+        due = (WebhookDelivery.state == "pending", WebhookDelivery.due_at <= self._clock())
+        query = (
+            select(WebhookDelivery.endpoint_id)
+            .where(*due, WebhookDelivery.endpoint_id.not_in(full))
+            .group_by(WebhookDelivery.endpoint_id)
+            .order_by(func.min(WebhookDelivery.due_at))
+            .limit(room)
+        )
+        claims: list[_Claim] = []
+        async with self._database.reading() as session:
+            endpoint_ids = list(await session.scalars(query)) if room > 0 else []
+        for endpoint_id in endpoint_ids:
+            most = min(MAX_PER_ENDPOINT - self._in_flight[endpoint_id], room - len(claims))
+            if most <= 0:
+                break
+            # on PostgreSQL another copy's rows are skipped; on SQLite there is one writer at a time
+            rows = (
+                select(WebhookDelivery)
+                .where(*due, WebhookDelivery.endpoint_id == endpoint_id)
+                .order_by(WebhookDelivery.due_at, WebhookDelivery.id)
+                .limit(most)
+                .with_for_update(skip_locked=True)
+            )
+            async with self._database.transaction() as session:
+                claims += await self._take(session, endpoint_id, list(await session.scalars(rows)))
+        return claims
+
+    async def _take(
+        self, session: AsyncSession, endpoint_id: str, rows: list[WebhookDelivery]
+    ) -> list[_Claim]:
+        endpoint = await session.get(WebhookEndpoint, endpoint_id)
+        claims = []
+        for row in rows:
+            if endpoint is None or not endpoint.enabled:
+                row.state, row.error = "failed", "The webhook is disabled."
+                continue
+            row.attempts += 1  # here: a receiver that kills us must not be tried for ever
+            row.due_at = self._clock() + LEASE
+            claims.append(
+                _Claim(
+                    delivery_id=row.id,
+                    endpoint_id=endpoint_id,
+                    attempt=row.attempts,
+                    url=endpoint.url,
+                    secrets=self._secrets(endpoint),
+                    event=row.event,
+                )
+            )
+        return claims
+
+    def _secrets(self, endpoint: WebhookEndpoint) -> tuple[str, ...]:
+        old, until = endpoint.previous_secret, endpoint.previous_secret_until
+        if old is not None and until is not None and until > self._clock():
+            return endpoint.secret, old
+        return (endpoint.secret,)
+
+    async def _send(self, client: aiohttp.ClientSession, claim: _Claim) -> None:
+        try:
+            outcome = await self._attempt(client, claim)
+            await self._record(claim, outcome)
+        except Exception:  # the claim runs out, and it is sent again
+            log.exception("webhook was not recorded", delivery=claim.delivery_id)
+        finally:
+            self._in_flight[claim.endpoint_id] -= 1
+            self._in_flight += Counter()  # forgets endpoints with none
+            self._freed.set()
+
+    async def _attempt(self, client: aiohttp.ClientSession, claim: _Claim) -> _Outcome:
+        """Post the event. Only the answer's status is looked at; its body is not even read."""
+        payload = msgspec.json.encode(claim.event)
+        headers = _signed(claim, payload, at=self._clock())
+        try:
+            async with client.post(
+                claim.url, data=payload, headers=headers, allow_redirects=False
+            ) as response:
+                return _judge(response.status, response.headers.get("retry-after"), self._clock())
+        except TimeoutError:
+            return _Outcome(f"There was no answer within {self._timeout_seconds:g} seconds.")
+        except aiohttp.ClientConnectorCertificateError:
+            return _Outcome("The certificate is not good.")
+        except aiohttp.ClientConnectorDNSError:
+            return _Outcome("The host's name has no address.")
+        except aiohttp.ClientConnectorError as exc:
+            return _Outcome(exc.os_error.strerror or str(exc.os_error))
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            return _Outcome(f"The connection failed: {type(exc).__name__}.")
+
+    async def _record(self, claim: _Claim, outcome: _Outcome) -> None:
+        ours = select(WebhookDelivery).where(
+            WebhookDelivery.id == claim.delivery_id,
+            WebhookDelivery.state == "pending",
+            WebhookDelivery.attempts == claim.attempt,
+        )
+        async with self._database.transaction() as session:
+            row = (await session.scalars(ours.with_for_update())).one_or_none()
+            if row is None:  # deleted, or somebody else's since the claim ran out
+                return
+            row.error = outcome.error
+            delays = () if claim.event["type"] == TEST_EVENT else RETRY_SECONDS
+            if outcome.error is None:
+                row.state, row.delivered_at = "delivered", self._clock()
+            elif outcome.gone or claim.attempt > len(delays):
+                row.state = "failed"
+            else:
+                spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+                delay = max(delays[claim.attempt - 1] * spread, outcome.retry_after_seconds)
+                row.due_at = self._clock() + timedelta(seconds=delay)
+            if outcome.gone:
+                endpoint = await session.get_one(WebhookEndpoint, claim.endpoint_id)
+                endpoint.enabled = False
+            told = log.info if outcome.error is None else log.warning
+            # never the URL: for many receivers it is a secret itself
+            told(
+                "webhook attempted",
+                endpoint=claim.endpoint_id,
+                delivery=row.id,
+                attempt=claim.attempt,
+                state=row.state,
+                error=row.error,
+            )
+
+
+def _signed(claim: _Claim, payload: bytes, *, at: datetime) -> dict[str, str]:
+    """Headers of one attempt: the same id in each, the time and the signature its own."""
+    message_id = DELIVERY_PREFIX + claim.delivery_id
+    signatures = [
+        Webhook(secret).sign(msg_id=message_id, timestamp=at, data=payload.decode())
+        for secret in claim.secrets
+    ]
+    return {
+        "content-type": "application/json",
+        "user-agent": "Tenantune",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def _judge(status: int, retry_after: str | None, at: datetime) -> _Outcome:
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return _Outcome()
+    if status == HTTPStatus.GONE:
+        return _Outcome("HTTP 410: the receiver is gone; the webhook was disabled.", gone=True)
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return _Outcome(f"HTTP {status}: redirects are not followed.")
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return _Outcome(f"HTTP {status}", retry_after_seconds=_seconds(retry_after, at))
+    return _Outcome(f"HTTP {status}")
+
+
+def _seconds(retry_after: str | None, at: datetime) -> float:
+    """``retry-after``, a number of seconds or a date, within bounds; 0 where it makes no sense."""
+    text = (retry_after or "").strip()
+    try:
+        if text.isascii() and text.isdigit():
+            seconds = float(text)
+        else:
+            date = parsedate_to_datetime(text)
+            seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - at).total_seconds()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

@@ -1,0 +1,57 @@
+"""Kept completions on both databases."""
+
+import pytest
+
+from server.chat import stored
+from server.db.models import Tenant
+from server.db.session import Database
+from server.errors import NotFound
+
+
+async def keep(database: Database, tenant: Tenant, number: int, **metadata: str) -> str:
+    completion_id = f"{stored.PREFIX}{number:032x}"
+    async with database.transaction() as session:
+        await stored.keep(
+            session,
+            tenant.id,
+            completion_id=completion_id,
+            model="m",
+            messages=[],
+            answer={"id": completion_id},
+            metadata=metadata or None,
+        )
+    return completion_id
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("a", "b"), ('"', "'"), ("$.a[0]", "%"), ("ключ", "\x00"), ("", "")],
+)
+async def test_completions_are_found_by_any_key_and_value(
+    database: Database, make_tenant, key: str, value: str
+) -> None:
+    tenant = await make_tenant()
+    marked = await keep(database, tenant, 1, **{key: value})
+    await keep(database, tenant, 2, **{key: "another"})
+    await keep(database, tenant, 3)
+    async with database.reading() as session:
+        rows = await stored.find(
+            session,
+            tenant.id,
+            limit=9,
+            after=None,
+            newest_first=False,
+            model=None,
+            metadata={key: value},
+        )
+    assert [f"{stored.PREFIX}{row.id}" for row in rows] == [marked]
+
+
+async def test_a_completion_is_its_tenants_alone(database: Database, make_tenant) -> None:
+    ours, theirs = await make_tenant("acme"), await make_tenant("other")
+    kept = await keep(database, theirs, 1)
+    async with database.reading() as session:
+        assert (await stored.get(session, theirs.id, kept)).model == "m"
+        for wrong in (kept, kept.removeprefix(stored.PREFIX), "", "chatcmpl-\x00"):
+            with pytest.raises(NotFound):
+                await stored.get(session, ours.id, wrong)
