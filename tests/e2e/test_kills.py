@@ -94,8 +94,6 @@ def test_a_job_survives_a_pause_and_the_death_of_all_its_parts_and_makes_one_ada
     up.kill("-m training")
     resumed = len(events("stage"))
     up.wait(lambda: len(events("stage")) > resumed, "the trainer started again")
-    up.kill("-m server.worker")
-    up.wait(lambda: up.child("-m server.worker"), "the worker started again")
     assert up.process is not None
     up.process.kill()
     up.process.wait()
