@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -73,10 +74,15 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def postgres() -> Iterator[Path]:
     """A PostgreSQL server; the folder of its socket."""
-    # a socket's path may have 107 bytes at most: keep it short
-    with running_postgres(tmp_path_factory.mktemp("pg")) as socket:
+    # Not below pytest's folder: as root the server runs as another user, who is let through each
+    # folder on the way, which two test processes at once would do to the same ones. And a socket's
+    # path may have 107 bytes at most.
+    with (
+        tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder,
+        running_postgres(Path(folder)) as socket,
+    ):
         yield socket
 
 
