@@ -72,7 +72,11 @@ class AdapterController(Controller):
             name = await service.delete(session, tenant, version=version)
         await remove_adapters([name], settings=settings, engine=engine)
 
-    @get("/adapters/{version:int}/report")
+    # the report's own type would load the templates with every start
+    @get(
+        "/adapters/{version:int}/report",
+        opt={"answers": {"application/json": dict[str, Any], "text/html": str}},
+    )
     async def report(
         self,
         slug: FromPath[str],

@@ -18,7 +18,13 @@ from server.tenants import service as tenants
 from server.tenants.access import needs
 from server.tenants.holdings import hold, stored
 from server.transcripts import service
-from server.transcripts.schemas import DatasetView, ImportView, dataset_view, import_view
+from server.transcripts.schemas import (
+    DatasetView,
+    ImportView,
+    UploadForm,
+    dataset_view,
+    import_view,
+)
 
 PLAIN_OPTIONS = ("encoding", "delimiter", "split")
 
@@ -30,7 +36,12 @@ class TranscriptController(Controller):
     guards = (needs("train"),)
 
     # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
-    @post("/transcripts", status_code=202, request_max_body_size=None)
+    @post(
+        "/transcripts",
+        status_code=202,
+        request_max_body_size=None,
+        opt={"form": UploadForm, "raw": True},
+    )
     async def upload(
         self,
         slug: FromPath[str],
@@ -125,9 +136,12 @@ def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
         columns, speakers = parse_map(mapping)
     except BadMapping as exc:
         raise Invalid(str(exc), param="map") from exc
-    given = {name: value for name, value in said.items() if value is not None}
-    try:
-        plain = msgspec.convert(given, ImportOptions)
-    except msgspec.ValidationError as exc:
-        raise Invalid(str(exc)) from exc
-    return msgspec.structs.replace(plain, mapping=columns, speakers=speakers)
+    plain = ImportOptions(mapping=columns, speakers=speakers)
+    for name, value in said.items():
+        if value:  # a form sends an empty field for what is not filled in
+            try:
+                checked = msgspec.convert({name: value}, ImportOptions)
+            except msgspec.ValidationError as exc:
+                raise Invalid(f"{name}: {exc}", param=name) from exc
+            plain = msgspec.structs.replace(plain, **{name: getattr(checked, name)})
+    return plain

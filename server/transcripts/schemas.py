@@ -8,6 +8,17 @@ import msgspec
 from server.db.models import DatasetVersion, Import, ImportState, SourceFile
 
 
+class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
+    """A transcript as a form: the ``file``, and how to read it where that is not to be guessed."""
+
+    file: bytes
+    importer: str | msgspec.UnsetType = msgspec.UNSET
+    map: list[str] = []
+    encoding: str | msgspec.UnsetType = msgspec.UNSET
+    delimiter: str | msgspec.UnsetType = msgspec.UNSET
+    split: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     """An upload and what was read from it. ``report`` is there once ``state`` is done."""
 

@@ -14,6 +14,7 @@ from server.db.session import Database
 from server.errors import NotFound
 from server.openai.body import BodyReader
 from server.openai.chat.answer import ChatAnswer, Keep
+from server.openai.chat.objects import ChatCompletion, ChatCompletionChunk
 from server.openai.chat.request import parse, to_chat
 from server.openai.chat.schemas import CompletionBody
 from server.openai.chat.stored import (
@@ -40,7 +41,16 @@ class ChatController(Controller):
     tags = ("chat",)
     guards = (needs("chat"),)
 
-    @post(status_code=200, opt={"body": CompletionBody})
+    @post(
+        status_code=200,
+        opt={
+            "body": CompletionBody,
+            "answers": {
+                "application/json": ChatCompletion,
+                "text/event-stream": ChatCompletionChunk,
+            },
+        },
+    )
     async def create_chat_completion(
         self,
         request: Request[Any, Any, Any],
