@@ -96,7 +96,7 @@ class AdapterController(Controller):
 
         report = msgspec.convert(adapter.report, Report)
         page = render_html(msgspec.structs.replace(report, version=version))
-        return Response(page, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+        return Response(page, media_type="text/html", headers=PAGE_HEADERS)
 
     @get("/promotions")
     async def history(
@@ -132,9 +132,10 @@ class AdapterController(Controller):
     async def roll_back(
         self,
         slug: FromPath[str],
-        data: JSONBody[RollbackRequest | None],
+        *,
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        data: JSONBody[RollbackRequest | None] = None,
     ) -> LiveView:
         """Go back to what was live before, from the next request on."""
         async with database.transaction() as session:

@@ -109,16 +109,13 @@ def _refuse_unstorable(engine: AsyncEngine) -> None:
     """A number too large for its column or a text with a NUL is the caller's fault, not ours."""
 
     @event.listens_for(engine.sync_engine, "handle_error")
-    def handle(context: ExceptionContext) -> None:
+    def handle(context: ExceptionContext) -> Exception | None:
         error = context.original_exception
-        state = str(getattr(error, "sqlstate", None) or "")
-        # SQLite says OverflowError; PostgreSQL a state of class 22; its driver, before it sends
-        # anything, a ValueError
-        if isinstance(error, OverflowError) or isinstance(error.__cause__, ValueError):
-            pass
-        elif not state.startswith("22"):
-            return
-        context.chained_exception = Invalid(
+        state = str(getattr(error, "sqlstate", ""))
+        # SQLite's driver says OverflowError, PostgreSQL a state of its class "data exception"
+        if not (isinstance(error, OverflowError) or state.startswith("22")):
+            return None
+        return Invalid(
             "A value cannot be stored: a number is too large, or a text holds a NUL character."
         )
 

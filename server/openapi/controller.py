@@ -4,49 +4,38 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Litestar, Request, Response, get
-from litestar.di import NamedDependency
 
-from server.openapi import document
-
-
-class Reference:
-    """The document and its page, made when somebody first asks and kept."""
-
-    def __init__(self) -> None:
-        self._json: bytes | None = None
-        self._page: tuple[str, dict[str, str]] | None = None
-
-    def json(self, app: Litestar) -> bytes:
-        """The document."""
-        if self._json is None:
-            self._json = msgspec.json.encode(document.build(app))
-        return self._json
-
-    def page(self, app: Litestar) -> tuple[str, dict[str, str]]:
-        """(HTML, headers) of the page."""
-        if self._page is None:
-            from server.openapi.page import render  # noqa: PLC0415 - loads the templates
-
-            self._page = render(msgspec.json.decode(self.json(app)))
-        return self._page
+from server.openapi.document import build
 
 
 class ReferenceController(Controller):
-    """Open to all: nothing here is a secret."""
+    """Open to all: nothing here is a secret. Made when somebody first asks, and kept."""
 
     include_in_schema = False
 
     @get("/openapi.json", sync_to_thread=False)
-    def openapi(
-        self, request: Request[Any, Any, Any], reference: NamedDependency[Reference]
-    ) -> Response[bytes]:
+    def document(self, request: Request[Any, Any, Any]) -> Response[bytes]:
         """The OpenAPI document."""
-        return Response(reference.json(request.app), media_type="application/json")
+        return Response(_document(request.app), media_type="application/json")
 
     @get("/docs", sync_to_thread=False)
-    def docs(
-        self, request: Request[Any, Any, Any], reference: NamedDependency[Reference]
-    ) -> Response[str]:
+    def page(self, request: Request[Any, Any, Any]) -> Response[str]:
         """The document as a page."""
-        page, headers = reference.page(request.app)
-        return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+        content, headers = _page(request.app)
+        return Response(content, media_type="text/html", headers=headers)
+
+
+def _document(app: Litestar) -> bytes:
+    made: bytes | None = app.state.get("openapi_document")
+    if made is None:
+        made = app.state["openapi_document"] = msgspec.json.encode(build(app))
+    return made
+
+
+def _page(app: Litestar) -> tuple[str, dict[str, str]]:
+    made: tuple[str, dict[str, str]] | None = app.state.get("openapi_page")
+    if made is None:
+        from server.openapi.page import render  # noqa: PLC0415 - loads the templates
+
+        made = app.state["openapi_page"] = render(msgspec.json.decode(_document(app)))
+    return made

@@ -237,8 +237,8 @@ def _responses(
     responses = {str(handler.status_code): good}
     for status in _error_statuses(operation, takes=takes, body=body is not None):
         responses[str(status)] = answers.error_reference(status, operation.path)
-    for status, spec in (handler.responses or {}).items():
-        responses[str(status)] = {
+    for code, spec in (handler.responses or {}).items():
+        responses[str(code)] = {
             "description": spec.description,
             "headers": answers.success_headers(operation.path),
             "content": {str(spec.media_type): {"schema": book.of(spec.data_container)}},

@@ -18,7 +18,11 @@ TAGS = (
     Tag("Responses", "Answers that remember what was said before.", ("/v1/responses",)),
     Tag("Completions", "Continue a text.", ("/v1/completions",)),
     Tag("Embeddings", "Texts as vectors.", ("/v1/embeddings",)),
-    Tag("Models", "The names that a key may ask for: assistants, versions, the base.", ("/v1/models",)),
+    Tag(
+        "Models",
+        "The names that a key may ask for: assistants, versions, the base.",
+        ("/v1/models",),
+    ),
     Tag("Files", "Files to train on, and what jobs leave behind.", ("/v1/files",)),
     Tag("Uploads", "Large files in parts.", ("/v1/uploads",)),
     Tag("Fine-tuning", "Train an assistant on a file.", ("/v1/fine_tuning",)),

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Controller, Request, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from connectors.errors import BadMapping
 from connectors.importers import ImportOptions, parse_map
@@ -50,12 +50,26 @@ class TranscriptController(Controller):
         database: NamedDependency[Database],
         blobs: NamedDependency[BlobStore],
         settings: NamedDependency[Settings],
-        filename: FromQuery[str] = "upload",
-        importer: FromQuery[str | None] = None,
-        mapping: Annotated[list[str] | None, QueryParameter(name="map")] = None,
-        encoding: FromQuery[str | None] = None,
-        delimiter: FromQuery[str | None] = None,
-        split: FromQuery[str | None] = None,
+        filename: Annotated[
+            str, QueryParameter(description="The file's name, where the body is the file itself.")
+        ] = "upload",
+        importer: Annotated[
+            str | None, QueryParameter(description="The file's format; found out when absent.")
+        ] = None,
+        mapping: Annotated[
+            list[str] | None,
+            QueryParameter(name="map", description="A column of a table, as `text=Message`."),
+        ] = None,
+        encoding: Annotated[
+            str | None, QueryParameter(description="Of the text; found out when absent.")
+        ] = None,
+        delimiter: Annotated[
+            str | None, QueryParameter(description="Of a table; found out when absent.")
+        ] = None,
+        split: Annotated[
+            str | None,
+            QueryParameter(description="`train`, `validation` or `test`, for all of the file."),
+        ] = None,
     ) -> ImportView:
         """Take a file, raw or as the part ``file`` of a form, and queue the reading of it.
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from server.chat.schemas import ChunkChoice, Choice, PromptDetails
+from server.chat.schemas import Choice, ChunkChoice, PromptDetails
 
 
 class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,4 +38,4 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: CompletionUsage | None | msgspec.UnsetType = msgspec.UNSET
+    usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET
