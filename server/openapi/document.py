@@ -3,7 +3,7 @@
 What a handler declares beyond its signature, in ``opt``:
 
 - ``body``: the struct of a JSON body that it reads from the raw request;
-- ``form``: the struct of a multipart form; a field of type ``bytes`` is a file;
+- ``form``: the struct of a multipart form, and ``file``: the name of the part that is a file;
 - ``raw``: True where the body may be any bytes as well;
 - ``answers``: by media type, what a good answer holds, where the return type cannot say it
   (``bytes`` is a file, ``str`` text; under ``text/event-stream`` the struct of one event's data);
@@ -12,7 +12,7 @@ What a handler declares beyond its signature, in ``opt``:
 Statuses with a body of their own are ``responses={503: ResponseSpec(...)}``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from importlib import metadata
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 from litestar import Litestar, Response
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
-from litestar.response import File
+from litestar.response import File, Stream
 from litestar.routes import HTTPRoute
 
 from server.openapi import answers, schemas
@@ -110,7 +110,7 @@ def build(app: Litestar) -> dict[str, Any]:
     book = schemas.SchemaBook()
     paths: dict[str, dict[str, Any]] = {}
     tags: dict[str, Tag] = {}
-    forms: list[dict[str, Any]] = []
+    forms: list[tuple[dict[str, Any], str]] = []
     envelope, problem = book.of(answers.ErrorEnvelope), book.of(answers.Problem)
     found = operations(app)
     _check_ids(found)
@@ -120,8 +120,8 @@ def build(app: Litestar) -> dict[str, Any]:
         described = _describe(operation, book, forms)
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
     components = book.settle()
-    for name in schemas.reachable(forms, components):
-        schemas.binary_fields(components[name])
+    for form, part in forms:
+        schemas.add_file(form, part, components)
     every = [one for path in paths.values() for one in path.values()]
     taken = [one.get(part) for one in every for part in ("parameters", "requestBody")]
     schemas.complete_answers(components, asked=taken, sparse=book.sparse())
@@ -149,7 +149,7 @@ def build(app: Litestar) -> dict[str, Any]:
 
 
 def _describe(
-    operation: Operation, book: schemas.SchemaBook, forms: list[dict[str, Any]]
+    operation: Operation, book: schemas.SchemaBook, forms: list[tuple[dict[str, Any], str]]
 ) -> dict[str, Any]:
     handler = operation.handler
     summary, description = summary_and_description(handler.description or handler.fn.__doc__)
@@ -203,7 +203,7 @@ def _parameters(operation: Operation, book: schemas.SchemaBook) -> Iterator[dict
 
 
 def _body(
-    handler: HTTPRouteHandler, book: schemas.SchemaBook, forms: list[dict[str, Any]]
+    handler: HTTPRouteHandler, book: schemas.SchemaBook, forms: list[tuple[dict[str, Any], str]]
 ) -> dict[str, Any] | None:
     content: dict[str, Any] = {}
     kind, required = handler.opt.get("body"), True
@@ -213,7 +213,7 @@ def _body(
         content["application/json"] = {"schema": book.of(kind)}
     if (form := handler.opt.get("form")) is not None:
         schema = book.of(form)
-        forms.append(schema)
+        forms.append((schema, handler.opt["file"]))
         content["multipart/form-data"] = {"schema": schema}
     if handler.opt.get("raw"):
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
@@ -252,10 +252,13 @@ def _answers(handler: HTTPRouteHandler) -> dict[str, Any]:
     if declared is not None:
         return declared
     kind = handler.parsed_fn_signature.return_type.annotation
-    if kind is None or kind is type(None) or handler.status_code == HTTPStatus.NO_CONTENT:
+    empty = kind is None or kind is type(None) or handler.status_code == HTTPStatus.NO_CONTENT
+    if empty or handler.status_code in (handler.responses or {}):
         return {}
+    if get_origin(kind) is Callable:  # an ASGI application may say anything
+        kind = Any
     media_type = str(getattr(handler.media_type, "value", handler.media_type) or "application/json")
-    if isinstance(kind, type) and issubclass(kind, File):
+    if isinstance(kind, type) and issubclass(kind, File | Stream):
         kind = str if media_type.startswith("text/") else bytes
     elif get_origin(kind) is Response:
         (kind,) = get_args(kind)
@@ -264,8 +267,11 @@ def _answers(handler: HTTPRouteHandler) -> dict[str, Any]:
 
 def _answer_schema(media_type: str, kind: Any, book: schemas.SchemaBook) -> dict[str, Any]:  # noqa: ANN401
     if media_type == EVENT_STREAM:  # as OpenAPI 3.2 words it: the schema is that of one event
-        told = {"contentMediaType": "application/json", "contentSchema": book.of(kind)}
-        data = {"type": "string", "anyOf": [told, {"const": "[DONE]"}]}
+        told = [
+            {"contentMediaType": "application/json", "contentSchema": book.of(one)}
+            for one in (kind, answers.ErrorEnvelope)
+        ]
+        data = {"type": "string", "anyOf": [*told, {"const": "[DONE]"}]}
         return {"type": "object", "required": ["data"], "properties": {"data": data}}
     if kind is bytes:
         return {"type": "string", "format": "binary"}

@@ -4,6 +4,7 @@ msgspec validates with these very types, so its schemas say neither more nor les
 does. Litestar's own generator knows fewer of the constraints.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, get_origin
 
@@ -14,7 +15,8 @@ from server.openapi.text import markdown
 
 Schema = dict[str, Any]
 _AT = "#/components/schemas/"
-# also what a client sees of a file in a form
+_WORDS = re.compile(r"[A-Za-z0-9.]+")
+_SAY_NOTHING = {"server", "schemas", "items", "objects"}
 _BINARY: Schema = {"type": "string", "format": "binary"}
 
 
@@ -36,12 +38,13 @@ class SchemaBook:
         schemas, components = msgspec.json.schema_components(
             kinds, ref_template=_AT + "{name}", schema_hook=_of_unknown
         )
+        names = {name: _short(name) for name in components}
         for (_, waiting), schema in zip(self._asked, schemas, strict=True):
             waiting.update(schema)
-            _tidy(waiting)
+            _tidy(waiting, names)
         for component in components.values():
-            _tidy(component)
-        return dict(sorted(components.items()))
+            _tidy(component, names)
+        return {names[name]: components[name] for name in sorted(components, key=names.__getitem__)}
 
     def sparse(self) -> frozenset[str]:
         """Titles of structs that leave fields out of an answer which hold their default."""
@@ -86,11 +89,12 @@ def without_null_defaults(schema: object) -> None:
             without_null_defaults(value)
 
 
-def binary_fields(schema: Schema) -> None:
-    """In the struct of a form ``bytes`` is a file, not text in base64."""
-    for name, field in schema.get("properties", {}).items():
-        if field.get("contentEncoding") == "base64":
-            schema["properties"][name] = dict(_BINARY)
+def add_file(form: Schema, part: str, components: dict[str, Schema]) -> None:
+    """Put the file into the schema of the form whose part it is."""
+    (name,) = references(form)
+    schema = components[name]
+    schema["properties"] = {part: dict(_BINARY), **schema.get("properties", {})}
+    schema["required"] = [part, *schema.get("required", ())]
 
 
 def reachable(node: object, components: dict[str, Schema]) -> set[str]:
@@ -118,17 +122,32 @@ def references(node: object) -> Iterator[str]:
             yield from references(value)
 
 
-def _tidy(schema: object) -> None:
-    """Descriptions in Markdown, and one word for a set of one value."""
+def _tidy(schema: object, names: dict[str, str]) -> None:
+    """Descriptions in Markdown, and references to the short names."""
     if isinstance(schema, dict):
-        text = schema.get("description")
+        text, reference = schema.get("description"), schema.get("$ref")
         if isinstance(text, str):
             schema["description"] = markdown(text)
+        if isinstance(reference, str):
+            schema["$ref"] = _AT + names[reference.removeprefix(_AT)]
         for value in schema.values():
-            _tidy(value)
+            _tidy(value, names)
     elif isinstance(schema, list):
         for value in schema:
-            _tidy(value)
+            _tidy(value, names)
+
+
+def _short(name: str) -> str:
+    """msgspec's name of a schema without the characters that nobody can read.
+
+    ``server.openai.chat.schemas.ToolBody``, which two modules have, is ``OpenaiChatToolBody``, and
+    ``Page_OpenAIFile_`` is ``PageOfOpenAIFile``.
+    """
+    kind, *of = _WORDS.findall(name)
+    *modules, last = kind.split(".")
+    words = [word.capitalize() for word in modules if word not in _SAY_NOTHING]
+    inside = "Or".join(one.rpartition(".")[2] for one in of)
+    return "".join(words) + last + (f"Of{inside}" if inside else "")
 
 
 def _of_unknown(kind: type) -> Schema:

@@ -40,7 +40,7 @@ class TranscriptController(Controller):
         "/transcripts",
         status_code=202,
         request_max_body_size=None,
-        opt={"form": UploadForm, "raw": True},
+        opt={"form": UploadForm, "file": "file", "raw": True},
     )
     async def upload(
         self,

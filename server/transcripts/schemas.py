@@ -9,9 +9,8 @@ from server.db.models import DatasetVersion, Import, ImportState, SourceFile
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
-    """A transcript as a form: the ``file``, and how to read it where that is not to be guessed."""
+    """How to read the part ``file`` of a transcript's form, where that is not to be found out."""
 
-    file: bytes
     importer: str | msgspec.UnsetType = msgspec.UNSET
     map: list[str] = []
     encoding: str | msgspec.UnsetType = msgspec.UNSET

@@ -25,7 +25,7 @@ from server.openai.chat.stored import (
     stored_answer,
     stored_messages,
 )
-from server.openai.metadata import metadata_filter
+from server.openai.metadata import METADATA_PARAMETER, metadata_filter
 from server.openai.paging import MAX_LIMIT, Page, page_of
 from server.tenants.access import needs, provide_principal
 from server.tenants.keys import Principal
@@ -74,7 +74,7 @@ class ChatController(Controller):
             keep=_keeping(body, chat.database, tenant_id) if body.store else None,
         )
 
-    @get()
+    @get(opt={"parameters": [METADATA_PARAMETER]})
     async def list_chat_completions(
         self,
         request: Request[Any, Any, Any],
