@@ -129,7 +129,7 @@ class JobController(Controller):
         path = settings.jobs / job.id / "report.html"
         if not path.exists():
             raise NotFound(f"job {job_id} has no report yet")
-        return File(path, media_type="text/html; charset=utf-8", content_disposition_type="inline")
+        return File(path, media_type="text/html", content_disposition_type="inline")
 
 
 async def _only_workers(

@@ -1,9 +1,10 @@
 """What the job endpoints take and give."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from training.spec import Objectives
 
@@ -28,10 +29,10 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     waits for a person; otherwise it is promoted at once.
     """
 
-    recipe: str | None = None
+    recipe: Annotated[str, Meta(max_length=100)] | None = None
     objectives: Objectives = Objectives()
-    seed: int = 17
-    suffix: str = ""
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 17
+    suffix: Annotated[str, Meta(max_length=64)] = ""
     require_approval: bool = False
 
 
