@@ -138,12 +138,13 @@ def _tidy(schema: object, names: dict[str, str]) -> None:
 
 
 def _short(name: str) -> str:
-    """msgspec's name of a schema without the characters that nobody can read.
+    """Msgspec's name of a schema without the characters that nobody can read.
 
     ``server.openai.chat.schemas.ToolBody``, which two modules have, is ``OpenaiChatToolBody``, and
     ``Page_OpenAIFile_`` is ``PageOfOpenAIFile``.
     """
-    kind, *of = _WORDS.findall(name)
+    found: list[str] = _WORDS.findall(name)
+    kind, *of = found
     *modules, last = kind.split(".")
     words = [word.capitalize() for word in modules if word not in _SAY_NOTHING]
     inside = "Or".join(one.rpartition(".")[2] for one in of)
