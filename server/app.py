@@ -27,6 +27,7 @@ from server.openai.chat.controller import ChatController
 from server.openai.completions.controller import CompletionController
 from server.openai.embeddings.controller import EmbeddingController
 from server.openai.files.controller import FileController
+from server.openai.fine_tuning.controller import FineTuningController
 from server.openai.models.controller import ModelController
 from server.openai.responses import service as responses
 from server.openai.responses.controller import ResponseController
@@ -56,6 +57,7 @@ controllers: list[ControllerRouterHandler] = [
     ResponseController,
     EmbeddingController,
     ModelController,
+    FineTuningController,
     FileController,
     UploadController,
     UsageController,

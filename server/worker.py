@@ -3,6 +3,10 @@
 ``python -m server.worker``. Rows are the truth: whatever is queued there is given to DBOS under
 the row's own id, any number of times, and runs once. DBOS remembers which steps are done, so a
 worker killed at any point goes on at that step when it, or ``tenantune up``, starts again.
+
+A workflow that pauses its job ends; resuming raises ``Job.attempts``, which is a part of the
+workflow's id, so that the next one is another workflow. One that comes to its turn after its job
+was paused, resumed or ended without it changes nothing.
 """
 
 import asyncio
@@ -19,10 +23,11 @@ import structlog
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy import or_, select
 
-from server.db.models import Import, Job
+from server.db.models import FINISHED_JOB_STATES, Import, Job
 from server.db.session import Database
-from server.jobs.trainer import TrainingCancelled
-from server.jobs.workflow import JobSteps, failure
+from server.jobs.states import held, set_state
+from server.jobs.trainer import TrainingCancelled, TrainingPaused
+from server.jobs.workflow import JobSteps, Superseded, failure
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings
@@ -34,7 +39,7 @@ POLL_SECONDS = 0.5
 IMPORTS_AT_ONCE = 2
 APPROVAL_DAYS = 90
 # DBOS recovers only workflows of its own version; ours changes when the steps below do.
-WORKFLOW_VERSION = "1"
+WORKFLOW_VERSION = "2"
 
 
 class Worker:
@@ -66,28 +71,81 @@ class Worker:
             imports = await session.scalars(
                 select(Import.id).where(Import.state == "queued").order_by(Import.created_at)
             )
-            jobs = await session.scalars(
-                select(Job.id).where(Job.state == "queued").order_by(Job.created_at)
+            jobs = await session.execute(
+                select(Job.id, Job.attempts).where(Job.state == "queued").order_by(Job.created_at)
             )
             waiting = await session.execute(
-                select(Job.id, Job.decision, Job.cancel_requested).where(
+                select(Job.id, Job.attempts, Job.decision).where(
                     Job.state == "awaiting_approval",
                     or_(Job.decision.is_not(None), Job.cancel_requested),
                 )
             )
-            import_ids, job_ids, decided = list(imports), list(jobs), list(waiting)
+            import_ids, queued, decided = list(imports), list(jobs), list(waiting)
         for import_id in import_ids:
-            await self._enqueue("imports", import_workflow, import_id)
-        for job_id in job_ids:
-            await self._enqueue("jobs", job_workflow, job_id)
-        for job_id, decision, _ in decided:
+            await self._enqueue("imports", import_workflow, import_id, import_id)
+        for job_id, attempt in queued:
+            workflow = workflow_id(job_id, attempt)
+            await self._enqueue("jobs", job_workflow, workflow, job_id, attempt)
+        for job_id, attempt, decision in decided:
             await DBOS.send_async(
-                job_id, decision or "cancelled", "approval", idempotency_key=f"{job_id}-decision"
+                workflow_id(job_id, attempt),
+                decision or "cancelled",
+                "approval",
+                idempotency_key=f"{job_id}-decision",
             )
 
-    async def _enqueue(self, queue: str, workflow: Any, row_id: str) -> None:  # noqa: ANN401
-        with SetWorkflowID(row_id):
-            await DBOS.enqueue_workflow_async(queue, workflow, row_id)
+    async def _enqueue(self, queue: str, workflow: Any, name: str, *args: Any) -> None:  # noqa: ANN401
+        with SetWorkflowID(name):
+            await DBOS.enqueue_workflow_async(queue, workflow, *args)
+
+    async def adopt(self) -> None:
+        """Queue again what no workflow will ever finish: call once, before the first dispatch.
+
+        That is what was begun by another version of this worker on this machine, whose workflows
+        DBOS leaves alone, or what DBOS has given up or lost. Rows are the truth, and every step may
+        be run again.
+        """
+        async with self.database.reading() as session:
+            jobs = await session.execute(
+                select(Job.id, Job.attempts).where(
+                    Job.state.not_in([*FINISHED_JOB_STATES, "paused"])
+                )
+            )
+            imports = await session.scalars(
+                select(Import.id).where(Import.state.in_(("queued", "running")))
+            )
+            open_jobs, open_imports = list(jobs), list(imports)
+        for job_id, attempt in open_jobs:
+            if await self._forgotten(workflow_id(job_id, attempt)):
+                async with self.database.transaction() as session:
+                    row = await session.get_one(Job, job_id)
+                    job = await held(session, row.tenant_id, job_id)
+                    if job.attempts == attempt and job.state != "paused":
+                        await set_state(session, job, "queued")
+        for import_id in open_imports:
+            if await self._forgotten(import_id):
+                async with self.database.transaction() as session:
+                    (await session.get_one(Import, import_id)).state = "queued"
+
+    async def _forgotten(self, workflow: str) -> bool:
+        """Whether nobody will run this workflow to its end; one that is in the way is removed."""
+        status = await DBOS.get_workflow_status_async(workflow)
+        if status is None:
+            return True
+        alive = status.status in {"PENDING", "ENQUEUED", "DELAYED"}
+        if alive and (
+            status.app_version in {None, WORKFLOW_VERSION}
+            or (status.status == "PENDING" and status.executor_id != executor_id(self.settings))
+        ):
+            return False
+        log.warning("begun anew", workflow=workflow, status=status.status, by=status.app_version)
+        await DBOS.delete_workflow_async(workflow)
+        return True
+
+
+def workflow_id(job_id: str, attempt: int) -> str:
+    """The id of the workflow that works on a job's attempt."""
+    return f"{job_id}-{attempt}" if attempt else job_id
 
 
 _worker: Worker | None = None
@@ -101,9 +159,9 @@ def worker() -> Worker:
 
 
 @DBOS.step()
-def prepare(job_id: str) -> None:
+def prepare(job_id: str, attempt: int) -> None:
     """Freeze the dataset."""
-    worker().call(worker().steps.prepare(job_id))
+    worker().call(worker().steps.prepare(job_id, attempt))
 
 
 @DBOS.step()
@@ -125,9 +183,15 @@ def compare_with_engine(job_id: str, name: str) -> None:
 
 
 @DBOS.step()
-def judge(job_id: str, name: str) -> bool:
+def judge(job_id: str, name: str) -> str:
     """Gates, report, registration."""
     return worker().call(worker().steps.judge(job_id, name))
+
+
+@DBOS.step()
+def keep_results(job_id: str) -> None:
+    """The result file."""
+    worker().call(worker().steps.keep_results(job_id))
 
 
 @DBOS.step()
@@ -140,6 +204,12 @@ def await_approval(job_id: str) -> bool:
 def promote(job_id: str) -> None:
     """Make the adapter live."""
     worker().call(worker().steps.promote(job_id))
+
+
+@DBOS.step()
+def pause(job_id: str, attempt: int) -> None:
+    """Write that the job waits."""
+    worker().call(worker().steps.pause(job_id, attempt))
 
 
 @DBOS.step()
@@ -161,19 +231,26 @@ def import_workflow(import_id: str) -> None:
 
 
 @DBOS.workflow()
-def job_workflow(job_id: str) -> str:
-    """One job from its dataset to its promotion; the state it ended in."""
+def job_workflow(job_id: str, attempt: int) -> str:
+    """One attempt at a job, from its dataset to its promotion; what became of it."""
     try:
-        prepare(job_id)
+        prepare(job_id, attempt)
         train(job_id)
         name = publish(job_id)
         compare_with_engine(job_id, name)
-        if not judge(job_id, name):
-            end(job_id, "failed", GATES_FAILED)
+        failed_gates = judge(job_id, name)
+        keep_results(job_id)
+        if failed_gates:
+            end(job_id, "failed", _gates_failed(failed_gates))
             return "failed"
         if not await_approval(job_id):
             DBOS.recv("approval", timeout_seconds=APPROVAL_DAYS * 86_400)
         promote(job_id)
+    except Superseded:
+        return "superseded"
+    except TrainingPaused:
+        pause(job_id, attempt)
+        return "paused"
     except TrainingCancelled:
         end(job_id, "cancelled", None)
         return "cancelled"
@@ -184,10 +261,16 @@ def job_workflow(job_id: str) -> str:
     return "succeeded"
 
 
-GATES_FAILED = {
-    "code": "gates_failed",
-    "message": "the adapter did not pass its gates and was not promoted; the report says which",
-}
+def _gates_failed(which: str) -> dict[str, str]:
+    return {
+        "code": "gates_failed",
+        "message": f"the adapter did not pass its gates and was not promoted: {which}",
+    }
+
+
+def executor_id(settings: Settings) -> str:
+    """Who we are to DBOS: a worker recovers its own workflows alone."""
+    return f"{socket.gethostname()}:{settings.home}"
 
 
 def dbos_config(settings: Settings) -> DBOSConfig:
@@ -201,7 +284,7 @@ def dbos_config(settings: Settings) -> DBOSConfig:
         name="tenantune",
         system_database_url=url,
         application_version=WORKFLOW_VERSION,
-        executor_id=f"{socket.gethostname()}:{settings.home}",
+        executor_id=executor_id(settings),
         log_level="WARNING",
     )
 
@@ -224,6 +307,7 @@ async def main() -> None:
     await asyncio.to_thread(DBOS.launch)
     await DBOS.register_queue_async("jobs", worker_concurrency=settings.worker_jobs)
     await DBOS.register_queue_async("imports", worker_concurrency=IMPORTS_AT_ONCE)
+    await _worker.adopt()
     log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
     await _worker.run()
     await _worker.steps.settle()

@@ -18,6 +18,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``rank``, ``alpha``, ``dropout``, ``targets``: LoRA (Hu et al. 2021, arXiv 2106.09685).
     ``batch_tokens``: tokens (padding included) in one optimiser step, at most.
+    ``batch_examples``: where it is not 0, a step has the tokens of so many average examples instead.
     ``max_length``: tokens of one conversation; longer ones lose their oldest turns.
     ``max_train_tokens``: stop after so many trained tokens (0: no bound), counted over epochs.
     ``patience``: validations without a better loss before the run stops.
@@ -41,6 +42,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     epochs: float
     max_train_tokens: int = 0
     batch_tokens: int
+    batch_examples: int = 0
     max_length: int
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0

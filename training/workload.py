@@ -16,7 +16,7 @@ from training.dataset import Dataset, load
 from training.encoding import Encoder, Item, Judgement, token_count, width_of
 from training.errors import BadInput
 from training.estimate import batch_limit
-from training.spec import TrainingSpec
+from training.spec import Recipe, TrainingSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,12 +67,13 @@ def prepare(
         )
     _need_both_sorts(train, spec)
     limit = batch_limit(spec.recipe)
+    widths = [width_of(item) for item in train]
     plan = plan_run(
-        [width_of(item) for item in train],
+        widths,
         tokens=[token_count(item) for item in train],
         seed=spec.seed,
         epochs=spec.recipe.epochs,
-        step_tokens=spec.recipe.batch_tokens,
+        step_tokens=step_tokens(spec.recipe, widths),
         batch_tokens=limit,
         max_train_tokens=spec.recipe.max_train_tokens,
     )
@@ -87,6 +88,17 @@ def prepare(
         batch_tokens=limit,
         fingerprint=hashlib.sha256(facts).hexdigest(),
     )
+
+
+def step_tokens(recipe: Recipe, widths: Sequence[int]) -> int:
+    """Tokens of one optimiser step, at most.
+
+    Batches are made of tokens, so that a step costs the same whatever its examples are; a number
+    of examples (OpenAI's ``batch_size``) becomes the tokens of so many average ones.
+    """
+    if not recipe.batch_examples:
+        return recipe.batch_tokens
+    return max(1, round(recipe.batch_examples * sum(widths) / len(widths)))
 
 
 def packages() -> dict[str, str]:

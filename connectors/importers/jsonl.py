@@ -1,7 +1,7 @@
 """What the JSON-lines formats share: one record a line, read, checked and counted the same way."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from connectors.importers.base import (
 )
 from connectors.importers.decode import Line, peek, read_lines
 
+T = TypeVar("T")
+
 _TOOL_ROLES = frozenset({"tool", "function", "function_call", "observation", "tool_response"})
 
 
@@ -26,6 +28,34 @@ class Skipped(msgspec.Struct, frozen=True):
 
     reason: Reason
     detail: str
+
+
+def read_records(
+    stream: BinaryIO,
+    options: ImportOptions,
+    parse: Callable[[dict[str, Any], int, ImportOptions], tuple[T, list[Skipped]]],
+    *,
+    note: Note = ignore_note,
+) -> Iterator[T | Rejected]:
+    """Yield what ``parse`` makes of each line's object, and what was left out.
+
+    ``parse`` gets the object and its line, and raises BadRecord.
+    """
+    blank = 0
+    for line in read_lines(stream, options, note):
+        if line.text is not None and not line.text.strip():
+            blank += 1
+            continue
+        try:
+            made, skipped = parse(_decode(line), line.number, options)
+        except BadRecord as exc:
+            yield Rejected(line.number, exc.reason, exc.detail)
+            continue
+        for left_out in skipped:
+            yield Rejected(line.number, left_out.reason, left_out.detail, part=True)
+        yield made
+    if blank:
+        note("blank lines", str(blank))
 
 
 class JsonLines:
@@ -46,28 +76,16 @@ class JsonLines:
         self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
         """Yield a conversation a line; see ``Importer.read``."""
-        blank = 0
-        for line in read_lines(stream, options, note):
-            if line.text is not None and not line.text.strip():
-                blank += 1
-                continue
-            try:
-                conversation, skipped = self._parse(line, options)
-            except BadRecord as exc:
-                yield Rejected(line.number, exc.reason, exc.detail)
-                continue
-            for left_out in skipped:
-                yield Rejected(line.number, left_out.reason, left_out.detail, part=True)
-            yield conversation
-        if blank:
-            note("blank lines", str(blank))
+        yield from read_records(stream, options, self.parse, note=note)
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
         """Turn a record's list into turns; raises BadRecord."""
         raise NotImplementedError
 
-    def _parse(self, line: Line, options: ImportOptions) -> tuple[Conversation, list[Skipped]]:
-        record = _decode(line)
+    def parse(
+        self, record: dict[str, Any], number: int, options: ImportOptions
+    ) -> tuple[Conversation, list[Skipped]]:
+        """The conversation in a record of line ``number``; raises BadRecord."""
         if self.key not in record:
             raise BadRecord(Reason.BAD_RECORD, f"no {self.key!r} in the record")
         turns: list[Turn] = []
@@ -82,7 +100,7 @@ class JsonLines:
             why = f"no message is left: {skipped[0].detail}" if skipped else "no messages"
             raise BadRecord(reason, why)
         conversation = Conversation(
-            id=_identifier(record, line.number),
+            id=identifier(record, number),
             turns=tuple(turns),
             channel=_word(record, "channel"),
             language=_word(record, "language"),
@@ -178,7 +196,8 @@ def _decode(line: Line) -> dict[str, Any]:
     return record
 
 
-def _identifier(record: Mapping[str, Any], number: int) -> str:
+def identifier(record: Mapping[str, Any], number: int) -> str:
+    """The record's own identifier, or its line."""
     for key in ("id", "conversation_id"):
         value = record.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():

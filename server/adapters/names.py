@@ -66,6 +66,23 @@ async def resolve(
     )
 
 
+async def own(session: AsyncSession, tenant_id: str, model: str) -> Adapter:
+    """The version that ``<slug>@<version>`` or ``ft:...`` names, whatever base it was trained on.
+
+    Raises:
+        ModelNotFound: the name means no version of this tenant.
+    """
+    query = select(Tenant, Adapter).join(Adapter, _wanted(model)).where(Tenant.id == tenant_id)
+    found = (await session.execute(query)).first()
+    if found is None or model == found[0].slug:
+        raise ModelNotFound(model)
+    tenant, adapter = found
+    if model.startswith("ft:") and model != fine_tuned_name(tenant.slug, adapter):
+        raise ModelNotFound(model)
+    owned: Adapter = adapter
+    return owned
+
+
 async def list_models(session: AsyncSession, tenant_id: str, *, base: str) -> list[ModelCard]:
     """Every name that this tenant's keys may ask for, the base first.
 

@@ -22,8 +22,8 @@ from server.cli.console import (
     table,
     tenant_option,
 )
-from server.db.models import Tenant
-from server.jobs import service
+from server.db.models import Decision, Tenant
+from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, JobEventView, JobRequest, JobView
 from server.locks import is_held
 from server.tenants import service as tenants
@@ -127,7 +127,7 @@ async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) 
             for event in events:
                 seen = event.seq
                 report(event)
-            if not events and view.state in {*FINAL_STATES, "awaiting_approval"}:
+            if not events and view.state in {*FINAL_STATES, "awaiting_approval", "paused"}:
                 return view
             if not events:
                 await asyncio.sleep(FOLLOW_SECONDS)
@@ -174,7 +174,7 @@ def _bar(progress: Progress) -> Callable[[JobEventView], None]:
                     completed=body["done"],
                     note="",
                 )
-            case "state" | "stage" | "estimate" | "verdict" | "validation":
+            case "state" | "stage" | "estimate" | "verdict" | "validation" | "warning":
                 progress.console.print(describe(event))
 
     return report
@@ -212,8 +212,8 @@ def describe(event: JobEventView) -> str:  # noqa: PLR0911 - one line each
             return f"resumed at step {body['step']}"
         case "verdict":
             return f"verdict: {body['adapter']} {body['summary']}"
-        case "error":
-            return f"error: {body['message']}"
+        case "error" | "warning":
+            return f"{event.kind}: {body['message']}"
         case _:
             return ""
 
@@ -272,8 +272,32 @@ async def cancel(app: App, job_id: str, tenant: str) -> None:
     """Stop a job; it never yields a model."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
-        await service.cancel_job(session, owner.id, job_id)
+        await states.cancel(session, owner.id, job_id)
     err.print(f"job {job_id} is told to stop")
+
+
+@jobs.command("pause")
+@click.argument("job_id")
+@tenant_option
+@command
+async def pause(app: App, job_id: str, tenant: str) -> None:
+    """Let a job save and give its place to others."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        job = await states.pause(session, owner.id, job_id)
+    err.print(f"job {job_id} " + ("is paused" if job.state == "paused" else "is told to pause"))
+
+
+@jobs.command("resume")
+@click.argument("job_id")
+@tenant_option
+@command
+async def resume(app: App, job_id: str, tenant: str) -> None:
+    """Put a paused job back into the queue; it goes on where it was."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await states.resume(session, owner.id, job_id)
+    err.print(f"job {job_id} goes on")
 
 
 @jobs.command("approve")
@@ -285,6 +309,6 @@ async def approve(app: App, job_id: str, tenant: str, *, reject: bool) -> None:
     """Decide about an adapter that awaits it."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
-        decision = "rejected" if reject else "approved"
-        await service.decide(session, owner.id, job_id, decision=decision)
+        decision: Decision = "rejected" if reject else "approved"
+        await states.decide(session, owner.id, job_id, decision=decision)
     err.print(f"job {job_id}: {decision}")

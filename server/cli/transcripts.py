@@ -27,7 +27,7 @@ from server.cli.console import (
 from server.locks import is_held
 from server.tenants import service as tenants
 from server.tenants.holdings import hold, stored
-from server.transcripts import service
+from server.transcripts import freezing, service
 from server.transcripts.schemas import ImportView, dataset_view, import_view
 
 CHUNK_BYTES = 1 << 20
@@ -168,7 +168,7 @@ async def freeze(app: App, tenant: str, *, as_json: bool) -> None:
     """Make the dataset version that the next job would train on, to look at it first."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
-    row = await service.freeze(app.database, owner.id, settings=app.settings)
+    row = await freezing.freeze(app.database, owner.id, settings=app.settings)
     view = dataset_view(row)
     if as_json:
         show(view)

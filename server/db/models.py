@@ -246,8 +246,9 @@ class Job(Record):
 
     It learns from all that its tenant has imported, or, with ``training_file_id``, from that file
     alone. Files are named, not referenced: a job keeps the names of files that were deleted since.
-    ``method`` and ``client_metadata`` are kept as the client gave them. ``gpu_seconds``: time that
-    the trainer had its device.
+    It begins with the weights of ``start_adapter_id``, where there is one. ``method`` and
+    ``client_metadata`` are kept as the client gave them. ``attempts`` counts how often it was put
+    back into the queue. ``gpu_seconds``: time that the trainer had its device.
     """
 
     __tablename__ = "job"
@@ -271,6 +272,7 @@ class Job(Record):
     training_file_id: Mapped[str | None] = mapped_column(Chars(32))
     validation_file_id: Mapped[str | None] = mapped_column(Chars(32))
     result_file_id: Mapped[str | None] = mapped_column(Chars(32))
+    start_adapter_id: Mapped[str | None] = mapped_column(Chars(32))
     method: Mapped[JsonObject | None]
     client_metadata: Mapped[JsonObject | None]
     gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))

@@ -14,7 +14,7 @@ from server.db.session import Database
 from server.engine.residency import AdapterRef
 from server.engine.service import EngineService
 from server.errors import EngineUnavailable, Invalid, NotFound, Unauthenticated
-from server.jobs import service
+from server.jobs import service, states
 from server.jobs.schemas import (
     Decision,
     JobEventView,
@@ -97,7 +97,27 @@ class JobController(Controller):
         """Stop a run; its adapter, if there is one already, is never promoted."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
-            job = await service.cancel_job(session, tenant.id, job_id)
+            job = await states.cancel(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @post("/{job_id:str}/pause", status_code=200)
+    async def pause(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """Let a run save and give its place to others."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await states.pause(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @post("/{job_id:str}/resume", status_code=200)
+    async def resume(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """Put a paused run back into the queue; it goes on where it was."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await states.resume(session, tenant.id, job_id)
             return await service.view(session, job, slug)
 
     @post("/{job_id:str}/decision", status_code=200)
@@ -111,7 +131,7 @@ class JobController(Controller):
         """Approve or reject the adapter of a run that awaits it."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
-            job = await service.decide(session, tenant.id, job_id, decision=data.decision)
+            job = await states.decide(session, tenant.id, job_id, decision=data.decision)
             return await service.view(session, job, slug)
 
     @get("/{job_id:str}/report", media_type="text/html")

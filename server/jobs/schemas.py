@@ -1,24 +1,22 @@
 """What the job endpoints take and give."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from training.spec import Objectives
+from server.db.models import FINISHED_JOB_STATES, JobState
+from training.spec import Method, Objectives
 
-JobState = Literal[
-    "queued",
-    "validating",
-    "running",
-    "evaluating",
-    "awaiting_approval",
-    "succeeded",
-    "failed",
-    "cancelled",
-]
-FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+FINAL_STATES: frozenset[str] = frozenset(FINISHED_JOB_STATES)
+PUBLIC_ID = re.compile(r"ftjob-([0-9a-f]{32})")
+
+
+def public_id(job_id: str) -> str:
+    """The id that clients of ``/v1/fine_tuning`` know a job by."""
+    return f"ftjob-{job_id}"
 
 
 class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -36,6 +34,32 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     require_approval: bool = False
 
 
+class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client sets of a recipe; None leaves the recipe's own ("auto").
+
+    ``batch_size`` is in examples; ``learning_rate_multiplier`` is of the recipe's learning rate.
+    """
+
+    n_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate_multiplier: float | None = None
+    beta: float | None = None
+
+
+class Learning(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job learns from, and how, where it does not just learn from all that was imported.
+
+    Ids are of rows. ``start_adapter_id``: the adapter whose weights it begins with.
+    """
+
+    training_file_id: str
+    validation_file_id: str | None = None
+    start_adapter_id: str | None = None
+    method: Method = "supervised"
+    hyperparameters: Hyperparameters = Hyperparameters()
+    metadata: dict[str, str] | None = None
+
+
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job as its tenant sees it; every key is always present."""
 
@@ -47,6 +71,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     suffix: str
     base: str
+    method: Method
+    training_file: str | None
+    validation_file: str | None
+    result_file: str | None
     objectives: Objectives
     require_approval: bool
     dataset: str | None
@@ -54,6 +82,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     progress: dict[str, Any]
     estimate: dict[str, Any] | None
     error: dict[str, Any] | None
+    gpu_seconds: float
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

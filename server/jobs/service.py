@@ -1,26 +1,45 @@
-"""Decisions about fine-tuning jobs: made as rows, which the worker picks up."""
+"""Fine-tuning jobs: made as rows, which the worker picks up, and looked at; ``states`` moves them."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import Adapter, DatasetVersion, Job, JobEvent, JobState, Tenant
-from server.errors import Conflict, Invalid, NotFound
-from server.jobs.schemas import FINAL_STATES, JobEventView, JobRequest, JobView
+from server.db.models import Adapter, DatasetVersion, Job, JobEvent, Prose, Tenant
+from server.errors import Invalid, NotFound, TooMany
+from server.jobs.schemas import (
+    FINAL_STATES,
+    Hyperparameters,
+    JobEventView,
+    JobRequest,
+    JobView,
+    Learning,
+)
+from server.jobs.states import add_event
 from training.errors import BadInput
-from training.spec import Objectives, load_recipe, recipe_names
+from training.spec import Method, Objectives, Recipe, load_recipe, recipe_names
+
+MOST_UNFINISHED = 100
+"""Of one tenant; a queue of days tells nobody anything."""
 
 
 async def create_job(
-    session: AsyncSession, tenant: Tenant, *, request: JobRequest, base: str, default_recipe: str
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    request: JobRequest,
+    base: str,
+    default_recipe: str,
+    learning: Learning | None = None,
 ) -> Job:
     """Queue a job. The row is the job: the worker starts what it finds queued.
 
+    It learns from all that the tenant has imported, or as ``learning`` says.
+
     Raises:
         Invalid: the recipe is not one that ships.
+        TooMany: the tenant has ``MOST_UNFINISHED`` jobs that have not ended.
     """
     name = request.recipe or default_recipe
     if name not in recipe_names():  # never a path: this comes from a request
@@ -30,22 +49,69 @@ async def create_job(
         recipe = load_recipe(name)
     except BadInput as exc:
         raise Invalid(str(exc), param="recipe") from exc
+    unfinished = select(func.count(Job.id)).where(
+        Job.tenant_id == tenant.id, Job.state.not_in(FINAL_STATES)
+    )
+    if (await session.scalar(unfinished) or 0) >= MOST_UNFINISHED:
+        raise TooMany(
+            f"{MOST_UNFINISHED} jobs have not ended yet; wait for one, or cancel some.",
+            retry_after_seconds=60,
+        )
     job = Job(
         tenant_id=tenant.id,
         state="queued",
         stage="queued",
         base=base,
         recipe_name=name,
-        recipe=msgspec.to_builtins(recipe),
         seed=request.seed,
         objectives=msgspec.to_builtins(request.objectives),
         suffix=request.suffix or None,
         require_approval=request.require_approval,
     )
+    if learning is not None:
+        recipe = tuned(recipe, learning.hyperparameters)
+        job.training_file_id = learning.training_file_id
+        job.validation_file_id = learning.validation_file_id
+        job.start_adapter_id = learning.start_adapter_id
+        job.client_metadata = learning.metadata
+        job.method = {
+            "type": learning.method,
+            "hyperparameters": msgspec.to_builtins(learning.hyperparameters),
+        }
+    job.recipe = msgspec.to_builtins(recipe)
     session.add(job)
     await session.flush()
     await add_event(session, job, kind="state", body={"state": "queued"})
     return job
+
+
+def tuned(recipe: Recipe, wanted: Hyperparameters) -> Recipe:
+    """The recipe with what a client has set of it.
+
+    Epochs that were asked for are not cut short by the recipe's bound on tokens; a run still stops
+    where its validation loss has stopped falling (``patience``).
+    """
+    changes: dict[str, Any] = {}
+    if wanted.n_epochs is not None:
+        changes |= {"epochs": float(wanted.n_epochs), "max_train_tokens": 0}
+    if wanted.batch_size is not None:
+        changes["batch_examples"] = wanted.batch_size
+    if wanted.learning_rate_multiplier is not None:
+        changes["learning_rate"] = recipe.learning_rate * wanted.learning_rate_multiplier
+    if wanted.beta is not None:
+        changes["beta"] = wanted.beta
+    return msgspec.structs.replace(recipe, **changes)
+
+
+def method_of(job: Job) -> Method:
+    """How a job learns."""
+    method: Method = (job.method or {}).get("type", "supervised")
+    return method
+
+
+def hyperparameters_of(job: Job) -> Hyperparameters:
+    """What its client has set of the recipe."""
+    return msgspec.convert((job.method or {}).get("hyperparameters", {}), Hyperparameters)
 
 
 async def get_job(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
@@ -60,9 +126,32 @@ async def get_job(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
     return job
 
 
-async def list_jobs(session: AsyncSession, tenant_id: str, *, limit: int = 50) -> list[Job]:
-    """This tenant's jobs, newest first."""
-    query = select(Job).where(Job.tenant_id == tenant_id).order_by(Job.created_at.desc())
+async def list_jobs(
+    session: AsyncSession,
+    tenant_id: str,
+    *,
+    limit: int = 50,
+    after: str | None = None,
+    metadata: dict[str, str] | None = None,
+    without_metadata: bool = False,
+) -> list[Job]:
+    """This tenant's jobs, newest first, those behind the job ``after`` (a row's id).
+
+    ``metadata``: only jobs that carry all of these pairs; ``without_metadata``: only those that
+    carry none.
+    """
+    query = select(Job).where(Job.tenant_id == tenant_id).order_by(Job.id.desc())
+    if after is not None:
+        query = query.where(Job.id < after)
+    if without_metadata:
+        query = query.where(Job.client_metadata.is_(None))
+    each = func.json_each
+    if metadata and (await session.connection()).dialect.name == "postgresql":
+        each = func.jsonb_each_text
+    for key, value in (metadata or {}).items():  # not by a path: a key may hold any character
+        pairs = each(Job.client_metadata).table_valued("key", "value")
+        same = pairs.c.key == literal(key, Prose), pairs.c.value == literal(value, Prose)
+        query = query.where(select(pairs.c.key).where(*same).exists())
     return list(await session.scalars(query.limit(limit)))
 
 
@@ -86,46 +175,6 @@ async def list_events(
     ]
 
 
-async def cancel_job(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
-    """Ask a job to stop; a job that nobody has started is cancelled at once.
-
-    Raises:
-        NotFound: no such job, or another tenant's.
-        Conflict: the job has already ended.
-    """
-    job = await get_job(session, tenant_id, job_id)
-    if job.state in FINAL_STATES:
-        raise Conflict(f"job {job_id} has already {job.state}; it cannot be cancelled")
-    job.cancel_requested = True
-    return job
-
-
-async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision: str) -> Job:
-    """Approve or reject the adapter of a job that awaits it; the first answer stands.
-
-    Raises:
-        NotFound: no such job, or another tenant's.
-        Conflict: the job does not await approval, or somebody has decided.
-    """
-    await get_job(session, tenant_id, job_id)
-    changed = await session.execute(
-        update(Job)
-        .where(
-            Job.tenant_id == tenant_id,
-            Job.id == job_id,
-            Job.state == "awaiting_approval",
-            Job.decision.is_(None),
-        )
-        .values(decision=decision)
-        .returning(Job.id)
-    )
-    if changed.scalar() is None:
-        raise Conflict(f"job {job_id} does not await a decision")
-    job = await get_job(session, tenant_id, job_id)
-    await session.refresh(job)
-    return job
-
-
 async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
     """The job as shown to its tenant."""
     dataset = adapter = None
@@ -145,12 +194,16 @@ async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
     return JobView(
         id=job.id,
         tenant=tenant_slug,
-        state=msgspec.convert(job.state, type=JobView.__annotations__["state"]),
+        state=job.state,
         stage=job.stage,
         recipe=job.recipe_name,
         seed=job.seed,
         suffix=job.suffix or "",
         base=job.base,
+        method=method_of(job),
+        training_file=_file_name(job.training_file_id),
+        validation_file=_file_name(job.validation_file_id),
+        result_file=_file_name(job.result_file_id),
         objectives=msgspec.convert(job.objectives, Objectives),
         require_approval=job.require_approval,
         dataset=dataset,
@@ -158,44 +211,12 @@ async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
         progress=job.progress,
         estimate=job.estimate,
         error=job.error,
+        gpu_seconds=round(job.gpu_seconds, 1),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
 
 
-async def add_event(session: AsyncSession, job: Job, *, kind: str, body: dict[str, Any]) -> None:
-    """Append to a job's history. Only the job's own worker writes, so numbers do not race."""
-    last = await session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id))
-    session.add(
-        JobEvent(tenant_id=job.tenant_id, job_id=job.id, seq=(last or 0) + 1, kind=kind, body=body)
-    )
-    await session.flush()
-
-
-async def set_state(
-    session: AsyncSession,
-    job: Job,
-    state: JobState,
-    *,
-    stage: str = "",
-    error: dict[str, Any] | None = None,
-) -> bool:
-    """Move a job on, with an event. A job that has ended stays as it ended: False then."""
-    await session.refresh(job, with_for_update=True)
-    if job.state in FINAL_STATES:
-        return False
-    job.stage = stage or state
-    if job.state == state and error is None:
-        return True
-    job.state = state
-    job.error = error
-    if job.started_at is None and state not in {"queued", "cancelled"}:
-        job.started_at = datetime.now(UTC)
-    if state in FINAL_STATES:
-        job.finished_at = datetime.now(UTC)
-    body: dict[str, Any] = {"state": state}
-    if error:
-        body["error"] = error
-    await add_event(session, job, kind="state", body=body)
-    return True
+def _file_name(file_id: str | None) -> str | None:
+    return file_id and f"file-{file_id}"

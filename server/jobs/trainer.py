@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import structlog
@@ -28,9 +29,13 @@ from training.progress import (
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 60.0  # a checkpoint of a large adapter takes some seconds to write
-CANCEL_POLL_SECONDS = 1.0
+ASK_SECONDS = 1.0
 MAX_RESTARTS = 5  # deaths without a new step in between; then it is not bad luck
 NICENESS = 10
+
+Request = Literal["cancel", "pause"]
+"""What a person may ask of a run."""
+Asked = Callable[[], Awaitable[Request | None]]
 
 
 class TrainingFailed(Exception):
@@ -50,12 +55,32 @@ class TrainingCancelled(Exception):
     """The run was stopped because its job was cancelled."""
 
 
+class TrainingPaused(Exception):
+    """The run was stopped, its state saved, because its job is to wait."""
+
+
+def obey(asked: Request | None) -> None:
+    """Raise what was asked for, if anything was.
+
+    Raises:
+        TrainingCancelled: cancel.
+        TrainingPaused: pause.
+    """
+    match asked:
+        case "cancel":
+            raise TrainingCancelled
+        case "pause":
+            raise TrainingPaused
+        case None:
+            pass
+
+
 async def run_trainer(
     spec: Path,
     out: Path,
     *,
     on_event: Callable[[Event], Awaitable[None]],
-    cancelled: Callable[[], Awaitable[bool]],
+    asked: Asked,
     stopping: asyncio.Event,
     on_saved: Callable[[], None],
 ) -> None:
@@ -66,19 +91,19 @@ async def run_trainer(
 
     Raises:
         TrainingFailed: bad input, an error of the trainer, or it died again and again.
-        TrainingCancelled: ``cancelled`` became true; the child has ended.
+        TrainingCancelled: ``asked`` said so; the child has ended.
+        TrainingPaused: the same; what it had done is saved.
     """
     deaths = 0
     while True:
-        run = _Run(spec, out, on_event=on_event, cancelled=cancelled, stopping=stopping)
+        run = _Run(spec, out, on_event=on_event, asked=asked, stopping=stopping)
         code = await run.wait()
         if stopping.is_set():
             on_saved()
             await asyncio.Event().wait()  # the process is about to end; see worker.py
         if code == EXIT_OK:
             return
-        if await cancelled():
-            raise TrainingCancelled
+        obey(await asked())
         if run.error is not None and code != EXIT_INTERRUPTED:
             raise TrainingFailed(run.error.code, run.error.message)
         if code == EXIT_BAD_INPUT:
@@ -102,7 +127,7 @@ class _Run:
         out: Path,
         *,
         on_event: Callable[[Event], Awaitable[None]],
-        cancelled: Callable[[], Awaitable[bool]],
+        asked: Asked,
         stopping: asyncio.Event,
     ) -> None:
         self._argv = [
@@ -111,7 +136,7 @@ class _Run:
         ]
         self.log_path = out / "trainer.log"
         self._on_event = on_event
-        self._cancelled = cancelled
+        self._asked = asked
         self._stopping = stopping
         self.error: ErrorEvent | None = None
         self.advanced = False
@@ -158,9 +183,9 @@ class _Run:
             await self._on_event(event)
 
     async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
-        while not self._stopping.is_set() and not await self._cancelled():
+        while not self._stopping.is_set() and not await self._asked():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), CANCEL_POLL_SECONDS)
+                await asyncio.wait_for(self._stopping.wait(), ASK_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         await asyncio.sleep(STOP_SECONDS)  # ends early: ``wait`` cancels this task

@@ -1,12 +1,16 @@
 """What a job does, step by step. Each step may be run again after a crash at any point.
 
 prepare -> train and evaluate (a child process) -> publish the folder -> parity with the engine
--> gates, report, adapter row -> approval, when asked for -> promotion
+-> gates, report, adapter row -> result file -> approval, when asked for -> promotion
 
-The steps know nothing of the workflow library; ``server/worker.py`` makes them durable.
+The steps know nothing of the workflow library; ``server/worker.py`` makes them durable. A paused
+job goes through all of them again when it is resumed, and each finds what it had made: the spec,
+the checkpoint, the published folder, the adapter's row.
 """
 
 import asyncio
+import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,28 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters import service as adapters
-from server.db.models import Adapter, DatasetVersion, Import, Job, Tenant
+from server.blobs import BlobStore
+from server.db.models import Adapter, DatasetVersion, File, Import, Job, Tenant
 from server.db.session import Database
-from server.errors import AdapterRefused, Conflict, ServerError
-from server.jobs import scoring
-from server.jobs.schemas import FINAL_STATES
-from server.jobs.service import add_event, set_state
-from server.jobs.trainer import TrainingCancelled, TrainingFailed, event_body, run_trainer
+from server.errors import AdapterRefused, Conflict, NotFound, ServerError
+from server.files import service as files
+from server.jobs import results, scoring
+from server.jobs.schemas import FINAL_STATES, public_id
+from server.jobs.service import method_of
+from server.jobs.states import add_event, held, requeue, set_state
+from server.jobs.trainer import (
+    Request,
+    TrainingFailed,
+    event_body,
+    obey,
+    run_trainer,
+)
 from server.settings import Settings
+from server.tenants.holdings import stored
+from server.transcripts import freezing
 from server.transcripts import service as transcripts
 from training.artifact import check_weights, publish, verify
-from training.base_model import load_base
+from training.base_model import BaseModel, load_base
 from training.errors import ArtifactError, BadInput, BaseModelError
 from training.evaluation import ParitySample, compare_parity
 from training.files import write_atomically
@@ -39,12 +54,17 @@ log = structlog.get_logger(__name__)
 UPLOAD_POLL_SECONDS = 0.5
 
 
+class Superseded(Exception):
+    """This workflow's attempt is over: the job was paused, resumed or ended without it."""
+
+
 class JobSteps:
     """The steps of jobs on one worker. ``stopping`` is set when the worker is told to end."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._blobs = BlobStore.open(settings.blobs)
         self.stopping = asyncio.Event()
         self._training = 0
         self._saved = asyncio.Event()
@@ -53,50 +73,103 @@ class JobSteps:
         """Where the job's files are."""
         return self._settings.jobs / job_id
 
-    async def prepare(self, job_id: str) -> None:
-        """Freeze the dataset and write the spec.
+    async def prepare(self, job_id: str, attempt: int) -> None:
+        """Freeze the dataset and write the spec; both are kept by later attempts.
 
         Raises:
+            Superseded: the job is not this attempt's to work on.
             TrainingFailed: too little to train on, or no such base.
-            TrainingCancelled: the job was cancelled before it began.
+            TrainingCancelled: the job is told to stop.
+            TrainingPaused: the job is told to wait.
         """
         async with self._database.transaction() as session:
-            job, tenant = await _load(session, job_id)
-            job.attempts += 1
-            if job.cancel_requested:
-                raise TrainingCancelled
-            await set_state(session, job, "validating", stage="waiting for uploads to be read")
-        await self._uploads_read(job)
+            job = await _hold(session, job_id)
+            if job.attempts != attempt or job.state in {*FINAL_STATES, "paused"}:
+                raise Superseded
+            obey(_asked(job))
+            await set_state(session, job, "validating", stage="reading what to learn from")
+            tenant = await session.get_one(Tenant, job.tenant_id)
+        path = self.folder(job_id) / "spec.json"
+        if path.exists():
+            return
+        if job.training_file_id is None:
+            await self._uploads_read(job)
         try:
             base = load_base(self._settings.bases / job.base)
-            dataset = await transcripts.freeze(self._database, tenant.id, settings=self._settings)
-            async with self._database.transaction() as session:
-                job, tenant = await _load(session, job_id)
-                job.dataset_id = dataset.id
-                live = await _live_adapter(session, tenant)
+            dataset = await self._dataset(job)
         except (BadInput, BaseModelError) as exc:
-            raise TrainingFailed("bad_input", str(exc)) from exc
-        live_path = None
-        if live is not None and live.base_sha256 == base.serving_sha256:
-            live_path = str(self._settings.adapters / live.engine_name)
+            is_files = job.training_file_id is not None and isinstance(exc, BadInput)
+            code = "invalid_training_file" if is_files else "bad_input"
+            raise TrainingFailed(code, str(exc)) from exc
+        async with self._database.transaction() as session:
+            job = await _hold(session, job_id)
+            job.dataset_id = dataset.id
+            job.progress = {**job.progress, "examples": dataset.counts.get("train", 0)}
+            tenant = await session.get_one(Tenant, job.tenant_id)
+            live = await _adapter(session, tenant, tenant.live_adapter_id)
+            start = await _adapter(session, tenant, job.start_adapter_id)
+        if job.start_adapter_id and (start is None or start.state == "deleted"):
+            raise TrainingFailed("model_not_found", "the model to begin with was deleted meanwhile")
+        if start is not None and start.base_sha256 != base.serving_sha256:
+            raise TrainingFailed(
+                "base_changed", "the model to begin with was trained on another build of the base"
+            )
         spec = TrainingSpec(
             label=tenant.slug,
             base=str(self._settings.bases / job.base),
             dataset=str(self._settings.datasets / dataset.sha256),
             recipe=msgspec.convert(job.recipe, Recipe),
             seed=job.seed,
-            live_adapter=live_path,
+            live_adapter=self._path_of(live, base),
+            method=method_of(job),
+            start_adapter=self._path_of(start, base),
         )
-        write_atomically(
-            self.folder(job_id) / "spec.json",
-            msgspec.json.format(msgspec.json.encode(spec), indent=2),
-        )
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(spec), indent=2))
+
+    def _path_of(self, adapter: Adapter | None, base: BaseModel) -> str | None:
+        """An adapter's folder; None where it is of another base."""
+        if adapter is None or adapter.base_sha256 != base.serving_sha256:
+            return None
+        return str(self._settings.adapters / adapter.engine_name)
+
+    async def _dataset(self, job: Job) -> DatasetVersion:
+        """What the job learns from, frozen once: also a resumed job learns from that.
+
+        Raises:
+            TrainingFailed: a file was deleted since the job was made.
+            BadInput: there is too little to train on.
+        """
+        async with self._database.reading() as session:
+            if job.dataset_id is not None:
+                return await session.get_one(DatasetVersion, job.dataset_id)
+            training = await _sha256_of(session, job, "training_file")
+            validation = await _sha256_of(session, job, "validation_file")
+        if training is None:
+            return await freezing.freeze(self._database, job.tenant_id, settings=self._settings)
+        try:
+            frozen = await freezing.freeze_files(
+                self._database,
+                job.tenant_id,
+                settings=self._settings,
+                blobs=self._blobs,
+                method=method_of(job),
+                training=training,
+                validation=validation,
+            )
+        except NotFound as exc:
+            raise TrainingFailed("invalid_training_file", exc.message) from exc
+        async with self._database.transaction() as session:
+            job = await _hold(session, job.id)
+            for warning in frozen.warnings:
+                await add_event(session, job, kind="warning", body={"message": warning})
+        return frozen.dataset
 
     async def _uploads_read(self, job: Job) -> None:
         """Wait for the uploads that were there before the job: they are what it was asked for.
 
         Raises:
             TrainingCancelled: the job was cancelled meanwhile.
+            TrainingPaused: the job is told to wait.
         """
         unread = select(func.count(Import.id)).where(
             Import.tenant_id == job.tenant_id,
@@ -104,29 +177,40 @@ class JobSteps:
             Import.created_at <= job.created_at,
         )
         while True:
+            obey(await self._asked(job.id))
             async with self._database.reading() as session:
-                if await session.scalar(select(Job.cancel_requested).where(Job.id == job.id)):
-                    raise TrainingCancelled
                 if not await session.scalar(unread):
                     return
             await asyncio.sleep(UPLOAD_POLL_SECONDS)
 
+    async def _asked(self, job_id: str) -> Request | None:
+        async with self._database.reading() as session:
+            return _asked(await session.get_one(Job, job_id))
+
     async def train(self, job_id: str) -> None:
-        """Train and evaluate in a child process; see ``trainer.run_trainer`` for what it raises."""
+        """Train and evaluate in a child process; see ``trainer.run_trainer`` for what it raises.
+
+        Each event adds the time since the last one to ``Job.gpu_seconds``: what a kill of this
+        process loses is the time since the last event.
+        """
         folder = self.folder(job_id)
+        counted = time.monotonic()
+
+        def uncounted() -> float:
+            nonlocal counted
+            last, counted = counted, time.monotonic()
+            return counted - last
 
         async def on_event(event: Event) -> None:
             async with self._database.transaction() as session:
-                job, _ = await _load(session, job_id)
+                job = await _hold(session, job_id)
+                job.gpu_seconds += uncounted()
                 await _record(session, job, event)
 
-        async def cancelled() -> bool:
-            async with self._database.reading() as session:
-                asked = select(Job.cancel_requested).where(Job.id == job_id)
-                return bool(await session.scalar(asked))
+        async def asked() -> Request | None:
+            return await self._asked(job_id)
 
-        if await cancelled():
-            raise TrainingCancelled
+        obey(await asked())
         self._training += 1
         self._saved.clear()
         try:
@@ -134,7 +218,7 @@ class JobSteps:
                 folder / "spec.json",
                 folder,
                 on_event=on_event,
-                cancelled=cancelled,
+                asked=asked,
                 stopping=self.stopping,
                 on_saved=self._one_saved,
             )
@@ -156,10 +240,14 @@ class JobSteps:
 
         Raises:
             TrainingFailed: the weights must not reach an engine.
+            TrainingCancelled: the job is told to stop.
+            TrainingPaused: the job is told to wait.
         """
         async with self._database.transaction() as session:
-            job, tenant = await _load(session, job_id)
+            job = await _hold(session, job_id)
+            obey(_asked(job))
             await set_state(session, job, "evaluating", stage="checking the weights")
+            tenant = await session.get_one(Tenant, job.tenant_id)
         base_folder = self._settings.bases / job.base
         source = self.folder(job_id) / "adapter"
         try:
@@ -179,14 +267,15 @@ class JobSteps:
 
         Raises:
             TrainingFailed: the engine refuses the adapter.
-            TrainingCancelled: the job was cancelled meanwhile.
+            TrainingCancelled: the job is told to stop.
+            TrainingPaused: the job is told to wait.
         """
         folder = self.folder(job_id)
         async with self._database.transaction() as session:
-            job, tenant = await _load(session, job_id)
+            job = await _hold(session, job_id)
+            obey(_asked(job))
             await set_state(session, job, "evaluating", stage="comparing trainer and engine")
-            if job.cancel_requested:
-                raise TrainingCancelled
+            tenant = await session.get_one(Tenant, job.tenant_id)
         samples = msgspec.json.decode(
             (folder / "parity.json").read_bytes(), type=list[ParitySample]
         )
@@ -202,14 +291,20 @@ class JobSteps:
         parity = compare_parity(samples, logprobs)
         write_atomically(folder / "parity_result.json", msgspec.json.encode(parity))
 
-    async def judge(self, job_id: str, name: str) -> bool:
-        """Apply the gates, write the report, register the adapter. True if it may be promoted.
+    async def judge(self, job_id: str, name: str) -> str:
+        """Apply the gates, write the report, register the adapter; which gates it failed, or ``""``.
 
         An adapter that fails a gate is registered too, marked, so that it can be looked at.
+
+        Raises:
+            TrainingCancelled: the job is told to stop.
+            TrainingPaused: the job is told to wait.
         """
         folder = self.folder(job_id)
         async with self._database.transaction() as session:
-            job, tenant = await _load(session, job_id)
+            job = await _hold(session, job_id)
+            obey(_asked(job))
+            tenant = await session.get_one(Tenant, job.tenant_id)
             dataset = await session.get_one(DatasetVersion, job.dataset_id)
             report = build_report(
                 folder,
@@ -241,13 +336,48 @@ class JobSteps:
             )
         write_atomically(folder / "report.json", msgspec.json.encode(report))
         write_atomically(folder / "report.html", render_html(report).encode())
-        passed: bool = report.verdict.passed
-        return passed
+        return "; ".join(
+            f"{gate.name}: {gate.why}" for gate in report.verdict.gates if not gate.passed
+        )
+
+    async def keep_results(self, job_id: str) -> None:
+        """Store the curve of losses as a file of the tenant's, once."""
+        async with self._database.reading() as session:
+            job = await session.get_one(Job, job_id)
+            if job.result_file_id is not None:
+                return
+            data = results.to_csv(await results.curve(session, job))
+
+        async def chunks() -> AsyncGenerator[bytes]:
+            yield data
+
+        async with (
+            stored(self._database, self._blobs, chunks(), max_bytes=len(data)) as (sha256, size),
+            self._database.transaction() as session,
+        ):
+            job = await _hold(session, job_id)
+            if job.result_file_id is None:
+                file = await files.create(
+                    session,
+                    job.tenant_id,
+                    blobs=self._blobs,
+                    sha256=sha256,
+                    size_bytes=size,
+                    filename=f"{public_id(job_id)}-metrics.csv",
+                    purpose="fine-tune-results",
+                )
+                job.result_file_id = file.id
 
     async def await_approval(self, job_id: str) -> bool:
-        """Enter ``awaiting_approval`` when the job asks for it; True if there is nothing to await."""
+        """Enter ``awaiting_approval`` when the job asks for it; True if there is nothing to await.
+
+        Raises:
+            TrainingCancelled: the job is told to stop.
+            TrainingPaused: the job is told to wait.
+        """
         async with self._database.transaction() as session:
-            job, _ = await _load(session, job_id)
+            job = await _hold(session, job_id)
+            obey(_asked(job))
             if not job.require_approval or job.decision is not None:
                 return True
             await set_state(session, job, "awaiting_approval")
@@ -256,52 +386,97 @@ class JobSteps:
     async def promote(self, job_id: str) -> None:
         """Make the adapter its tenant's live one and end the job well.
 
+        The job's row is held from the look at what was asked of it to the commit, so that a
+        cancellation is either seen here or told that the job has succeeded.
+
         Raises:
             TrainingCancelled: the job was cancelled before it got here.
-            TrainingFailed: a person rejected the adapter.
+            TrainingPaused: the job is told to wait.
+            TrainingFailed: a person rejected the adapter, or never decided.
         """
         async with self._database.transaction() as session:
-            job, tenant = await _load(session, job_id)
+            job = await _hold(session, job_id)
             if job.state in FINAL_STATES:
                 return
-            if job.cancel_requested:
-                raise TrainingCancelled
+            obey(_asked(job))
             if job.decision == "rejected":
                 raise TrainingFailed("rejected", "a person rejected the adapter")
+            if job.require_approval and job.decision is None:
+                raise TrainingFailed("not_approved", "nobody approved the adapter in time")
+            tenant = await session.get_one(Tenant, job.tenant_id)
             adapter = await session.get_one(Adapter, job.adapter_id)
             try:
                 await adapters.promote(
                     session, tenant, version=adapter.version, actor=f"job {job_id}"
                 )
-            except Conflict as exc:
+            except (Conflict, NotFound) as exc:
                 raise TrainingFailed("not_promoted", exc.message) from exc
             await set_state(session, job, "succeeded")
 
-    async def end(self, job_id: str, state: str, error: dict[str, Any] | None) -> None:
-        """End a job as failed or cancelled. A cancelled job never yields a model."""
+    async def pause(self, job_id: str, attempt: int) -> None:
+        """Write that the job waits; its workflow ends with this.
+
+        Where it was resumed meanwhile, it goes to the end of the queue instead.
+        """
         async with self._database.transaction() as session:
-            job, tenant = await _load(session, job_id)
-            ended = await set_state(
-                session, job, "cancelled" if state == "cancelled" else "failed", error=error
-            )
-            if ended and state == "cancelled" and job.adapter_id:
-                adapter = await session.get_one(Adapter, job.adapter_id)
-                await adapters.delete(session, tenant, version=adapter.version)
+            job = await _hold(session, job_id)
+            if job.attempts != attempt or job.state in FINAL_STATES:
+                return
+            if job.cancel_requested:
+                await set_state(session, job, "cancelled")
+            elif job.pause_requested:
+                await set_state(session, job, "paused")
+            else:
+                await requeue(session, job)
+
+    async def end(self, job_id: str, state: str, error: dict[str, Any] | None) -> None:
+        """End a job as failed or cancelled: cancelled, where that was asked for, whatever else."""
+        async with self._database.transaction() as session:
+            job = await _hold(session, job_id)
+            if job.cancel_requested or state == "cancelled":
+                await set_state(session, job, "cancelled")
+            else:
+                await set_state(session, job, "failed", error=error)
 
     async def run_import(self, import_id: str) -> None:
         """Read one uploaded file into conversations."""
         await transcripts.run_import(self._database, import_id, settings=self._settings)
 
 
-async def _load(session: AsyncSession, job_id: str) -> tuple[Job, Tenant]:
+async def _hold(session: AsyncSession, job_id: str) -> Job:
+    """The job, held until the transaction ends."""
     job = await session.get_one(Job, job_id)
-    return job, await session.get_one(Tenant, job.tenant_id)
+    return await held(session, job.tenant_id, job_id)
 
 
-async def _live_adapter(session: AsyncSession, tenant: Tenant) -> Adapter | None:
-    if tenant.live_adapter_id is None:
+def _asked(job: Job) -> Request | None:
+    if job.cancel_requested:
+        return "cancel"
+    return "pause" if job.pause_requested else None
+
+
+async def _adapter(session: AsyncSession, tenant: Tenant, adapter_id: str | None) -> Adapter | None:
+    if adapter_id is None:
         return None
-    return await session.get(Adapter, tenant.live_adapter_id)
+    return await session.scalar(
+        select(Adapter).where(Adapter.tenant_id == tenant.id, Adapter.id == adapter_id)
+    )
+
+
+async def _sha256_of(session: AsyncSession, job: Job, which: str) -> str | None:
+    """Where the bytes of a job's file are; None where it has no such file.
+
+    Raises:
+        TrainingFailed: it was deleted since the job was made.
+    """
+    file_id: str | None = getattr(job, f"{which}_id")
+    if file_id is None:
+        return None
+    found = select(File.sha256).where(File.tenant_id == job.tenant_id, File.id == file_id)
+    sha256: str | None = await session.scalar(found)
+    if sha256 is None:
+        raise TrainingFailed(f"invalid_{which}", f"file-{file_id} was deleted meanwhile")
+    return sha256
 
 
 async def _record(session: AsyncSession, job: Job, event: Event) -> None:

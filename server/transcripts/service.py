@@ -1,24 +1,22 @@
 """From an upload to conversations to a dataset version.
 
-``queue_import`` (web, in the request's transaction) makes work; ``run_import`` and ``freeze``
-(worker) do the slow part outside any transaction and store what came of it in one.
+``queue_import`` (web, in the request's transaction) makes work; ``run_import`` (worker) does the
+slow part outside any transaction and stores what came of it in one. ``freezing.py`` makes datasets.
 """
 
 import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import structlog
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from connectors.conversation import Conversation
 from connectors.errors import ConnectorError
 from connectors.importers import IMPORTERS, ImportOptions
-from connectors.redact import Redactor
 from server.blobs import BlobStore
 from server.db.models import (
     ConversationRow,
@@ -33,10 +31,7 @@ from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
 from server.settings import Settings
 from server.tenants import service as tenants
-from server.transcripts.reading import Kept, read_source
-
-if TYPE_CHECKING:
-    from training.dataset import Dataset
+from server.transcripts.reading import Kept, read_source, redactor_of
 
 log = structlog.get_logger(__name__)
 
@@ -117,9 +112,7 @@ async def run_import(
                     filename=source.filename,
                     importer=row.importer,
                     options=msgspec.convert(row.options, ImportOptions),
-                    redactor=Redactor(
-                        tenant.number_patterns, settings.default_region, keep=tenant.keep
-                    ),
+                    redactor=redactor_of(tenant, settings),
                 )
         except (ConnectorError, ServerError) as exc:
             await _fail(database, import_id, exc)
@@ -132,41 +125,6 @@ async def run_import(
             row.state = "done"
             row.finished_at = now()
     log.info("import done", id=import_id, stored=report.stored, rejected=report.rejected)
-
-
-async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> DatasetVersion:
-    """Make the dataset version of all that a tenant has now; the same content is the same version.
-
-    Raises:
-        NotFound: the tenant is gone.
-        training.errors.BadInput: there is too little to train on.
-    """
-    with tempfile.TemporaryDirectory(prefix="tenantune-freeze-") as folder:
-        spool = Path(folder) / "conversations.jsonl"
-        async with database.reading() as session:
-            tenant = await tenants.get_by_id(session, tenant_id)
-            await _spool_conversations(session, tenant_id, spool)
-        made = await asyncio.to_thread(
-            _freeze_files, spool, settings.datasets, system_prompt=tenant.system_prompt
-        )
-    async with database.transaction() as session:
-        known = await session.scalar(
-            select(DatasetVersion).where(
-                DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256 == made.sha256
-            )
-        )
-        if known is not None:
-            return known
-        manifest: dict[str, Any] = msgspec.to_builtins(made.manifest)
-        row = DatasetVersion(
-            tenant_id=tenant_id,
-            sha256=made.sha256,
-            counts=manifest.get("counts", {}),
-            manifest=manifest,
-        )
-        session.add(row)
-        await session.flush()
-        return row
 
 
 async def list_imports(
@@ -268,28 +226,6 @@ def _in_groups(spool: Path) -> Iterator[list[Kept]]:
                 group = []
     if group:
         yield group
-
-
-async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Path) -> None:
-    """Write every conversation of a tenant to a file, a line each, oldest first."""
-    query = (
-        select(ConversationRow.body)
-        .where(ConversationRow.tenant_id == tenant_id)
-        .order_by(ConversationRow.id)
-        .execution_options(yield_per=ROWS_AT_ONCE)
-    )
-    with spool.open("wb") as file:
-        async for bodies in (await session.stream_scalars(query)).partitions():
-            file.writelines(msgspec.json.encode(body) + b"\n" for body in bodies)
-
-
-def _freeze_files(spool: Path, root: Path, *, system_prompt: str) -> "Dataset":
-    from training.dataset import freeze as freeze_dataset  # noqa: PLC0415 - loads scipy: worker only
-
-    decoder = msgspec.json.Decoder(Conversation)
-    root.mkdir(parents=True, exist_ok=True)
-    with spool.open("rb") as lines:
-        return freeze_dataset(map(decoder.decode, lines), root, system_prompt=system_prompt)
 
 
 async def _fail(database: Database, import_id: str, exc: ConnectorError | ServerError) -> None:

@@ -9,7 +9,7 @@ from httpx2 import AsyncClient
 
 from server.db.models import Job
 from server.db.session import Database
-from server.jobs import service
+from server.jobs import states
 from server.jobs.scoring import worker_token
 from server.settings import Settings
 
@@ -87,8 +87,8 @@ async def test_a_finished_job_cannot_be_cancelled(
     async with database.transaction() as session:
         row = await session.get_one(Job, job["id"])
         assert row.cancel_requested
-        assert await service.set_state(session, row, "cancelled")
-        assert not await service.set_state(session, row, "succeeded"), "an end is an end"
+        assert row.state == "cancelled", "nobody had begun it"
+        assert not await states.set_state(session, row, "succeeded"), "an end is an end"
     again = await client.post(f"{JOBS}/{job['id']}/cancel", headers=operator)
     assert again.status_code == 409
 
@@ -103,7 +103,7 @@ async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
     assert early.status_code == 409
     async with database.transaction() as session:
         row = await session.get_one(Job, job["id"])
-        await service.set_state(session, row, "awaiting_approval")
+        await states.set_state(session, row, "awaiting_approval")
     first = await client.post(path, json={"decision": "approved"}, headers=operator)
     second = await client.post(path, json={"decision": "rejected"}, headers=operator)
     assert (first.status_code, second.status_code) == (200, 409)
@@ -117,7 +117,7 @@ async def test_events_are_numbered_without_gaps_and_read_from_where_one_left_off
     for number in range(5):
         async with database.transaction() as session:
             row = await session.get_one(Job, job["id"])
-            await service.add_event(session, row, kind="step", body={"step": number})
+            await states.add_event(session, row, kind="step", body={"step": number})
     path = f"{JOBS}/{job['id']}/events"
     events = (await client.get(path, params={"after": 3}, headers=operator)).json()
     assert [(e["seq"], e["body"]["step"]) for e in events] == [(4, 2), (5, 3), (6, 4)]

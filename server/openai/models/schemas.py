@@ -19,3 +19,11 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
     data: list[Model]
     object: Literal["list"] = "list"
+
+
+class DeletedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is gone."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True

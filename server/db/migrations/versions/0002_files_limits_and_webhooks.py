@@ -264,6 +264,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one list
         batch_op.add_column(sa.Column("training_file_id", sa.String(length=32), nullable=True))
         batch_op.add_column(sa.Column("validation_file_id", sa.String(length=32), nullable=True))
         batch_op.add_column(sa.Column("result_file_id", sa.String(length=32), nullable=True))
+        batch_op.add_column(sa.Column("start_adapter_id", sa.String(length=32), nullable=True))
         batch_op.add_column(
             sa.Column("method", sa.JSON().with_variant(JSONB(), "postgresql"), nullable=True)
         )
@@ -308,6 +309,7 @@ def downgrade() -> None:  # noqa: PLR0915 - one list
         batch_op.drop_column("gpu_seconds")
         batch_op.drop_column("client_metadata")
         batch_op.drop_column("method")
+        batch_op.drop_column("start_adapter_id")
         batch_op.drop_column("result_file_id")
         batch_op.drop_column("validation_file_id")
         batch_op.drop_column("training_file_id")

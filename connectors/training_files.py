@@ -1,0 +1,148 @@
+"""Files for fine-tuning jobs, as OpenAI's API takes them: JSON lines, one example a line.
+
+supervised   {"messages": [{"role", "content", "weight"?}, ...]}
+dpo          {"input": {"messages": [...]}, "preferred_output": [{"role": "assistant", "content"}],
+              "non_preferred_output": [{"role": "assistant", "content"}]}
+kto          {"messages": [..., {"role": "assistant", "content"}], "label": true | false}
+
+The last is ours: a conversation, and whether its last reply was wanted. Tool calls and their
+results are left out and counted, since there is nothing here that could learn them; other keys
+(``tools``, ``parallel_tool_calls``) are passed over. What is read is redacted by ``redact``.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+
+from connectors.conversation import Conversation, Speaker, Turn, chat_messages
+from connectors.importers.base import BadRecord, ImportOptions, Reason, Rejected
+from connectors.importers.jsonl import Skipped, identifier, read_records
+from connectors.importers.openai import OpenAIMessages
+from connectors.preference import Judged, Preference
+from connectors.redact import Redactor
+
+Method = Literal["supervised", "dpo", "kto"]
+Record = Conversation | Preference | Judged
+Parsed = tuple[Record, list[Skipped]]
+
+_messages = OpenAIMessages()
+
+
+def read(stream: BinaryIO, method: Method) -> Iterator[Record | Rejected]:
+    """Yield every example in order, and a ``Rejected`` for all that is left out.
+
+    A ``Rejected`` that is not a ``part`` makes the file unfit for a job: it names the line.
+    """
+    return read_records(stream, ImportOptions(), _PARSERS[method])
+
+
+def redact(record: Record, redactor: Redactor) -> tuple[Record, Counter[str]]:
+    """The example without personal data, and how often each kind was replaced.
+
+    The replies that are compared count as one conversation with what came before them, so that
+    one placeholder stands for one thing in all of them.
+    """
+    match record:
+        case Conversation():
+            return redactor.redact(record)
+        case Judged():
+            whole, counts = redactor.redact(Conversation(record.id, record.turns))
+            return msgspec.structs.replace(record, id=whole.id, turns=whole.turns), counts
+        case Preference():
+            turns = (*record.turns, *record.chosen, *record.rejected)
+            whole, counts = redactor.redact(Conversation(record.id, turns))
+            answers = len(record.turns)
+            others = answers + len(record.chosen)
+            redacted = msgspec.structs.replace(
+                record,
+                id=whole.id,
+                turns=whole.turns[:answers],
+                chosen=whole.turns[answers:others],
+                rejected=whole.turns[others:],
+            )
+            return redacted, counts
+
+
+def system_message(record: Record) -> str:
+    """What the example's own system messages say, joined; empty where there is none."""
+    return "\n\n".join(turn.text for turn in record.turns if turn.speaker is Speaker.SYSTEM)
+
+
+def _supervised(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
+    conversation, skipped = _messages.parse(record, number, options)
+    messages = chat_messages(conversation)
+    if not messages:
+        raise BadRecord(Reason.NO_TURNS, "no user message that an assistant message answers")
+    if not any(message.role == "assistant" and message.weight for message in messages):
+        raise BadRecord(Reason.NO_TURNS, "every assistant message has weight 0: nothing to learn")
+    return conversation, skipped
+
+
+def _preference(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
+    asked = record.get("input")
+    if not isinstance(asked, dict) or "messages" not in asked:
+        raise BadRecord(Reason.BAD_RECORD, "no 'input' with 'messages' in the record")
+    skipped: list[Skipped] = []
+    made = Preference(
+        id=identifier(record, number),
+        turns=_turns(asked, options, skipped, where="input"),
+        chosen=_reply(record, "preferred_output", options, skipped),
+        rejected=_reply(record, "non_preferred_output", options, skipped),
+    )
+    said = [turn for turn in made.turns if turn.speaker is not Speaker.SYSTEM]
+    if not said or said[-1].speaker is not Speaker.CUSTOMER:
+        raise BadRecord(Reason.BAD_RECORD, "input: the last message must be from 'user'")
+    return made, skipped
+
+
+def _judged(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
+    label = record.get("label")
+    if not isinstance(label, bool):
+        raise BadRecord(Reason.BAD_RECORD, "'label' must be true or false")
+    if "messages" not in record:
+        raise BadRecord(Reason.BAD_RECORD, "no 'messages' in the record")
+    skipped: list[Skipped] = []
+    turns = _turns(record, options, skipped, where="")
+    if not turns or turns[-1].speaker is not Speaker.AGENT:
+        raise BadRecord(Reason.BAD_RECORD, "the last message must be from 'assistant'")
+    if not any(turn.speaker is Speaker.CUSTOMER for turn in turns):
+        raise BadRecord(Reason.NO_TURNS, "no user message that an assistant message answers")
+    return Judged(id=identifier(record, number), turns=turns, label=label), skipped
+
+
+def _reply(
+    record: Mapping[str, Any], key: str, options: ImportOptions, skipped: list[Skipped]
+) -> tuple[Turn, ...]:
+    if key not in record:
+        raise BadRecord(Reason.BAD_RECORD, f"no {key!r} in the record")
+    turns = _turns({"messages": record[key]}, options, skipped, where=key)
+    if not turns:
+        raise BadRecord(Reason.NO_TURNS, f"{key}: no message with text")
+    if any(turn.speaker is not Speaker.AGENT for turn in turns):
+        raise BadRecord(Reason.BAD_ROLE, f"{key}: every message must be from 'assistant'")
+    return turns
+
+
+def _turns(
+    record: Mapping[str, Any], options: ImportOptions, skipped: list[Skipped], *, where: str
+) -> tuple[Turn, ...]:
+    turns = []
+    prefix = f"{where}: " if where else ""
+    try:
+        for item in _messages.turns(record, options):
+            if isinstance(item, Turn):
+                turns.append(item)
+            else:
+                skipped.append(Skipped(item.reason, prefix + item.detail))
+    except BadRecord as exc:
+        raise BadRecord(exc.reason, prefix + exc.detail) from exc
+    return tuple(turns)
+
+
+_PARSERS: dict[Method, Callable[[dict[str, Any], int, ImportOptions], Parsed]] = {
+    "supervised": _supervised,
+    "dpo": _preference,
+    "kto": _judged,
+}

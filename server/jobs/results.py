@@ -1,0 +1,94 @@
+"""What a job's history says of its learning: a point a step, the best one, and the result file."""
+
+import csv
+import io
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import DatasetVersion, Job, JobEvent
+from training.spec import Recipe
+
+COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+ROWS_AT_ONCE = 1_000
+
+
+class Point(msgspec.Struct, kw_only=True):
+    """One step. None where it is not known: most steps are not followed by a validation."""
+
+    step: int
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
+    best: bool = False
+
+
+async def curve(session: AsyncSession, job: Job) -> list[Point]:
+    """The job's steps in order. One that was taken again, after a resumption, counts as it last was."""
+    query = (
+        select(JobEvent.kind, JobEvent.body)
+        .where(
+            JobEvent.tenant_id == job.tenant_id,
+            JobEvent.job_id == job.id,
+            JobEvent.kind.in_(("step", "validation")),
+        )
+        .order_by(JobEvent.seq)
+        .execution_options(yield_per=ROWS_AT_ONCE)
+    )
+    points: dict[int, Point] = {}
+    async for kind, body in await session.stream(query):
+        step = body["step"]
+        if kind == "step":
+            points[step] = Point(
+                step=step, train_loss=body["loss"], train_accuracy=body.get("accuracy")
+            )
+        else:
+            point = points.setdefault(step, Point(step=step))
+            point.valid_loss, point.valid_accuracy = body["loss"], body.get("accuracy")
+            point.best = body["best"]
+    return [points[step] for step in sorted(points)]
+
+
+def chosen(points: list[Point]) -> Point | None:
+    """The step whose weights became the adapter: the best validated one, else the last."""
+    best = [point for point in points if point.best] or points
+    return best[-1] if best else None
+
+
+async def metrics(session: AsyncSession, job: Job, point: Point) -> dict[str, Any]:
+    """What is known of a step, in OpenAI's words.
+
+    The ``full_`` figures are there where a validation reads the whole validation split.
+    """
+    found = {
+        "step": point.step,
+        "train_loss": point.train_loss,
+        "train_mean_token_accuracy": point.train_accuracy,
+        "valid_loss": point.valid_loss,
+        "valid_mean_token_accuracy": point.valid_accuracy,
+    }
+    dataset = await session.get(DatasetVersion, job.dataset_id) if job.dataset_id else None
+    recipe = msgspec.convert(job.recipe, Recipe)
+    if dataset and dataset.counts.get("validation", 0) <= recipe.validation_conversations:
+        found["full_valid_loss"] = point.valid_loss
+        found["full_valid_mean_token_accuracy"] = point.valid_accuracy
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def to_csv(points: list[Point]) -> bytes:
+    """OpenAI's result file: a header and a line a step; what is not known is empty."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for point in points:
+        figures = (
+            point.train_loss,
+            point.train_accuracy,
+            point.valid_loss,
+            point.valid_accuracy,
+        )
+        rows.writerow([point.step, *("" if n is None else f"{n:.5f}" for n in figures)])
+    return text.getvalue().encode()
