@@ -51,8 +51,7 @@ class JobController(Controller):
                 session,
                 tenant,
                 request=data,
-                base=settings.base,
-                default_recipe=settings.recipe or "cpu-small",
+                settings=settings,
             )
             return await service.view(session, job, slug)
 

@@ -22,13 +22,13 @@ def public_id(job_id: str) -> str:
 class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One fine-tuning run, as asked for.
 
-    ``recipe`` names a recipe that ships; the server's default when absent. ``objectives`` are
-    the gates, declared before the run. With ``require_approval`` an adapter that passes them
+    ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run.
+    The installation's when absent, both. With ``require_approval`` an adapter that passes them
     waits for a person; otherwise it is promoted at once.
     """
 
     recipe: Annotated[str, Meta(max_length=100)] | None = None
-    objectives: Objectives = Objectives()
+    objectives: Objectives | None = None
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 17
     suffix: Annotated[str, Meta(max_length=64)] = ""
     require_approval: bool = False
