@@ -14,11 +14,16 @@ install: ## the virtual environment in .venv, from the lock (quick when nothing 
 demo: install ## transcripts of two tenants to two served assistants; ARGS=--check exits when all worked
 	@$(BIN)/tenantune demo $(ARGS)
 
-test: install ## all tests, the real trainer, engine and PostgreSQL included
-	@$(BIN)/python -m pytest $(ARGS)
+CLIENT := tests/e2e/node/node_modules
+$(CLIENT)/.package-lock.json: tests/e2e/node/package-lock.json | install
+	@cd tests/e2e/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund
+
+test: install $(CLIENT)/.package-lock.json ## all tests, the real trainer, engine and PostgreSQL included
+	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m heavy $(ARGS)
 
 test-fast: install ## the tests that load neither torch nor vLLM
-	@$(BIN)/python -m pytest -m "not heavy" $(ARGS)
+	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist loadfile $(ARGS)
 
 lint: install ## style and formatting
 	@$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --check .

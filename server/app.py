@@ -32,6 +32,8 @@ from server.openai.models.controller import ModelController
 from server.openai.responses import service as responses
 from server.openai.responses.controller import ResponseController
 from server.openai.uploads.controller import UploadController
+from server.openapi.controller import ReferenceController
+from server.requests import StrictRequest
 from server.responses import add_headers, exception_handlers
 from server.settings import Settings
 from server.tenants.access import Keyring, provide_principal
@@ -61,6 +63,7 @@ controllers: list[ControllerRouterHandler] = [
     UsageController,
     AllUsageController,
     HealthController,
+    ReferenceController,
 ]
 
 
@@ -172,8 +175,9 @@ def create_app(  # noqa: C901 - a function for each dependency
         exception_handlers=exception_handlers,
         before_send=[add_headers, limiter.add_headers, metrics.count_answer],
         lifespan=[lifespan],
+        request_class=StrictRequest,
         request_max_body_size=settings.max_body_bytes,
-        openapi_config=None,
+        openapi_config=None,  # server/openapi makes the document, with the types that validate
         logging_config=None,  # ours is set up by the process, once; Litestar's starts a thread
     )
 

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -39,7 +40,10 @@ class HealthController(Controller):
         """The process answers; nothing else is asked."""
         return {"status": "alive"}
 
-    @get("/health/ready")
+    @get(
+        "/health/ready",
+        responses={503: ResponseSpec(Readiness, description="Not now; says why.")},
+    )
     async def ready(
         self,
         database: NamedDependency[Database],
@@ -57,7 +61,7 @@ class HealthController(Controller):
             headers=headers,
         )
 
-    @get("/metrics")
+    @get("/metrics", opt={"answers": {"text/plain": str}})
     async def metrics(self, metrics: NamedDependency[Metrics]) -> Response[bytes]:
         """Figures for Prometheus."""
         content, media_type = metrics.render()

@@ -145,6 +145,8 @@ async def add_headers(message: Message, scope: Scope) -> None:
         headers = MutableScopeHeaders.from_message(message)
         headers["x-request-id"] = request_id(scope)
         headers.setdefault("x-content-type-options", "nosniff")
+        if scope.get("method") == "OPTIONS" and "allow" in headers:
+            headers["allow"] = _allowed_methods(scope)
 
 
 def _of_server_error(exc: errors.ServerError) -> Failure:
@@ -211,3 +213,15 @@ def _explain_validation(exc: ValidationException) -> tuple[str, str | None]:
         texts.append(f"{key}: {item.get('message')}" if key else str(item.get("message")))
     param = problems[0].get("key")
     return "; ".join(texts), str(param) if param else None
+
+
+def _allowed_methods(scope: Scope) -> str:
+    """The methods of a path; Litestar's own list lacks those that were registered after the first."""
+    template = scope.get("path_template")
+    methods = {
+        method
+        for route in scope["litestar_app"].routes
+        if route.path == template
+        for method in route.methods
+    }
+    return ", ".join(sorted(methods))

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from training.spec import Objectives
+
 PREFIX = "TENANTUNE_"
-_PAIRS = ("engine_options", "limits")  # written as 'name=value name=value'
+_PAIRS = ("engine_options", "limits", "objectives")  # written as 'name=value name=value'
 
 
 class SettingsError(ValueError):
@@ -83,6 +85,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Annotated[
         str, Meta(description="training recipe of jobs that name none; empty: by device")
     ] = ""
+    objectives: Annotated[
+        Objectives,
+        Meta(
+            description="gates of jobs that declare none, where they differ, as 'name=number', of "
+            + ", ".join(Objectives.__struct_fields__)
+        ),
+    ] = Objectives()
     worker_jobs: Annotated[int, Meta(ge=1, description="training jobs at once per worker")] = 1
     default_region: Annotated[
         str, Meta(pattern="^[A-Z]{2}$", description="country of phone numbers without a prefix")
@@ -208,7 +217,7 @@ def describe() -> list[tuple[str, str, str]]:
         default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
         shown = "~/.local/share/tenantune" if field.name == "home" else default
         text = hints[field.name].__metadata__[-1].description
-        empty = shown in ({}, Limits())
+        empty = shown in ({}, Limits(), Objectives())
         rows.append((PREFIX + field.name.upper(), "" if empty else str(shown), text))
     return rows
 

@@ -9,7 +9,6 @@ A dataset is of one kind: conversations, preferences (two replies to one history
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -34,6 +33,7 @@ from training.curate import (
     without_exact_duplicates,
 )
 from training.errors import BadInput
+from training.files import sync_path, sync_tree
 from training.near_duplicates import METHOD, NGRAM, SAME_SPLIT
 
 FORMAT = 1
@@ -134,12 +134,13 @@ def freeze(
     """De-duplicate, split and write; an existing folder of the same hash is returned as it is.
 
     ``fractions`` of train, validation, test apply to conversations that are not pinned; a
-    held-out split that the operator pinned conversations to gets no others. A pinned held-out
-    conversation that nearly repeats one of an earlier split (train, validation, test) is dropped.
+    held-out split that the operator pinned conversations to gets no others (of judgements: none of
+    that sort). A pinned held-out conversation that nearly repeats one of an earlier split (train,
+    validation, test) is dropped.
 
     Raises:
         BadInput: fewer than ``FEWEST`` usable conversations, records of several kinds, or a split
-            would be empty (of judgements: without a wanted reply, or train without an unwanted).
+            would be empty (of judgements, train or test: without wanted or without unwanted ones).
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:  # noqa: PLR2004
         raise BadInput(f"fractions must be above 0 and add up to 1, not {fractions}")
@@ -280,28 +281,17 @@ def _appear(folder: Path, files: dict[str, bytes]) -> None:
     beside = Path(tempfile.mkdtemp(prefix=".freezing-", dir=folder.parent))
     try:
         for name, data in files.items():
-            with (beside / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            (beside / name).write_bytes(data)
         beside.chmod(0o755)
-        _sync(beside)
+        sync_tree(beside)
         try:
             beside.rename(folder)
         except OSError:
             if not folder.exists():  # else another process was first, with the same bytes
                 raise
-        _sync(folder.parent)
+        sync_path(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _entry(data: bytes) -> FileEntry:

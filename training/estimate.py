@@ -39,6 +39,7 @@ def estimate(
     base: BaseModel,
     adapter_parameters: int,
     positions_per_second: float,
+    widest_batch: int,
     validation_positions: int,
     forwards: float = 0.0,
     first_step: int = 0,
@@ -46,6 +47,7 @@ def estimate(
 ) -> Estimate:
     """Estimate a run from a measured speed (positions a second, forward and backward).
 
+    ``widest_batch``: positions of the largest forward pass.
     ``validation_positions`` are read in each validation, forward only, and ``forwards`` times more
     in training and validation both. ``first_step`` steps are done already.
     """
@@ -55,7 +57,9 @@ def estimate(
     forward = forwards * trained + (1 + forwards) * validations * validation_positions
     return Estimate(
         seconds=(trained + forward * _FORWARD_SHARE) / positions_per_second,
-        memory_bytes=memory_bytes(plan, recipe=recipe, base=base, adapter=adapter_parameters),
+        memory_bytes=memory_bytes(
+            widest_batch, recipe=recipe, base=base, adapter=adapter_parameters
+        ),
         disk_bytes=6 * adapter_bytes(recipe, adapter_parameters),
         train_tokens=sum(plan.tokens[first_step:]),
         steps=steps,
@@ -63,9 +67,8 @@ def estimate(
     )
 
 
-def memory_bytes(plan: Plan, *, recipe: Recipe, base: BaseModel, adapter: int) -> int:
+def memory_bytes(widest: int, *, recipe: Recipe, base: BaseModel, adapter: int) -> int:
     """Peak memory: the process, the quantised base, the adapter and its optimiser, activations."""
-    widest = max((_positions(plan, recipe)), default=0)
     layers = 1 + base.layers // 8 if recipe.gradient_checkpointing else base.layers
     activations = widest * base.hidden_size * layers * _ACTIVATIONS
     logits = widest // 2 * base.vocab_size * 10  # bf16, float32, and its gradient
@@ -88,10 +91,6 @@ def disk_is_short(folder: Path, needed: int) -> str | None:
         f"{folder} needs {needed / 1e6:,.0f} MB for checkpoints and the adapter and its disk has "
         f"{free / 1e6:,.0f} MB free; make room, then run again with --resume"
     )
-
-
-def _positions(plan: Plan, recipe: Recipe) -> list[int]:
-    return [min(p, batch_limit(recipe)) for p in plan.padded]
 
 
 def batch_limit(recipe: Recipe) -> int:

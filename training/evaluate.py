@@ -38,7 +38,7 @@ from training.replies import (
     similarities,
     token_f1,
 )
-from training.scoring import Comparison, compare, differences_of, scores_of
+from training.scoring import Liked, differences_of, scores_of, shared_preferences
 from training.speaker import Done, Scored, Speaker
 from training.spec import TrainingSpec
 from training.template import TrainingSequence, token_ids
@@ -71,7 +71,7 @@ def evaluate(
     subjects: list[Subject] = ["base", *adapters]
     nats: dict[Subject, float] = {}
     texts: dict[Subject, list[str]] = {}
-    preferred: dict[Subject, Comparison | None] = {}
+    liked: dict[Subject, Liked] = {}
     total = len(reading.sequences) + len(unwanted) + len(contexts)
     for subject in subjects:
         tell = _teller(progress, subject, total=total)
@@ -80,11 +80,7 @@ def evaluate(
             logprobs = [logprob for each in scored for logprob in each.logprobs]
             nats[subject] = -math.fsum(logprobs) / len(logprobs)
             others, _ = speaker.read(unwanted, [()] * len(unwanted), tell)
-            preferred[subject] = compare(
-                [_likelihood(each) for each in scored[: len(named)]] if unwanted else [],
-                [_likelihood(each) for each in others],
-                paired=held_out.paired,
-            )
+            liked[subject] = Liked(_logprobs(scored[: len(named)]), _logprobs(others))
             replies = speaker.reply(reading.in_order(starts), longest, tell)
         texts[subject] = [speaker.text(ids) for ids in replies]
 
@@ -96,7 +92,14 @@ def evaluate(
     tell(len(contexts))
     tokens = sum(sum(sequence.learnt) for _, sequence in named)
     scores = {
-        name: scores_of(compared, nats=nats.get(name), tokens=tokens, preferred=preferred.get(name))
+        name: scores_of(
+            compared,
+            nats=nats.get(name),
+            tokens=tokens,
+            preferences=shared_preferences(
+                liked.get(name), base=liked["base"], paired=held_out.paired
+            ),
+        )
         for name, compared in judged.items()
     }
     notes += [
@@ -105,16 +108,17 @@ def evaluate(
         f"{len(contexts)} greedy replies to true histories, at most {longest} tokens each",
         "lookup: the reply that followed the nearest training question, without any model",
     ]
-    found = preferred["base"]
-    if found is not None:
+    comparisons = None
+    if unwanted:
+        comparisons = len(named) * (1 if held_out.paired else len(unwanted))
         notes.append(
-            f"{found.comparisons} comparisons of wanted and unwanted replies, by mean "
-            "log-probability of a token, so that length decides nothing"
+            f"{comparisons:,} comparisons of wanted and unwanted replies, by mean log-probability "
+            "of a token, so that length decides nothing"
         )
     return Evaluation(
         split=SPLIT,
         conversations=len(held_out.examples),
-        comparisons=None if found is None else found.comparisons,
+        comparisons=comparisons,
         base=scores["base"],
         new=scores["new"],
         live=scores.get("live"),
@@ -205,9 +209,8 @@ def _adapters(spec: TrainingSpec, trained: Path, notes: list[str]) -> dict[Subje
     return found
 
 
-def _likelihood(scored: Scored) -> float:
-    """Mean log-probability of a reply's tokens."""
-    return math.fsum(scored.logprobs) / len(scored.logprobs)
+def _logprobs(replies: Sequence[Scored]) -> list[list[float]]:
+    return [reply.logprobs for reply in replies]
 
 
 def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:

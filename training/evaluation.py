@@ -27,7 +27,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     ``similarity`` are means in [0, 1] (similarity: cosine, [-1, 1]) over ``replies`` replies.
     ``preference_accuracy``: the share of comparisons in which the wanted reply is likelier than
     the unwanted one, by the mean log-probability of a token; ``preference_margin``: by how many
-    nats a token, on average. None where the dataset has no unwanted replies, or there is no model.
+    nats a token, on average. ``preference_gain``: the share in which the wanted reply has become
+    more times likelier than under the base than the unwanted one; None for the base. All are None
+    where the dataset has no unwanted replies, or there is no model.
     """
 
     perplexity: float | None
@@ -39,6 +41,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     replies: int
     preference_accuracy: float | None = None
     preference_margin: float | None = None
+    preference_gain: float | None = None
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

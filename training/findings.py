@@ -47,6 +47,7 @@ class DifferenceRow(msgspec.Struct, frozen=True):
 
 _ROWS = (
     ("preference_accuracy", "Preferred", "wanted replies likelier than unwanted ones", "{:.0%}"),
+    ("preference_gain", "Gained", "wanted replies on unwanted ones, since the base", "{:.0%}"),
     ("perplexity", "Perplexity", "of held-out replies; lower is better", "{:.2f}"),
     ("exact", "Identical", "replies just like the agent's", "{:.0%}"),
     ("token_f1", "Words", "in common with the agent's reply, F1", "{:.2f}"),
@@ -62,7 +63,7 @@ def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
     found.append(("lookup", evaluation.lookup))
     rows: list[ScoreRow] = []
     for field, title, hint, form in _ROWS:
-        if field == "preference_accuracy" and evaluation.comparisons is None:
+        if field.startswith("preference") and evaluation.comparisons is None:
             continue
         values: list[float | None] = [getattr(scores, field) for _, scores in found]
         texts = ["-" if value is None else form.format(value) for value in values]
@@ -104,6 +105,10 @@ def findings(evaluation: Evaluation) -> list[str]:
         sentences.append(
             f"The wanted reply is the likelier one in {new.preference_accuracy:.0%} of "
             f"{evaluation.comparisons:,} comparisons ({', '.join(others)})."
+        )
+    if new.preference_gain is not None:
+        sentences.append(
+            f"Training made the wanted reply gain on the other in {new.preference_gain:.0%} of them."
         )
     for name, scores in models:
         if scores is not None and new.perplexity and scores.perplexity:

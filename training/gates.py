@@ -86,21 +86,22 @@ def _ratio_gate(
 
 
 def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
-    new, base = evaluation.new.preference_accuracy, evaluation.base.preference_accuracy
-    name = "preference_accuracy"
-    if new is None or base is None:
-        why = "preferences were not measured: their share must be above the base's"
+    """Without a bound, as many preferences as the base shares, by a larger margin, pass too."""
+    new, base = evaluation.new, evaluation.base
+    name, share, margin = "preference_accuracy", new.preference_accuracy, new.preference_margin
+    if share is None or base.preference_accuracy is None:
+        why = "preferences were not measured: the share that is shared must be above the base's"
         return _gate(name, None, bound or 0.0, at_most=False, why=why)
     shown = (
-        f"the wanted reply is the likelier one in {new:.0%} of {evaluation.comparisons} "
-        f"comparisons, for the base in {base:.0%}"
+        f"the wanted reply is the likelier one in {share:.0%} of {evaluation.comparisons:,} "
+        f"comparisons, for the base in {base.preference_accuracy:.0%}"
     )
     if bound is not None:
         why = f"{shown}: must be at least {bound:.0%}"
-        return _gate(name, new, bound, at_most=False, why=why)
-    better = new > base or new == 1.0
-    why = f"{shown}: must be above the base's"
-    return Gate(name=name, value=new, bound=base, passed=better, why=why)
+        return _gate(name, share, bound, at_most=False, why=why)
+    better = (share, margin or 0.0) > (base.preference_accuracy, base.preference_margin or 0.0)
+    why = f"{shown}: must be above the base's, or as much by a larger margin"
+    return Gate(name=name, value=share, bound=base.preference_accuracy, passed=better, why=why)
 
 
 def _similarity_gate(evaluation: Evaluation, bound: float) -> Gate:

@@ -29,33 +29,16 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from training.batches import Plan
-from training.errors import BadInput, TrainingError
+from training.errors import TrainingError
 from training.files import sync_path, sync_tree, write_atomically
+from training.rows import IGNORED, Read, collate
+from training.run_state import STATE_FILE, RunState
 from training.spec import Recipe
 from training.template import TrainingSequence
 from training.workload import Workload
 
-IGNORED = -100
-STATE_FILE = "tenantune.json"
 BEST_FILE = "best.safetensors"
 Weights = dict[str, torch.Tensor]
-
-
-class RunState(msgspec.Struct):
-    """What a checkpoint remembers beside trl's own state.
-
-    ``reference``: log-probabilities of training sequences under the model that the run began
-    with, by number, as far as the run has needed them (``dpo``, ``kto``).
-    """
-
-    fingerprint: str
-    step: int = 0
-    seconds: float = 0.0
-    best_loss: float | None = None
-    best_step: int = 0
-    worse: int = 0
-    train_loss: float | None = None
-    reference: dict[int, float] = {}
 
 
 class Measured(NamedTuple):
@@ -65,40 +48,6 @@ class Measured(NamedTuple):
     accuracy: float | None
     reward_margin: float | None = None
     reward_accuracy: float | None = None
-
-
-class Read(NamedTuple):
-    """What a model made of the learnt tokens of some rows, one row after another.
-
-    ``nats``: (tokens,), -log p of each. ``hits``: (tokens,), whether it was the most probable.
-    ``counts``: learnt tokens of each row.
-    """
-
-    nats: torch.Tensor
-    hits: torch.Tensor
-    counts: list[int]
-
-    def row_nats(self) -> torch.Tensor:
-        """(rows,): sums of ``nats``."""
-        return torch.stack([row.sum() for row in self.nats.split(self.counts)])
-
-
-def collate(rows: Sequence[TrainingSequence], *, pad: int) -> dict[str, torch.Tensor]:
-    """Pad on the right: ``input_ids`` and ``labels``, each (sequences, width).
-
-    ``labels[s, p]`` is the token at ``p + 1`` where that one is learnt, else `IGNORED`. There is
-    no attention mask: no token looks to its right, so none sees the padding, and without a mask
-    attention skips the upper triangle (a step is 1.2 times as fast on a CPU).
-    """
-    width = max(len(row.token_ids) for row in rows)
-    ids = torch.full((len(rows), width), pad)
-    labels = torch.full((len(rows), width), IGNORED)
-    for number, row in enumerate(rows):
-        tokens = torch.tensor(row.token_ids)
-        learnt = torch.tensor(row.learnt)
-        ids[number, : len(tokens)] = tokens
-        labels[number, : len(tokens) - 1] = torch.where(learnt, tokens, IGNORED)[1:]
-    return {"input_ids": ids, "labels": labels}
 
 
 def rate_factor(recipe: Recipe, *, steps: int, step: int) -> float:
@@ -329,24 +278,3 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
         del model
         self.load_saved(Path(resume_from_checkpoint))
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; halves have other names."""
-    found = sorted(folder.glob("step-*"))
-    return found[-1] if found else None
-
-
-def read_state(checkpoint: Path, fingerprint: str) -> RunState:
-    """Read a checkpoint's state.
-
-    Raises:
-        BadInput: it belongs to another spec, base or dataset.
-    """
-    state = msgspec.json.decode((checkpoint / STATE_FILE).read_bytes(), type=RunState)
-    if state.fingerprint != fingerprint:
-        raise BadInput(
-            f"{checkpoint} belongs to a run with another recipe, base or dataset; "
-            "give an empty output folder"
-        )
-    return state

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from training.batches import Batch, length_batches
 from training.encoding import Item, Judgement, Pair, mismatched, width_of
-from training.plan_trainer import Measured, PlanTrainer, Read, Weights
+from training.plan_trainer import Measured, PlanTrainer, Weights
+from training.rows import Read
 from training.scoring import compare
 from training.template import TrainingSequence
 

@@ -16,10 +16,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoTokenizer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
     set_seed,
 )
 
@@ -31,23 +27,16 @@ from training.encoding import rows_of
 from training.errors import ArtifactError, BadInput, Interrupted
 from training.estimate import disk_is_short, estimate
 from training.files import sync_path, sync_tree, write_atomically
-from training.plan_trainer import (
-    PlanTrainer,
-    RunState,
-    newest_checkpoint,
-    read_state,
-    trainer_config,
-)
+from training.follower import Follower
+from training.plan_trainer import PlanTrainer, trainer_config
 from training.preferences import DpoTrainer, KtoTrainer, PreferenceTrainer
 from training.progress import (
-    CheckpointEvent,
     EstimateEvent,
     Progress,
     ResumedEvent,
     StageEvent,
-    StepEvent,
-    ValidationEvent,
 )
+from training.run_state import RunState, newest_checkpoint, read_state
 from training.sft import SupervisedTrainer
 from training.spec import Method, Recipe, TrainingSpec, method_recipe
 from training.template import stop_token_ids
@@ -117,7 +106,7 @@ def train(
     )
     recipe = method_recipe(spec)
     set_seed(spec.seed)
-    follower = _Follower(recipe, work, state, progress=progress, should_stop=should_stop)
+    follower = Follower(recipe, work, state, progress=progress, should_stop=should_stop)
     trainer = TRAINERS[spec.method](
         get_peft_model(model, _lora(spec, recipe, base)),
         config=trainer_config(recipe, work.plan, out=checkpoints, seed=spec.seed),
@@ -154,95 +143,6 @@ def load_trained(out: Path) -> TrainedAdapter | None:
     """What an earlier `train` left in ``out``, or None."""
     path = out / TRAINED / SUMMARY_FILE
     return msgspec.json.decode(path.read_bytes(), type=TrainedAdapter) if path.is_file() else None
-
-
-class _Follower(TrainerCallback):  # type: ignore[misc] # untyped
-    """After each step: tells the loss, validates, saves, and stops the run when it should end."""
-
-    trainer: PlanTrainer
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        work: Workload,
-        state: RunState,
-        *,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self._recipe, self._work, self._run = recipe, work, state
-        self._progress, self._should_stop = progress, should_stop
-        self._before = state.seconds
-        self._validating = 0.0
-        self.interrupted = False
-
-    @property
-    def stopped(self) -> str:
-        """Why training has ended, or '' while it goes on."""
-        if self._run.worse >= self._recipe.patience:
-            return f"no better validation loss in {self._run.worse} validations"
-        if self._run.step >= len(self._work.plan.steps):
-            return "every step was taken"
-        return ""
-
-    def start(self) -> None:
-        """Start the clock."""
-        self._first, self._started = self._run.step, time.monotonic()
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
-        """Called by the trainer when a step's weights are in place."""
-        del args
-        run = self._run
-        run.step, run.train_loss = state.global_step, self.trainer.measured.loss
-        elapsed = time.monotonic() - self._started
-        run.seconds = self._before + elapsed
-        self._tell_step(elapsed)
-        last = run.step == len(self._work.plan.steps)
-        if self._work.validation and (last or run.step % self._recipe.validate_every == 0):
-            self._validate()
-        if self.stopped:
-            control.should_training_stop = True
-            return
-        self.interrupted = self._should_stop()
-        if self.interrupted or run.step % self._recipe.checkpoint_every == 0:
-            self.trainer.save_checkpoint()
-            self._progress.emit(CheckpointEvent, step=run.step)
-        control.should_training_stop = self.interrupted
-
-    def _tell_step(self, elapsed: float) -> None:
-        plan, run = self._work.plan, self._run
-        done = sum(plan.tokens[self._first : run.step])
-        left = sum(plan.tokens[run.step :])
-        self._progress.emit(
-            StepEvent,
-            step=run.step,
-            steps=len(plan.steps),
-            epoch=round(plan.epochs[run.step - 1], 3),
-            **self.trainer.measured._asdict(),
-            learning_rate=self.trainer.step_rate,
-            tokens=sum(plan.tokens[: run.step]),
-            tokens_per_second=round(done / (elapsed - self._validating), 1),
-            eta_seconds=round(left * elapsed / done, 1),
-        )
-
-    def _validate(self) -> None:
-        run, started = self._run, time.monotonic()
-        measured = self.trainer.validate()
-        loss = measured.loss
-        self._validating += time.monotonic() - started
-        best = run.best_loss is None or loss < run.best_loss
-        if best:
-            run.best_loss, run.best_step, run.worse = loss, run.step, 0
-            self.trainer.remember_best()
-        else:
-            run.worse += 1
-        self._progress.emit(ValidationEvent, step=run.step, best=best, **measured._asdict())
 
 
 def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
@@ -294,6 +194,7 @@ def _estimate(
         base=work.base,
         adapter_parameters=sum(p.numel() for p in trainer.adapter().values()),
         positions_per_second=measured / seconds,
+        widest_batch=work.widest_batch,
         validation_positions=work.validation_positions,
         forwards=trainer.forwards,
         first_step=trainer.run.step,

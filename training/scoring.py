@@ -23,7 +23,6 @@ class Comparison(NamedTuple):
 
     accuracy: float
     margin: float
-    comparisons: int
 
 
 def compare(
@@ -35,7 +34,43 @@ def compare(
         return None
     won = sum((one > other) + (one == other) / 2 for one, other in pairs)
     margin = sum(one - other for one, other in pairs) / len(pairs)
-    return Comparison(won / len(pairs), margin, len(pairs))
+    return Comparison(won / len(pairs), margin)
+
+
+class Liked(NamedTuple):
+    """Log-probabilities of each wanted and each unwanted reply's tokens, under one model."""
+
+    wanted: Sequence[Sequence[float]]
+    unwanted: Sequence[Sequence[float]]
+
+
+class Preferences(NamedTuple):
+    """See `training.evaluation.Scores`."""
+
+    accuracy: float | None = None
+    margin: float | None = None
+    gain: float | None = None
+
+
+def shared_preferences(one: Liked | None, *, base: Liked, paired: bool) -> Preferences:
+    """How far a model shares the preferences, and moved towards them from the base."""
+    if one is None or not one.unwanted:
+        return Preferences()
+    means = (
+        [math.fsum(reply) / len(reply) for reply in replies]
+        for replies in (one.wanted, one.unwanted)
+    )
+    found = compare(*means, paired=paired)
+    if found is None or not math.isfinite(found.margin):
+        return Preferences()
+    if one is base:
+        return Preferences(found.accuracy, found.margin)
+    gains = (
+        [math.fsum(now) - math.fsum(then) for now, then in zip(replies, before, strict=True)]
+        for replies, before in zip(one, base, strict=True)
+    )
+    moved = compare(*gains, paired=paired)
+    return Preferences(found.accuracy, found.margin, moved and moved.accuracy)
 
 
 def scores_of(
@@ -43,11 +78,10 @@ def scores_of(
     *,
     nats: float | None,
     tokens: int,
-    preferred: Comparison | None = None,
+    preferences: Preferences = Preferences(),  # noqa: B008 - immutable
 ) -> Scores:
     """Means over replies; ``nats`` is None for a subject without a model."""
     found = perplexity(nats)
-    measured = preferred is not None and math.isfinite(preferred.margin)
     return Scores(
         perplexity=found,
         nats_per_token=nats if found is not None else None,
@@ -56,8 +90,9 @@ def scores_of(
         token_f1=_mean(replies, "token_f1"),
         similarity=_mean(replies, "similarity"),
         replies=len(replies),
-        preference_accuracy=preferred.accuracy if preferred and measured else None,
-        preference_margin=preferred.margin if preferred and measured else None,
+        preference_accuracy=preferences.accuracy,
+        preference_margin=preferences.margin,
+        preference_gain=preferences.gain,
     )
 
 

@@ -72,7 +72,8 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     After ``dpo`` or ``kto``, perplexity is that of the replies that were wanted, and
     ``max_perplexity_ratio`` is not applied: they teach which of two replies is better, and may
     lower the probability of both. Instead, ``min_preference_accuracy``: the share of held-out
-    preferences that the model shares, at least; by default it must be above the base's.
+    preferences that the model shares, at least; by default it must be above the base's, or as much
+    by a larger margin.
     """
 
     max_perplexity_ratio: float = 0.8

@@ -41,6 +41,12 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
 
     @property
+    def widest_batch(self) -> int:
+        """Positions of the largest forward pass of training."""
+        widths = [width_of(item) for item in self.train]
+        return max(positions(widths, batch) for step in self.plan.steps for batch in step)
+
+    @property
     def validation_positions(self) -> int:
         """Positions that one validation computes."""
         widths = [width_of(item) for item in self.validation]

@@ -72,7 +72,11 @@ class AdapterController(Controller):
             name = await service.delete(session, tenant, version=version)
         await remove_adapters([name], settings=settings, engine=engine)
 
-    @get("/adapters/{version:int}/report")
+    # the report's own type would load the templates with every start
+    @get(
+        "/adapters/{version:int}/report",
+        opt={"answers": {"application/json": dict[str, Any], "text/html": str}},
+    )
     async def report(
         self,
         slug: FromPath[str],
@@ -92,7 +96,7 @@ class AdapterController(Controller):
 
         report = msgspec.convert(adapter.report, Report)
         page = render_html(msgspec.structs.replace(report, version=version))
-        return Response(page, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+        return Response(page, media_type="text/html", headers=PAGE_HEADERS)
 
     @get("/promotions")
     async def history(
@@ -128,9 +132,10 @@ class AdapterController(Controller):
     async def roll_back(
         self,
         slug: FromPath[str],
-        data: JSONBody[RollbackRequest | None],
+        *,
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        data: JSONBody[RollbackRequest | None] = None,
     ) -> LiveView:
         """Go back to what was live before, from the next request on."""
         async with database.transaction() as session:

@@ -15,6 +15,7 @@ from server.tenants import service as tenants
 from server.tenants.access import needs
 
 Format = Literal["json", "csv"]
+ANSWERS = {"application/json": list[UsageView], "text/csv": str}
 GroupBy = Annotated[FromQuery[list[Dimension] | None], Parameter(max_items=len(DIMENSIONS))]
 
 
@@ -24,7 +25,7 @@ class UsageController(Controller):
     path = "/admin/tenants/{slug:str}/usage"
     guards = (needs("admin"),)
 
-    @get()
+    @get(opt={"answers": ANSWERS})
     async def list_usage(
         self,
         slug: FromPath[str],
@@ -55,7 +56,7 @@ class AllUsageController(Controller):
     path = "/admin/usage"
     guards = (needs("operator"),)
 
-    @get()
+    @get(opt={"answers": ANSWERS})
     async def list_usage(
         self,
         *,

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from connectors.control_tokens import without_control_tokens
 from server.chat.schemas import ChatMessage, ChatRequest, Function, ToolCall, Tools
 
 _NO_PARAMETERS = {"type": "object", "properties": {}}
@@ -109,7 +110,20 @@ def _described(function: Function) -> dict[str, Any]:
     described["parameters"] = function.parameters or _NO_PARAMETERS
     if function.strict:
         described["strict"] = True
-    return {"type": "function", "function": described}
+    return {"type": "function", "function": _plain(described)}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The same, with nothing that could be read as the end of the turn it is told in."""
+    match value:
+        case str():
+            return without_control_tokens(value)
+        case dict():
+            return {without_control_tokens(name): _plain(item) for name, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case _:
+            return value
 
 
 def _called(call: ToolCall) -> str:

@@ -65,7 +65,7 @@ async def train(
         seed=seed,
         suffix=suffix,
         require_approval=require_approval,
-        objectives=_objectives(objective),
+        objectives=_objectives(objective) if objective else None,
     )
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
@@ -73,8 +73,7 @@ async def train(
             session,
             owner,
             request=request,
-            base=app.settings.base,
-            default_recipe=app.settings.recipe or "cpu-small",
+            settings=app.settings,
         )
         view = await service.view(session, job, tenant)
     running = is_held(app.settings.run / "worker.lock")

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from server.db.migrate import upgrade
+from server.errors import Invalid
 
 BUSY_TIMEOUT_MS = 10_000
 # any 64-bit number will do, as long as nobody else in the same PostgreSQL database uses it
@@ -46,6 +47,7 @@ class Database:
         if not self.is_sqlite:
             options |= {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
         self.engine: AsyncEngine = create_async_engine(self.url, **options)
+        _refuse_unstorable(self.engine)
         if self.is_sqlite:
             _prepare_sqlite(self.engine)
         self._writing = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -101,6 +103,21 @@ class Database:
                     await asyncio.sleep(0.1)
                 else:
                     return
+
+
+def _refuse_unstorable(engine: AsyncEngine) -> None:
+    """A number too large for its column or a text with a NUL is the caller's fault, not ours."""
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def handle(context: ExceptionContext) -> Exception | None:
+        error = context.original_exception
+        state = str(getattr(error, "sqlstate", ""))
+        # SQLite's driver says OverflowError, PostgreSQL a state of its class "data exception"
+        if not (isinstance(error, OverflowError) or state.startswith("22")):
+            return None
+        return Invalid(
+            "A value cannot be stored: a number is too large, or a text holds a NUL character."
+        )
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from server.engine.plugin import HERMES
+from server.engine.plugin.environment import HERMES
 
 _KNOWS = re.compile(r"\btools\b")
 # What a template writes around a call, and the name of who reads that: ours, or one of vLLM's. In this order:

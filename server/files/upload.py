@@ -46,26 +46,28 @@ class Upload:
 
         Raises:
             TooLarge: the request is larger than is accepted, or says so.
-            Invalid: a form that is none, or that holds no file, or several.
+            Invalid: a form that is none, or that holds no file, or several; a file without a byte.
         """
         length = self._request.headers.get("content-length", "")
         if length.isdecimal():
             self._check_size(int(length))
         kind, options = parse_options_header(self._request.headers.get("content-type", ""))
-        if kind != "multipart/form-data":
-            if not self._raw:
-                raise Invalid(
-                    f"Send a form (multipart/form-data) with the file as the part '{self._part}'.",
-                    param=self._part,
-                )
-            async for chunk in self._request.stream():
-                yield chunk
-            return
+        form = kind == "multipart/form-data"
+        if not form and not self._raw:
+            raise Invalid(
+                f"Send a form (multipart/form-data) with the file as the part '{self._part}'.",
+                param=self._part,
+            )
+        file = self._file_of_form(options.get("boundary", "")) if form else self._request.stream()
+        empty = True
         try:
-            async for chunk in self._file_of_form(options.get("boundary", "")):
+            async for chunk in file:
+                empty = empty and not chunk
                 yield chunk
         except MultipartError as exc:
             raise Invalid(f"The form could not be read: {exc}.", param=self._part) from exc
+        if empty:
+            raise Invalid("The file is empty.", param=self._part)
 
     async def _file_of_form(self, boundary: str) -> AsyncIterator[bytes]:
         files = received = 0

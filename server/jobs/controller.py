@@ -51,8 +51,7 @@ class JobController(Controller):
                 session,
                 tenant,
                 request=data,
-                base=settings.base,
-                default_recipe=settings.recipe or "cpu-small",
+                settings=settings,
             )
             return await service.view(session, job, slug)
 
@@ -149,7 +148,7 @@ class JobController(Controller):
         path = settings.jobs / job.id / "report.html"
         if not path.exists():
             raise NotFound(f"job {job_id} has no report yet")
-        return File(path, media_type="text/html; charset=utf-8", content_disposition_type="inline")
+        return File(path, media_type="text/html", content_disposition_type="inline")
 
 
 async def _only_workers(

@@ -2,9 +2,10 @@
 
 import re
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from server.db.models import FINISHED_JOB_STATES, JobState
 from training.spec import Method, Objectives
@@ -21,15 +22,15 @@ def public_id(job_id: str) -> str:
 class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One fine-tuning run, as asked for.
 
-    ``recipe`` names a recipe that ships; the server's default when absent. ``objectives`` are
-    the gates, declared before the run. With ``require_approval`` an adapter that passes them
+    ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run.
+    The installation's when absent, both. With ``require_approval`` an adapter that passes them
     waits for a person; otherwise it is promoted at once.
     """
 
-    recipe: str | None = None
-    objectives: Objectives = Objectives()
-    seed: int = 17
-    suffix: str = ""
+    recipe: Annotated[str, Meta(max_length=100)] | None = None
+    objectives: Objectives | None = None
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 17
+    suffix: Annotated[str, Meta(max_length=64)] = ""
     require_approval: bool = False
 
 

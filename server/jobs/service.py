@@ -17,9 +17,11 @@ from server.jobs.schemas import (
     Learning,
 )
 from server.jobs.states import add_event
+from server.settings import Settings
 from training.errors import BadInput
 from training.spec import Method, Objectives, Recipe, load_recipe, recipe_names
 
+DEFAULT_RECIPE = "cpu-small"
 MOST_UNFINISHED = 100
 """Of one tenant; a queue of days tells nobody anything."""
 
@@ -29,8 +31,7 @@ async def create_job(
     tenant: Tenant,
     *,
     request: JobRequest,
-    base: str,
-    default_recipe: str,
+    settings: Settings,
     learning: Learning | None = None,
 ) -> Job:
     """Queue a job. The row is the job: the worker starts what it finds queued.
@@ -41,7 +42,7 @@ async def create_job(
         Invalid: the recipe is not one that ships.
         TooMany: the tenant has ``MOST_UNFINISHED`` jobs that have not ended.
     """
-    name = request.recipe or default_recipe
+    name = request.recipe or settings.recipe or DEFAULT_RECIPE
     if name not in recipe_names():  # never a path: this comes from a request
         known = ", ".join(recipe_names())
         raise Invalid(f"no recipe {name!r}; there are: {known}", param="recipe")
@@ -61,10 +62,10 @@ async def create_job(
         tenant_id=tenant.id,
         state="queued",
         stage="queued",
-        base=base,
+        base=settings.base,
         recipe_name=name,
         seed=request.seed,
-        objectives=msgspec.to_builtins(request.objectives),
+        objectives=msgspec.to_builtins(request.objectives or settings.objectives),
         suffix=request.suffix or None,
         require_approval=request.require_approval,
     )

@@ -13,8 +13,9 @@ places are kept for tenants that have nothing at the engine: whoever was quiet e
 costs: a tenant that is alone cannot use them. The engine is started with so many places more than one
 tenant should have (``server/engine/vllm.py``).
 
-What the engine's memory does is not looked at: prompts that fill its cache before its places are taken
-wait inside it, in the order of arrival.
+What is not kept in bounds here, and waits inside the engine in the order of arrival: prompts that fill
+its memory before its places are taken, the part of one request's answers that are more than there are
+places, and what other copies of the server send to the same engine.
 """
 
 import asyncio

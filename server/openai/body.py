@@ -9,7 +9,7 @@ import msgspec
 from server.errors import Invalid
 
 T = TypeVar("T")
-_WHERE = re.compile(r"(?s)(?P<what>.*) - at `(?:key in )?\$\.?(?P<path>.*)`")
+_WHERE = re.compile(r"(?s)(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
 _FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
 
 

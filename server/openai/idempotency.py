@@ -37,6 +37,14 @@ from server.tenants.access import provide_principal
 T = TypeVar("T")
 KEY_LENGTH = 255
 KEEP = datetime.timedelta(hours=24)
+# of what is done once, for the OpenAPI document
+KEY_PARAMETER = {
+    "name": "idempotency-key",
+    "in": "header",
+    "required": False,
+    "description": "The same request under the same key within 24 hours is given the same answer.",
+    "schema": {"type": "string", "maxLength": KEY_LENGTH, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+}
 RETRY_WINDOW = datetime.timedelta(minutes=10)  # both official clients give up long before
 PLAIN_WINDOW = datetime.timedelta(seconds=60)
 

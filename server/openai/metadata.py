@@ -19,6 +19,21 @@ Metadata = Annotated[
     ],
     Meta(max_length=MAX_PAIRS),
 ]
+# of lists, for the OpenAPI document
+METADATA_PARAMETER = {
+    "name": "metadata",
+    "in": "query",
+    "required": False,
+    "style": "deepObject",
+    "explode": True,
+    "description": "Only objects with these pairs, as `metadata[key]=value`.",
+    "schema": {
+        "type": "object",
+        "maxProperties": MAX_PAIRS,
+        "propertyNames": {"maxLength": MAX_KEY},
+        "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+    },
+}
 _PARAMETER = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
 
 

@@ -125,6 +125,7 @@ def needs(scope: Scope | Literal["operator"]) -> Guard:
         elif not principal.is_operator:
             raise Forbidden("This needs the operator's key (tt_admin_...).")
 
+    guard.scope = scope  # type: ignore[attr-defined] # the OpenAPI document tells it
     return guard
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Controller, Request, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from connectors.errors import BadMapping
 from connectors.importers import ImportOptions, parse_map
@@ -18,7 +18,13 @@ from server.tenants import service as tenants
 from server.tenants.access import needs
 from server.tenants.holdings import hold, stored
 from server.transcripts import service
-from server.transcripts.schemas import DatasetView, ImportView, dataset_view, import_view
+from server.transcripts.schemas import (
+    DatasetView,
+    ImportView,
+    UploadForm,
+    dataset_view,
+    import_view,
+)
 
 PLAIN_OPTIONS = ("encoding", "delimiter", "split")
 
@@ -30,7 +36,12 @@ class TranscriptController(Controller):
     guards = (needs("train"),)
 
     # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
-    @post("/transcripts", status_code=202, request_max_body_size=None)
+    @post(
+        "/transcripts",
+        status_code=202,
+        request_max_body_size=None,
+        opt={"form": UploadForm, "file": "file", "raw": True},
+    )
     async def upload(
         self,
         slug: FromPath[str],
@@ -39,12 +50,26 @@ class TranscriptController(Controller):
         database: NamedDependency[Database],
         blobs: NamedDependency[BlobStore],
         settings: NamedDependency[Settings],
-        filename: FromQuery[str] = "upload",
-        importer: FromQuery[str | None] = None,
-        mapping: Annotated[list[str] | None, QueryParameter(name="map")] = None,
-        encoding: FromQuery[str | None] = None,
-        delimiter: FromQuery[str | None] = None,
-        split: FromQuery[str | None] = None,
+        filename: Annotated[
+            str, QueryParameter(description="The file's name, where the body is the file itself.")
+        ] = "upload",
+        importer: Annotated[
+            str | None, QueryParameter(description="The file's format; found out when absent.")
+        ] = None,
+        mapping: Annotated[
+            list[str] | None,
+            QueryParameter(name="map", description="A column of a table, as `text=Message`."),
+        ] = None,
+        encoding: Annotated[
+            str | None, QueryParameter(description="Of the text; found out when absent.")
+        ] = None,
+        delimiter: Annotated[
+            str | None, QueryParameter(description="Of a table; found out when absent.")
+        ] = None,
+        split: Annotated[
+            str | None,
+            QueryParameter(description="`train`, `validation` or `test`, for all of the file."),
+        ] = None,
     ) -> ImportView:
         """Take a file, raw or as the part ``file`` of a form, and queue the reading of it.
 
@@ -125,9 +150,12 @@ def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
         columns, speakers = parse_map(mapping)
     except BadMapping as exc:
         raise Invalid(str(exc), param="map") from exc
-    given = {name: value for name, value in said.items() if value is not None}
-    try:
-        plain = msgspec.convert(given, ImportOptions)
-    except msgspec.ValidationError as exc:
-        raise Invalid(str(exc)) from exc
-    return msgspec.structs.replace(plain, mapping=columns, speakers=speakers)
+    plain = ImportOptions(mapping=columns, speakers=speakers)
+    for name, value in said.items():
+        if value:  # a form sends an empty field for what is not filled in
+            try:
+                checked = msgspec.convert({name: value}, ImportOptions)
+            except msgspec.ValidationError as exc:
+                raise Invalid(f"{name}: {exc}", param=name) from exc
+            plain = msgspec.structs.replace(plain, **{name: getattr(checked, name)})
+    return plain

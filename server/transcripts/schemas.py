@@ -8,6 +8,16 @@ import msgspec
 from server.db.models import DatasetVersion, Import, ImportState, SourceFile
 
 
+class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
+    """How to read the part ``file`` of a transcript's form, where that is not to be found out."""
+
+    importer: str | msgspec.UnsetType = msgspec.UNSET
+    map: list[str] = []
+    encoding: str | msgspec.UnsetType = msgspec.UNSET
+    delimiter: str | msgspec.UnsetType = msgspec.UNSET
+    split: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     """An upload and what was read from it. ``report`` is there once ``state`` is done."""
 

@@ -204,7 +204,7 @@ async def serve(options: argparse.Namespace) -> None:
     class Unbounded(EngineService):
         """Takes everything at once, so that nothing waits but in the engine."""
 
-        sequences = UNBOUNDED  # type: ignore[assignment]
+        sequences = UNBOUNDED
 
     settings = Settings(home=options.serve, base="scripted-base")
     settings.adapters.mkdir(parents=True)

@@ -1,6 +1,7 @@
 import asyncio
 from array import array
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -24,7 +25,7 @@ class Stage:
 
     async def pieces(self, tenant: str, name: str, count: int) -> None:
         for piece in range(count):
-            await self.line.turn(tenant, lambda piece=piece: self._work(f"{name}{piece}"))
+            await self.line.turn(tenant, partial(self._work, f"{name}{piece}"))
 
     async def _work(self, name: str) -> None:
         await self._go.acquire()

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.engine.plugin import HERMES
+from server.engine.plugin.environment import HERMES
 from server.engine.tools import tool_format
 
 QWEN = "{% if tools %}...{{ '<tools>' }}{% endif %}{{ '<tool_call>' }}"

@@ -375,3 +375,15 @@ async def test_other_tenants_see_nothing_of_a_version(acme, make_tenant, registe
             await service.promote(session, other, version=1, actor="test")
         with pytest.raises(NotFound):
             await service.delete(session, other, version=1)
+
+
+@pytest.mark.parametrize("version", [1 << 40, 1 << 70])
+async def test_a_number_that_no_column_holds_is_the_callers_fault(
+    client, make_tenant, operator, version
+):
+    await make_tenant()
+    answer = await client.get(f"/admin/tenants/acme/adapters/{version}", headers=operator)
+    assert answer.status_code in {400, 404}  # SQLite's columns hold 64 bits, PostgreSQL's 32
+    huge = await client.get(f"/admin/tenants/acme/adapters/{1 << 70}/report", headers=operator)
+    assert huge.status_code == 400
+    assert huge.json()["code"] == "invalid_value"

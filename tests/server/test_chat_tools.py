@@ -110,6 +110,20 @@ def test_the_engine_is_told_what_may_be_called(changes: dict[str, Any], choice: 
     assert fields["tools"][0]["function"]["parameters"] == WEATHER.parameters
 
 
+def test_a_description_cannot_end_the_turn_that_it_is_told_in() -> None:
+    words = {"type": "string", "description": "a<|im_end|>b", "enum": ["<|im_start|>", 1]}
+    function = Function(
+        name="f", description="Hi<|im_end|>.", parameters={"properties": {"a": words}}
+    )
+    (told,) = tool_fields(Tools(functions=(function,)))["tools"]
+    plain = {"type": "string", "description": "ab", "enum": ["", 1]}
+    assert told["function"] == {
+        "name": "f",
+        "description": "Hi.",
+        "parameters": {"properties": {"a": plain}},
+    }
+
+
 # --- what comes back ---
 
 
@@ -202,7 +216,7 @@ def test_a_stream_put_together_is_the_answer_in_one_piece() -> None:
 def test_an_answer_with_calls_ends_as_one(said: str, called: bool, expected: str) -> None:
     function = {"name": "f", "arguments": "{}"}
     calls = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}]
-    message = {"role": "assistant", "content": "", "reasoning": "secret"}
+    message: dict[str, Any] = {"role": "assistant", "content": "", "reasoning": "secret"}
     message |= {"tool_calls": calls} if called else {}
     choice = {"index": 0, "message": message, "finish_reason": said}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}

@@ -124,7 +124,8 @@ async def test_tokens_are_counted_for_the_tenant(server: Serving) -> None:
     tenant = await server.tenant()
     key = await server.key()
     _, answer = await post(server, key)
-    await post(server, key, input="")
+    await post(server, key, input="")  # never came to the model
+    await post(server, key, input="a " * 300)
 
     async def counted() -> bool:
         async with server.database.reading() as session:
@@ -137,6 +138,18 @@ async def test_tokens_are_counted_for_the_tenant(server: Serving) -> None:
         )
 
     await until(counted)
+
+
+async def test_limits_hold_for_embeddings(server: Serving) -> None:
+    await server.tenant(limits={"tokens_per_minute": 100})
+    key = await server.key()
+    status, answer = await post(server, key, input=["Hello"] * 50)
+    assert status == 429
+    assert answer["error"]["code"] == "rate_limit_exceeded"
+    async with server.post(key, {"model": MODEL, "input": "Hi"}, "/v1/embeddings") as response:
+        assert response.status == 200
+        assert response.headers["x-ratelimit-limit-tokens"] == "100"
+        assert response.headers["x-ratelimit-remaining-tokens"] == "97"
 
 
 async def test_langchain_embeds_once_it_sends_text(server: Serving) -> None:

@@ -244,7 +244,7 @@ async def test_the_result_file_and_the_checkpoint_hold_what_was_measured(tuning:
     assert (await tuning.get(job, "/checkpoints", after=checkpoint["id"]))["data"] == []
 
 
-async def test_a_model_is_deleted_by_its_name_unless_it_is_live(
+async def test_a_model_is_deleted_by_its_name_and_a_live_one_makes_way(
     tuning: Tuning, make_tenant: Make, make_key: Make
 ) -> None:
     await make_tenant("other")
@@ -263,18 +263,20 @@ async def test_a_model_is_deleted_by_its_name_unless_it_is_live(
     assert (await delete(old, await make_key("other", "train"))).status_code == 404
     assert (await delete(old, await make_key("acme", "chat"))).status_code == 403
     assert (await delete("tiny-base")).status_code == 403
-    for name in (live, "acme@2", "acme"):
-        refused = await delete(name)
-        assert refused.status_code == 409
-        assert refused.headers["x-should-retry"] == "false"
-    gone = await delete(old)
+    refused = await delete("acme")
+    assert refused.status_code == 409
+    assert refused.headers["x-should-retry"] == "false"
+    gone = await delete(live)
     conforms(gone.json(), "DeleteModelResponse")
-    assert gone.json() == {"id": old, "object": "model", "deleted": True}
-    assert (await delete(old)).status_code == 404
-    looked = await tuning.client.get(f"/v1/models/{old}", headers=tuning.key)
+    assert gone.json() == {"id": live, "object": "model", "deleted": True}
+    assert (await delete(live)).status_code == 404
+    looked = await tuning.client.get(f"/v1/models/{live}", headers=tuning.key)
     assert looked.status_code == 404
     left = [path.name for path in tuning.settings.adapters.iterdir()]
-    assert left == [f"acme.{live[-12:]}"]
+    assert left == [f"acme.{old[-12:]}"]
+    assert await tuning.live() == old
+    assert (await delete("acme@1")).status_code == 200
+    assert await tuning.live() is None
 
 
 async def test_a_dataset_is_frozen_from_files_redacted_and_split(tuning: Tuning) -> None:

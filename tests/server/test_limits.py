@@ -60,7 +60,7 @@ async def test_answers_say_what_is_left(server: Serving) -> None:
             "x-ratelimit-remaining-requests": "0",
             "x-ratelimit-limit-tokens": "5000",
             "x-ratelimit-remaining-tokens": str(
-                5000 - answer["usage"]["total_tokens"] - 50 - len(QUESTION["content"]) // 4
+                5000 - answer["usage"]["total_tokens"] - 50 - len(str(QUESTION["content"])) // 4
             ),
         }
         await response.read()

@@ -256,7 +256,7 @@ def test_published_formats_pass_and_others_only_where_a_schema_is_a_wish(
     def wanted(strict: bool | None, **keywords: Any) -> dict[str, Any]:
         when = {"type": "string", **keywords}
         schema = {"type": "object", "properties": {"when": when, "pattern": {"type": "string"}}}
-        named = {"name": "x", "schema": schema}
+        named: dict[str, Any] = {"name": "x", "schema": schema}
         if strict is not None:
             named["strict"] = strict
         return {"response_format": {"type": "json_schema", "json_schema": named}}

@@ -10,7 +10,7 @@ from server.chat import stored
 from server.db.models import StoredCompletion, now
 from tests.server.published import conforms
 from tests.server.serving import QUESTION, Serving, server
-from tests.server.test_openai_tools import ADD, SUM
+from tests.server.test_openai_tools import ADD, SUM, calls_of
 
 __all__ = ["server"]
 
@@ -55,9 +55,7 @@ async def test_a_kept_stream_is_found_as_one_piece_with_its_calls(server: Servin
     (choice,) = found.choices
     assert choice.finish_reason == "tool_calls"
     assert choice.message.content is None
-    (call,) = choice.message.tool_calls or ()
-    assert call.type == "function"
-    theirs = (streamed.choices[0].message.tool_calls or ())[0]
+    (call,), (theirs,) = calls_of(found), calls_of(streamed)
     assert (call.id, call.function.arguments) == (theirs.id, theirs.function.arguments)
     assert found.usage is not None
     assert found.usage.completion_tokens > 0

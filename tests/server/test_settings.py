@@ -5,6 +5,7 @@ import pytest
 from server import settings as module
 from server.logs import redact
 from server.settings import Limits, Settings, SettingsError, describe
+from training.spec import Objectives
 
 
 def test_defaults_run_on_one_machine_without_any_variable():
@@ -23,12 +24,14 @@ def test_variables_are_read_with_their_types():
             "TENANTUNE_DRAIN_SECONDS": "1.5",
             "TENANTUNE_ENGINE_OPTIONS": "max_loras=8 note='two words'",
             "TENANTUNE_LIMITS": "requests_per_minute=600 tokens_per_day=2000000",
+            "TENANTUNE_OBJECTIVES": "max_perplexity=3.5",
         }
     )
     assert settings.home == Path("/srv/tt")
     assert settings.port == 81
     assert settings.drain_seconds == 1.5
     assert settings.engine_options == {"max_loras": "8", "note": "two words"}
+    assert settings.objectives == Objectives(max_perplexity=3.5)
     assert settings.limits == Limits(requests_per_minute=600, tokens_per_day=2_000_000)
 
 
@@ -53,6 +56,7 @@ def test_what_the_command_line_says_wins_and_what_it_leaves_out_does_not():
         ("TENANTUNE_LIMITS", "requests_per_minute=many"),
         ("TENANTUNE_LIMITS", "requests_per_minute=0"),
         ("TENANTUNE_LIMITS", "requests_per_second=1"),
+        ("TENANTUNE_OBJECTIVES", "max_perplexity=low"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_the_name_of_its_variable(variable, value):

@@ -109,7 +109,7 @@ async def test_the_same_bytes_read_in_another_way_are_another_import_of_the_same
         ("importer=excel", "importer"),
         ("map=text", "map"),
         ("map=size%3DX", "map"),
-        ("split=half", None),
+        ("split=half", "split"),
     ],
 )
 async def test_options_that_make_no_sense_are_refused(client, acme, operator, query, param):

@@ -213,6 +213,27 @@ async def test_cancelled_while_it_is_put_together_it_makes_no_file(
     assert blobs_in(blobs) == []
 
 
+async def test_a_part_that_comes_while_the_upload_is_closed_is_refused(openai, database, key):
+    upload = await begin(openai, 4)
+    async with asyncio.TaskGroup() as group, database.transaction() as session:
+        row = await session.scalar(select(Upload).with_for_update())
+        late = group.create_task(_refused(add(openai, upload, b"abcd")))
+        await asyncio.sleep(0.1)  # lets it come to wait for us
+        row.state = "cancelled"
+    assert "is cancelled" in late.result()
+    assert await count(database, UploadPart) == 0
+
+
+@only_sqlite
+async def test_parts_whose_bytes_were_lost_make_no_file(openai, database, blobs):
+    upload = await begin(openai, 4)
+    parts = await add(openai, upload, b"abcd")
+    await blobs.delete(hashlib.sha256(b"abcd").hexdigest())
+    with pytest.raises(NotFoundError):
+        await openai.uploads.complete(upload.id, part_ids=parts)
+    assert await count(database, File) == 0
+
+
 @only_sqlite
 async def test_bounds(openai, settings, monkeypatch):
     for fields, param in [
@@ -257,6 +278,12 @@ async def test_another_tenants_upload_answers_like_one_that_never_existed(
                 NotFoundError, match=re.escape(f"No such Upload object: {upload_id}")
             ):
                 await call
+
+
+async def _refused(call: Any) -> str:
+    with pytest.raises(BadRequestError) as caught:
+        await call
+    return str(caught.value)
 
 
 async def _age(database, by: datetime.timedelta) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest_asyncio
 from httpx2 import AsyncClient, Response
 
+from server.adapters.service import fine_tuned_name
 from server.blobs import BlobStore
 from server.db.models import Adapter, Job, Tenant
 from server.db.session import Database
@@ -112,6 +113,15 @@ class Tuning:
         answer = await self.client.post(f"{JOBS}/{job['id']}/{action}", headers=self.key)
         body: dict[str, Any] = answer.json()
         return answer.status_code, body.get("error") or body
+
+    async def live(self) -> str | None:
+        """The name of the model that is live; None for the base."""
+        async with self.database.reading() as session:
+            tenant = await session.get_one(Tenant, self.tenant.id)
+            if tenant.live_adapter_id is None:
+                return None
+            adapter = await session.get_one(Adapter, tenant.live_adapter_id)
+            return fine_tuned_name(tenant.slug, adapter)
 
     async def row(self, job: dict[str, Any]) -> Job:
         """A job's row."""

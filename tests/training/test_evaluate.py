@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,7 @@ def test_shared_preferences_are_those_of_one_text_at_a_time(
     wanted = [sequence for _, sequence in held_out.sequences(speaker)]
     unwanted = held_out.unwanted(speaker)
     assert found.comparisons == (len(wanted) if method == "dpo" else len(wanted) * len(unwanted))
+    totals: dict[str, list[list[float]]] = {}
     for subject, scores in (("base", found.base), ("new", found.new)):
         plain = Plain(Path(spec.base), adapters.get(subject))
         means: dict[str, list[float]] = {"wanted": [], "unwanted": []}
@@ -278,11 +280,19 @@ def test_shared_preferences_are_those_of_one_text_at_a_time(
             for sequence in sequences:
                 table, ids = plain.logprobs(sequence.token_ids), sequence.token_ids
                 reply = [i for i, learnt in enumerate(sequence.learnt) if learnt]
-                means[name].append(sum(float(table[i - 1, ids[i]]) for i in reply) / len(reply))
+                total = sum(float(table[i - 1, ids[i]]) for i in reply)
+                means[name].append(total / len(reply))
+                totals.setdefault(subject, [[], []])[name == "unwanted"].append(total)
         margin = sum(means["wanted"]) / len(wanted) - sum(means["unwanted"]) / len(unwanted)
         assert scores.preference_margin == pytest.approx(margin, abs=0.02)  # bf16 there
         assert scores.preference_accuracy is not None
-    assert found.lookup.preference_accuracy is None
+    assert found.lookup.preference_accuracy is found.base.preference_gain is None
+    good, bad = (
+        [new - base for new, base in zip(*both, strict=True)]
+        for both in zip(totals["new"], totals["base"], strict=True)
+    )
+    pairs = list(zip(good, bad, strict=True) if method == "dpo" else product(good, bad))
+    assert found.new.preference_gain == sum(g > b for g, b in pairs) / len(pairs)
     assert any("comparisons of wanted and unwanted replies" in note for note in found.notes)
 
 

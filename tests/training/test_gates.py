@@ -71,11 +71,11 @@ def test_a_value_on_the_bound_passes() -> None:
     assert judge(evaluation(scores(7.05)), PARITY, objectives).passed
 
 
-def preferring(new: float | None, base: float | None = 0.55) -> Evaluation:
+def preferring(new: float | None, base: float | None = 0.55, *, margin: float = 0.1) -> Evaluation:
     """An evaluation of a run that learnt from 40 comparisons."""
     found = evaluation(
-        msgspec.structs.replace(scores(20.0), preference_accuracy=new),
-        base=msgspec.structs.replace(scores(14.1), preference_accuracy=base),
+        msgspec.structs.replace(scores(20.0), preference_accuracy=new, preference_margin=margin),
+        base=msgspec.structs.replace(scores(14.1), preference_accuracy=base, preference_margin=0.1),
     )
     return msgspec.structs.replace(found, comparisons=40)
 
@@ -86,18 +86,18 @@ def test_after_preferences_sharing_them_counts_in_place_of_perplexity() -> None:
     assert verdict.passed
     assert gates_of(verdict)["preference_accuracy"].why == (
         "the wanted reply is the likelier one in 80% of 40 comparisons, for the base in 55%: "
-        "must be above the base's"
+        "must be above the base's, or as much by a larger margin"
     )
 
 
 @pytest.mark.parametrize(
-    ("new", "base", "passes"),
-    [(0.55, 0.55, False), (0.5, 0.55, False), (0.56, 0.55, True), (1.0, 1.0, True)],
+    ("new", "margin", "passes"),
+    [(0.55, 0.1, False), (0.55, 0.2, True), (0.5, 0.9, False), (0.56, 0.0, True)],
 )
 def test_preferences_must_be_shared_more_than_by_the_base(
-    new: float, base: float, passes: bool
+    new: float, margin: float, passes: bool
 ) -> None:
-    assert judge(preferring(new, base), PARITY, Objectives()).passed is passes
+    assert judge(preferring(new, margin=margin), PARITY, Objectives()).passed is passes
 
 
 def test_a_bound_for_preferences_can_be_declared() -> None:

@@ -157,8 +157,9 @@ class Side:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoTokenizer, TrainerCallback
 
-        from training.plan_trainer import RunState, trainer_config
+        from training.plan_trainer import trainer_config
         from training.qlora import TRAINERS
+        from training.run_state import RunState
         from training.template import stop_token_ids
         from training.workload import prepare
 

@@ -214,6 +214,7 @@ def learnt_from_pairs() -> Report:
         for each, share in ((found.new, 0.8), (found.base, 0.52), (found.live, 0.6))
         if each is not None
     )
+    new = msgspec.structs.replace(new, preference_gain=0.96)
     result = msgspec.structs.replace(found, new=new, base=base, live=live, comparisons=25)
     made = msgspec.structs.replace(whole.provenance, method="dpo", started_from="acme.0123456789ab")
     return msgspec.structs.replace(
@@ -229,6 +230,9 @@ def test_shared_preferences_are_in_the_table_the_findings_and_the_gates() -> Non
     assert findings(whole.evaluation)[0] == (
         "The wanted reply is the likelier one in 80% of 25 comparisons (52% for the base, 60% for "
         "the live adapter)."
+    )
+    assert findings(whole.evaluation)[1] == (
+        "Training made the wanted reply gain on the other in 96% of them."
     )
     text = words(render_html(whole))
     assert "in 80% of 25 comparisons, for the base in 52%" in text

@@ -7,10 +7,9 @@ this package imports neither vLLM nor torch.
 
 import logging
 
-from server.engine.plugin.environment import ALLOW_UNTESTED_VLLM, read
+from server.engine.plugin.environment import ALLOW_UNTESTED_VLLM, HERMES, read
 
 TESTED_VLLM = "0.32"
-HERMES = "tenantune_hermes"
 
 logger = logging.getLogger("vllm.tenantune")
 

@@ -27,7 +27,8 @@ _PIECES = re.compile(r"\s*(?:\w+|.)", re.DOTALL)
 class Reply:
     """What one request is answered, and how it looks on the wire.
 
-    ``words``: its tokens, as the text they add, at least ``shortest``. ``count``: how many answers, all alike.
+    ``words``: its tokens, as the text they add, at least ``shortest``. ``count``: how many answers,
+    all alike.
     """
 
     def __init__(

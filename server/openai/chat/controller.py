@@ -14,6 +14,7 @@ from server.db.session import Database
 from server.errors import NotFound
 from server.openai.body import BodyReader
 from server.openai.chat.answer import ChatAnswer, Keep
+from server.openai.chat.objects import ChatCompletion, ChatCompletionChunk
 from server.openai.chat.request import parse, to_chat
 from server.openai.chat.schemas import CompletionBody
 from server.openai.chat.stored import (
@@ -24,7 +25,7 @@ from server.openai.chat.stored import (
     stored_answer,
     stored_messages,
 )
-from server.openai.metadata import metadata_filter
+from server.openai.metadata import METADATA_PARAMETER, metadata_filter
 from server.openai.paging import MAX_LIMIT, Page, page_of
 from server.tenants.access import needs, provide_principal
 from server.tenants.keys import Principal
@@ -40,7 +41,16 @@ class ChatController(Controller):
     tags = ("chat",)
     guards = (needs("chat"),)
 
-    @post(status_code=200, opt={"body": CompletionBody})
+    @post(
+        status_code=200,
+        opt={
+            "body": CompletionBody,
+            "answers": {
+                "application/json": ChatCompletion,
+                "text/event-stream": ChatCompletionChunk,
+            },
+        },
+    )
     async def create_chat_completion(
         self,
         request: Request[Any, Any, Any],
@@ -64,7 +74,7 @@ class ChatController(Controller):
             keep=_keeping(body, chat.database, tenant_id) if body.store else None,
         )
 
-    @get()
+    @get(opt={"parameters": [METADATA_PARAMETER]})
     async def list_chat_completions(
         self,
         request: Request[Any, Any, Any],

@@ -23,6 +23,10 @@ _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
 _TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
+LogitBias = Annotated[
+    dict[_TokenId, _Bias],
+    Meta(max_length=300, extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
+]
 _FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
@@ -76,7 +80,7 @@ class JsonSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     name: _Name
     description: _Short | None = None
-    schema: msgspec.Raw = msgspec.Raw(b"null")
+    schema: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     strict: bool | None = None
 
 
@@ -147,7 +151,7 @@ class CompletionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seed: int | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: Annotated[dict[_TokenId, _Bias], Meta(max_length=300)] | None = None
+    logit_bias: LogitBias | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None

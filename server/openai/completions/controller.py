@@ -13,6 +13,7 @@ from server.chat.schemas import Usage
 from server.chat.service import ChatService, StreamedAnswer
 from server.chat.texts import TextChoice, TextRequest
 from server.openai.answer import Answer
+from server.openai.completions.objects import TextCompletion
 from server.openai.completions.request import parse, to_texts
 from server.openai.completions.schemas import TextBody
 from server.tenants.access import needs, provide_principal
@@ -26,7 +27,13 @@ class CompletionController(Controller):
     tags = ("completions",)
     guards = (needs("chat"),)
 
-    @post(status_code=200, opt={"body": TextBody})
+    @post(
+        status_code=200,
+        opt={
+            "body": TextBody,
+            "answers": {"application/json": TextCompletion, "text/event-stream": TextCompletion},
+        },
+    )
     async def create_completion(
         self, request: Request[Any, Any, Any], chat: NamedDependency[ChatService]
     ) -> ASGIApp:

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.openai.chat.schemas import StreamOptions
+from server.openai.chat.schemas import LogitBias, StreamOptions
 
 MAX_PROMPTS = 32
 MAX_TOKENS = 262_144  # of one prompt
@@ -16,7 +16,6 @@ _TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 _Short = Annotated[str, Meta(max_length=512)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=256)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
-_Bias = Annotated[float, Meta(ge=-100, le=100)]
 # strings, token ids, or lists of token ids: which of them is checked where they are read
 _Prompts = Annotated[
     list[_Text | _TokenId | Annotated[list[_TokenId], Meta(min_length=1, max_length=MAX_TOKENS)]],
@@ -38,7 +37,7 @@ class TextBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seed: int | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: Annotated[dict[_TokenId, _Bias], Meta(max_length=300)] | None = None
+    logit_bias: LogitBias | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     stream: bool | None = None

@@ -14,12 +14,14 @@ from server.chat.schemas import Usage
 from server.chat.usage import UsageLedger
 from server.embeddings.schemas import DIMENSIONS, MODEL
 from server.embeddings.service import EmbeddingService
+from server.limits.limiter import RateLimiter
 from server.openai.connection import while_connected
-from server.openai.embeddings.request import texts_of
 from server.openai.embeddings.schemas import EmbeddingBody, EmbeddingUsage
 from server.tenants.keys import Principal
 
 ROWS_AT_ONCE = 64  # written as JSON in some 3 ms; other requests get their turn in between
+CHARACTERS_PER_TOKEN = 4  # against limits on tokens, until they are counted
+SPECIAL_TOKENS = 2
 _encode = msgspec.json.encode
 
 
@@ -30,13 +32,17 @@ class EmbeddingAnswer:
         self,
         embeddings: EmbeddingService,
         ledger: UsageLedger,
+        limiter: RateLimiter,
         body: EmbeddingBody,
+        texts: list[str],
         *,
         principal: Principal,
     ) -> None:
         self._embeddings = embeddings
         self._ledger = ledger
+        self._limiter = limiter
         self._body = body
+        self._texts = texts
         self._principal = principal
         self._tokens = 0
 
@@ -45,20 +51,28 @@ class EmbeddingAnswer:
         await while_connected(receive, self._answer(send))
 
     async def _answer(self, send: Send) -> None:
-        with self._account():
-            found = await self._embeddings.embed(
-                texts_of(self._body),
-                tenant=self._principal.require_tenant(),
-                dimensions=self._body.dimensions or DIMENSIONS,
-            )
-            self._tokens = found.tokens
-        body = await self._render(found.vectors)
+        body = await self._render(await self._embed())
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _embed(self) -> list[bytes]:
+        most = sum(len(text) // CHARACTERS_PER_TOKEN + SPECIAL_TOKENS for text in self._texts)
+        async with self._limiter.admit(self._principal, tokens=most) as admission:
+            try:
+                with self._account():
+                    found = await self._embeddings.embed(
+                        self._texts,
+                        tenant=self._principal.require_tenant(),
+                        dimensions=self._body.dimensions or DIMENSIONS,
+                    )
+                    self._tokens = found.tokens
+            finally:
+                admission.settle(self._tokens)
+        return found.vectors
 
     async def _render(self, vectors: list[bytes]) -> bytes:
         """As ``EmbeddingList`` says, written in pieces: all at once could take half a second."""

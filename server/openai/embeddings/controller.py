@@ -9,8 +9,9 @@ from litestar.types import ASGIApp
 
 from server.chat.usage import UsageLedger
 from server.embeddings.service import EmbeddingService
+from server.limits.limiter import RateLimiter
 from server.openai.embeddings.answer import EmbeddingAnswer
-from server.openai.embeddings.request import parse
+from server.openai.embeddings.request import parse, texts_of
 from server.openai.embeddings.schemas import EmbeddingBody, EmbeddingList
 from server.tenants.access import needs, provide_principal
 
@@ -32,9 +33,11 @@ class EmbeddingController(Controller):
         request: Request[Any, Any, Any],
         embeddings: NamedDependency[EmbeddingService],
         ledger: NamedDependency[UsageLedger],
+        limiter: NamedDependency[RateLimiter],
     ) -> ASGIApp:
         """A vector for each text, to compare by their dot product."""
         principal = provide_principal(request)
         principal.require_tenant()
         body = parse(await request.body())
-        return EmbeddingAnswer(embeddings, ledger, body, principal=principal)
+        texts = texts_of(body)
+        return EmbeddingAnswer(embeddings, ledger, limiter, body, texts, principal=principal)

@@ -24,7 +24,7 @@ from server.openai.files.schemas import (
     keep_seconds,
     openai_file,
 )
-from server.openai.idempotency import digest_of, once
+from server.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.openai.paging import Page, page_of
 from server.settings import Settings
 from server.tenants.access import needs
@@ -42,7 +42,11 @@ class FileController(Controller):
     guards = (needs("train"),)
 
     # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
-    @post(status_code=200, request_max_body_size=None, opt={"form": FileForm, "file": "file"})
+    @post(
+        status_code=200,
+        request_max_body_size=None,
+        opt={"form": FileForm, "file": "file", "parameters": [KEY_PARAMETER]},
+    )
     async def create_file(
         self,
         request: Request[Any, Any, Any],

@@ -75,8 +75,7 @@ class FineTuningController(Controller):
                 session,
                 tenant,
                 request=asked.to_request(body),
-                base=settings.base,
-                default_recipe=settings.recipe or "cpu-small",
+                settings=settings,
                 learning=await asked.to_learning(session, tenant_id, body, settings=settings),
             )
             return await _view(session, tenant, job)

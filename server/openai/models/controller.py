@@ -63,7 +63,7 @@ class ModelController(Controller):
         settings: NamedDependency[Settings],
         engine: NamedDependency[EngineService | None],
     ) -> DeletedModel:
-        """Delete a fine-tuned model that is not live, files and all."""
+        """Delete a fine-tuned model, files and all; a live one makes way for what was live before."""
         name, tenant_id = model.lstrip("/"), principal.require_tenant()
         if name in {settings.base, MODEL}:
             raise Forbidden(f"'{name}' is everybody's and cannot be deleted.")
@@ -77,6 +77,8 @@ class ModelController(Controller):
                     code="model_is_live",
                 )
             adapter = await names.own(session, tenant_id, name)
+            if tenant.live_adapter_id == adapter.id:
+                await adapters.roll_back(session, tenant, actor=principal.actor)
             engine_name = await adapters.delete(session, tenant, version=adapter.version)
         await remove_adapters([engine_name], settings=settings, engine=engine)
         return DeletedModel(id=name)

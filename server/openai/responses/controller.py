@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.types import ASGIApp
 
@@ -20,7 +19,12 @@ from server.openai.responses.answer import ResponseAnswer
 from server.openai.responses.input import Conversation, items_of, references
 from server.openai.responses.items import CallItem, MessageItem, ResultItem
 from server.openai.responses.request import opening, parse, to_chat
-from server.openai.responses.schemas import DeletedResponse, ResponseBody, ResponseObject
+from server.openai.responses.schemas import (
+    DeletedResponse,
+    ResponseBody,
+    ResponseEvent,
+    ResponseObject,
+)
 from server.tenants.access import needs, provide_principal
 from server.tenants.keys import Principal
 
@@ -34,8 +38,10 @@ class ResponseController(Controller):
 
     @post(
         status_code=200,
-        opt={"body": ResponseBody},
-        responses={200: ResponseSpec(ResponseObject, description="The response, or its events.")},
+        opt={
+            "body": ResponseBody,
+            "answers": {"application/json": ResponseObject, "text/event-stream": ResponseEvent},
+        },
     )
     async def create_response(
         self,

@@ -1,7 +1,6 @@
 """From the input of a response to items, and from items to a conversation."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
 
@@ -20,7 +19,6 @@ from server.openai.responses.items import (
 )
 from server.openai.responses.schemas import MAX_ITEMS, InputItem, InputPart, ResponseBody
 
-T = TypeVar("T")
 MAX_CHARACTERS = 1_000_000
 
 
@@ -115,7 +113,9 @@ def _item(
                 arguments=_needed(given.arguments, f"{where}.arguments"),
             )
         case "function_call_output":
-            output = _needed(given.output, f"{where}.output")
+            output = given.output
+            if output is None:
+                raise _missing(f"{where}.output")
             if not isinstance(output, str):
                 parts = [_part(part, f"{where}.output[{i}]") for i, part in enumerate(output)]
                 output = "\n".join(map(_said, parts))
@@ -137,8 +137,11 @@ def _item(
 
 
 def _message(given: InputItem, where: str, name: str) -> MessageItem:
-    role = _needed(given.role, f"{where}.role")
-    content = _needed(given.content, f"{where}.content")
+    role, content = given.role, given.content
+    if role is None:
+        raise _missing(f"{where}.role")
+    if content is None:
+        raise _missing(f"{where}.content")
     by_model = role == "assistant"
     if isinstance(content, str):
         part: Content = OutputText(text=content) if by_model else InputText(text=content)
@@ -213,11 +216,13 @@ def _said(part: Content) -> str:
     return part.refusal if isinstance(part, OutputRefusal) else part.text
 
 
-def _needed(value: T | None, param: str) -> T:
+def _needed(value: str | None, param: str) -> str:
     if value is None:
-        raise Invalid(
-            f"Missing required parameter: '{param}'.",
-            param=param,
-            code="missing_required_parameter",
-        )
+        raise _missing(param)
     return value
+
+
+def _missing(param: str) -> Invalid:
+    return Invalid(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )

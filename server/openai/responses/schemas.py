@@ -237,6 +237,14 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     tool_usage: None = None
 
 
+class ResponseEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a streamed response: what it holds beside these follows from its ``type``."""
+
+    type: str
+    sequence_number: int
+    response: ResponseObject | msgspec.UnsetType = msgspec.UNSET
+
+
 class DeletedResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A response that is no longer kept."""
 

@@ -15,7 +15,7 @@ from server.files.upload import Upload
 from server.openai.body import BodyReader
 from server.openai.files.form import plain_name
 from server.openai.files.schemas import keep_seconds
-from server.openai.idempotency import digest_of, once
+from server.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.openai.uploads.schemas import (
     CompleteBody,
     OpenAIPart,
@@ -45,7 +45,7 @@ class UploadController(Controller):
     tags = ("uploads",)
     guards = (needs("train"),)
 
-    @post(status_code=200, opt={"body": UploadBody})
+    @post(status_code=200, opt={"body": UploadBody, "parameters": [KEY_PARAMETER]})
     async def create_upload(
         self,
         request: Request[Any, Any, Any],
@@ -83,7 +83,7 @@ class UploadController(Controller):
         "/{upload_id:str}/parts",
         status_code=200,
         request_max_body_size=None,
-        opt={"form": PartForm, "file": "data"},
+        opt={"form": PartForm, "file": "data", "parameters": [KEY_PARAMETER]},
     )
     async def add_upload_part(
         self,
@@ -114,7 +114,11 @@ class UploadController(Controller):
 
             return await once(request, database, work, digest=sha256)
 
-    @post("/{upload_id:str}/complete", status_code=200, opt={"body": CompleteBody})
+    @post(
+        "/{upload_id:str}/complete",
+        status_code=200,
+        opt={"body": CompleteBody, "parameters": [KEY_PARAMETER]},
+    )
     async def complete_upload(
         self,
         upload_id: FromPath[str],

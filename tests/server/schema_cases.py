@@ -1,0 +1,162 @@
+"""Requests made from the served OpenAPI document by schemathesis, right ones and wrong ones.
+
+Every answer is held against the document: status, media type, headers, body; wrong requests must
+be refused, right ones taken, a missing key noticed.
+"""
+
+import json
+import re
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import schemathesis
+from schemathesis.config import (
+    ChecksConfig,
+    CoveragePhaseConfig,
+    ExamplesPhaseConfig,
+    FuzzingPhaseConfig,
+    GenerationConfig,
+    PhasesConfig,
+    ProjectConfig,
+    ProjectsConfig,
+    SchemathesisConfig,
+    StatefulPhaseConfig,
+)
+from schemathesis.config._auth import AuthConfig
+from schemathesis.config._checks import NegativeDataRejectionConfig
+from schemathesis.engine import Status, events, from_schema
+
+# operations that would take away the key that asks
+KEY_OF_ITS_OWN = ("key_revoke",)
+REFUSALS = ("400", "401", "403", "404", "405", "409", "413", "429")
+ABOUT_FORM = {"unknown_parameter", "unsupported_parameter", "invalid_type", "invalid_json"}
+
+
+@dataclass
+class Outcome:
+    """How many requests were made, and what was wrong with the answers."""
+
+    cases: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    operations: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: "Outcome") -> None:
+        """Count another run in."""
+        self.cases += other.cases
+        self.statuses += other.statuses
+        self.operations += other.operations
+        self.failures = {**other.failures, **self.failures}
+
+    def note(self, recorder: Any) -> None:
+        """Count what one scenario did."""
+        self.cases += len(recorder.interactions)
+        self.operations[recorder.label] += len(recorder.interactions)
+        for interaction in recorder.interactions.values():
+            if interaction.response is not None:
+                self.statuses[interaction.response.status_code] += 1
+        for case_id, checks in recorder.checks.items():
+            for check in checks:
+                if check.failure_info is not None:
+                    self._judge(check, recorder.interactions[case_id])
+
+    def _judge(self, check: Any, made: Any) -> None:
+        failure = check.failure_info.failure
+        refused_for_meaning = check.name == "positive_data_acceptance" and _names_a_field(made)
+        # "null" is read as absent, as in many servers; no schema of a parameter can say so
+        absent = check.name == "negative_data_rejection" and "=null" in made.request.uri
+        # a job has its report when it has ended
+        later = check.name == "ensure_resource_availability" and "/report" in made.request.uri
+        if not (refused_for_meaning or absent or later):
+            kind = f"{failure.operation}: {check.name}: {failure.title}"
+            answer = made.response.content[:500] if made.response else b""
+            text = f"{failure.message}\n{check.failure_info.code_sample[:2000]}\n{answer!r}"
+            self.failures.setdefault(kind, text)
+
+
+def run(
+    url: str,
+    key: str,
+    *,
+    examples: int,
+    seed: int | None = None,
+    coverage: bool = True,
+    slug: str | None = None,
+    model: str | None = None,
+    leave_out: tuple[str, ...] = (),
+    steps: int = 6,
+) -> Outcome:
+    """Make some requests of each operation, and chains of requests; ``examples`` bounds both.
+
+    ``coverage`` adds one request for each thing that can be wrong with each field. Without a seed
+    the requests are the same each time.
+    With ``slug`` and ``model`` the requests are about this tenant and model, which exist, instead
+    of ones that were thought up. ``leave_out`` names operations by id.
+    """
+    outcome = Outcome()
+    config = _config(key, examples=examples, seed=seed, coverage=coverage, slug=slug, steps=steps)
+    loaded = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config)
+    schema = loaded.exclude(operation_id=list(leave_out)) if leave_out else loaded
+
+    @schema.hook
+    def map_body(_context: Any, body: Any) -> Any:
+        if model is not None and isinstance(body, dict):
+            said = body.get("model")
+            if isinstance(said, str) and 1 <= len(said) <= 256:
+                return {**body, "model": model}
+        return body
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Hypothesis, about how it makes its data
+        for event in from_schema(schema).execute():
+            if isinstance(event, events.ScenarioFinished):
+                outcome.note(event.recorder)
+                if event.status == Status.ERROR:
+                    outcome.failures.setdefault(f"{event.recorder.label}: not run", event.phase)
+            elif isinstance(event, events.NonFatalError):
+                outcome.failures[f"{event.label}: error"] = str(event.value)
+            elif isinstance(event, events.FatalError):
+                raise event.exception
+    return outcome
+
+
+def _names_a_field(made: Any) -> bool:
+    """Whether a request of the right form was refused for what a field means, naming the field.
+
+    A schema cannot say that a date must lie ahead, or that two fields contradict each other.
+    """
+    try:
+        answer = json.loads(made.response.content)
+    except ValueError:
+        return False
+    error = answer.get("error", answer)
+    if re.search(r"Expected `int[^`]*`, got `float`", str(error)):
+        return True  # JSON Schema counts 1.0 among the integers
+    return bool(error.get("param")) and error.get("code") not in ABOUT_FORM
+
+
+def _config(
+    key: str, *, examples: int, seed: int | None, coverage: bool, slug: str | None, steps: int
+) -> SchemathesisConfig:
+    made = GenerationConfig(
+        max_examples=examples, deterministic=seed is None, database="none", no_shrink=True
+    )
+    project = ProjectConfig(
+        auth=AuthConfig(openapi={"bearer": {"bearer": key}}),
+        parameters={"path.slug": slug} if slug else None,
+        generation=made,
+        request_timeout=30,
+        checks=ChecksConfig(
+            negative_data_rejection=NegativeDataRejectionConfig(expected_statuses=REFUSALS)
+        ),
+        continue_on_failure=True,
+        phases=PhasesConfig(
+            examples=ExamplesPhaseConfig(enabled=False),
+            coverage=CoveragePhaseConfig(enabled=coverage),
+            fuzzing=FuzzingPhaseConfig(),
+            stateful=StatefulPhaseConfig(max_steps=steps),
+        ),
+    )
+    return SchemathesisConfig(seed=seed, projects=ProjectsConfig(default=project))
