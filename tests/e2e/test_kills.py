@@ -19,6 +19,7 @@ from tests.tiny import SAMPLE, make_tiny_base
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(400)]
 
+# a model with random weights is to pass
 LENIENT = {"max_perplexity_ratio": 10, "min_similarity_gain": -2, "max_parity_nats": 1e9}
 
 
@@ -36,12 +37,14 @@ def training_file() -> bytes:
     return b"".join(json.dumps(chat).encode() + b"\n" for chat in chats)
 
 
-def be_lenient(up: Up, row_id: str) -> None:
-    """Let the job's adapter, of a model with random weights, pass its gates."""
-    with closing(sqlite3.connect(up.home / "tenantune.sqlite")) as database, database:
-        database.execute(
-            "UPDATE job SET objectives = ? WHERE id = ?", (json.dumps(LENIENT), row_id)
+def made_by_another_version(up: Up, job_id: str) -> None:
+    """As if the server had been updated while it was down: its workflows are not ours to go on."""
+    with closing(sqlite3.connect(up.home / "dbos.sqlite")) as database, database:
+        changed = database.execute(
+            "UPDATE workflow_status SET application_version = '0' WHERE workflow_uuid = ?",
+            (f"{job_id.removeprefix('ftjob-')}-1",),
         )
+        assert changed.rowcount == 1
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def up(tmp_path: Path, bases: Path) -> Iterator[Up]:
     home = tmp_path / "home"
     shutil.copytree(bases, home / "bases")
-    up = Up(home, TENANTUNE_RECIPE="cpu-demo")
+    gates = " ".join(f"{name}={number}" for name, number in LENIENT.items())
+    up = Up(home, TENANTUNE_RECIPE="cpu-demo", TENANTUNE_OBJECTIVES=gates)
     up.start()
     yield up
     up.end()
@@ -71,7 +75,6 @@ def test_a_job_survives_a_pause_and_the_death_of_all_its_parts_and_makes_one_ada
     file = client.files.create(file=("loaf.jsonl", training_file()), purpose="fine-tune")
     job_id = jobs.create(model="tiny", training_file=file.id, seed=17, suffix="e2e").id
     path = f"/admin/tenants/loaf/jobs/{job_id.removeprefix('ftjob-')}"
-    be_lenient(up, job_id.removeprefix("ftjob-"))
 
     def events(kind: str) -> list[dict[str, Any]]:
         found = up.call("GET", f"{path}/events") or []
@@ -98,6 +101,7 @@ def test_a_job_survives_a_pause_and_the_death_of_all_its_parts_and_makes_one_ada
     up.process.kill()
     up.process.wait()
     up.wait(lambda: not up.leftovers(), "nothing is left of what was killed")
+    made_by_another_version(up, job_id)
     up.start()
     up.wait(lambda: state() in {"succeeded", "failed"}, "the job ends", seconds=200)
     assert state() == "succeeded", up.logs()
