@@ -20,7 +20,7 @@ def fitted(*roles: Role, drop_oldest: bool = True) -> list[list[str]]:
     request = ChatRequest(
         system="", messages=(), sampling=Sampling(max_tokens=1), drop_oldest=drop_oldest
     )
-    left = []
+    left: list[list[str]] = []
     while True:
         try:
             make_room(TOO_LONG, body, request)
@@ -59,4 +59,5 @@ def test_a_conversation_begins_with_a_user_and_never_with_a_result():
 
 
 def test_long_conversations_take_few_attempts():
-    assert len(fitted(*["user"] * 1000)) < 50
+    users: list[Role] = ["user"] * 1000
+    assert len(fitted(*users)) < 50
