@@ -148,7 +148,7 @@ def _tidy(schema: object, names: dict[str, str]) -> None:
 
 
 def _short(name: str) -> str:
-    """msgspec's name of a schema without the characters that nobody can read.
+    """Msgspec's name of a schema without the characters that nobody can read.
 
     ``server.openai.chat.schemas.ToolBody``, which two modules have, is ``OpenaiChatToolBody``, and
     ``Page_OpenAIFile_`` is ``PageOfOpenAIFile``.
