@@ -1,11 +1,11 @@
 """Adapter versions over HTTP: looking, promoting, rolling back."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, PathParameter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters import service
@@ -16,7 +16,7 @@ from server.adapters.schemas import (
     PromotionView,
     RollbackRequest,
 )
-from server.db.models import Tenant
+from server.db.models import MAX_NUMBER, Tenant
 from server.db.session import Database
 from server.engine.service import EngineService
 from server.errors import Forbidden, NotFound
@@ -30,6 +30,9 @@ from server.tenants.keys import Principal
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 }
+
+
+_Version = Annotated[int, PathParameter(ge=1, le=MAX_NUMBER)]
 
 
 class AdapterController(Controller):
@@ -49,7 +52,7 @@ class AdapterController(Controller):
 
     @get("/adapters/{version:int}")
     async def read(
-        self, slug: FromPath[str], version: FromPath[int], database: NamedDependency[Database]
+        self, slug: FromPath[str], version: _Version, database: NamedDependency[Database]
     ) -> AdapterView:
         """One version."""
         async with database.reading() as session:
@@ -61,7 +64,7 @@ class AdapterController(Controller):
     async def remove(
         self,
         slug: FromPath[str],
-        version: FromPath[int],
+        version: _Version,
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
         engine: NamedDependency[EngineService | None],
@@ -80,7 +83,7 @@ class AdapterController(Controller):
     async def report(
         self,
         slug: FromPath[str],
-        version: FromPath[int],
+        version: _Version,
         database: NamedDependency[Database],
         format: FromQuery[Literal["json", "html"]] = "json",  # noqa: A002 - the query's name
     ) -> Response[Any]:

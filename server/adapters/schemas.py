@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from server.db.models import AdapterState, PromotionKind
+from server.db.models import MAX_NUMBER, AdapterState, PromotionKind
 from server.engine.residency import AdapterRef
 
 
@@ -31,7 +31,7 @@ class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ``force`` lets the operator promote an adapter that failed its gates.
     """
 
-    version: Annotated[int, Meta(ge=1)]
+    version: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
     expected_revision: int | None = None
     force: bool = False
 

@@ -88,7 +88,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation to be continued. ``system`` is the caller's own, empty when there is none.
 
-    ``tools`` None: nothing may be called ("tool_choice": "none" included).
+    ``tools`` None: nothing may be called ("tool_choice": "none" included). With ``drop_oldest`` the
+    oldest turns are left out where all of them do not fit into the model's context.
     """
 
     path: ClassVar[str] = CHAT
@@ -97,6 +98,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[ChatMessage, ...]
     sampling: Sampling = Sampling()
     tools: Tools | None = None
+    drop_oldest: bool = False
 
     @property
     def choices(self) -> int:

@@ -33,6 +33,7 @@ from connectors.control_tokens import has_control_token, without_control_tokens
 from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
 from server.chat.busy import BusyTime
+from server.chat.room import CLIENT_ERRORS, is_too_long, make_room
 from server.chat.salt import cache_salt, installation_secret
 from server.chat.schemas import (
     CHARACTERS_PER_TOKEN,
@@ -64,8 +65,6 @@ NEUTRAL_SYSTEM_PROMPT = "You are a helpful assistant."
 DEFAULT_MAX_TOKENS = 1024
 SEVERAL_TEMPERATURE = 0.7
 RESERVED_TOKENS = 256  # against limits on tokens, for an answer of which no length was asked for
-_CONTEXT_PARAMS = ("input_tokens", "input_text")
-_CLIENT_ERRORS = (400, 413, 422)
 _AnyRequest = ChatRequest | TextRequest
 C = TypeVar("C", bound=ChunkChoice | TextChoice)
 
@@ -288,11 +287,11 @@ class ChatService:
             )
 
         try:
-            try:
-                return await ask()
-            except EngineRejected as exc:
-                _drop_default_limit(exc, body, request)
-                return await ask()
+            while True:
+                try:
+                    return await ask()
+                except EngineRejected as exc:
+                    make_room(exc, body, request)
         except (EngineRejected, AdapterRefused) as exc:
             raise _explain(exc, request, resolved) from exc
 
@@ -308,16 +307,14 @@ class ChatService:
                 body, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
             )
 
-        payloads: AsyncIterator[bytes]
         try:
-            try:
-                payloads = await stack.enter_async_context(begin())
-            except EngineRejected as exc:
-                _drop_default_limit(exc, body, request)
-                payloads = await stack.enter_async_context(begin())
+            while True:
+                try:
+                    return await stack.enter_async_context(begin())
+                except EngineRejected as exc:
+                    make_room(exc, body, request)
         except (EngineRejected, AdapterRefused) as exc:
             raise _explain(exc, request, resolved) from exc
-        return payloads
 
     @asynccontextmanager
     async def _enter(
@@ -428,23 +425,6 @@ def _estimate(request: _AnyRequest, resolved: Resolved, tokens: int) -> Usage:
     return Usage(prompt_tokens=prompt, completion_tokens=tokens, total_tokens=prompt + tokens)
 
 
-def _is_too_long(exc: EngineRejected) -> bool:
-    return exc.status in _CLIENT_ERRORS and (
-        exc.param in _CONTEXT_PARAMS or "context length" in exc.message
-    )
-
-
-def _drop_default_limit(exc: EngineRejected, body: dict[str, Any], request: _AnyRequest) -> None:
-    """Take our default limit away when only that did not fit: the context's end is nearer.
-
-    Raises:
-        EngineRejected: the limit was the caller's, or it is about something else.
-    """
-    if request.sampling.max_tokens is not None or not _is_too_long(exc):
-        raise exc
-    del body["max_tokens"]
-
-
 def _explain(
     exc: EngineRejected | AdapterRefused, request: _AnyRequest, resolved: Resolved
 ) -> ServerError:
@@ -454,10 +434,10 @@ def _explain(
         return AdapterRefused(
             f"The model '{resolved.model}' cannot be loaded. The operator's log says why."
         )
-    if _is_too_long(exc):
+    if is_too_long(exc):
         param = "messages" if isinstance(request, ChatRequest) else "prompt"
         return Invalid(exc.message, param=param, code="context_length_exceeded")
-    if exc.status in _CLIENT_ERRORS:
+    if exc.status in CLIENT_ERRORS:
         hidden = resolved.system_prompt[:40]
         message = exc.message
         if len(message) > 1000 or (hidden and hidden in message):  # noqa: PLR2004

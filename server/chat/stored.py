@@ -25,13 +25,7 @@ async def keep(
     answer: dict[str, Any],
     metadata: dict[str, str] | None,
 ) -> None:
-    """Keep what was said and answered, and let go of what the tenant has had for long enough."""
-    await session.execute(
-        delete(StoredCompletion).where(
-            StoredCompletion.tenant_id == tenant_id,
-            StoredCompletion.created_at < now() - KEPT_FOR,
-        )
-    )
+    """Keep what was said and answered, for ``KEPT_FOR``."""
     session.add(
         StoredCompletion(
             id=completion_id.removeprefix(PREFIX),
@@ -43,6 +37,13 @@ async def keep(
         )
     )
     await session.flush()
+
+
+async def remove_old(session: AsyncSession) -> None:
+    """Remove what was kept for long enough, of all tenants."""
+    await session.execute(
+        delete(StoredCompletion).where(StoredCompletion.created_at < now() - KEPT_FOR)
+    )
 
 
 async def get(session: AsyncSession, tenant_id: str, completion_id: str) -> StoredCompletion:

@@ -14,7 +14,7 @@ import msgspec
 from connectors.control_tokens import without_control_tokens
 from server.chat.schemas import ChatMessage, ChatRequest, Function, ToolCall, Tools
 
-_NO_PARAMETERS = {"type": "object", "properties": {}}
+_NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 _SIGNATURES = """\
 # Tools
 

@@ -53,6 +53,8 @@ AdapterState = Literal["candidate", "ready", "failed_gates", "deleted"]
 PromotionKind = Literal["promote", "rollback"]
 Decision = Literal["approved", "rejected"]
 
+MAX_NUMBER = (1 << 31) - 1  # the largest that an Integer column holds
+
 
 def new_id() -> str:
     """A version 7 UUID (RFC 9562) as 32 hexadecimal characters."""

@@ -14,7 +14,8 @@ from training.batches import length_batches
 P = ParamSpec("P")
 R = TypeVar("R")
 
-BATCH_TOKENS = 2048  # about 0.6 s of one core at the model's longest texts
+BATCH_TOKENS = 1024  # about 0.4 s of one core; twice as much is not quicker in all
+BATCH_TEXTS = 64
 COUNTED_TEXTS = 256  # tokenised together, some milliseconds each
 
 
@@ -30,7 +31,8 @@ class Line:
     """Who is next. Each tenant's requests take turns among themselves, and the tenants do.
 
     So a request of a few texts waits for at most one batch of each other tenant, however much they
-    brought.
+    brought. Beside a tenant that embeds 300 long texts, one short text took 0.33 s (0.37 at most),
+    alone 0.02 s: two cores, one thread.
     """
 
     def __init__(self) -> None:
@@ -87,7 +89,15 @@ class Desk:
         Raises:
             TextTooLong: one of them is; nothing was encoded then.
         """
-        lengths = await self._count(request)
+        if len(request.texts) <= BATCH_TEXTS:  # the common case waits for its turn only once
+            lengths, rows = await self._do(request, self._both, request.texts, request.dimensions)
+            if rows is not None:
+                return Embedded(vectors=rows, tokens=sum(lengths))
+        else:
+            lengths = []
+            for start in range(0, len(request.texts), COUNTED_TEXTS):
+                texts = request.texts[start : start + COUNTED_TEXTS]
+                lengths += await self._do(request, self._count, texts, start)
         vectors: list[bytes] = [b""] * len(request.texts)
         for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
             texts = [request.texts[i] for i in batch]
@@ -96,13 +106,18 @@ class Desk:
                 vectors[i] = row
         return Embedded(vectors=vectors, tokens=sum(lengths))
 
-    async def _count(self, request: EmbedRequest) -> list[int]:
-        lengths: list[int] = []
-        for start in range(0, len(request.texts), COUNTED_TEXTS):
-            texts = request.texts[start : start + COUNTED_TEXTS]
-            lengths += await self._do(request, self._encoder.count, texts)
+    def _both(self, texts: Sequence[str], dimensions: int) -> tuple[list[int], list[bytes] | None]:
+        """Lengths, and the vectors too where all texts are one batch."""
+        lengths = self._count(texts, 0)
+        if max(lengths) * len(lengths) > BATCH_TOKENS:
+            return lengths, None
+        return lengths, self._encode(texts, dimensions)
+
+    def _count(self, texts: Sequence[str], first: int) -> list[int]:
+        """Tokens of each text, which are those from number ``first`` on."""
+        lengths = self._encoder.count(texts)
         limit = self._encoder.max_tokens
-        for index, tokens in enumerate(lengths):
+        for index, tokens in enumerate(lengths, first):
             if tokens > limit:
                 raise TextTooLong(TooLong(index=index, tokens=tokens, limit=limit))
         return lengths

@@ -1,15 +1,16 @@
 """Fine-tuning jobs over HTTP: ``/admin/tenants/{slug}/jobs``, and scoring for workers."""
 
 import hmac
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Controller, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File
 
+from server.db.models import MAX_NUMBER
 from server.db.session import Database
 from server.engine.residency import AdapterRef
 from server.engine.service import EngineService
@@ -81,7 +82,7 @@ class JobController(Controller):
         slug: FromPath[str],
         job_id: FromPath[str],
         database: NamedDependency[Database],
-        after: FromQuery[int] = 0,
+        after: Annotated[int, QueryParameter(ge=0, le=MAX_NUMBER)] = 0,
     ) -> list[JobEventView]:
         """What happened after event number ``after``, at most 500 at a time."""
         async with database.reading() as session:

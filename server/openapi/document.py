@@ -121,7 +121,7 @@ def build(app: Litestar) -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
     components = book.settle()
     for form, part in forms:
-        schemas.add_file(form, part, components)
+        schemas.as_form(form, part, components)
     every = [one for path in paths.values() for one in path.values()]
     taken = [one.get(part) for one in every for part in ("parameters", "requestBody")]
     schemas.complete_answers(components, asked=taken, sparse=book.sparse())
@@ -286,7 +286,7 @@ def _error_statuses(operation: Operation, *, takes: bool, body: bool) -> Iterabl
         yield HTTPStatus.TOO_MANY_REQUESTS
     if takes:
         yield HTTPStatus.BAD_REQUEST
-    if "{" in operation.path or (openai and body):
+    if "{" in operation.path or (openai and takes):  # a model, a file, where to go on after
         yield HTTPStatus.NOT_FOUND
     if operation.method != "GET":
         yield HTTPStatus.CONFLICT

@@ -89,11 +89,21 @@ def without_null_defaults(schema: object) -> None:
             without_null_defaults(value)
 
 
-def add_file(form: Schema, part: str, components: dict[str, Schema]) -> None:
-    """Put the file into the schema of the form whose part it is."""
+def as_form(form: Schema, part: str, components: dict[str, Schema]) -> None:
+    """Make the schema of a form's fields that of the form: with its file, and nested fields flat.
+
+    A form has no objects: their fields are sent as ``outer[inner]``.
+    """
     (name,) = references(form)
     schema = components[name]
-    schema["properties"] = {part: dict(_BINARY), **schema.get("properties", {})}
+    fields: dict[str, Schema] = {part: dict(_BINARY)}
+    for outer, field in schema.get("properties", {}).items():
+        nested = [components[one]["properties"] for one in references(field)]
+        if nested:
+            fields |= {f"{outer}[{inner}]": one for inner, one in nested[0].items()}
+        else:
+            fields[outer] = field
+    schema["properties"] = fields
     schema["required"] = [part, *schema.get("required", ())]
 
 

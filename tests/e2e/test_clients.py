@@ -54,11 +54,13 @@ def up(tmp_path_factory: pytest.TempPathFactory, postgres: Path) -> Iterator[Up]
         TENANTUNE_RECIPE="cpu-demo",
         TENANTUNE_OBJECTIVES=LENIENT,
     )
-    up.start()
-    up.wait(lambda: up.call("GET", "/health/ready"), "the engine is ready", seconds=240)
-    up.call("POST", "/admin/tenants", {"slug": "loaf", "system_prompt": "Be warm."})
-    yield up
-    up.end()
+    try:
+        up.start()
+        up.wait(up.ready, "the engine is ready", seconds=240)
+        up.call("POST", "/admin/tenants", {"slug": "loaf", "system_prompt": "Be warm."})
+        yield up
+    finally:
+        up.end()
 
 
 @pytest.fixture(scope="module")

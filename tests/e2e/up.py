@@ -65,6 +65,13 @@ class Up:
         except OSError:
             return None
 
+    def ready(self) -> bool:
+        """Whether everything is there, the engine included."""
+        try:
+            return self.call("GET", "/health/ready") is not None
+        except AssertionError:
+            return False
+
     def wait(self, condition: Callable[[], Any], what: str, *, seconds: float = 120) -> Any:
         until = time.monotonic() + seconds
         while time.monotonic() < until:

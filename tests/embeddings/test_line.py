@@ -98,7 +98,7 @@ async def test_batches_are_bounded_and_rows_come_back_in_order():
     desk = Desk(encoder)
     texts = [f"word{n} " * (1 + n * 37 % 250) for n in range(120)]
     answer = await desk.embed(EmbedRequest(tenant="acme", texts=texts, dimensions=384))
-    assert max(encoder.batches) <= 2048
+    assert max(encoder.batches) <= 1024
     assert len(encoder.batches) > 1
     for row, vector in zip(answer.vectors, encoder.encode(texts), strict=True):
         assert list(array("f", row)) == pytest.approx(list(vector), abs=1e-6)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import schemathesis
+from schemathesis import BaseSchema, GenerationMode, HookContext
 from schemathesis.config import (
     ChecksConfig,
     CoveragePhaseConfig,
@@ -30,6 +31,29 @@ from schemathesis.engine import Status, events, from_schema
 
 # operations that would take away the key that asks
 KEY_OF_ITS_OWN = ("key_revoke",)
+# what makes nearly any request of the right form one that is answered: fields that a model would
+# have to make sense of, and those that contradict one another at random
+_NOT = dict.fromkeys(("stream_options", "top_logprobs", "tools", "tool_choice", "n"))
+MEANINGFUL: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        **_NOT,
+        "messages": [{"role": "user", "content": "Where is my parcel?"}],
+        "max_tokens": None,
+        "max_completion_tokens": 8,
+        "response_format": None,
+        "store": True,
+    },
+    "/v1/responses": {
+        **dict.fromkeys(("tools", "tool_choice", "text", "previous_response_id", "include")),
+        "input": "Where is my parcel?",
+        "store": True,
+    },
+    "/v1/completions": {
+        "prompt": "Where is",
+        "max_tokens": 8,
+        **dict.fromkeys(("n", "best_of", "stream_options")),
+    },
+}
 REFUSALS = ("400", "401", "403", "404", "405", "409", "413", "429")
 ABOUT_FORM = {"unknown_parameter", "unsupported_parameter", "invalid_type", "invalid_json"}
 
@@ -41,6 +65,7 @@ class Outcome:
     cases: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     operations: Counter[str] = field(default_factory=Counter)
+    good: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: "Outcome") -> None:
@@ -48,6 +73,7 @@ class Outcome:
         self.cases += other.cases
         self.statuses += other.statuses
         self.operations += other.operations
+        self.good += other.good
         self.failures = {**other.failures, **self.failures}
 
     def note(self, recorder: Any) -> None:
@@ -56,7 +82,9 @@ class Outcome:
         self.operations[recorder.label] += len(recorder.interactions)
         for interaction in recorder.interactions.values():
             if interaction.response is not None:
-                self.statuses[interaction.response.status_code] += 1
+                status = interaction.response.status_code
+                self.statuses[status] += 1
+                self.good[recorder.label] += status < 400
         for case_id, checks in recorder.checks.items():
             for check in checks:
                 if check.failure_info is not None:
@@ -76,37 +104,80 @@ class Outcome:
             self.failures.setdefault(kind, text)
 
 
-def run(
-    url: str,
-    key: str,
-    *,
-    examples: int,
-    seed: int | None = None,
-    coverage: bool = True,
-    slug: str | None = None,
-    model: str | None = None,
-    leave_out: tuple[str, ...] = (),
-    steps: int = 6,
-) -> Outcome:
-    """Make some requests of each operation, and chains of requests; ``examples`` bounds both.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to ask with one key.
 
-    ``coverage`` adds one request for each thing that can be wrong with each field. Without a seed
-    the requests are the same each time.
-    With ``slug`` and ``model`` the requests are about this tenant and model, which exist, instead
-    of ones that were thought up. ``leave_out`` names operations by id.
+    ``examples`` bounds the requests of each operation and the chains of requests; ``coverage`` adds
+    one request for each thing that can be wrong with each field. Without a seed the requests are
+    the same each time. With ``slug`` and ``model`` they are about this tenant and model, which
+    exist, instead of ones that were thought up. ``leave_out`` names operations by id. With
+    ``meaningful`` there are right requests only, to what generates and to what was generated, and
+    most are answered.
     """
+
+    key: str
+    examples: int
+    seed: int | None = None
+    coverage: bool = True
+    slug: str | None = None
+    model: str | None = None
+    leave_out: tuple[str, ...] = ()
+    meaningful: bool = False
+
+    def config(self) -> SchemathesisConfig:
+        """The same in schemathesis' words."""
+        generation = GenerationConfig(
+            modes=[GenerationMode.POSITIVE] if self.meaningful else None,
+            max_examples=self.examples,
+            deterministic=self.seed is None,
+            database="none",
+            no_shrink=True,
+        )
+        project = ProjectConfig(
+            auth=AuthConfig(openapi={"bearer": {"bearer": self.key}}),
+            parameters={"path.slug": self.slug} if self.slug else None,
+            generation=generation,
+            request_timeout=30,
+            checks=ChecksConfig(
+                negative_data_rejection=NegativeDataRejectionConfig(expected_statuses=REFUSALS)
+            ),
+            continue_on_failure=True,
+            phases=PhasesConfig(
+                examples=ExamplesPhaseConfig(enabled=False),
+                coverage=CoveragePhaseConfig(enabled=self.coverage and not self.meaningful),
+                fuzzing=FuzzingPhaseConfig(),
+                stateful=StatefulPhaseConfig(max_steps=6),
+            ),
+        )
+        return SchemathesisConfig(seed=self.seed, projects=ProjectsConfig(default=project))
+
+    def body(self, body: Any, *, path: str) -> Any:
+        """A body that schemathesis made, changed to what was asked for here."""
+        if self.model is None or not isinstance(body, dict):
+            return body
+        said = body.get("model")
+        if isinstance(said, str) and 1 <= len(said) <= 256:
+            body = {**body, "model": self.model}
+        if self.meaningful and path in MEANINGFUL:
+            mended = {**body, **MEANINGFUL[path]}
+            body = {key: value for key, value in mended.items() if value is not None}
+        return body
+
+
+def run(url: str, plan: Plan) -> Outcome:
+    """Make requests of a server that runs."""
     outcome = Outcome()
-    config = _config(key, examples=examples, seed=seed, coverage=coverage, slug=slug, steps=steps)
-    loaded = schemathesis.openapi.from_url(f"{url}/openapi.json", config=config)
-    schema = loaded.exclude(operation_id=list(leave_out)) if leave_out else loaded
+    schema: BaseSchema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=plan.config())
+    if plan.leave_out:
+        schema = schema.exclude(operation_id=list(plan.leave_out))
+    if plan.meaningful:
+        schema = schema.include(path_regex=f"^({'|'.join(MEANINGFUL)})")
 
     @schema.hook
-    def map_body(_context: Any, body: Any) -> Any:
-        if model is not None and isinstance(body, dict):
-            said = body.get("model")
-            if isinstance(said, str) and 1 <= len(said) <= 256:
-                return {**body, "model": model}
-        return body
+    def map_body(context: HookContext, body: Any) -> Any:
+        operation = context.operation
+        return plan.body(body, path=operation.path if operation else "")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Hypothesis, about how it makes its data
@@ -135,28 +206,3 @@ def _names_a_field(made: Any) -> bool:
     if re.search(r"Expected `int[^`]*`, got `float`", str(error)):
         return True  # JSON Schema counts 1.0 among the integers
     return bool(error.get("param")) and error.get("code") not in ABOUT_FORM
-
-
-def _config(
-    key: str, *, examples: int, seed: int | None, coverage: bool, slug: str | None, steps: int
-) -> SchemathesisConfig:
-    made = GenerationConfig(
-        max_examples=examples, deterministic=seed is None, database="none", no_shrink=True
-    )
-    project = ProjectConfig(
-        auth=AuthConfig(openapi={"bearer": {"bearer": key}}),
-        parameters={"path.slug": slug} if slug else None,
-        generation=made,
-        request_timeout=30,
-        checks=ChecksConfig(
-            negative_data_rejection=NegativeDataRejectionConfig(expected_statuses=REFUSALS)
-        ),
-        continue_on_failure=True,
-        phases=PhasesConfig(
-            examples=ExamplesPhaseConfig(enabled=False),
-            coverage=CoveragePhaseConfig(enabled=coverage),
-            fuzzing=FuzzingPhaseConfig(),
-            stateful=StatefulPhaseConfig(max_steps=steps),
-        ),
-    )
-    return SchemathesisConfig(seed=seed, projects=ProjectsConfig(default=project))

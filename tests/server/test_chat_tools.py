@@ -55,7 +55,8 @@ def test_tools_are_described_after_the_callers_instructions() -> None:
     assert [json.loads(line) for line in lines] == tool_fields(TOOLS)["tools"]
     assert lines[1] == (
         '{"type":"function","function":'
-        '{"name":"get_time","parameters":{"type":"object","properties":{}}}}'
+        '{"name":"get_time","parameters":'
+        '{"type":"object","properties":{},"additionalProperties":false}}}'
     )
 
 

@@ -4,10 +4,7 @@ from typing import Any
 
 import openai
 import pytest
-from sqlalchemy import update
 
-from server.chat import stored
-from server.db.models import StoredCompletion, now
 from tests.server.published import conforms
 from tests.server.serving import QUESTION, Serving, server
 from tests.server.test_openai_tools import ADD, SUM, calls_of
@@ -186,16 +183,3 @@ async def test_another_tenants_completion_answers_like_one_that_never_was(
             told.append(str(refused.value).replace(completion_id, "X"))
         assert told[0] == told[1]
     assert await theirs.chat.completions.retrieve(made.id)
-
-
-async def test_what_was_kept_for_a_month_goes_when_the_next_is_kept(server: Serving) -> None:
-    await server.tenant()
-    client = server.openai(await server.key())
-    old = await client.chat.completions.create(model="acme", messages=[QUESTION], store=True)
-    async with server.database.transaction() as session:
-        await session.execute(
-            update(StoredCompletion).values(created_at=now() - stored.KEPT_FOR * 1.01)
-        )
-    new = await client.chat.completions.create(model="acme", messages=[QUESTION], store=True)
-    assert [one.id async for one in client.chat.completions.list()] == [new.id]
-    assert old.id != new.id

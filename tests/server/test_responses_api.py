@@ -12,11 +12,14 @@ from pydantic import TypeAdapter
 from sqlalchemy import select, update
 
 from server.db.models import StoredResponse, UsageDay, now
+from server.db.session import Database
 from server.openai.responses import service
+from server.settings import Settings
 from tests.server.serving import (
     Serving,
     database_url,
     server,
+    serving,
     slow_server,
     until,
 )
@@ -405,6 +408,97 @@ async def test_calls_and_results_are_part_of_the_conversation(server: Serving) -
     assert "call_1" in error["message"]
     status, _ = await post(server, key, input=[result], previous_response_id=one["id"])
     assert status == 200
+
+
+async def test_the_official_client_calls_a_function_and_goes_on_with_its_result(
+    server: Serving,
+) -> None:
+    await server.tenant()
+    client = server.openai(await server.key())
+    tools = cast("Any", [WEATHER])
+    first = await client.responses.create(
+        model="acme", input="Weather?", tools=tools, tool_choice="required"
+    )
+    (call,) = first.output
+    assert call.type == "function_call"
+    assert call.name == "weather"
+    assert set(json.loads(call.arguments)) == {"city"}
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+    second = await client.responses.create(
+        model="acme", input=cast("Any", [result]), previous_response_id=first.id
+    )
+    assert second.output_text
+    said = [{"role": "user", "content": "Weather?"}, call, result]
+    again = await client.responses.create(model="acme", input=cast("Any", said))
+    assert again.output_text == second.output_text
+
+
+async def test_a_call_is_streamed_in_the_published_order(server: Serving) -> None:
+    await server.tenant()
+    key = await server.key()
+    asked = {"tools": [WEATHER], "tool_choice": {"type": "function", "name": "weather"}}
+    _, whole = await post(server, key, **asked)
+    events = await stream(server, key, **asked)
+    kinds = [event["type"] for event in events]
+    deltas = kinds.count("response.function_call_arguments.delta")
+    assert kinds == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        *["response.function_call_arguments.delta"] * deltas,
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    (call,) = events[-1]["response"]["output"]
+    assert call["arguments"] == whole["output"][0]["arguments"]
+    assert call["arguments"] == "".join(event.get("delta", "") for event in events)
+    assert call["call_id"] == events[2]["item"]["call_id"]
+
+
+async def test_a_json_schema_is_followed(server: Serving) -> None:
+    await server.tenant()
+    form = {"type": "json_schema", "name": "x", "schema": WEATHER["parameters"], "strict": True}
+    _, answer = await post(server, await server.key(), text={"format": form})
+    assert set(json.loads(answer["output"][0]["content"][0]["text"])) == {"city"}
+
+
+async def test_functions_are_strict_where_their_schema_can_be(server: Serving) -> None:
+    await server.tenant()
+    key = await server.key()
+    loose = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a+$"}}}
+    unsaid = {"type": "function", "name": "weather", "description": None}
+    for schema, strict in ((WEATHER["parameters"], True), (loose, False)):
+        _, answer = await post(server, key, tools=[{**unsaid, "parameters": schema}])
+        assert answer["tools"] == [{**unsaid, "parameters": schema, "strict": strict}]
+    status, error = await refusal(
+        server, key, tools=[{**unsaid, "parameters": loose, "strict": True}]
+    )
+    assert (status, error["param"]) == (400, "tools[0].parameters")
+
+
+async def test_what_does_not_fit_is_refused_or_the_oldest_is_dropped(
+    settings: Settings, database: Database
+) -> None:
+    async with serving(settings, database, tokens_per_second=2000, max_model_len=60) as server:
+        await server.tenant()
+        key = await server.key()
+        turns = [{"role": "user", "content": f"word {n} " * 4} for n in range(9)]
+        status, error = await refusal(server, key, input=turns, stream=True)
+        assert (status, error["param"]) == (400, "input")
+        assert error["code"] == "context_length_exceeded"
+        status, answer = await post(server, key, input=turns, truncation="auto")
+        assert status == 200
+        assert answer["truncation"] == "auto"
+        left = answer["usage"]["input_tokens"]
+        _, newest = await post(server, key, input=turns[-4:])
+        assert newest["usage"]["input_tokens"] == left
+        assert newest["output"][0]["content"] == answer["output"][0]["content"]
+        events = await stream(server, key, input=turns, truncation="auto")
+        assert events[-1]["response"]["usage"]["input_tokens"] == left
+        too_much = [{"role": "user", "content": "word " * 100}]
+        status, error = await refusal(server, key, input=too_much, truncation="auto")
+        assert (status, error["code"]) == (400, "context_length_exceeded")
 
 
 async def test_items_that_are_kept_can_be_referred_to(server: Serving) -> None:

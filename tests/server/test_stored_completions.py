@@ -3,7 +3,7 @@
 import pytest
 
 from server.chat import stored
-from server.db.models import Tenant
+from server.db.models import Tenant, now
 from server.db.session import Database
 from server.errors import NotFound
 
@@ -55,3 +55,17 @@ async def test_a_completion_is_its_tenants_alone(database: Database, make_tenant
         for wrong in (kept, kept.removeprefix(stored.PREFIX), "", "chatcmpl-\x00"):
             with pytest.raises(NotFound):
                 await stored.get(session, ours.id, wrong)
+
+
+async def test_what_was_kept_for_a_month_is_removed(database: Database, make_tenant) -> None:
+    tenant = await make_tenant()
+    old, new = await keep(database, tenant, 1), await keep(database, tenant, 2)
+    async with database.transaction() as session:
+        row = await stored.get(session, tenant.id, old)
+        row.created_at = now() - stored.KEPT_FOR * 1.01
+    async with database.transaction() as session:
+        await stored.remove_old(session)
+    async with database.reading() as session:
+        assert await stored.get(session, tenant.id, new)
+        with pytest.raises(NotFound):
+            await stored.get(session, tenant.id, old)

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, default=256)
     parser.add_argument("--tokens-per-second", type=float, default=200.0)
     parser.add_argument("--words", type=int, default=0, help="replies have at least so many")
+    parser.add_argument("--max-model-len", type=int, default=0, help="0: no end of the context")
     parser.add_argument("--turn-seconds", type=float, default=TURN_SECONDS)
     parser.add_argument("--start-seconds", type=float, default=0.0)
     options = parser.parse_args()
@@ -44,6 +45,7 @@ def main() -> None:
         tokens_per_second=options.tokens_per_second,
         turn_seconds=options.turn_seconds,
         words=options.words,
+        max_model_len=options.max_model_len,
     )
     asyncio.run(_serve(engine, options.uds, options.start_seconds))
 

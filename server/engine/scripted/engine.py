@@ -53,6 +53,7 @@ class Engine:
         tokens_per_second: float = 200.0,
         turn_seconds: float = TURN_SECONDS,
         words: int = 0,
+        max_model_len: int = 0,
     ) -> None:
         self._base = base
         self._root = adapters.absolute()
@@ -60,6 +61,7 @@ class Engine:
         self._pause = 1.0 / tokens_per_second
         self._max_num_seqs = max_num_seqs
         self._words = words
+        self._max_model_len = max_model_len
         self._seats = Seats(max_num_seqs)
         self._turns = Turns(max_loras, turn_seconds)
         self._paths: dict[str, str] = {}
@@ -203,11 +205,21 @@ class Engine:
             reply = Reply(model, messages, body, shortest=self._words, poisoned=self._poisoned)
         except SchemaError as exc:
             raise Refused(400, str(exc), kind="BadRequestError") from exc
+        self._check_length(reply.prompt_tokens + int(body.get("max_tokens") or 1))
         self._catch_poison(model)
         if body.get("stream"):
             return await self._stream(request, reply, len(reply.words))
         await self._wait(model, len(reply.words), reply.count)
         return web.json_response(reply.whole())
+
+    def _check_length(self, tokens: int) -> None:
+        if 0 < self._max_model_len < tokens:
+            raise Refused(
+                400,
+                f"This model's maximum context length is {self._max_model_len} tokens. However, "
+                f"you requested {tokens} tokens. Please reduce the length of the input prompt.",
+                kind="BadRequestError",
+            )
 
     def _catch_poison(self, model: str) -> None:
         if (Path(self._paths.get(model, "")) / "poison").is_file():

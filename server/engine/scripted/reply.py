@@ -43,7 +43,7 @@ class Reply:
         self.model = model
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
-        self._prompt_tokens = sum(len(str(m.get("content", "")).split()) + 4 for m in messages)
+        self.prompt_tokens = sum(len(str(m.get("content", "")).split()) + 4 for m in messages)
         self._logprobs = bool(body.get("logprobs"))
         self.count = int(body.get("n") or 1)
         self.usage_wanted = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -119,7 +119,7 @@ class Reply:
             "stop_reason": None,
         }
         choices = [{"index": index, **choice} for index in range(self.count)]
-        counts = usage(self._prompt_tokens, len(self.words) * self.count)
+        counts = usage(self.prompt_tokens, len(self.words) * self.count)
         return {**self._wrap("chat.completion", choices), "usage": counts}
 
     def opening(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Reply:
 
     def closing(self) -> dict[str, Any]:
         """The chunk with the usage, after the last token."""
-        counts = usage(self._prompt_tokens, len(self.words) * self.count)
+        counts = usage(self.prompt_tokens, len(self.words) * self.count)
         return {**self._wrap("chat.completion.chunk", []), "usage": counts}
 
 

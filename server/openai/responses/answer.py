@@ -24,7 +24,7 @@ from server.chat.schemas import (
 )
 from server.chat.service import ChatService
 from server.db.session import Database
-from server.errors import ServerError
+from server.errors import Invalid, ServerError
 from server.openai.connection import EventStream, while_connected
 from server.openai.responses import service
 from server.openai.responses.draft import Draft
@@ -77,11 +77,16 @@ class ResponseAnswer:
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if self._streams:
-            events = EventStream(send)
-            await while_connected(receive, self._stream(events), beat=events.beat)
-        else:
-            await while_connected(receive, self._complete(send))
+        try:
+            if self._streams:
+                events = EventStream(send)
+                await while_connected(receive, self._stream(events), beat=events.beat)
+            else:
+                await while_connected(receive, self._complete(send))
+        except Invalid as exc:
+            if exc.param == "messages":
+                exc.param = "input"
+            raise
 
     async def _complete(self, send: Send) -> None:
         answer = await self._chat.complete(self._request, self._resolved, principal=self._principal)

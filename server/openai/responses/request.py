@@ -9,9 +9,9 @@ from server.openai.body import BodyReader
 from server.openai.responses.input import Conversation
 from server.openai.responses.schemas import ResponseBody, ResponseObject, TextFormat
 from server.openai.responses.tools import decoded, shown_choice, shown_tools, to_tools
+from server.openai.sampling import nucleus
 
 LOGPROBS = "message.output_text.logprobs"
-SMALLEST_TOP_P = 1e-5  # the engine refuses 0, which means the likeliest token alone
 
 UNSUPPORTED = {
     "background": "responses are not made in the background; only false is accepted",
@@ -56,6 +56,7 @@ def to_chat(body: ResponseBody, conversation: Conversation) -> ChatRequest:
         messages=messages,
         sampling=_sampling(body),
         tools=to_tools(body),
+        drop_oldest=body.truncation == "auto",
     )
 
 
@@ -88,7 +89,7 @@ def opening(body: ResponseBody, response_id: str, *, created_at: int, model: str
 def _sampling(body: ResponseBody) -> Sampling:
     return Sampling(
         temperature=body.temperature,
-        top_p=None if body.top_p is None else max(body.top_p, SMALLEST_TOP_P),
+        top_p=nucleus(body.top_p),
         max_tokens=body.max_output_tokens,
         logprobs=bool(body.top_logprobs) or LOGPROBS in (body.include or ()),
         top_logprobs=body.top_logprobs or 0,
@@ -108,7 +109,7 @@ def _response_format(wanted: TextFormat | None) -> dict[str, object] | None:
                 param=f"text.format.{name}",
                 code="missing_required_parameter",
             )
-    schema = bounded_schema(wanted.schema, param="text.format.schema")
+    schema = bounded_schema(wanted.schema, param="text.format.schema", strict=bool(wanted.strict))
     return {"type": "json_schema", "json_schema": {"name": wanted.name, "schema": schema}}
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from server.openai.metadata import Metadata
 from server.openai.responses.items import CallItem, MessageItem, Status
 
 MAX_ITEMS = 1_000
@@ -126,13 +127,7 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled", "auto"] | None = None
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-            Meta(max_length=16),
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     service_tier: Literal["auto", "default"] | None = None
     # accepted, and of no consequence here
     user: _Short | None = None

@@ -15,6 +15,7 @@ from sqlalchemy import delete, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.chat import stored
 from server.db.models import StoredResponse, now
 from server.db.session import Database
 from server.errors import Invalid, NotFound
@@ -154,12 +155,16 @@ async def remove_expired(session: AsyncSession) -> None:
 
 
 async def sweep(database: Database) -> None:
-    """Remove what has expired now and then, until cancelled. Several copies may do it together."""
+    """Remove expired responses, and completions, now and then until cancelled.
+
+    Several copies may do it together.
+    """
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
             async with database.transaction() as session:
                 await remove_expired(session)
+                await stored.remove_old(session)
         except (SQLAlchemyError, OSError) as exc:
             log.warning("expired responses were not removed; trying again", error=str(exc))
 

@@ -11,6 +11,7 @@ from server.errors import Invalid
 from server.openai.responses.schemas import FunctionTool, ResponseBody, ToolBody, ToolChoice
 
 MAX_SCHEMA_BYTES = 64 * 1024  # of all tools together
+_ABSENT = b"null"
 
 
 def to_tools(body: ResponseBody) -> Tools | None:
@@ -55,7 +56,7 @@ def shown_tools(body: ResponseBody) -> list[FunctionTool]:
             name=tool.name,
             description=tool.description,
             parameters=decoded(tool.parameters),
-            strict=tool.strict is not False,
+            strict=_is_strict(tool),
         )
         for tool in body.tools or ()
     ]
@@ -85,16 +86,29 @@ def _functions(tools: Sequence[ToolBody]) -> tuple[Function, ...]:
             )
         if tool.name in functions:
             raise Invalid(f"There are two tools named '{tool.name}'.", param=f"tools[{place}].name")
+        strict = _is_strict(tool)
         parameters = None
-        if bytes(tool.parameters) != b"null":
-            parameters = bounded_schema(tool.parameters, param=f"tools[{place}].parameters")
+        if bytes(tool.parameters) != _ABSENT:
+            where = f"tools[{place}].parameters"
+            parameters = bounded_schema(tool.parameters, param=where, strict=strict)
         functions[tool.name] = Function(
             name=tool.name,
             description=tool.description,
             parameters=parameters,
-            strict=tool.strict is not False,
+            strict=strict,
         )
     return tuple(functions.values())
+
+
+def _is_strict(tool: ToolBody) -> bool:
+    """Strict unless asked for otherwise, where the schema can be followed strictly."""
+    if tool.strict is not None or bytes(tool.parameters) == _ABSENT:
+        return bool(tool.strict)
+    try:
+        bounded_schema(tool.parameters, param="tools")
+    except Invalid:
+        return False
+    return True
 
 
 def _missing(param: str) -> Invalid:
