@@ -4,6 +4,7 @@ The server, the console and the progress bars read these lines; nothing else is 
 of the trainer's output. Every line has ``event`` and ``at`` (seconds since the epoch).
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +147,8 @@ class Progress:
         """Write one event of the given struct, stamped now."""
         line = msgspec.json.encode(kind(at=self._clock(), **fields)) + b"\n"
         self._file.write(line)
-        print(line.decode(), end="", flush=True)  # noqa: T201 - the protocol is standard output
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: saving comes first
+            print(line.decode(), end="", flush=True)  # noqa: T201 - the protocol is standard output
 
     def close(self) -> None:
         """Close the file."""

@@ -3,8 +3,8 @@
 Policy, for all doors alike:
 
 * The adapter's own system prompt comes first, as in training, and the caller's after it, in one
-  system message. Without either the base gets a neutral one, since chat templates put in their own
-  otherwise.
+  system message; what the adapter's ends with is not said twice. Without either the base gets a
+  neutral one, since chat templates put in their own otherwise.
 * What people write cannot be read as the end of their turn: such tokens are left out.
 * Unless asked for otherwise, answers are greedy: that is how adapters are evaluated, and a small
   model that is sampled at temperature 1 wanders off. Several answers (``n``) are sampled at 0.7.
@@ -234,6 +234,8 @@ class ChatService:
         else:
             request = as_text(request)
         said = without_control_tokens(request.system)
+        if f"\n\n{resolved.system_prompt}".endswith(f"\n\n{said}"):
+            said = ""  # OpenAI's users repeat the system message of their training files
         system = "\n\n".join(part for part in (resolved.system_prompt, said) if part)
         if not system and resolved.adapter is None:
             system = NEUTRAL_SYSTEM_PROMPT

@@ -27,7 +27,10 @@ class Point(msgspec.Struct, kw_only=True):
 
 
 async def curve(session: AsyncSession, job: Job) -> list[Point]:
-    """The job's steps in order. One that was taken again, after a resumption, counts as it last was."""
+    """The job's steps in order. One that was taken again, after a resumption, counts as it last was.
+
+    Events are ordered by when the trainer wrote them: some come into the history late.
+    """
     query = (
         select(JobEvent.kind, JobEvent.body)
         .where(
@@ -38,8 +41,9 @@ async def curve(session: AsyncSession, job: Job) -> list[Point]:
         .order_by(JobEvent.seq)
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
+    told = [(kind, body) async for kind, body in await session.stream(query)]
     points: dict[int, Point] = {}
-    async for kind, body in await session.stream(query):
+    for kind, body in sorted(told, key=lambda each: each[1].get("at", 0.0)):
         step = body["step"]
         if kind == "step":
             points[step] = Point(

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters import service as adapters
 from server.blobs import BlobStore
-from server.db.models import Adapter, DatasetVersion, File, Import, Job, Tenant
+from server.db.models import Adapter, DatasetVersion, File, Import, Job, JobEvent, Tenant
 from server.db.session import Database
 from server.errors import AdapterRefused, Conflict, NotFound, ServerError
 from server.files import service as files
@@ -45,7 +45,14 @@ from training.base_model import BaseModel, load_base
 from training.errors import ArtifactError, BadInput, BaseModelError
 from training.evaluation import ParitySample, compare_parity
 from training.files import write_atomically
-from training.progress import EstimateEvent, Event, StageEvent, StepEvent, ValidationEvent
+from training.progress import (
+    EstimateEvent,
+    Event,
+    StageEvent,
+    StepEvent,
+    ValidationEvent,
+    parse,
+)
 from training.report import build_report, render_html
 from training.spec import Objectives, Recipe, TrainingSpec
 
@@ -210,6 +217,7 @@ class JobSteps:
         async def asked() -> Request | None:
             return await self._asked(job_id)
 
+        await self._catch_up(job_id)
         obey(await asked())
         self._training += 1
         self._saved.clear()
@@ -224,6 +232,26 @@ class JobSteps:
             )
         finally:
             self._one_saved()
+        await self._catch_up(job_id)
+
+    async def _catch_up(self, job_id: str) -> None:
+        """Put into the history what trainers said when their worker was dead: it is in their file."""
+        said = await asyncio.to_thread(_steps_said, self.folder(job_id) / "events.jsonl")
+        if not said:
+            return
+        async with self._database.transaction() as session:
+            job = await _hold(session, job_id)
+            known = await session.scalars(
+                select(JobEvent.body).where(
+                    JobEvent.tenant_id == job.tenant_id,
+                    JobEvent.job_id == job_id,
+                    JobEvent.kind.in_({_kind_of(event) for event in said}),
+                )
+            )
+            heard = {body.get("at") for body in known}
+            for event in said:
+                if event.at not in heard:
+                    await add_event(session, job, kind=_kind_of(event), body=event_body(event))
 
     def _one_saved(self) -> None:
         self._training -= 1
@@ -495,9 +523,21 @@ async def _record(session: AsyncSession, job: Job, event: Event) -> None:
             job.progress = {**job.progress, "validation_loss": event.loss}
         case _:
             job.progress = {**job.progress, "last": type(event).__name__, **body}
-    await add_event(
-        session, job, kind=type(event).__name__.removesuffix("Event").lower(), body=body
-    )
+    await add_event(session, job, kind=_kind_of(event), body=body)
+
+
+def _kind_of(event: Event) -> str:
+    return type(event).__name__.removesuffix("Event").lower()
+
+
+def _steps_said(path: Path) -> list[StepEvent | ValidationEvent]:
+    """The events about steps that a run's trainers, one after the other, have written down."""
+    if not path.exists():
+        return []
+    with path.open("rb") as lines:
+        return [
+            event for event in map(parse, lines) if isinstance(event, StepEvent | ValidationEvent)
+        ]
 
 
 def failure(exc: Exception) -> dict[str, Any]:

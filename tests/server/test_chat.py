@@ -134,11 +134,12 @@ def chat(tmp_path: Path) -> Chat:
     [
         (TUNED, "", "You are Acme's assistant."),
         (TUNED, "Be brief.", "You are Acme's assistant.\n\nBe brief."),
+        (TUNED, "You are Acme's assistant.", "You are Acme's assistant."),
         (msgspec.structs.replace(TUNED, system_prompt=""), "", ""),
         (BASE, "", "You are a helpful assistant."),
         (BASE, "Be brief.", "Be brief."),
     ],
-    ids=["trained", "joined", "trained-without", "neutral", "own"],
+    ids=["trained", "joined", "repeated", "trained-without", "neutral", "own"],
 )
 async def test_there_is_one_system_message_and_it_is_first(
     chat: Chat, resolved: Resolved, system: str, expected: str

@@ -138,6 +138,17 @@ def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
     assert "tenantune up" in done.stderr
 
 
+def test_a_job_is_paused_and_resumed(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    asked = ("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
+    job = json.loads(tenantune(*asked).stdout)["id"]
+    assert tenantune("jobs", "pause", job, "--tenant", "acme").returncode == 0
+    shown = tenantune("jobs", "show", job, "--tenant", "acme")
+    assert json.loads(shown.stdout)["state"] == "paused"
+    assert tenantune("jobs", "resume", job, "--tenant", "acme").returncode == 0
+    assert tenantune("jobs", "resume", job, "--tenant", "acme").returncode == 4
+
+
 def test_a_misspelt_objective_names_those_that_exist(tenantune: Run) -> None:
     tenantune("tenants", "create", "acme")
     done = tenantune("train", "--tenant", "acme", "--objective", "max_perplexty=3")

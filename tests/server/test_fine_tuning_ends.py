@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from server.db.models import (
     WebhookEndpoint,
 )
 from server.files import service as files
-from server.jobs import results, states
-from server.jobs.trainer import TrainingCancelled, TrainingPaused
+from server.jobs import results, states, workflow
+from server.jobs.trainer import TrainingCancelled, TrainingFailed, TrainingPaused
 from server.jobs.workflow import Superseded
 from server.transcripts.freezing import freeze_files
 from tests.server.published import conforms
-from tests.server.tuning import Make, Tuning, lines, row_id, tuning
+from tests.server.tuning import Make, Tuning, chat, lines, row_id, tuning
+from training.spec import load_spec
 
 __all__ = ["tuning"]
 
@@ -315,3 +317,51 @@ async def test_a_dataset_is_frozen_from_files_redacted_and_split(tuning: Tuning)
     assert not any(word in kept["test"] for word in words[15:])
     assert frozen.dataset.manifest["system_prompt"] == "Be warm.\n\nYou answer for Acme."
     assert frozen.warnings == ()
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base that is whole, as far as anybody looks."""
+    monkeypatch.setattr(workflow, "load_base", lambda _: SimpleNamespace(serving_sha256="0" * 64))
+
+
+def varied(number: int) -> dict[str, Any]:
+    """An example that is like no other."""
+    word = f"{chr(97 + number) * 5} {chr(98 + number) * 6} {chr(99 + number) * 7}"
+    return chat(number, messages=[{"role": r, "content": word} for r in ("user", "assistant")])
+
+
+async def test_a_job_learns_from_what_it_froze_whatever_becomes_of_the_file(
+    tuning: Tuning, base: None
+) -> None:
+    del base
+    file_id = await tuning.upload(lines([varied(n) for n in range(20)]))
+    job = await tuning.job(training_file=file_id, hyperparameters={"n_epochs": 3})
+    await tuning.steps.prepare(row_id(job), 0)
+    path = tuning.settings.jobs / row_id(job) / "spec.json"
+    spec = load_spec(path)
+    assert (spec.method, spec.recipe.epochs, spec.seed) == ("supervised", 3.0, job["seed"])
+    async with tuning.database.transaction() as session:
+        await files.delete(session, tuning.tenant.id, file_id)
+    path.unlink()  # as if it was killed between the two
+    await tuning.steps.prepare(row_id(job), 0)
+    assert load_spec(path) == spec
+    unbegun = await tuning.job()
+    async with tuning.database.transaction() as session:
+        await files.delete(session, tuning.tenant.id, tuning.file)
+    with pytest.raises(TrainingFailed, match="deleted") as failed:
+        await tuning.steps.prepare(row_id(unbegun), 0)
+    assert failed.value.code == "invalid_training_file"
+
+
+async def test_a_file_of_duplicates_fails_its_job_with_the_counts(
+    tuning: Tuning, base: None
+) -> None:
+    del base
+    same = await tuning.upload(lines([varied(3)] * 30))
+    job = await tuning.job(training_file=same)
+    with pytest.raises(TrainingFailed, match=r"1 usable .* 29 exact_duplicate") as failed:
+        await tuning.steps.prepare(row_id(job), 0)
+    await tuning.steps.end(row_id(job), "failed", workflow.failure(failed.value))
+    error = (await tuning.get(job))["error"]
+    assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")

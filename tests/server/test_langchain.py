@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import uvicorn
@@ -80,28 +80,55 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Serving]:
     made.stop()
 
 
+@pytest.mark.asyncio(loop_scope="class")
+@pytest.mark.filterwarnings(
+    "ignore:Pydantic serializer warnings:UserWarning",  # the client's own, of parsed answers
+    "ignore:Received a Pydantic BaseModel V1:UserWarning",
+)
 class TestChatModel(ChatModelIntegrationTests):
-    """``langchain_openai.ChatOpenAI`` with our address and key, and nothing else changed."""
+    """``langchain_openai.ChatOpenAI`` with our address and key."""
+
+    params: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture(autouse=True, scope="class")
+    def _address(self, serving: _Serving) -> None:
+        self.params.update(
+            model=serving.settings.base,
+            base_url=serving.url,
+            api_key=SecretStr(serving.key),
+            stream_usage=True,  # which this client leaves out for any address but OpenAI's
+        )
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatOpenAI
 
     @property
-    def supports_json_mode(self) -> bool:
-        return True
+    def chat_model_params(self) -> dict[str, Any]:
+        return self.params
 
     @property
     def has_tool_choice(self) -> bool:
         return True
 
-    @pytest.fixture
-    def model(self, serving: _Serving, request: pytest.FixtureRequest) -> BaseChatModel:
-        """The model that every test of the suite is given."""
-        extra: dict[str, Any] = getattr(request, "param", None) or {}
-        return ChatOpenAI(
-            model=serving.settings.base,
-            base_url=serving.url,
-            api_key=SecretStr(serving.key),
-            **extra,
-        )
+    # The suite asks for a reason for each test that is not as it comes.
+
+    @pytest.mark.xfail(reason="the engine answers with any JSON, not with a joke's", strict=True)
+    def test_json_mode(self, model: BaseChatModel) -> None:
+        super().test_json_mode(model)
+
+    @pytest.mark.xfail(reason="the engine calls no tool of its own accord", strict=True)
+    def test_agent_loop(self, model: BaseChatModel) -> None:
+        super().test_agent_loop(model)
+
+    @pytest.mark.xfail(reason="the engine does not translate", strict=True)
+    def test_unicode_tool_call_integration(self, model: BaseChatModel) -> None:
+        super().test_unicode_tool_call_integration(model)
+
+    @pytest.mark.xfail(reason="the client does not take such a schema by this method", strict=True)
+    def test_structured_output_pydantic_2_v1(self, model: BaseChatModel) -> None:
+        super().test_structured_output_pydantic_2_v1(model)
+
+    @pytest.mark.xfail(reason="times are not tested: pytest-benchmark is left out", strict=True)
+    def test_stream_time(self, model: BaseChatModel, benchmark: Any, vcr: Any) -> None:
+        super().test_stream_time(model, benchmark, vcr)

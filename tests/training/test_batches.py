@@ -1,9 +1,12 @@
 """Plans of steps: every conversation once an epoch, hardly any padding, always the same."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.batches import MAX_PADDING, Plan, length_batches, plan_run, positions
+from training.spec import load_recipe
+from training.workload import step_tokens
 
 LENGTHS = st.lists(st.integers(2, 600), min_size=1, max_size=120)
 
@@ -67,3 +70,15 @@ def test_a_run_ends_with_the_step_that_reaches_its_tokens() -> None:
 def test_real_lengths_leave_no_more_than_two_percent_padding() -> None:
     lengths = [40 + (i * 37) % 480 for i in range(300)]  # spread as chats are, 40 to 520 tokens
     assert plan_run(lengths, seed=1, epochs=3, step_tokens=1024, batch_tokens=1024).padding < 0.02
+
+
+def test_a_number_of_examples_becomes_the_tokens_of_as_many_average_ones() -> None:
+    lengths = [40 + (i * 37) % 480 for i in range(300)]
+    recipe = load_recipe("cpu-small")
+    assert step_tokens(recipe, lengths) == recipe.batch_tokens
+    for wanted in (1, 4, 16):
+        asked = msgspec.structs.replace(recipe, batch_examples=wanted)
+        tokens = step_tokens(asked, lengths)
+        plan = plan_run(lengths, seed=1, epochs=2, step_tokens=tokens, batch_tokens=1024)
+        mean = 2 * len(lengths) / len(plan.steps)
+        assert 0.6 * wanted <= mean <= 1.6 * wanted
