@@ -56,7 +56,7 @@ class AllUsageController(Controller):
     path = "/admin/usage"
     guards = (needs("operator"),)
 
-    @get(opt={"answers": ANSWERS})
+    @get(operation_id="usage_list_all", opt={"answers": ANSWERS})
     async def list_usage(
         self,
         *,

@@ -29,10 +29,13 @@ def make_room(
     Raises:
         EngineRejected: the refusal itself, where it is about something else or nothing may go.
     """
+    ours = request.sampling.max_tokens is None and "max_tokens" in body
+    # a limit above the whole context is refused before anybody looks at the prompt
+    if ours and (is_too_long(exc) or exc.param == "max_tokens"):
+        del body["max_tokens"]
+        return
     if not is_too_long(exc):
         raise exc
-    if request.sampling.max_tokens is None and body.pop("max_tokens", None) is not None:
-        return
     if not isinstance(request, ChatRequest) or not request.drop_oldest:
         raise exc
     system, *turns = body["messages"]

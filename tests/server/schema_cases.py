@@ -92,7 +92,7 @@ class Outcome:
 
     def _judge(self, check: Any, made: Any) -> None:
         failure = check.failure_info.failure
-        refused_for_meaning = check.name == "positive_data_acceptance" and _names_a_field(made)
+        refused_for_meaning = check.name == "positive_data_acceptance" and _told_why(made)
         # "null" is read as absent, as in many servers; no schema of a parameter can say so
         absent = check.name == "negative_data_rejection" and "=null" in made.request.uri
         # a job has its report when it has ended
@@ -193,10 +193,11 @@ def run(url: str, plan: Plan) -> Outcome:
     return outcome
 
 
-def _names_a_field(made: Any) -> bool:
-    """Whether a request of the right form was refused for what a field means, naming the field.
+def _told_why(made: Any) -> bool:
+    """Whether a request of the right form was refused for what it means, and was told so.
 
-    A schema cannot say that a date must lie ahead, or that two fields contradict each other.
+    A schema cannot say that a date must lie ahead, that two fields contradict each other, or that
+    a job has ended. Such a refusal names the field, or has a code of its own.
     """
     try:
         answer = json.loads(made.response.content)
@@ -205,4 +206,5 @@ def _names_a_field(made: Any) -> bool:
     error = answer.get("error", answer)
     if re.search(r"Expected `int[^`]*`, got `float`", str(error)):
         return True  # JSON Schema counts 1.0 among the integers
-    return bool(error.get("param")) and error.get("code") not in ABOUT_FORM
+    code = error.get("code")
+    return code not in ABOUT_FORM and (bool(error.get("param")) or code != "invalid_value")

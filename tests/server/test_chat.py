@@ -43,6 +43,9 @@ HELLO = ChatRequest(system="", messages=(ChatMessage(role="user", content="Hello
 TOO_LONG = EngineRejected(
     "This model's maximum context length is 2048 tokens.", status=400, param="input_tokens"
 )
+TOO_MUCH = EngineRejected(
+    "max_tokens=1024 cannot be greater than max_model_len=512.", status=400, param="max_tokens"
+)
 USAGE = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
 WHOLE = {
     "choices": [
@@ -190,8 +193,11 @@ async def test_only_known_fields_reach_the_engine(chat: Chat) -> None:
     assert set(await chat.ask()) == {"messages", "temperature", "max_tokens", "cache_salt"}
 
 
-async def test_the_default_limit_gives_way_to_a_long_prompt(tmp_path: Path) -> None:
-    chat = Chat(tmp_path, TOO_LONG)
+@pytest.mark.parametrize("refusal", [TOO_LONG, TOO_MUCH], ids=["prompt", "context"])
+async def test_the_default_limit_gives_way_to_a_long_prompt_or_a_short_context(
+    tmp_path: Path, refusal: EngineRejected
+) -> None:
+    chat = Chat(tmp_path, refusal)
     assert "max_tokens" not in await chat.ask()
     assert len(chat.engine.asked) == 2
 

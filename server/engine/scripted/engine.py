@@ -25,7 +25,13 @@ class Refused(Exception):
     """A request that is answered with an error, in vLLM's shape."""
 
     def __init__(
-        self, status: int, message: str, *, kind: str, code: str | int | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str,
+        code: str | int | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -33,7 +39,7 @@ class Refused(Exception):
             "error": {
                 "message": message,
                 "type": kind,
-                "param": None,
+                "param": param,
                 "code": status if code is None else code,
             }
         }
@@ -205,14 +211,23 @@ class Engine:
             reply = Reply(model, messages, body, shortest=self._words, poisoned=self._poisoned)
         except SchemaError as exc:
             raise Refused(400, str(exc), kind="BadRequestError") from exc
-        self._check_length(reply.prompt_tokens + int(body.get("max_tokens") or 1))
+        self._check_length(reply.prompt_tokens, int(body.get("max_tokens") or 1))
         self._catch_poison(model)
         if body.get("stream"):
             return await self._stream(request, reply, len(reply.words))
         await self._wait(model, len(reply.words), reply.count)
         return web.json_response(reply.whole())
 
-    def _check_length(self, tokens: int) -> None:
+    def _check_length(self, prompt: int, wanted: int) -> None:
+        tokens = prompt + wanted
+        if 0 < self._max_model_len < wanted:
+            raise Refused(
+                400,
+                f"max_tokens={wanted} cannot be greater than max_model_len={self._max_model_len}. "
+                "Please request fewer output tokens.",
+                kind="BadRequestError",
+                param="max_tokens",
+            )
         if 0 < self._max_model_len < tokens:
             raise Refused(
                 400,

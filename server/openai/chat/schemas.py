@@ -25,7 +25,7 @@ _TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
 LogitBias = Annotated[
     dict[_TokenId, _Bias],
-    Meta(max_length=300, extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
+    Meta(max_length=300, extra_json_schema={"propertyNames": {"pattern": "^(0|[1-9][0-9]{0,9})$"}}),
 ]
 _FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 

@@ -32,7 +32,8 @@ from server.openai.fine_tuning.views import (
     event_view,
     job_view,
 )
-from server.openai.idempotency import digest_of, once
+from server.openai.idempotency import KEY_PARAMETER, digest_of, once
+from server.openai.metadata import METADATA_PARAMETER
 from server.openai.paging import MAX_LIMIT, Page, page_of
 from server.settings import Settings
 from server.tenants import service as tenants
@@ -49,7 +50,7 @@ class FineTuningController(Controller):
     tags = ("fine-tuning",)
     guards = (needs("train"),)
 
-    @post(status_code=200, opt={"body": JobBody})
+    @post(status_code=200, opt={"body": JobBody, "parameters": [KEY_PARAMETER]})
     async def create_fine_tuning_job(
         self,
         request: Request[Any, Any, Any],
@@ -82,7 +83,7 @@ class FineTuningController(Controller):
 
         return await once(request, database, work, digest=digest_of(data), began=began, guess=True)
 
-    @get()
+    @get(opt={"parameters": [METADATA_PARAMETER]})
     async def list_fine_tuning_jobs(
         self,
         request: Request[Any, Any, Any],

@@ -70,7 +70,8 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ]
         | None
     ) = None
-    integrations: Annotated[list[Any], Meta(max_length=5)] | None = None
+    # more than none is refused where it is read, with the reason
+    integrations: Annotated[list[Any], Meta(extra_json_schema={"maxItems": 0})] | None = None
 
 
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
