@@ -26,6 +26,9 @@ from server.tenants import keys
 from server.tenants import service as tenants
 from server.tenants.schemas import KeyRequest, TenantRequest
 
+# the client keeps its connections for as long as the process lives, and so does this loop
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 class _Serving(threading.Thread):
     """A server in a thread of its own: the tests here block theirs."""
@@ -80,8 +83,8 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Serving]:
     made.stop()
 
 
-@pytest.mark.asyncio(loop_scope="class")
 @pytest.mark.filterwarnings(
+    "ignore:.*is marked with '@pytest.mark.asyncio' but it is not an async function",
     "ignore:Pydantic serializer warnings:UserWarning",  # the client's own, of parsed answers
     "ignore:Received a Pydantic BaseModel V1:UserWarning",
 )
@@ -90,7 +93,7 @@ class TestChatModel(ChatModelIntegrationTests):
 
     params: ClassVar[dict[str, Any]] = {}
 
-    @pytest.fixture(autouse=True, scope="class")
+    @pytest.fixture(autouse=True)
     def _address(self, serving: _Serving) -> None:
         self.params.update(
             model=serving.settings.base,
@@ -122,12 +125,8 @@ class TestChatModel(ChatModelIntegrationTests):
         super().test_agent_loop(model)
 
     @pytest.mark.xfail(reason="the engine does not translate", strict=True)
-    def test_unicode_tool_call_integration(self, model: BaseChatModel) -> None:
-        super().test_unicode_tool_call_integration(model)
-
-    @pytest.mark.xfail(reason="the client does not take such a schema by this method", strict=True)
-    def test_structured_output_pydantic_2_v1(self, model: BaseChatModel) -> None:
-        super().test_structured_output_pydantic_2_v1(model)
+    def test_unicode_tool_call_integration(self, model: BaseChatModel, **options: Any) -> None:
+        super().test_unicode_tool_call_integration(model, **options)
 
     @pytest.mark.xfail(reason="times are not tested: pytest-benchmark is left out", strict=True)
     def test_stream_time(self, model: BaseChatModel, benchmark: Any, vcr: Any) -> None:
