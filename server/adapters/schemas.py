@@ -1,6 +1,5 @@
 """What the adapter endpoints take and give."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -8,6 +7,7 @@ from msgspec import Meta
 
 from server.db.models import MAX_NUMBER, AdapterState, PromotionKind
 from server.engine.residency import AdapterRef
+from server.tenants.schemas import Moment
 
 
 class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     job: str | None
     dataset: str | None
     scores: dict[str, Any]
-    created_at: datetime
+    created_at: Moment
 
 
 class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,7 +58,7 @@ class PromotionView(msgspec.Struct, frozen=True, kw_only=True):
     from_version: int | None
     to_version: int | None
     actor: str
-    created_at: datetime
+    created_at: Moment
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,5 +81,5 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """A name that a tenant's key may ask for."""
 
     id: str
-    created_at: datetime
+    created_at: Moment
     owned_by: str

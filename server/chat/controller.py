@@ -67,7 +67,7 @@ class AllUsageController(Controller):
         group_by: GroupBy = None,
         format: FromQuery[Format] = "json",  # noqa: A002 - the query's name
     ) -> Response[list[UsageView] | str]:
-        """The same of every tenant, each with rows of its own."""
+        """What every tenant used, each with rows of its own."""
         await ledger.flush()
         async with database.reading() as session:
             rows = await usage_of(session, None, by=group_by or DIMENSIONS, first=first, last=last)

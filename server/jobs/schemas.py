@@ -1,13 +1,13 @@
 """What the job endpoints take and give."""
 
 import re
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from server.db.models import FINISHED_JOB_STATES, JobState
+from server.tenants.schemas import Moment
 from training.spec import Method, Objectives
 
 FINAL_STATES: frozenset[str] = frozenset(FINISHED_JOB_STATES)
@@ -83,9 +83,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     estimate: dict[str, Any] | None
     error: dict[str, Any] | None
     gpu_seconds: float
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
 
 
 class JobEventView(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ class JobEventView(msgspec.Struct, frozen=True):
     seq: int
     kind: str
     body: dict[str, Any]
-    at: datetime
+    at: Moment
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

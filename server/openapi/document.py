@@ -27,7 +27,7 @@ from server.openapi import answers, schemas
 from server.openapi.tags import TAGS, Tag, tag_of
 from server.openapi.text import markdown, summary_and_description
 
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE")
 EVENT_STREAM = "text/event-stream"
 INTRODUCTION = """\
 One server, two doors. `/v1` speaks OpenAI's API: set the base URL and the key in any OpenAI client

@@ -21,6 +21,8 @@ Slug = Annotated[
 Keep = Annotated[
     tuple[Annotated[str, Meta(min_length=3, max_length=200)], ...], Meta(max_length=100)
 ]
+# a time with its zone, which msgspec describes as date-time
+Moment = Annotated[datetime, Meta(tz=True)]
 Scope = Literal["chat", "train", "admin"]
 SCOPES: tuple[Scope, ...] = ("chat", "train", "admin")
 
@@ -61,8 +63,8 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits | None
     live_version: int | None
     live_revision: int
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,7 +75,7 @@ class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     label: Annotated[str, Meta(max_length=200)] = ""
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("chat",)
-    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    expires_at: Moment | None = None
     limits: Limits | None = None
 
 
@@ -81,7 +83,7 @@ class RotateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """How to replace a key: for how long both work, and when the new one expires (as the old)."""
 
     overlap_seconds: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 86_400
-    expires_at: Annotated[datetime, Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
+    expires_at: Moment | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,10 +98,10 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     scopes: list[str]
     replaces_id: str | None
     limits: Limits | None
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-    created_at: datetime
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
+    created_at: Moment
 
 
 class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):

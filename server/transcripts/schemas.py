@@ -1,11 +1,11 @@
 """What the transcript and dataset endpoints give."""
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from server.db.models import DatasetVersion, Import, ImportState, SourceFile
+from server.tenants.schemas import Moment
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +30,8 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     report: dict[str, Any] | None
     error: dict[str, Any] | None
-    created_at: datetime
-    finished_at: datetime | None
+    created_at: Moment
+    finished_at: Moment | None
 
 
 class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     counts: dict[str, Any]
     manifest: dict[str, Any]
-    created_at: datetime
+    created_at: Moment
 
 
 def import_view(row: Import, source: SourceFile) -> ImportView:

@@ -1,12 +1,12 @@
 """What the webhook endpoints take and give."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from server.db.models import DeliveryState
+from server.tenants.schemas import Moment
 
 EventType = Literal[
     "fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"
@@ -51,9 +51,9 @@ class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
     events: list[str]
     enabled: bool
     secret_hint: str
-    previous_secret_until: datetime | None
-    created_at: datetime
-    updated_at: datetime
+    previous_secret_until: Moment | None
+    created_at: Moment
+    updated_at: Moment
 
 
 class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +73,8 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     state: DeliveryState
     attempts: int
-    due_at: datetime | None
-    delivered_at: datetime | None
+    due_at: Moment | None
+    delivered_at: Moment | None
     error: str | None
     event: dict[str, Any]
-    created_at: datetime
+    created_at: Moment

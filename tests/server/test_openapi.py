@@ -335,4 +335,4 @@ async def test_a_tenants_key_is_answered_as_the_document_says(server: Serving) -
 async def test_the_operators_key_is_answered_as_the_document_says(server: Serving) -> None:
     outcome = await ask(server, key=await server.key(None), examples=8, coverage=False)
     assert outcome.cases > 300
-    assert outcome.statuses[201] > 10
+    assert outcome.statuses[201] > 3

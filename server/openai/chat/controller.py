@@ -107,7 +107,7 @@ class ChatController(Controller):
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> StoredAnswer:
-        """One of them."""
+        """One stored completion."""
         async with database.reading() as session:
             return stored_answer(
                 await stored.get(session, principal.require_tenant(), completion_id)
@@ -124,7 +124,7 @@ class ChatController(Controller):
         order: FromQuery[Literal["asc", "desc"]] = "asc",
         after: FromQuery[str | None] = None,
     ) -> Page[StoredMessage]:
-        """The messages that one of them answers."""
+        """The messages that a stored completion answers."""
         async with database.reading() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
         messages = stored_messages(row)
@@ -146,7 +146,7 @@ class ChatController(Controller):
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> StoredAnswer:
-        """Replace the metadata of one."""
+        """Replace the metadata of a stored completion."""
         body = _update.read(await request.body())
         async with database.transaction() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
@@ -160,7 +160,7 @@ class ChatController(Controller):
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> DeletedCompletion:
-        """Forget one."""
+        """Forget a stored completion."""
         async with database.transaction() as session:
             await session.delete(
                 await stored.get(session, principal.require_tenant(), completion_id)

@@ -119,7 +119,7 @@ class FileController(Controller):
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> OpenAIFile:
-        """One of them."""
+        """One file."""
         async with database.reading() as session:
             return openai_file(await service.get(session, principal.require_tenant(), file_id))
 
@@ -132,7 +132,7 @@ class FileController(Controller):
         database: NamedDependency[Database],
         blobs: NamedDependency[BlobStore],
     ) -> Stream:
-        """Its bytes, exactly as they came."""
+        """A file's bytes, exactly as they came."""
         async with database.reading() as session:
             file = await service.get(session, principal.require_tenant(), file_id)
         chunks = blobs.iterate(file.sha256)
@@ -155,7 +155,7 @@ class FileController(Controller):
         database: NamedDependency[Database],
         blobs: NamedDependency[BlobStore],
     ) -> DeletedFile:
-        """Delete one of them."""
+        """Delete a file."""
         async with database.transaction() as session:
             sha256 = await service.delete(session, principal.require_tenant(), file_id)
         await try_discard(database, blobs, sha256)

@@ -117,7 +117,7 @@ class FineTuningController(Controller):
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> FineTuningJob:
-        """One of them."""
+        """One job."""
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
             with _in_their_words(job_id):

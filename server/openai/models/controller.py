@@ -44,7 +44,7 @@ class ModelController(Controller):
         principal: NamedDependency[Principal],
         chat: NamedDependency[ChatService],
     ) -> Model:
-        """One of them."""
+        """One model."""
         name = model.lstrip("/")
         for card in await chat.models(principal.require_tenant()):
             if card.id == name:
