@@ -96,9 +96,8 @@ class Outcome:
         # "null" is read as absent, as in many servers; no schema of a parameter can say so
         absent = check.name == "negative_data_rejection" and "=null" in made.request.uri
         # a job has its report when it has ended, a tenant something to promote when it has trained
-        later = check.name == "ensure_resource_availability" and made.request.uri.endswith(
-            ("/report", "/promote")
-        )
+        early = re.search(r"/(report|promote)\b", made.request.uri)
+        later = check.name == "ensure_resource_availability" and early is not None
         if not (refused_for_meaning or absent or later):
             kind = f"{failure.operation}: {check.name}: {failure.title}"
             answer = made.response.content[:500] if made.response else b""
