@@ -38,8 +38,8 @@ operator's key (`tt_admin_...`) belongs to none and may act for all under `/admi
 another tenant is answered exactly like what does not exist.
 
 **Errors** have real statuses. Under `/v1` the body is OpenAI's error object, elsewhere problem \
-details (RFC 9457); `code` is a stable word for programs and `param` the field at fault. A field \
-that is not described here is refused by name.
+details (RFC 9457); `code` is a stable word for programs and `param` the field at fault. A field of a \
+body that is not described here is refused by name.
 
 **Ids.** Every answer carries `x-request-id`.
 """

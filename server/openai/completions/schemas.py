@@ -19,7 +19,13 @@ _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 # strings, token ids, or lists of token ids: which of them is checked where they are read
 _Prompts = Annotated[
     list[_Text | _TokenId | Annotated[list[_TokenId], Meta(min_length=1, max_length=MAX_TOKENS)]],
-    Meta(min_length=1, max_length=MAX_TOKENS),
+    Meta(
+        min_length=1,
+        max_length=MAX_TOKENS,
+        extra_json_schema={
+            "oneOf": [{"items": {"type": kind}} for kind in ("string", "integer", "array")]
+        },
+    ),
 ]
 
 

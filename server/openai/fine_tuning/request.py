@@ -17,6 +17,7 @@ from server.files import service as files
 from server.jobs.schemas import Hyperparameters, JobRequest, Learning
 from server.openai.body import BodyReader
 from server.openai.fine_tuning.schemas import JobBody, SupervisedHyperparameters
+from server.openai.metadata import MAX_PAIRS, MAX_VALUE
 from server.settings import Settings
 from server.transcripts.training_files import check, few
 
@@ -192,9 +193,14 @@ def metadata_filter(query: Iterable[tuple[str, str]]) -> tuple[dict[str, str], b
             raise Invalid(
                 "Invalid value for 'metadata': a key has 1 to 64 characters.", param="metadata"
             )
-    if (pairs and none) or len(pairs) > 16:  # noqa: PLR2004 - as many as a job can carry
+    if (pairs and none) or len(pairs) > MAX_PAIRS:
         raise Invalid(
-            "Invalid value for 'metadata': at most 16 pairs, and not together with null.",
+            f"Invalid value for 'metadata': at most {MAX_PAIRS} pairs, and not together with null.",
+            param="metadata",
+        )
+    if any(len(value) > MAX_VALUE for value in pairs.values()):
+        raise Invalid(
+            f"Invalid value for 'metadata': a value has at most {MAX_VALUE} characters.",
             param="metadata",
         )
     return pairs, none
