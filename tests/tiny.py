@@ -15,8 +15,11 @@ CHATML = (
 SAMPLE = Path(__file__).parents[1] / "connectors" / "samples" / "loaf.jsonl"
 
 
-def make_tiny_checkpoint(folder: Path) -> Path:
-    """Write a transformers checkpoint; its words come from the sample transcripts."""
+def make_tiny_checkpoint(folder: Path, *, heads: int = 4) -> Path:
+    """Write a transformers checkpoint; its words come from the sample transcripts.
+
+    ``heads``: vLLM on a CPU has no attention for heads of fewer than 32 dimensions, so at most 2 there.
+    """
     import torch
     from tokenizers import ByteLevelBPETokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -37,8 +40,8 @@ def make_tiny_checkpoint(folder: Path) -> Path:
             hidden_size=64,
             intermediate_size=128,
             num_hidden_layers=2,
-            num_attention_heads=2,  # 32 dimensions each: the least that vLLM has on a CPU
-            num_key_value_heads=1,
+            num_attention_heads=heads,
+            num_key_value_heads=heads // 2,
             max_position_embeddings=1024,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -50,11 +53,12 @@ def make_tiny_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def make_tiny_base(root: Path, *, name: str = "tiny") -> Path:
+def make_tiny_base(root: Path, *, name: str = "tiny", heads: int = 4) -> Path:
     """A base under ``root``; made in child processes, so that tests need not import torch."""
     checkpoint = root.parent / name
     env = {**os.environ, "OMP_NUM_THREADS": "2"}
-    code = f"from pathlib import Path; from tests.tiny import *; make_tiny_checkpoint(Path({str(checkpoint)!r}))"
+    code = "from pathlib import Path; from tests.tiny import *; "
+    code += f"make_tiny_checkpoint(Path({str(checkpoint)!r}), heads={heads})"
     here = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=here, env=env)
     argv = [sys.executable, "-m", "training.bases", str(checkpoint), str(root)]

@@ -46,7 +46,7 @@ TOOL: ChatCompletionToolParam = {
 def up(tmp_path_factory: pytest.TempPathFactory, postgres: Path) -> Iterator[Up]:
     """A whole installation over a tiny base: the real engine, a real PostgreSQL."""
     home = tmp_path_factory.mktemp("clients") / "home"
-    make_tiny_base(home / "bases")
+    make_tiny_base(home / "bases", heads=2)
     up = Up(
         home,
         engine="vllm",
