@@ -27,8 +27,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    false,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, registry
@@ -155,7 +153,7 @@ class Tenant(Record):
     name: Mapped[str] = mapped_column(Prose)
     system_prompt: Mapped[str] = mapped_column(Prose, default="")
     number_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
-    keep: Mapped[list[str]] = mapped_column(Json, default=list, server_default=text("'[]'"))
+    keep: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     limits: Mapped[JsonObject | None]
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
@@ -270,14 +268,14 @@ class Job(Record):
     require_approval: Mapped[bool] = mapped_column(Boolean, default=False)
     decision: Mapped[Decision | None] = mapped_column(Chars(12))
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
-    pause_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    pause_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")
     training_file_id: Mapped[str | None] = mapped_column(Chars(32))
     validation_file_id: Mapped[str | None] = mapped_column(Chars(32))
     result_file_id: Mapped[str | None] = mapped_column(Chars(32))
     start_adapter_id: Mapped[str | None] = mapped_column(Chars(32))
     method: Mapped[JsonObject | None]
     client_metadata: Mapped[JsonObject | None]
-    gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))
+    gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
     dataset_id: Mapped[str | None] = mapped_column(
         Chars(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
     )
@@ -367,7 +365,7 @@ class UsageDay(Record):
     cached_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     completion_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     errors: Mapped[int] = mapped_column(BigInteger, default=0)
-    gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))
+    gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 
 class UsageMinute(Record):

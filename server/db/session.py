@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
@@ -79,11 +80,17 @@ class Database:
             if self.url.database and self.url.database != ":memory:":
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
             await self._use_wal()
-        async with self.engine.begin() as connection:
-            if not self.is_sqlite:
-                lock = text("SELECT pg_advisory_xact_lock(:key)")
-                await connection.execute(lock, {"key": MIGRATION_LOCK})
-            await connection.run_sync(upgrade)
+        async with self.engine.connect() as connection:
+            if self.is_sqlite:
+                # where a table is made anew, dropping the old one must not take others' rows along
+                await _foreign_keys(connection, on=False)
+            async with connection.begin():
+                if not self.is_sqlite:
+                    lock = text("SELECT pg_advisory_xact_lock(:key)")
+                    await connection.execute(lock, {"key": MIGRATION_LOCK})
+                await connection.run_sync(upgrade)
+            if self.is_sqlite:
+                await _foreign_keys(connection, on=True)
 
     async def dispose(self) -> None:
         """Close every connection."""
@@ -118,6 +125,13 @@ def _refuse_unstorable(engine: AsyncEngine) -> None:
         return Invalid(
             "A value cannot be stored: a number is too large, or a text holds a NUL character."
         )
+
+
+async def _foreign_keys(connection: AsyncConnection, *, on: bool) -> None:
+    """Outside any transaction: within one, SQLite does not listen."""
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert raw is not None  # noqa: S101 - freshly checked out
+    await raw.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:

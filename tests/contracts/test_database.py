@@ -27,6 +27,35 @@ async def test_going_down_removes_everything_and_up_makes_it_again(database):
         assert await session.scalar(text("SELECT version_num FROM alembic_version")) == head()
 
 
+async def test_rows_of_the_first_schema_survive_its_successors(database):
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), "0001"))
+        at = {"at": now()}
+        await connection.execute(
+            text(
+                "INSERT INTO tenant (id, slug, name, system_prompt, number_patterns, next_version,"
+                " live_revision, created_at, updated_at)"
+                " VALUES ('t', 'acme', 'Acme', '', '{}', 1, 0, :at, :at)"
+            ),
+            at,
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO job (id, tenant_id, state, stage, base, recipe_name, recipe, seed,"
+                " objectives, require_approval, cancel_requested, progress, attempts, created_at,"
+                " updated_at) VALUES ('j', 't', 'succeeded', '', 'b', 'r', '{}', 1, '{}', false,"
+                " false, '{}', 1, :at, :at)"
+            ),
+            at,
+        )
+    await database.migrate()
+    async with database.reading() as session:
+        job = (await session.scalars(select(Job))).one()
+        tenant = (await session.scalars(select(Tenant))).one()
+    assert (job.tenant_id, job.pause_requested, job.gpu_seconds) == ("t", False, 0)
+    assert (tenant.keep, tenant.limits) == ([], None)
+
+
 async def test_processes_that_start_together_migrate_once(request, tmp_path, settings):
     if settings.database.startswith("sqlite"):
         url = f"sqlite+aiosqlite:///{tmp_path / 'deep' / 'new.sqlite'}"

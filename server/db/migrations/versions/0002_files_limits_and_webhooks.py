@@ -10,6 +10,8 @@ branch_labels = None
 depends_on = None
 
 
+# Defaults are strings: for an expression SQLite makes the table anew, and dropping the old one
+# would take every row that refers to it along.
 def upgrade() -> None:  # noqa: PLR0915 - one list
     """Apply."""
     op.create_table(
@@ -259,7 +261,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one list
 
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.add_column(
-            sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False)
+            sa.Column("pause_requested", sa.Boolean(), server_default="0", nullable=False)
         )
         batch_op.add_column(sa.Column("training_file_id", sa.String(length=32), nullable=True))
         batch_op.add_column(sa.Column("validation_file_id", sa.String(length=32), nullable=True))
@@ -274,7 +276,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one list
             )
         )
         batch_op.add_column(
-            sa.Column("gpu_seconds", sa.Float(), server_default=sa.text("0"), nullable=False)
+            sa.Column("gpu_seconds", sa.Float(), server_default="0", nullable=False)
         )
 
     with op.batch_alter_table("tenant", schema=None) as batch_op:
@@ -282,7 +284,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one list
             sa.Column(
                 "keep",
                 sa.JSON().with_variant(JSONB(), "postgresql"),
-                server_default=sa.text("'[]'"),
+                server_default="[]",
                 nullable=False,
             )
         )
@@ -292,7 +294,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one list
 
     with op.batch_alter_table("usage_day", schema=None) as batch_op:
         batch_op.add_column(
-            sa.Column("gpu_seconds", sa.Float(), server_default=sa.text("0"), nullable=False)
+            sa.Column("gpu_seconds", sa.Float(), server_default="0", nullable=False)
         )
 
 
