@@ -7,12 +7,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+from training.base_model import BaseModel
+
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
     " + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SAMPLE = Path(__file__).parents[1] / "connectors" / "samples" / "loaf.jsonl"
+# what describes a base, without the files
+TINY = BaseModel(
+    name="tiny",
+    source="tiny",
+    source_sha256="0" * 64,
+    license="Apache-2.0",
+    architecture="LlamaForCausalLM",
+    parameters=1,
+    hidden_size=576,
+    layers=30,
+    vocab_size=49152,
+    max_length=8192,
+    quantisation="nf4",
+    serving_sha256="a" * 64,
+    files={},
+    packages={},
+    created_at="",
+)
 
 
 def make_tiny_checkpoint(folder: Path, *, heads: int = 4) -> Path:

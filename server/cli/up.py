@@ -59,7 +59,10 @@ class Node:
         self.settings = settings
         self._say = say
         self._stop = asyncio.Event()
-        self.engine: EngineService = build_engine(settings)
+        try:
+            self.engine: EngineService = build_engine(settings)
+        except SettingsError as exc:
+            fail(str(exc), code=EXIT_USAGE)
         app = create_app(settings, engine=self.engine)
         self._socket = _listen(settings.host, settings.port)
         config = uvicorn.Config(

@@ -12,7 +12,8 @@ def build_engine(settings: Settings) -> EngineService:
 
     Raises:
         BaseModelError: the base is not there.
-        server.engine.vllm.SettingsError: an override cannot be used.
+        server.engine.vllm.SettingsError: an override cannot be used, or vLLM cannot serve
+            the base here.
     """
     if settings.engine_url:
         return EngineService(base=settings.base, run=settings.run, url=settings.engine_url)

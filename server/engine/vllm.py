@@ -28,6 +28,8 @@ GIB = 2**30
 _RANKS = (8, 16, 32, 64, 128, 256)
 _OURS = ("model", "served_model_name", "uds", "host", "port", "enable_lora", "scheduler_cls")
 _LLAMA_LIKE = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+# vLLM 0.32.0, v1/attention/backends/cpu_attn.py; with others the engine dies at the first question
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
@@ -99,7 +101,7 @@ def vllm_command(
     takes the setting out.
 
     Raises:
-        SettingsError: an override that cannot be used.
+        SettingsError: an override that cannot be used, or a base that vLLM cannot serve here.
     """
     machine = machine or this_machine()
     plan = Plan({name.replace("-", "_"): value for name, value in (overrides or {}).items()})
@@ -143,6 +145,9 @@ class _Shape:
         heads = config.get("num_attention_heads") or 1
         kv_heads = config.get("num_key_value_heads") or heads
         head_size = config.get("head_dim") or base.hidden_size // heads
+        self.name = base.name
+        known = "head_dim" in config or "num_attention_heads" in config
+        self.head_size = int(head_size) if known else None
         self.max_length = base.max_length
         self.kv_bytes_per_token = 2 * 2 * base.layers * kv_heads * head_size
         architectures = config.get("architectures") or [base.architecture]
@@ -151,6 +156,11 @@ class _Shape:
 
 def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
     """Returns how many answers it generates together."""
+    if model.head_size is not None and model.head_size not in CPU_HEAD_SIZES:
+        raise SettingsError(
+            f"the base {model.name!r} has attention heads of {model.head_size} dimensions; on a CPU "
+            f"vLLM serves only {', '.join(map(str, CPU_HEAD_SIZES))}. Set TENANTUNE_BASE to another."
+        )
     cores = machine.cores
     plan.choose("dtype", "bfloat16", "the dtype of the serving weights, and of AVX512-bf16 and AMX")
     plan.choose(

@@ -9,9 +9,9 @@ import pytest
 
 from server.engine.command import EngineCommand
 from server.engine.machine import Gpu, Machine, usable_cores
-from server.engine.vllm import vllm_command
+from server.engine.vllm import CPU_HEAD_SIZES, vllm_command
 from server.settings import SettingsError
-from training.base_model import BaseModel
+from tests.tiny import TINY as BASE
 
 GIB = 2**30
 CPU = Machine(cores=2, memory_bytes=20 * GIB, vllm="cpu", vllm_version="0.32.0")
@@ -21,23 +21,6 @@ GPU = Machine(
     vllm="gpu",
     vllm_version="0.32.0",
     gpus=(Gpu("H200", 140 * GIB),),
-)
-BASE = BaseModel(
-    name="tiny",
-    source="tiny",
-    source_sha256="0" * 64,
-    license="Apache-2.0",
-    architecture="LlamaForCausalLM",
-    parameters=1,
-    hidden_size=576,
-    layers=30,
-    vocab_size=49152,
-    max_length=8192,
-    quantisation="nf4",
-    serving_sha256="a" * 64,
-    files={},
-    packages={},
-    created_at="",
 )
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -64,6 +47,23 @@ def command(tmp_path):
         )
 
     return build
+
+
+def test_a_base_whose_heads_vllm_cannot_serve_is_refused_on_a_cpu(command, tmp_path):
+    config = {**CONFIG, "head_dim": 16}
+    (tmp_path / "serving" / "config.json").write_bytes(msgspec.json.encode(config))
+    with pytest.raises(
+        SettingsError, match=r"'tiny' has attention heads of 16 .* serves only 32, 64"
+    ):
+        command()
+    command(GPU)
+
+
+@pytest.mark.heavy
+def test_vllm_serves_these_heads_on_a_cpu():
+    cpu_attn = pytest.importorskip("vllm.v1.attention.backends.cpu_attn")
+    sizes = cpu_attn.CPUAttentionBackend.get_supported_head_sizes()
+    assert tuple(sizes) == CPU_HEAD_SIZES
 
 
 def value(command: EngineCommand, flag: str) -> str:

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from tests.tiny import TINY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SAMPLE = Path(__file__).parents[2] / "connectors" / "samples" / "loaf.jsonl"
@@ -163,3 +166,30 @@ def test_doctor_tells_what_is_missing_and_what_to_do(tenantune: Run) -> None:
     assert not checks["base"]["good"]
     assert "tenantune up" in checks["base"]["advice"]
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "heads", "reason"),
+    [
+        ("", 36, "attention heads of 16 dimensions"),
+        ("max_lora_rank=5", 9, "engine option max_lora_rank=5"),
+    ],
+)
+def test_up_says_in_words_why_the_engine_cannot_serve(
+    tmp_path: Path, options: str, heads: int, reason: str
+) -> None:
+    serving = tmp_path / "bases" / "tiny" / "serving"
+    serving.mkdir(parents=True)
+    (serving.parent / "base.json").write_bytes(msgspec.json.encode(TINY))
+    (serving / "config.json").write_text(json.dumps({"num_attention_heads": heads}))
+    names = {"TENANTUNE_BASE": "tiny", "TENANTUNE_ENGINE_OPTIONS": options, "COLUMNS": "100"}
+    refused = subprocess.run(
+        [sys.executable, "-m", "server", "up", "--home", str(tmp_path)],
+        env={**os.environ, **names},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert reason in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
