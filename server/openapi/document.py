@@ -17,7 +17,7 @@ from http import HTTPStatus
 from importlib import metadata
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from litestar import Litestar, Response
+from litestar import Litestar, MediaType, Response
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.response import File, Stream
@@ -241,7 +241,7 @@ def _responses(
         responses[str(code)] = {
             "description": spec.description,
             "headers": answers.success_headers(operation.path),
-            "content": {str(spec.media_type): {"schema": book.of(spec.data_container)}},
+            "content": {_media_type(spec.media_type): {"schema": book.of(spec.data_container)}},
         }
     return dict(sorted(responses.items()))
 
@@ -257,12 +257,16 @@ def _answers(handler: HTTPRouteHandler) -> dict[str, Any]:
         return {}
     if get_origin(kind) is Callable:  # an ASGI application may say anything
         kind = Any
-    media_type = str(getattr(handler.media_type, "value", handler.media_type) or "application/json")
+    media_type = _media_type(handler.media_type or MediaType.JSON)
     if isinstance(kind, type) and issubclass(kind, File | Stream):
         kind = str if media_type.startswith("text/") else bytes
     elif get_origin(kind) is Response:
         (kind,) = get_args(kind)
     return {media_type: kind}
+
+
+def _media_type(name: MediaType | str) -> str:
+    return name.value if isinstance(name, MediaType) else name
 
 
 def _answer_schema(media_type: str, kind: Any, book: schemas.SchemaBook) -> dict[str, Any]:  # noqa: ANN401

@@ -32,6 +32,7 @@ async def _bench(home: Path, database_url: str, *, cases: int, seed: int) -> Out
         database_url=database_url,
         blobs_url=str(home / "blobs"),
         base="tiny-base",
+        engine="scripted",
         max_upload_bytes=1_000_000,
         max_body_bytes=100_000,
     )

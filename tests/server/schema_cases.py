@@ -29,6 +29,8 @@ from schemathesis.config._auth import AuthConfig
 from schemathesis.config._checks import NegativeDataRejectionConfig
 from schemathesis.engine import Status, events, from_schema
 
+from server.embeddings.schemas import MODEL
+
 # operations that would take away the key that asks
 KEY_OF_ITS_OWN = ("key_revoke",)
 # what makes nearly any request of the right form one that is answered: fields that a model would
@@ -53,6 +55,7 @@ MEANINGFUL: dict[str, dict[str, Any]] = {
         "max_tokens": 8,
         **dict.fromkeys(("n", "best_of", "stream_options")),
     },
+    "/v1/embeddings": {"model": MODEL, "input": ["Where is my parcel?", "When do you open?"]},
 }
 REFUSALS = ("400", "401", "403", "404", "405", "409", "413", "429")
 ABOUT_FORM = {"unknown_parameter", "unsupported_parameter", "invalid_type", "invalid_json"}

@@ -166,6 +166,17 @@ def test_answers_promise_every_field_that_is_always_there(document: Document) ->
     assert "usage" not in schemas["ChatCompletionChunk"]["required"]
 
 
+def test_every_media_type_is_one(document: Document) -> None:
+    named = {
+        name
+        for path in document["paths"].values()
+        for operation in path.values()
+        for answer in [operation.get("requestBody", {}), *operation["responses"].values()]
+        for name in answer.get("content", {})
+    }
+    assert all(re.fullmatch(r"[a-z]+/[a-z.+-]+", name) for name in named), named
+
+
 def test_a_chat_is_answered_with_json_or_with_events(document: Document) -> None:
     operation = document["paths"]["/v1/chat/completions"]["post"]
     content = operation["responses"]["200"]["content"]
