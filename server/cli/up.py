@@ -20,6 +20,7 @@ from server.cli.bases import ensure_base
 from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
 from server.engine.build import build_engine
 from server.engine.service import EngineService
+from server.http import BoundedProtocol, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
@@ -64,6 +65,7 @@ class Node:
         except SettingsError as exc:
             fail(str(exc), code=EXIT_USAGE)
         app = create_app(settings, engine=self.engine)
+        raise_file_limit()
         self._socket = _listen(settings.host, settings.port)
         config = uvicorn.Config(
             app,
@@ -71,6 +73,7 @@ class Node:
             access_log=False,
             timeout_graceful_shutdown=5,
             server_header=False,
+            http=BoundedProtocol,
         )
         self._server = _Uvicorn(config)
 

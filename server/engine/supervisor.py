@@ -30,6 +30,9 @@ State = Literal["starting", "ready", "restarting", "stopped", "failed"]
 LOG_BYTES = 16 << 20
 TERM_SECONDS_OF_THE_ILL = 2.0  # enough for vLLM to remove its shared memory, if it still can
 KILL_SECONDS = 10.0
+OWN_LATENESS_SECONDS = (
+    1.0  # of this process's event loop, beyond which a missed answer tells nothing
+)
 LAST_WORDS = 12  # lines of the engine's log that go into ours when it dies
 
 # What the engine's log says on its way up, in our words. The last one found counts.
@@ -267,12 +270,15 @@ class Supervisor:
         self._log.info("process ready")
         misses = 0
         while misses < timing.health_misses:
+            began = monotonic()
             await asyncio.sleep(timing.health_every)
             try:
                 await self._health(timing.health_timeout)
                 misses = 0
             except EngineUnavailable:
-                misses += 1
+                most = timing.health_every + timing.health_timeout + OWN_LATENESS_SECONDS
+                if monotonic() - began < most:  # or it was this process that did not get to it
+                    misses += 1
         return f"the {self._name} missed {misses} health checks in a row"
 
     async def _end(self, process: Process, term_seconds: float) -> None:

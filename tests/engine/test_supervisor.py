@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.engine import child, leftovers
+from server.engine import child, leftovers, supervisor
 from server.engine.command import EngineCommand
 from server.engine.supervisor import Board, EngineStatus, Supervisor, Timing
 from server.errors import EngineUnavailable
@@ -122,6 +122,32 @@ async def test_children_that_outlive_the_engine_are_killed_before_the_next_start
         while life.board.status.pid in (group, None):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert leftovers.members(group) == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_engine_is_not_blamed_for_what_its_server_was_late_for(
+    tmp_path, monkeypatch, late
+):
+    monkeypatch.setattr(supervisor, "OWN_LATENESS_SECONDS", 0.1)
+    timing = msgspec.structs.replace(FAST, health_timeout=0.1, health_misses=2)
+    life = Life(tmp_path, "sleep 60", timing=timing)
+    checks = 0
+
+    async def miss(_: float) -> None:
+        nonlocal checks
+        checks += 1
+        if late:
+            time.sleep(0.4)  # noqa: ASYNC251 - as something that keeps the loop busy
+        raise EngineUnavailable("no")
+
+    async with Running(life):
+        life.well = True
+        await life.until("ready")
+        monkeypatch.setattr(life.supervisor, "_health", miss)
+        while checks < 4 and life.board.status.state == "ready":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert (life.board.status.state == "ready") is late
+        assert late or life.reasons == ["the engine missed 2 health checks in a row"]
 
 
 async def test_recycling_ends_one_life_and_starts_another(tmp_path):

@@ -22,6 +22,7 @@ from server.db.models import Adapter, Tenant
 from server.db.session import Database
 from server.engine.scripted import scripted_command
 from server.engine.service import EngineService
+from server.http import BoundedProtocol
 from server.settings import Settings
 from server.tenants import keys
 from server.tenants import service as tenants
@@ -158,7 +159,14 @@ async def serving(
     )
     app = create_app(settings, engine=service, database=database)
     server = _Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
+        uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            access_log=False,
+            http=BoundedProtocol,
+        )
     )
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as session:
         task = group.create_task(server.serve())
