@@ -88,6 +88,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation to be continued. ``system`` is the caller's own, empty when there is none.
 
+    Without ``messages`` the model answers the system message.
     ``tools`` None: nothing may be called ("tool_choice": "none" included). With ``drop_oldest`` the
     oldest turns are left out where all of them do not fit into the model's context.
     """

@@ -151,6 +151,17 @@ async def test_there_is_one_system_message_and_it_is_first(
     ]
 
 
+async def test_a_system_message_alone_is_what_the_model_reads(tmp_path: Path) -> None:
+    chat = Chat(tmp_path, TOO_LONG)
+    alone = ChatRequest(system="Say hi.", messages=(), drop_oldest=True)
+    asked = await chat.ask(alone, BASE)
+    assert asked["messages"] == [{"role": "system", "content": "Say hi."}]
+    chat = Chat(tmp_path, TOO_LONG, TOO_LONG)
+    with pytest.raises(Invalid) as refused:
+        await chat.ask(alone, BASE)
+    assert refused.value.code == "context_length_exceeded"
+
+
 @pytest.mark.parametrize(
     "said",
     [

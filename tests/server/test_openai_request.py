@@ -71,7 +71,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "robot", "content": "hi"}]}, "messages[0].role"),
     ({"messages": [TEXT, {"role": "user"}]}, "messages[1].content"),
     ({"messages": [TEXT, {"role": "tool", "content": "4"}]}, "messages[1].tool_call_id"),
-    ({"messages": [{"role": "system", "content": "Be kind."}]}, "messages"),
     ({"messages": [{**TEXT, "prefix": True}]}, "messages[0].prefix"),
     ({"messages": [{"role": "user", "content": "x" * 1_000_001}]}, "messages"),
     (
@@ -199,6 +198,11 @@ def test_instructions_are_collected_and_texts_are_joined() -> None:
     )
     assert request.system == "Be kind.\n\nBe brief."
     assert [(m.role, m.content) for m in request.messages] == [("user", "one\ntwo")]
+
+
+def test_a_system_message_alone_may_be_answered() -> None:
+    request = sampled(messages=[{"role": "system", "content": "Say hi."}])
+    assert (request.system, request.messages) == ("Say hi.", ())
 
 
 def test_an_answer_may_be_sent_back_as_it_came() -> None:

@@ -532,6 +532,20 @@ async def test_developers_speak_in_the_system_message(server: Serving) -> None:
     assert one["output"][0]["content"] == other["output"][0]["content"]
 
 
+async def test_what_a_developer_says_is_answered_without_a_question_and_gone_on_from(
+    server: Serving,
+) -> None:
+    await server.tenant()
+    client = server.openai(await server.key())
+    said: Any = [{"role": "developer", "content": "Say hi."}]
+    first = await client.responses.create(model="acme", input=said)
+    assert first.output_text
+    then = await client.responses.create(
+        model="acme", input=QUESTION, previous_response_id=first.id
+    )
+    assert then.output_text
+
+
 # --- refusals ---
 
 REFUSED: list[tuple[dict[str, Any], str | None]] = [
@@ -567,7 +581,6 @@ REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
     ({"input": None}, "input"),
     ({"input": []}, "input"),
-    ({"input": [{"role": "system", "content": "Hello"}]}, "input"),
     ({"input": [{"content": "Hello"}]}, "input[0].role"),
     ({"input": [{"role": "user"}]}, "input[0].content"),
     ({"input": [{"type": "reasoning"}]}, "input[0].type"),

@@ -59,10 +59,6 @@ def to_chat(body: CompletionBody) -> ChatRequest:
             system.append(text)
         else:
             messages.append(_message(message, text, where, called))
-    if not messages:
-        raise Invalid(
-            "There must be a message that is not from 'system' or 'developer'.", param="messages"
-        )
     return ChatRequest(
         system="\n\n".join(part for part in system if part),
         messages=tuple(messages),

@@ -61,10 +61,8 @@ class Conversation:
                     turns.append(
                         ChatMessage(role="tool", content=item.output, tool_call_id=item.call_id)
                     )
-        if not turns:
-            raise Invalid(
-                "There must be an item that is not from 'system' or 'developer'.", param="input"
-            )
+        if not everything:
+            raise Invalid("There must be something to answer.", param="input")
         return system, tuple(turns)
 
 
