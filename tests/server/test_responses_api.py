@@ -546,8 +546,25 @@ async def test_what_a_developer_says_is_answered_without_a_question_and_gone_on_
     assert then.output_text
 
 
+async def test_items_come_back_with_the_clients_own_keys(server: Serving) -> None:
+    await server.tenant()
+    key = await server.key()
+    own = {"caller": None, "namespace": None, "async": None}
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "4"}
+    part = {"type": "output_text", "text": "x", "parsed": {"a": 1}, "annotations": [], "x": None}
+    said = {"role": "assistant", "content": [part], "phase": None, **own}
+    given = [said, {**call, **own, "parsed_arguments": {}}, {**result, **own}]
+    status, answer = await post(server, key, input=given, reasoning={"effort": None})
+    assert status == 200, answer
+    none = {"effort": "none", "summary": None}
+    _, again = await post(server, key, input=QUESTION, reasoning=none)
+    assert again["reasoning"] == none
+
+
 # --- refusals ---
 
+SAID = {"type": "input_text", "text": "x"}
 REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"background": True}, "background"),
     ({"conversation": "conv_1"}, "conversation"),
@@ -594,6 +611,21 @@ REFUSED: list[tuple[dict[str, Any], str | None]] = [
         "input[0].content[0].type",
     ),
     ({"input": [{"type": "function_call", "call_id": "1"}]}, "input[0].name"),
+    ({"input": [{"role": "user", "content": "x", "call_id": "1"}]}, "input[0].call_id"),
+    ({"input": [{"role": "user", "content": "x", "output": "1"}]}, "input[0].output"),
+    ({"input": [{"role": "user", "content": "x", "arguments": "{}"}]}, "input[0].arguments"),
+    ({"input": [{"role": "user", "content": "x", "name": "x"}]}, "input[0].name"),
+    ({"input": [{"role": "user", "content": "x", "caller": {}}]}, "input[0].caller"),
+    (
+        {"input": [{"role": "user", "content": [{**SAID, "refusal": "No."}]}]},
+        "input[0].content[0].refusal",
+    ),
+    (
+        {"input": [{"role": "user", "content": [{**SAID, "logprobs": [1]}]}]},
+        "input[0].content[0].logprobs",
+    ),
+    ({"text": {"format": {"type": "text", "schema": {}}}}, "text.format.schema"),
+    ({"reasoning": {"effort": "none", "summary": "auto"}}, "reasoning"),
     ({"input": "x" * 90_000 + "\ud800"}, None),
     ({"messages": []}, "messages"),
     ({"stop": "x"}, "stop"),
