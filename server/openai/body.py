@@ -8,8 +8,10 @@ import msgspec
 from msgspec import inspect
 
 from server.errors import Invalid
+from server.openai.metadata import wrong_key
 
 T = TypeVar("T")
+_SOME_KEY = "[...]"
 _WHERE = re.compile(r"(?s)(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
 _FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
 
@@ -45,7 +47,7 @@ class BodyReader(Generic[T]):
                     raise
             return self._decoder.decode(without)
         except msgspec.ValidationError as exc:
-            raise self._explain(str(exc)) from exc
+            raise self._explain(str(exc), data) from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise Invalid(
                 f"We could not parse the JSON body of your request: {exc}.", code="invalid_json"
@@ -59,7 +61,7 @@ class BodyReader(Generic[T]):
         pruned = _pruned(body, inspect.type_info(self.kind))
         return None if pruned == body else msgspec.json.encode(pruned)
 
-    def _explain(self, text: str) -> Invalid:
+    def _explain(self, text: str, data: bytes) -> Invalid:
         """A complaint of msgspec's in OpenAI's words: a message, the field, a code."""
         match = _WHERE.fullmatch(text)
         what, path = (match["what"], match["path"]) if match else (text, "")
@@ -72,6 +74,8 @@ class BodyReader(Generic[T]):
                     code="missing_required_parameter",
                 )
             return Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+        if path == f"metadata{_SOME_KEY}":  # msgspec does not say of which key the value is
+            path = f"metadata.{wrong_key(msgspec.json.decode(data)['metadata'])}"
         root = re.split(r"[.\[]", path, maxsplit=1)[0]
         if root in self._unsupported:
             return Invalid(

@@ -552,7 +552,13 @@ async def test_items_come_back_with_the_clients_own_keys(server: Serving) -> Non
     own = {"caller": None, "namespace": None, "async": None}
     call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c1", "output": "4"}
-    part = {"type": "output_text", "text": "x", "parsed": {"a": 1}, "annotations": [], "x": None}
+    part: Any = {
+        "type": "output_text",
+        "text": "x",
+        "parsed": {"a": 1},
+        "annotations": [],
+        "x": None,
+    }
     said = {"role": "assistant", "content": [part], "phase": None, **own}
     given = [said, {**call, **own, "parsed_arguments": {}}, {**result, **own}]
     status, answer = await post(server, key, input=given, reasoning={"effort": None})

@@ -3,7 +3,14 @@
 from typing import Any
 
 from server.chat.bounds import bounded_schema
-from server.chat.schemas import CalledFunction, ChatMessage, ChatRequest, Sampling, ToolCall
+from server.chat.schemas import (
+    CalledFunction,
+    ChatMessage,
+    ChatRequest,
+    FieldNames,
+    Sampling,
+    ToolCall,
+)
 from server.errors import Invalid
 from server.openai.body import BodyReader
 from server.openai.chat.schemas import (
@@ -77,6 +84,15 @@ def to_chat(body: CompletionBody) -> ChatRequest:
         messages=tuple(messages),
         sampling=_sampling(body),
         tools=to_tools(body),
+        fields=_fields(body),
+    )
+
+
+def _fields(body: CompletionBody) -> FieldNames:
+    places = {tool.function.name: place for place, tool in enumerate(body.tools or ())}
+    return FieldNames(
+        limit="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+        functions={n: f"tools[{place}].function.parameters" for n, place in places.items()},
     )
 
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from server.chat.bounds import bounded_schema
-from server.chat.schemas import ChatRequest, Sampling
+from server.chat.schemas import ChatRequest, FieldNames, Sampling
 from server.errors import Invalid
 from server.openai.body import BodyReader
 from server.openai.responses.input import Conversation
@@ -63,6 +63,14 @@ def to_chat(body: ResponseBody, conversation: Conversation) -> ChatRequest:
         sampling=_sampling(body),
         tools=to_tools(body),
         drop_oldest=body.truncation == "auto",
+        fields=FieldNames(
+            limit="max_output_tokens",
+            schema="text.format.schema",
+            functions={
+                tool.name: f"tools[{place}].parameters"
+                for place, tool in enumerate(body.tools or ())
+            },
+        ),
     )
 
 
