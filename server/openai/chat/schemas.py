@@ -70,7 +70,11 @@ class ToolCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Message(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One message of the conversation so far."""
+    """One message of the conversation so far.
+
+    What messages from ``system`` and ``developer`` say is read before all others, in one system
+    message, wherever they stand in the conversation.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[ContentPart], Meta(max_length=MAX_PARTS)] | None = None

@@ -36,7 +36,11 @@ class InputPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class InputItem(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An input item: a message (the type may be left out), a call, its result, or a reference."""
+    """An input item: a message (the type may be left out), a call, its result, or a reference.
+
+    What messages from ``system`` and ``developer`` say is read before all others, in one system
+    message after the ``instructions``, wherever they stand in the conversation.
+    """
 
     type: Literal["message", "function_call", "function_call_output", "item_reference"] = "message"
     role: Literal["user", "assistant", "system", "developer"] | None = None
