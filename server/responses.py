@@ -37,6 +37,7 @@ STATUS: dict[type[errors.ServerError], HTTPStatus] = {
 }
 DATABASE_TROUBLE = (OperationalError, InterfaceError, PoolTimeout)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
+_SLASHES = re.compile(r"/{2,}")
 CLIENT_ERROR = HTTPStatus.BAD_REQUEST
 SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -115,7 +116,7 @@ def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[st
     failure = failure_of(exc)
     if failure.status >= SERVER_ERROR and not isinstance(exc, errors.ServerError | HTTPException):
         log.error("request failed", path=request.url.path, exc_info=exc)
-    path = request.url.path
+    path = _SLASHES.sub("/", request.url.path)  # a base URL that ends in one makes "//v1/..."
     if path == "/v1" or path.startswith("/v1/"):
         content, media_type = failure.openai(), "application/json"
     else:

@@ -85,9 +85,21 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_format: dict[str, Any] | None = None
 
 
+class FieldNames(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller's own body calls that which only the engine can refuse.
+
+    ``functions``: the field of each function's schema, by the function's name.
+    """
+
+    limit: str = "max_tokens"
+    schema: str = "response_format.json_schema.schema"
+    functions: dict[str, str] = {}
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation to be continued. ``system`` is the caller's own, empty when there is none.
 
+    Without ``messages`` the model answers the system message.
     ``tools`` None: nothing may be called ("tool_choice": "none" included). With ``drop_oldest`` the
     oldest turns are left out where all of them do not fit into the model's context.
     """
@@ -99,6 +111,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     tools: Tools | None = None
     drop_oldest: bool = False
+    fields: FieldNames = FieldNames()
 
     @property
     def choices(self) -> int:

@@ -33,6 +33,7 @@ from connectors.control_tokens import has_control_token, without_control_tokens
 from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
 from server.chat.busy import BusyTime
+from server.chat.refusal import of_limit, of_schema, without_source
 from server.chat.room import CLIENT_ERRORS, is_too_long, make_room
 from server.chat.salt import cache_salt, installation_secret
 from server.chat.schemas import (
@@ -41,6 +42,7 @@ from server.chat.schemas import (
     ChatRequest,
     ChunkChoice,
     Completion,
+    FieldNames,
     Sampling,
     ToolCall,
     Usage,
@@ -438,8 +440,13 @@ def _explain(
         param = "messages" if isinstance(request, ChatRequest) else "prompt"
         return Invalid(exc.message, param=param, code="context_length_exceeded")
     if exc.status in CLIENT_ERRORS:
+        named = of_limit(exc, request.fields if isinstance(request, ChatRequest) else FieldNames())
+        if named is None and isinstance(request, ChatRequest):
+            named = of_schema(exc, request)
+        if named is not None:
+            return named
         hidden = resolved.system_prompt[:40]
-        message = exc.message
+        message = without_source(exc.message)
         if len(message) > 1000 or (hidden and hidden in message):  # noqa: PLR2004
             message = "The engine refused the request."
         return Invalid(message, param=exc.param, code=exc.code)

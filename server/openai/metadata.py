@@ -37,6 +37,12 @@ METADATA_PARAMETER = {
 _PARAMETER = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
 
 
+def wrong_key(pairs: dict[str, Any]) -> str:
+    """The first key whose value cannot be one."""
+    wrong = (k for k, v in pairs.items() if not isinstance(v, str) or len(v) > MAX_VALUE)
+    return next(wrong, "")
+
+
 def metadata_filter(request: Request[Any, Any, Any]) -> dict[str, str]:
     """The pairs of ``metadata[key]=value`` in a request's query.
 

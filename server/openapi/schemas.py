@@ -11,6 +11,7 @@ from typing import Any, get_origin
 import msgspec
 from msgspec import inspect
 
+from server.openai.body import WrittenBack
 from server.openapi.text import markdown
 
 Schema = dict[str, Any]
@@ -44,6 +45,11 @@ class SchemaBook:
             _tidy(waiting, names)
         for component in components.values():
             _tidy(component, names)
+        for cls in map(_plain, _structs(inspect.multi_type_info(kinds), set())):
+            if issubclass(cls, WrittenBack):
+                known = {cls.__name__, f"{cls.__module__}.{cls.__name__}"}
+                for name in known & components.keys():  # msgspec's name of it: one of the two
+                    components[name]["additionalProperties"] = {"type": "null"}
         return {names[name]: components[name] for name in sorted(components, key=names.__getitem__)}
 
     def sparse(self) -> frozenset[str]:

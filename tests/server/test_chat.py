@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from server.adapters.schemas import Resolved
 from server.chat.salt import cache_salt, installation_secret
-from server.chat.schemas import ChatMessage, ChatRequest, Sampling, Usage
+from server.chat.schemas import ChatMessage, ChatRequest, FieldNames, Sampling, Usage
 from server.chat.service import ChatService
 from server.chat.stream import Progress
 from server.chat.usage import UsageLedger
@@ -151,6 +151,17 @@ async def test_there_is_one_system_message_and_it_is_first(
     ]
 
 
+async def test_a_system_message_alone_is_what_the_model_reads(tmp_path: Path) -> None:
+    chat = Chat(tmp_path, TOO_LONG)
+    alone = ChatRequest(system="Say hi.", messages=(), drop_oldest=True)
+    asked = await chat.ask(alone, BASE)
+    assert asked["messages"] == [{"role": "system", "content": "Say hi."}]
+    chat = Chat(tmp_path, TOO_LONG, TOO_LONG)
+    with pytest.raises(Invalid) as refused:
+        await chat.ask(alone, BASE)
+    assert refused.value.code == "context_length_exceeded"
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -215,6 +226,27 @@ async def test_the_callers_own_limit_does_not_give_way(tmp_path: Path) -> None:
     with pytest.raises(Invalid):
         await chat.ask(msgspec.structs.replace(HELLO, sampling=Sampling(max_tokens=2000)))
     assert len(chat.engine.asked) == 1
+
+
+async def test_a_limit_above_the_context_is_refused_in_the_callers_words(tmp_path: Path) -> None:
+    fields = FieldNames(limit="max_output_tokens")
+    own = msgspec.structs.replace(HELLO, sampling=Sampling(max_tokens=1024), fields=fields)
+    with pytest.raises(Invalid, match="context has 512 tokens") as refused:
+        await Chat(tmp_path, TOO_MUCH).ask(own)
+    assert refused.value.param == "max_output_tokens"
+
+
+async def test_a_schema_that_makes_no_sense_is_refused_without_the_engines_source(
+    tmp_path: Path,
+) -> None:
+    said = "Failed to transform json schema into a grammar: [19:01:01] /p/c.cc:4944: Bad\n"
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "foo"}}}
+    own = msgspec.structs.replace(HELLO, sampling=Sampling(response_format=form))
+    with pytest.raises(Invalid) as refused:
+        await Chat(tmp_path, EngineRejected(said, status=400)).ask(own)
+    field = "response_format.json_schema.schema"
+    assert refused.value.param == field
+    assert refused.value.message == f"The schema in '{field}' cannot be used: Bad."
 
 
 async def test_a_refusal_does_not_show_the_hidden_prompt(tmp_path: Path) -> None:

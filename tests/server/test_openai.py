@@ -1,6 +1,7 @@
 """The official client, and clients that are not so well-behaved, against a server that runs."""
 
 import asyncio
+import gzip
 import json
 import sqlite3
 from typing import Any
@@ -47,6 +48,26 @@ async def test_the_official_client_chats_with_the_live_adapter(server: Serving) 
     assert answer.model == "acme"
     assert answer.usage is not None
     assert answer.usage.completion_tokens > 0
+
+
+async def test_a_compressed_body_is_refused_by_its_encoding(server: Serving) -> None:
+    await server.tenant()
+    headers = {"authorization": f"Bearer {await server.key('acme', 'chat', 'train')}"}
+    body = gzip.compress(json.dumps({"model": "acme", "messages": [QUESTION]}).encode())
+    for path in ("chat/completions", "uploads"):
+        async with server.session.post(
+            f"{server.url}/v1/{path}", data=body, headers=headers | {"content-encoding": "gzip"}
+        ) as response:
+            error = (await response.json())["error"]
+            assert (response.status, error["code"]) == (415, "unsupported_media")
+            assert "'gzip'" in error["message"]
+    plain = json.dumps({"model": "acme", "messages": [QUESTION]})
+    async with server.session.post(
+        f"{server.url}/v1/chat/completions",
+        data=plain,
+        headers=headers | {"content-encoding": "identity"},
+    ) as response:
+        assert response.status == 200
 
 
 async def test_the_official_client_streams_the_same_words(server: Serving) -> None:

@@ -65,19 +65,47 @@ def test_a_field_that_is_not_supported_is_refused_by_name(body_error: Explain, f
     assert (error.param, error.code) == (field, "unsupported_parameter")
 
 
+def call_of(**fields: Any) -> dict[str, Any]:
+    """An earlier call, as OpenAI's clients send it back."""
+    function = {"name": "f", "arguments": "{}", **fields}
+    return {"id": "c1", "type": "function", "function": function}
+
+
+CALL = call_of()
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "messages"),
     ({"messages": [TEXT] * 1001}, "messages"),
     ({"messages": [{"role": "robot", "content": "hi"}]}, "messages[0].role"),
     ({"messages": [TEXT, {"role": "user"}]}, "messages[1].content"),
     ({"messages": [TEXT, {"role": "tool", "content": "4"}]}, "messages[1].tool_call_id"),
-    ({"messages": [{"role": "system", "content": "Be kind."}]}, "messages"),
     ({"messages": [{**TEXT, "prefix": True}]}, "messages[0].prefix"),
     ({"messages": [{"role": "user", "content": "x" * 1_000_001}]}, "messages"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         "messages[0].content[0]",
     ),
+    ({"messages": [{**TEXT, "content": []}]}, "messages[0].content"),
+    ({"messages": [{**TEXT, "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+    (
+        {"messages": [{**TEXT, "content": [{"type": "text", "text": "x", "refusal": "y"}]}]},
+        "messages[0].content[0].refusal",
+    ),
+    (
+        {"messages": [{**TEXT, "content": [{"type": "text", "text": "x", "cache_control": {}}]}]},
+        "messages[0].content[0].cache_control",
+    ),
+    ({"messages": [{**TEXT, "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
+    ({"messages": [{**TEXT, "tool_call_id": "c1"}]}, "messages[0].tool_call_id"),
+    ({"messages": [{**TEXT, "refusal": "No."}]}, "messages[0].refusal"),
+    (
+        {"messages": [TEXT, {"role": "assistant", "tool_calls": [{**CALL, "x": 1}]}]},
+        "messages[1].tool_calls[0].x",
+    ),
+    (
+        {"messages": [TEXT, {"role": "assistant", "tool_calls": [call_of(x=1)]}]},
+        "messages[1].tool_calls[0].function.x",
+    ),
+    ({"tools": None, "anything": None}, "anything"),
     ({"model": ""}, "model"),
     ({"model": None}, "model"),
     ({"temperature": 2.1}, "temperature"),
@@ -98,7 +126,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": {"continuous": 1}}, "stream_options.continuous"),
     ({"metadata": {str(i): "x" for i in range(17)}}, "metadata"),
-    ({"metadata": {"k": "x" * 513}}, "metadata[...]"),
+    ({"metadata": {"j": "x" * 512, "k": "x" * 513}}, "metadata.k"),
+    ({"metadata": {"a": 1}}, "metadata.a"),
     ({"store": 1}, "store"),
     ({"service_tier": "priority"}, "service_tier"),
     ({"prompt_cache_retention": "24h"}, "prompt_cache_retention"),
@@ -142,6 +171,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [TOOL], "parallel_tool_calls": "no"}, "parallel_tool_calls"),
     ({"response_format": {"type": "grammar"}}, "response_format.type"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    (
+        {"response_format": {"type": "text", "json_schema": {"name": "x"}}},
+        "response_format.json_schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+        "response_format.json_schema.name",
+    ),
 ]
 
 
@@ -201,6 +238,11 @@ def test_instructions_are_collected_and_texts_are_joined() -> None:
     assert [(m.role, m.content) for m in request.messages] == [("user", "one\ntwo")]
 
 
+def test_a_system_message_alone_may_be_answered() -> None:
+    request = sampled(messages=[{"role": "system", "content": "Say hi."}])
+    assert (request.system, request.messages) == ("Say hi.", ())
+
+
 def test_an_answer_may_be_sent_back_as_it_came() -> None:
     answer: dict[str, Any] = {
         "role": "assistant",
@@ -213,6 +255,22 @@ def test_an_answer_may_be_sent_back_as_it_came() -> None:
     }
     request = sampled(messages=[TEXT, answer, TEXT])
     assert [message.content for message in request.messages] == ["hi", "Hello.", "hi"]
+
+
+def test_a_clients_own_keys_in_an_answer_are_not_read() -> None:
+    call = {**call_of(parsed_arguments={"a": 1}, strict=None), "index": 0, "caller": None}
+    part = {"type": "text", "text": "Hello.", "annotations": None}
+    answer: dict[str, Any] = {"role": "assistant", "content": [part], "tool_calls": [call]}
+    answer |= {"parsed": {"a": 1}, "annotations": [{"type": "url_citation"}], "reasoning": None}
+    request = sampled(messages=[TEXT, answer])
+    assert request.messages[1].content == "Hello."
+    assert request.messages[1].tool_calls is not None
+
+
+def test_a_long_refusal_is_read() -> None:
+    said = [{"role": "assistant", "refusal": "No. " * 500}, {"role": "assistant", "content": "x"}]
+    request = sampled(messages=[TEXT, *said, {**said[1], "refusal": "No."}])
+    assert [len(message.content) for message in request.messages] == [2, 2000, 1, 5]
 
 
 def test_earlier_calls_and_their_results_pass() -> None:

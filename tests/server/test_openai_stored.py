@@ -42,6 +42,17 @@ async def test_a_kept_completion_is_found_again(server: Serving) -> None:
     conforms(listed["data"][0], "CreateChatCompletionResponse")
 
 
+async def test_the_answer_to_a_system_message_alone_is_kept(server: Serving) -> None:
+    await server.tenant()
+    client = server.openai(await server.key())
+    made = await client.chat.completions.create(
+        model="acme", messages=[{"role": "system", "content": "Say hi."}], store=True
+    )
+    assert made.choices[0].message.content
+    (message,) = [m async for m in client.chat.completions.messages.list(made.id)]
+    assert (message.role, message.content) == ("system", "Say hi.")
+
+
 async def test_a_kept_stream_is_found_as_one_piece_with_its_calls(server: Serving) -> None:
     await server.tenant()
     client = server.openai(await server.key())

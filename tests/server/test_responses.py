@@ -117,6 +117,8 @@ async def test_routing_and_bodies_fail_in_the_same_shapes(client, start, check):
     method = await client.get(f"{start}/take")
     assert (method.status_code, check(method)["code"]) == (405, "method_not_allowed")
     assert "POST" in method.headers["allow"]
+    doubled = await client.get(f"http://test/{start}/nowhere")
+    assert (doubled.status_code, check(doubled)["code"]) == (404, "not_found")
     large = await client.post(f"{start}/take", content=b"x" * 200)
     assert (large.status_code, check(large)["code"]) == (413, "too_large")
     wrong = await client.post(f"{start}/take", json={"number": "x"})

@@ -532,8 +532,45 @@ async def test_developers_speak_in_the_system_message(server: Serving) -> None:
     assert one["output"][0]["content"] == other["output"][0]["content"]
 
 
+async def test_what_a_developer_says_is_answered_without_a_question_and_gone_on_from(
+    server: Serving,
+) -> None:
+    await server.tenant()
+    client = server.openai(await server.key())
+    said: Any = [{"role": "developer", "content": "Say hi."}]
+    first = await client.responses.create(model="acme", input=said)
+    assert first.output_text
+    then = await client.responses.create(
+        model="acme", input=QUESTION, previous_response_id=first.id
+    )
+    assert then.output_text
+
+
+async def test_items_come_back_with_the_clients_own_keys(server: Serving) -> None:
+    await server.tenant()
+    key = await server.key()
+    own = {"caller": None, "namespace": None, "async": None}
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "4"}
+    part: Any = {
+        "type": "output_text",
+        "text": "x",
+        "parsed": {"a": 1},
+        "annotations": [],
+        "x": None,
+    }
+    said = {"role": "assistant", "content": [part], "phase": None, **own}
+    given = [said, {**call, **own, "parsed_arguments": {}}, {**result, **own}]
+    status, answer = await post(server, key, input=given, reasoning={"effort": None})
+    assert status == 200, answer
+    none = {"effort": "none", "summary": None}
+    _, again = await post(server, key, input=QUESTION, reasoning=none)
+    assert again["reasoning"] == none
+
+
 # --- refusals ---
 
+SAID = {"type": "input_text", "text": "x"}
 REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"background": True}, "background"),
     ({"conversation": "conv_1"}, "conversation"),
@@ -567,7 +604,6 @@ REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
     ({"input": None}, "input"),
     ({"input": []}, "input"),
-    ({"input": [{"role": "system", "content": "Hello"}]}, "input"),
     ({"input": [{"content": "Hello"}]}, "input[0].role"),
     ({"input": [{"role": "user"}]}, "input[0].content"),
     ({"input": [{"type": "reasoning"}]}, "input[0].type"),
@@ -581,6 +617,21 @@ REFUSED: list[tuple[dict[str, Any], str | None]] = [
         "input[0].content[0].type",
     ),
     ({"input": [{"type": "function_call", "call_id": "1"}]}, "input[0].name"),
+    ({"input": [{"role": "user", "content": "x", "call_id": "1"}]}, "input[0].call_id"),
+    ({"input": [{"role": "user", "content": "x", "output": "1"}]}, "input[0].output"),
+    ({"input": [{"role": "user", "content": "x", "arguments": "{}"}]}, "input[0].arguments"),
+    ({"input": [{"role": "user", "content": "x", "name": "x"}]}, "input[0].name"),
+    ({"input": [{"role": "user", "content": "x", "caller": {}}]}, "input[0].caller"),
+    (
+        {"input": [{"role": "user", "content": [{**SAID, "refusal": "No."}]}]},
+        "input[0].content[0].refusal",
+    ),
+    (
+        {"input": [{"role": "user", "content": [{**SAID, "logprobs": [1]}]}]},
+        "input[0].content[0].logprobs",
+    ),
+    ({"text": {"format": {"type": "text", "schema": {}}}}, "text.format.schema"),
+    ({"reasoning": {"effort": "none", "summary": "auto"}}, "reasoning"),
     ({"input": "x" * 90_000 + "\ud800"}, None),
     ({"messages": []}, "messages"),
     ({"stop": "x"}, "stop"),

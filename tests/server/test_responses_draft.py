@@ -156,7 +156,7 @@ def test_tokens_without_text_keep_their_probabilities():
         text("é", "stop", logprobs=Logprobs(content=tokens[1:])),
     )
     deltas = [event for event in events if event["type"] == "response.output_text.delta"]
-    assert [(delta["delta"], len(delta["logprobs"])) for delta in deltas] == [("", 1), ("é", 1)]
+    assert [(delta["delta"], len(delta["logprobs"])) for delta in deltas] == [("é", 2)]
     assert events[-1]["item"]["content"][0]["logprobs"][1]["bytes"] == list("é".encode())
 
 
@@ -175,3 +175,24 @@ def test_nothing_can_be_added_to_a_call_that_has_ended():
         list(draft.add(call(index, name="weather", arguments="{}")))
     with pytest.raises(StreamBroken):
         list(draft.add(call(0, arguments="more")))
+
+
+def test_a_calls_own_tokens_begin_no_message() -> None:
+    logprobs = Logprobs(content=[TokenLogprob("<tool_call>", -0.1)])
+    begun = call(0, name="f", arguments="{")
+    begun.logprobs = logprobs
+    draft = Draft(RESPONSE, first=0)
+    write(
+        draft,
+        text(None, logprobs=logprobs),
+        text("", logprobs=logprobs),
+        begun,
+        call(0, arguments="}"),
+        text("", "tool_calls", logprobs=logprobs),
+    )
+    assert [type(item).__name__ for item in draft.output] == ["CallItem"]
+    whole = call(0, name="f", arguments="{}")
+    whole.logprobs = logprobs
+    draft = Draft(RESPONSE, first=0)
+    write(draft, whole)
+    assert [type(item).__name__ for item in draft.output] == ["CallItem"]

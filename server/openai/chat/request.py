@@ -3,14 +3,25 @@
 from typing import Any
 
 from server.chat.bounds import bounded_schema
-from server.chat.schemas import CalledFunction, ChatMessage, ChatRequest, Sampling, ToolCall
+from server.chat.schemas import (
+    CalledFunction,
+    ChatMessage,
+    ChatRequest,
+    FieldNames,
+    Sampling,
+    ToolCall,
+)
 from server.errors import Invalid
 from server.openai.body import BodyReader
-from server.openai.chat.schemas import CompletionBody, ContentPart, Message, ResponseFormat
+from server.openai.chat.schemas import (
+    MAX_CHARACTERS,
+    CompletionBody,
+    ContentPart,
+    Message,
+    ResponseFormat,
+)
 from server.openai.chat.tools import to_tools
 from server.openai.sampling import check_sampling, nucleus, stops
-
-MAX_CHARACTERS = 1_000_000
 
 UNSUPPORTED = {
     "functions": "it is deprecated; use 'tools'",
@@ -25,6 +36,14 @@ UNSUPPORTED = {
     "web_search_options": "the models served here do not search",
     "moderation": "moderation is not served",
     "service_tier": "there is one tier; only 'auto' and 'default' are accepted",
+}
+# what only messages from one role have
+_ONLY_FROM = {
+    "tool_calls": "assistant",
+    "refusal": "assistant",
+    "annotations": "assistant",
+    "parsed": "assistant",
+    "tool_call_id": "tool",
 }
 _body = BodyReader(CompletionBody, unsupported=UNSUPPORTED)
 
@@ -46,6 +65,7 @@ def to_chat(body: CompletionBody) -> ChatRequest:
     called: set[str] = set()
     for place, message in enumerate(body.messages):
         where = f"messages[{place}]"
+        _check_role(message, where)
         text = _text(message, where)
         characters += len(text)
         characters += sum(len(call.function.arguments) for call in message.tool_calls or ())
@@ -59,15 +79,20 @@ def to_chat(body: CompletionBody) -> ChatRequest:
             system.append(text)
         else:
             messages.append(_message(message, text, where, called))
-    if not messages:
-        raise Invalid(
-            "There must be a message that is not from 'system' or 'developer'.", param="messages"
-        )
     return ChatRequest(
         system="\n\n".join(part for part in system if part),
         messages=tuple(messages),
         sampling=_sampling(body),
         tools=to_tools(body),
+        fields=_fields(body),
+    )
+
+
+def _fields(body: CompletionBody) -> FieldNames:
+    places = {tool.function.name: place for place, tool in enumerate(body.tools or ())}
+    return FieldNames(
+        limit="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+        functions={n: f"tools[{place}].function.parameters" for n, place in places.items()},
     )
 
 
@@ -100,7 +125,14 @@ def _sampling(body: CompletionBody) -> Sampling:
 
 
 def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
-    if wanted is None or wanted.type == "text":
+    if wanted is None:
+        return None
+    if wanted.type != "json_schema" and wanted.json_schema is not None:
+        raise Invalid(
+            f"'json_schema' is not for a response_format of type '{wanted.type}'.",
+            param="response_format.json_schema",
+        )
+    if wanted.type == "text":
         return None
     if wanted.type == "json_object":
         return {"type": "json_object"}
@@ -119,6 +151,15 @@ def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": named}
 
 
+def _check_role(message: Message, where: str) -> None:
+    for name, role in _ONLY_FROM.items():
+        if message.role != role and getattr(message, name) not in (None, []):
+            raise Invalid(
+                f"'{where}.{name}' is only for messages from '{role}', not from '{message.role}'.",
+                param=f"{where}.{name}",
+            )
+
+
 def _message(message: Message, text: str, where: str, called: set[str]) -> ChatMessage:
     """A message; ``called`` keeps the ids of the calls so far."""
     if message.role == "tool":
@@ -134,13 +175,13 @@ def _message(message: Message, text: str, where: str, called: set[str]) -> ChatM
                 param=f"{where}.tool_call_id",
             )
     assert message.role in ("user", "assistant", "tool")  # noqa: S101 - the others are gone
-    calls = message.tool_calls if message.role == "assistant" else None
+    calls = message.tool_calls
     called.update(call.id for call in calls or ())
     return ChatMessage(
         role=message.role,
         content=text,
         name=message.name,
-        tool_call_id=message.tool_call_id if message.role == "tool" else None,
+        tool_call_id=message.tool_call_id,
         tool_calls=tuple(
             ToolCall(
                 id=call.id,
@@ -156,29 +197,42 @@ def _message(message: Message, text: str, where: str, called: set[str]) -> ChatM
 def _text(message: Message, where: str) -> str:
     """A message's text in one piece; parts are lines."""
     content = message.content
-    if isinstance(content, str):
-        return content
+    if not content and (message.tool_calls or message.refusal):
+        return message.refusal or ""
     if content is None:
-        if message.role == "assistant" and (message.tool_calls or message.refusal):
-            return message.refusal or ""
+        raise _missing(f"{where}.content")
+    if content == []:
         raise Invalid(
-            f"Missing required parameter: '{where}.content'.",
+            f"'{where}.content' is an empty list: there must be at least one part.",
             param=f"{where}.content",
-            code="missing_required_parameter",
         )
-    texts = []
-    for place, part in enumerate(content):
-        said = _said(part, message)
-        if said is None:
+    if isinstance(content, str):
+        said = content
+    else:
+        parts = enumerate(content)
+        said = "\n".join(_said(part, message, f"{where}.content[{i}]") for i, part in parts)
+    return f"{said}\n{message.refusal}" if message.refusal else said
+
+
+def _said(part: ContentPart, message: Message, where: str) -> str:
+    kind = part.type
+    if kind != "text" and (kind != "refusal" or message.role != "assistant"):
+        raise Invalid(
+            f"A content part of type '{kind[:40]}' cannot be read: only text is served.",
+            param=where,
+        )
+    for name in part.__struct_fields__:
+        if name not in ("type", kind) and getattr(part, name) is not None:
             raise Invalid(
-                f"A content part of type '{part.type[:40]}' cannot be read: only text is served.",
-                param=f"{where}.content[{place}]",
+                f"'{where}.{name}' is not for a part of type '{kind}'.", param=f"{where}.{name}"
             )
-        texts.append(said)
-    return "\n".join(texts)
+    said = part.text if kind == "text" else part.refusal
+    if said is None:
+        raise _missing(f"{where}.{kind}")
+    return said
 
 
-def _said(part: ContentPart, message: Message) -> str | None:
-    if part.type == "refusal" and message.role == "assistant":
-        return part.refusal
-    return part.text if part.type == "text" else None
+def _missing(param: str) -> Invalid:
+    return Invalid(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )

@@ -9,15 +9,25 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from server.openai.body import WrittenBack
 from server.openai.metadata import Metadata
 
 MAX_MESSAGES = 1_000
 MAX_PARTS = 256
 MAX_ARGUMENTS = 32 * 1024
 MAX_TOOLS = 128
+MAX_CHARACTERS = 1_000_000  # of all messages
 
 _Short = Annotated[str, Meta(max_length=512)]
-_Name = Annotated[str, Meta(min_length=1, max_length=64)]
+_Speaker = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=64,
+        description="Accepted, and not shown to the model by the usual chat templates: "
+        "say in `content` who speaks where that matters.",
+    ),
+]
 _Stop = Annotated[str, Meta(min_length=1, max_length=256)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Limit = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -30,40 +40,51 @@ LogitBias = Annotated[
 _FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class ContentPart(msgspec.Struct, frozen=True, kw_only=True):
+class ContentPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a message's content: only text is answered."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    # of other types, which are refused as a whole
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
 
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
-    """What an earlier answer called."""
+class FunctionCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an earlier answer called. ``parsed_arguments`` are a client's own, and not read."""
 
-    name: _Name
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
     arguments: Annotated[str, Meta(max_length=MAX_ARGUMENTS)]
+    parsed_arguments: Any = None
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that an earlier answer made."""
+class ToolCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A call that an earlier answer made. ``index``, of a streamed one, means nothing here."""
 
     id: _Short
     function: FunctionCall
     type: Literal["function"] = "function"
+    index: int | None = None
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One message of the conversation so far."""
+class Message(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One message of the conversation so far.
+
+    What messages from ``system`` and ``developer`` say is read before all others, in one system
+    message, wherever they stand in the conversation.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[ContentPart], Meta(max_length=MAX_PARTS)] | None = None
-    name: _Name | None = None
+    name: _Speaker | None = None
     tool_calls: Annotated[list[ToolCall], Meta(max_length=64)] | None = None
     tool_call_id: _Short | None = None
     # an answer's own keys, for clients that send answers back as they got them
-    refusal: _Short | None = None
-    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
+    refusal: Annotated[str, Meta(max_length=MAX_CHARACTERS)] | None = None
+    annotations: Annotated[list[Any], Meta(max_length=MAX_PARTS)] | None = None
+    parsed: Any = None
     audio: None = None
     function_call: None = None
 
@@ -78,7 +99,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class JsonSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A schema that the answer must follow."""
 
-    name: _Name
+    name: _FunctionName
     description: _Short | None = None
     schema: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     strict: bool | None = None

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from server.chat.schemas import ChunkChoice, Logprobs, TokenLogprob, ToolCallDelta
+from server.chat.schemas import ChunkChoice, TokenLogprob, ToolCallDelta
 from server.errors import StreamBroken
 from server.openai.responses.items import (
     CallItem,
@@ -48,8 +48,8 @@ class _Text:
         )
         yield Event("response.content_part.added", {**self._where, "part": OutputText(text="")})
 
-    def add(self, text: str, logprobs: Logprobs | None) -> Iterator[Event]:
-        tokens = [_token(t) for t in (logprobs.content if logprobs else None) or ()]
+    def add(self, text: str, generated: list[TokenLogprob]) -> Iterator[Event]:
+        tokens = [_token(token) for token in generated]
         self._text.append(text)
         self._logprobs += tokens
         if text or tokens:
@@ -115,6 +115,7 @@ class Draft:
         self._response = response
         self._first = first
         self._open: _Text | _Call | None = None
+        self._early: list[TokenLogprob] = []  # of tokens before there was a text
         self.output: list[MessageItem | CallItem] = []
         self.finish_reason = "stop"
 
@@ -125,9 +126,13 @@ class Draft:
             StreamBroken: it adds to a call that has ended.
         """
         text = choice.delta.content
-        if text or (choice.logprobs is not None and choice.logprobs.content):
-            yield from self._add_text(text or "", choice.logprobs)
-        for call in choice.delta.tool_calls or ():
+        tokens = (choice.logprobs.content if choice.logprobs else None) or []
+        calls = choice.delta.tool_calls or ()
+        if text or (tokens and not calls and isinstance(self._open, _Text)):
+            yield from self._add_text(text or "", tokens)
+        elif self._open is None:  # half a character, or the beginning of a call
+            self._early += tokens
+        for call in calls:
             yield from self._add_call(call)
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
@@ -135,7 +140,7 @@ class Draft:
     def end(self) -> Iterator[Event]:
         """The last item's end; there is always an item, if an empty one."""
         if self._open is None and not self.output:
-            yield from self._add_text("", None)
+            yield from self._add_text("", [])
         yield from self._end_item("incomplete" if self.incomplete else "completed")
 
     @property
@@ -147,18 +152,20 @@ class Draft:
         """The output of a response that failed here: what there is of it."""
         return [*self.output, *([self._open.item("incomplete")] if self._open else ())]
 
-    def _add_text(self, text: str, logprobs: Logprobs | None) -> Iterator[Event]:
+    def _add_text(self, text: str, tokens: list[TokenLogprob]) -> Iterator[Event]:
         if not isinstance(self._open, _Text):
             yield from self._end_item("completed")
             self._open = _Text(self._name(MessageItem), len(self.output))
             yield from self._open.begin()
-        yield from self._open.add(text, logprobs)
+            tokens, self._early = [*self._early, *tokens], []
+        yield from self._open.add(text, tokens)
 
     def _add_call(self, delta: ToolCallDelta) -> Iterator[Event]:
         if not isinstance(self._open, _Call) or self._open.index != delta.index:
             if delta.function is None or not delta.function.name:
                 raise StreamBroken("the engine added to a call that had ended")
             yield from self._end_item("completed")
+            self._early = []
             self._open = _Call(self._name(CallItem), len(self.output), delta)
             yield from self._open.begin()
         yield from self._open.add(delta)

@@ -20,6 +20,18 @@ from server.openai.responses.items import (
 from server.openai.responses.schemas import MAX_ITEMS, InputItem, InputPart, ResponseBody
 
 MAX_CHARACTERS = 1_000_000
+# what each kind of item is made of, and what each kind of part
+_ITEMS = {
+    "message": ("role", "content", "id", "status", "phase"),
+    "function_call": ("call_id", "name", "arguments", "id", "status", "parsed_arguments"),
+    "function_call_output": ("call_id", "output", "id", "status"),
+    "item_reference": ("id",),
+}
+_PARTS = {
+    "input_text": ("text",),
+    "output_text": ("text", "annotations", "logprobs", "parsed"),
+    "refusal": ("refusal",),
+}
 
 
 class Conversation:
@@ -61,10 +73,8 @@ class Conversation:
                     turns.append(
                         ChatMessage(role="tool", content=item.output, tool_call_id=item.call_id)
                     )
-        if not turns:
-            raise Invalid(
-                "There must be an item that is not from 'system' or 'developer'.", param="input"
-            )
+        if not everything:
+            raise Invalid("There must be something to answer.", param="input")
         return system, tuple(turns)
 
 
@@ -102,6 +112,7 @@ def items_of(body: ResponseBody, response: str, referenced: Mapping[str, Item]) 
 def _item(
     given: InputItem, where: str, response: str, number: int, referenced: Mapping[str, Item]
 ) -> Item:
+    _check_fields(given, where, _ITEMS[given.type])
     match given.type:
         case "message":
             return _message(given, where, item_id(MessageItem, response, number))
@@ -158,6 +169,7 @@ def _message(given: InputItem, where: str, name: str) -> MessageItem:
 
 
 def _part(part: InputPart, where: str) -> Content:
+    _check_fields(part, where, _PARTS[part.type])
     match part.type:
         case "input_text":
             return InputText(text=_needed(part.text, f"{where}.text"))
@@ -165,6 +177,14 @@ def _part(part: InputPart, where: str) -> Content:
             return OutputText(text=_needed(part.text, f"{where}.text"))
         case "refusal":
             return OutputRefusal(refusal=_needed(part.refusal, f"{where}.refusal"))
+
+
+def _check_fields(given: InputItem | InputPart, where: str, known: Sequence[str]) -> None:
+    for name in given.__struct_fields__:
+        if name not in ("type", *known) and getattr(given, name) not in (None, []):
+            raise Invalid(
+                f"'{where}.{name}' is not for the type '{given.type}'.", param=f"{where}.{name}"
+            )
 
 
 def _renamed(item: Item, name: str) -> Item:

@@ -3,11 +3,16 @@
 import msgspec
 
 from server.chat.bounds import bounded_schema
-from server.chat.schemas import ChatRequest, Sampling
+from server.chat.schemas import ChatRequest, FieldNames, Sampling
 from server.errors import Invalid
 from server.openai.body import BodyReader
 from server.openai.responses.input import Conversation
-from server.openai.responses.schemas import ResponseBody, ResponseObject, TextFormat
+from server.openai.responses.schemas import (
+    NoReasoning,
+    ResponseBody,
+    ResponseObject,
+    TextFormat,
+)
 from server.openai.responses.tools import decoded, shown_choice, shown_tools, to_tools
 from server.openai.sampling import nucleus
 
@@ -23,11 +28,12 @@ UNSUPPORTED = {
     "prompt": "prompt templates are not kept",
     "prompt_cache_options": "prompts are cached without options",
     "prompt_cache_retention": "prompts are cached in memory; only 'in_memory' is accepted",
-    "reasoning": "the models served here do not reason separately",
+    "reasoning": "the models served here do not reason separately; only effort 'none' is accepted",
     "service_tier": "there is one tier; only 'auto' and 'default' are accepted",
     "access_programs": "there are none",
     "image": "only text is served",
 }
+_ABSENT = (None, msgspec.Raw(b"null"))
 _body = BodyReader(ResponseBody, unsupported=UNSUPPORTED)
 
 
@@ -57,6 +63,14 @@ def to_chat(body: ResponseBody, conversation: Conversation) -> ChatRequest:
         sampling=_sampling(body),
         tools=to_tools(body),
         drop_oldest=body.truncation == "auto",
+        fields=FieldNames(
+            limit="max_output_tokens",
+            schema="text.format.schema",
+            functions={
+                tool.name: f"tools[{place}].parameters"
+                for place, tool in enumerate(body.tools or ())
+            },
+        ),
     )
 
 
@@ -72,6 +86,7 @@ def opening(body: ResponseBody, response_id: str, *, created_at: int, model: str
         previous_response_id=body.previous_response_id,
         prompt_cache_key=body.prompt_cache_key,
         prompt_cache_retention=body.prompt_cache_retention,
+        reasoning=NoReasoning(effort=body.reasoning.effort if body.reasoning else None),
         safety_identifier=body.safety_identifier,
         store=body.store is not False,
         temperature=body.temperature,
@@ -98,12 +113,18 @@ def _sampling(body: ResponseBody) -> Sampling:
 
 
 def _response_format(wanted: TextFormat | None) -> dict[str, object] | None:
-    if wanted is None or wanted.type == "text":
+    if wanted is None:
         return None
-    if wanted.type == "json_object":
-        return {"type": "json_object"}
+    if wanted.type != "json_schema":
+        for name in ("name", "description", "schema", "strict"):
+            if getattr(wanted, name) not in _ABSENT:
+                raise Invalid(
+                    f"'{name}' is not for a format of type '{wanted.type}'.",
+                    param=f"text.format.{name}",
+                )
+        return None if wanted.type == "text" else {"type": "json_object"}
     for name in ("name", "schema"):
-        if getattr(wanted, name) in (None, msgspec.Raw(b"null")):
+        if getattr(wanted, name) in _ABSENT:
             raise Invalid(
                 f"Missing required parameter: 'text.format.{name}'.",
                 param=f"text.format.{name}",

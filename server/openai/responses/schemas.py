@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from server.openai.body import WrittenBack
 from server.openai.metadata import Metadata
 from server.openai.responses.items import CallItem, MessageItem, Status
 
@@ -22,7 +23,7 @@ _Short = Annotated[str, Meta(max_length=512)]
 _Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class InputPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InputPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of an input message: only text is served."""
 
     type: Literal["input_text", "output_text", "refusal"]
@@ -31,10 +32,15 @@ class InputPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # an answer's own keys, for clients that send answers back as they got them
     annotations: Annotated[list[Any], Meta(max_length=MAX_PARTS)] | None = None
     logprobs: list[Any] | None = None
+    parsed: Any = None
 
 
-class InputItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An input item: a message (the type may be left out), a call, its result, or a reference."""
+class InputItem(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An input item: a message (the type may be left out), a call, its result, or a reference.
+
+    What messages from ``system`` and ``developer`` say is read before all others, in one system
+    message after the ``instructions``, wherever they stand in the conversation.
+    """
 
     type: Literal["message", "function_call", "function_call_output", "item_reference"] = "message"
     role: Literal["user", "assistant", "system", "developer"] | None = None
@@ -47,6 +53,7 @@ class InputItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # an answer's own keys, of no consequence here
     status: Status | None = None
     phase: Literal["commentary", "final_answer"] | None = None
+    parsed_arguments: Any = None
 
 
 class ToolBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +102,13 @@ class TextBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     verbosity: Literal["medium"] | None = None
 
 
+class Reasoning(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The models served here do not reason separately: nothing else can be asked of them."""
+
+    effort: Literal["none"] | None = None
+    summary: None = None
+
+
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to stream. ``include_obfuscation`` is accepted and has nothing to do here."""
 
@@ -135,6 +149,7 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prompt_cache_key: _Short | None = None
     background: Literal[False] | None = None
     prompt_cache_retention: Literal["in_memory"] | None = None
+    reasoning: Reasoning | None = None
     background_options: None = None
     conversation: None = None
     context_management: None = None
@@ -142,7 +157,6 @@ class ResponseBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     moderation: None = None
     prompt: None = None
     prompt_cache_options: None = None
-    reasoning: None = None
     access_programs: None = None
     image: None = None
 
@@ -183,7 +197,7 @@ class Incomplete(msgspec.Struct, frozen=True, kw_only=True):
 class NoReasoning(msgspec.Struct, frozen=True, kw_only=True):
     """The models served here do not reason separately."""
 
-    effort: None = None
+    effort: Literal["none"] | None = None
     summary: None = None
 
 
