@@ -365,3 +365,24 @@ async def test_a_file_of_duplicates_fails_its_job_with_the_counts(
     await tuning.steps.end(row_id(job), "failed", workflow.failure(failed.value))
     error = (await tuning.get(job))["error"]
     assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
+
+
+@pytest.mark.parametrize(
+    ("state", "stays"),
+    [("failed", False), ("cancelled", False), ("paused", True), ("succeeded", True)],
+)
+async def test_the_files_of_a_job_that_yields_no_model_go_but_for_its_logs(
+    tuning: Tuning, state: str, stays: bool
+) -> None:
+    job = await tuning.job()
+    folder = tuning.settings.jobs / row_id(job)
+    (folder / "checkpoints" / "step-1").mkdir(parents=True)
+    (folder / "checkpoints" / "step-1" / "weights").write_bytes(b"x")
+    for name in ("evaluation.json", "trainer.log", "report.html"):
+        (folder / name).write_text("x")
+    await tuning.change(job, state=state)
+    for _ in range(2):
+        await tuning.steps.tidy()
+        left = {path.name for path in folder.iterdir()}
+        large = {"checkpoints", "evaluation.json"}
+        assert left == {"trainer.log", "report.html"} | (large if stays else set())
