@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
+TIDY_SECONDS = 60.0
 IMPORTS_AT_ONCE = 2
 APPROVAL_DAYS = 90
 # DBOS recovers only workflows of its own version; ours changes when the steps below do.
@@ -57,10 +59,14 @@ class Worker:
         return waiting.result()
 
     async def run(self) -> None:
-        """Dispatch until told to stop."""
+        """Dispatch until told to stop; tidy up at first and every ``TIDY_SECONDS``."""
+        tidied = float("-inf")
         while not self.steps.stopping.is_set():
             try:
                 await self._dispatch()
+                if time.monotonic() - tidied >= TIDY_SECONDS:
+                    tidied = time.monotonic()
+                    await self.steps.tidy()
             except Exception:
                 log.exception("dispatch failed; trying again")
             with contextlib.suppress(TimeoutError):

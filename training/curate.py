@@ -154,6 +154,12 @@ def without_exact_duplicates(items: Iterable[Item], dropped: Counter[str]) -> li
     return list(first.values())
 
 
+def key_of(record: Record, dropped: Counter[str]) -> str | None:
+    """What is equal for exact duplicates; None, counted, where the record cannot be trained on."""
+    found = usable([record], dropped)
+    return found[0].key if found else None
+
+
 def cluster_near_duplicates(items: Sequence[Item], dropped: Counter[str]) -> list[list[Item]]:
     """Groups that must stay together; what duplicates an earlier item is dropped on the way."""
     texts = [shingles(item.customer) for item in items]

@@ -1,5 +1,6 @@
 """What the JSON-lines formats share: one record a line, read, checked and counted the same way."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Literal, TypeVar
 
@@ -188,12 +189,23 @@ def _decode(line: Line) -> dict[str, Any]:
     try:
         record = msgspec.json.decode(line.text)
     except msgspec.DecodeError as exc:
-        raise BadRecord(Reason.BAD_JSON, str(exc)) from exc
+        raise BadRecord(Reason.BAD_JSON, _why(line.text, exc)) from exc
     except (UnicodeError, RecursionError) as exc:
         raise BadRecord(Reason.BAD_JSON, "not text, or nested too deeply") from exc
     if not isinstance(record, dict):
         raise BadRecord(Reason.BAD_RECORD, "the line is not a JSON object")
     return record
+
+
+def _why(text: str, error: msgspec.DecodeError) -> str:
+    """What is wrong with a line; of half a surrogate pair msgspec says that the line is cut off."""
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "not valid Unicode: an escape from \\ud800 to \\udfff is half of a surrogate pair"
+    except (ValueError, RecursionError):
+        pass
+    return str(error)
 
 
 def identifier(record: Mapping[str, Any], number: int) -> str:

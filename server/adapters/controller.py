@@ -97,8 +97,7 @@ class AdapterController(Controller):
             return Response(adapter.report, media_type="application/json")
         from training.report import Report, render_html  # noqa: PLC0415 - loads the templates
 
-        report = msgspec.convert(adapter.report, Report)
-        page = render_html(msgspec.structs.replace(report, version=version))
+        page = render_html(msgspec.convert(adapter.report, Report))
         return Response(page, media_type="text/html", headers=PAGE_HEADERS)
 
     @get("/promotions")

@@ -14,7 +14,8 @@ from server.errors import Conflict, ModelNotFound
 
 VERSIONED = re.compile(r"(?P<slug>[a-z0-9-]{2,40})@(?P<version>[1-9][0-9]{0,8})")
 FINE_TUNED = re.compile(
-    r"ft:(?P<base>[^:]+):(?P<slug>[a-z0-9-]{2,40}):(?P<suffix>[^:]*):(?P<id>[0-9a-f]{12})"
+    r"ft:(?P<base>[^:]+):(?P<slug>[a-z0-9-]{2,40}):(?P<suffix>.*):(?P<id>[0-9a-f]{12})",
+    re.DOTALL,  # suffixes were once free text; the name is compared in full below
 )
 OWNER = "tenantune"
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
 
 from server.adapters.schemas import AdapterView, PromotionView
 from server.db.models import Adapter, DatasetVersion, Job, Promotion, PromotionKind, Tenant
@@ -33,7 +34,7 @@ async def register(
     """Give a trained folder its version; once for a job and for a folder, however often it runs.
 
     A folder outside ``settings.adapters`` is published there first (hashes checked, by rename).
-    ``scores`` are the manifest's unless given.
+    ``scores`` are the manifest's unless given; the report is told its version.
 
     Raises:
         ArtifactError: the folder is not what its manifest says.
@@ -62,7 +63,7 @@ async def register(
         dataset_id=(job and job.dataset_id) or await session.scalar(dataset),
         state="ready" if passed else "failed_gates",
         scores=msgspec.to_builtins(manifest.scores) if scores is None else scores,
-        report=report,
+        report=report and {**report, "version": tenant.next_version},
         suffix=(job and job.suffix) or "",
     )
     session.add(adapter)
@@ -84,6 +85,9 @@ async def get(session: AsyncSession, tenant: Tenant, *, version: int) -> Adapter
     )
     if adapter is None:
         raise NotFound(f"There is no adapter '{tenant.slug}@{version}'.", code="adapter_not_found")
+    if adapter.report is not None and adapter.report.get("version") != version:
+        # reports were once stored before they had their version; reading one changes no row
+        set_committed_value(adapter, "report", {**adapter.report, "version": version})
     return adapter
 
 

@@ -20,6 +20,7 @@ from server.tenants.holdings import stored, try_discard
 
 class _Digest(Protocol):
     def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
 
 
 @asynccontextmanager
@@ -43,6 +44,7 @@ async def assembled(
     async with database.reading() as session:
         upload, parts = await _plan(session, tenant_id, upload_id, part_ids)
     if not parts:
+        await _check_made(database, blobs, upload, md5)
         yield None
         return
     seen = hashlib.md5(usedforsecurity=False)
@@ -54,13 +56,12 @@ async def assembled(
             )
         except NotFound:  # somebody closed the upload in the meantime: say so, or see it done
             async with database.reading() as session:
-                _, parts = await _plan(session, tenant_id, upload_id, part_ids)
+                upload, parts = await _plan(session, tenant_id, upload_id, part_ids)
             if parts:
                 raise
-        if sha256 and md5 is not None and seen.hexdigest() != md5.lower():
-            raise Invalid(
-                f"The parts have the md5 {seen.hexdigest()}, not {md5.lower()}.", param="md5"
-            )
+            await _check_made(database, blobs, upload, md5)
+        if sha256:
+            _check_md5(seen, md5)
         yield sha256
     await try_discard(database, blobs, *{part.sha256 for part in parts})
 
@@ -135,6 +136,34 @@ async def _plan(
             param="part_ids",
         )
     return upload, parts
+
+
+async def _check_made(
+    database: Database, blobs: BlobStore, upload: Upload, md5: str | None
+) -> None:
+    """Hold a completed upload's file against an md5; no file, no complaint.
+
+    Raises:
+        Invalid: it has another.
+    """
+    if md5 is None:
+        return
+    async with database.reading() as session:
+        file = await service.find(session, upload.tenant_id, f"file-{upload.file_id}")
+    if file is None:
+        return
+    seen = hashlib.md5(usedforsecurity=False)
+    try:
+        async for chunk in blobs.iterate(file.sha256):
+            seen.update(chunk)
+    except NotFound:  # deleted meanwhile
+        return
+    _check_md5(seen, md5)
+
+
+def _check_md5(seen: _Digest, md5: str | None) -> None:
+    if md5 is not None and seen.hexdigest() != md5.lower():
+        raise Invalid(f"The parts have the md5 {seen.hexdigest()}, not {md5.lower()}.", param="md5")
 
 
 async def _joined(

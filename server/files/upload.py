@@ -65,7 +65,10 @@ class Upload:
                 empty = empty and not chunk
                 yield chunk
         except MultipartError as exc:
-            raise Invalid(f"The form could not be read: {exc}.", param=self._part) from exc
+            why = exc.args[0] if exc.args else "it is no form"
+            if any(isinstance(each, UnicodeError) for each in exc.args):
+                why = "the name of a part or of its file is not UTF-8"
+            raise Invalid(f"The form could not be read: {why}.", param=self._part) from exc
         if empty:
             raise Invalid("The file is empty.", param=self._part)
 

@@ -12,6 +12,9 @@ from training.spec import Method, Objectives
 
 FINAL_STATES: frozenset[str] = frozenset(FINISHED_JOB_STATES)
 PUBLIC_ID = re.compile(r"ftjob-([0-9a-f]{32})")
+# it becomes a part of the model's name, between colons
+SUFFIX = r"[A-Za-z0-9_-]{1,64}"
+Suffix = Annotated[str, Meta(pattern=f"^{SUFFIX}$")]
 
 
 def public_id(job_id: str) -> str:
@@ -30,7 +33,7 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     recipe: Annotated[str, Meta(max_length=100)] | None = None
     objectives: Objectives | None = None
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 17
-    suffix: Annotated[str, Meta(max_length=64)] = ""
+    suffix: Annotated[str, Meta(pattern=f"^({SUFFIX})?$")] = ""
     require_approval: bool = False
 
 

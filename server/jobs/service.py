@@ -1,15 +1,26 @@
 """Fine-tuning jobs: made as rows, which the worker picks up, and looked at; ``states`` moves them."""
 
+import re
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, literal, select
+from sqlalchemy import exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import Adapter, DatasetVersion, Job, JobEvent, Prose, Tenant
-from server.errors import Invalid, NotFound, TooMany
+from server.db.models import (
+    Adapter,
+    ConversationRow,
+    DatasetVersion,
+    Import,
+    Job,
+    JobEvent,
+    Prose,
+    Tenant,
+)
+from server.errors import Conflict, Invalid, NotFound, TooMany
 from server.jobs.schemas import (
     FINAL_STATES,
+    SUFFIX,
     Hyperparameters,
     JobEventView,
     JobRequest,
@@ -39,7 +50,8 @@ async def create_job(
     It learns from all that the tenant has imported, or as ``learning`` says.
 
     Raises:
-        Invalid: the recipe is not one that ships.
+        Invalid: the recipe is not one that ships, or the suffix cannot be in a model's name.
+        Conflict: it is to learn from what was imported, and nothing was.
         TooMany: the tenant has ``MOST_UNFINISHED`` jobs that have not ended.
     """
     name = request.recipe or settings.recipe or DEFAULT_RECIPE
@@ -50,6 +62,13 @@ async def create_job(
         recipe = load_recipe(name)
     except BadInput as exc:
         raise Invalid(str(exc), param="recipe") from exc
+    if request.suffix and not re.fullmatch(SUFFIX, request.suffix):  # nobody decodes the CLI's
+        raise Invalid("suffix: 1 to 64 letters, digits, '_' and '-'.", param="suffix")
+    if learning is None and not await _has_transcripts(session, tenant.id):
+        raise Conflict(
+            f"'{tenant.slug}' has no transcripts to learn from: upload some first.",
+            code="no_transcripts",
+        )
     unfinished = select(func.count(Job.id)).where(
         Job.tenant_id == tenant.id, Job.state.not_in(FINAL_STATES)
     )
@@ -84,6 +103,13 @@ async def create_job(
     await session.flush()
     await add_event(session, job, kind="state", body={"state": "queued"})
     return job
+
+
+async def _has_transcripts(session: AsyncSession, tenant_id: str) -> bool:
+    """Whether there are conversations, or uploads that a job would wait for."""
+    kept = exists().where(ConversationRow.tenant_id == tenant_id)
+    coming = exists().where(Import.tenant_id == tenant_id, Import.state.in_(("queued", "running")))
+    return bool(await session.scalar(select(kept | coming)))
 
 
 def tuned(recipe: Recipe, wanted: Hyperparameters) -> Recipe:

@@ -9,8 +9,9 @@ the checkpoint, the published folder, the adapter's row.
 """
 
 import asyncio
+import shutil
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ from training.spec import Objectives, Recipe, TrainingSpec
 log = structlog.get_logger(__name__)
 
 UPLOAD_POLL_SECONDS = 0.5
+# of a job that yields no model: what tells its operator why, and the lock of whoever still saves
+KEPT_OF_ENDED = {"spec.json", "events.jsonl", "trainer.log", "report.json", "report.html", ".lock"}
 
 
 class Superseded(Exception):
@@ -466,6 +469,17 @@ class JobSteps:
             else:
                 await set_state(session, job, "failed", error=error)
 
+    async def tidy(self) -> None:
+        """Remove the files of jobs that failed or were cancelled, but ``KEPT_OF_ENDED``.
+
+        Nobody works on such a job, and none begins again. A version that failed its gates has its
+        own copy of the weights.
+        """
+        async with self._database.reading() as session:
+            ended = select(Job.id).where(Job.state.in_(("failed", "cancelled")))
+            folders = [self.folder(job_id) for job_id in await session.scalars(ended)]
+        await asyncio.to_thread(_tidy, folders)
+
     async def run_import(self, import_id: str) -> None:
         """Read one uploaded file into conversations."""
         await transcripts.run_import(self._database, import_id, settings=self._settings)
@@ -538,6 +552,19 @@ def _steps_said(path: Path) -> list[StepEvent | ValidationEvent]:
         return [
             event for event in map(parse, lines) if isinstance(event, StepEvent | ValidationEvent)
         ]
+
+
+def _tidy(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            continue
+        for entry in folder.iterdir():
+            if entry.name in KEPT_OF_ENDED:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)  # what is left goes the next time
+            else:
+                entry.unlink(missing_ok=True)
 
 
 def failure(exc: Exception) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload and what was read from it. ``report`` is there once ``state`` is done."""
+    """An upload and what was read from it. ``report`` is there once all of it was."""
 
     id: str
     state: ImportState

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import ConnectorError
 from connectors.importers import IMPORTERS, ImportOptions
+from connectors.report import ImportReport
 from server.blobs import BlobStore
 from server.db.models import (
     ConversationRow,
@@ -91,7 +92,8 @@ async def run_import(
     """Read a queued upload: parse, redact, and store what is new, with the report.
 
     May be run again after a crash at any point; an import that ended is left as it is. What a
-    person can mend (an unknown format, a wrong column) ends it as failed, with the reason.
+    person can mend (an unknown format, a wrong column, a file of which nothing could be used) ends
+    it as failed, with the reason; nothing is kept of it.
     """
     blobs = blobs or BlobStore.open(settings.blobs)
     async with database.transaction() as session:
@@ -116,6 +118,9 @@ async def run_import(
                 )
         except (ConnectorError, ServerError) as exc:
             await _fail(database, import_id, exc)
+            return
+        if not report.read:
+            await _fail(database, import_id, _nothing(report), report=report)
             return
         async with database.transaction() as session:
             row = await session.get_one(Import, import_id)
@@ -228,11 +233,31 @@ def _in_groups(spool: Path) -> Iterator[list[Kept]]:
         yield group
 
 
-async def _fail(database: Database, import_id: str, exc: ConnectorError | ServerError) -> None:
+def _nothing(report: ImportReport) -> Invalid:
+    """Why a file was read to its end in vain."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.items())
+    why = f"left out: {reasons}" if reasons else "it holds no conversation"
+    if report.examples:
+        first = report.examples[0]
+        why += f"; the first is line {first.line}: {first.detail}"
+    return Invalid(
+        f"Nothing in '{report.filename}', read as {report.importer}, could be used ({why}).",
+        code="nothing_usable",
+    )
+
+
+async def _fail(
+    database: Database,
+    import_id: str,
+    exc: ConnectorError | ServerError,
+    *,
+    report: ImportReport | None = None,
+) -> None:
     code = exc.code if isinstance(exc, ServerError) else type(exc).__name__
     async with database.transaction() as session:
         row = await session.get_one(Import, import_id)
         row.state = "failed"
         row.error = {"code": code, "message": str(exc)}
+        row.report = None if report is None else msgspec.to_builtins(report)
         row.finished_at = now()
     log.warning("import failed", id=import_id, code=code, reason=str(exc))

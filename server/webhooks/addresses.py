@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -77,6 +78,7 @@ def check_url(text: str, *, private: bool) -> None:
         raise refused("it must not have spaces or control characters.")
     try:
         url = URL(text)
+        authority = urlsplit(text).netloc  # yarl forgets an empty user
         host, scheme = (url.raw_host or "").rstrip("."), url.scheme
     except ValueError as exc:
         raise refused("this is not a URL.") from exc
@@ -84,7 +86,7 @@ def check_url(text: str, *, private: bool) -> None:
         raise refused("it must begin with https://")
     if not host:
         raise refused("it has no host.")
-    if url.raw_user is not None or url.raw_password is not None:
+    if "@" in authority or url.raw_user is not None or url.raw_password is not None:
         raise refused("it must not have a user or a password: signatures tell who sends.")
     if url.raw_fragment:
         raise refused("it must not have a fragment ('#...').")

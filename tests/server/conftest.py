@@ -12,7 +12,7 @@ from litestar import Litestar
 
 from server.app import create_app
 from server.blobs import BlobStore
-from server.db.models import Tenant
+from server.db.models import Import, SourceFile, Tenant
 from server.db.session import Database
 from server.settings import Settings
 from server.tenants import keys
@@ -100,6 +100,23 @@ def make_key(database: Database) -> Callable[..., object]:
             request = KeyRequest(scopes=scopes or ("chat",))
             raw, _ = await keys.create(session, request, tenant=tenant)
         return {"authorization": f"Bearer {raw}"}
+
+    return make
+
+
+@pytest.fixture
+def make_upload(database: Database) -> Callable[..., object]:
+    """Queue an upload of a tenant, by slug, so that a job has something to wait for."""
+
+    async def make(slug: str = "acme", **fields: Any) -> Import:
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            source = SourceFile(tenant_id=tenant.id, filename="a", sha256="0" * 64, size_bytes=1)
+            session.add(source)
+            await session.flush()
+            made = Import(tenant_id=tenant.id, source_file_id=source.id, **fields)
+            session.add(made)
+            return made
 
     return make
 

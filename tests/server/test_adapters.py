@@ -358,8 +358,36 @@ async def test_a_report_is_given_as_data(client, acme, register, train_key):
     await register()
     address = "/admin/tenants/acme/adapters/1/report"
     data = await client.get(address, headers=train_key)
-    assert data.json() == {"seconds": 1.5}
+    assert data.json() == {"seconds": 1.5, "version": 1}
     assert (await client.get(f"{address}?format=pdf", headers=train_key)).status_code == 400
+
+
+@only_sqlite
+async def test_a_report_stored_without_its_version_is_shown_with_it(
+    client, acme, register, train_key, database
+):
+    await register()
+    second = await register()
+    async with database.transaction() as session:
+        row = await session.get_one(Adapter, second.id)
+        assert row.report == {"seconds": 1.5, "version": 2}
+        row.report = {"seconds": 1.5, "version": 0}
+    data = await client.get("/admin/tenants/acme/adapters/2/report", headers=train_key)
+    assert data.json() == {"seconds": 1.5, "version": 2}
+
+
+@only_sqlite
+async def test_a_name_whose_suffix_has_colons_still_leads_to_its_adapter(
+    acme, register, database, resolve
+):
+    made = await register()
+    async with database.transaction() as session:
+        row = await session.get_one(Adapter, made.id)
+        row.suffix = "x:y\nz"  # suffixes were once free text
+        name = service.fine_tuned_name("acme", row)
+    assert (await resolve(name)).version == 1
+    with pytest.raises(ModelNotFound):
+        await resolve(name.replace("x:y", "x:z"))
 
 
 @only_sqlite

@@ -136,6 +136,10 @@ def test_a_file_that_no_importer_knows_says_what_there_is(tenantune: Run, tmp_pa
 def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
     tenantune("tenants", "create", "acme")
     done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
+    assert done.returncode == 4, "there is nothing to learn from"
+    assert "upload" in done.stderr
+    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
+    done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "queued"
     assert "tenantune up" in done.stderr
@@ -143,6 +147,7 @@ def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
 
 def test_a_job_is_paused_and_resumed(tenantune: Run) -> None:
     tenantune("tenants", "create", "acme")
+    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
     asked = ("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
     job = json.loads(tenantune(*asked).stdout)["id"]
     assert tenantune("jobs", "pause", job, "--tenant", "acme").returncode == 0

@@ -181,6 +181,21 @@ async def test_a_form_that_makes_no_sense_names_the_part_and_leaves_nothing(
 
 
 @only_sqlite
+async def test_a_filename_that_is_not_utf_8_is_refused_in_our_own_words(client, key):
+    body = (
+        b'--x\r\ncontent-disposition: form-data; name="file"; filename="\xff.txt"\r\n\r\na\r\n--x--'
+    )
+    headers = {**key, "content-type": "multipart/form-data; boundary=x"}
+    answer = await client.post("/v1/files", content=body, headers=headers)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == "file"
+    assert error["message"].endswith(
+        "The form could not be read: the name of a part or of its file is not UTF-8."
+    )
+
+
+@only_sqlite
 async def test_what_is_no_form_is_refused_before_it_is_read(client, key):
     answer = await client.post("/v1/files", json={"purpose": "fine-tune"}, headers=key)
     assert answer.status_code == 400

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
+import pytest
 from httpx2 import AsyncClient
 
-from server.db.models import Job
+from server.db.models import Job, JobState
 from server.jobs import states
 from tests.server.published import conforms
 from tests.server.tuning import JOBS, Make, Tuning, row_id, tuning
@@ -67,9 +68,30 @@ async def test_a_repeated_creation_makes_one_job(tuning: Tuning) -> None:
     assert len((await tuning.client.get(JOBS, headers=tuning.key)).json()["data"]) == 2
 
 
-async def test_jobs_are_paged_and_filtered_by_metadata(
-    tuning: Tuning, operator: dict[str, str]
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_a_job_that_ended_badly_is_made_anew_unless_a_key_asks_for_it(
+    tuning: Tuning, end: JobState
 ) -> None:
+    keyed = {"idempotency-key": "one"}
+    kept = await tuning.job(headers=keyed)
+    first = await tuning.job()
+    assert (await tuning.ask()).json() == first
+    for job in (kept, first):
+        if end == "cancelled":
+            assert (await tuning.do(job, "cancel"))[0] == 200
+        else:
+            await tuning.change(job, state=end)
+    second = await tuning.job()
+    assert second["id"] != first["id"]
+    assert second["status"] == "queued"
+    assert await tuning.job(headers=keyed) == kept, "an answer under a key stays what it was"
+    assert (await tuning.ask()).json() == second
+
+
+async def test_jobs_are_paged_and_filtered_by_metadata(
+    tuning: Tuning, operator: dict[str, str], make_upload: Make
+) -> None:
+    await make_upload()
     tags: list[Any] = [{"a": "1"}, {"a": "1", 'q"u.o te': "ü"}, {"a": ""}, None]
     made = []
     for tag in tags:

@@ -354,14 +354,40 @@ async def test_a_job_learns_from_what_it_froze_whatever_becomes_of_the_file(
     assert failed.value.code == "invalid_training_file"
 
 
-async def test_a_file_of_duplicates_fails_its_job_with_the_counts(
+async def test_a_file_of_near_duplicates_fails_its_job_with_the_counts(
     tuning: Tuning, base: None
 ) -> None:
     del base
-    same = await tuning.upload(lines([varied(3)] * 30))
+    said = " ".join(f"{chr(97 + n)}{chr(98 + n)}{chr(99 + n)}" for n in range(20))
+    some = [chat(n) for n in range(30)]
+    for n, each in enumerate(some):
+        for message in each["messages"]:
+            message["content"] = f"{said} {'x' * (n % 12 + 4)}"  # 12 of them differ, hardly
+    same = await tuning.upload(lines(some))
     job = await tuning.job(training_file=same)
-    with pytest.raises(TrainingFailed, match=r"1 usable .* 29 exact_duplicate") as failed:
+    with pytest.raises(TrainingFailed, match=r"1 usable .* 18 exact_duplicate, 11 near_") as failed:
         await tuning.steps.prepare(row_id(job), 0)
     await tuning.steps.end(row_id(job), "failed", workflow.failure(failed.value))
     error = (await tuning.get(job))["error"]
     assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
+
+
+@pytest.mark.parametrize(
+    ("state", "stays"),
+    [("failed", False), ("cancelled", False), ("paused", True), ("succeeded", True)],
+)
+async def test_the_files_of_a_job_that_yields_no_model_go_but_for_its_logs(
+    tuning: Tuning, state: str, stays: bool
+) -> None:
+    job = await tuning.job()
+    folder = tuning.settings.jobs / row_id(job)
+    (folder / "checkpoints" / "step-1").mkdir(parents=True)
+    (folder / "checkpoints" / "step-1" / "weights").write_bytes(b"x")
+    for name in ("evaluation.json", "trainer.log", "report.html"):
+        (folder / name).write_text("x")
+    await tuning.change(job, state=state)
+    for _ in range(2):
+        await tuning.steps.tidy()
+        left = {path.name for path in folder.iterdir()}
+        large = {"checkpoints", "evaluation.json"}
+        assert left == {"trainer.log", "report.html"} | (large if stays else set())

@@ -1,5 +1,6 @@
 """What may be asked of ``/v1/fine_tuning``, what is refused, and what becomes of it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -122,6 +123,29 @@ async def test_lines_that_cannot_be_trained_on_are_named_and_counted(tuning: Tun
     assert "at least 10" in refused.json()["error"]["message"]
     refused = await tuning.ask(validation_file=unfit)
     assert refused.json()["error"]["code"] == "invalid_validation_file"
+
+
+async def test_examples_that_say_the_same_count_once(tuning: Tuning) -> None:
+    same = await tuning.upload(lines([chat(1)] * 12))
+    refused = await tuning.ask(training_file=same)
+    assert refused.status_code == 400
+    error = refused.json()["error"]
+    assert (error["param"], error["code"]) == ("training_file", "invalid_training_file")
+    assert "1 of its 12 examples" in error["message"]
+    assert "11 exact_duplicate" in error["message"]
+    assert "at least 10" in error["message"]
+    varied = await tuning.upload(lines([*[chat(1)] * 12, *[chat(n) for n in range(10)]]))
+    assert (await tuning.ask(training_file=varied)).status_code == 200
+
+
+async def test_half_of_a_surrogate_pair_is_called_so(tuning: Tuning) -> None:
+    lone = json.dumps(chat(1)).replace("Where", "\\ud800").encode()
+    bad = await tuning.upload(lines([*[chat(n) for n in range(10)], lone, b'{"messages": ['[:9]]))
+    refused = await tuning.ask(training_file=bad)
+    told = refused.json()["error"]["message"].split("\n")
+    assert told[1].startswith("line 11: not valid Unicode")
+    assert "surrogate" in told[1]
+    assert "surrogate" not in told[2]
 
 
 async def test_a_files_purpose_and_owner_are_checked(tuning: Tuning, make_tenant: Make) -> None:

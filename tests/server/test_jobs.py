@@ -9,7 +9,9 @@ from httpx2 import AsyncClient
 
 from server.db.models import Job
 from server.db.session import Database
-from server.jobs import states
+from server.errors import Invalid
+from server.jobs import service, states
+from server.jobs.schemas import JobRequest
 from server.jobs.scoring import worker_token
 from server.settings import Settings
 
@@ -18,9 +20,10 @@ JOBS = "/admin/tenants/acme/jobs"
 
 
 async def test_a_job_is_queued_with_its_recipe_and_objectives(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Make
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make, make_upload: Make
 ) -> None:
     await make_tenant()
+    await make_upload()
     asked = {"recipe": "cpu-demo", "objectives": {"max_perplexity": 3.0}, "seed": 5}
     made = await client.post(JOBS, json=asked, headers=operator)
     assert made.status_code == 201, made.text
@@ -43,6 +46,47 @@ async def test_an_unknown_recipe_is_refused_by_name(
     assert "cpu-small" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("suffix", ["x:y", "../..", "\u00e9\n[x]", "ok\n", "x" * 65])
+async def test_a_suffix_that_no_name_can_hold_is_refused(
+    client: AsyncClient,
+    operator: dict[str, str],
+    *,
+    make_tenant: Make,
+    make_upload: Make,
+    suffix: str,
+) -> None:
+    await make_tenant()
+    await make_upload()
+    refused = await client.post(JOBS, json={"suffix": suffix}, headers=operator)
+    assert refused.status_code == 400
+    assert "suffix" in refused.text
+    made = await client.post(JOBS, json={"suffix": "Ok_1-x"}, headers=operator)
+    assert made.json()["suffix"] == "Ok_1-x"
+
+
+async def test_the_command_lines_suffix_is_held_to_the_same(
+    make_tenant: Make, database: Database, settings: Settings
+) -> None:
+    tenant = await make_tenant()
+    async with database.transaction() as session:
+        with pytest.raises(Invalid, match="suffix"):
+            await service.create_job(
+                session, tenant, request=JobRequest(suffix="x:y"), settings=settings
+            )
+
+
+async def test_a_tenant_without_transcripts_is_told_to_upload_some(
+    client: AsyncClient, operator: dict[str, str], make_tenant: Make, make_upload: Make
+) -> None:
+    await make_tenant()
+    await make_upload(state="failed")
+    refused = await client.post(JOBS, json={}, headers=operator)
+    assert refused.status_code == 409
+    assert refused.json()["code"] == "no_transcripts"
+    assert "upload" in refused.json()["detail"]
+    assert (await client.get(JOBS, headers=operator)).json() == []
+
+
 async def test_a_misspelt_objective_is_refused(
     client: AsyncClient, operator: dict[str, str], make_tenant: Make
 ) -> None:
@@ -54,9 +98,15 @@ async def test_a_misspelt_objective_is_refused(
 
 
 async def test_another_tenants_job_answers_like_one_that_never_existed(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Make, make_key: Make
+    client: AsyncClient,
+    operator: dict[str, str],
+    *,
+    make_tenant: Make,
+    make_upload: Make,
+    make_key: Make,
 ) -> None:
     await make_tenant("acme")
+    await make_upload()
     await make_tenant("other")
     job = (await client.post(JOBS, json={}, headers=operator)).json()
     key = await make_key("other", "train")
@@ -78,9 +128,15 @@ async def test_a_chat_key_starts_no_job(
 
 
 async def test_a_finished_job_cannot_be_cancelled(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Make, database: Database
+    client: AsyncClient,
+    operator: dict[str, str],
+    *,
+    make_tenant: Make,
+    make_upload: Make,
+    database: Database,
 ) -> None:
     await make_tenant()
+    await make_upload()
     job = (await client.post(JOBS, json={}, headers=operator)).json()
     cancelled = await client.post(f"{JOBS}/{job['id']}/cancel", headers=operator)
     assert cancelled.status_code == 200
@@ -94,9 +150,15 @@ async def test_a_finished_job_cannot_be_cancelled(
 
 
 async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Make, database: Database
+    client: AsyncClient,
+    operator: dict[str, str],
+    *,
+    make_tenant: Make,
+    make_upload: Make,
+    database: Database,
 ) -> None:
     await make_tenant()
+    await make_upload()
     job = (await client.post(JOBS, json={"require_approval": True}, headers=operator)).json()
     path = f"{JOBS}/{job['id']}/decision"
     early = await client.post(path, json={"decision": "approved"}, headers=operator)
@@ -110,9 +172,15 @@ async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
 
 
 async def test_events_are_numbered_without_gaps_and_read_from_where_one_left_off(
-    client: AsyncClient, operator: dict[str, str], make_tenant: Make, database: Database
+    client: AsyncClient,
+    operator: dict[str, str],
+    *,
+    make_tenant: Make,
+    make_upload: Make,
+    database: Database,
 ) -> None:
     await make_tenant()
+    await make_upload()
     job = (await client.post(JOBS, json={}, headers=operator)).json()
     for number in range(5):
         async with database.transaction() as session:

@@ -289,3 +289,28 @@ async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
     assert [row["sha256"] for row in listed] == [first.sha256]
     read = await client.get(f"/admin/tenants/acme/datasets/{first.sha256}", headers=operator)
     assert read.json() == listed[0]
+
+
+@only_sqlite
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"conversation,speaker,text\n", "no conversation"),
+        (b'{"messages": [{"role": "wizard", "content": "x"}]}\n', "1 bad_role"),
+    ],
+)
+async def test_a_file_of_which_nothing_could_be_used_fails_with_the_reasons(
+    client, acme, operator, *, database, settings, data, says
+):
+    queued = await client.post(ADDRESS, content=data, headers=operator)
+    assert queued.status_code == 202
+    await service.run_import(database, queued.json()["id"], settings=settings)
+    address = f"/admin/tenants/acme/imports/{queued.json()['id']}"
+    seen = (await client.get(address, headers=operator)).json()
+    assert seen["state"] == "failed"
+    assert seen["error"]["code"] == "nothing_usable"
+    assert says in seen["error"]["message"]
+    assert seen["report"]["read"] == 0
+    assert await count(database, ConversationRow) == 0
+    again = await client.post(ADDRESS, content=data, headers=operator)
+    assert again.json()["id"] != queued.json()["id"], "it may be tried again"

@@ -131,8 +131,15 @@ async def test_completing_twice_is_the_same_file_even_at_once(openai, database):
         await openai.uploads.cancel(upload.id)
     with pytest.raises(BadRequestError, match="is completed"):
         await add(openai, upload, b"late")
+    right = hashlib.md5(b"abcd").hexdigest()
+    assert await openai.uploads.complete(upload.id, part_ids=parts, md5=right) == answers[0]
+    with pytest.raises(BadRequestError, match=right) as caught:
+        await openai.uploads.complete(upload.id, part_ids=parts, md5="0" * 32)
+    assert caught.value.param == "md5"
     await openai.files.delete(answers[0].file.id)
-    assert (await openai.uploads.complete(upload.id, part_ids=parts)).file is None
+    for md5 in (right, "0" * 32):  # nothing is left that could contradict
+        again = await openai.uploads.complete(upload.id, part_ids=parts, md5=md5)
+        assert again.file is None
 
 
 @only_sqlite

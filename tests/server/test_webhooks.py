@@ -406,6 +406,8 @@ def test_public_addresses_are_told(address):
         "https://",
         "https:///path",
         "https://user@example.com/",
+        "https://@example.com/",
+        "https://:@example.com/",
         "https://user:secret@example.com/",
         "https://:secret@example.com/",
         "https://example.com/#part",

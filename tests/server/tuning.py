@@ -18,17 +18,36 @@ from server.settings import Settings
 
 Make = Callable[..., Awaitable[Any]]
 JOBS = "/v1/fine_tuning/jobs"
+THINGS = [
+    "hat",
+    "lamp",
+    "sofa",
+    "desk",
+    "chair",
+    "rug",
+    "vase",
+    "clock",
+    "mirror",
+    "shelf",
+    "stool",
+    "bench",
+]
 
 
 def chat(number: int, **fields: Any) -> dict[str, Any]:
     """An example."""
     return {
         "messages": [
-            {"role": "user", "content": f"Where is parcel {number} of the {number * 7}th?"},
+            {"role": "user", "content": f"Where is the {_thing(number)} of the {number * 7}th?"},
             {"role": "assistant", "content": f"It left on day {number}, and comes soon."},
         ],
         **fields,
     }
+
+
+def _thing(number: int) -> str:
+    """What tells examples apart: numbers do not."""
+    return THINGS[number] if number < len(THINGS) else f"parcel {number}"
 
 
 def pair(number: int) -> dict[str, Any]:

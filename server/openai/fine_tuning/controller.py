@@ -81,7 +81,19 @@ class FineTuningController(Controller):
             )
             return await _view(session, tenant, job)
 
-        return await once(request, database, work, digest=digest_of(data), began=began, guess=True)
+        async def still(session: AsyncSession, job_id: str) -> bool:
+            query = select(Job.id).where(
+                Job.tenant_id == tenant_id,
+                Job.id == _row_id(job_id),
+                Job.state.not_in(("cancelled", "failed")),
+                Job.cancel_requested.is_(False),
+            )
+            return await session.scalar(query) is not None
+
+        digest = digest_of(data)
+        return await once(
+            request, database, work, digest=digest, began=began, guess=True, still=still
+        )
 
     @get(opt={"parameters": [METADATA_PARAMETER]})
     async def list_fine_tuning_jobs(

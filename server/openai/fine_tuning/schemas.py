@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from server.jobs.schemas import Suffix
+
 Auto = Literal["auto"]
 Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -61,7 +63,7 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     validation_file: _FileId | None = None
     method: MethodBody | None = None
     hyperparameters: SupervisedHyperparameters | None = None
-    suffix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    suffix: Suffix | None = None
     seed: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
     metadata: (
         Annotated[
