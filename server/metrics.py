@@ -87,7 +87,7 @@ class Metrics:
             self._requests.labels(scope.get("method", ""), route, message["status"]).inc()
 
     def render(self) -> tuple[bytes, str]:
-        """The text to show, and its media type."""
+        """The text to show, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 
