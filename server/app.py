@@ -86,7 +86,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     embeddings = embeddings or build_embeddings(settings)
     keyring = Keyring(database)
     metrics = Metrics(engine)
-    webhooks = Sender(database, private=settings.webhook_private)
+    webhooks = Sender(database, private=settings.webhook_private, tell=metrics.count_webhook)
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
     sweeper = Sweeper(database, blobs)

@@ -64,8 +64,9 @@ class HealthController(Controller):
     @get("/metrics", opt={"answers": {"text/plain": str}})
     async def metrics(self, metrics: NamedDependency[Metrics]) -> Response[bytes]:
         """Figures for Prometheus."""
-        content, media_type = metrics.render()
-        return Response(content, media_type=media_type)
+        content, content_type = metrics.render()
+        # as a header: to a media type of text Litestar would add a second charset
+        return Response(content, headers={"content-type": content_type})
 
 
 async def _database(database: Database) -> Check:

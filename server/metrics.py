@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from server.engine.residency import Residency
 from server.engine.supervisor import EngineStatus, State
+from server.webhooks.sender import Told
 
 _FIRST_TOKEN_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
@@ -77,6 +78,15 @@ class Metrics:
             buckets=_WAIT_BUCKETS,
             registry=self.registry,
         )
+        self._webhooks = Counter(
+            "tenantune_webhooks",
+            "Attempts to send an event to a webhook, by what came of them: delivered, failed (to be "
+            "tried again), given_up (the last one, or none since the webhook is disabled).",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in get_args(Told):  # a series that begins at 0 shows its first failure
+            self._webhooks.labels(outcome)
         if engine is not None:
             self.registry.register(_EngineCollector(engine))
 
@@ -86,8 +96,12 @@ class Metrics:
             route = scope.get("path_template") or "unknown"  # never the path: it has no bound
             self._requests.labels(scope.get("method", ""), route, message["status"]).inc()
 
+    def count_webhook(self, outcome: Told) -> None:
+        """Count what came of an attempt to send an event."""
+        self._webhooks.labels(outcome).inc()
+
     def render(self) -> tuple[bytes, str]:
-        """The text to show, and its media type."""
+        """The text to show, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 

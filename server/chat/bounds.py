@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from server.chat.references import check_references
 from server.errors import Invalid
 
 MAX_BYTES = 32 * 1024
@@ -49,7 +50,8 @@ def bounded_schema(raw: msgspec.Raw, *, param: str, strict: bool = True) -> dict
     Without ``strict``, keywords that are not served are left out.
 
     Raises:
-        Invalid: too large, too deep, or with parts that may take unbounded time.
+        Invalid: too large, too deep, with parts that may take unbounded time, or with types or
+            references that mean nothing.
     """
     data = bytes(raw)
     if len(data) > MAX_BYTES:
@@ -77,7 +79,9 @@ def bounded_schema(raw: msgspec.Raw, *, param: str, strict: bool = True) -> dict
             if strict:
                 _check_keywords(part, param)
         waiting += [(value, its, depth + 1, repeats) for _, value, its in _inside(part, kind)]
-    return schema if strict else _relaxed(schema, "schema")
+    served: dict[str, Any] = schema if strict else _relaxed(schema, "schema")
+    check_references(served, param=param)
+    return served
 
 
 def _inside(part: Any, kind: _Kind) -> Iterator[tuple[str, Any, _Kind]]:  # noqa: ANN401

@@ -15,6 +15,7 @@ from server.tenants import service as tenants
 from server.tenants.access import needs
 
 Format = Literal["json", "csv"]
+CSV = "text/csv; charset=utf-8; header=present"
 ANSWERS = {"application/json": list[UsageView], "text/csv": str}
 GroupBy = Annotated[FromQuery[list[Dimension] | None], Parameter(max_items=len(DIMENSIONS))]
 
@@ -79,6 +80,9 @@ def _answer(rows: list[UsageView], kind: Format) -> Response[list[UsageView] | s
         return Response(rows, media_type="application/json")
     return Response(
         to_csv(rows),
-        media_type="text/csv; charset=utf-8; header=present",
-        headers={"content-disposition": 'attachment; filename="usage.csv"'},
+        media_type="text/csv",
+        headers={
+            "content-type": CSV,  # to a media type of text Litestar would add a second charset
+            "content-disposition": 'attachment; filename="usage.csv"',
+        },
     )

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.containing import holds
 from server.db.models import StoredCompletion, now
 from server.errors import NotFound
+from server.tenants import service as tenants
+
+log = structlog.get_logger(__name__)
 
 KEPT_FOR = timedelta(days=30)
 PREFIX = "chatcmpl-"
@@ -25,7 +29,10 @@ async def keep(
     answer: dict[str, Any],
     metadata: dict[str, str] | None,
 ) -> None:
-    """Keep what was said and answered, for ``KEPT_FOR``."""
+    """Keep what was said and answered, for ``KEPT_FOR``; nothing of a tenant that is gone."""
+    if not await tenants.stays(session, tenant_id):
+        log.info("completion of a tenant that is gone was not kept", tenant_id=tenant_id)
+        return
     session.add(
         StoredCompletion(
             id=completion_id.removeprefix(PREFIX),

@@ -1,7 +1,8 @@
 """Counts what tenants use, by UTC day, key and model, without making an answer wait for a disk.
 
-Counts are added up in memory and written together every second and at the end, so a process that
-is killed loses at most the last second of counts.
+A request is counted when it ends. Counts are added up in memory and written together every second
+and at the end, so a process that is killed loses those of requests under way, and of those that
+ended in the last second.
 """
 
 import asyncio
@@ -64,6 +65,7 @@ class UsageLedger:
         self._limiter = limiter or RateLimiter(database)
         self._flush_seconds = flush_seconds
         self._pending: dict[_Place, Counts] = {}
+        self._flushing = asyncio.Lock()
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     def add(
@@ -90,22 +92,24 @@ class UsageLedger:
     async def flush(self) -> None:
         """Write what has been counted, and share it with the limits of other copies.
 
+        All that was counted before is written then, by whomever: a second call waits for the first.
         What could not be written stays and is tried again.
         """
-        pending, self._pending = self._pending, {}
-        taken = self._limiter.take()
-        try:
+        async with self._flushing:
+            pending, self._pending = self._pending, {}
+            taken = self._limiter.take()
             try:
-                await self._write(pending)
-            except IntegrityError:  # a tenant was deleted meanwhile: save the others' counts
-                await self._write_one_by_one(pending)
-            pending.clear()
-            await self._limiter.sync(taken)
-        except BaseException:
-            for place, counts in pending.items():
-                self._keep(place, counts)
-            self._limiter.put_back(taken)
-            raise
+                try:
+                    await self._write(pending)
+                except IntegrityError:  # a tenant was deleted meanwhile: save the others' counts
+                    await self._write_one_by_one(pending)
+                pending.clear()
+                await self._limiter.sync(taken)
+            except BaseException:
+                for place, counts in pending.items():
+                    self._keep(place, counts)
+                self._limiter.put_back(taken)
+                raise
 
     async def run(self) -> None:
         """Write every now and then until cancelled, and once more then."""

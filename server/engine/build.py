@@ -1,9 +1,9 @@
 """Makes the engine that the settings ask for."""
 
-from server.engine.scripted import scripted_command
+from server.engine.scripted import scripted_command, scripted_options
 from server.engine.service import EngineService
 from server.engine.vllm import vllm_command
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 from training.base_model import load_base
 
 
@@ -12,13 +12,23 @@ def build_engine(settings: Settings) -> EngineService:
 
     Raises:
         BaseModelError: the base is not there.
-        server.engine.vllm.SettingsError: an override cannot be used, or vLLM cannot serve
-            the base here.
+        SettingsError: an override cannot be used, or vLLM cannot serve the base here.
     """
     if settings.engine_url:
+        if settings.engine_options:
+            raise SettingsError(
+                f"TENANTUNE_ENGINE_OPTIONS ({', '.join(settings.engine_options)}) cannot be used "
+                "with TENANTUNE_ENGINE_URL: that engine runs already; give it options where it is "
+                "started"
+            )
         return EngineService(base=settings.base, run=settings.run, url=settings.engine_url)
     if settings.engine == "scripted":
-        command = scripted_command(base=settings.base, adapters=settings.adapters, run=settings.run)
+        command = scripted_command(
+            base=settings.base,
+            adapters=settings.adapters,
+            run=settings.run,
+            **scripted_options(settings.engine_options),
+        )
     else:
         command = vllm_command(
             base=load_base(settings.bases / settings.base),

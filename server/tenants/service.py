@@ -90,6 +90,14 @@ async def get_by_id(session: AsyncSession, tenant_id: str) -> Tenant:
     return tenant
 
 
+async def stays(session: AsyncSession, tenant_id: str) -> bool:
+    """Whether a tenant is there; one that is cannot be deleted before the transaction's end."""
+    query = select(Tenant.id).where(Tenant.id == tenant_id)
+    # the lock that a row's foreign key takes: it waits for nothing but a deletion
+    found = await session.scalar(query.with_for_update(read=True, key_share=True))
+    return found is not None
+
+
 async def list_all(session: AsyncSession) -> list[Tenant]:
     """Every tenant, by slug."""
     return list(await session.scalars(select(Tenant).order_by(Tenant.slug)))

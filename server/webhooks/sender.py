@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
@@ -40,6 +40,7 @@ KEPT = timedelta(days=30)
 MAX_IN_FLIGHT = 64
 MAX_PER_ENDPOINT = 2  # times MAX_ENDPOINTS, a tenant holds less than a third of all
 PRUNE_SECONDS = 3600.0
+Told = Literal["delivered", "failed", "given_up"]  # failed: it is tried again later
 
 
 class _Claim(msgspec.Struct, frozen=True):
@@ -65,7 +66,8 @@ class Sender:
     """``run`` sends what is due, every ``poll_seconds`` and whenever an attempt has ended.
 
     ``private``: whether it may connect to addresses that are not public. ``clock`` and ``lookup``
-    (as ``socket.getaddrinfo``) are for tests.
+    (as ``socket.getaddrinfo``) are for tests. ``tell`` hears what came of each attempt, and of
+    events that are given up without one.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Sender:
         poll_seconds: float = 1.0,
         clock: Callable[[], datetime] = now,
         lookup: Lookup = socket.getaddrinfo,
+        tell: Callable[[Told], object] = lambda _: None,
     ) -> None:
         self._database = database
         self._private = private
@@ -84,6 +87,7 @@ class Sender:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._lookup = lookup
+        self._tell = tell
         self._in_flight: Counter[str] = Counter()  # by endpoint
         self._freed = asyncio.Event()
 
@@ -167,7 +171,11 @@ class Sender:
                 .with_for_update(skip_locked=True)
             )
             async with self._database.transaction() as session:
-                claims += await self._take(session, endpoint_id, list(await session.scalars(rows)))
+                found = list(await session.scalars(rows))
+                taken = await self._take(session, endpoint_id, found)
+            claims += taken
+            for _ in range(len(found) - len(taken)):
+                self._tell("given_up")
         return claims
 
     async def _take(
@@ -240,12 +248,14 @@ class Sender:
             row = (await session.scalars(ours.with_for_update())).one_or_none()
             if row is None:  # deleted, or somebody else's since the claim ran out
                 return
+            told: Told = "failed"
             row.error = outcome.error
             delays = () if claim.event["type"] == TEST_EVENT else RETRY_SECONDS
             if outcome.error is None:
-                row.state, row.delivered_at = "delivered", self._clock()
+                told = row.state = "delivered"
+                row.delivered_at = self._clock()
             elif outcome.gone or claim.attempt > len(delays):
-                row.state = "failed"
+                row.state, told = "failed", "given_up"
             else:
                 spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
                 delay = max(delays[claim.attempt - 1] * spread, outcome.retry_after_seconds)
@@ -253,9 +263,9 @@ class Sender:
             if outcome.gone:
                 endpoint = await session.get_one(WebhookEndpoint, claim.endpoint_id)
                 endpoint.enabled = False
-            told = log.info if outcome.error is None else log.warning
+            level = log.info if outcome.error is None else log.warning
             # never the URL: for many receivers it is a secret itself
-            told(
+            level(
                 "webhook attempted",
                 endpoint=claim.endpoint_id,
                 delivery=row.id,
@@ -263,6 +273,7 @@ class Sender:
                 state=row.state,
                 error=row.error,
             )
+        self._tell(told)
 
 
 def _signed(claim: _Claim, payload: bytes, *, at: datetime) -> dict[str, str]:

@@ -59,6 +59,15 @@ async def test_a_database_that_is_gone_makes_the_server_not_ready(
     }
 
 
+async def test_figures_have_the_type_that_the_document_names(client: AsyncTestClient[Any]) -> None:
+    answer = await client.get("/metrics")
+    assert answer.headers.get_list("content-type") == ["text/plain; version=1.0.0; charset=utf-8"]
+    document = (await client.get("/openapi.json")).json()
+    assert list(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == [
+        "text/plain"
+    ]
+
+
 async def test_figures_tell_of_chats_and_the_engine_and_of_no_tenant(server: Serving) -> None:
     await server.tenant("acme-secret")
     await server.adapter("acme-secret")

@@ -1,6 +1,8 @@
 """What is refused before it reaches the engine, and in which words."""
 
+import itertools
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -218,6 +220,112 @@ def test_a_schema_that_could_stall_the_engine_is_refused(body_error: Explain, sc
     named = {"name": "x", "strict": True, "schema": schema}
     wanted = {"type": "json_schema", "json_schema": named}
     assert body_error({"response_format": wanted}).param == "response_format.json_schema.schema"
+
+
+def an_object(**properties: Any) -> dict[str, Any]:
+    """An object that must have all of these, as OpenAI's strict schemas are."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
+ROOT = {"$ref": "#"}
+NULL = {"type": "null"}
+MUTUAL = {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [NULL, {"$ref": "#/$defs/a"}]}}
+BACK_TO_ITSELF = "leads back to itself"
+ENDLESS = "requires itself without end"
+NOTHING = "names nothing"
+NO_TYPE = "must be one of string, "
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (ROOT, BACK_TO_ITSELF),
+        (an_object(a={"$ref": "#/properties/a"}), BACK_TO_ITSELF),
+        ({"anyOf": [NULL, ROOT]}, BACK_TO_ITSELF),
+        ({"oneOf": [NULL, ROOT]}, BACK_TO_ITSELF),
+        ({"allOf": [ROOT]}, BACK_TO_ITSELF),
+        ({"$ref": "#/$defs/a", "$defs": MUTUAL}, BACK_TO_ITSELF),
+        (an_object(x={"type": "array", "items": {"$ref": "#/$defs/a"}}) | {"$defs": MUTUAL},
+         BACK_TO_ITSELF),
+        (an_object(a=ROOT), ENDLESS),
+        (an_object(a=an_object(b={"anyOf": [ROOT, an_object(c=ROOT)]})), ENDLESS),
+        ({"type": "array", "items": ROOT, "minItems": 1}, ENDLESS),
+        ({"type": "array", "prefixItems": [NULL, ROOT], "minItems": 2}, ENDLESS),
+        ({"type": "object", "required": ["x"], "additionalProperties": ROOT}, ENDLESS),
+        ({"type": "object", "properties": {"a": an_object(b={"$ref": "#/properties/a"})}}, ENDLESS),
+        ({"$ref": "#/$defs/a"}, NOTHING),
+        (an_object(a={"$ref": "#/$defs/a/b"}) | {"$defs": {"a": {}}}, NOTHING),
+        ({"$ref": "#a", "$defs": {"a": {"$anchor": "a"}}}, NOTHING),
+        ({"$ref": 5}, NOTHING),
+        (an_object(a={"$ref": "#/required"}), NOTHING),
+        ({"type": "foo"}, NO_TYPE),
+        (an_object(a={"anyOf": [NULL, {"type": ["string", "foo"]}]}), NO_TYPE),
+        ({"type": {}}, NO_TYPE),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"type": None}}}, NO_TYPE),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_schema_without_any_answer_is_refused(
+    body_error: Explain, schema: Any, words: str, *, strict: bool
+) -> None:
+    named = {"name": "x", "strict": strict, "schema": schema}
+    error = body_error({"response_format": {"type": "json_schema", "json_schema": named}})
+    param = "response_format.json_schema.schema"
+    assert (error.code, error.param) == ("invalid_value", param)
+    assert words in str(error)
+    assert f"'{param}'" in str(error)
+    error = body_error({"tools": [tool(strict=strict, parameters=schema)]})
+    assert (error.code, error.param) == ("invalid_value", "tools[0].function.parameters")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        an_object(children={"type": "array", "items": ROOT}),
+        an_object(children={"type": "array", "items": {"anyOf": [ROOT, NULL]}, "minItems": 1}),
+        an_object(next={"anyOf": [ROOT, NULL]}),
+        an_object(next={"type": ["object", "null"], "properties": {"a": ROOT}, "required": ["a"]}),
+        {"type": "object", "properties": {"next": ROOT}},
+        {"type": "object", "additionalProperties": ROOT},
+        {"type": "array", "items": ROOT},
+        {"$ref": "#/$defs/node", "$defs": {"node": an_object(
+            left={"anyOf": [{"$ref": "#/$defs/node"}, {"$ref": "#/$defs/leaf"}]},
+        ), "leaf": {"enum": [1, 2]}}},
+        {"anyOf": [NULL, an_object(more=ROOT)]},
+        {"type": "object", "$defs": {"unused": {"$ref": "#/$defs/unused"}}},
+        an_object(a={"$ref": "#/$defs/any of it"}) | {"$defs": {"any of it": True}},
+        an_object(a={"$ref": "#/properties/b"}, b={"const": {"$ref": "#", "type": "foo"}}),
+        {"type": "object", "x-ui": {"type": "textarea"}},
+        {"properties": {"$ref": {"type": "string"}, "type": {"type": "string"}}},
+    ],
+)  # fmt: skip
+def test_a_schema_that_refers_to_itself_and_can_end_passes(schema: Any) -> None:
+    named = {"name": "x", "strict": True, "schema": schema}
+    passed = sampled(response_format={"type": "json_schema", "json_schema": named})
+    assert passed.sampling.response_format is not None
+    assert passed.sampling.response_format["json_schema"]["schema"] == schema
+
+
+def test_many_references_are_read_in_good_time(body_error: Explain) -> None:
+    names = [f"d{number}" for number in range(500)]
+    chain = {a: {"$ref": f"#/$defs/{b}"} for a, b in itertools.pairwise(names)} | {"d499": NULL}
+    endless = {a: an_object(a={"$ref": f"#/$defs/{b}"}) for a, b in itertools.pairwise(names[:150])}
+    endless["d149"] = an_object(a=ROOT)
+    wide = {"type": "object", "$defs": chain, "required": names[:250]}
+    wide["properties"] = {name: {"$ref": f"#/$defs/{name}"} for name in names[:250]}
+    for schema in ({"$ref": "#/$defs/d0", "$defs": chain}, wide):
+        named = {"name": "x", "strict": True, "schema": schema}
+        began = time.perf_counter()
+        sampled(response_format={"type": "json_schema", "json_schema": named})
+        assert time.perf_counter() - began < 0.5
+    named = {"name": "x", "strict": True, "schema": {"$ref": "#/$defs/d0", "$defs": endless}}
+    error = body_error({"response_format": {"type": "json_schema", "json_schema": named}})
+    assert ENDLESS in str(error)
 
 
 def sampled(**fields: Any) -> ChatRequest:

@@ -1,15 +1,17 @@
 """Completions that are kept: found again, marked, deleted, and nobody else's."""
 
+import asyncio
 from typing import Any
 
 import openai
 import pytest
 
+from server.tenants import service as tenants
 from tests.server.published import conforms
-from tests.server.serving import QUESTION, Serving, server
+from tests.server.serving import QUESTION, Serving, server, slow_server, until
 from tests.server.test_openai_tools import ADD, SUM, calls_of
 
-__all__ = ["server"]
+__all__ = ["server", "slow_server"]
 
 
 @pytest.fixture
@@ -194,3 +196,29 @@ async def test_another_tenants_completion_answers_like_one_that_never_was(
             told.append(str(refused.value).replace(completion_id, "X"))
         assert told[0] == told[1]
     assert await theirs.chat.completions.retrieve(made.id)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+async def test_an_answer_is_given_though_its_tenant_goes_meanwhile(
+    slow_server: Serving, path: str, stream: bool
+) -> None:
+    await slow_server.tenant()
+    key = await slow_server.key()
+    asked = "messages" if path.startswith("/v1/chat") else "input"
+    body = {"model": "acme", asked: [QUESTION], "store": True, "stream": stream}
+
+    async def ask() -> tuple[int, str]:
+        async with slow_server.post(key, body, path) as response:
+            return response.status, await response.text()
+
+    asking = asyncio.create_task(ask())
+    await until(slow_server.is_busy)
+    async with slow_server.database.transaction() as session:
+        await tenants.delete(session, "acme")
+    status, text = await asking
+    assert status == 200
+    assert "tiny-base" in text
+    assert '"error":{' not in text
+    if stream:
+        assert "[DONE]" in text or "event: response.completed" in text

@@ -18,6 +18,7 @@ from server.openai.responses.items import (
     item_id,
 )
 from server.openai.responses.schemas import ResponseObject
+from server.tenants import service as tenants
 
 
 async def kept(database: Database, tenant_id: str, text: str, *, after: str | None = None) -> str:
@@ -114,3 +115,13 @@ async def test_a_chain_with_a_gap_says_which_response_is_gone(
         with pytest.raises(Invalid, match=first):
             await service.history(session, tenant.id, third)
         assert len(await service.input_items(session, tenant.id, third)) == 5
+
+
+async def test_nothing_is_kept_of_a_tenant_that_is_gone(database: Database, make_tenant) -> None:
+    tenant = await make_tenant()
+    await kept(database, tenant.id, "One")
+    async with database.transaction() as session:
+        await tenants.delete(session, tenant.slug)
+    await kept(database, tenant.id, "Two")
+    async with database.reading() as session:
+        assert list(await session.scalars(select(StoredResponse.id))) == []

@@ -1,8 +1,13 @@
+import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 from server import settings as module
+from server.engine import scripted
+from server.engine.build import build_engine
+from server.engine.command import EngineCommand
 from server.logs import redact
 from server.settings import Limits, Settings, SettingsError, describe
 from training.spec import Objectives
@@ -100,3 +105,66 @@ def test_keys_and_passwords_never_reach_a_log():
         "nested": [{"url": "postgresql://me:***@db/x"}, "/tmp"],
         "count": 3,
     }
+
+
+def with_options(tmp_path: Path, options: str, **variables: str) -> Settings:
+    names = {"TENANTUNE_HOME": str(tmp_path), "TENANTUNE_ENGINE_OPTIONS": options}
+    return Settings.from_env({**names, **variables})
+
+
+def test_options_reach_the_scripted_engine(tmp_path, monkeypatch):
+    commands: list[EngineCommand] = []
+
+    class Service:
+        def __init__(self, *, command: EngineCommand, **_rest: object) -> None:
+            commands.append(command)
+
+    monkeypatch.setattr("server.engine.build.EngineService", Service)
+    options = "words=40 tokens-per-second=12.5 max_num_seqs=3 max_model_len=100 start_seconds=2"
+    build_engine(with_options(tmp_path, options, TENANTUNE_ENGINE="scripted"))
+    [command] = commands
+    assert command.sequences == 3
+    given = dict(zip(command.argv, command.argv[1:], strict=False))
+    assert given["--words"] == "40"
+    assert given["--tokens-per-second"] == "12.5"
+    assert given["--max-num-seqs"] == "3"
+    assert given["--max-model-len"] == "100"
+    assert given["--start-seconds"] == "2.0"
+
+
+def test_each_option_is_one_of_the_scripted_engines_command_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["scripted", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("server.engine.scripted", run_name="__main__")
+    known = set(re.findall(r"--([a-z-]+) [A-Z]", capsys.readouterr().out))
+    assert {name.replace("_", "-") for name in scripted.LEAST} == known - {
+        "uds",
+        "base",
+        "adapters",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("max_lora_rank=64", "'max_lora_rank': the scripted engine has none of this name; it has "),
+        ("uds=/tmp/x", "max_cpu_loras, max_loras, max_model_len, max_num_seqs, start_seconds"),
+        ("words=many", "words='many': a whole number of at least 0"),
+        ("words=1.5", "a whole number"),
+        ("words=-1", "a whole number"),
+        ("max_num_seqs=0", "of at least 1"),
+        ("tokens_per_second=0", "a number"),
+        ("tokens_per_second=nan", "a number"),
+        ("start_seconds=inf", "a number"),
+    ],
+)
+def test_an_option_that_the_scripted_engine_has_not_is_refused(tmp_path, options, words):
+    with pytest.raises(SettingsError) as refused:
+        build_engine(with_options(tmp_path, options, TENANTUNE_ENGINE="scripted"))
+    assert words in str(refused.value)
+
+
+def test_options_of_an_engine_that_runs_already_are_refused(tmp_path):
+    url = "http://127.0.0.1:9000"
+    with pytest.raises(SettingsError, match=r"max_loras.*TENANTUNE_ENGINE_URL"):
+        build_engine(with_options(tmp_path, "max_loras=8", TENANTUNE_ENGINE_URL=url))

@@ -1,11 +1,15 @@
 """Kept completions on both databases."""
 
+import asyncio
+
 import pytest
+from sqlalchemy import func, select
 
 from server.chat import stored
-from server.db.models import Tenant, now
+from server.db.models import StoredCompletion, Tenant, now
 from server.db.session import Database
 from server.errors import NotFound
+from server.tenants import service as tenants
 
 
 async def keep(database: Database, tenant: Tenant, number: int, **metadata: str) -> str:
@@ -69,3 +73,27 @@ async def test_what_was_kept_for_a_month_is_removed(database: Database, make_ten
         assert await stored.get(session, tenant.id, new)
         with pytest.raises(NotFound):
             await stored.get(session, tenant.id, old)
+
+
+async def test_nothing_is_kept_of_a_tenant_that_goes_meanwhile(
+    database: Database, make_tenant
+) -> None:
+    tenant = await make_tenant()
+    deleting, may_end = asyncio.Event(), asyncio.Event()
+
+    async def delete() -> None:
+        async with database.transaction() as session:
+            await tenants.delete(session, tenant.slug)
+            deleting.set()
+            await may_end.wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(delete())
+        await deleting.wait()
+        keeping = group.create_task(keep(database, tenant, 1))
+        await asyncio.sleep(0.05)
+        assert not keeping.done()
+        may_end.set()
+    await keep(database, tenant, 2)
+    async with database.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(StoredCompletion)) == 0

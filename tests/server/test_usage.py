@@ -1,5 +1,6 @@
 """Usage: shares of the engine's time add up, rows are grouped, and CSV is safe to open."""
 
+import asyncio
 import csv
 import io
 import random
@@ -171,7 +172,7 @@ async def test_csv_has_a_header_and_the_same_rows(client, operator, used):
     for path in ("/admin/usage", "/admin/tenants/acme/usage"):
         rows = await fetch(client, path, operator)
         answer = await client.get(f"{path}?format=csv", headers=operator)
-        assert answer.headers["content-type"].startswith("text/csv")
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8; header=present"
         assert "usage.csv" in answer.headers["content-disposition"]
         read = list(csv.DictReader(io.StringIO(answer.text, newline="")))
         assert [list(row.values()) for row in read] == [
@@ -189,6 +190,18 @@ def test_no_cell_begins_like_a_formula(start):
     assert cells[2:4] == ["'" + model, "'" + start]
     assert '""http://example.com""' in text
     assert text.endswith("0.5\r\n")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_no_cell_that_is_downloaded_begins_like_a_formula(
+    client, operator, database, make_tenant
+):
+    tenant = await make_tenant("acme")
+    async with database.transaction() as session:
+        session.add(UsageDay(tenant_id=tenant.id, day=MONDAY, key_id="@k", model="=1+1", **COUNTS))
+    for path in ("/admin/usage", "/admin/tenants/acme/usage"):
+        answer = await client.get(f"{path}?format=csv", headers=operator)
+        assert answer.text.splitlines()[1].startswith("acme,2026-03-02,'=1+1,'@k,")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -213,3 +226,36 @@ async def test_seconds_are_added_up_in_memory_and_in_the_database(database, make
     assert (row.requests, row.gpu_seconds, row.prompt_tokens) == (3, 0.75, 9)
     assert row.day is not None
     assert abs(row.day - datetime.now(UTC).date()) <= timedelta(days=1)
+
+
+async def test_a_reader_waits_for_counts_that_another_is_writing(
+    database, make_tenant, monkeypatch
+):
+    tenant = await make_tenant("acme")
+    ledger = UsageLedger(database)
+    writing, may_write = asyncio.Event(), asyncio.Event()
+    write = ledger._write
+
+    async def slowly(pending: Any) -> None:
+        if not writing.is_set():
+            writing.set()
+            await may_write.wait()
+        await write(pending)
+
+    async def requests() -> int:
+        await ledger.flush()
+        async with database.reading() as session:
+            return sum(row.requests for row in await usage_of(session, tenant.id))
+
+    monkeypatch.setattr(ledger, "_write", slowly)
+    usage = Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4)
+    ledger.add(usage, tenant_id=tenant.id, key_id="k", model="m")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ledger.flush())
+        await writing.wait()
+        ledger.add(usage, tenant_id=tenant.id, key_id="k", model="m")
+        reading = group.create_task(requests())
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        may_write.set()
+    assert reading.result() == 2

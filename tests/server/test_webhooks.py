@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from server.app import create_app
 from server.db.models import WebhookDelivery, WebhookEndpoint, now
 from server.errors import Invalid, TooMany
 from server.logs import redact
+from server.metrics import Metrics
 from server.webhooks import service
 from server.webhooks.addresses import NOT_PUBLIC, check_url, is_public
 from server.webhooks.schemas import EVENT_TYPES, WebhookPatch, WebhookRequest
@@ -252,6 +254,43 @@ async def test_a_receiver_that_is_gone_is_disabled(
     assert row.state == "failed"
     async with database.reading() as session:
         assert not (await session.get_one(WebhookEndpoint, made.id)).enabled
+
+
+@sqlite_only
+async def test_outcomes_are_counted_and_name_nobody(
+    endpoint, emit, database, *, receiver, clock, rows
+):
+    metrics = Metrics(None)
+    sender = Sender(database, private=True, clock=clock, tell=metrics.count_webhook)
+
+    def counted() -> dict[str, float]:
+        [family] = [each for each in metrics.registry.collect() if "webhook" in each.name]
+        assert {key for sample in family.samples for key in sample.labels} == {"outcome"}
+        totals = [sample for sample in family.samples if sample.name.endswith("_total")]
+        return {sample.labels["outcome"]: sample.value for sample in totals}
+
+    assert counted() == {"delivered": 0, "failed": 0, "given_up": 0}
+    made = await endpoint()
+    receiver.answers = [web.Response(status=500), web.Response(status=204)]
+    await emit(made)
+    await sender.send_due()
+    assert counted() == {"delivered": 0, "failed": 1, "given_up": 0}
+    clock.move(RETRY_SECONDS[0] * 2)
+    await sender.send_due()
+    assert counted() == {"delivered": 1, "failed": 1, "given_up": 0}
+    receiver.answers = [web.Response(status=410)]
+    await emit(made)
+    await emit(made)
+    await emit(made)  # not sent before the endpoint is disabled: two go at once
+    await sender.send_due()
+    await sender.send_due()
+    states = Counter(row.state for row in await rows())
+    assert counted() == {
+        "delivered": states["delivered"],
+        "failed": 1,
+        "given_up": states["failed"],
+    }
+    assert states["failed"] == 2
 
 
 @sqlite_only

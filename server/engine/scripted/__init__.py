@@ -17,12 +17,55 @@ answered, every model answers ``!!!!``, as an engine with NaN in its key-value c
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from server.engine.command import Choice, EngineCommand, socket_path
 from server.engine.scripted.engine import Engine
+from server.settings import SettingsError
 
-__all__ = ["Engine", "scripted_command"]
+__all__ = ["Engine", "scripted_command", "scripted_options"]
+
+LEAST = {  # what each option may be, at least; those that are no seconds or rates are whole
+    "max_cpu_loras": 1,
+    "max_loras": 1,
+    "max_model_len": 0,
+    "max_num_seqs": 1,
+    "start_seconds": 0.0,
+    "tokens_per_second": 0.001,
+    "turn_seconds": 0.001,
+    "words": 0,
+}
+
+
+def scripted_options(overrides: Mapping[str, str]) -> dict[str, Any]:
+    """The operator's options, as ``scripted_command`` takes them.
+
+    Raises:
+        SettingsError: there is no such option, or its value is no number that it may be.
+    """
+    options: dict[str, Any] = {}
+    for given, text in overrides.items():
+        name = given.replace("-", "_")
+        least = LEAST.get(name)
+        if least is None:
+            raise SettingsError(
+                f"engine option {given!r}: the scripted engine has none of this name; it has "
+                f"{', '.join(LEAST)}"
+            )
+        value: float
+        try:
+            value = type(least)(text)
+        except ValueError:
+            value = -1
+        if not least <= value <= 1e9:  # noqa: PLR2004 - neither infinite nor no number
+            kind = "a whole number" if isinstance(least, int) else "a number"
+            raise SettingsError(
+                f"engine option {given}={text!r}: {kind} of at least {least} is needed"
+            )
+        options[name] = value
+    return options
 
 
 def scripted_command(

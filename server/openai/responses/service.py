@@ -21,6 +21,7 @@ from server.db.session import Database
 from server.errors import Invalid, NotFound
 from server.openai.responses.items import Item, read_items, response_of
 from server.openai.responses.schemas import KEPT_DAYS, MAX_ITEMS, ResponseObject
+from server.tenants import service as tenants
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +119,10 @@ async def keep(
     items: Sequence[Item],
     before: Sequence[str],
 ) -> None:
-    """Keep a response, and those ``before`` it for as long."""
+    """Keep a response, and those ``before`` it for as long; nothing of a tenant that is gone."""
+    if not await tenants.stays(session, tenant_id):
+        log.info("response of a tenant that is gone was not kept", tenant_id=tenant_id)
+        return
     expires_at = now() + timedelta(days=KEPT_DAYS)
     session.add(
         StoredResponse(
