@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -24,20 +25,27 @@ ODD = "[/x] [bold]Corp[/] [id] :smile:"
 ROOT = Path(__file__).parents[2]
 
 
+@contextmanager
+def running(home: Path) -> Iterator[Run]:
+    """Commands in this process, which leave its logging alone."""
+
+    def call(*words: str) -> Result:
+        return CliRunner().invoke(main, words)
+
+    with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs():
+        patch.setattr(console, "configure_logging", lambda _settings: None)
+        patch.setenv("TENANTUNE_HOME", str(home))
+        yield call
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
 @pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.setattr(console, "configure_logging", lambda _settings: None)
-    monkeypatch.setenv("TENANTUNE_HOME", str(home))
-
-    def call(*words: str) -> Result:
-        return CliRunner().invoke(main, words)
-
-    with structlog.testing.capture_logs():
+def run(home: Path) -> Iterator[Run]:
+    with running(home) as call:
         yield call
 
 
@@ -53,16 +61,25 @@ def made(run: Run, *words: str) -> Result:
     return done
 
 
-@pytest.fixture
-def acme(run: Run, tmp_path: Path) -> Run:
-    """A tenant whose every name is odd."""
-    file = tmp_path / "[x] loaf :smile:.jsonl"
+@pytest.fixture(scope="module")
+def acme_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where there is a tenant whose every name is odd, and one that has nothing."""
+    folder = tmp_path_factory.mktemp("acme")
+    file = folder / "[x] loaf :smile:.jsonl"
     file.write_bytes(SAMPLE.read_bytes())
-    made(run, "tenants", "create", "acme", "--name", ODD)
-    made(run, "keys", "create", "--tenant", "acme", "--label", ODD)
-    made(run, "webhooks", "create", "https://example.com/[/x]", "--tenant", "acme")
-    made(run, "transcripts", "import", str(file), "--tenant", "acme")
-    return run
+    with running(folder / "home") as run:
+        made(run, "tenants", "create", "acme", "--name", ODD)
+        made(run, "tenants", "create", "bare")
+        made(run, "keys", "create", "--tenant", "acme", "--label", ODD)
+        made(run, "webhooks", "create", "https://example.com/[/x]", "--tenant", "acme")
+        made(run, "transcripts", "import", str(file), "--tenant", "acme")
+    return folder / "home"
+
+
+@pytest.fixture
+def acme(acme_home: Path) -> Iterator[Run]:
+    with running(acme_home) as call:
+        yield call
 
 
 @pytest.mark.parametrize(
@@ -77,11 +94,11 @@ def acme(run: Run, tmp_path: Path) -> Run:
 )
 @pytest.mark.usefixtures("on_a_terminal")
 def test_lists_on_a_terminal_show_names_as_they_are(
-    acme: Run, home: Path, words: tuple[str, ...], shown: str
+    acme: Run, acme_home: Path, words: tuple[str, ...], shown: str
 ) -> None:
-    (home / "bases" / "odd").mkdir(parents=True)
+    (acme_home / "bases" / "odd").mkdir(parents=True, exist_ok=True)
     base = msgspec.structs.replace(TINY, name=ODD)
-    (home / "bases" / "odd" / "base.json").write_bytes(msgspec.json.encode(base))
+    (acme_home / "bases" / "odd" / "base.json").write_bytes(msgspec.json.encode(base))
     done = made(acme, *words)
     assert shown in done.stdout
     assert "─" in done.stdout  # it was a table
@@ -90,7 +107,7 @@ def test_lists_on_a_terminal_show_names_as_they_are(
 @pytest.mark.parametrize("group", ["jobs", "adapters"])
 @pytest.mark.usefixtures("on_a_terminal")
 def test_lists_on_a_terminal_may_be_empty(acme: Run, group: str) -> None:
-    assert ": none" in made(acme, group, "list", "--tenant", "acme").stdout
+    assert ": none" in made(acme, group, "list", "--tenant", "bare").stdout
 
 
 def test_a_name_cannot_add_a_row_to_a_list_or_move_the_cursor(run: Run) -> None:
@@ -132,18 +149,16 @@ def test_errors_show_what_was_given_as_it_is(
 
 def test_a_base_that_is_none_is_named_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess[str]([], 1)
-    monkeypatch.setattr("server.cli.bases.subprocess.run", lambda *_, **__: failed)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     done = run("bases", "add", "[/x]")
     assert (done.exit_code, "'[/x]'" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("header", ["foo [x],Message", "Ticket [id],From[x],[/Message]"])
-def test_columns_are_named_as_the_file_names_them(run: Run, tmp_path: Path, header: str) -> None:
-    made(run, "tenants", "create", "acme")
-    file = tmp_path / "tickets.csv"
-    file.write_text(f"{header}\na,b,c\n"[: None if header.count(",") > 1 else -3] + "\n")
-    words = ("transcripts", "import", str(file), "--tenant", "acme", "--importer", "csv")
-    done = run(*words)
+def test_columns_are_named_as_the_file_names_them(acme: Run, tmp_path: Path, header: str) -> None:
+    (tmp_path / "tickets.csv").write_text(f"{header}\n" + ",".join("a" for _ in header.split(",")))
+    words = ("transcripts", "import", str(tmp_path / "tickets.csv"), "--importer", "csv")
+    done = acme(*words, "--tenant", "bare")
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit)
     for column in header.split(","):
@@ -176,8 +191,9 @@ def test_the_demo_shows_answers_and_failures_as_they_are(
         raise ExceptionGroup("", [DemoFailed("GET [/x]: 500")])
 
     monkeypatch.setattr(Demo, "run", fails)
-    for name in ("ensure_base", "configure_logging"):
-        monkeypatch.setattr(f"server.cli.demo.{name}", lambda *_, **__: None)
+    module = sys.modules["server.cli.demo"]  # in the package, a command has that name
+    for name in ("ensure_base", "configure_logging", "take_home"):
+        monkeypatch.setattr(module, name, lambda *_, **__: None)
     done = run("demo")
     assert (done.exit_code, done.stderr) == (1, "error: GET [/x]: 500\n")
 
@@ -217,10 +233,9 @@ def test_there_is_one_way_to_print_for_people() -> None:
     ],
 )
 def test_a_value_that_the_api_would_refuse_is_refused_with_its_option(
-    run: Run, words: tuple[str, ...], says: str
+    acme: Run, words: tuple[str, ...], says: str
 ) -> None:
-    made(run, "tenants", "create", "acme")
-    done = run(*words)
+    done = acme(*words)
     assert done.exit_code == 2, done.output
     assert says in done.stderr
     assert "$." not in done.stderr
@@ -266,25 +281,23 @@ def test_help_of_train_names_every_objective(run: Run) -> None:
     ],
 )
 def test_a_file_with_nothing_usable_is_an_error(
-    run: Run, tmp_path: Path, name: str, text: str, ends: tuple[int, str]
+    acme: Run, tmp_path: Path, name: str, text: str, ends: tuple[int, str]
 ) -> None:
     code, says = ends
-    made(run, "tenants", "create", "acme")
     (tmp_path / name).write_text(text)
-    words = ("transcripts", "import", str(tmp_path / name), "--tenant", "acme")
+    words = ("transcripts", "import", str(tmp_path / name), "--tenant", "bare")
     for again in (words, (*words, "--format", "json")):
-        done = run(*again)
+        done = acme(*again)
         assert done.exit_code == code, done.output
         assert f"{tmp_path / name}: " in done.stderr
         assert says in done.stderr
 
 
-def test_a_tenant_without_transcripts_is_not_trained(run: Run) -> None:
-    made(run, "tenants", "create", "acme")
-    done = run("train", "--tenant", "acme")
+def test_a_tenant_without_transcripts_is_not_trained(acme: Run) -> None:
+    done = acme("train", "--tenant", "bare")
     assert done.exit_code == 2
-    assert "`tenantune transcripts import FILE --tenant acme`" in done.stderr
-    assert made(run, "jobs", "list", "--tenant", "acme").stdout == ""
+    assert "`tenantune transcripts import FILE --tenant bare`" in done.stderr
+    assert made(acme, "jobs", "list", "--tenant", "bare").stdout == ""
 
 
 def _process(*words: str, home: Path, stdout: int) -> tuple[int, str]:
@@ -300,23 +313,19 @@ def _process(*words: str, home: Path, stdout: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("words", [("settings",), ("tenants", "list"), ("--help",), ("jobs",)])
-def test_a_reader_that_has_gone_is_no_error(run: Run, home: Path, words: tuple[str, ...]) -> None:
-    made(run, "tenants", "create", "acme")
+def test_a_reader_that_has_gone_is_no_error(acme_home: Path, words: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        assert _process(*words, home=home, stdout=writer) == (141, "")
+        assert _process(*words, home=acme_home, stdout=writer) == (141, "")
     finally:
         os.close(writer)
 
 
 @pytest.mark.parametrize("words", [("settings",), ("tenants", "list"), ("train", "--help")])
-def test_a_full_disk_is_told_with_what_was_written(
-    run: Run, home: Path, words: tuple[str, ...]
-) -> None:
-    made(run, "tenants", "create", "acme")
+def test_a_full_disk_is_told_with_what_was_written(acme_home: Path, words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = _process(*words, home=home, stdout=full.fileno())
+        done = _process(*words, home=acme_home, stdout=full.fileno())
     assert done == (1, "error: standard output: No space left on device\n")
 
 
