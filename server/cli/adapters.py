@@ -14,11 +14,11 @@ from server.cli.console import (
     EXIT_FAILED,
     App,
     command,
-    err,
     fail,
     json_option,
     show,
     table,
+    tell,
     tenant_option,
 )
 from server.db.models import Adapter, DatasetVersion
@@ -28,6 +28,7 @@ from training.evaluation import Evaluation
 from training.report import print_scores
 
 ACTOR = "command line"
+VERSION = click.IntRange(1, (1 << 31) - 1)
 
 
 @click.group()
@@ -59,7 +60,7 @@ def _perplexity(scores: dict[str, Any]) -> str:
 
 
 @adapters.command("promote")
-@click.argument("version", type=int)
+@click.argument("version", type=VERSION)
 @tenant_option
 @click.option("--force", is_flag=True, help="Although it failed its gates.")
 @command
@@ -68,7 +69,7 @@ async def promote(app: App, version: int, tenant: str, *, force: bool) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await service.promote(session, owner, version=version, actor=ACTOR, force=force)
-    err.print(f"{tenant}@{version} is live")
+    tell(f"{tenant}@{version} is live")
 
 
 @adapters.command("rollback")
@@ -80,7 +81,7 @@ async def rollback(app: App, tenant: str) -> None:
         owner = await tenants.get(session, tenant)
         await service.roll_back(session, owner, actor=ACTOR)
         live = await service.live_version(session, owner)
-    err.print(f"{tenant}@{live} is live" if live else f"the base answers for {tenant}")
+    tell(f"{tenant}@{live} is live" if live else f"the base answers for {tenant}")
 
 
 @adapters.command("history")
@@ -103,7 +104,7 @@ async def history(app: App, tenant: str, *, as_json: bool) -> None:
 
 
 @adapters.command("report")
-@click.argument("version", type=int)
+@click.argument("version", type=VERSION)
 @tenant_option
 @click.option("--html", is_flag=True, help="Print where the HTML page is.")
 @command
@@ -122,7 +123,7 @@ async def report(app: App, version: int, tenant: str, *, html: bool) -> None:
 
 @click.command("eval")
 @tenant_option
-@click.option("--version", type=int, help="Which; the live one when absent.")
+@click.option("--version", type=VERSION, help="Which; the live one when absent.")
 @json_option
 @command
 async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool) -> None:
@@ -146,7 +147,7 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
             *("--out", str(out)),
         ]
         if not as_json:
-            err.print(f"scoring {tenant}@{version}: about a minute on a CPU")
+            tell(f"scoring {tenant}@{version}: about a minute on a CPU")
         run = subprocess.run(argv, check=False, capture_output=True, text=True)  # noqa: ASYNC221 - nothing else runs
         if run.returncode:
             # the libraries' own remarks are only worth reading now

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import rich_click as click
 
-from server.cli.console import App, command, err, json_option, show, table
+from server.cli.console import App, command, json_option, show, table, tell
 from server.settings import Settings
 from training.base_model import list_bases, load_base
 from training.errors import BaseModelError
@@ -68,4 +68,4 @@ async def list_(app: App, *, as_json: bool) -> None:
     ]
     table("Bases", ("name", "parameters", "licence", "serving hash"), rows)
     if not found:
-        err.print("none yet: `tenantune bases add smollm2-135m-instruct`")
+        tell("none yet: `tenantune bases add smollm2-135m-instruct`")

@@ -17,7 +17,7 @@ import uvloop
 from rich.table import Table
 
 from server.cli.bases import ensure_base
-from server.cli.console import EXIT_FAILED, EXIT_USAGE, err, fail
+from server.cli.console import EXIT_FAILED, EXIT_USAGE, err, fail, tell
 from server.cli.jobs import describe
 from server.cli.up import Node, settings_or_fail, take_home
 from server.db.session import Database
@@ -125,8 +125,7 @@ class Demo:
     def say(self, line: str) -> None:
         """A line with the time since the start."""
         seconds = int(time.monotonic() - self._began)
-        err.print(f"[dim]{seconds // 60}:{seconds % 60:02}[/]  ", end="")
-        err.print(line, markup=False)
+        tell((f"{seconds // 60}:{seconds % 60:02}", "dim"), f"  {line}")
 
     async def run(self, question: str, *, check: bool) -> None:
         """Everything, then stay up (or not, with ``check``)."""
@@ -295,15 +294,14 @@ class Demo:
                 raise DemoFailed(f"{slug}: the adapter is no better than the base")
 
     def _invite(self, node: Node) -> None:
-        err.print(f"\nserver        {node.url}")
+        tell(f"\nserver        {node.url}")
         for who, key in self.keys.items():
-            err.print(f"key {who:9} {key}", markup=False)
-        err.print(
+            tell(f"key {who:9} {key}")
+        tell(
             f"\ncurl {node.url}/v1/chat/completions -H 'Authorization: Bearer {self.keys['loaf']}' \\\n"
             "  -H 'Content-Type: application/json' \\\n"
             '  -d \'{"model": "loaf", "messages": [{"role": "user", "content": "Is there a fee '
             "to skip a week?\"}]}'\n",
-            markup=False,
         )
 
 
@@ -329,7 +327,7 @@ def demo(ask: str, home: Path | None, *, check: bool) -> None:
         uvloop.run(run.run(ask, check=check))
     except* DemoFailed as failures:
         for failure in failures.exceptions:
-            err.print(f"[bold red]error:[/] {failure}")
+            tell(("error:", "bold red"), f" {failure}")
         sys.exit(EXIT_FAILED)
     if check:
         run.say("all parts worked")

@@ -10,7 +10,7 @@ import msgspec
 import psutil
 import rich_click as click
 
-from server.cli.console import EXIT_FAILED, err, json_option, show
+from server.cli.console import EXIT_FAILED, json_option, show, tell
 from server.cli.up import settings_or_fail
 from server.locks import is_held
 from server.settings import Settings
@@ -42,10 +42,10 @@ def doctor(*, as_json: bool) -> None:
         show(checks)
     else:
         for check in checks:
-            mark = "[green]ok[/]  " if check.good else "[red]no[/]  "
-            err.print(f"{mark}{check.name}: {check.found}")
+            mark = ("ok", "green") if check.good else ("no", "red")
+            tell(mark, f"  {check.name}: {check.found}")
             if not check.good:
-                err.print(f"      -> {check.advice}")
+                tell(f"      -> {check.advice}")
     sys.exit(0 if all(check.good for check in checks) else EXIT_FAILED)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import msgspec
 import rich_click as click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.cli.console import (
     EXIT_FAILED,
@@ -18,18 +21,38 @@ from server.cli.console import (
     err,
     fail,
     json_option,
+    plain,
     show,
     table,
+    tell,
     tenant_option,
 )
-from server.db.models import Decision, Tenant
+from server.cli.options import checked
+from server.db.models import ConversationRow, Decision, Tenant
 from server.jobs import service, states
-from server.jobs.schemas import FINAL_STATES, JobEventView, JobRequest, JobView
+from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
 from server.locks import is_held
 from server.tenants import service as tenants
+from server.transcripts import service as transcripts
+from training.dataset import FEWEST
 from training.spec import Objectives
 
 FOLLOW_SECONDS = 0.5
+
+
+def _gates() -> str:
+    """Every gate that may be declared, with its bound where none is."""
+    bounds = zip(Objectives.__struct_fields__, Objectives.__struct_defaults__, strict=True)
+    return ", ".join(f"{name} ({'off' if bound is None else bound})" for name, bound in bounds)
+
+
+def _row_id(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """A job's id: also as ``/v1/fine_tuning`` gives it."""
+    found = PUBLIC_ID.fullmatch(value)
+    return found[1] if found else value
+
+
+job_argument = click.argument("job_id", callback=_row_id)
 
 
 @click.command()
@@ -42,7 +65,7 @@ FOLLOW_SECONDS = 0.5
     "--objective",
     multiple=True,
     metavar="NAME=NUMBER",
-    help="A gate, e.g. max_perplexity=3.0; see the README for all.",
+    help=f"A gate, as max_perplexity=3.0; once for each. There are, with their defaults: {_gates()}.",
 )
 @click.option("--wait/--no-wait", default=True, help="Follow the job to its end.")
 @json_option
@@ -60,15 +83,19 @@ async def train(
     as_json: bool,
 ) -> None:
     """Fine-tune on all of a tenant's transcripts, prove the adapter, and promote it."""
-    request = JobRequest(
-        recipe=recipe,
-        seed=seed,
-        suffix=suffix,
-        require_approval=require_approval,
-        objectives=_objectives(objective) if objective else None,
+    request = checked(
+        JobRequest,
+        {
+            "recipe": recipe,
+            "seed": seed,
+            "suffix": suffix,
+            "require_approval": require_approval,
+            "objectives": _objectives(objective) if objective else None,
+        },
     )
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
+        await _expect_transcripts(session, owner)
         job = await service.create_job(
             session,
             owner,
@@ -78,10 +105,26 @@ async def train(
         view = await service.view(session, job, tenant)
     running = is_held(app.settings.run / "worker.lock")
     if not running:
-        err.print("no worker runs on this machine: the job waits until `tenantune up` runs")
+        tell("no worker runs on this machine: the job waits until `tenantune up` runs")
     if wait and running:
         view = await follow(app, owner, view.id, quiet=as_json)
     _finish(view, as_json=as_json)
+
+
+async def _expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
+    """Refuse what could only fail later. What is still being read may be enough."""
+    query = select(func.count(ConversationRow.id)).where(ConversationRow.tenant_id == tenant.id)
+    count = await session.scalar(query) or 0
+    if count >= FEWEST:
+        return
+    for row, _ in await transcripts.list_imports(session, tenant):
+        if row.state in {"queued", "running"}:
+            return
+    fail(
+        f"{tenant.slug} has {count} conversations, at least {FEWEST} are needed: "
+        f"`tenantune transcripts import FILE --tenant {tenant.slug}`",
+        code=EXIT_USAGE,
+    )
 
 
 def _objectives(pairs: tuple[str, ...]) -> Objectives:
@@ -91,24 +134,25 @@ def _objectives(pairs: tuple[str, ...]) -> Objectives:
         try:
             values[name] = float(number)
         except ValueError:
+            values[name] = math.nan
+        if not math.isfinite(values[name]):
             fail(f"--objective {pair!r} is not NAME=NUMBER", code=EXIT_USAGE)
     try:
         return msgspec.convert(values, Objectives)
     except msgspec.ValidationError as exc:
-        names = ", ".join(Objectives.__struct_fields__)
-        fail(f"--objective: {exc}; there are: {names}", code=EXIT_USAGE)
+        fail(f"--objective: {exc}; there are: {_gates()}", code=EXIT_USAGE)
 
 
 def _finish(view: JobView, *, as_json: bool) -> None:
     if as_json:
         show(view)
     elif view.state == "succeeded":
-        err.print(f"[green]done:[/] {view.adapter} is live")
+        tell(("done:", "green"), f" {view.adapter} is live")
     elif view.state in FINAL_STATES:
         reason = (view.error or {}).get("message", "")
-        err.print(f"[red]{view.state}:[/] {reason}")
+        tell((f"{view.state}:", "red"), f" {reason}")
     else:
-        err.print(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
+        tell(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
         print(view.id)
     if view.state in {"failed", "cancelled"}:
         sys.exit(EXIT_FAILED)
@@ -138,11 +182,11 @@ def _reporter(*, quiet: bool) -> Any:  # noqa: ANN401 - a context manager of a c
         yield lambda _event: None
     elif sys.stderr.isatty():
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=err,
         ) as progress:
             yield _bar(progress)
@@ -168,13 +212,13 @@ def _bar(progress: Progress) -> Callable[[JobEventView], None]:
             case "evaluation":
                 progress.update(
                     task,
-                    description=f"evaluating {body['subject']}",
+                    description=plain(f"evaluating {body['subject']}"),
                     total=body["total"],
                     completed=body["done"],
                     note="",
                 )
             case "state" | "stage" | "estimate" | "verdict" | "validation" | "warning":
-                progress.console.print(describe(event))
+                tell(describe(event))
 
     return report
 
@@ -182,7 +226,7 @@ def _bar(progress: Progress) -> Callable[[JobEventView], None]:
 def _line(event: JobEventView) -> None:
     text = describe(event)
     if text:
-        err.print(text, markup=False)
+        tell(text)
 
 
 def describe(event: JobEventView) -> str:  # noqa: PLR0911 - one line each
@@ -240,7 +284,7 @@ async def list_jobs(app: App, tenant: str, *, as_json: bool) -> None:
 
 
 @jobs.command("show")
-@click.argument("job_id")
+@job_argument
 @tenant_option
 @command
 async def show_job(app: App, job_id: str, tenant: str) -> None:
@@ -252,7 +296,7 @@ async def show_job(app: App, job_id: str, tenant: str) -> None:
 
 
 @jobs.command("follow")
-@click.argument("job_id")
+@job_argument
 @tenant_option
 @json_option
 @command
@@ -264,7 +308,7 @@ async def follow_job(app: App, job_id: str, tenant: str, *, as_json: bool) -> No
 
 
 @jobs.command("cancel")
-@click.argument("job_id")
+@job_argument
 @tenant_option
 @command
 async def cancel(app: App, job_id: str, tenant: str) -> None:
@@ -272,11 +316,11 @@ async def cancel(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await states.cancel(session, owner.id, job_id)
-    err.print(f"job {job_id} is told to stop")
+    tell(f"job {job_id} is told to stop")
 
 
 @jobs.command("pause")
-@click.argument("job_id")
+@job_argument
 @tenant_option
 @command
 async def pause(app: App, job_id: str, tenant: str) -> None:
@@ -284,11 +328,11 @@ async def pause(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         job = await states.pause(session, owner.id, job_id)
-    err.print(f"job {job_id} " + ("is paused" if job.state == "paused" else "is told to pause"))
+    tell(f"job {job_id} " + ("is paused" if job.state == "paused" else "is told to pause"))
 
 
 @jobs.command("resume")
-@click.argument("job_id")
+@job_argument
 @tenant_option
 @command
 async def resume(app: App, job_id: str, tenant: str) -> None:
@@ -296,11 +340,11 @@ async def resume(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await states.resume(session, owner.id, job_id)
-    err.print(f"job {job_id} goes on")
+    tell(f"job {job_id} goes on")
 
 
 @jobs.command("approve")
-@click.argument("job_id")
+@job_argument
 @tenant_option
 @click.option("--reject", is_flag=True, help="Say no instead.")
 @command
@@ -310,4 +354,4 @@ async def approve(app: App, job_id: str, tenant: str, *, reject: bool) -> None:
         owner = await tenants.get(session, tenant)
         decision: Decision = "rejected" if reject else "approved"
         await states.decide(session, owner.id, job_id, decision=decision)
-    err.print(f"job {job_id}: {decision}")
+    tell(f"job {job_id}: {decision}")

@@ -5,7 +5,8 @@ import sys
 import msgspec
 import rich_click as click
 
-from server.cli.console import EXIT_USAGE, App, command, err, fail, json_option, show, table
+from server.cli.console import EXIT_USAGE, App, command, fail, json_option, show, table, tell
+from server.cli.options import checked
 from server.db.models import now
 from server.settings import Limits
 from server.tenants import keys as key_service
@@ -56,25 +57,21 @@ async def create_tenant(
     as_json: bool,
 ) -> None:
     """Add a tenant."""
-    limits = _limits(limit)
-    try:
-        request = msgspec.convert(
-            {
-                "slug": slug,
-                "name": name,
-                "system_prompt": system_prompt,
-                "number_patterns": _patterns(number_pattern),
-                "keep": keep,
-            },
-            TenantRequest,
-        )
-        request = msgspec.structs.replace(request, limits=limits)
-    except msgspec.ValidationError as exc:
-        fail(str(exc), code=EXIT_USAGE)
+    request = checked(
+        TenantRequest,
+        {
+            "slug": slug,
+            "name": name,
+            "system_prompt": system_prompt,
+            "number_patterns": _patterns(number_pattern),
+            "keep": keep,
+            "limits": _limits(limit),
+        },
+    )
     async with app.transaction() as session:
         tenant = await service.create(session, request)
         view = await service.view(session, tenant)
-    show(view) if as_json else err.print(f"tenant [bold]{slug}[/] created")
+    show(view) if as_json else tell("tenant ", (slug, "bold"), " created")
 
 
 def _patterns(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -98,7 +95,7 @@ def _limits(pairs: tuple[str, ...]) -> Limits | None:
         return msgspec.convert(named, Limits, strict=False)
     except msgspec.ValidationError:
         names = ", ".join(Limits.__struct_fields__)
-        fail(f"--limit {' '.join(pairs)}: NAME=NUMBER, of {names}", code=EXIT_USAGE)
+        fail(f"--limit {' '.join(pairs)}: NAME=NUMBER of at least 1, of {names}", code=EXIT_USAGE)
 
 
 @tenants.command("list")
@@ -136,17 +133,23 @@ async def update_tenant(
     as_json: bool,
 ) -> None:
     """Change what is given."""
-    patch = TenantPatch(
-        name=msgspec.UNSET if name is None else name,
-        system_prompt=msgspec.UNSET if system_prompt is None else system_prompt,
-        number_patterns=_patterns(number_pattern) if number_pattern else msgspec.UNSET,
-        keep=keep or msgspec.UNSET,
-        limits=_limits(limit) if limit else msgspec.UNSET,
-    )
+    given = {
+        "name": name,
+        "system_prompt": system_prompt,
+        "number_patterns": _patterns(number_pattern) or None,
+        "keep": keep or None,
+    }
+    changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    if limit:
+        changes["limits"] = _limits(limit)
+    if not changes:
+        what = "--name, --system-prompt, --number-pattern, --keep or --limit"
+        fail(f"nothing to change: give {what}", code=EXIT_USAGE)
+    patch = checked(TenantPatch, changes)
     async with app.transaction() as session:
         tenant = await service.update(session, slug, patch)
         view = await service.view(session, tenant)
-    show(view) if as_json else err.print(f"tenant [bold]{slug}[/] changed")
+    show(view) if as_json else tell("tenant ", (slug, "bold"), " changed")
 
 
 @click.group()
@@ -175,14 +178,8 @@ async def create_key(
     """Make a key; standard output has the key and nothing else."""
     if operator == bool(tenant):
         fail("give either --tenant SLUG or --operator", code=EXIT_USAGE)
-    limits = _limits(limit)
-    try:
-        request = msgspec.convert(
-            {"label": label, "scopes": [s.strip() for s in scopes.split(",")]}, KeyRequest
-        )
-        request = msgspec.structs.replace(request, limits=limits)
-    except msgspec.ValidationError:
-        fail(f"--scopes {scopes!r}: choose of {', '.join(SCOPES)}, with commas", code=EXIT_USAGE)
+    names = [scope.strip() for scope in scopes.split(",")]
+    request = checked(KeyRequest, {"label": label, "scopes": names, "limits": _limits(limit)})
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         raw, row = await key_service.create(session, request, tenant=owner)
@@ -192,7 +189,7 @@ async def create_key(
         return
     print(raw)
     if sys.stderr.isatty():
-        err.print(f"[dim]key {view.id}; it is not kept and cannot be shown again[/]")
+        tell((f"key {view.id}; it is not kept and cannot be shown again", "dim"))
 
 
 @keys.command("list")
@@ -230,7 +227,7 @@ async def revoke_key(app: App, key_id: str, tenant: str | None) -> None:
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         await key_service.revoke(session, key_id, tenant=owner)
-    err.print(f"key {key_id} revoked; no server takes it from now on")
+    tell(f"key {key_id} revoked; no server takes it from now on")
 
 
 @keys.command("rotate")
@@ -250,7 +247,7 @@ async def rotate_key(
     app: App, key_id: str, tenant: str | None, overlap: int, *, as_json: bool
 ) -> None:
     """Replace a key by one that may do the same; standard output has the new key and nothing else."""
-    request = RotateRequest(overlap_seconds=overlap)
+    request = checked(RotateRequest, {"overlap_seconds": overlap})
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         raw, row = await key_service.rotate(session, key_id, request, tenant=owner)
@@ -260,7 +257,7 @@ async def rotate_key(
         return
     print(raw)
     if sys.stderr.isatty():
-        err.print(f"[dim]key {view.id} replaces {key_id}, which ends in {overlap} s[/]")
+        tell((f"key {view.id} replaces {key_id}, which ends in {overlap} s", "dim"))
 
 
 def _state(key: KeyView) -> str:

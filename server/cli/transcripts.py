@@ -7,19 +7,20 @@ from pathlib import Path
 
 import msgspec
 import rich_click as click
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from connectors.importers import IMPORTERS, ImportOptions, parse_map
 from connectors.report import ImportReport, render_table
 from server.blobs import BlobStore
 from server.cli.console import (
     EXIT_FAILED,
+    EXIT_USAGE,
     App,
     command,
     err,
     fail,
     json_option,
+    plain,
     show,
     table,
     tenant_option,
@@ -81,6 +82,8 @@ async def import_(
         stored(app.database, blobs, _chunks(file), max_bytes=limit) as (sha256, size),
         app.transaction() as session,
     ):
+        if size == 0:  # known only now: what a pipe holds has no size before it is read
+            fail(f"{file}: the file is empty", code=EXIT_USAGE)
         owner = await tenants.get(session, tenant)
         await hold(session, blobs, sha256)
         row, _ = await service.queue_import(
@@ -100,11 +103,18 @@ async def import_(
             show(view)
         fail((view.error or {}).get("message", "the import failed"), code=EXIT_FAILED)
     _report(view, form=form)
+    if not (view.report or {}).get("read"):
+        fail(f"{file}: nothing in it can be used, no conversation was kept", code=EXIT_FAILED)
 
 
 async def _chunks(file: Path) -> AsyncGenerator[bytes]:
-    with file.open("rb") as source, Progress(console=err, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(f"storing {file.name}", total=file.stat().st_size)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        *(BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
+    )
+    quiet = not sys.stderr.isatty()
+    with file.open("rb") as source, Progress(*columns, console=err, disable=quiet) as bar:
+        task = bar.add_task(plain(f"storing {file.name}"), total=file.stat().st_size)
         while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
             bar.advance(task, len(chunk))
             yield chunk
@@ -125,7 +135,7 @@ def _report(view: ImportView, *, form: str) -> None:
         show(view)
     else:
         report = msgspec.convert(view.report, ImportReport, strict=False)
-        Console().print(render_table(report), markup=False, highlight=False)
+        print(plain(render_table(report), lines=True))
 
 
 @transcripts.command("list")

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 
-import msgspec
 import rich_click as click
 
 from server.cli.console import (
@@ -12,13 +11,14 @@ from server.cli.console import (
     EXIT_USAGE,
     App,
     command,
-    err,
     fail,
     json_option,
     show,
     table,
+    tell,
     tenant_option,
 )
+from server.cli.options import checked
 from server.db.models import WebhookDelivery, WebhookEndpoint
 from server.webhooks import service
 from server.webhooks.schemas import EVENT_TYPES, EventType, WebhookPatch, WebhookRequest
@@ -45,10 +45,7 @@ async def create(
     app: App, url: str, tenant: str, events: tuple[EventType, ...], *, as_json: bool
 ) -> None:
     """Add an endpoint; standard output has its secret and nothing else."""
-    try:
-        request = msgspec.convert({"url": url, "events": events or EVENT_TYPES}, WebhookRequest)
-    except msgspec.ValidationError as exc:
-        fail(str(exc), code=EXIT_USAGE)
+    request = checked(WebhookRequest, {"url": url, "events": events or EVENT_TYPES})
     private = app.settings.webhook_private
     async with app.transaction() as session:
         row = await service.create(session, request, slug=tenant, private=private)
@@ -89,16 +86,16 @@ async def update(
     as_json: bool,
 ) -> None:
     """Change what is given."""
-    patch = WebhookPatch(
-        url=msgspec.UNSET if url is None else url,
-        events=events or msgspec.UNSET,
-        enabled=msgspec.UNSET if enabled is None else enabled,
-    )
+    given = {"url": url, "events": events or None, "enabled": enabled}
+    changes = {field: value for field, value in given.items() if value is not None}
+    if not changes:
+        fail("nothing to change: give --url, --event, --enable or --disable", code=EXIT_USAGE)
+    patch = checked(WebhookPatch, changes, names={"url": "--url"})
     private = app.settings.webhook_private
     async with app.transaction() as session:
         row = await service.update(session, webhook_id, patch, slug=tenant, private=private)
         view = service.view(row)
-    show(view) if as_json else err.print(f"webhook {webhook_id} changed")
+    show(view) if as_json else tell(f"webhook {webhook_id} changed")
 
 
 @webhooks.command("delete")
@@ -109,7 +106,7 @@ async def delete(app: App, webhook_id: str, tenant: str) -> None:
     """Remove an endpoint and what waits for it."""
     async with app.transaction() as session:
         await service.delete(session, webhook_id, slug=tenant)
-    err.print(f"webhook {webhook_id} deleted")
+    tell(f"webhook {webhook_id} deleted")
 
 
 @webhooks.command("rotate-secret")
@@ -164,7 +161,7 @@ async def redeliver(app: App, webhook_id: str, delivery_id: str, tenant: str) ->
     """Send an event again, with the same id."""
     async with app.transaction() as session:
         await service.redeliver(session, webhook_id, delivery_id, slug=tenant)
-    err.print(f"delivery {delivery_id} is due; the server sends it")
+    tell(f"delivery {delivery_id} is due; the server sends it")
 
 
 @webhooks.command("test")
@@ -188,7 +185,7 @@ async def test(app: App, webhook_id: str, tenant: str, *, as_json: bool) -> None
         fail("nothing was sent: is a server running? See `tenantune up`.", code=EXIT_UNAVAILABLE)
     if row.state == "failed":
         fail(row.error or "it failed", code=EXIT_FAILED)
-    err.print("delivered")
+    tell("delivered")
 
 
 def _show_secret(row: WebhookEndpoint, *, as_json: bool) -> None:
@@ -197,4 +194,4 @@ def _show_secret(row: WebhookEndpoint, *, as_json: bool) -> None:
         return
     print(row.secret)
     if sys.stderr.isatty():
-        err.print(f"[dim]webhook {row.id}; the secret cannot be shown again[/]")
+        tell((f"webhook {row.id}; the secret cannot be shown again", "dim"))

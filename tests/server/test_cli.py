@@ -89,7 +89,7 @@ def test_limits_are_given_and_taken_away(tenantune: Run) -> None:
     [
         (("keys", "create"), 2, "--tenant"),
         (("keys", "create", "--tenant", "nobody"), 3, "nobody"),
-        (("tenants", "create", "Not A Slug"), 2, "slug"),
+        (("tenants", "create", "Not A Slug"), 2, "SLUG 'Not A Slug'"),
         (("jobs", "list", "--tenant", "nobody"), 3, "nobody"),
         (("tenants", "create", "acme", "--limit", "requests_per_minute=x"), 2, "--limit"),
         (("nonsense",), 2, "No such command"),
@@ -135,6 +135,7 @@ def test_a_file_that_no_importer_knows_says_what_there_is(tenantune: Run, tmp_pa
 
 def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
     tenantune("tenants", "create", "acme")
+    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
     done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
     assert done.returncode == 4, "there is nothing to learn from"
     assert "upload" in done.stderr
