@@ -81,6 +81,10 @@ _Mode = Literal["stream", "whole"]
 C = TypeVar("C", bound=ChunkChoice | TextChoice)
 
 
+class _Counted(msgspec.Struct):
+    usage: msgspec.Raw
+
+
 class StreamedAnswer(Generic[C]):
     """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end."""
 
@@ -322,6 +326,8 @@ class ChatService:
             progress.begun = True
 
         def begin() -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+            if isinstance(request, TextRequest) and not request.streams:
+                return self._in_one_piece(body, request, resolved)
             return self._engine.stream(
                 body,
                 tenant=resolved.slug,
@@ -338,6 +344,22 @@ class ChatService:
                     make_room(exc, body, request)
         except (EngineRejected, AdapterRefused) as exc:
             raise _explain(exc, request, resolved) from exc
+
+    @asynccontextmanager
+    async def _in_one_piece(
+        self, body: dict[str, Any], request: TextRequest, resolved: Resolved
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What the engine cannot stream, as a stream of one chunk and the counts."""
+        asked = {name: value for name, value in body.items() if name != "stream_options"}
+        data = await self._engine.complete(
+            asked, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
+        )
+
+        async def payloads() -> AsyncIterator[bytes]:
+            yield data
+            yield b'{"choices":[],"usage":%b}' % msgspec.json.decode(data, type=_Counted).usage
+
+        yield payloads()
 
     @asynccontextmanager
     async def _enter(
