@@ -45,8 +45,8 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
     def streams(self) -> bool:
         """Whether the engine can stream the answers.
 
-        vLLM 0.32 breaks off several answers to a prompt whose own log-probabilities are asked for:
-        it finds those of the prompt with one of the answers only.
+        vLLM 0.32 breaks off several answers to a prompt whose own log-probabilities are asked for,
+        where one answer's first token comes together with another's second.
         """
         sampling = self.sampling
         return not sampling.echo or sampling.logprobs is None or sampling.n == 1
