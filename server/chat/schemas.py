@@ -11,7 +11,7 @@ import msgspec
 
 from server.engine.client import CHAT
 
-# only for prompts of answers that were cut off before the engine counted
+# for limits before an answer, and for prompts of answers cut off before the engine counted
 CHARACTERS_PER_TOKEN = 4
 
 Role = Literal["system", "user", "assistant", "tool"]

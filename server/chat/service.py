@@ -11,11 +11,13 @@ Policy, for all doors alike:
 * Unless asked for otherwise, answers end after ``DEFAULT_MAX_TOKENS``, or where the context does.
 * What may be called is told as the base's chat template tells it, or in the system message.
 * Texts (``TextRequest``) are continued as they are, without any of the prompts.
+* An answer in one piece is a streamed one, collected: both say the same, and what was generated is
+  known wherever it ends.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -33,6 +35,7 @@ from connectors.control_tokens import has_control_token, without_control_tokens
 from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
 from server.chat.busy import BusyTime
+from server.chat.collect import Collected, CollectedTexts
 from server.chat.refusal import of_limit, of_schema, without_source
 from server.chat.room import CLIENT_ERRORS, is_too_long, make_room
 from server.chat.salt import cache_salt, installation_secret
@@ -47,15 +50,23 @@ from server.chat.schemas import (
     ToolCall,
     Usage,
 )
-from server.chat.stream import AnyProgress, Progress, TextProgress, read_completion, read_texts
+from server.chat.stream import AnyProgress, Progress, TextProgress
 from server.chat.texts import TextChoice, TextCompletion, TextRequest, TextSampling
 from server.chat.tools import as_calls, as_text, tool_fields
 from server.chat.usage import UsageLedger
 from server.db.changes import Remembered
 from server.db.session import Database
+from server.engine.client import RETRY_AFTER_SECONDS
 from server.engine.service import EngineService
 from server.engine.tools import tool_format
-from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
+from server.errors import (
+    AdapterRefused,
+    EngineRejected,
+    EngineUnavailable,
+    Invalid,
+    ServerError,
+    StreamBroken,
+)
 from server.limits.fair import FairQueue, Place
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
@@ -68,7 +79,12 @@ DEFAULT_MAX_TOKENS = 1024
 SEVERAL_TEMPERATURE = 0.7
 RESERVED_TOKENS = 256  # against limits on tokens, for an answer of which no length was asked for
 _AnyRequest = ChatRequest | TextRequest
+_Mode = Literal["stream", "whole"]
 C = TypeVar("C", bound=ChunkChoice | TextChoice)
+
+
+class _Counted(msgspec.Struct):
+    usage: msgspec.Raw
 
 
 class StreamedAnswer(Generic[C]):
@@ -170,42 +186,37 @@ class ChatService:
             AdapterRefused: the engine would not load the adapter.
             StreamBroken: (while iterating) the answer ended before it was complete.
         """
-        progress = Progress(request.choices, calls=request.tools is not None)
-        body = self._body(request, resolved)
-        async with self._stream(body, request, resolved, principal, progress) as answer:
+        async with self._chat(request, resolved, principal, mode="stream") as answer:
             yield answer
 
     async def complete(
         self, request: ChatRequest, resolved: Resolved, *, principal: Principal
     ) -> Completion:
-        """An answer in one piece. Cancelling aborts generation. Raises as ``stream``."""
-        progress = Progress(request.choices)
-        async with self._enter(request, resolved, principal, mode="whole", progress=progress):
-            data = await self._ask(self._body(request, resolved), request, resolved)
-            answer = read_completion(data, calls=request.tools is not None)
-            progress.usage = answer.usage
-            return answer
+        """An answer in one piece. Cancelling aborts generation.
+
+        Raises as ``stream``, and EngineUnavailable where the answer ended before it was complete.
+        """
+        collected = Collected()
+        answering = self._chat(request, resolved, principal, mode="whole")
+        usage = await _collect(answering, collected.add)
+        return Completion(choices=collected.choices, usage=usage)
 
     @asynccontextmanager
     async def stream_texts(
         self, request: TextRequest, resolved: Resolved, *, principal: Principal
     ) -> AsyncIterator[StreamedAnswer[TextChoice]]:
         """Begin to continue texts; as ``stream`` otherwise."""
-        progress = TextProgress(request.choices)
-        body = self._text_body(request, resolved)
-        async with self._stream(body, request, resolved, principal, progress) as answer:
+        async with self._texts(request, resolved, principal, mode="stream") as answer:
             yield answer
 
     async def complete_texts(
         self, request: TextRequest, resolved: Resolved, *, principal: Principal
     ) -> TextCompletion:
-        """Texts, continued. Cancelling aborts generation. Raises as ``stream``."""
-        progress = TextProgress(request.choices)
-        async with self._enter(request, resolved, principal, mode="whole", progress=progress):
-            data = await self._ask(self._text_body(request, resolved), request, resolved)
-            answer = read_texts(data)
-            progress.usage = answer.usage
-            return answer
+        """Texts, continued. Cancelling aborts generation. Raises as ``complete``."""
+        collected = CollectedTexts()
+        answering = self._texts(request, resolved, principal, mode="whole")
+        usage = await _collect(answering, collected.add)
+        return TextCompletion(choices=collected.choices, usage=usage)
 
     def close(self) -> None:
         """Let go of what is held open."""
@@ -262,6 +273,26 @@ class ChatService:
         body["cache_salt"] = cache_salt(self._secret, resolved.tenant_id)
         return body
 
+    def _chat(
+        self, request: ChatRequest, resolved: Resolved, principal: Principal, *, mode: _Mode
+    ) -> AbstractAsyncContextManager[StreamedAnswer[ChunkChoice]]:
+        progress = Progress(
+            request.choices, calls=request.tools is not None, stops=bool(request.sampling.stop)
+        )
+        body = self._body(request, resolved)
+        return self._stream(body, request, resolved, principal, progress=progress, mode=mode)
+
+    def _texts(
+        self, request: TextRequest, resolved: Resolved, principal: Principal, *, mode: _Mode
+    ) -> AbstractAsyncContextManager[StreamedAnswer[TextChoice]]:
+        progress = TextProgress(
+            request.choices,
+            prompts=len(request.prompts),
+            generates=request.sampling.max_tokens > 0,
+        )
+        body = self._text_body(request, resolved)
+        return self._stream(body, request, resolved, principal, progress=progress, mode=mode)
+
     @asynccontextmanager
     async def _stream(
         self,
@@ -269,33 +300,21 @@ class ChatService:
         request: _AnyRequest,
         resolved: Resolved,
         principal: Principal,
+        *,
         progress: AnyProgress[C],
+        mode: _Mode,
     ) -> AsyncIterator[StreamedAnswer[C]]:
         began = time.monotonic()
-        async with self._enter(
-            request, resolved, principal, mode="stream", progress=progress
-        ) as place:
-            body["stream_options"] = {"include_usage": True}
-            async with AsyncExitStack() as stack:
-                payloads = await self._open(stack, body, request, resolved)
+        body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        async with (
+            self._enter(request, resolved, principal, mode=mode, progress=progress) as place,
+            AsyncExitStack() as stack,
+        ):
+            payloads = await self._open(stack, body, request, resolved, progress)
+            if mode == "stream":
                 waited = time.monotonic() - began
                 self._metrics.first_token.labels(_kind(resolved)).observe(waited)
-                yield StreamedAnswer(payloads, progress, place=place)
-
-    async def _ask(self, body: dict[str, Any], request: _AnyRequest, resolved: Resolved) -> bytes:
-        async def ask() -> bytes:
-            return await self._engine.complete(
-                body, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
-            )
-
-        try:
-            while True:
-                try:
-                    return await ask()
-                except EngineRejected as exc:
-                    make_room(exc, body, request)
-        except (EngineRejected, AdapterRefused) as exc:
-            raise _explain(exc, request, resolved) from exc
+            yield StreamedAnswer(payloads, progress, place=place)
 
     async def _open(
         self,
@@ -303,10 +322,20 @@ class ChatService:
         body: dict[str, Any],
         request: _AnyRequest,
         resolved: Resolved,
+        progress: AnyProgress[Any],
     ) -> AsyncIterator[bytes]:
+        def begun() -> None:
+            progress.begun = True
+
         def begin() -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+            if isinstance(request, TextRequest) and not request.streams:
+                return self._in_one_piece(body, request, resolved)
             return self._engine.stream(
-                body, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
+                body,
+                tenant=resolved.slug,
+                adapter=resolved.adapter,
+                path=request.path,
+                on_begun=begun,
             )
 
         try:
@@ -319,13 +348,29 @@ class ChatService:
             raise _explain(exc, request, resolved) from exc
 
     @asynccontextmanager
+    async def _in_one_piece(
+        self, body: dict[str, Any], request: TextRequest, resolved: Resolved
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What the engine cannot stream, as a stream of one chunk and the counts."""
+        asked = {name: value for name, value in body.items() if name != "stream_options"}
+        data = await self._engine.complete(
+            asked, tenant=resolved.slug, adapter=resolved.adapter, path=request.path
+        )
+
+        async def payloads() -> AsyncIterator[bytes]:
+            yield data
+            yield b'{"choices":[],"usage":%b}' % msgspec.json.decode(data, type=_Counted).usage
+
+        yield payloads()
+
+    @asynccontextmanager
     async def _enter(
         self,
         request: _AnyRequest,
         resolved: Resolved,
         principal: Principal,
         *,
-        mode: Literal["stream", "whole"],
+        mode: _Mode,
         progress: AnyProgress[Any],
     ) -> AsyncIterator[Place]:
         """Wait for this request's turn at the engine, and account for what it uses there.
@@ -341,18 +386,19 @@ class ChatService:
             self._limiter.admit(principal, tokens=most) as admission,
             self._queue.place(resolved.tenant_id, prompt_tokens=prompt, answers=answers) as place,
         ):
+            failed = False
             try:
                 with self._account(request, resolved, principal, mode=mode, progress=progress):
                     yield place
             except ServerError:
-                prompt = 0  # what failed is not charged; who leaves early is
+                failed = True
                 raise
             finally:
-                usage, answered = progress.usage, progress.tokens
-                if usage is not None:
-                    prompt, answered = usage.prompt_tokens, usage.completion_tokens
-                place.settle(prompt_tokens=prompt, answer_tokens=answered)
-                admission.settle(prompt + answered)
+                used = _used(request, resolved, progress, failed=failed)
+                # who leaves early pays for the prompt; what failed costs nobody one
+                prompt = 0 if failed else used.prompt_tokens
+                place.settle(prompt_tokens=prompt, answer_tokens=used.completion_tokens)
+                admission.settle(prompt + used.completion_tokens)
 
     @contextmanager
     def _account(
@@ -361,7 +407,7 @@ class ChatService:
         resolved: Resolved,
         principal: Principal,
         *,
-        mode: Literal["stream", "whole"],
+        mode: _Mode,
         progress: AnyProgress[Any],
     ) -> Iterator[None]:
         """Count the request however it ends, in memory."""
@@ -380,7 +426,8 @@ class ChatService:
             raise
         finally:
             in_flight.dec()
-            usage = progress.usage or _estimate(request, resolved, progress.tokens)
+            failed = outcome in ("failed", "refused")
+            usage = _used(request, resolved, progress, failed=failed)
             self._metrics.chats.labels(_kind(resolved), outcome).inc()
             self._metrics.tokens.labels("prompt").inc(usage.prompt_tokens)
             self._metrics.tokens.labels("cached").inc(usage.cached_tokens)
@@ -390,7 +437,7 @@ class ChatService:
                 tenant_id=resolved.tenant_id,
                 key_id=principal.key_id,
                 model=f"{resolved.slug}@{resolved.version}" if resolved.version else self._base,
-                failed=outcome in ("failed", "refused"),
+                failed=failed,
                 gpu_seconds=self._busy.leave(entered),
             )
 
@@ -419,12 +466,40 @@ def _prompt_tokens(request: _AnyRequest, resolved: Resolved) -> int:
     return (request.characters + len(resolved.system_prompt)) // CHARACTERS_PER_TOKEN
 
 
-def _estimate(request: _AnyRequest, resolved: Resolved, tokens: int) -> Usage:
-    """Usage of an answer that was cut off: the engine only counts for those that end."""
-    if not tokens:
+def _used(
+    request: _AnyRequest, resolved: Resolved, progress: AnyProgress[Any], *, failed: bool
+) -> Usage:
+    """What a request used, wherever it ended.
+
+    The engine's own counts; without them, of a request that it had taken, an estimate.
+    """
+    if (counted := progress.counted) is not None:
+        return counted
+    tokens = progress.tokens
+    if not tokens and (failed or not progress.begun):
         return Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
     prompt = _prompt_tokens(request, resolved)
     return Usage(prompt_tokens=prompt, completion_tokens=tokens, total_tokens=prompt + tokens)
+
+
+async def _collect(
+    answering: AbstractAsyncContextManager[StreamedAnswer[C]], add: Callable[[list[C]], None]
+) -> Usage:
+    """Put all of an answer together; what it used.
+
+    Raises:
+        EngineUnavailable: it ended before it was complete, or nothing was counted.
+    """
+    try:
+        async with answering as answer:
+            async for choices in answer:
+                add(choices)
+            usage = answer.usage
+    except StreamBroken as exc:
+        raise EngineUnavailable(exc.message, retry_after_seconds=RETRY_AFTER_SECONDS) from exc
+    if usage is None:
+        raise EngineUnavailable("the engine did not count the answer's tokens")
+    return usage
 
 
 def _explain(

@@ -1,4 +1,4 @@
-"""Turns the engine's chunks into ours.
+"""Turns the engine's chunks into ours, of answers in one piece as well: those are collected.
 
 Each payload is decoded into a struct that has no place for what only engines say, so that token
 ids, hidden prompts and transfer parameters cannot pass.
@@ -11,23 +11,23 @@ from typing import Generic, Protocol, TypeVar, get_args
 import msgspec
 
 from server.chat.schemas import (
-    AnswerMessage,
     Chunk,
     ChunkChoice,
-    Completion,
     FinishReason,
     FunctionDelta,
+    Logprobs,
+    TokenLogprob,
     ToolCallDelta,
     Usage,
 )
-from server.chat.texts import TextChoice, TextCompletion
+from server.chat.texts import TextChoice, TextCompletion, TextLogprobs
+from server.chat.visible import Visible
 from server.errors import StreamBroken
 
 _FINISHED: frozenset[str] = frozenset(get_args(FinishReason))
 _BROKEN = frozenset({"abort", "error"})  # vLLM: somebody else ended it, or a computation failed
-_CALL = "<tool_call>"  # what the engine gives back of a call that was cut off
 _chunks = msgspec.json.Decoder(Chunk)
-_completions = msgspec.json.Decoder(Completion)
+_TextToken = tuple[str, float | None, dict[str, float] | None]
 _texts = msgspec.json.Decoder(TextCompletion)
 
 
@@ -47,17 +47,39 @@ class _Event(Protocol[C]):
 
 
 class AnyProgress(Generic[C]):
-    """What has been seen of one answer, streamed or not, of so many choices.
+    """What has been seen of one answer of so many choices, as many for each prompt.
 
-    ``usage`` is None until the engine says it; ``tokens`` counts chunks with something in them
-    until then.
+    ``begun``: the engine has taken the request. ``tokens`` counts chunks with something in them, for
+    engines that do not count.
     """
 
-    def __init__(self, choices: int, decode: Callable[[bytes], _Event[C]]) -> None:
+    def __init__(
+        self, choices: int, decode: Callable[[bytes], _Event[C]], *, prompts: int = 1
+    ) -> None:
         self._unfinished = set(range(choices))
+        self._each = choices // prompts
         self._decode = decode
-        self.usage: Usage | None = None
+        self._final: Usage | None = None
+        self._seen: dict[int, Usage] = {}
+        self.begun = False
         self.tokens = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the engine counted in the end; None until it says so."""
+        return self._final
+
+    @property
+    def counted(self) -> Usage | None:
+        """What the engine has counted so far, which it tells of each choice by itself."""
+        if self.usage is not None or not self._seen:
+            return self.usage
+        prompts = {index // self._each: seen.prompt_tokens for index, seen in self._seen.items()}
+        prompt = sum(prompts.values())
+        answered = sum(seen.completion_tokens for seen in self._seen.values())
+        return Usage(
+            prompt_tokens=prompt, completion_tokens=answered, total_tokens=prompt + answered
+        )
 
     def take(self, payload: bytes) -> list[C]:
         """What a payload adds to the answer: maybe nothing.
@@ -72,7 +94,10 @@ class AnyProgress(Generic[C]):
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise StreamBroken("the engine sent a chunk that makes no sense") from exc
         if chunk.usage is not None:
-            self.usage = chunk.usage
+            if chunk.choices:
+                self._seen[chunk.choices[0].index] = chunk.usage
+            else:
+                self._final = chunk.usage
         return [
             choice
             for choice in chunk.choices
@@ -96,14 +121,17 @@ class AnyProgress(Generic[C]):
 class Progress(AnyProgress[ChunkChoice]):
     """Of a chat: the role is said once, at the beginning of each choice, and so is a call's name.
 
-    ``calls``: the answer may make calls, so that it need not have a text.
+    ``calls``: the answer may make calls, so that it need not have a text. ``stops``: it may have
+    been cut off at a text to stop at.
     """
 
-    def __init__(self, choices: int, *, calls: bool = False) -> None:
+    def __init__(self, choices: int, *, calls: bool = False, stops: bool = False) -> None:
         super().__init__(choices, _chunks.decode)
         self._begun: set[int] = set()
         self._calls = calls
-        self._called: dict[int, set[int]] = {}
+        self._stops = stops
+        self._called: dict[int, dict[int, str]] = {}
+        self._visible: dict[int, Visible[TokenLogprob]] = {}
 
     def _adds(self, choice: ChunkChoice) -> bool:
         index, delta = choice.index, choice.delta
@@ -111,8 +139,10 @@ class Progress(AnyProgress[ChunkChoice]):
             self.tokens += 1
         if delta.tool_calls is not None:
             self.tokens += 1
-            called = self._called.setdefault(index, set())
+            called = self._called.setdefault(index, {})
             delta.tool_calls = _calls(delta.tool_calls, called) or None
+        if choice.logprobs is not None or self._visible:
+            self._tell(choice)
         if index in self._begun:
             delta.role = None
             if choice.finish_reason is None:
@@ -129,55 +159,92 @@ class Progress(AnyProgress[ChunkChoice]):
         if self._calls:
             delta.content = delta.content or None
         if choice.finish_reason is not None:
-            called_any = bool(self._called.get(index))
-            choice.finish_reason = _finish_reason(choice.finish_reason, called=called_any)
+            choice.finish_reason = _finish_reason(choice.finish_reason, called=self._ends(index))
             self._unfinished.discard(index)
+        return True
+
+    def _tell(self, choice: ChunkChoice) -> None:
+        """Leave the log-probabilities of what can be seen, as soon as it can."""
+        visible = self._visible.get(choice.index)
+        if visible is None:
+            visible = self._visible[choice.index] = Visible(strict=self._calls)
+        tokens = (choice.logprobs.content if choice.logprobs else None) or ()
+        seen = visible.take(
+            choice.delta.content or "",
+            ((token.token, token) for token in tokens),
+            last=choice.finish_reason is not None,
+        )
+        choice.logprobs = Logprobs(content=[token for _, token in seen]) if seen else None
+
+    def _ends(self, index: int) -> bool:
+        """Whether a choice ends with a call that is complete."""
+        called = self._called.get(index)
+        if not called:
+            return False
+        arguments = called[max(called)]
+        if not arguments:  # some engines say nothing where there are none
+            return not self._stops
+        try:
+            msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, RecursionError):
+            return False
         return True
 
 
 class TextProgress(AnyProgress[TextChoice]):
-    """Of texts."""
+    """Of texts. Without ``generates`` only the prompts are wanted."""
 
-    def __init__(self, choices: int) -> None:
-        super().__init__(choices, _texts.decode)
+    def __init__(self, choices: int, *, prompts: int = 1, generates: bool = True) -> None:
+        super().__init__(choices, _texts.decode, prompts=prompts)
+        self._generates = generates
+        self._visible: dict[int, Visible[_TextToken]] = {}
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the engine counted in the end, without the token that it cannot help generating."""
+        return self._asked_for(super().usage)
+
+    @property
+    def counted(self) -> Usage | None:
+        """What the engine has counted so far, without that token."""
+        return self._asked_for(super().counted)
+
+    def _asked_for(self, usage: Usage | None) -> Usage | None:
+        if usage is None or self._generates:
+            return usage
+        return msgspec.structs.replace(usage, completion_tokens=0, total_tokens=usage.prompt_tokens)
 
     def _adds(self, choice: TextChoice) -> bool:
         if choice.text:
             self.tokens += 1
+        if choice.logprobs is not None or self._visible:
+            self._tell(choice)
         if choice.finish_reason is None:
             return bool(choice.text) or choice.logprobs is not None
         choice.finish_reason = _finish_reason(choice.finish_reason)
         self._unfinished.discard(choice.index)
         return True
 
-
-def read_completion(data: bytes, *, calls: bool = False) -> Completion:
-    """Read an answer that came in one piece; ``calls``: it may make some.
-
-    Raises:
-        StreamBroken: it makes no sense, or says that the engine gave up.
-    """
-    try:
-        answer = _completions.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise StreamBroken("the engine's answer makes no sense") from exc
-    for choice in answer.choices:
-        called = _settle_calls(choice.message)
-        if calls and not called:
-            choice.message.content = (choice.message.content or "").partition(_CALL)[0] or None
-        choice.finish_reason = _finish_reason(choice.finish_reason, called=called)
-    return answer
-
-
-def read_texts(data: bytes) -> TextCompletion:
-    """Read texts that came in one piece; raises as ``read_completion``."""
-    try:
-        answer = _texts.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise StreamBroken("the engine's answer makes no sense") from exc
-    for choice in answer.choices:
-        choice.finish_reason = _finish_reason(choice.finish_reason or "stop")
-    return answer
+    def _tell(self, choice: TextChoice) -> None:
+        """Leave the log-probabilities of what can be seen, as soon as it can."""
+        visible = self._visible.get(choice.index)
+        if visible is None:
+            visible = self._visible[choice.index] = Visible(strict=False)
+        told = choice.logprobs or TextLogprobs()
+        tokens = zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=False)
+        seen = visible.take(
+            choice.text,
+            ((token[0], token) for token in tokens),
+            last=choice.finish_reason is not None,
+        )
+        choice.logprobs = None
+        if seen:
+            choice.logprobs = TextLogprobs(
+                text_offset=[at for at, _ in seen],
+                tokens=[token for _, (token, _, _) in seen],
+                token_logprobs=[logprob for _, (_, logprob, _) in seen],
+                top_logprobs=[top for _, (_, _, top) in seen],
+            )
 
 
 def call_id() -> str:
@@ -185,32 +252,24 @@ def call_id() -> str:
     return f"call_{secrets.token_hex(12)}"
 
 
-def _settle_calls(message: AnswerMessage) -> bool:
-    """Give calls our ids, and take away what is empty; whether there are any."""
-    if not message.tool_calls:
-        message.tool_calls = msgspec.UNSET
-        return False
-    message.tool_calls = [
-        msgspec.structs.replace(call, id=call_id()) for call in message.tool_calls
-    ]
-    message.content = message.content or None
-    return True
+def _calls(parts: list[ToolCallDelta], called: dict[int, str]) -> list[ToolCallDelta]:
+    """What a chunk adds to each call: in one piece, with our id and the name once, first.
 
-
-def _calls(parts: list[ToolCallDelta], called: set[int]) -> list[ToolCallDelta]:
-    """What a chunk adds to each call: in one piece, with our id and the name once, first."""
+    ``called``: the arguments of each call, so far.
+    """
     merged: dict[int, ToolCallDelta] = {}
     for part in parts:
         said = part.function or FunctionDelta()
         if part.index not in called:
             if not said.name:
                 continue  # a call without a name cannot be made
-            called.add(part.index)
+            called[part.index] = said.arguments or ""
             first = FunctionDelta(name=said.name, arguments=said.arguments or "")
             merged[part.index] = ToolCallDelta(
                 index=part.index, id=call_id(), type="function", function=first
             )
         elif said.arguments:
+            called[part.index] += said.arguments
             known = merged.get(part.index)
             if known is not None and known.function is not None:
                 known.function.arguments = (known.function.arguments or "") + said.arguments

@@ -42,6 +42,16 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.prompts) * self.sampling.n
 
     @property
+    def streams(self) -> bool:
+        """Whether the engine can stream the answers.
+
+        vLLM 0.32 breaks off several answers to a prompt whose own log-probabilities are asked for,
+        where one answer's first token comes together with another's second.
+        """
+        sampling = self.sampling
+        return not sampling.echo or sampling.logprobs is None or sampling.n == 1
+
+    @property
     def characters(self) -> int:
         """Length of all prompts; a guess for token ids."""
         return sum(

@@ -5,7 +5,7 @@ a URL; which adapters are loaded; and a watch over whether its answers can still
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -173,10 +173,12 @@ class EngineService:
         tenant: str,
         adapter: AdapterRef | None,
         path: str = CHAT,
+        on_begun: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Stream a completion: the payload of each ``data:`` line, without the last [DONE].
 
-        ``path``: the client's ``CHAT`` or ``TEXT``, which says what the body is.
+        ``path``: the client's ``CHAT`` or ``TEXT``, which says what the body is. ``on_begun`` is
+        called when the engine has taken the request, before there is anything of the answer.
 
         Entering waits for the first payload, so that whatever goes wrong before it is an ordinary
         error. The adapter is held for the whole stream; leaving the context aborts generation.
@@ -191,6 +193,7 @@ class EngineService:
         async with self._request(tenant, adapter) as model:
             asked = {**body, "model": model, "stream": True}
             async with self.client.stream(asked, path=path) as payloads:
+                on_begun()
                 try:
                     first = await anext(payloads, None)
                 except StreamBroken as exc:

@@ -132,6 +132,48 @@ async def test_without_the_option_a_stream_carries_no_usage(engine):
     assert all(part["choices"] for part in parts)
 
 
+EVERYWHERE = {"include_usage": True, "continuous_usage_stats": True}
+
+
+async def test_each_chunk_counts_its_choice_where_that_is_asked_for(engine):
+    asked = body(4, n=2, temperature=0.5, stream_options=EVERYWHERE)
+    *parts, last = await chunks(engine, engine.old, asked)
+    counted: dict[int, list[int]] = {0: [], 1: []}
+    for part in parts:
+        (choice,) = part["choices"]
+        assert part["usage"]["prompt_tokens"] == last["usage"]["prompt_tokens"]
+        counted[choice["index"]].append(part["usage"]["completion_tokens"])
+    assert counted == {0: [0, 1, 2, 3, 4], 1: [0, 1, 2, 3, 4]}
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 8
+
+
+async def test_each_chunk_of_texts_counts_its_choice_and_its_prompt(engine):
+    asked = {"prompt": ["The sea is", "A parcel"], "max_tokens": 3, "min_tokens": 3}
+    asked |= {"stream_options": EVERYWHERE}
+    where: dict[str, Any] = {"tenant": "acme", "adapter": engine.old, "path": TEXT}
+    async with engine.service.stream(asked, **where) as payloads:
+        *parts, last = [msgspec.json.decode(payload) async for payload in payloads]
+    counted: dict[int, list[int]] = {0: [], 1: []}
+    prompts = {}
+    for part in parts:
+        (choice,) = part["choices"]
+        prompts[choice["index"]] = part["usage"]["prompt_tokens"]
+        counted[choice["index"]].append(part["usage"]["completion_tokens"])
+    assert counted == {0: [1, 2, 3], 1: [1, 2, 3]}
+    assert sum(prompts.values()) == last["usage"]["prompt_tokens"]
+
+
+async def test_tokens_are_told_when_they_come_and_their_text_when_none_can_stop_it(engine):
+    asked = body(8, logprobs=True, stop=["never said by anybody"])
+    choices = [c for part in await chunks(engine, engine.old, asked) for c in part["choices"]]
+    told = [c["logprobs"]["content"] for c in choices if c["logprobs"]]
+    assert [len(tokens) for tokens in told] == [1] * 8
+    assert not any(c["delta"].get("content") for c in choices[:2])
+    said = "".join(c["delta"].get("content") or "" for c in choices)
+    assert "".join(token["token"] for tokens in told for token in tokens) == said
+
+
 async def test_a_whole_answer_says_what_the_stream_says(engine):
     streamed = await chunks(engine, engine.old, body())
     answer = await whole(engine, engine.old, body())
@@ -276,6 +318,30 @@ async def test_a_function_that_must_be_called_is_with_arguments_by_its_schema(en
         check_call(calls[0]["function"]["name"], arguments, name)
 
 
+@pytest.mark.parametrize(
+    ("fields", "ends"),
+    [
+        *(({"max_tokens": limit}, "length") for limit in (1, 3, 8, 14, 20)),
+        ({"stop": ['"to"']}, "stop"),
+    ],
+)
+async def test_a_call_that_is_cut_off_has_no_more_than_was_generated(engine, fields, ends):
+    asked = {**calling(NAMED), "stream_options": EVERYWHERE, **fields}
+    *parts, last = await chunks(engine, None, asked)
+    choices = [choice for part in parts for choice in part["choices"]]
+    assert not text(parts)
+    assert choices[-1]["finish_reason"] == ends
+    calls = [call for c in choices for call in c["delta"].get("tool_calls", ())]
+    assert [call["function"]["name"] for call in calls[:1]] in ([], ["ask"])
+    arguments = "".join(call["function"].get("arguments") or "" for call in calls)
+    assert '{"to": '.replace(" ", "").startswith(arguments[:6].replace(" ", ""))
+    assert arguments != "{}"
+    if ends == "stop":
+        assert arguments == "{"
+    else:
+        assert last["usage"]["completion_tokens"] == fields["max_tokens"]
+
+
 def check_call(name: str, arguments: str, expected: str | None) -> None:
     assert name == (expected or name)
     assert name in ("now", "ask")
@@ -345,6 +411,28 @@ async def test_texts_are_continued_in_one_piece_or_several(engine, fields, choic
             told = choice["logprobs"]
             assert len(told["tokens"]) == len(told["token_logprobs"]) == 4
             assert sum(len(c["logprobs"]["tokens"]) for c in mine) == 4
+
+
+async def test_streamed_texts_echo_their_prompt_and_its_tokens(engine):
+    # with several answers to a prompt vLLM loses its log-probabilities now and then, and breaks off
+    prompts = ["The sea is", "A parcel"]
+    asked = {"prompt": prompts, "temperature": 0, "max_tokens": 3, "min_tokens": 3}
+    _, parts = await continued(engine, {**asked, "echo": True, "logprobs": 1})
+    for index, prompt in enumerate(prompts):
+        mine = [c for part in parts for c in part["choices"] if c["index"] == index]
+        said = "".join(c["text"] for c in mine)
+        assert said.startswith(prompt)
+        assert "".join(token for c in mine for token in c["logprobs"]["tokens"]) == said
+
+
+async def test_an_echo_alone_is_counted_as_one_token(engine):
+    prompts = ["The sea is", "A parcel"]
+    asked = {"prompt": prompts, "echo": True, "max_tokens": 0}
+    answer, parts = await continued(engine, asked)
+    choices = [choice for part in parts for choice in part["choices"]]
+    assert sorted(choice["text"] for choice in choices) == sorted(prompts)
+    assert {choice["finish_reason"] for choice in choices} == {"length"}
+    assert answer["usage"]["completion_tokens"] == parts[-1]["usage"]["completion_tokens"] == 2
 
 
 async def test_no_prompt_is_rejected_before_anything_is_streamed(engine):

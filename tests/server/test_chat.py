@@ -47,12 +47,8 @@ TOO_MUCH = EngineRejected(
     "max_tokens=1024 cannot be greater than max_model_len=512.", status=400, param="max_tokens"
 )
 USAGE = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
-WHOLE = {
-    "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
-    ],
-    "usage": USAGE,
-}
+ENDS = [{"index": i, "delta": {"content": "Hi"}, "finish_reason": "stop"} for i in range(2)]
+ANSWER: list[dict[str, Any]] = [{"choices": ENDS}, {"choices": [], "usage": USAGE}]
 
 
 CALLER = Principal(key_id="k1", label="", scopes=frozenset({"chat"}), tenant_id="t1", slug="acme")
@@ -63,17 +59,13 @@ class Engine:
 
     def __init__(self, *refusals: Exception) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.chunks: list[dict[str, Any]] = []
+        self.chunks: list[dict[str, Any]] = ANSWER
         self._refusals = list(refusals)
 
     def _take(self, body: dict[str, Any]) -> None:
         self.asked.append(msgspec.json.decode(msgspec.json.encode(body)))
         if self._refusals:
             raise self._refusals.pop(0)
-
-    async def complete(self, body: dict[str, Any], **_: object) -> bytes:
-        self._take(body)
-        return json.dumps(WHOLE).encode()
 
     @asynccontextmanager
     async def stream(self, body: dict[str, Any], **_: object) -> AsyncIterator[Any]:
@@ -201,7 +193,9 @@ async def test_several_answers_are_sampled(chat: Chat) -> None:
 
 
 async def test_only_known_fields_reach_the_engine(chat: Chat) -> None:
-    assert set(await chat.ask()) == {"messages", "temperature", "max_tokens", "cache_salt"}
+    asked = await chat.ask()
+    assert asked.pop("stream_options") == {"include_usage": True, "continuous_usage_stats": True}
+    assert set(asked) == {"messages", "temperature", "max_tokens", "cache_salt"}
 
 
 @pytest.mark.parametrize("refusal", [TOO_LONG, TOO_MUCH], ids=["prompt", "context"])

@@ -17,7 +17,7 @@ from server.chat.schemas import (
     ToolCall,
     Tools,
 )
-from server.chat.stream import Progress, read_completion
+from server.chat.stream import Progress
 from server.chat.tools import as_calls, as_text, tool_fields
 from tests.server.test_chat import TUNED, Chat
 
@@ -215,18 +215,16 @@ def test_a_stream_put_together_is_the_answer_in_one_piece() -> None:
     ],
 )
 def test_an_answer_with_calls_ends_as_one(said: str, called: bool, expected: str) -> None:
-    function = {"name": "f", "arguments": "{}"}
-    calls = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}]
-    message: dict[str, Any] = {"role": "assistant", "content": "", "reasoning": "secret"}
-    message |= {"tool_calls": calls} if called else {}
-    choice = {"index": 0, "message": message, "finish_reason": said}
-    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    answer = read_completion(json.dumps({"choices": [choice], "usage": usage}).encode())
-    assert answer.choices[0].finish_reason == expected
-    shown = msgspec.to_builtins(answer.choices[0].message)
+    calls = [part(0, id="x", type="function", function={"name": "f", "arguments": "{}"})]
+    progress, collected = Progress(1, calls=True), Collected()
+    for payload in (chunk({"tool_calls": calls} if called else {}), chunk({}, said)):
+        collected.add(progress.take(payload))
+    (choice,) = collected.choices
+    assert choice.finish_reason == expected
+    shown = msgspec.to_builtins(choice.message)
     if called:
         assert shown.pop("tool_calls")[0].pop("id").startswith("call_")
-    assert shown == {"role": "assistant", "content": None if called else "", "refusal": None}
+    assert shown == {"role": "assistant", "content": None, "refusal": None}
 
 
 # --- which bases know tools ---

@@ -1,4 +1,4 @@
-"""Hermes' form of calls, with arguments in compact JSON.
+"""Hermes' form of calls, with arguments in compact JSON, and none that the model did not write.
 
 vLLM's grammar for a call lets any white space stand between the parts of its arguments, and a small
 model that may write an empty line may write nothing else until its answer is cut off.
@@ -26,6 +26,15 @@ class CompactHermes(Hermes2ProToolParser):  # type: ignore[misc] # vLLM is not f
             if isinstance(call.content, JSONSchemaFormat):
                 call.content = GrammarFormat(grammar=_compact(call.content.json_schema))
         return tag
+
+    def get_remaining_unstreamed_args(self) -> str:
+        """Nothing: all are told as they come. vLLM's own invents "{}" where a call is cut off."""
+        return ""
+
+    def _extract_tool_args(self, tc_json: str, is_complete: bool) -> str | None:
+        """Arguments as far as they are written; a complete call without any has none: "{}"."""
+        found: str | None = super()._extract_tool_args(tc_json, is_complete)
+        return "{}" if found is None and is_complete else found
 
 
 def _compact(schema: dict[str, Any] | bool) -> str:

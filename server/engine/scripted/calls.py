@@ -4,12 +4,16 @@ Free to choose, it calls every function whose name is in the question; told to c
 the first; and it answers with words when the question is what a call gave.
 """
 
+import re
 import uuid
 from typing import Any, NamedTuple
 
 import msgspec
 
 from server.engine.scripted.instance import Instance
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_NAME = re.compile(r'"name": "([^"]+)"')
 
 
 class Call(NamedTuple):
@@ -30,16 +34,46 @@ class Call(NamedTuple):
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": _new_id(), "type": "function", "function": function}
 
-    def deltas(self, index: int) -> list[dict[str, Any]]:
-        """As parts of chunks: the name, then pieces of the arguments."""
-        first = {
-            "id": _new_id(),
-            "type": "function",
-            "index": index,
-            "function": {"name": self.name},
-        }
-        pieces = [self.arguments[at : at + 8] for at in range(0, len(self.arguments), 8)]
-        return [first, *({"index": index, "function": {"arguments": p}} for p in pieces)]
+
+class CallReader:
+    """Reads calls from a text while it is written, as vLLM's reader for Hermes does."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._said = 0  # characters of the content that were told
+        self._told: list[str] = []  # arguments of each call, as far as they were told
+
+    def read(self, piece: str) -> dict[str, Any]:
+        """What a piece adds to the answer: content, parts of calls, or nothing yet."""
+        self._text += piece
+        content, *calls = self._text.split(_OPEN)
+        if not calls:
+            content = content[: len(content) - _begun(content, _OPEN)]
+        delta: dict[str, Any] = {}
+        if len(content) > self._said:
+            delta["content"] = content[self._said :]
+            self._said = len(content)
+        parts = [part for index, call in enumerate(calls) for part in self._parts(index, call)]
+        return {**delta, "tool_calls": parts} if parts else delta
+
+    def _parts(self, index: int, text: str) -> list[dict[str, Any]]:
+        text, closed, _ = text.partition(_CLOSE)
+        text = text[: len(text) - _begun(text, _CLOSE)].strip()
+        named = _NAME.search(text)
+        if named is None:
+            return []
+        parts: list[dict[str, Any]] = []
+        if index == len(self._told):
+            self._told.append("")
+            part = {"id": _new_id(), "type": "function", "index": index}
+            parts.append({**part, "function": {"name": named[1]}})
+        arguments = text[named.end() :].partition('"arguments": ')[2]
+        if closed or _is_json(text):
+            arguments = arguments.removesuffix("}")
+        if added := arguments[len(self._told[index]) :]:
+            self._told[index] = arguments
+            parts.append({"index": index, "function": {"arguments": added}})
+        return parts
 
 
 def calls_for(body: dict[str, Any]) -> list[Call]:
@@ -81,3 +115,16 @@ def _json(instance: Instance) -> str:
 
 def _new_id() -> str:
     return f"chatcmpl-tool-{uuid.uuid4().hex}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _begun(text: str, tag: str) -> int:
+    """How many of a tag's first characters a text ends with."""
+    return max((size for size in range(1, len(tag)) if text.endswith(tag[:size])), default=0)

@@ -254,9 +254,9 @@ class Engine:
         async with aclosing(self._steps(reply.model, count, reply.count)) as steps:
             async for place in steps:
                 if place >= 0:
-                    await _send(response, reply.chunk(place))
+                    await _send(response, *reply.chunks(place))
                 elif isinstance(reply, Reply):
-                    await _send(response, reply.opening())
+                    await _send(response, *reply.opening())
         if reply.usage_wanted:
             await _send(response, reply.closing())
         await response.write(b"data: [DONE]\n\n")
@@ -314,8 +314,9 @@ async def _body(request: web.Request) -> dict[str, Any]:
         raise Refused(400, f"not a JSON object: {exc}", kind="BadRequestError") from exc
 
 
-async def _send(response: web.StreamResponse, payload: dict[str, Any]) -> None:
-    await response.write(b"data: " + msgspec.json.encode(payload) + b"\n\n")
+async def _send(response: web.StreamResponse, *payloads: dict[str, Any]) -> None:
+    for payload in payloads:
+        await response.write(b"data: " + msgspec.json.encode(payload) + b"\n\n")
 
 
 def _check_folder(name: str, path: Path, root: Path) -> None:

@@ -1,14 +1,14 @@
 """What the scripted engine answers, in vLLM's shapes."""
 
 import hashlib
-import re
 import time
 import uuid
 from typing import Any
 
 import msgspec
 
-from server.engine.scripted.calls import calls_for, json_for
+from server.engine.scripted.calls import CallReader, calls_for, json_for
+from server.engine.scripted.written import PIECES, Written, usage_options
 
 _TEXT = (
     "about after again also around before better bring call can clear come day each early every "
@@ -21,14 +21,13 @@ WORDS = _TEXT.split()
 POISONED = "!!!!"
 NATURAL_LENGTH = (8, 24)  # words of a reply, at least and at most
 DEFAULT_MAX_TOKENS = 4096
-_PIECES = re.compile(r"\s*(?:\w+|.)", re.DOTALL)
 
 
 class Reply:
     """What one request is answered, and how it looks on the wire.
 
-    ``words``: its tokens, as the text they add, at least ``shortest``. ``count``: how many answers,
-    all alike.
+    ``words``: its tokens, as they are generated, at least ``shortest``. ``count``: how many
+    answers, all alike.
     """
 
     def __init__(
@@ -46,58 +45,52 @@ class Reply:
         self.prompt_tokens = sum(len(str(m.get("content", "")).split()) + 4 for m in messages)
         self._logprobs = bool(body.get("logprobs"))
         self.count = int(body.get("n") or 1)
-        self.usage_wanted = bool((body.get("stream_options") or {}).get("include_usage"))
+        self.usage_wanted, self._counts_wanted = usage_options(body)
         limit = int(
             body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
         )
         self._calls = calls_for(body)
         self._named = isinstance(body.get("tool_choice"), dict)
-        self._deltas: list[dict[str, Any]]
+        wanted = json_for(body)
         if self._calls:
-            parts = [part for i, call in enumerate(self._calls) for part in call.deltas(i)]
-            self._deltas = [{"tool_calls": [part]} for part in parts]
-            self.words = [part["function"].get("arguments", "") for part in parts]
+            found = PIECES.findall("\n".join(call.text for call in self._calls))
+        elif wanted is None:
+            shortest = max(shortest, int(body.get("min_tokens") or 0))
+            found = words(model, messages, shortest, limit)
         else:
-            wanted = json_for(body)
-            if wanted is None:
-                shortest = max(shortest, int(body.get("min_tokens") or 0))
-                self.words = words(model, messages, shortest, limit)
-            else:
-                self.words = _PIECES.findall(wanted)
-            if poisoned:
-                self.words = [POISONED, *(f" {POISONED}" for _ in self.words[1:])]
-            self._deltas = [{"content": word} for word in self.words]
-        self._finish = "stop" if len(self.words) < limit else "length"
-        self.words, self._deltas = self.words[:limit], self._deltas[:limit]
+            found = PIECES.findall(wanted)
+        if poisoned and not self._calls:
+            found = [POISONED, *(f" {POISONED}" for _ in found[1:])]
+        written = Written(found, limit=limit, stop=body.get("stop"))
+        self.words, self._written = written.tokens, written
+        reader = CallReader() if body.get("tools") and body.get("tool_choice") != "none" else None
+        self._deltas = [reader.read(p) if reader else {"content": p} for p in written.pieces]
 
-    @property
-    def _finish_reason(self) -> str:
+    def _finish_reason(self, *, called: bool) -> str:
         """As vLLM says it: a call that it was told to make ends as an answer does."""
-        called = self._calls and not self._named and self._finish == "stop"
-        return "tool_calls" if called else self._finish
+        finish = self._written.finish
+        return "tool_calls" if called and not self._named and finish == "stop" else finish
 
     def _message(self) -> dict[str, Any]:
-        text = "".join(self.words)
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        if not self._calls:
+        message: dict[str, Any] = {"role": "assistant", "content": self._written.text}
+        message["refusal"] = None
+        if not self._calls or self._written.cut:  # vLLM gives back what the model wrote
             return message
-        if self._finish == "length":  # cut off: vLLM gives back what the model wrote
-            written = "\n".join(call.text for call in self._calls)
-            return {**message, "content": written[: len(text)]}
         return {**message, "content": None, "tool_calls": [c.whole() for c in self._calls]}
 
     def _token_logprobs(self, places: range) -> dict[str, Any] | None:
         if not self._logprobs:
             return None
+        tokens = [token for place in places for token in self._written.told(place)]
         return {
             "content": [
                 {
-                    "token": self.words[place],
+                    "token": token,
                     "logprob": -0.1,
-                    "bytes": list(self.words[place].encode()),
+                    "bytes": list(token.encode()),
                     "top_logprobs": [],
                 }
-                for place in places
+                for token in tokens
             ]
         }
 
@@ -112,38 +105,56 @@ class Reply:
 
     def whole(self) -> dict[str, Any]:
         """The answer in one piece."""
+        message = self._message()
         choice = {
-            "message": self._message(),
+            "message": message,
             "logprobs": self._token_logprobs(range(len(self.words))),
-            "finish_reason": self._finish_reason,
-            "stop_reason": None,
+            "finish_reason": self._finish_reason(called="tool_calls" in message),
+            "stop_reason": self._written.stop_reason,
         }
         choices = [{"index": index, **choice} for index in range(self.count)]
         counts = usage(self.prompt_tokens, len(self.words) * self.count)
         return {**self._wrap("chat.completion", choices), "usage": counts}
 
-    def opening(self) -> dict[str, Any]:
-        """The first chunk of a stream: the role, nothing else."""
+    def opening(self) -> list[dict[str, Any]]:
+        """The first chunk of each choice: the role, nothing else."""
         choice = {
             "delta": {"role": "assistant", "content": ""},
             "logprobs": None,
             "finish_reason": None,
         }
-        choices = [{"index": index, **choice} for index in range(self.count)]
-        return self._wrap("chat.completion.chunk", choices)
+        return self._chunks(choice, tokens=0)
 
-    def chunk(self, place: int) -> dict[str, Any]:
-        """One token of every choice; the last one says why it is the last."""
+    def chunks(self, place: int) -> list[dict[str, Any]]:
+        """One token of each choice; the last one says why it is the last.
+
+        Nothing where a token shows nothing yet, as the beginning of a call does.
+        """
         last = place == len(self.words) - 1
+        delta = self._deltas[place]
+        if not (delta or last or self._logprobs):
+            return []
         choice: dict[str, Any] = {
-            "delta": self._deltas[place],
+            "delta": delta,
             "logprobs": self._token_logprobs(range(place, place + 1)),
-            "finish_reason": self._finish_reason if last else None,
+            "finish_reason": None,
         }
         if last:
-            choice["stop_reason"] = None
-        choices = [{"index": index, **choice} for index in range(self.count)]
-        return self._wrap("chat.completion.chunk", choices)
+            called = any("tool_calls" in delta for delta in self._deltas)
+            choice["finish_reason"] = self._finish_reason(called=called)
+            choice["stop_reason"] = self._written.stop_reason
+        return self._chunks(choice, tokens=place + 1)
+
+    def _chunks(self, choice: dict[str, Any], *, tokens: int) -> list[dict[str, Any]]:
+        """One for each choice, each with the counts of that one, where they are asked for."""
+        chunks = [
+            self._wrap("chat.completion.chunk", [{"index": index, **choice}])
+            for index in range(self.count)
+        ]
+        if self._counts_wanted:
+            for chunk in chunks:
+                chunk["usage"] = usage(self.prompt_tokens, tokens)
+        return chunks
 
     def closing(self) -> dict[str, Any]:
         """The chunk with the usage, after the last token."""

@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 from server.engine.scripted.reply import POISONED, usage, words
+from server.engine.scripted.written import Written, usage_options
 
 DEFAULT_MAX_TOKENS = 16
 
@@ -12,7 +13,7 @@ DEFAULT_MAX_TOKENS = 16
 class Continuation:
     """Answers to one request: ``n`` for each prompt, all of as many tokens as the longest.
 
-    ``words``: the tokens of each prompt's answer. ``count``: how many answers in all.
+    ``count``: how many answers in all. ``steps``: how many tokens the longest has.
     """
 
     def __init__(self, model: str, body: dict[str, Any], *, poisoned: bool) -> None:
@@ -25,40 +26,54 @@ class Continuation:
         self._times = int(body.get("n") or 1)
         self._echo = bool(body.get("echo"))
         self._logprobs: int | None = body.get("logprobs")
-        self.usage_wanted = bool((body.get("stream_options") or {}).get("include_usage"))
+        self.usage_wanted, self._counts_wanted = usage_options(body)
         limit = body.get("max_tokens")
         limit = DEFAULT_MAX_TOKENS if limit is None else int(limit)
         shortest = int(body.get("min_tokens") or 0)
-        self.words = [words(model, said, shortest, max(limit, 1))[:limit] for said in self._prompts]
-        if poisoned:
-            self.words = [[f" {POISONED}" for _ in said] for said in self.words]
-        self._finishes = ["stop" if len(said) < limit else "length" for said in self.words]
+        self._written = []
+        for said in self._prompts:
+            found = words(model, said, shortest, max(limit, 1))
+            if poisoned:
+                found = [f" {POISONED}" for _ in found]
+            self._written.append(Written(found, limit=limit, stop=body.get("stop")))
         self.count = len(self._prompts) * self._times
-        self.steps = max(1, *(len(said) for said in self.words))
+        self.steps = max(1, *(len(written.tokens) for written in self._written))
 
     def whole(self) -> dict[str, Any]:
         """The answers in one piece."""
-        return {
-            **self._wrap([self._choice(i, self._tokens(i), 0) for i in range(self.count)]),
-            "usage": self._usage(),
-        }
-
-    def chunk(self, place: int) -> dict[str, Any]:
-        """One token of every answer that has so many; the last says why it is the last."""
         choices = []
         for index in range(self.count):
             prompt = index // self._times
-            said = self.words[prompt]
-            if place >= max(len(said), 1):
+            written = self._written[prompt]
+            echoed = self._echoed(prompt)
+            tokens = [t for place in range(len(written.tokens)) for t in written.told(place)]
+            text = "".join(echoed) + written.text
+            choices.append(self._choice(index, text, [*echoed, *tokens], 0))
+        return {**self._wrap(choices), "usage": self._usage()}
+
+    def chunks(self, place: int) -> list[dict[str, Any]]:
+        """One token of each answer that has so many; the last says why it is the last."""
+        chunks = []
+        for index in range(self.count):
+            prompt = index // self._times
+            written = self._written[prompt]
+            size = len(written.tokens)
+            if place >= max(size, 1):
                 continue
-            echoed = self._echoed(prompt) if place == 0 else []
-            before = [*self._echoed(prompt), *said[:place]] if place else []
-            offset = len("".join(before))
-            choice = self._choice(index, [*echoed, *said[place : place + 1]], offset)
-            if place < len(said) - 1:
+            tokens = [*self._echoed(prompt)] if place == 0 else []
+            text = "".join(tokens)
+            before = [*self._echoed(prompt), *written.tokens[:place]] if place else []
+            if size:
+                tokens += written.told(place)
+                text += written.pieces[place]
+            choice = self._choice(index, text, tokens, len("".join(before)))
+            if place < size - 1:
                 choice |= {"finish_reason": None, "stop_reason": None}
-            choices.append(choice)
-        return self._wrap(choices)
+            chunk = self._wrap([choice])
+            if self._counts_wanted:
+                chunk["usage"] = usage(self._prompt_tokens(prompt), place + 1)
+            chunks.append(chunk)
+        return chunks
 
     def closing(self) -> dict[str, Any]:
         """The chunk with the usage, after the last token."""
@@ -70,17 +85,14 @@ class Continuation:
         said = self._prompts[prompt]
         return [said] if isinstance(said, str) else [f" {token}" for token in said]
 
-    def _tokens(self, index: int) -> list[str]:
-        prompt = index // self._times
-        return [*self._echoed(prompt), *self.words[prompt]]
-
-    def _choice(self, index: int, tokens: list[str], offset: int) -> dict[str, Any]:
+    def _choice(self, index: int, text: str, tokens: list[str], offset: int) -> dict[str, Any]:
+        written = self._written[index // self._times]
         return {
             "index": index,
-            "text": "".join(tokens),
+            "text": text,
             "logprobs": self._told(tokens, offset),
-            "finish_reason": self._finishes[index // self._times],
-            "stop_reason": None,
+            "finish_reason": written.finish,
+            "stop_reason": written.stop_reason,
             "prompt_logprobs": None,
         }
 
@@ -104,8 +116,12 @@ class Continuation:
             "choices": choices,
         }
 
+    def _prompt_tokens(self, prompt: int) -> int:
+        said = self._prompts[prompt]
+        return len(said.split()) if isinstance(said, str) else len(said)
+
     def _usage(self) -> dict[str, int]:
-        prompts = sum(
-            len(said.split()) if isinstance(said, str) else len(said) for said in self._prompts
-        )
-        return usage(prompts, sum(len(said) for said in self.words) * self._times)
+        """Where nothing is to be generated, vLLM generates a token all the same, and counts it."""
+        prompts = sum(self._prompt_tokens(prompt) for prompt in range(len(self._prompts)))
+        generated = sum(max(len(written.tokens), 1) for written in self._written)
+        return usage(prompts, generated * self._times)

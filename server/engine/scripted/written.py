@@ -1,0 +1,51 @@
+"""What of the scripted engine's tokens can be seen, as vLLM shows it."""
+
+import re
+from typing import Any
+
+PIECES = re.compile(r"\s*(?:\w+|.)", re.DOTALL)
+TURN_END = "<|im_end|>"
+
+
+class Written:
+    """Tokens that are generated until a limit, until a text to stop at, or to their end.
+
+    ``tokens``: those that were generated, the ones that make up the text to stop at included.
+    ``pieces``: for each of them, what it adds to the answer: it lags behind the tokens as long as
+    a text to stop at may have begun, and that text is not in it.
+    """
+
+    def __init__(self, tokens: list[str], *, limit: int, stop: str | list[str] | None) -> None:
+        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        self.tokens = tokens[:limit]
+        self.finish = "stop" if len(tokens) < limit else "length"
+        self.cut = len(tokens) > limit  # there would have been more
+        self.stop_reason: str | None = None
+        held = max(map(len, stops), default=1) - 1
+        text, shown, self.pieces = "", 0, list[str]()
+        for place, token in enumerate(self.tokens):
+            text += token
+            last = place == len(self.tokens) - 1
+            found = min(((at, s) for s in stops if (at := text.find(s)) >= 0), default=None)
+            if found is not None:
+                text, self.stop_reason = text[: found[0]], found[1]
+                self.tokens = self.tokens[: place + 1]
+                self.finish, self.cut, last = "stop", True, True
+            until = max(shown, len(text) - (0 if last else held))
+            self.pieces.append(text[shown:until])
+            shown = until
+            if found is not None:
+                break
+        self.text = text
+
+    def told(self, place: int) -> list[str]:
+        """The token at a place, as log-probabilities tell it; its end comes with the last."""
+        ends = place == len(self.tokens) - 1 and self.finish == "stop" and not self.cut
+        return [self.tokens[place], *([TURN_END] if ends else ())]
+
+
+def usage_options(body: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether a stream tells the counts at its end, and whether in every chunk."""
+    options = body.get("stream_options") or {}
+    wanted = bool(options.get("include_usage"))
+    return wanted, wanted and bool(options.get("continuous_usage_stats"))
