@@ -65,4 +65,7 @@ def _rules(kind: type[msgspec.Struct], field: str) -> str:
         rules |= part
     if "enum" in rules:
         rules["enum"] = ", ".join(map(str, rules["enum"]))
-    return ", ".join(words.format(rules[rule]) for rule, words in RULES.items() if rule in rules)
+    found = [words.format(rules[rule]) for rule, words in RULES.items() if rule in rules]
+    if not found and "pattern" in rules:
+        found = [f"what {rules['pattern']} matches"]
+    return ", ".join(found)

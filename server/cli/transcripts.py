@@ -103,8 +103,6 @@ async def import_(
             show(view)
         fail((view.error or {}).get("message", "the import failed"), code=EXIT_FAILED)
     _report(view, form=form)
-    if not (view.report or {}).get("read"):
-        fail(f"{file}: nothing in it can be used, no conversation was kept", code=EXIT_FAILED)
 
 
 async def _chunks(file: Path) -> AsyncGenerator[bytes]:

@@ -137,10 +137,6 @@ def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
     tenantune("tenants", "create", "acme")
     tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
     done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
-    assert done.returncode == 4, "there is nothing to learn from"
-    assert "upload" in done.stderr
-    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
-    done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "queued"
     assert "tenantune up" in done.stderr

@@ -215,7 +215,7 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("train", "--tenant", "acme", "--seed", "-1"), "--seed -1: expected at least 0"),
         (("train", "--tenant", "acme", "--seed", str(1 << 32)), "--seed 4294967296: expected"),
         (("train", "--tenant", "acme", "--seed", str(1 << 70)), "--seed 1180591620717411303424: "),
-        (("train", "--tenant", "acme", "--suffix", "x" * 65), "--suffix: expected at most 64"),
+        (("train", "--tenant", "acme", "--suffix", "x" * 65), "--suffix: expected what ^([A-Za"),
         (("train", "--tenant", "acme", "--recipe", "x" * 101), "--recipe: expected at most 100"),
         (("train", "--tenant", "acme", "--objective", "max_perplexity=nan"), "--objective"),
         (("tenants", "create", "b", "--name", "B"), "SLUG 'b': expected lower-case letters"),
@@ -275,9 +275,9 @@ def test_help_of_train_names_every_objective(run: Run) -> None:
     [
         ("a.csv", "", (2, "the file is empty")),
         ("a.jsonl", "", (2, "the file is empty")),
-        ("a.csv", "conversation_id,role,text\n", (1, "no conversation was kept")),
-        ("a.jsonl", '{"messages": []}\n', (1, "no conversation was kept")),
-        ("a.jsonl", '{"conversations": []}\n', (1, "no conversation was kept")),
+        ("a.csv", "conversation_id,role,text\n", (1, "could be used (")),
+        ("a.jsonl", '{"messages": []}\n', (1, "could be used (")),
+        ("a.jsonl", '{"conversations": []}\n', (1, "could be used (")),
     ],
 )
 def test_a_file_with_nothing_usable_is_an_error(
@@ -289,7 +289,7 @@ def test_a_file_with_nothing_usable_is_an_error(
     for again in (words, (*words, "--format", "json")):
         done = acme(*again)
         assert done.exit_code == code, done.output
-        assert f"{tmp_path / name}: " in done.stderr
+        assert name in done.stderr
         assert says in done.stderr
 
 
