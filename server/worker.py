@@ -15,16 +15,16 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy import or_, select
 
-from server.db.models import FINISHED_JOB_STATES, Import, Job
+from server.db.models import FINISHED_JOB_STATES, Import, Job, now
 from server.db.session import Database
 from server.jobs.states import held, set_state
 from server.jobs.trainer import TrainingCancelled, TrainingPaused
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
-TIDY_SECONDS = 60.0
+TIDY_EVERY = timedelta(minutes=1)
 IMPORTS_AT_ONCE = 2
 APPROVAL_DAYS = 90
 # DBOS recovers only workflows of its own version; ours changes when the steps below do.
@@ -59,14 +59,15 @@ class Worker:
         return waiting.result()
 
     async def run(self) -> None:
-        """Dispatch until told to stop; tidy up at first and every ``TIDY_SECONDS``."""
-        tidied = float("-inf")
+        """Dispatch until told to stop; tidy up at first and every ``TIDY_EVERY``."""
+        tidied: datetime | None = None
         while not self.steps.stopping.is_set():
             try:
                 await self._dispatch()
-                if time.monotonic() - tidied >= TIDY_SECONDS:
-                    tidied = time.monotonic()
-                    await self.steps.tidy()
+                if tidied is None or now() - tidied >= TIDY_EVERY:
+                    begun = now()
+                    await self.steps.tidy(tidied and tidied - TIDY_EVERY)
+                    tidied = begun
             except Exception:
                 log.exception("dispatch failed; trying again")
             with contextlib.suppress(TimeoutError):

@@ -10,8 +10,6 @@ from typing import Any
 import msgspec
 import rich_click as click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.cli.console import (
     EXIT_FAILED,
@@ -28,13 +26,11 @@ from server.cli.console import (
     tenant_option,
 )
 from server.cli.options import checked
-from server.db.models import ConversationRow, Decision, Tenant
+from server.db.models import Decision, Tenant
 from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
 from server.locks import is_held
 from server.tenants import service as tenants
-from server.transcripts import service as transcripts
-from training.dataset import FEWEST
 from training.spec import Objectives
 
 FOLLOW_SECONDS = 0.5
@@ -95,7 +91,6 @@ async def train(
     )
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
-        await _expect_transcripts(session, owner)
         job = await service.create_job(
             session,
             owner,
@@ -109,22 +104,6 @@ async def train(
     if wait and running:
         view = await follow(app, owner, view.id, quiet=as_json)
     _finish(view, as_json=as_json)
-
-
-async def _expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
-    """Refuse what could only fail later. What is still being read may be enough."""
-    query = select(func.count(ConversationRow.id)).where(ConversationRow.tenant_id == tenant.id)
-    count = await session.scalar(query) or 0
-    if count >= FEWEST:
-        return
-    for row, _ in await transcripts.list_imports(session, tenant):
-        if row.state in {"queued", "running"}:
-            return
-    fail(
-        f"{tenant.slug} has {count} conversations, at least {FEWEST} are needed: "
-        f"`tenantune transcripts import FILE --tenant {tenant.slug}`",
-        code=EXIT_USAGE,
-    )
 
 
 def _objectives(pairs: tuple[str, ...]) -> Objectives:

@@ -30,9 +30,7 @@ State = Literal["starting", "ready", "restarting", "stopped", "failed"]
 LOG_BYTES = 16 << 20
 TERM_SECONDS_OF_THE_ILL = 2.0  # enough for vLLM to remove its shared memory, if it still can
 KILL_SECONDS = 10.0
-OWN_LATENESS_SECONDS = (
-    1.0  # of this process's event loop, beyond which a missed answer tells nothing
-)
+OWN_LATENESS_SECONDS = 1.0  # of our event loop; a miss of one that is later tells nothing
 LAST_WORDS = 12  # lines of the engine's log that go into ours when it dies
 
 # What the engine's log says on its way up, in our words. The last one found counts.

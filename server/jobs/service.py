@@ -29,6 +29,7 @@ from server.jobs.schemas import (
 )
 from server.jobs.states import add_event
 from server.settings import Settings
+from training.dataset import FEWEST
 from training.errors import BadInput
 from training.spec import Method, Objectives, Recipe, load_recipe, recipe_names
 
@@ -51,7 +52,7 @@ async def create_job(
 
     Raises:
         Invalid: the recipe is not one that ships, or the suffix cannot be in a model's name.
-        Conflict: it is to learn from what was imported, and nothing was.
+        Conflict: it is to learn from what was imported, and that is too little.
         TooMany: the tenant has ``MOST_UNFINISHED`` jobs that have not ended.
     """
     name = request.recipe or settings.recipe or DEFAULT_RECIPE
@@ -62,13 +63,10 @@ async def create_job(
         recipe = load_recipe(name)
     except BadInput as exc:
         raise Invalid(str(exc), param="recipe") from exc
-    if request.suffix and not re.fullmatch(SUFFIX, request.suffix):  # nobody decodes the CLI's
+    if request.suffix and not re.fullmatch(SUFFIX, request.suffix):  # "$" lets a last "\n" through
         raise Invalid("suffix: 1 to 64 letters, digits, '_' and '-'.", param="suffix")
-    if learning is None and not await _has_transcripts(session, tenant.id):
-        raise Conflict(
-            f"'{tenant.slug}' has no transcripts to learn from: upload some first.",
-            code="no_transcripts",
-        )
+    if learning is None:
+        await _expect_transcripts(session, tenant)
     unfinished = select(func.count(Job.id)).where(
         Job.tenant_id == tenant.id, Job.state.not_in(FINAL_STATES)
     )
@@ -105,11 +103,17 @@ async def create_job(
     return job
 
 
-async def _has_transcripts(session: AsyncSession, tenant_id: str) -> bool:
-    """Whether there are conversations, or uploads that a job would wait for."""
-    kept = exists().where(ConversationRow.tenant_id == tenant_id)
-    coming = exists().where(Import.tenant_id == tenant_id, Import.state.in_(("queued", "running")))
-    return bool(await session.scalar(select(kept | coming)))
+async def _expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
+    """Refuse what could only fail later. What is still being read may be enough."""
+    kept = select(func.count(ConversationRow.id)).where(ConversationRow.tenant_id == tenant.id)
+    count = await session.scalar(kept) or 0
+    coming = exists().where(Import.tenant_id == tenant.id, Import.state.in_(("queued", "running")))
+    if count < FEWEST and not await session.scalar(select(coming)):
+        raise Conflict(
+            f"'{tenant.slug}' has {count} conversations, at least {FEWEST} are needed: upload some "
+            f"first (`tenantune transcripts import FILE --tenant {tenant.slug}`).",
+            code="no_transcripts",
+        )
 
 
 def tuned(recipe: Recipe, wanted: Hyperparameters) -> Recipe:

@@ -12,6 +12,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncGenerator, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -469,14 +470,18 @@ class JobSteps:
             else:
                 await set_state(session, job, "failed", error=error)
 
-    async def tidy(self) -> None:
+    async def tidy(self, since: datetime | None = None) -> None:
         """Remove the files of jobs that failed or were cancelled, but ``KEPT_OF_ENDED``.
+
+        ``since``: only of those that ended from then on.
 
         Nobody works on such a job, and none begins again. A version that failed its gates has its
         own copy of the weights.
         """
         async with self._database.reading() as session:
             ended = select(Job.id).where(Job.state.in_(("failed", "cancelled")))
+            if since is not None:
+                ended = ended.where(Job.finished_at >= since)
             folders = [self.folder(job_id) for job_id in await session.scalars(ended)]
         await asyncio.to_thread(_tidy, folders)
 

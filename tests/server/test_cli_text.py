@@ -295,7 +295,7 @@ def test_a_file_with_nothing_usable_is_an_error(
 
 def test_a_tenant_without_transcripts_is_not_trained(acme: Run) -> None:
     done = acme("train", "--tenant", "bare")
-    assert done.exit_code == 2
+    assert done.exit_code == 4
     assert "`tenantune transcripts import FILE --tenant bare`" in done.stderr
     assert made(acme, "jobs", "list", "--tenant", "bare").stdout == ""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from server.db.models import (
     Tenant,
     WebhookDelivery,
     WebhookEndpoint,
+    now,
 )
 from server.files import service as files
 from server.jobs import results, states, workflow
@@ -385,9 +387,12 @@ async def test_the_files_of_a_job_that_yields_no_model_go_but_for_its_logs(
     (folder / "checkpoints" / "step-1" / "weights").write_bytes(b"x")
     for name in ("evaluation.json", "trainer.log", "report.html"):
         (folder / name).write_text("x")
-    await tuning.change(job, state=state)
+    ended = now()
+    await tuning.change(job, state=state, finished_at=ended)
+    await tuning.steps.tidy(ended + timedelta(seconds=1))
+    assert (folder / "evaluation.json").exists(), "that one ended before"
     for _ in range(2):
-        await tuning.steps.tidy()
+        await tuning.steps.tidy(ended)
         left = {path.name for path in folder.iterdir()}
         large = {"checkpoints", "evaluation.json"}
         assert left == {"trainer.log", "report.html"} | (large if stays else set())
