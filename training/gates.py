@@ -129,8 +129,9 @@ def _parity_gate(parity: Parity | None, bound: float) -> Gate:
             f"{parity.missing + parity.tokens:,} tokens: the mean difference {rule} nats over all"
         )
         return _gate(name, None, bound, at_most=True, why=why)
+    types = f" ({parity.trained_in} and {parity.served_in})" if parity.served_in else ""
     why = (
-        f"log-probabilities of trainer and engine differ by {parity.mean_abs:.4f} nats "
+        f"log-probabilities of trainer and engine{types} differ by {parity.mean_abs:.4f} nats "
         f"on average over {parity.tokens:,} tokens, {rule}"
     )
     return _gate(name, parity.mean_abs, bound, at_most=True, why=why)

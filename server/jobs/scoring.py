@@ -42,7 +42,7 @@ def worker_token(settings: Settings) -> str:
 
 async def score_when_ready(
     settings: Settings, *, tenant: str, adapter_name: str, sequences: list[list[int]]
-) -> list[list[float | None]]:
+) -> ScoreResponse:
     """Log-probabilities of each token of each sequence under an adapter, from the engine.
 
     Waits while the server or the engine is not there.
@@ -67,7 +67,7 @@ async def score_when_ready(
 
 async def _score(
     client: aiohttp.ClientSession, settings: Settings, request: ScoreRequest
-) -> list[list[float | None]]:
+) -> ScoreResponse:
     async with client.post(
         f"{settings.own_url}/internal/score",
         data=msgspec.json.encode(request),
@@ -78,7 +78,7 @@ async def _score(
     ) as response:
         body = await response.read()
         if response.status < 300:  # noqa: PLR2004 - any success
-            return msgspec.json.decode(body, type=ScoreResponse).logprobs
+            return msgspec.json.decode(body, type=ScoreResponse)
         detail = body.decode(errors="replace")[:500]
         if response.status in {404, 429} or response.status >= 500:  # noqa: PLR2004
             raise Unavailable(f"the server answered {response.status}: {detail}")
