@@ -118,8 +118,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool, Meta(description="whether webhooks may go to private addresses and plain http://")
     ] = False
     drain_seconds: Annotated[
-        float, Meta(ge=0, description="how long open answers may go on when stopping")
-    ] = 30.0
+        float,
+        Meta(ge=0, description="how long open answers may go on when stopping; all ends 4 s later"),
+    ] = 5.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="how much to log")
     ] = "info"
