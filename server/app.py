@@ -14,10 +14,12 @@ from server.blobs import BlobStore
 from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
+from server.cors import config_of, vary_by_origin
 from server.db.session import Database
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
 from server.files.sweep import Sweeper
+from server.head import Application
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
 from server.limits.fair import FairQueue
@@ -157,7 +159,7 @@ def create_app(  # noqa: C901 - a function for each dependency
                 stack.push_async_callback(engine.stop, grace_seconds=settings.drain_seconds)
             yield
 
-    return Litestar(
+    return Application(
         route_handlers=controllers,
         dependencies={
             "settings": Provide(provide_settings, sync_to_thread=False),
@@ -173,7 +175,13 @@ def create_app(  # noqa: C901 - a function for each dependency
             "principal": Provide(provide_principal, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,
-        before_send=[add_headers, limiter.add_headers, metrics.count_answer],
+        before_send=[
+            add_headers,
+            limiter.add_headers,
+            metrics.count_answer,
+            *vary_by_origin(settings.cors_origins),
+        ],
+        cors_config=config_of(settings.cors_origins),
         lifespan=[lifespan],
         request_class=StrictRequest,
         request_max_body_size=settings.max_body_bytes,

@@ -146,8 +146,8 @@ async def add_headers(message: Message, scope: Scope) -> None:
         headers = MutableScopeHeaders.from_message(message)
         headers["x-request-id"] = request_id(scope)
         headers.setdefault("x-content-type-options", "nosniff")
-        if scope.get("method") == "OPTIONS" and "allow" in headers:
-            headers["allow"] = _allowed_methods(scope)
+        if "allow" in headers:
+            headers["allow"] = _allowed_methods(scope, headers["allow"])
 
 
 def _of_server_error(exc: errors.ServerError) -> Failure:
@@ -216,13 +216,13 @@ def _explain_validation(exc: ValidationException) -> tuple[str, str | None]:
     return "; ".join(texts), str(param) if param else None
 
 
-def _allowed_methods(scope: Scope) -> str:
-    """The methods of a path; Litestar's own list lacks those that were registered after the first."""
-    template = scope.get("path_template")
-    methods = {
-        method
-        for route in scope["litestar_app"].routes
-        if route.path == template
-        for method in route.methods
-    }
+def _allowed_methods(scope: Scope, known: str) -> str:
+    """The methods of a path: ``known`` lacks those that were registered after the first, and HEAD."""
+    methods = set(known.split(", "))
+    if template := scope.get("path_template"):
+        for route in scope["litestar_app"].routes:
+            if route.path == template:
+                methods.update(route.methods)
+    if "GET" in methods:
+        methods.add("HEAD")  # ``server/head.py``
     return ", ".join(sorted(methods))

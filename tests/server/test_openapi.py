@@ -282,10 +282,10 @@ def test_docstrings_lose_what_only_python_callers_need() -> None:
 
 async def test_options_names_every_method_of_a_path(client):
     answer = await client.options("/admin/tenants")
-    assert answer.headers["allow"] == "GET, OPTIONS, POST"
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
     refused = await client.put("/admin/tenants")
     assert refused.status_code == 405
-    assert set(refused.headers["allow"].split(", ")) >= {"GET", "POST"}
+    assert set(refused.headers["allow"].split(", ")) >= {"GET", "HEAD", "POST"}
 
 
 @pytest.mark.parametrize(

@@ -45,4 +45,5 @@ def plain_name(filename: str) -> str:
 
 
 def _number(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else text
+    match = re.fullmatch(r"([0-9]{1,18})(?:\.0*)?", text)
+    return int(match[1]) if match else text
