@@ -22,6 +22,7 @@ from server.files.sweep import Sweeper
 from server.head import Application
 from server.health import HealthController
 from server.jobs.controller import JobController, ScoringController
+from server.jobs.scoring import worker_token
 from server.limits.fair import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
@@ -79,7 +80,7 @@ def create_app(  # noqa: C901 - a function for each dependency
 ) -> Litestar:
     """Build the application; nothing is opened before it starts.
 
-    On start it migrates the database and starts the engine, which goes on in the background; on
+    On start it makes the installation's secrets, migrates the database and starts the engine, which goes on in the background; on
     stop it lets open answers end for ``settings.drain_seconds``. Without an engine everything but
     answering works.
     """
@@ -139,6 +140,8 @@ def create_app(  # noqa: C901 - a function for each dependency
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         app.state.keyring = keyring
         app.state.settings = settings
+        await asyncio.to_thread(chat.prepare)
+        await asyncio.to_thread(worker_token, settings)
         await database.migrate()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.dispose)

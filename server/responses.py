@@ -16,10 +16,12 @@ from litestar import Request, Response
 from litestar.datastructures import MutableScopeHeaders
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap, Message, Scope
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from server import errors
+from server.db.session import is_full
+from server.errors import of_system
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,7 @@ STATUS: dict[type[errors.ServerError], HTTPStatus] = {
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.StreamBroken: HTTPStatus.BAD_GATEWAY,
     errors.AdapterRefused: HTTPStatus.BAD_GATEWAY,
 }
@@ -93,14 +96,8 @@ def failure_of(exc: Exception) -> Failure:
             return _of_http_exception(exc)
         case msgspec.ValidationError() | msgspec.DecodeError():
             return Failure(CLIENT_ERROR, str(exc), "invalid_value", None, {})
-        case _ if isinstance(exc, DATABASE_TROUBLE):
-            return Failure(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "The database does not answer. Try again in a moment.",
-                "database_unavailable",
-                None,
-                {"retry-after": "2"},
-            )
+        case SQLAlchemyError() | OSError() if (told := _of_trouble(exc)) is not None:
+            return told
         case _:
             return Failure(
                 SERVER_ERROR,
@@ -150,6 +147,21 @@ async def add_headers(message: Message, scope: Scope) -> None:
             headers["allow"] = _allowed_methods(scope, headers["allow"])
 
 
+def _of_trouble(exc: SQLAlchemyError | OSError) -> Failure | None:
+    """What to tell about a database or a machine in trouble; None where the fault is ours."""
+    if isinstance(exc, OSError):
+        known = of_system(exc)
+        return _of_server_error(known) if known else None
+    message = "The database does not answer. Try again in a moment."
+    code = "database_unavailable"
+    if is_full(exc):
+        message = "There is no room left on the database's disk. The operator must make some."
+        code = "disk_full"
+    elif not isinstance(exc, DATABASE_TROUBLE):
+        return None
+    return Failure(HTTPStatus.SERVICE_UNAVAILABLE, message, code, None, {"retry-after": "2"})
+
+
 def _of_server_error(exc: errors.ServerError) -> Failure:
     status: int = SERVER_ERROR
     for kind in type(exc).__mro__:
@@ -172,12 +184,14 @@ def _of_server_error(exc: errors.ServerError) -> Failure:
             headers["retry-after-ms"] = str(max(1, math.ceil(wait * 1000)))
         case errors.InProgress():
             headers |= {"retry-after": "2", "x-should-retry": "true"}
-        case errors.Conflict():
-            headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 409 otherwise
+        case errors.StorageFull():
+            headers["x-should-retry"] = "false"  # a file is not sent thrice to a full disk
         case errors.Unauthenticated():
             headers["www-authenticate"] = "Bearer"
         case _:
             pass
+    if status == HTTPStatus.CONFLICT:  # OpenAI's clients repeat one otherwise
+        headers.setdefault("x-should-retry", "false")
     return Failure(status, exc.message, exc.code, exc.param, headers)
 
 

@@ -218,6 +218,14 @@ class ChatService:
         usage = await _collect(answering, collected.add)
         return TextCompletion(choices=collected.choices, usage=usage)
 
+    def prepare(self) -> None:
+        """Make what answers need on the disk, so that none of them can fail for want of room.
+
+        Raises:
+            OSError: the installation's secret cannot be read or made.
+        """
+        _ = self._secret
+
     def close(self) -> None:
         """Let go of what is held open."""
         self._names.close()

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -58,6 +59,14 @@ class Database:
         # waiting here is fair and instant; SQLite's own wait is polling
         self._writer = asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its file is; None where it is on another server, or in memory."""
+        path = self.url.database
+        if not self.is_sqlite or not path or path == ":memory:":
+            return None
+        return Path(path).absolute().parent
+
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
         """A session whose work is committed at the end, or undone when an exception passes."""
@@ -77,8 +86,8 @@ class Database:
             SchemaError: the database was made by a newer version of this program.
         """
         if self.is_sqlite:
-            if self.url.database and self.url.database != ":memory:":
-                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
             await self._use_wal()
         async with self.engine.connect() as connection:
             if self.is_sqlite:
@@ -110,6 +119,15 @@ class Database:
                     await asyncio.sleep(0.1)
                 else:
                     return
+
+
+def is_full(exc: SQLAlchemyError) -> bool:
+    """Whether it was the database's disk that had no room."""
+    error = getattr(exc, "orig", None)
+    return (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(error, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
+    )
 
 
 def _refuse_unstorable(engine: AsyncEngine) -> None:
@@ -148,3 +166,11 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
     def begin(connection: Connection) -> None:
         how = connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE")
         connection.exec_driver_sql(how)
+
+    @event.listens_for(engine.sync_engine, "do_execute_no_params")
+    @event.listens_for(engine.sync_engine, "do_execute")
+    def execute(cursor: Any, statement: str, *_more: object) -> bool:  # noqa: ANN401 - the driver's
+        # A full disk, among others, ends the whole transaction at once. Nothing is left to undo then,
+        # and the complaint about that would take the place of the reason.
+        undoes = statement.startswith("ROLLBACK TO SAVEPOINT")
+        return undoes and not cursor._connection.in_transaction  # noqa: SLF001 - no other way
