@@ -15,6 +15,7 @@ from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
 from server.cors import config_of, vary_by_origin
+from server.db.behind import WriteBehind
 from server.db.session import Database
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
@@ -93,6 +94,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
     sweeper = Sweeper(database, blobs)
+    rows = WriteBehind(database)
     chat = ChatService(
         engine=engine,
         database=database,
@@ -104,6 +106,7 @@ def create_app(  # noqa: C901 - a function for each dependency
         home=settings.home,
         adapters=settings.adapters,
         serving=settings.bases / settings.base / "serving",
+        rows=rows,
     )
 
     def provide_settings() -> Settings:
@@ -151,6 +154,7 @@ def create_app(  # noqa: C901 - a function for each dependency
             for running in (
                 keyring.run(),
                 ledger.run(),
+                rows.run(),
                 webhooks.run(),
                 sweeper.run(),
                 embeddings.run(),

@@ -43,6 +43,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
 _SLASHES = re.compile(r"/{2,}")
 CLIENT_ERROR = HTTPStatus.BAD_REQUEST
 SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
+UNEXPECTED = "internal_error"
 
 
 class Failure(NamedTuple):
@@ -102,7 +103,7 @@ def failure_of(exc: Exception) -> Failure:
             return Failure(
                 SERVER_ERROR,
                 "Something went wrong on our side. Quote the x-request-id when you report it.",
-                "internal_error",
+                UNEXPECTED,
                 None,
                 {},
             )
@@ -111,8 +112,12 @@ def failure_of(exc: Exception) -> Failure:
 def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, Any]]:
     """The exception handler for everything."""
     failure = failure_of(exc)
-    if failure.status >= SERVER_ERROR and not isinstance(exc, errors.ServerError | HTTPException):
+    if failure.code == UNEXPECTED:
         log.error("request failed", path=request.url.path, exc_info=exc)
+    elif isinstance(exc, SQLAlchemyError | OSError):
+        # without a traceback: it says nothing new, and takes long to draw while others wait
+        reason = getattr(exc, "orig", None) or exc  # without the statement and its values
+        log.error("request failed", path=request.url.path, code=failure.code, error=str(reason))
     path = _SLASHES.sub("/", request.url.path)  # a base URL that ends in one makes "//v1/..."
     if path == "/v1" or path.startswith("/v1/"):
         content, media_type = failure.openai(), "application/json"
