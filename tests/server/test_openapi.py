@@ -135,7 +135,11 @@ def test_who_reads_the_raw_request_says_what_is_in_it(app: Litestar) -> None:
 def test_a_key_is_asked_for_where_one_is_needed(document: Document) -> None:
     for method, path, operation in each(document):
         where = f"{method} {path}"
-        if path.startswith(("/health", "/metrics")):
+        if path == "/metrics":  # none from private addresses
+            assert operation["security"] == [{"bearer": ["operator"]}, {}]
+            assert "operator" in operation["description"]
+            assert {"401", "403"} <= operation["responses"].keys()
+        elif path.startswith("/health"):
             assert operation["security"] == [], where
             assert "401" not in operation["responses"], where
         else:
