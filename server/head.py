@@ -1,18 +1,34 @@
 """HEAD wherever GET is: the same answer without its body (RFC 9110, 9.3.2)."""
 
 from litestar import Litestar
-from litestar.types import HTTPReceiveMessage, Message, Receive, Scope, Send
+from litestar.types import (
+    HTTPReceiveMessage,
+    HTTPScope,
+    LifeSpanReceive,
+    LifeSpanScope,
+    LifeSpanSend,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 
 
 class Application(Litestar):
     """Litestar, which has HEAD only where a handler names it."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope | LifeSpanScope,
+        receive: Receive | LifeSpanReceive,
+        send: Send | LifeSpanSend,
+    ) -> None:
         """Answer; a HEAD is handled as GET, and its handler stopped once the headers are out."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            answer = _WithoutBody(receive, send)
+            answer = _WithoutBody(receive, send)  # type: ignore[arg-type] # of HTTP
             # a copy: the server below still sees a HEAD, and waits for no body
-            await super().__call__({**scope, "method": "GET"}, answer.receive, answer.send)
+            as_get: HTTPScope = {**scope, "method": "GET"}  # type: ignore[typeddict-item]
+            await super().__call__(as_get, answer.receive, answer.send)
         else:
             await super().__call__(scope, receive, send)
 

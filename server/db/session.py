@@ -86,7 +86,7 @@ class Database:
         async with self._turn(deadline), self._writing.begin() as session:
             left = deadline - asyncio.get_running_loop().time()
             options = {WAIT_MS: max(1, round(left * 1000))}
-            await session.connection(execution_options=options)  # begins
+            _ = await session.connection(execution_options=options)  # begins
             yield session
 
     @asynccontextmanager
