@@ -1,6 +1,7 @@
 """HEAD wherever GET is: the same answer without its body (RFC 9110, 9.3.2)."""
 
 from litestar import Litestar
+from litestar.enums import ScopeType
 from litestar.types import (
     HTTPReceiveMessage,
     HTTPScope,
@@ -24,7 +25,7 @@ class Application(Litestar):
         send: Send | LifeSpanSend,
     ) -> None:
         """Answer; a HEAD is handled as GET, and its handler stopped once the headers are out."""
-        if scope["type"] == "http" and scope["method"] == "HEAD":
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
             answer = _WithoutBody(receive, send)  # type: ignore[arg-type] # of HTTP
             # a copy: the server below still sees a HEAD, and waits for no body
             as_get: HTTPScope = {**scope, "method": "GET"}  # type: ignore[typeddict-item]

@@ -118,14 +118,18 @@ def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[st
         # without a traceback: it says nothing new, and takes long to draw while others wait
         reason = getattr(exc, "orig", None) or exc  # without the statement and its values
         log.error("request failed", path=request.url.path, code=failure.code, error=str(reason))
-    path = _SLASHES.sub("/", request.url.path)  # a base URL that ends in one makes "//v1/..."
-    if path == "/v1" or path.startswith("/v1/"):
-        content, media_type = failure.openai(), "application/json"
-    else:
-        content, media_type = failure.problem(request_id(request.scope)), "application/problem+json"
+    content, media_type = told(failure, request.url.path, request_id(request.scope))
     return Response(
         content, status_code=failure.status, media_type=media_type, headers=failure.headers
     )
+
+
+def told(failure: Failure, path: str, instance: str) -> tuple[dict[str, Any], str]:
+    """(body, media type) of a failure in the shape of its half of the site."""
+    path = _SLASHES.sub("/", path)  # a base URL that ends in one makes "//v1/..."
+    if path == "/v1" or path.startswith("/v1/"):
+        return failure.openai(), "application/json"
+    return failure.problem(instance), "application/problem+json"
 
 
 exception_handlers: ExceptionHandlersMap = {Exception: respond, HTTPException: respond}

@@ -20,7 +20,7 @@ from server.cli.bases import ensure_base
 from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
 from server.engine.build import build_engine
 from server.engine.service import EngineService
-from server.http import BoundedProtocol, raise_file_limit
+from server.http import BoundedProtocol, BoundedServer, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
@@ -33,7 +33,7 @@ WORKER_BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
 WORKER_STOP_SECONDS = 75.0  # a trainer may need a minute to save
 
 
-class _Uvicorn(uvicorn.Server):
+class _Uvicorn(BoundedServer):
     """uvicorn without its own signal handlers: the node drains the engine first."""
 
     @contextlib.contextmanager

@@ -91,7 +91,7 @@ async def upload(server: Serving, key: str, size: int) -> tuple[int, Any, Any]:
 async def say(server: Serving, key: str) -> int:
     async with server.post(key, {"model": "other", "messages": [QUESTION]}) as answer:
         await answer.read()
-        return answer.status
+        return int(answer.status)
 
 
 async def ready(server: Serving) -> tuple[int, Any]:

@@ -8,6 +8,7 @@ import pytest
 from httpx2 import AsyncClient
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select, update
 
 from server.cli.console import plain
 from server.db.models import File, SourceFile
@@ -89,19 +90,19 @@ async def test_every_door_stores_and_shows_the_clean_name(
         assert answer.json()["filename"] == RIGHT
     async with database.reading() as session:
         for row in (File, SourceFile):
-            names = await session.scalars(row.__table__.select().with_only_columns(row.filename))
+            names = await session.scalars(select(row.filename))
             assert names.all() == [RIGHT]
 
 
 async def test_names_that_were_stored_before_are_shown_clean(
     client: AsyncClient, headers: dict[str, str], database: Database
 ) -> None:
-    form = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", b"{}\n")}}
+    form: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", b"{}\n")}}
     made = (await client.post("/v1/files", headers=headers, **form)).json()
     await client.post("/admin/tenants/acme/transcripts", content=b"{}", headers=headers)
     async with database.transaction() as session:
         for row in (File, SourceFile):
-            await session.execute(row.__table__.update().values(filename=WRONG))
+            await session.execute(update(row).values(filename=WRONG))
     shown = await client.get(f"/v1/files/{made['id']}", headers=headers)
     assert shown.json()["filename"] == RIGHT
     listed = await client.get("/admin/tenants/acme/imports", headers=headers)
