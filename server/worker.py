@@ -50,7 +50,8 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = Database(settings.database)
+        # a job is not lost because another process writes for long; nobody waits for an answer here
+        self.database = Database(settings.database, patience_seconds=60.0)
         self.steps = JobSteps(settings, self.database)
         self.loop = asyncio.get_running_loop()
 

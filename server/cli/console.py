@@ -45,8 +45,10 @@ EXIT_UNAVAILABLE = 69
 STOP_SECONDS = 9.0  # a child that saves takes 6
 EXIT_NO_READER = 128 + 13  # as a shell counts a program that SIGPIPE ended
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# those that turn the direction of text or make lines, too
+_MORE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_CONTROL = re.compile(rf"[\x00-\x1f{_MORE}]")
+_CONTROL_BUT_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_MORE}]")
 
 
 class Terminal(Console):

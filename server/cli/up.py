@@ -20,7 +20,7 @@ from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
 from server.ending import Stopped, run
 from server.engine.build import build_engine
 from server.engine.service import EngineService
-from server.http import BoundedProtocol, raise_file_limit
+from server.http import BoundedProtocol, BoundedServer, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
@@ -35,7 +35,7 @@ OPEN_REQUEST_SECONDS = 1  # of what the engine's end has not ended
 AFTER_DRAIN_SECONDS = 4.0  # the engine's end, and the server's
 
 
-class _Uvicorn(uvicorn.Server):
+class _Uvicorn(BoundedServer):
     """uvicorn without its own signal handlers: the node drains the engine first."""
 
     @contextlib.contextmanager

@@ -6,6 +6,7 @@ itself. It proves itself with a token from the data folder (same machine), or fr
 
 import asyncio
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -27,16 +28,18 @@ def worker_token(settings: Settings) -> str:
     if settings.worker_token:
         return settings.worker_token
     path: Path = settings.run / "worker.token"
+    with suppress(FileNotFoundError):
+        return path.read_text()
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    beside.touch(mode=0o600)
-    beside.write_text(secrets.token_urlsafe(32))
     try:
+        beside.touch(mode=0o600)
+        beside.write_text(secrets.token_urlsafe(32))
         path.hardlink_to(beside)  # the first one wins, whoever else is starting
     except FileExistsError:
         pass
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)
     return path.read_text()
 
 
