@@ -11,7 +11,11 @@ from server.tenants.schemas import Moment
 
 
 class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
-    """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split."""
+    """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split.
+
+    ``state``: ``ready`` passed its gates, of a ``candidate`` they cannot tell, ``failed_gates`` is
+    worse than was asked for, and ``unsafe`` is not served as it was trained.
+    """
 
     version: int
     model: str
@@ -28,7 +32,8 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
 class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Make a version live. With ``expected_revision`` only if nobody changed it since it was read.
 
-    ``force`` lets the operator promote an adapter that failed its gates.
+    ``force`` lets the operator promote an adapter against its gates; one of which they cannot tell
+    needs none.
     """
 
     version: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
