@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
-from server.adapters.schemas import AdapterView, PromotionView
+from server.adapters.schemas import AdapterView, PromotionView, Ruling
 from server.db.models import (
     Adapter,
     AdapterState,
@@ -255,6 +255,7 @@ async def views(
             fine_tuned_model=fine_tuned_name(tenant.slug, adapter),
             state=adapter.state,
             live=adapter.id == tenant.live_adapter_id,
+            verdict=_ruling(adapter.report),
             base=adapter.base_name,
             job=adapter.job_id,
             dataset=datasets.get(adapter.dataset_id or ""),
@@ -263,6 +264,13 @@ async def views(
         )
         for adapter in adapters
     ]
+
+
+def _ruling(report: dict[str, Any] | None) -> Ruling | None:
+    if report is None or "verdict" not in report:
+        return None
+    verdict = msgspec.convert(report["verdict"], Verdict)
+    return Ruling(result=verdict.result or "cannot_tell", summary=verdict.summary)
 
 
 def fine_tuned_name(slug: str, adapter: Adapter) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from server.adapters import names, service
 from server.adapters.schemas import Resolved
@@ -413,6 +414,20 @@ async def test_a_report_is_given_as_data(client, acme, register, train_key):
 
 
 @only_sqlite
+async def test_a_version_tells_what_its_gates_say_also_one_from_when_they_had_two_results(
+    client, acme, register, *, train_key, database
+):
+    await register(state="failed_gates")
+    path = "/admin/tenants/acme/adapters/1"
+    assert (await client.get(path, headers=train_key)).json()["verdict"] is None
+    gate = {"name": "perplexity_ratio", "value": 0.9, "bound": 0.8, "passed": False, "why": "0.9"}
+    async with database.transaction() as session:
+        row = await session.get_one(Adapter, (await session.scalars(select(Adapter.id))).one())
+        row.report = {"verdict": {"passed": False, "gates": [gate]}}
+    told = {"result": "worse", "summary": "failed 1 of 1 gates: 0.9"}
+    assert (await client.get(path, headers=train_key)).json()["verdict"] == told
+
+
 async def test_a_report_stored_without_its_version_is_shown_with_it(
     client, acme, register, train_key, database
 ):
