@@ -42,7 +42,7 @@ IMPORTS_AT_ONCE = 2
 APPROVAL_DAYS = 90
 STOP_SECONDS = 7.0  # trainers take 6 at most, see trainer.STOP_SECONDS
 # DBOS recovers only workflows of its own version; ours changes when the steps below do.
-WORKFLOW_VERSION = "2"
+WORKFLOW_VERSION = "3"
 
 
 class Worker:
@@ -211,7 +211,7 @@ def await_approval(job_id: str) -> bool:
 
 @DBOS.step()
 def promote(job_id: str) -> None:
-    """Make the adapter live."""
+    """Make the adapter live, if it may be, and end well."""
     worker().call(worker().steps.promote(job_id))
 
 
@@ -241,16 +241,16 @@ def import_workflow(import_id: str) -> None:
 
 @DBOS.workflow()
 def job_workflow(job_id: str, attempt: int) -> str:
-    """One attempt at a job, from its dataset to its promotion; what became of it."""
+    """One attempt at a job, from its dataset to its promotion, or not; what became of it."""
     try:
         prepare(job_id, attempt)
         train(job_id)
         name = publish(job_id)
         compare_with_engine(job_id, name)
-        failed_gates = judge(job_id, name)
+        unsafe = judge(job_id, name)
         keep_results(job_id)
-        if failed_gates:
-            end(job_id, "failed", _gates_failed(failed_gates))
+        if unsafe:
+            end(job_id, "failed", {"code": "unsafe_adapter", "message": unsafe})
             return "failed"
         if not await_approval(job_id):
             DBOS.recv("approval", timeout_seconds=APPROVAL_DAYS * 86_400)
@@ -268,13 +268,6 @@ def job_workflow(job_id: str, attempt: int) -> str:
         end(job_id, "failed", failure(exc))
         return "failed"
     return "succeeded"
-
-
-def _gates_failed(which: str) -> dict[str, str]:
-    return {
-        "code": "gates_failed",
-        "message": f"the adapter did not pass its gates and was not promoted: {which}",
-    }
 
 
 def executor_id(settings: Settings) -> str:

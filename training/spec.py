@@ -69,11 +69,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a new adapter must reach to be promoted; declared before the run.
+    """What a new adapter must reach to be promoted by itself; declared before the run.
+
+    Each is held against a 95 % interval (`training.gates`), but for ``max_parity_nats``, which an
+    adapter must keep to be served at all.
 
     ``max_perplexity_ratio``: held-out perplexity over the base's, at most.
-    ``max_live_perplexity_ratio``: the same over the live adapter's, at most (ignored without one).
-    ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least.
+    ``max_live_perplexity_ratio``: the same over the live adapter's, at most (ignored without one
+    that can be compared).
+    ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least; below 0
+    it is the loss of meaning that is tolerated.
     ``max_parity_nats``: mean |log-probability difference| between trainer and engine, at most.
     ``max_perplexity`` and ``min_exact``: absolute bounds, off unless given.
 
@@ -86,7 +91,7 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     max_perplexity_ratio: float = 0.8
     max_live_perplexity_ratio: float = 1.05
-    min_similarity_gain: float = 0.0
+    min_similarity_gain: float = -0.1
     max_parity_nats: float = 0.05
     max_perplexity: float | None = None
     min_exact: float | None = None

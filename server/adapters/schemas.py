@@ -1,6 +1,6 @@
 """What the adapter endpoints take and give."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -10,14 +10,27 @@ from server.engine.residency import AdapterRef
 from server.tenants.schemas import Moment
 
 
+class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter's gates say: the result of the worst one, and all of it in words."""
+
+    result: Literal["better", "worse", "cannot_tell"]
+    summary: str
+
+
 class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
-    """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split."""
+    """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split.
+
+    ``state``: ``ready`` passed its gates, of a ``candidate`` they cannot tell, ``failed_gates`` is
+    worse than was asked for, and ``unsafe`` is not served as it was trained. ``verdict`` is null where
+    there is no report.
+    """
 
     version: int
     model: str
     fine_tuned_model: str
     state: AdapterState
     live: bool
+    verdict: Ruling | None
     base: str
     job: str | None
     dataset: str | None
@@ -28,7 +41,8 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
 class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Make a version live. With ``expected_revision`` only if nobody changed it since it was read.
 
-    ``force`` lets the operator promote an adapter that failed its gates.
+    ``force`` lets the operator promote an adapter against its gates; one of which they cannot tell
+    needs none.
     """
 
     version: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]

@@ -61,10 +61,10 @@ def _perplexity(scores: dict[str, Any]) -> str:
 @adapters.command("promote")
 @click.argument("version", type=VERSION)
 @tenant_option
-@click.option("--force", is_flag=True, help="Although it failed its gates.")
+@click.option("--force", is_flag=True, help="Although its gates speak against it.")
 @command
 async def promote(app: App, version: int, tenant: str, *, force: bool) -> None:
-    """Make a version live from the next request on."""
+    """Make a version live from the next request on; also one of which its gates cannot tell."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await service.promote(session, owner, version=version, actor=ACTOR, force=force)

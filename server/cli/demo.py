@@ -248,6 +248,9 @@ class Demo:
         if job["state"] != "succeeded":
             reason = (job["error"] or {}).get("message", "")
             raise DemoFailed(f"training of {sample.slug} {job['state']}: {reason}")
+        outcome = job["outcome"]
+        if outcome and not outcome["promoted"]:
+            raise DemoFailed(f"{job['adapter']} was not promoted: {outcome['reason']}")
 
     async def _ask(self, node: Node, question: str) -> dict[str, str]:
         """The same question to the base and to both tenants, each with its own key."""

@@ -47,7 +47,7 @@ JobState = Literal[
 FINISHED_JOB_STATES: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
 UploadState = Literal["pending", "completed", "cancelled", "expired"]
 DeliveryState = Literal["pending", "delivered", "failed"]
-AdapterState = Literal["candidate", "ready", "failed_gates", "deleted"]
+AdapterState = Literal["candidate", "ready", "failed_gates", "unsafe", "deleted"]
 PromotionKind = Literal["promote", "rollback"]
 Decision = Literal["approved", "rejected"]
 
@@ -248,7 +248,9 @@ class Job(Record):
     alone. Files are named, not referenced: a job keeps the names of files that were deleted since.
     It begins with the weights of ``start_adapter_id``, where there is one. ``method`` and
     ``client_metadata`` are kept as the client gave them. ``attempts`` counts how often it was put
-    back into the queue. ``gpu_seconds``: time that the trainer had its device.
+    back into the queue. ``gpu_seconds``: time that the trainer had its device. ``outcome``: a
+    ``server.jobs.schemas.Outcome``, of a job that succeeded; null of one from before there were any,
+    whose adapter was promoted.
     """
 
     __tablename__ = "job"
@@ -285,6 +287,7 @@ class Job(Record):
     progress: Mapped[JsonObject] = mapped_column(default=dict)
     estimate: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
+    outcome: Mapped[JsonObject | None]
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     started_at: Mapped[datetime.datetime | None]
     finished_at: Mapped[datetime.datetime | None]
@@ -306,9 +309,11 @@ class JobEvent(Record):
 class Adapter(Record):
     """An adapter version; its files are in ``adapters/<engine_name>``, which never changes.
 
-    ``ready`` passed its gates; ``failed_gates`` is kept, can be asked for by version, and is not
-    promoted. A deleted one keeps its row, so that its version is not given again. ``system_prompt`` is
-    what it was trained with, and is served with, whatever the tenant's is by now.
+    ``ready`` passed its gates; of a ``candidate`` they cannot tell, and a person may promote it;
+    ``failed_gates`` is worse than was asked for, and only the operator promotes it. All of them answer
+    to their names. ``unsafe`` is not what was trained (trainer and engine differ): it can only be
+    looked at, by version. A deleted one keeps its row, so that its version is not given again.
+    ``system_prompt`` is what it was trained with, and is served with, whatever the tenant's is by now.
     """
 
     __tablename__ = "adapter"

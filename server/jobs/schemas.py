@@ -26,8 +26,8 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """One fine-tuning run, as asked for.
 
     ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run.
-    The installation's when absent, both. With ``require_approval`` an adapter that passes them
-    waits for a person; otherwise it is promoted at once.
+    The installation's when absent, both. An adapter that passes them is promoted at once; with
+    ``require_approval`` it waits for a person, and so does one of which they cannot tell.
     """
 
     recipe: Annotated[str, Meta(max_length=100)] | None = None
@@ -63,6 +63,19 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job that succeeded: what its gates say, and whether its adapter went live.
+
+    ``gates`` is the result of the worst one, ``summary`` says it in words, ``reason`` why the adapter
+    was not promoted; null where it was.
+    """
+
+    gates: Literal["better", "worse", "cannot_tell"]
+    summary: str
+    promoted: bool = False
+    reason: str | None = None
+
+
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job as its tenant sees it; every key is always present."""
 
@@ -85,6 +98,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     progress: dict[str, Any]
     estimate: dict[str, Any] | None
     error: dict[str, Any] | None
+    outcome: Outcome | None
     gpu_seconds: float
     created_at: Moment
     started_at: Moment | None

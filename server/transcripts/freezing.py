@@ -72,8 +72,8 @@ async def freeze_files(
     """Make the dataset version of a training file (by its SHA-256) alone.
 
     The validation file, where there is one, is the validation split; otherwise some of the
-    training file is. Some of it is always kept for the test split, which no training sees: the
-    proof needs it. A system message that all examples share becomes a part of the prompt that the
+    training file is. Some of it is kept for the test split, which no training sees: the proof needs
+    it. Only where the examples are too much alike is nothing held out, and a warning says so. A system message that all examples share becomes a part of the prompt that the
     model is trained and served with; differing ones are left out.
 
     Raises:
@@ -100,8 +100,9 @@ async def freeze_files(
             _KINDS[method],
             settings.datasets,
             system_prompt=shared.after(tenant.system_prompt),
+            as_given=True,
         )
-    warnings = []
+    warnings = _alike(made)
     if shared.differ:
         warnings.append(
             "The examples begin with different system messages: these were left out, and the "
@@ -112,6 +113,27 @@ async def freeze_files(
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         warnings.append(f"Examples left out: {reasons}.")
     return Frozen(await _register(database, tenant_id, made), tuple(warnings))
+
+
+def _alike(made: Dataset) -> list[str]:
+    """What to tell of examples that repeat one another."""
+    counts, repeated = made.manifest.counts, made.manifest.repeated or 0
+    warnings = []
+    if repeated:
+        warnings.append(
+            f"{repeated} of {sum(counts.values())} examples say the same as others, digits and "
+            "punctuation apart: they are trained on as often as they are there."
+        )
+    if not counts["test"]:
+        warnings.append(
+            "The examples are too much alike to hold any out: nothing can tell whether the new model "
+            "is better than the base, and it goes live only if a person promotes it."
+        )
+    if not counts["validation"]:
+        warnings.append(
+            "No example is left for validation: training takes every step, and keeps the last weights."
+        )
+    return warnings
 
 
 async def _register(database: Database, tenant_id: str, made: Dataset) -> DatasetVersion:
@@ -165,8 +187,12 @@ def _spool_examples(
             file.write(msgspec.json.encode(pinned) + b"\n")
 
 
-def _freeze(spool: Path, kind: type[Record], root: Path, *, system_prompt: str) -> Dataset:
+def _freeze(
+    spool: Path, kind: type[Record], root: Path, *, system_prompt: str, as_given: bool = False
+) -> Dataset:
     decoder = msgspec.json.Decoder(kind)
     root.mkdir(parents=True, exist_ok=True)
     with spool.open("rb") as lines:
-        return freeze_dataset(map(decoder.decode, lines), root, system_prompt=system_prompt)
+        return freeze_dataset(
+            map(decoder.decode, lines), root, system_prompt=system_prompt, as_given=as_given
+        )
