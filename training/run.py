@@ -41,6 +41,7 @@ from training.spec import Method, TrainingSpec, load_spec
 from training.stopping import Stopper
 
 if TYPE_CHECKING:
+from training.trackers import keep_local, what_to_install
     from training.qlora import TrainedAdapter
 
 ADAPTER = "adapter"
@@ -146,6 +147,8 @@ def _stages(
             )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
+        if spec.recipe.report_to:
+            keep_local(out)
     from training.evaluate import evaluate, parity_reference  # noqa: PLC0415 - loads torch
 
     weights = Path(trained.folder)
@@ -160,8 +163,8 @@ def _check(spec: TrainingSpec) -> None:
     """Refuse early what cannot work.
 
     Raises:
-        BadInput: the dataset is not whole or not for the method, or the recipe asks for more than
-            the base can read.
+        BadInput: the dataset is not whole or not for the method, the recipe asks for more than the
+            base can read, or for a tracker that is not installed.
         BaseModelError: the base is not whole.
     """
     base = load_base(Path(spec.base))
@@ -182,6 +185,8 @@ def _check(spec: TrainingSpec) -> None:
             raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
 
 
+    if (absent := what_to_install(spec.recipe.report_to)) is not None:
+        raise BadInput(absent)
 def _kept(path: Path, kind: type[T], make: Callable[[], T]) -> T:
     """Read a stage's result, or make and keep it."""
     if path.is_file():

@@ -8,6 +8,7 @@ import msgspec
 
 from training.errors import BadInput
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
 Method = Literal["supervised", "dpo", "kto"]
 """Learns replies as they are; pairs of replies (Rafailov et al. 2023); judged replies (Ethayarajh
 et al. 2024)."""
@@ -29,6 +30,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ``preference_rate_scale``: their learning rate, as a share of ``learning_rate``. Zephyr's
     recipes have 2e-4 and then 5e-6 (huggingface/alignment-handbook, ``config_qlora.yaml``), trl's
     defaults 2e-5 and 1e-6: a twentieth to a fortieth.
+
+    ``report_to``: trackers that are told each step's figures; see `training.trackers`.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     memory_bytes: int
     beta: float = 0.1
     preference_rate_scale: float = 0.05
+    report_to: tuple[Tracker, ...] = ()
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

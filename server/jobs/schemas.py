@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from server.db.models import FINISHED_JOB_STATES, JobState
 from server.tenants.schemas import Moment
-from training.spec import Method, Objectives
+from training.spec import Method, Objectives, Tracker
 
 FINAL_STATES: frozenset[str] = frozenset(FINISHED_JOB_STATES)
 PUBLIC_ID = re.compile(r"ftjob-([0-9a-f]{32})")
@@ -27,7 +27,8 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run.
     The installation's when absent, both. With ``require_approval`` an adapter that passes them
-    waits for a person; otherwise it is promoted at once.
+    waits for a person; otherwise it is promoted at once. ``report_to``: trackers that are told each
+    step's figures.
     """
 
     recipe: Annotated[str, Meta(max_length=100)] | None = None
@@ -37,6 +38,7 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     require_approval: bool = False
 
 
+    report_to: Annotated[tuple[Tracker, ...], Meta(max_length=3)] = ()
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     """What a client sets of a recipe; None leaves the recipe's own ("auto").
 

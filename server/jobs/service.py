@@ -35,6 +35,7 @@ from training.spec import Method, Objectives, Recipe, load_recipe, recipe_names
 
 DEFAULT_RECIPE = "cpu-small"
 MOST_UNFINISHED = 100
+from training.trackers import what_to_install
 """Of one tenant; a queue of days tells nobody anything."""
 
 
@@ -70,6 +71,10 @@ async def create_job(
     unfinished = select(func.count(Job.id)).where(
         Job.tenant_id == tenant.id, Job.state.not_in(FINAL_STATES)
     )
+    trackers = request.report_to or recipe.report_to
+    if (absent := what_to_install(trackers)) is not None:
+        raise Invalid(absent, param="report_to")
+    recipe = msgspec.structs.replace(recipe, report_to=tuple(dict.fromkeys(trackers)))
     if (await session.scalar(unfinished) or 0) >= MOST_UNFINISHED:
         raise TooMany(
             f"{MOST_UNFINISHED} jobs have not ended yet; wait for one, or cancel some.",

@@ -58,12 +58,14 @@ from training.progress import (
 from training.report import build_report, render_html
 from training.spec import Objectives, Recipe, TrainingSpec
 
+from training.trackers import TRACKERS
 log = structlog.get_logger(__name__)
 
 UPLOAD_POLL_SECONDS = 0.5
 # of a job that yields no model: what tells its operator why, and the lock of whoever still saves
 KEPT_OF_ENDED = {"spec.json", "events.jsonl", "trainer.log", "report.json", "report.html", ".lock"}
 
+KEPT_OF_ENDED |= {TRACKERS}
 
 class Superseded(Exception):
     """This workflow's attempt is over: the job was paused, resumed or ended without it."""
