@@ -9,7 +9,6 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from server.adapters.controller import AdapterController
 from server.blobs import BlobStore
 from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
@@ -19,7 +18,7 @@ from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
 from server.files.sweep import Sweeper
 from server.health import HealthController
-from server.jobs.controller import JobController, ScoringController
+from server.jobs.controller import AdapterImportController, JobController, ScoringController
 from server.limits.fair import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
@@ -49,7 +48,7 @@ controllers: list[ControllerRouterHandler] = [
     KeyController,
     WebhookController,
     TranscriptController,
-    AdapterController,
+    AdapterImportController,
     JobController,
     ScoringController,
     ChatController,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from training.artifact import WEIGHTS_NAME, read_manifest
+from training.artifact import WEIGHTS_NAME, Foreign, read_manifest
 from training.base_model import BaseModel
 from training.curves import CurvePoint, chart, read_curves
 from training.dataset import load as load_dataset
@@ -35,7 +35,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What the adapter was made of; ``tokens`` were trained on, in ``seconds``.
 
     ``parameters`` of the adapter were trained and ``base_parameters`` were not. ``started_from``:
-    the adapter that training began with.
+    the adapter that training began with. ``foreign``: it was trained elsewhere; ``recipe`` then says
+    how it was evaluated.
     """
 
     base: str
@@ -55,6 +56,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
     method: Method = "supervised"
     started_from: str | None = None
+    foreign: Foreign | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,7 @@ def build_report(
             packages=manifest.packages,
             method=manifest.method,
             started_from=manifest.started_from,
+            foreign=manifest.foreign,
         ),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -157,6 +160,13 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         console.print(f"{sign}  {escape(gate.why)}", highlight=False)
     print_scores(report.evaluation, console)
     made = report.provenance
+    if made.foreign is not None:
+        console.print(
+            f"  foreign: {escape(made.foreign.source)}, trained elsewhere", highlight=False
+        )
+        for note in made.foreign.notes:
+            console.print(f"  [dim]{escape(note)}[/]", highlight=False)
+        return
     console.print(
         f"  {made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
         f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed})",

@@ -3,6 +3,7 @@
 Each stage leaves its result in the output folder by rename, and is skipped when that is there:
 
     trained/           the best weights                 (checkpoints/ while training)
+                       or those of an adapter that was trained elsewhere
     evaluation.json    `training.evaluation.Evaluation`
     parity.json        the trainer's log-probabilities, to be compared with the engine's
     adapter/           weights, config and manifest: the finished adapter, last of all
@@ -27,6 +28,7 @@ from training.dataset import load as load_dataset
 from training.errors import BadInput, BaseModelError, Interrupted
 from training.evaluation import Evaluation, ParitySample
 from training.files import sync_path, sync_tree, write_atomically
+from training.foreign import read_taken
 from training.progress import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -39,9 +41,9 @@ from training.progress import (
 )
 from training.spec import Method, TrainingSpec, load_spec
 from training.stopping import Stopper
+from training.trackers import keep_local, what_to_install
 
 if TYPE_CHECKING:
-from training.trackers import keep_local, what_to_install
     from training.qlora import TrainedAdapter
 
 ADAPTER = "adapter"
@@ -140,15 +142,19 @@ def _stages(
     from training.qlora import load_trained, train  # noqa: PLC0415 - loads torch
 
     trained = load_trained(out)
+    if trained is None and spec.imported is not None:
+        from training.imported import take  # noqa: PLC0415 - loads torch
+
+        trained = take(Path(spec.imported), out)
     if trained is None:
+        if spec.recipe.report_to:
+            keep_local(out)
         with stopper.deferred():
             trained = train(
                 spec, out, progress, resume=resume, should_stop=lambda: stopper.requested
             )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
-        if spec.recipe.report_to:
-            keep_local(out)
     from training.evaluate import evaluate, parity_reference  # noqa: PLC0415 - loads torch
 
     weights = Path(trained.folder)
@@ -179,14 +185,14 @@ def _check(spec: TrainingSpec) -> None:
             f"recipe {spec.recipe.name!r} has max_length {spec.recipe.max_length}; "
             f"base {base.name!r} reads at most {base.max_length}"
         )
-    for name in ("live_adapter", "start_adapter"):
+    if (absent := what_to_install(spec.recipe.report_to)) is not None:
+        raise BadInput(absent)
+    for name in ("live_adapter", "start_adapter", "imported"):
         folder = getattr(spec, name)
         if folder and not Path(folder).is_dir():
             raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
 
 
-    if (absent := what_to_install(spec.recipe.report_to)) is not None:
-        raise BadInput(absent)
 def _kept(path: Path, kind: type[T], make: Callable[[], T]) -> T:
     """Read a stage's result, or make and keep it."""
     if path.is_file():
@@ -224,6 +230,7 @@ def _write(
             seed=spec.seed,
             method=spec.method,
             started_from=Path(spec.start_adapter).name if spec.start_adapter else None,
+            foreign=read_taken(Path(spec.imported)).foreign if spec.imported else None,
             lora=Lora(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
             packages=trained.packages,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),

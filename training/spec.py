@@ -94,7 +94,8 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     ``method`` must suit the dataset: ``supervised`` reads conversations, ``dpo`` preferences,
     ``kto`` judgements. ``start_adapter``: begin with its weights, shape and all, instead of with
-    none; ``dpo`` and ``kto`` then hold the model to it. It must be of the same base.
+    none; ``dpo`` and ``kto`` then hold the model to it. It must be of the same base. ``imported``:
+    do not train, but evaluate the adapter that `training.foreign.take_in` left in this folder.
     """
 
     label: str
@@ -105,6 +106,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     live_adapter: str | None = None
     method: Method = "supervised"
     start_adapter: str | None = None
+    imported: str | None = None
 
 
 def method_recipe(spec: TrainingSpec) -> Recipe:

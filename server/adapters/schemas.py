@@ -8,10 +8,14 @@ from msgspec import Meta
 from server.db.models import MAX_NUMBER, AdapterState, PromotionKind
 from server.engine.residency import AdapterRef
 from server.tenants.schemas import Moment
+from training.artifact import Foreign
 
 
 class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
-    """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split."""
+    """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split.
+
+    ``foreign``: it was trained elsewhere, and imported.
+    """
 
     version: int
     model: str
@@ -21,6 +25,7 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     base: str
     job: str | None
     dataset: str | None
+    foreign: Foreign | None
     scores: dict[str, Any]
     created_at: Moment
 

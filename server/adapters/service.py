@@ -17,7 +17,7 @@ from server.adapters.schemas import AdapterView, PromotionView
 from server.db.models import Adapter, DatasetVersion, Job, Promotion, PromotionKind, Tenant
 from server.errors import Conflict, NotFound
 from server.settings import Settings
-from training.artifact import publish, read_manifest
+from training.artifact import Foreign, publish, read_manifest
 
 
 async def register(
@@ -231,11 +231,18 @@ async def views(
             base=adapter.base_name,
             job=adapter.job_id,
             dataset=datasets.get(adapter.dataset_id or ""),
+            foreign=foreign_of(adapter),
             scores=adapter.scores,
             created_at=adapter.created_at,
         )
         for adapter in adapters
     ]
+
+
+def foreign_of(adapter: Adapter) -> Foreign | None:
+    """Where a version comes from that was not trained here, as its report tells."""
+    found = ((adapter.report or {}).get("provenance") or {}).get("foreign")
+    return None if found is None else msgspec.convert(found, Foreign)
 
 
 def fine_tuned_name(slug: str, adapter: Adapter) -> str:

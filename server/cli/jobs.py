@@ -108,11 +108,18 @@ async def train(
             settings=app.settings,
         )
         view = await service.view(session, job, tenant)
+    await see_through(app, owner, view, wait=wait, as_json=as_json)
+
+
+async def see_through(
+    app: App, tenant: Tenant, view: JobView, *, wait: bool, as_json: bool
+) -> None:
+    """Follow a job that was just made to its end, where a worker runs, and say how it ended."""
     running = is_held(app.settings.run / "worker.lock")
     if not running:
         tell("no worker runs on this machine: the job waits until `tenantune up` runs")
     if wait and running:
-        view = await follow(app, owner, view.id, quiet=as_json)
+        view = await follow(app, tenant, view.id, quiet=as_json)
     _finish(view, as_json=as_json)
 
 
