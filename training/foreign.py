@@ -28,7 +28,7 @@ from training.errors import ArtifactError, UnsafeWeights
 from training.files import sync_tree, write_atomically
 from training.foreign_config import ForeignConfig, read_foreign_config
 from training.tensors import MAX_ADAPTER_HEADER_BYTES, TensorFile, write_tensors
-from training.weights import CONFIG_NAME, WEIGHTS_NAME, check_weights, linear_shapes
+from training.weights import CONFIG_NAME, MAX_RANK, WEIGHTS_NAME, check_weights, linear_shapes
 
 FOREIGN_NAME = "foreign.json"
 DEEPEST = 3  # folders between the one that is named and the adapter
@@ -79,11 +79,14 @@ def find_adapter(folder: Path) -> Path:
     )
 
 
-def take_in(folder: Path, out: Path, *, base: Path, source: str) -> TakenIn:
+def take_in(
+    folder: Path, out: Path, *, base: Path, source: str, max_rank: int = MAX_RANK
+) -> TakenIn:
     """Check an adapter's folder against a base, and leave it in ``out`` in our form.
 
     ``folder`` may hold anything else beside PEFT's two files; nothing else is read, but for a
-    manifest of Tenantune's own. ``source`` is what to call it. ``out`` must not exist.
+    manifest of Tenantune's own. ``source`` is what to call it, ``max_rank`` the most that the engine
+    takes. ``out`` must not exist.
 
     Raises:
         UnsafeWeights: it asks for what the engine does not do, is of another model, or holds
@@ -102,6 +105,12 @@ def take_in(folder: Path, out: Path, *, base: Path, source: str) -> TakenIn:
         _expect_all(config, pairs, shapes)
         scaling, _ = Counter(pair.scaling for pair in pairs.values()).most_common(1)[0]
         rank = max(pair.rank for pair in pairs.values())
+        if rank > max_rank:
+            enough = max(8, 1 << (rank - 1).bit_length())  # vLLM takes powers of two
+            raise UnsafeWeights(
+                f"its rank is {rank}, and the engine takes at most {max_rank}: have the operator start "
+                f"it with TENANTUNE_ENGINE_OPTIONS='max_lora_rank={enough}'"
+            )
         changes = _changes(config, pairs, file)
         exact = all(pair.scaling == scaling for pair in pairs.values())
         found = {file.tensors[name].dtype for pair in pairs.values() for name in pair[:2]}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from server.db.models import Job, new_id
 from server.db.session import Database
+from server.engine.vllm import MAX_RANK
 from server.errors import Conflict, Invalid
 from server.jobs import service
 from server.jobs.schemas import Imported, JobRequest
@@ -66,8 +67,9 @@ def _shown(name: str) -> str:
 
 def _checked(source: Path, folder: Path, *, settings: Settings, name: str) -> TakenIn:
     take = _take_zip if source.is_file() else _take_folder
+    max_rank = int(settings.engine_options.get("max_lora_rank", MAX_RANK))
     try:
-        return take(source, folder, settings.bases / settings.base, name)
+        return take(source, folder, settings.bases / settings.base, name=name, max_rank=max_rank)
     except ArtifactError as exc:
         said = str(exc).replace(f"{folder / _UNPACKED}/", "").replace(f"{folder / FOREIGN}/", "")
         raise Invalid(f"{name}: {said}", param="file", code="adapter_refused") from exc
@@ -75,16 +77,17 @@ def _checked(source: Path, folder: Path, *, settings: Settings, name: str) -> Ta
         raise Conflict(str(exc), code="base_not_found") from exc
 
 
-def _take_folder(source: Path, folder: Path, base: Path, name: str) -> TakenIn:
-    return take_in(find_adapter(source), folder / FOREIGN, base=base, source=name)
+def _take_folder(source: Path, folder: Path, base: Path, *, name: str, max_rank: int) -> TakenIn:
+    found = find_adapter(source)
+    return take_in(found, folder / FOREIGN, base=base, source=name, max_rank=max_rank)
 
 
-def _take_zip(source: Path, folder: Path, base: Path, name: str) -> TakenIn:
+def _take_zip(source: Path, folder: Path, base: Path, *, name: str, max_rank: int) -> TakenIn:
     """What is in the zip is only for the while on the disk."""
     bound = largest_adapter_bytes(linear_shapes(base / "serving"))
     unpacked = folder / _UNPACKED
     try:
         unpack_adapter(source, unpacked, max_bytes=bound)
-        return take_in(unpacked, folder / FOREIGN, base=base, source=name)
+        return take_in(unpacked, folder / FOREIGN, base=base, source=name, max_rank=max_rank)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)

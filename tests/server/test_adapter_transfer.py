@@ -208,12 +208,14 @@ async def test_what_cannot_be_served_leaves_nothing_behind(
 ) -> None:
     poison = lora_of()
     next(iter(poison.values()))[0, 0] = np.nan
+    large = make_foreign(tmp_path / "large", tensors=lora_of(rank=65), r=65)
     cut = make_foreign(tmp_path / "cut")
     cut_short(cut / "adapter_model.safetensors")
     cases = [
         (packed(make_foreign(tmp_path / "dora", use_dora=True), tmp_path), "use_dora"),
         (packed(make_foreign(tmp_path / "nan", tensors=poison), tmp_path), "not finite"),
         (packed(cut, tmp_path), "bytes of data"),
+        (packed(large, tmp_path), "max_lora_rank=128"),
         (b"no zip", "not a zip"),
     ]
     for data, said in cases:
@@ -229,8 +231,8 @@ async def test_what_cannot_be_served_leaves_nothing_behind(
     os.rename(base, f"{base}-away")  # noqa: PTH104
     unmade = await send(client, acme, packed(make_foreign(tmp_path / "run"), tmp_path))
     assert (unmade.status_code, unmade.json()["code"]) == (409, "base_not_found")
-    large = await send(client, acme, bytes(settings.max_upload_bytes + 100_000))
-    assert large.status_code == 413
+    endless = await send(client, acme, bytes(settings.max_upload_bytes + 100_000))
+    assert endless.status_code == 413
 
 
 @only_sqlite
