@@ -9,7 +9,6 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from server.adapters.controller import AdapterController
 from server.blobs import BlobStore
 from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
@@ -22,7 +21,7 @@ from server.engine.service import EngineService
 from server.files.sweep import Sweeper
 from server.head import Application
 from server.health import HealthController
-from server.jobs.controller import JobController, ScoringController
+from server.jobs.controller import AdapterImportController, JobController, ScoringController
 from server.jobs.scoring import worker_token
 from server.limits.fair import FairQueue
 from server.limits.limiter import RateLimiter
@@ -53,7 +52,7 @@ controllers: list[ControllerRouterHandler] = [
     KeyController,
     WebhookController,
     TranscriptController,
-    AdapterController,
+    AdapterImportController,
     JobController,
     ScoringController,
     ChatController,

@@ -32,6 +32,7 @@ __all__ = [
     "AdapterManifest",
     "BaseRef",
     "FileEntry",
+    "Foreign",
     "Lora",
     "TrainingSummary",
     "check_weights",
@@ -89,10 +90,27 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     computed_in: tuple[str, ...] = ()
 
 
+class Foreign(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an adapter comes from that was not trained here.
+
+    ``sha256`` is of its weights as they came; ``base`` what its configuration names as its base.
+    ``changes`` were made to its form, not to what it computes; ``notes`` are what whoever decides
+    about it should know.
+    """
+
+    source: str
+    sha256: str
+    base: str | None
+    peft_version: str | None = None
+    changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What ``manifest.json`` holds. ``files`` is filled in by ``write_manifest``.
 
-    ``started_from``: the folder's name of the adapter that training began with.
+    ``started_from``: the folder's name of the adapter that training began with. ``foreign``: it was
+    trained elsewhere, and ``recipe``, ``method`` and ``seed`` only tell how it was evaluated.
     """
 
     format: Literal["tenantune-adapter/1"] = "tenantune-adapter/1"
@@ -111,6 +129,7 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry] = {}
     method: Method = "supervised"
     started_from: str | None = None
+    foreign: Foreign | None = None
 
 
 class ServingBase(Protocol):

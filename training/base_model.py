@@ -68,6 +68,7 @@ class Builtin(msgspec.Struct, frozen=True):
     sha256: str
     download_bytes: int
     license: str
+    hub_id: str = ""
 
 
 BUILTIN = {
@@ -78,9 +79,18 @@ BUILTIN = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         download_bytes=93_000_000,
         license="Apache-2.0",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     )
 }
 DEFAULT_BASE = "smollm2-135m-instruct"
+
+
+def public_name(base: BaseModel) -> str:
+    """What the world calls the model that a base was made of; the base's name for a folder."""
+    if (builtin := BUILTIN.get(base.source)) is not None:
+        return builtin.hub_id or base.name
+    is_folder = base.source.startswith(("/", "~", "."))
+    return base.name if is_folder else base.source.partition("@")[0]
 
 
 def digest(path: Path) -> FileDigest:

@@ -92,6 +92,17 @@ class Follower(TrainerCallback):  # type: ignore[misc] # untyped
             tokens_per_second=round(done / (elapsed - self._validating), 1),
             eta_seconds=round(left * elapsed / done, 1),
         )
+        self._report(
+            **self.trainer.measured._asdict(),
+            learning_rate=self.trainer.step_rate,
+            tokens=sum(plan.tokens[: run.step]),
+            tokens_per_second=done / (elapsed - self._validating),
+        )
+
+    def _report(self, **figures: float | None) -> None:
+        """Tell the recipe's trackers, through transformers' callbacks for them."""
+        if self._recipe.report_to:
+            self.trainer.log({name: n for name, n in figures.items() if n is not None})
 
     def _validate(self) -> None:
         run, started = self._run, time.monotonic()
@@ -105,3 +116,4 @@ class Follower(TrainerCallback):  # type: ignore[misc] # untyped
         else:
             run.worse += 1
         self._progress.emit(ValidationEvent, step=run.step, best=best, **measured._asdict())
+        self._report(**{f"eval_{name}": n for name, n in measured._asdict().items()})

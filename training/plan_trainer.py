@@ -105,7 +105,8 @@ def trainer_config(recipe: Recipe, plan: Plan, *, out: Path, seed: int) -> SFTCo
         logging_strategy="no",
         save_strategy="no",
         eval_strategy="no",
-        report_to="none",
+        report_to=list(recipe.report_to) or "none",
+        run_name=out.parent.name,  # the job's id, where a server trains
         disable_tqdm=True,
     )
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from training.artifact import WEIGHTS_NAME, read_manifest
+from training.artifact import WEIGHTS_NAME, Foreign, read_manifest
 from training.base_model import BaseModel
 from training.curves import CurvePoint, chart, read_curves
 from training.dataset import load as load_dataset
@@ -35,7 +35,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What the adapter was made of; ``tokens`` were trained on, in ``seconds``.
 
     ``parameters`` of the adapter were trained and ``base_parameters`` were not. ``started_from``:
-    the adapter that training began with.
+    the adapter that training began with. ``foreign``: it was trained elsewhere; ``recipe`` then says
+    how it was evaluated.
     """
 
     base: str
@@ -56,6 +57,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     computed_in: tuple[str, ...] = ()
     method: Method = "supervised"
     started_from: str | None = None
+    foreign: Foreign | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +127,7 @@ def build_report(
             computed_in=summary.computed_in if summary else (),
             method=manifest.method,
             started_from=manifest.started_from,
+            foreign=manifest.foreign,
         ),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -177,6 +180,13 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         console.print(f"  [{colour}]{gate.label:>11}[/]  {escape(gate.why)}", highlight=False)
     print_scores(report.evaluation, console)
     made = report.provenance
+    if made.foreign is not None:
+        console.print(
+            f"  foreign: {escape(made.foreign.source)}, trained elsewhere", highlight=False
+        )
+        for note in made.foreign.notes:
+            console.print(f"  [dim]{escape(note)}[/]", highlight=False)
+        return
     console.print(
         f"  {made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
         f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed}"

@@ -4,6 +4,7 @@ Each stage leaves its result in the output folder by rename, and is skipped when
 
     compute.json       the types that the machine computes in, and why
     trained/           the best weights                 (checkpoints/ while training)
+                       or those of an adapter that was trained elsewhere
     evaluation.json    `training.evaluation.Evaluation`
     parity.json        the trainer's log-probabilities, to be compared with the engine's
     adapter/           weights, config and manifest: the finished adapter, last of all
@@ -28,6 +29,7 @@ from training.dataset import load as load_dataset
 from training.errors import BadInput, BaseModelError, Interrupted
 from training.evaluation import Evaluation, ParitySample
 from training.files import sync_path, sync_tree, write_atomically
+from training.foreign import read_taken
 from training.progress import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -40,6 +42,7 @@ from training.progress import (
 )
 from training.spec import Method, TrainingSpec, load_spec
 from training.stopping import Stopper
+from training.trackers import keep_local, what_to_install
 
 if TYPE_CHECKING:
     from training.qlora import TrainedAdapter
@@ -140,7 +143,13 @@ def _stages(
     from training.qlora import load_trained, train  # noqa: PLC0415 - loads torch
 
     trained = load_trained(out)
+    if trained is None and spec.imported is not None:
+        from training.imported import take  # noqa: PLC0415 - loads torch
+
+        trained = take(Path(spec.imported), out)
     if trained is None:
+        if spec.recipe.report_to:
+            keep_local(out)
         with stopper.deferred():
             trained = train(
                 spec, out, progress, resume=resume, should_stop=lambda: stopper.requested
@@ -171,8 +180,8 @@ def _check(spec: TrainingSpec) -> None:
     """Refuse early what cannot work.
 
     Raises:
-        BadInput: the dataset is not whole or not for the method, or the recipe asks for more than
-            the base can read.
+        BadInput: the dataset is not whole or not for the method, the recipe asks for more than the
+            base can read, or for a tracker that is not installed.
         BaseModelError: the base is not whole.
     """
     base = load_base(Path(spec.base))
@@ -187,7 +196,9 @@ def _check(spec: TrainingSpec) -> None:
             f"recipe {spec.recipe.name!r} has max_length {spec.recipe.max_length}; "
             f"base {base.name!r} reads at most {base.max_length}"
         )
-    for name in ("live_adapter", "start_adapter"):
+    if (absent := what_to_install(spec.recipe.report_to)) is not None:
+        raise BadInput(absent)
+    for name in ("live_adapter", "start_adapter", "imported"):
         folder = getattr(spec, name)
         if folder and not Path(folder).is_dir():
             raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
@@ -230,6 +241,7 @@ def _write(
             seed=spec.seed,
             method=spec.method,
             started_from=Path(spec.start_adapter).name if spec.start_adapter else None,
+            foreign=read_taken(Path(spec.imported)).foreign if spec.imported else None,
             lora=Lora(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
             packages=trained.packages,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),

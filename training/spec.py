@@ -9,6 +9,7 @@ import msgspec
 from training.compute import ComputeType
 from training.errors import BadInput
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
 Method = Literal["supervised", "dpo", "kto"]
 """Learns replies as they are; pairs of replies (Rafailov et al. 2023); judged replies (Ethayarajh
 et al. 2024)."""
@@ -34,6 +35,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ``preference_rate_scale``: their learning rate, as a share of ``learning_rate``. Zephyr's
     recipes have 2e-4 and then 5e-6 (huggingface/alignment-handbook, ``config_qlora.yaml``), trl's
     defaults 2e-5 and 1e-6: a twentieth to a fortieth.
+
+    ``report_to``: trackers that are told each step's figures; see `training.trackers`.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     memory_bytes: int
     beta: float = 0.1
     preference_rate_scale: float = 0.05
+    report_to: tuple[Tracker, ...] = ()
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -103,7 +107,8 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     ``method`` must suit the dataset: ``supervised`` reads conversations, ``dpo`` preferences,
     ``kto`` judgements. ``start_adapter``: begin with its weights, shape and all, instead of with
-    none; ``dpo`` and ``kto`` then hold the model to it. It must be of the same base.
+    none; ``dpo`` and ``kto`` then hold the model to it. It must be of the same base. ``imported``:
+    do not train, but evaluate the adapter that `training.foreign.take_in` left in this folder.
     """
 
     label: str
@@ -114,6 +119,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     live_adapter: str | None = None
     method: Method = "supervised"
     start_adapter: str | None = None
+    imported: str | None = None
 
 
 def method_recipe(spec: TrainingSpec) -> Recipe:

@@ -1,4 +1,4 @@
-"""Reading safetensors files without torch: the header checked strictly, tensors as float32 arrays.
+"""Safetensors files without torch: the header checked strictly, tensors as float32 arrays.
 
 The format (https://github.com/huggingface/safetensors#format): eight bytes with the header's
 length (little-endian), the header as a JSON object, then the tensors' bytes without gaps.
@@ -7,7 +7,7 @@ length (little-endian), the header as a JSON object, then the tensors' bytes wit
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,6 +21,7 @@ from training.errors import ArtifactError
 MAX_BASE_HEADER_BYTES = 100_000_000
 MAX_ADAPTER_HEADER_BYTES = 8 * 1024 * 1024
 
+CHUNK_BYTES = 1 << 20
 _LENGTH_BYTES = 8
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 _ITEM_BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -84,16 +85,21 @@ class TensorFile:
         _check_layout(self.path, tensors, data_bytes=file_bytes - self._data_start)
         return tensors
 
-    def read(self, name: str, *, rows: int | None = None) -> npt.NDArray[np.float32]:
-        """Return a tensor of dtype F32, F16 or BF16 as float32; of a matrix the first ``rows``.
+    def read(
+        self, name: str, *, rows: int | None = None, start: int = 0
+    ) -> npt.NDArray[np.float32]:
+        """Return a tensor of dtype F32, F16 or BF16 as float32; of a matrix ``rows`` from ``start``.
 
         Raises:
             ArtifactError: another dtype, or the file ends early.
         """
         info = self.tensors[name]
-        shape = info.shape if rows is None else (min(rows, info.shape[0]), *info.shape[1:])
+        shape, skipped = info.shape, 0
+        if rows is not None:
+            shape = (min(rows, info.shape[0] - start), *info.shape[1:])
+            skipped = start * math.prod(info.shape[1:]) * _ITEM_BYTES[info.dtype]
         count = math.prod(shape)
-        self._file.seek(self._data_start + info.data_offsets[0])
+        self._file.seek(self._data_start + info.data_offsets[0] + skipped)
         data = self._file.read(count * _ITEM_BYTES[info.dtype])
         if len(data) != count * _ITEM_BYTES[info.dtype]:
             raise ArtifactError(f"{self.path}: tensor {name!r} ends early")
@@ -109,6 +115,62 @@ class TensorFile:
             case _:
                 raise ArtifactError(f"{self.path}: tensor {name!r} has dtype {info.dtype}")
         return values.reshape(shape)
+
+    def header(self) -> bytes:
+        """The file's bytes before its tensors."""
+        self._file.seek(0)
+        return self._file.read(self._data_start)
+
+    def raw(self, name: str) -> Iterator[bytes]:
+        """A tensor's bytes as they are, in chunks.
+
+        Raises:
+            ArtifactError: the file ends early.
+        """
+        info = self.tensors[name]
+        left = info.size_bytes
+        while left:
+            self._file.seek(self._data_start + info.data_offsets[1] - left)
+            chunk = self._file.read(min(left, CHUNK_BYTES))
+            if not chunk:
+                raise ArtifactError(f"{self.path}: tensor {name!r} ends early")
+            left -= len(chunk)
+            yield chunk
+
+
+def as_bytes(values: npt.NDArray[np.float32], dtype: str) -> bytes:
+    """The values as a safetensors file holds them: ``F32``, or ``BF16`` rounded to nearest even."""
+    if dtype == "F32":
+        return values.astype("<f4", copy=False).tobytes()
+    if dtype != "BF16":
+        raise ValueError(f"cannot write {dtype}")
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype("<u2").tobytes()
+
+
+def write_tensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    dtype: str,
+    values: Callable[[str], npt.NDArray[np.float32]],
+) -> None:
+    """Write a safetensors file with one tensor in memory at a time, and flush it to the disk."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, shape in shapes.items():
+        end = position + math.prod(shape) * _ITEM_BYTES[dtype]
+        header[name] = TensorInfo(dtype, shape, (position, end))
+        position = end
+    encoded = msgspec.json.encode(header)
+    encoded += b" " * (-len(encoded) % _LENGTH_BYTES)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded)
+        for name in shapes:
+            file.write(as_bytes(values(name), dtype))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

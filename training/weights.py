@@ -111,6 +111,16 @@ def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> LoraConfig:
     return config
 
 
+def linear_shapes(base_serving: Path) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of every layer of a base that an adapter may change, by its path.
+
+    Raises:
+        BaseModelError: the base's weights cannot be read.
+    """
+    with _Base(base_serving) as base:
+        return base.shapes()
+
+
 class _Base:
     """Shapes and norms of a base's matrices, from one file or from a sharded checkpoint."""
 
@@ -142,16 +152,23 @@ class _Base:
         for file in self._files:
             file.__exit__()
 
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(outputs, inputs) of every module."""
+        found: dict[str, tuple[int, int]] = {}
+        for module, file in self._where.items():
+            outputs, inputs = file.tensors[f"{module}.weight"].shape
+            found[module] = (outputs, inputs)
+        return found
+
     def targets(self, names: list[str]) -> dict[str, tuple[int, int]]:
         """(outputs, inputs) of every module that the configuration's names mean."""
+        shapes = self.shapes()
         found: dict[str, tuple[int, int]] = {}
         for name in names:
-            matching = [m for m in self._where if m == name or m.endswith(f".{name}")]
+            matching = {m: s for m, s in shapes.items() if m == name or m.endswith(f".{name}")}
             if not matching:
                 raise UnsafeWeights(f"{CONFIG_NAME}: this base has no layer {name!r} to adapt")
-            for module in matching:
-                outputs, inputs = self._where[module].tensors[f"{module}.weight"].shape
-                found[module] = (outputs, inputs)
+            found |= matching
         return found
 
     def norm(self, module: str) -> float:

@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody, PathParameter
+from litestar.params import FromPath, FromQuery, JSONBody, PathParameter, QueryParameter
+from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters import service
+from server.adapters.download import Form, chunks_of
 from server.adapters.schemas import (
     AdapterView,
     LiveView,
@@ -74,6 +76,35 @@ class AdapterController(Controller):
             tenant = await tenants.get(session, slug)
             name = await service.delete(session, tenant, version=version)
         await remove_adapters([name], settings=settings, engine=engine)
+
+    @get("/adapters/{version:int}/download", media_type="application/zip")
+    async def download(
+        self,
+        slug: FromPath[str],
+        version: _Version,
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+        form: Annotated[
+            Form,
+            QueryParameter(
+                name="format",
+                description="`peft` is the adapter as PEFT's folder, `merged` the base with the "
+                "adapter in its weights, `gguf` the adapter for llama.cpp and Ollama, `base` the "
+                "base that it belongs to.",
+            ),
+        ] = "peft",
+    ) -> Stream:
+        """A version to take away, as a zip that is made while it is sent."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            adapter = await service.get(session, tenant, version=version)
+        return Stream(
+            await chunks_of(adapter, form, settings=settings),
+            media_type="application/zip",
+            headers={
+                "content-disposition": f'attachment; filename="{slug}-{version}-{form}.zip"',
+            },
+        )
 
     # the report's own type would load the templates with every start
     @get(

@@ -8,6 +8,7 @@ from msgspec import Meta
 from server.db.models import MAX_NUMBER, AdapterState, PromotionKind
 from server.engine.residency import AdapterRef
 from server.tenants.schemas import Moment
+from training.artifact import Foreign
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,7 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     ``state``: ``ready`` passed its gates, of a ``candidate`` they cannot tell, ``failed_gates`` is
     worse than was asked for, and ``unsafe`` is not served as it was trained. ``verdict`` is null where
     there is no report.
+    ``foreign``: it was trained elsewhere, and imported.
     """
 
     version: int
@@ -34,6 +36,7 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     base: str
     job: str | None
     dataset: str | None
+    foreign: Foreign | None
     scores: dict[str, Any]
     created_at: Moment
 

@@ -25,7 +25,7 @@ from server.db.models import (
 )
 from server.errors import Conflict, NotFound
 from server.settings import Settings
-from training.artifact import publish, read_manifest
+from training.artifact import Foreign, publish, read_manifest
 from training.gates import Verdict
 
 
@@ -259,6 +259,7 @@ async def views(
             base=adapter.base_name,
             job=adapter.job_id,
             dataset=datasets.get(adapter.dataset_id or ""),
+            foreign=foreign_of(adapter),
             scores=adapter.scores,
             created_at=adapter.created_at,
         )
@@ -271,6 +272,12 @@ def _ruling(report: dict[str, Any] | None) -> Ruling | None:
         return None
     verdict = msgspec.convert(report["verdict"], Verdict)
     return Ruling(result=verdict.result or "cannot_tell", summary=verdict.summary)
+
+
+def foreign_of(adapter: Adapter) -> Foreign | None:
+    """Where a version comes from that was not trained here, as its report tells."""
+    found = ((adapter.report or {}).get("provenance") or {}).get("foreign")
+    return None if found is None else msgspec.convert(found, Foreign)
 
 
 def fine_tuned_name(slug: str, adapter: Adapter) -> str:

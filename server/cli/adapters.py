@@ -8,9 +8,11 @@ import msgspec
 import rich_click as click
 
 from server.adapters import service
+from server.adapters.download import Form
 from server.children import held, run_child
 from server.cli.console import (
     EXIT_FAILED,
+    EXIT_USAGE,
     App,
     command,
     fail,
@@ -20,10 +22,17 @@ from server.cli.console import (
     tell,
     tenant_option,
 )
+from server.cli.jobs import see_through
+from server.cli.options import checked
 from server.db.models import Adapter, DatasetVersion
 from server.errors import Conflict
+from server.jobs import service as jobs
+from server.jobs.foreign import import_adapter
+from server.jobs.schemas import JobRequest
 from server.tenants import service as tenants
+from training import export
 from training.evaluation import Evaluation
+from training.gguf_adapter import export_gguf
 from training.report import print_scores
 
 ACTOR = "command line"
@@ -48,9 +57,16 @@ async def list_adapters(app: App, tenant: str, *, as_json: bool) -> None:
         show(views)
         return
     rows = [
-        (v.model, "live" if v.live else v.state, _perplexity(v.scores), v.created_at) for v in views
+        (
+            v.model,
+            "live" if v.live else v.state,
+            _perplexity(v.scores),
+            v.created_at,
+            "foreign" if v.foreign else "",
+        )
+        for v in views
     ]
-    table("Adapters", ("model", "state", "perplexity", "made"), rows)
+    table("Adapters", ("model", "state", "perplexity", "made", "origin"), rows)
 
 
 def _perplexity(scores: dict[str, Any]) -> str:
@@ -118,6 +134,73 @@ async def report(app: App, version: int, tenant: str, *, html: bool) -> None:
         print(app.settings.jobs / str(adapter.job_id) / "report.html")
     else:
         show(adapter.report)
+
+
+@adapters.command("export")
+@click.argument("version", type=VERSION)
+@tenant_option
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where to: a zip where the name ends in .zip, else a new folder.",
+)
+@click.option("--merged", "form", flag_value="merged", help="The base with the adapter in it.")
+@click.option("--gguf", "form", flag_value="gguf", help="The adapter for llama.cpp and Ollama.")
+@click.option("--base", "form", flag_value="base", help="The base that the adapter belongs to.")
+@command
+async def export_(app: App, version: int, tenant: str, out: Path, form: Form | None) -> None:
+    """Take a version away: as PEFT's folder, which loads with transformers and peft."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        adapter = await service.get(session, owner, version=version)
+    folder = app.settings.adapters / adapter.engine_name
+    base = app.settings.bases / adapter.base_name
+    if out.is_dir() or (out.exists() and out.suffix != ".zip"):
+        fail(f"{out} is there already; name another place with --out", code=EXIT_USAGE)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".export-") as work:
+        if form == "gguf":
+            export_gguf(folder, base, Path(work) / "out")
+            files = export.folder_entries(Path(work) / "out")
+        else:
+            files = export.entries(form or "peft", folder, base)
+        write = export.write_zip if out.suffix == ".zip" else export.write_folder
+        write(files, out.absolute())
+    tell(f"{tenant}@{version} is in {out}")
+
+
+@adapters.command("import")
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@tenant_option
+@click.option("--suffix", default="", help="Part of the model's name.")
+@click.option("--require-approval", is_flag=True, help="A person promotes it, not the gates alone.")
+@click.option("--wait/--no-wait", default=True, help="Follow the job to its end.")
+@json_option
+@command
+async def import_(
+    app: App,
+    folder: Path,
+    tenant: str,
+    suffix: str,
+    require_approval: bool,
+    wait: bool,
+    *,
+    as_json: bool,
+) -> None:
+    """Take in a PEFT adapter that was trained elsewhere: its folder, or a zip of it.
+
+    It is checked, proved on the tenant's held-out conversations, and promoted where it passes the
+    gates, as if it had been trained here.
+    """
+    request = checked(JobRequest, {"suffix": suffix, "require_approval": require_approval})
+    name = folder.name or folder.absolute().name
+    job = await import_adapter(
+        app.database, tenant, folder, settings=app.settings, request=request, name=name
+    )
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        view = await jobs.view(session, job, tenant)
+    await see_through(app, owner, view, wait=wait, as_json=as_json)
 
 
 @click.command("eval")

@@ -5,7 +5,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import rich_click as click
@@ -31,7 +31,7 @@ from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
 from server.locks import is_held
 from server.tenants import service as tenants
-from training.spec import Objectives
+from training.spec import Objectives, Tracker
 
 FOLLOW_SECONDS = 0.5
 
@@ -63,6 +63,14 @@ job_argument = click.argument("job_id", callback=_row_id)
     metavar="NAME=NUMBER",
     help=f"A gate, as max_perplexity=3.0; once for each. There are, with their defaults: {_gates()}.",
 )
+@click.option(
+    "--report-to",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice(get_args(Tracker)),
+    help=f"Tell a tracker each step's figures, of {', '.join(get_args(Tracker))}. It writes into "
+    "the job's folder, unless its own variables (MLFLOW_TRACKING_URI, WANDB_MODE) say otherwise.",
+)
 @click.option("--wait/--no-wait", default=True, help="Follow the job to its end.")
 @json_option
 @command
@@ -74,6 +82,7 @@ async def train(
     suffix: str,
     require_approval: bool,
     objective: tuple[str, ...],
+    report_to: tuple[Tracker, ...],
     wait: bool,
     *,
     as_json: bool,
@@ -90,6 +99,7 @@ async def train(
             "suffix": suffix,
             "require_approval": require_approval,
             "objectives": _objectives(objective) if objective else None,
+            "report_to": report_to,
         },
     )
     async with app.transaction() as session:
@@ -101,11 +111,18 @@ async def train(
             settings=app.settings,
         )
         view = await service.view(session, job, tenant)
+    await see_through(app, owner, view, wait=wait, as_json=as_json)
+
+
+async def see_through(
+    app: App, tenant: Tenant, view: JobView, *, wait: bool, as_json: bool
+) -> None:
+    """Follow a job that was just made to its end, where a worker runs, and say how it ended."""
     running = is_held(app.settings.run / "worker.lock")
     if not running:
         tell("no worker runs on this machine: the job waits until `tenantune up` runs")
     if wait and running:
-        view = await follow(app, owner, view.id, quiet=as_json)
+        view = await follow(app, tenant, view.id, quiet=as_json)
     _finish(view, as_json=as_json)
 
 

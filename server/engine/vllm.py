@@ -26,6 +26,7 @@ ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 TURNS = "server.engine.plugin.turns.scheduler"
 PLUGIN = "tenantune"
 GIB = 2**30
+MAX_RANK = 64  # of adapters, unless the engine's options say otherwise
 _RANKS = (8, 16, 32, 64, 128, 256)
 _OURS = ("model", "served_model_name", "uds", "host", "port", "enable_lora", "scheduler_cls")
 _LLAMA_LIKE = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -267,7 +268,9 @@ def _adapters(plan: Plan, machine: Machine, model: _Shape) -> int:
         max(64 if gpu else 32, slots),
         "loaded and ready to take turns; from memory an adapter answers 0.1 s sooner than from disk",
     )
-    rank = plan.number("max_lora_rank", 64, "the recipes use at most 64; a slot takes this much")
+    rank = plan.number(
+        "max_lora_rank", MAX_RANK, "the recipes use at most 64; a slot takes this much"
+    )
     if rank not in _RANKS:
         raise SettingsError(f"engine option max_lora_rank={rank}: vLLM accepts {_RANKS}")
     if resident < slots:

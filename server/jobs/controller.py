@@ -1,23 +1,31 @@
-"""Fine-tuning jobs over HTTP: ``/admin/tenants/{slug}/jobs``, and scoring for workers."""
+"""Fine-tuning jobs over HTTP: ``/admin/tenants/{slug}/jobs``, imports, and scoring for workers."""
 
 import hmac
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from litestar import Controller, get, post
+import msgspec
+from litestar import Controller, Request, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File
 
+from server.adapters.controller import AdapterController
+from server.blobs import BlobStore
 from server.db.models import MAX_NUMBER
 from server.db.session import Database
 from server.engine.residency import AdapterRef
 from server.engine.service import EngineService
 from server.errors import EngineUnavailable, Invalid, NotFound, Unauthenticated
+from server.files.upload import Upload
 from server.jobs import service, states
+from server.jobs.foreign import import_adapter
 from server.jobs.schemas import (
+    SUFFIX,
     Decision,
+    ImportForm,
     JobEventView,
     JobRequest,
     JobView,
@@ -28,6 +36,81 @@ from server.jobs.scoring import worker_token
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.access import bearer, needs
+from server.tenants.holdings import stored
+
+
+class AdapterImportController(AdapterController):
+    """Adapters, and those that were trained elsewhere: Litestar wants a path's methods together."""
+
+    # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
+    @post(
+        "/adapters",
+        status_code=202,
+        request_max_body_size=None,
+        opt={"form": ImportForm, "file": "file", "raw": True},
+    )
+    async def import_(
+        self,
+        slug: FromPath[str],
+        request: Request[Any, Any, Any],
+        *,
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+        filename: Annotated[
+            str, QueryParameter(description="The zip's name, where the body is the zip itself.")
+        ] = "adapter.zip",
+        suffix: Annotated[
+            str | None,
+            QueryParameter(pattern=f"^({SUFFIX})?$", description="Part of the model's name."),
+        ] = None,
+        require_approval: Annotated[
+            bool | None, QueryParameter(description="A person promotes it, not the gates alone.")
+        ] = None,
+    ) -> JobView:
+        """Take a zip of a PEFT adapter that was trained elsewhere, and queue the proof of it.
+
+        Raw, or as the part `file` of a form. Only `adapter_config.json` and
+        `adapter_model.safetensors` are read. The job evaluates it on the tenant's held-out
+        conversations, and promotes it where it passes the gates.
+        """
+        async with database.reading() as session:
+            await service.expect_transcripts(session, await tenants.get(session, slug))
+        limit = settings.max_upload_bytes
+        upload = Upload(request, filename=filename, max_bytes=limit)
+        async with (
+            stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, _),
+            blobs.local(sha256) as path,
+        ):
+            job = await import_adapter(
+                database,
+                slug,
+                path,
+                settings=settings,
+                request=_import_request(upload.fields, suffix, require_approval),
+                name=upload.filename,
+            )
+        async with database.reading() as session:
+            return await service.view(session, job, slug)
+
+
+def _import_request(
+    fields: Mapping[str, Sequence[str]], suffix: str | None, approval: bool | None
+) -> JobRequest:
+    """What the query says, and where it is silent the form."""
+    said = {name: values[0] for name, values in fields.items()}
+    try:
+        msgspec.convert(said, ImportForm)
+        given = {"suffix": suffix, "require_approval": approval}
+        merged = said | {name: value for name, value in given.items() if value is not None}
+        return msgspec.convert(merged, JobRequest, strict=False)
+    except msgspec.ValidationError as exc:
+        unknown = min(said.keys() - set(ImportForm.__struct_fields__), default=None)
+        if unknown is not None:
+            message = f"Unknown parameter: '{unknown}'."
+            raise Invalid(message, param=unknown, code="unknown_parameter") from exc
+        param = "suffix" if "$.suffix" in str(exc) else "require_approval"
+        raise Invalid(f"Invalid value for '{param}': {exc}", param=param) from exc
 
 
 class JobController(Controller):

@@ -8,7 +8,9 @@ from msgspec import Meta
 
 from server.db.models import FINISHED_JOB_STATES, JobState
 from server.tenants.schemas import Moment
-from training.spec import Method, Objectives
+from training.artifact import Foreign
+from training.foreign import TakenIn
+from training.spec import Method, Objectives, Tracker
 
 FINAL_STATES: frozenset[str] = frozenset(FINISHED_JOB_STATES)
 PUBLIC_ID = re.compile(r"ftjob-([0-9a-f]{32})")
@@ -28,6 +30,7 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run.
     The installation's when absent, both. An adapter that passes them is promoted at once; with
     ``require_approval`` it waits for a person, and so does one of which they cannot tell.
+    ``report_to``: trackers that are told each step's figures.
     """
 
     recipe: Annotated[str, Meta(max_length=100)] | None = None
@@ -35,6 +38,16 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 17
     suffix: Annotated[str, Meta(pattern=f"^({SUFFIX})?$")] = ""
     require_approval: bool = False
+    report_to: Annotated[tuple[Tracker, ...], Meta(max_length=3)] = ()
+
+
+class ImportForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is said beside the part ``file`` of an adapter's import."""
+
+    suffix: Annotated[str, Meta(pattern=f"^({SUFFIX})?$")] | msgspec.UnsetType = msgspec.UNSET
+    require_approval: Annotated[str, Meta(pattern="^(true|false)$")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +89,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter that was taken in for a job: its files are in that job's folder."""
+
+    job_id: str
+    taken: TakenIn
+
+
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as its tenant sees it; every key is always present."""
+    """A job as its tenant sees it; every key is always present.
+
+    ``foreign``: it trains nothing, and proves an adapter that was trained elsewhere.
+    """
 
     id: str
     tenant: str
@@ -88,6 +111,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str
     base: str
     method: Method
+    foreign: Foreign | None
     training_file: str | None
     validation_file: str | None
     result_file: str | None

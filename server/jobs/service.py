@@ -22,6 +22,7 @@ from server.jobs.schemas import (
     FINAL_STATES,
     SUFFIX,
     Hyperparameters,
+    Imported,
     JobEventView,
     JobRequest,
     JobView,
@@ -30,9 +31,12 @@ from server.jobs.schemas import (
 )
 from server.jobs.states import add_event
 from server.settings import Settings
+from training.artifact import Foreign
 from training.dataset import FEWEST
 from training.errors import BadInput
+from training.foreign import TakenIn
 from training.spec import Method, Objectives, Recipe, load_recipe, recipe_names
+from training.trackers import what_to_install
 
 DEFAULT_RECIPE = "cpu-small"
 MOST_UNFINISHED = 100
@@ -46,10 +50,12 @@ async def create_job(
     request: JobRequest,
     settings: Settings,
     learning: Learning | None = None,
+    imported: Imported | None = None,
 ) -> Job:
     """Queue a job. The row is the job: the worker starts what it finds queued.
 
-    It learns from all that the tenant has imported, or as ``learning`` says.
+    It learns from all that the tenant has imported, or as ``learning`` says; with ``imported`` it
+    learns nothing, and proves that adapter.
 
     Raises:
         Invalid: the recipe is not one that ships, or the suffix cannot be in a model's name.
@@ -66,8 +72,12 @@ async def create_job(
         raise Invalid(str(exc), param="recipe") from exc
     if request.suffix and not re.fullmatch(SUFFIX, request.suffix):  # "$" lets a last "\n" through
         raise Invalid("suffix: 1 to 64 letters, digits, '_' and '-'.", param="suffix")
+    trackers = request.report_to or recipe.report_to
+    if (absent := what_to_install(trackers)) is not None:
+        raise Invalid(absent, param="report_to")
+    recipe = msgspec.structs.replace(recipe, report_to=tuple(dict.fromkeys(trackers)))
     if learning is None:
-        await _expect_transcripts(session, tenant)
+        await expect_transcripts(session, tenant)
     unfinished = select(func.count(Job.id)).where(
         Job.tenant_id == tenant.id, Job.state.not_in(FINAL_STATES)
     )
@@ -97,6 +107,13 @@ async def create_job(
             "type": learning.method,
             "hyperparameters": msgspec.to_builtins(learning.hyperparameters),
         }
+    if imported is not None:
+        job.id = imported.job_id
+        recipe = _like(recipe, imported.taken)
+        job.method = {
+            "type": "supervised",
+            "foreign": msgspec.to_builtins(imported.taken.foreign),
+        }
     job.recipe = msgspec.to_builtins(recipe)
     session.add(job)
     await session.flush()
@@ -104,7 +121,19 @@ async def create_job(
     return job
 
 
-async def _expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
+def _like(recipe: Recipe, taken: TakenIn) -> Recipe:
+    """The recipe with the shape of an adapter that is there already."""
+    return msgspec.structs.replace(
+        recipe,
+        rank=taken.lora.rank,
+        alpha=round(taken.lora.alpha),
+        targets=taken.lora.targets,
+        dropout=0.0,
+        adapter_dtype="bfloat16" if taken.dtype == "BF16" else "float32",
+    )
+
+
+async def expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
     """Refuse what could only fail later. What is still being read may be enough."""
     kept = select(func.count(ConversationRow.id)).where(ConversationRow.tenant_id == tenant.id)
     count = await session.scalar(kept) or 0
@@ -139,6 +168,12 @@ def method_of(job: Job) -> Method:
     """How a job learns."""
     method: Method = (job.method or {}).get("type", "supervised")
     return method
+
+
+def foreign_of(job: Job) -> Foreign | None:
+    """Where the adapter comes from that a job proves without having trained it."""
+    found = (job.method or {}).get("foreign")
+    return None if found is None else msgspec.convert(found, Foreign)
 
 
 def hyperparameters_of(job: Job) -> Hyperparameters:
@@ -240,6 +275,7 @@ async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
         suffix=job.suffix or "",
         base=job.base,
         method=method_of(job),
+        foreign=foreign_of(job),
         training_file=_file_name(job.training_file_id),
         validation_file=_file_name(job.validation_file_id),
         result_file=_file_name(job.result_file_id),

@@ -32,8 +32,9 @@ from server.db.session import Database
 from server.errors import AdapterRefused, Conflict, NotFound, ServerError
 from server.files import service as files
 from server.jobs import results, scoring
+from server.jobs.foreign import FOREIGN
 from server.jobs.schemas import FINAL_STATES, Outcome, public_id
-from server.jobs.service import method_of
+from server.jobs.service import foreign_of, method_of
 from server.jobs.states import add_event, held, requeue, set_state
 from server.jobs.trainer import (
     Request,
@@ -61,12 +62,14 @@ from training.progress import (
 )
 from training.report import build_report, render_html
 from training.spec import Objectives, Recipe, TrainingSpec
+from training.trackers import TRACKERS
 
 log = structlog.get_logger(__name__)
 
 UPLOAD_POLL_SECONDS = 0.5
 # of a job that yields no model: what tells its operator why, and the lock of whoever still saves
 KEPT_OF_ENDED = {"spec.json", "events.jsonl", "trainer.log", "report.json", "report.html", ".lock"}
+KEPT_OF_ENDED |= {TRACKERS}
 
 
 _GATES: dict[str, str] = {"candidate": "cannot_tell", "failed_gates": "worse"}
@@ -141,6 +144,7 @@ class JobSteps:
             live_adapter=self._path_of(live, base),
             method=method_of(job),
             start_adapter=self._path_of(start, base),
+            imported=str(self.folder(job_id) / FOREIGN) if foreign_of(job) else None,
         )
         write_atomically(path, msgspec.json.format(msgspec.json.encode(spec), indent=2))
 

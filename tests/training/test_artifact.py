@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.training.bare import save_tensors
 from tests.training.sample_manifest import MANIFEST
 from training import artifact
 from training.errors import ArtifactError, BaseModelError, TrainingError, UnsafeWeights
@@ -38,36 +39,6 @@ class Base(NamedTuple):
     name: str
     serving_sha256: str
     serving: Path
-
-
-def save_tensors(path: Path, tensors: Tensors, *, dtype: str = "F32") -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    blobs: list[bytes] = []
-    position = 0
-    for name, values in tensors.items():
-        blob = encode(values, dtype)
-        header[name] = {
-            "dtype": dtype,
-            "shape": list(values.shape),
-            "data_offsets": [position, position + len(blob)],
-        }
-        position += len(blob)
-        blobs.append(blob)
-    raw = json.dumps(header).encode()
-    path.write_bytes(len(raw).to_bytes(8, "little") + raw + b"".join(blobs))
-
-
-def encode(values: np.ndarray[Any, Any], dtype: str) -> bytes:
-    wide = values.astype(np.float32)
-    match dtype:
-        case "F32":
-            return wide.tobytes()
-        case "F16":
-            return wide.astype(np.float16).tobytes()
-        case "BF16":
-            return (wide.view(np.uint32) >> 16).astype(np.uint16).tobytes()
-        case _:
-            return wide.astype(np.float64).tobytes()
 
 
 def lora_tensors(*, scale_a: float = 0.2, scale_b: float = 0.1, rank: int = RANK) -> Tensors:

@@ -1,0 +1,80 @@
+"""Versions to take away: zips that are made while they are sent."""
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Literal
+
+from server.db.models import Adapter
+from server.errors import Invalid, NotFound
+from server.settings import Settings
+from training import export
+from training.errors import ArtifactError, BaseModelError
+
+Form = Literal["peft", "merged", "gguf", "base"]
+
+
+async def chunks_of(adapter: Adapter, form: Form, *, settings: Settings) -> AsyncGenerator[bytes]:
+    """The zip of a version, after its parts were looked at.
+
+    Weights are read and merged a few megabytes at a time. Only ``gguf``, which is as small as the
+    adapter, is first made as a file, by another process: the package for it belongs to the training
+    stack, which this one does not load.
+
+    Raises:
+        NotFound: the base that it belongs to is not here any more, or its own files.
+        Invalid: no such form can be made of it.
+    """
+    folder = settings.adapters / adapter.engine_name
+    base = settings.bases / adapter.base_name
+    try:
+        if form == "gguf":
+            files = await _gguf(folder, base)
+        else:
+            files = await asyncio.to_thread(export.entries, form, folder, base)
+    except BaseModelError as exc:
+        raise NotFound(str(exc), param="format", code="base_not_found") from exc
+    except ArtifactError as exc:
+        raise NotFound(str(exc), code="adapter_not_found") from exc
+    return _sent(export.stream(files))
+
+
+async def _sent(chunks: Iterator[bytes]) -> AsyncGenerator[bytes]:
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
+
+
+async def _gguf(adapter: Path, base: Path) -> list[export.Entry]:
+    """The files of a GGUF export; they have no names any more, and go when they were sent.
+
+    Raises:
+        Invalid: it cannot be made, with the reason.
+    """
+    work = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="tenantune-gguf-"))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "training.gguf_adapter"),
+            *(str(adapter), str(base), str(work / "out")),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, said = await process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        if process.returncode:
+            reason = said.decode(errors="replace").strip().rpartition("\n")[2]
+            raise Invalid(
+                reason.removeprefix("error: ") or "no GGUF adapter could be made",
+                param="format",
+                code="unsupported_format",
+            )
+        return await asyncio.to_thread(export.open_entries, work / "out")
+    finally:
+        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
