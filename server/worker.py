@@ -26,6 +26,7 @@ from sqlalchemy import or_, select
 
 from server.db.models import FINISHED_JOB_STATES, Import, Job, now
 from server.db.session import Database
+from server.home import keep_private, take
 from server.jobs.states import held, set_state
 from server.jobs.trainer import TrainingCancelled, TrainingPaused
 from server.jobs.workflow import JobSteps, Superseded, failure
@@ -301,7 +302,8 @@ async def main() -> None:
     global _worker  # noqa: PLW0603 - see worker()
     settings = Settings.from_env()
     configure_logging(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    keep_private()
+    take(settings, thorough=True)
     if hold(settings.run / "worker.lock") is None:
         sys.exit(f"a worker already runs on {settings.home}")
     _worker = Worker(settings)

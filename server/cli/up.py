@@ -20,6 +20,7 @@ from server.cli.bases import ensure_base
 from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
 from server.engine.build import build_engine
 from server.engine.service import EngineService
+from server.home import take
 from server.http import BoundedProtocol, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
@@ -167,9 +168,13 @@ async def run_worker(settings: Settings) -> int:
 
 
 def take_home(settings: Settings) -> None:
-    """One ``up`` for a data folder."""
+    """One ``up`` for a data folder, which is closed to other users from then on."""
     if hold(settings.run / "up.lock") is None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
+    try:
+        take(settings, thorough=True)
+    except SettingsError as exc:
+        fail(str(exc), code=EXIT_USAGE)
 
 
 def settings_or_fail(
