@@ -486,8 +486,13 @@ class JobSteps:
         await asyncio.to_thread(_tidy, folders)
 
     async def run_import(self, import_id: str) -> None:
-        """Read one uploaded file into conversations."""
-        await transcripts.run_import(self._database, import_id, settings=self._settings)
+        """Read one uploaded file into conversations; what nobody foresaw ends it as failed."""
+        try:
+            await transcripts.run_import(self._database, import_id, settings=self._settings)
+        except Exception as exc:
+            log.exception("import failed", id=import_id)
+            failed = ServerError(f"{type(exc).__name__}: {exc}", code="internal")
+            await transcripts.end_import(self._database, self._blobs, import_id, exc=failed)
 
 
 async def _hold(session: AsyncSession, job_id: str) -> Job:

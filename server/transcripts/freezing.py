@@ -21,7 +21,7 @@ from server.db.models import ConversationRow, DatasetVersion
 from server.db.session import Database
 from server.settings import Settings
 from server.tenants import service as tenants
-from server.transcripts.reading import redactor_of
+from server.transcripts.redaction import redactor_of
 from server.transcripts.training_files import SharedPrompt, redacted
 from training.dataset import Dataset
 from training.dataset import freeze as freeze_dataset

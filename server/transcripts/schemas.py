@@ -19,7 +19,10 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload and what was read from it. ``report`` is there once all of it was."""
+    """An upload and what was read from it. ``report`` is there once all of it was.
+
+    ``file_removed_at``: since when the file itself is gone; null while it is kept.
+    """
 
     id: str
     state: ImportState
@@ -32,6 +35,7 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, Any] | None
     created_at: Moment
     finished_at: Moment | None
+    file_removed_at: Moment | None
 
 
 class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +61,7 @@ def import_view(row: Import, source: SourceFile) -> ImportView:
         error=row.error,
         created_at=row.created_at,
         finished_at=row.finished_at,
+        file_removed_at=source.removed_at,
     )
 
 
