@@ -39,6 +39,7 @@ from server.jobs.trainer import (
     run_trainer,
 )
 from server.settings import Settings
+from server.tenants import service as tenants
 from server.tenants.holdings import stored
 from server.transcripts import freezing
 from server.transcripts import service as transcripts
@@ -98,6 +99,8 @@ class JobSteps:
             if job.attempts != attempt or job.state in {*FINAL_STATES, "paused"}:
                 raise Superseded
             obey(_asked(job))
+            # whoever deletes conversations is done by now, or sees this job and is refused
+            await tenants.hold_transcripts(session, job.tenant_id)
             await set_state(session, job, "validating", stage="reading what to learn from")
             tenant = await session.get_one(Tenant, job.tenant_id)
         path = self.folder(job_id) / "spec.json"

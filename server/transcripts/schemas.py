@@ -38,6 +38,21 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     file_removed_at: Moment | None
 
 
+class ImportDeletion(msgspec.Struct, frozen=True, kw_only=True):
+    """What the deletion of an import removed, and what stays that has learnt from it.
+
+    ``conversations_kept`` belong to another import too. ``datasets``: the versions that hold its
+    conversations; ``adapters``: those trained on them, or on from one that was.
+    """
+
+    id: str
+    conversations_deleted: int
+    conversations_kept: int
+    datasets: list[str]
+    datasets_deleted: bool
+    adapters: list[str]
+
+
 class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
     """An immutable dataset version."""
 

@@ -99,7 +99,7 @@ async def run_import(
     """
     blobs = blobs or BlobStore.open(settings.blobs)
     async with database.transaction() as session:
-        row = await session.get(Import, import_id)
+        row = await session.get(Import, import_id, with_for_update=True)
         if row is None or row.state in {"done", "failed"}:
             return
         row.state = "running"
