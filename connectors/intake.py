@@ -6,12 +6,14 @@ Iterate over ``run_import(stream, filename, redactor=...)``, then read its ``rep
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from io import RawIOBase
 from typing import BinaryIO, cast
 
 import msgspec
 
 from connectors.conversation import Conversation
+from connectors.errors import TookTooLong
 from connectors.importers import (
     HEAD_BYTES,
     Importer,
@@ -19,8 +21,11 @@ from connectors.importers import (
     Rejected,
     choose,
 )
+from connectors.importers.base import Reason, quoted
 from connectors.redact import Redactor
 from connectors.report import EXAMPLES_OF_A_REASON, ImportReport
+
+Bound = Callable[[], AbstractContextManager[None]]
 
 
 class ImportRun:
@@ -34,8 +39,10 @@ class ImportRun:
         importer: Importer,
         options: ImportOptions,
         redactor: Redactor | None,
+        bound: Bound,
     ) -> None:
         self.importer = importer
+        self._bound = bound
         self._source = source
         self._options = options
         self._redactor = redactor
@@ -50,8 +57,14 @@ class ImportRun:
         for item in self.importer.read(stream, self._options, self._report.notes.__setitem__):
             if isinstance(item, Rejected):
                 self._leave_out(item)
-            else:
-                yield self._keep(item)
+                continue
+            try:
+                kept = self._keep(item)
+            except TookTooLong as exc:  # never kept as it was
+                detail = f"conversation {quoted(item.id)}: {exc}"
+                self._leave_out(Rejected(line=0, reason=Reason.TOO_SLOW, detail=detail))
+                continue
+            yield kept
         self._source.drain()  # an importer may stop early; the hash covers the whole file
 
     @property
@@ -69,7 +82,8 @@ class ImportRun:
 
     def _keep(self, conversation: Conversation) -> Conversation:
         if self._redactor:
-            conversation, counts = self._redactor.redact(conversation)
+            with self._bound():
+                conversation, counts = self._redactor.redact(conversation)
             self._redacted += counts
         wanted = conversation.id
         self._ids[wanted] += 1
@@ -104,11 +118,13 @@ def run_import(
     options: ImportOptions | None = None,
     redactor: Redactor | None = None,
     progress: Callable[[int], None] | None = None,
+    bound: Bound = nullcontext,
 ) -> ImportRun:
     """Choose the importer (by name, or by the file's first bytes) and return the run, not begun.
 
     The stream is read once, from where it stands; it need not be seekable. ``progress`` gets the
-    bytes of the file read so far (compressed ones, for gzip), about every 64 KiB.
+    bytes of the file read so far (compressed ones, for gzip), about every 64 KiB. ``bound`` is entered
+    for the redaction of each record; one that it stops with ``TookTooLong`` is left out.
 
     Raises:
         UnknownFormat: no importer of that name, or none fits. Iterating may raise BadMapping.
@@ -116,7 +132,12 @@ def run_import(
     source = _Source(stream, progress)
     chosen = choose(source.peek(HEAD_BYTES), filename, name=importer)
     return ImportRun(
-        source, filename, importer=chosen, options=options or ImportOptions(), redactor=redactor
+        source,
+        filename,
+        importer=chosen,
+        options=options or ImportOptions(),
+        redactor=redactor,
+        bound=bound,
     )
 
 

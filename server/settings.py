@@ -71,6 +71,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, str],
         Meta(description="overrides of the engine's settings, as 'name=value name=value'"),
     ] = {}
+    engine_group: Annotated[
+        str,
+        Meta(
+            description="group of an engine that runs as another user: it may read bases and "
+            "adapters; empty: nobody else may read anything"
+        ),
+    ] = ""
     engine_ready_seconds: Annotated[
         float, Meta(gt=0, description="how long the engine may take to start")
     ] = 600.0

@@ -1,6 +1,7 @@
 """``python -m training SPEC OUT [--resume] [--with-parent]``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,4 +32,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what is written here quotes transcripts
     sys.exit(main())

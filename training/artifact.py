@@ -22,7 +22,7 @@ import msgspec
 
 from training.errors import ArtifactError, UnsafeWeights
 from training.evaluation import Scores
-from training.files import write_atomically
+from training.files import open_like_parent, write_atomically
 from training.spec import Method, Recipe
 from training.weights import CONFIG_NAME, WEIGHTS_NAME, check_weights
 
@@ -241,8 +241,9 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
     try:
         for name in (*_CONTENT, MANIFEST_NAME):
             shutil.copyfile(src / name, incoming / name, follow_symlinks=False)
-            (incoming / name).chmod(0o444)
+            (incoming / name).chmod(0o400)
             _sync_path(incoming / name)
+        open_like_parent(incoming)  # the engine may run as another user
         _sync_path(incoming)
         try:
             incoming.rename(target)

@@ -52,7 +52,7 @@ from training.base_sources import (
     unpack_gguf,
 )
 from training.errors import BaseModelError
-from training.files import sync_path, sync_tree
+from training.files import open_like_parent, sync_path, sync_tree
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 QUANTISATION = "bitsandbytes nf4, blocks of 64, single, bf16 compute"
@@ -164,8 +164,7 @@ def _make(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     (folder / BASE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(base)))
-    for path in (*folder.rglob("*"), folder):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # the engine may run as another user
+    open_like_parent(folder)  # the engine may run as another user
     sync_tree(folder)
     return base
 

@@ -314,7 +314,6 @@ def _appear(folder: Path, files: dict[str, bytes]) -> None:
     try:
         for name, data in files.items():
             (beside / name).write_bytes(data)
-        beside.chmod(0o755)
         sync_tree(beside)
         try:
             beside.rename(folder)

@@ -35,12 +35,13 @@ class Reason(StrEnum):
     TOO_MANY_TURNS = "too_many_turns"
     BAD_COMPRESSION = "bad_compression"
     TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that was left out.
 
-    ``line`` is the first physical line of the record, from 1. ``part`` is true where only a part
+    ``line`` is the first physical line of the record, from 1; 0 where that is not known. ``part`` is true where only a part
     of the record was left out (a tool message, say) and the rest was kept. ``detail`` never
     quotes the transcript's own words beyond a role or a speaker's name.
     """

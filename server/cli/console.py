@@ -31,6 +31,7 @@ from connectors.errors import ConnectorError
 from server import ending
 from server.db.session import Database
 from server.errors import Conflict, NotFound, ServerError, Unavailable
+from server.home import keep_private, take
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
 from training.errors import TrainingError
@@ -137,6 +138,7 @@ class Program(click.RichGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's own
         """Run, and leave with an exit code."""
+        keep_private()
         try:
             try:
                 return super().main(*args, **extra)
@@ -177,7 +179,7 @@ def command(
         settings = Settings.from_env()
         # a command's own words are its output; only what goes wrong is logged, to standard error
         configure_logging(msgspec.structs.replace(settings, log_level="warning"))
-        settings.home.mkdir(parents=True, exist_ok=True)
+        take(settings)
         app = App(settings)
         try:
             await app.database.migrate()

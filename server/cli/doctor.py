@@ -12,8 +12,9 @@ import rich_click as click
 
 from server.cli.console import EXIT_FAILED, json_option, show, tell
 from server.cli.up import settings_or_fail
+from server.home import open_to_others
 from server.locks import is_held
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 from training.base_model import BASE_FILE, load_base
 from training.compute import measure_in_child
 from training.errors import BaseModelError
@@ -38,7 +39,8 @@ class Check(msgspec.Struct, frozen=True):
 def doctor(*, as_json: bool) -> None:
     """Look at this machine; exits 1 when something is missing."""
     settings = settings_or_fail()
-    checks = [*_packages(), *_device(), *_computing(settings), *_room(settings), *_state(settings)]
+    checks = [*_packages(), *_device(), *_computing(settings), *_room(settings)]
+    checks += [*_privacy(settings), *_state(settings)]
     if as_json:
         show(checks)
     else:
@@ -121,6 +123,23 @@ def _room(settings: Settings) -> list[Check]:
             f"{memory / GIB:.1f} GiB available",
             "the engine and a small training run want 6 GiB together",
         ),
+    ]
+
+
+def _privacy(settings: Settings) -> list[Check]:
+    try:
+        found = open_to_others(settings)
+    except SettingsError as exc:
+        return [Check("data folder", False, str(exc), "see `tenantune settings`")]
+    if not found:
+        return [Check("data folder", True, f"{settings.home} is closed to other users")]
+    return [
+        Check(
+            "data folder",
+            False,
+            f"other users are let into {len(found):,} files and folders, {found[0]} among them",
+            "`tenantune up` closes them (or now: `chmod -R go= " + str(settings.home) + "`)",
+        )
     ]
 
 

@@ -20,6 +20,7 @@ from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
 from server.ending import Stopped, run
 from server.engine.build import build_engine
 from server.engine.service import EngineService
+from server.home import take
 from server.http import BoundedProtocol, BoundedServer, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
@@ -171,9 +172,13 @@ async def _base(settings: Settings, *, say: Say) -> None:
 
 
 def take_home(settings: Settings) -> None:
-    """One ``up`` for a data folder."""
+    """One ``up`` for a data folder, which is closed to other users from then on."""
     if hold(settings.run / "up.lock") is None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
+    try:
+        take(settings, thorough=True)
+    except SettingsError as exc:
+        fail(str(exc), code=EXIT_USAGE)
 
 
 def settings_or_fail(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,7 +27,10 @@ from sqlalchemy.ext.asyncio import (
 from server.db.migrate import upgrade
 from server.errors import Invalid
 
+log = structlog.get_logger(__name__)
+
 PATIENCE_SECONDS = 10.0  # of who waits to write
+SCRUB_TIMEOUT_MS = 500  # writers wait meanwhile
 # any 64-bit number will do, as long as nobody else in the same PostgreSQL database uses it
 MIGRATION_LOCK = 0x7E4A_4715
 WORTH_SETTING_MS = 100  # three statements instead of one
@@ -117,6 +121,21 @@ class Database:
             if self.is_sqlite:
                 await _foreign_keys(connection, on=True)
 
+    async def scrub(self) -> None:
+        """Let nothing of what was deleted stay in SQLite's log, where nobody is reading just now."""
+        if not self.is_sqlite:
+            return
+        async with self.engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None  # noqa: S101 - freshly checked out
+            try:
+                await raw.execute(f"PRAGMA busy_timeout={SCRUB_TIMEOUT_MS}")
+                await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.OperationalError as exc:  # the next checkpoint does it
+                log.info("the log was not emptied", reason=str(exc))
+            finally:
+                await raw.execute(f"PRAGMA busy_timeout={round(self._patience * 1000)}")
+
     async def dispose(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
@@ -191,6 +210,7 @@ def _prepare_sqlite(engine: AsyncEngine, *, patience_seconds: float) -> None:
         cursor.execute(f"PRAGMA busy_timeout={usual}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted leaves no text in free pages
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")

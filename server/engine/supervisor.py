@@ -23,6 +23,7 @@ import structlog
 from server.engine import child, leftovers
 from server.engine.command import ChildCommand, Choice
 from server.errors import EngineUnavailable, ServerError
+from server.home import private_folder
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +140,7 @@ class Supervisor:
 
     async def supervise(self) -> None:
         """Live until cancelled; the engine is stopped then, and nothing of it remains."""
-        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._run)
         short = 0
         try:
             while True:

@@ -44,6 +44,7 @@ from server.jobs.trainer import (
     run_trainer,
 )
 from server.settings import Settings
+from server.tenants import service as tenants
 from server.tenants.holdings import stored
 from server.transcripts import freezing
 from server.transcripts import service as transcripts
@@ -108,6 +109,8 @@ class JobSteps:
             if job.attempts != attempt or job.state in {*FINAL_STATES, "paused"}:
                 raise Superseded
             obey(_asked(job))
+            # whoever deletes conversations is done by now, or sees this job and is refused
+            await tenants.hold_transcripts(session, job.tenant_id)
             await set_state(session, job, "validating", stage="reading what to learn from")
             tenant = await session.get_one(Tenant, job.tenant_id)
         path = self.folder(job_id) / "spec.json"
@@ -519,8 +522,13 @@ class JobSteps:
         await asyncio.to_thread(_tidy, folders)
 
     async def run_import(self, import_id: str) -> None:
-        """Read one uploaded file into conversations."""
-        await transcripts.run_import(self._database, import_id, settings=self._settings)
+        """Read one uploaded file into conversations; what nobody foresaw ends it as failed."""
+        try:
+            await transcripts.run_import(self._database, import_id, settings=self._settings)
+        except Exception as exc:
+            log.exception("import failed", id=import_id)
+            failed = ServerError(f"{type(exc).__name__}: {exc}", code="internal")
+            await transcripts.end_import(self._database, self._blobs, import_id, exc=failed)
 
 
 async def _hold(session: AsyncSession, job_id: str) -> Job:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, get, post
+from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
@@ -17,9 +17,10 @@ from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.access import needs
 from server.tenants.holdings import hold, stored
-from server.transcripts import service
+from server.transcripts import deletion, service
 from server.transcripts.schemas import (
     DatasetView,
+    ImportDeletion,
     ImportView,
     UploadForm,
     dataset_view,
@@ -120,6 +121,34 @@ class TranscriptController(Controller):
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
             return import_view(*await service.get_import(session, tenant, import_id))
+
+    @delete("/imports/{import_id:str}", status_code=200)
+    async def remove_import(
+        self,
+        slug: FromPath[str],
+        import_id: FromPath[str],
+        *,
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+        datasets: Annotated[
+            bool,
+            QueryParameter(
+                description="Remove the dataset versions that hold its conversations as well. Their "
+                "adapters stay, and cannot be scored again."
+            ),
+        ] = False,
+    ) -> ImportDeletion:
+        """Remove an upload and its conversations, but those that another import holds too.
+
+        What was learnt from them stays, and is named in the answer.
+        """
+        async with database.transaction() as session:
+            deleted, leftovers = await deletion.delete_import(
+                session, slug, import_id, datasets=datasets
+            )
+        await deletion.remove(leftovers, database=database, blobs=blobs, settings=settings)
+        return deleted
 
     @get("/datasets")
     async def list_datasets(

@@ -17,11 +17,11 @@ from connectors.preference import Judged, Preference
 from connectors.redact import Redactor
 from connectors.training_files import Method, Record
 from server.blobs import BlobStore
-from server.db.models import ConversationRow, DatasetVersion
+from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.session import Database
 from server.settings import Settings
 from server.tenants import service as tenants
-from server.transcripts.reading import redactor_of
+from server.transcripts.redaction import redactor_of
 from server.transcripts.training_files import SharedPrompt, redacted
 from training.dataset import Dataset
 from training.dataset import freeze as freeze_dataset
@@ -53,10 +53,11 @@ async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> D
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, tenant_id)
             await _spool_conversations(session, tenant_id, spool)
+            import_ids = await _imports_of(session, tenant_id)
         made = await asyncio.to_thread(
             _freeze, spool, Conversation, settings.datasets, system_prompt=tenant.system_prompt
         )
-    return await _register(database, tenant_id, made)
+    return await _register(database, tenant_id, made, import_ids)
 
 
 async def freeze_files(
@@ -112,7 +113,7 @@ async def freeze_files(
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         warnings.append(f"Examples left out: {reasons}.")
-    return Frozen(await _register(database, tenant_id, made), tuple(warnings))
+    return Frozen(await _register(database, tenant_id, made, set()), tuple(warnings))
 
 
 def _alike(made: Dataset) -> list[str]:
@@ -136,7 +137,18 @@ def _alike(made: Dataset) -> list[str]:
     return warnings
 
 
-async def _register(database: Database, tenant_id: str, made: Dataset) -> DatasetVersion:
+async def _imports_of(session: AsyncSession, tenant_id: str) -> set[str]:
+    """The imports that a tenant's conversations belong to."""
+    found: set[str] = set()
+    for kind in (ConversationRow, ImportedAgain):
+        ids = select(kind.import_id).where(kind.tenant_id == tenant_id).distinct()
+        found.update(await session.scalars(ids))
+    return found
+
+
+async def _register(
+    database: Database, tenant_id: str, made: Dataset, import_ids: set[str]
+) -> DatasetVersion:
     async with database.transaction() as session:
         known = await session.scalar(
             select(DatasetVersion).where(
@@ -144,6 +156,8 @@ async def _register(database: Database, tenant_id: str, made: Dataset) -> Datase
             )
         )
         if known is not None:
+            if known.import_ids is not None:
+                known.import_ids = sorted(import_ids.union(known.import_ids))
             return known
         manifest: dict[str, Any] = msgspec.to_builtins(made.manifest)
         row = DatasetVersion(
@@ -151,6 +165,7 @@ async def _register(database: Database, tenant_id: str, made: Dataset) -> Datase
             sha256=made.sha256,
             counts=manifest.get("counts", {}),
             manifest=manifest,
+            import_ids=sorted(import_ids),
         )
         session.add(row)
         await session.flush()

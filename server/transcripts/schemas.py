@@ -20,7 +20,10 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload and what was read from it. ``report`` is there once all of it was."""
+    """An upload and what was read from it. ``report`` is there once all of it was.
+
+    ``file_removed_at``: since when the file itself is gone; null while it is kept.
+    """
 
     id: str
     state: ImportState
@@ -33,6 +36,22 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, Any] | None
     created_at: Moment
     finished_at: Moment | None
+    file_removed_at: Moment | None
+
+
+class ImportDeletion(msgspec.Struct, frozen=True, kw_only=True):
+    """What the deletion of an import removed, and what stays that has learnt from it.
+
+    ``conversations_kept`` belong to another import too. ``datasets``: the versions that hold its
+    conversations; ``adapters``: those trained on them, or on from one that was.
+    """
+
+    id: str
+    conversations_deleted: int
+    conversations_kept: int
+    datasets: list[str]
+    datasets_deleted: bool
+    adapters: list[str]
 
 
 class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +77,7 @@ def import_view(row: Import, source: SourceFile) -> ImportView:
         error=row.error,
         created_at=row.created_at,
         finished_at=row.finished_at,
+        file_removed_at=source.removed_at,
     )
 
 

@@ -89,7 +89,7 @@ def test_freezing_again_leaves_the_folder_as_it_is(tmp_path):
     again = frozen(varied(20), tmp_path)
     assert again == first
     assert (again.folder / "train.jsonl").stat().st_mtime_ns == before.st_mtime_ns
-    assert stat.S_IMODE(first.folder.stat().st_mode) == 0o755
+    assert stat.S_IMODE(first.folder.stat().st_mode) == 0o700
 
 
 def test_every_conversation_is_in_one_split_and_none_is_empty(tmp_path):
