@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from connectors.conversation import Conversation
+from connectors.conversation import Conversation, Speaker, Turn
 from connectors.errors import TookTooLong
 from connectors.importers import (
     HEAD_BYTES,
@@ -26,6 +26,9 @@ from connectors.redact import Redactor
 from connectors.report import EXAMPLES_OF_A_REASON, ImportReport
 
 Bound = Callable[[], AbstractContextManager[None]]
+
+_NOTHING_TO_LEARN = "no turn in this file is theirs, so nothing can be learnt from it"
+_WHO = "say who they are with --map 'speaker:VALUE={}'"
 
 
 class ImportRun:
@@ -50,11 +53,12 @@ class ImportRun:
         self._reasons: Counter[str] = Counter()
         self._redacted: Counter[str] = Counter()
         self._ids: Counter[str] = Counter()
+        self._speakers: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Conversation]:
         """Yield what is kept, redacted. Raises BadMapping before the first."""
         stream = cast("BinaryIO", self._source)
-        for item in self.importer.read(stream, self._options, self._report.notes.__setitem__):
+        for item in self.importer.read(stream, self._options, self._note):
             if isinstance(item, Rejected):
                 self._leave_out(item)
                 continue
@@ -65,6 +69,8 @@ class ImportRun:
                 self._leave_out(Rejected(line=0, reason=Reason.TOO_SLOW, detail=detail))
                 continue
             yield kept
+        if self._report.read:
+            self._note_missing_sides()
         self._source.drain()  # an importer may stop early; the hash covers the whole file
 
     @property
@@ -75,6 +81,7 @@ class ImportRun:
             sha256=self._source.sha256,
             size_bytes=self._source.done,
             reasons={str(reason): count for reason, count in self._reasons.most_common()},
+            speakers=dict(self._speakers.most_common()),
             redacted=dict(self._redacted.most_common()),
             examples=sorted(self._report.examples, key=lambda rejected: rejected.line),
             notes=dict(self._report.notes),
@@ -83,8 +90,10 @@ class ImportRun:
     def _keep(self, conversation: Conversation) -> Conversation:
         if self._redactor:
             with self._bound():
-                conversation, counts = self._redactor.redact(conversation)
+                conversation, counts = _redacted(conversation, self._redactor)
             self._redacted += counts
+        conversation = msgspec.structs.replace(conversation, names=())
+        self._speakers.update(turn.speaker.value for turn in conversation.turns)
         wanted = conversation.id
         self._ids[wanted] += 1
         while self._ids[wanted] > 1:
@@ -99,6 +108,17 @@ class ImportRun:
         self._report.turns += len(conversation.turns)
         return conversation
 
+    def _note(self, what: str, found: str) -> None:
+        """A note may quote a value of the file, as an example."""
+        self._report.notes[what] = self._redactor.redact_text(found) if self._redactor else found
+
+    def _note_missing_sides(self) -> None:
+        answers = self._speakers[Speaker.AGENT] + self._speakers[Speaker.BOT]
+        if not answers:
+            self._note("no agent", f"{_NOTHING_TO_LEARN}; {_WHO.format('agent')}")
+        elif not self._speakers[Speaker.CUSTOMER]:
+            self._note("no customer", f"{_NOTHING_TO_LEARN}; {_WHO.format('customer')}")
+
     def _leave_out(self, item: Rejected) -> None:
         self._report.trimmed += item.part
         self._report.rejected += not item.part
@@ -108,6 +128,20 @@ class ImportRun:
                 detail = self._redactor.redact_text(item.detail)
                 item = msgspec.structs.replace(item, detail=detail)
             self._report.examples.append(item)
+
+
+def _redacted(conversation: Conversation, redactor: Redactor) -> tuple[Conversation, Counter[str]]:
+    """Without personal data; ``names`` count as authors of turns that nobody said."""
+    people = tuple(Turn(Speaker.NOTE, "", author=name) for name in conversation.names)
+    turns = conversation.turns
+    whole = msgspec.structs.replace(conversation, turns=(*turns, *people), names=())
+    redacted, counts = redactor.redact(whole)
+    kept = redacted.turns[: len(turns)]
+    for person, hidden in zip(people, redacted.turns[len(turns) :], strict=True):
+        if hidden.author != person.author and hidden.author:
+            kind = hidden.author.strip("[]").rpartition("_")[0]
+            counts[kind] -= 1
+    return msgspec.structs.replace(redacted, turns=kept), +counts
 
 
 def run_import(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import msgspec
 
@@ -10,6 +10,12 @@ from connectors.conversation import Conversation, Speaker, Split
 
 MIB = 1024 * 1024
 _QUOTED_CHARACTERS = 40
+
+MOST_TURNS = 10_000
+MOST_CHARACTERS = 2 * MIB
+"""Of one conversation. More is a file that is cut wrongly, and would hold up those that wait:
+redaction takes some 5 s a MiB of the worst text.
+"""
 
 Note = Callable[[str, str], None]
 """Takes what an importer found out about the file: ``("encoding", "cp1252 (guessed)")``."""
@@ -36,6 +42,7 @@ class Reason(StrEnum):
     BAD_COMPRESSION = "bad_compression"
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
+    ROUNDED_ID = "rounded_id"
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,9 +62,11 @@ class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
 class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the operator says about a file; everything has a default.
 
-    ``mapping``: field -> column header, for tables (``{"text": "Message"}``).
+    ``mapping``: field -> column header, for tables (``{"text": "Message"}``), and
+    ``private:VALUE`` -> yes or no, what a value of its private or public column means.
     ``speakers``: a value of the speaker column (or a role) -> who that is.
-    ``encoding``: decode with this and nothing else. ``delimiter``: of a table.
+    ``encoding``: decode with this and nothing else. ``delimiter``: of a table. ``dates``: which
+    comes first in ``03/04/2024``. ``order``: of a conversation's rows, where no time tells it.
     ``split``: pin every conversation of the file to one split.
     """
 
@@ -65,6 +74,8 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     speakers: dict[str, Speaker] = {}
     encoding: str | None = None
     delimiter: str | None = None
+    dates: Literal["day-first", "month-first"] | None = None
+    order: Literal["oldest-first", "newest-first"] | None = None
     split: Split | None = None
     max_line_bytes: int = 4 * MIB
     max_unpacked_bytes: int = 1024 * MIB

@@ -49,8 +49,24 @@ def transcripts() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @tenant_option
 @click.option("--importer", type=click.Choice(list(IMPORTERS)), help="Found out when absent.")
-@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="For tables.")
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="For tables; also speaker:VALUE=agent and private:VALUE=yes.",
+)
 @click.option("--encoding", help="Found out when absent.")
+@click.option(
+    "--dates",
+    type=click.Choice(["day-first", "month-first"]),
+    help="Of a table, for dates such as 03/04/2024; found out, or asked for, when absent.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["oldest-first", "newest-first"]),
+    help="Of a table's rows where no time tells it.",
+)
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
@@ -65,13 +81,17 @@ async def import_(
     importer: str | None,
     mapping: tuple[str, ...],
     encoding: str | None,
+    dates: str | None,
+    order: str | None,
     split: str | None,
     form: str,
 ) -> None:
     """Read a file of transcripts; the same bytes twice change nothing."""
     columns, speakers = parse_map(list(mapping))
     options = msgspec.structs.replace(
-        msgspec.convert({"split": split, "encoding": encoding}, ImportOptions),
+        msgspec.convert(
+            {"split": split, "encoding": encoding, "dates": dates, "order": order}, ImportOptions
+        ),
         mapping=columns,
         speakers=speakers,
     )

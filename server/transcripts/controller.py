@@ -27,7 +27,7 @@ from server.transcripts.schemas import (
     import_view,
 )
 
-PLAIN_OPTIONS = ("encoding", "delimiter", "split")
+PLAIN_OPTIONS = ("encoding", "delimiter", "dates", "order", "split")
 
 
 class TranscriptController(Controller):
@@ -67,6 +67,18 @@ class TranscriptController(Controller):
         delimiter: Annotated[
             str | None, QueryParameter(description="Of a table; found out when absent.")
         ] = None,
+        dates: Annotated[
+            str | None,
+            QueryParameter(
+                description="Of a table: `day-first` or `month-first`, where its dates do not tell."
+            ),
+        ] = None,
+        order: Annotated[
+            str | None,
+            QueryParameter(
+                description="Of a table's rows: `oldest-first` or `newest-first`, where no time tells."
+            ),
+        ] = None,
         split: Annotated[
             str | None,
             QueryParameter(description="`train`, `validation` or `test`, for all of the file."),
@@ -82,7 +94,13 @@ class TranscriptController(Controller):
         upload = Upload(request, filename=filename, max_bytes=limit)
         async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
             fields = upload.fields
-            said = {"encoding": encoding, "delimiter": delimiter, "split": split}
+            said = {
+                "encoding": encoding,
+                "delimiter": delimiter,
+                "dates": dates,
+                "order": order,
+                "split": split,
+            }
             for name in PLAIN_OPTIONS:
                 said[name] = said[name] or next(iter(fields.get(name, [])), None)
             options = _options([*(mapping or []), *fields.get("map", [])], said)

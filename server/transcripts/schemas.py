@@ -16,6 +16,8 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
     map: list[str] = []
     encoding: str | msgspec.UnsetType = msgspec.UNSET
     delimiter: str | msgspec.UnsetType = msgspec.UNSET
+    dates: str | msgspec.UnsetType = msgspec.UNSET
+    order: str | msgspec.UnsetType = msgspec.UNSET
     split: str | msgspec.UnsetType = msgspec.UNSET
 
 
