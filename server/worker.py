@@ -12,7 +12,6 @@ was paused, resumed or ended without it changes nothing.
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import Coroutine
@@ -26,6 +25,7 @@ from sqlalchemy import or_, select
 
 from server.db.models import FINISHED_JOB_STATES, Import, Job, now
 from server.db.session import Database
+from server.ending import Ending
 from server.jobs.states import held, set_state
 from server.jobs.trainer import TrainingCancelled, TrainingPaused
 from server.jobs.workflow import JobSteps, Superseded, failure
@@ -40,6 +40,7 @@ POLL_SECONDS = 0.5
 TIDY_EVERY = timedelta(minutes=1)
 IMPORTS_AT_ONCE = 2
 APPROVAL_DAYS = 90
+STOP_SECONDS = 7.0  # trainers take 6 at most, see trainer.STOP_SECONDS
 # DBOS recovers only workflows of its own version; ours changes when the steps below do.
 WORKFLOW_VERSION = "3"
 
@@ -49,7 +50,8 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = Database(settings.database)
+        # a job is not lost because another process writes for long; nobody waits for an answer here
+        self.database = Database(settings.database, patience_seconds=60.0)
         self.steps = JobSteps(settings, self.database)
         self.loop = asyncio.get_running_loop()
 
@@ -298,28 +300,33 @@ async def main() -> None:
     if hold(settings.run / "worker.lock") is None:
         sys.exit(f"a worker already runs on {settings.home}")
     _worker = Worker(settings)
-    await _worker.database.migrate()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, _worker.steps.stopping.set)
-    _end_with_parent(_worker.steps.stopping, loop)
+    loop, stopping = asyncio.get_running_loop(), _worker.steps.stopping
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(stopping.set)
+
+    with_parent = "--with-parent" in sys.argv
+    with Ending(stop, seconds=STOP_SECONDS, with_parent=with_parent):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_work(_worker))  # an error of it ends the group
+            await stopping.wait()
+            await _worker.steps.settle()
+            # A step that is still open must not be recorded as done or failed: it is run again.
+            sys.stdout.flush()
+            os._exit(0)
+
+
+async def _work(this: Worker) -> None:
+    """Everything from the database's tables on; may be left at any point."""
+    settings = this.settings
+    await this.database.migrate()
     DBOS(config=dbos_config(settings))
     await asyncio.to_thread(DBOS.launch)
     await DBOS.register_queue_async("jobs", worker_concurrency=settings.worker_jobs)
     await DBOS.register_queue_async("imports", worker_concurrency=IMPORTS_AT_ONCE)
-    await _worker.adopt()
+    await this.adopt()
     log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
-    await _worker.run()
-    await _worker.steps.settle()
-    # A step that is still open must not be recorded as done or failed: it is run again.
-    sys.stdout.flush()
-    os._exit(0)
-
-
-def _end_with_parent(stopping: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
-    """Where standard input is a pipe, it is held by whoever started us; its end is our end."""
-    if "--with-parent" in sys.argv:
-        loop.add_reader(sys.stdin.fileno(), stopping.set)
+    await this.run()
 
 
 if __name__ == "__main__":

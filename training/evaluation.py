@@ -138,7 +138,8 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Trainer against engine over the same tokens: absolute differences of log-probability.
 
     ``missing`` tokens had no finite figure from the engine; the means leave them out, and the
-    gate does not pass while there is one.
+    gate does not pass while there is one. ``trained_in`` and ``served_in``: the types that the two
+    compute in; '' where that is not known.
     """
 
     mean_abs: float
@@ -147,10 +148,16 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     conversations: int
     missing: int = 0
+    trained_in: str = ""
+    served_in: str = ""
 
 
 def compare_parity(
-    samples: Sequence[ParitySample], engine: Sequence[Sequence[float | None]]
+    samples: Sequence[ParitySample],
+    engine: Sequence[Sequence[float | None]],
+    *,
+    trained_in: str = "",
+    served_in: str = "",
 ) -> Parity:
     """Compare the trainer's figures with the engine's.
 
@@ -186,6 +193,8 @@ def compare_parity(
         tokens=len(differences),
         conversations=len(samples),
         missing=missing,
+        trained_in=trained_in,
+        served_in=served_in,
     )
 
 

@@ -43,6 +43,10 @@ class Follower(TrainerCallback):  # type: ignore[misc] # untyped
             return "every step was taken"
         return ""
 
+    def follow(self, work: Workload) -> None:
+        """Take over a workload whose plan was shortened."""
+        self._work = work
+
     def start(self) -> None:
         """Start the clock."""
         self._first, self._started = self._run.step, time.monotonic()

@@ -255,8 +255,9 @@ def _parity_gate(parity: Parity | None, bound: float) -> Gate:
         )
     else:
         value = parity.mean_abs
+        types = f" ({parity.trained_in} and {parity.served_in})" if parity.served_in else ""
         why = (
-            f"log-probabilities of trainer and engine differ by {parity.mean_abs:.4f} nats "
+            f"log-probabilities of trainer and engine{types} differ by {parity.mean_abs:.4f} nats "
             f"on average over {parity.tokens:,} tokens, {rule}"
         )
     safe = value is not None and value <= bound

@@ -53,6 +53,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     stopped: str
     packages: dict[str, str]
+    computed_in: tuple[str, ...] = ()
     method: Method = "supervised"
     started_from: str | None = None
 
@@ -121,6 +122,7 @@ def build_report(
             seconds=summary.seconds if summary else 0.0,
             stopped=summary.stopped if summary else "",
             packages=manifest.packages,
+            computed_in=summary.computed_in if summary else (),
             method=manifest.method,
             started_from=manifest.started_from,
         ),
@@ -177,7 +179,8 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
     made = report.provenance
     console.print(
         f"  {made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
-        f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed})",
+        f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed}"
+        f"{', in ' + ' and '.join(made.computed_in) if made.computed_in else ''})",
         highlight=False,
     )
 

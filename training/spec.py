@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from training.compute import ComputeType
 from training.errors import BadInput
 
 Method = Literal["supervised", "dpo", "kto"]
@@ -21,6 +22,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ``batch_examples``: where it is not 0, a step has the tokens of so many average examples instead.
     ``max_length``: tokens of one conversation; longer ones lose their oldest turns.
     ``max_train_tokens``: stop after so many trained tokens (0: no bound), counted over epochs.
+    ``train_minutes``: train as many tokens as the machine does in so many minutes, by its first
+    batch (0: no such bound), but at least ``min_train_tokens``.
+    ``compute_dtype``: the type of the arithmetic; ``auto`` is what the machine is measured to be
+    faster in. ``adapter_dtype``: that of the adapter's weights; ``auto`` is the former.
     ``patience``: validations without a better loss before the run stops.
 
     For the methods ``dpo`` and ``kto`` alone:
@@ -41,12 +46,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     epochs: float
     max_train_tokens: int = 0
+    train_minutes: float = 0.0
+    min_train_tokens: int = 0
     batch_tokens: int
     batch_examples: int = 0
     max_length: int
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    adapter_dtype: Literal["bfloat16", "float32"] = "float32"
+    compute_dtype: Literal["auto"] | ComputeType = "auto"
+    adapter_dtype: Literal["auto", "bfloat16", "float32"] = "float32"
     gradient_checkpointing: bool = False
     validate_every: int
     validation_conversations: int = 64

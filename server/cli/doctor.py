@@ -14,7 +14,8 @@ from server.cli.console import EXIT_FAILED, json_option, show, tell
 from server.cli.up import settings_or_fail
 from server.locks import is_held
 from server.settings import Settings
-from training.base_model import load_base
+from training.base_model import BASE_FILE, load_base
+from training.compute import measure_in_child
 from training.errors import BaseModelError
 
 GIB = 2**30
@@ -37,7 +38,7 @@ class Check(msgspec.Struct, frozen=True):
 def doctor(*, as_json: bool) -> None:
     """Look at this machine; exits 1 when something is missing."""
     settings = settings_or_fail()
-    checks = [*_packages(), *_device(), *_room(settings), *_state(settings)]
+    checks = [*_packages(), *_device(), *_computing(settings), *_room(settings), *_state(settings)]
     if as_json:
         show(checks)
     else:
@@ -85,6 +86,23 @@ def _device() -> list[Check]:
         return [Check("device", False, "an NVIDIA GPU, and the CPU environment", advice)]
     cores = len(os.sched_getaffinity(0))
     return [Check("device", True, "NVIDIA GPU" if gpu else f"CPU, {cores} cores")]
+
+
+def _computing(settings: Settings) -> list[Check]:
+    """The number types of this machine, measured now: what runs would be told."""
+    base = settings.bases / settings.base
+    if not (base / BASE_FILE).is_file():
+        return []  # said by the check of the base
+    try:
+        measured = measure_in_child(base)
+    except BaseModelError as exc:
+        return [Check("number type", False, str(exc), "run `make install`, or add the base again")]
+    checks = [
+        Check(f"number type, {work}", True, f"{choice.type} ({choice.reason})")
+        for work, choice in measured.choices.items()
+    ]
+    fixed = "float32 on every machine: clients keep vectors, and compare them with later ones"
+    return [*checks, Check("number type, embeddings", True, fixed)]
 
 
 def _room(settings: Settings) -> list[Check]:

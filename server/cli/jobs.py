@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
@@ -160,9 +160,12 @@ def _is_worse(view: JobView) -> bool:
 
 
 async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) -> JobView:
-    """Show a job until it ends, or awaits a person: a bar on a terminal, plain lines in a pipe."""
+    """Show a job until it ends, or awaits a person: a bar on a terminal, plain lines in a pipe.
+
+    Cancelled, it says what becomes of the job.
+    """
     seen = 0
-    with _reporter(quiet=quiet) as report:
+    with _leaving_it(tenant.slug, job_id), _reporter(quiet=quiet) as report:
         while True:
             async with app.database.reading() as session:
                 events = await service.list_events(session, tenant.id, job_id, after=seen)
@@ -175,6 +178,19 @@ async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) 
                 return view
             if not events:
                 await asyncio.sleep(FOLLOW_SECONDS)
+
+
+@contextlib.contextmanager
+def _leaving_it(tenant: str, job_id: str) -> Generator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        words = f"{job_id} --tenant {tenant}"
+        tell(
+            f"job {job_id} goes on without this command: `tenantune jobs follow {words}` shows it "
+            f"again, `tenantune jobs pause {words}` or `... cancel ...` stops it"
+        )
+        raise
 
 
 @contextlib.contextmanager

@@ -129,6 +129,10 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreResponse(msgspec.Struct, frozen=True):
-    """For each sequence the log-probability of each token (None for the first)."""
+    """For each sequence the log-probability of each token (None for the first).
+
+    ``dtype``: what the engine computes in; '' where it does not say.
+    """
 
     logprobs: list[list[float | None]]
+    dtype: str = ""

@@ -46,7 +46,7 @@ from server.settings import Settings
 from server.tenants.holdings import stored
 from server.transcripts import freezing
 from server.transcripts import service as transcripts
-from training.artifact import check_weights, publish, verify
+from training.artifact import check_weights, publish, read_manifest, verify
 from training.base_model import BaseModel, load_base
 from training.errors import ArtifactError, BadInput, BaseModelError
 from training.evaluation import ParitySample, compare_parity
@@ -319,7 +319,7 @@ class JobSteps:
             (folder / "parity.json").read_bytes(), type=list[ParitySample]
         )
         try:
-            logprobs = await scoring.score_when_ready(
+            engine = await scoring.score_when_ready(
                 self._settings,
                 tenant=tenant.slug,
                 adapter_name=name,
@@ -327,7 +327,13 @@ class JobSteps:
             )
         except AdapterRefused as exc:
             raise TrainingFailed("adapter_refused", exc.message) from exc
-        parity = compare_parity(samples, logprobs)
+        made = read_manifest(folder / "adapter").training
+        parity = compare_parity(
+            samples,
+            engine.logprobs,
+            trained_in=made.computed_in[-1] if made and made.computed_in else "",
+            served_in=engine.dtype,
+        )
         write_atomically(folder / "parity_result.json", msgspec.json.encode(parity))
 
     async def judge(self, job_id: str, name: str) -> str:

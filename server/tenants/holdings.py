@@ -35,10 +35,15 @@ async def stored(
         BlobError: the store failed.
     """
     sha256, size = await blobs.put_stream(chunks, max_bytes=max_bytes)
+    answers = True
     try:
         yield sha256, size
+    except SQLAlchemyError:
+        answers = False  # it would be waited for once more: the sweep does it
+        raise
     finally:
-        await try_discard(database, blobs, sha256)
+        if answers:
+            await try_discard(database, blobs, sha256)
 
 
 async def hold(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:

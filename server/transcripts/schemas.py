@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from server.db.models import DatasetVersion, Import, ImportState, SourceFile
+from server.files.names import clean_name
 from server.tenants.schemas import Moment
 
 
@@ -48,7 +49,7 @@ def import_view(row: Import, source: SourceFile) -> ImportView:
     return ImportView(
         id=row.id,
         state=row.state,
-        filename=source.filename,
+        filename=clean_name(source.filename),
         sha256=source.sha256,
         size_bytes=source.size_bytes,
         importer=row.importer,

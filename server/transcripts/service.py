@@ -30,6 +30,7 @@ from server.db.models import (
 )
 from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
+from server.files.names import clean_name
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.transcripts.reading import Kept, read_source, redactor_of
@@ -68,7 +69,7 @@ async def queue_import(
     if source is None:
         source = SourceFile(
             tenant_id=tenant.id,
-            filename=filename,
+            filename=clean_name(filename),
             sha256=sha256,
             size_bytes=size_bytes,
         )
@@ -111,7 +112,7 @@ async def run_import(
                     read_source,
                     path,
                     spool,
-                    filename=source.filename,
+                    filename=clean_name(source.filename),
                     importer=row.importer,
                     options=msgspec.convert(row.options, ImportOptions),
                     redactor=redactor_of(tenant, settings),

@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from connectors.conversation import Conversation
 from connectors.importers import ImportOptions, choose
 from tests.e2e.up import Up
-from tests.tiny import SAMPLE, make_tiny_base
+from tests.tiny import SAMPLE
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(400)]
 
@@ -46,13 +46,6 @@ def made_by_another_version(up: Up, job_id: str) -> None:
             (f"{job_id.removeprefix('ftjob-')}-1",),
         )
         assert changed.rowcount == 1
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "bases"
-    make_tiny_base(folder)
-    return folder
 
 
 @pytest.fixture

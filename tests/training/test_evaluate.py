@@ -5,6 +5,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -14,10 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.training.conftest import loaf
+from tests.training.conftest import FLOAT32, loaf
 from tests.training.sample_manifest import MANIFEST
-from training.artifact import BaseRef, write_manifest
+from training.artifact import WEIGHTS_NAME, BaseRef, write_manifest
 from training.base_model import load_base
+from training.compute import ComputeType, TypeChoice, Work
 from training.dataset import Dataset, freeze
 from training.evaluation import Evaluation, ParitySample
 from training.gates import judge
@@ -109,14 +111,16 @@ class Plain:
 
 @pytest.fixture(scope="module")
 def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
+    import torch
+
     from training.speaker import Speaker
 
-    found = Speaker.serving(
-        tiny_base / "serving", {"new": adapters["new"], "live": adapters["live"]}
-    )
     # In float32 nothing is left to rounding: the two ways must agree to a thousandth.
-    found.peft.float()
-    return found
+    return Speaker.serving(
+        tiny_base / "serving",
+        {"new": adapters["new"], "live": adapters["live"]},
+        dtype=torch.float32,
+    )
 
 
 def reading(spec: TrainingSpec, speaker: Any) -> tuple[Any, Any]:
@@ -233,7 +237,7 @@ class Listening:
 def run(spec: TrainingSpec, adapter: Path, progress: Any = None) -> Evaluation:
     from training.evaluate import evaluate
 
-    return evaluate(spec, adapter, progress)
+    return evaluate(spec, adapter, progress, computing=FLOAT32)
 
 
 def test_the_whole_evaluation_says_everything_and_says_it_again(
@@ -374,16 +378,34 @@ def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
         0,
         ("nothing was measured: no conversation was held out in the test split",),
     )
-    samples = parity_reference(spec, adapters["new"], tokens=60)
+    samples = parity_reference(spec, adapters["new"], computing=FLOAT32, tokens=60)
     assert sum(len(sample.positions) for sample in samples) >= 60
 
 
+@pytest.mark.parametrize(("trained_in", "apart"), [("bfloat16", 0.05), ("float32", 1e-4)])
 def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
-    small: TrainingSpec, speaker: Any, adapters: dict[str, Path]
+    small: TrainingSpec,
+    speaker: Any,
+    adapters: dict[str, Path],
+    tmp_path: Path,
+    *,
+    trained_in: ComputeType,
+    apart: float,
 ) -> None:
+    """The quantised base and the serving base are one model: in float32 nothing is between them."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
     from training.evaluate import parity_reference
 
-    samples = parity_reference(small, adapters["new"], tokens=60)
+    trained = shutil.copytree(adapters["new"], tmp_path / "trained")
+    weights = load_file(trained / WEIGHTS_NAME)
+    dtype = getattr(torch, trained_in)
+    save_file({name: w.to(dtype) for name, w in weights.items()}, trained / WEIGHTS_NAME)
+    computing: dict[Work, TypeChoice] = {
+        "training": TypeChoice(type=trained_in, reason="the test says so")
+    }
+    samples = parity_reference(small, trained, computing=computing, tokens=60)
     assert 60 <= sum(len(s.positions) for s in samples) < 400
     assert msgspec.json.decode(msgspec.json.encode(samples), type=list[ParitySample]) == samples
     read, _ = reading(small, speaker)
@@ -396,7 +418,7 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
         assert len(sample.logprobs) == len(sample.positions) == len(sample.greedy)
         there = served[sample.token_ids].logprobs
         gaps += [abs(x - y) for x, y in zip(sample.logprobs, there, strict=True)]
-    assert sum(gaps) / len(gaps) < 0.05  # bf16 there, float32 here
+    assert sum(gaps) / len(gaps) < apart
 
 
 def test_an_adapter_folder_is_evaluated_from_the_command_line(
