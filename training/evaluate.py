@@ -116,14 +116,9 @@ def evaluate(
     embed = load_embedder(getattr(torch, computing["sentences"].type))
     training = [example for example in held_out.dataset.read("train") if example.wanted]
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
-    judged: dict[Subject, Sequence[Reply | None]] = {
-        name: _compare(written, contexts, embed) for name, written in texts.items()
-    }
-    if "live" in judged:
-        judged["live"] = [
-            reply if context.conversation in ground.conversations else None
-            for reply, context in zip(judged["live"], contexts, strict=True)
-        ]
+    written = {name: _compare(replies, contexts, embed) for name, replies in texts.items()}
+    samples = _samples(contexts, written, ground)
+    judged = {name: [getattr(sample, name) for sample in samples] for name in written}
     tell(len(contexts))
     tokens = sum(sum(sequence.learnt) for _, sequence in named)
     scores = {
@@ -171,7 +166,7 @@ def evaluate(
                 judged, conversations=[c.conversation for c in contexts], seed=spec.seed
             ),
         ),
-        samples=_samples(contexts, judged),
+        samples=samples,
         seconds=round(time.monotonic() - started, 2),
         notes=tuple(notes),
         live_note=ground.note,
@@ -304,15 +299,22 @@ def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) ->
 
 
 def _samples(
-    contexts: Sequence[Context], replies: Mapping[Subject, Sequence[Reply | None]]
+    contexts: Sequence[Context],
+    replies: Mapping[Subject, Sequence[Reply]],
+    ground: CommonGround,
 ) -> tuple[ReplySample, ...]:
+    """What each subject has answered; the live adapter, on the common ground alone."""
     return tuple(
         ReplySample(
             conversation=context.conversation,
             turn=context.turn,
             history=context.history,
             reference=context.reference,
-            **{name: judged[number] for name, judged in replies.items()},
+            **{
+                name: judged[number]
+                for name, judged in replies.items()
+                if name != "live" or context.conversation in ground.conversations
+            },
         )
         for number, context in enumerate(contexts)
     )

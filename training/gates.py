@@ -166,6 +166,8 @@ def _ratio_gate(name: str, evaluation: Evaluation, against: Subject, bound: floa
         decided: Result = "worse" if _broken(new) else "cannot_tell"
         return _gate(name, _Measured(), bound, why=why, at_most=True, decided=decided)
     found = _Measured(*map(_exp, (difference.mean, difference.low, difference.high)))
+    if against == "live":
+        rule += f", over {difference.items} conversations that neither was trained on"
     why = (
         f"held-out perplexity {_shown(new.perplexity)} against {_shown(old.perplexity)} of {whose}: "
         f"ratio {_shown(found.value, 3)}{_interval(found, '{:.3f}')}, {rule}{_few(difference)}"
@@ -280,7 +282,9 @@ def _perplexity_gate(evaluation: Evaluation, bound: float) -> Gate:
 
 def _exact_gate(evaluation: Evaluation, bound: float) -> Gate:
     new = evaluation.new
-    ends = share_interval(new.exact, new.replies)
+    # replies of one conversation depend on one another: there are no more items than conversations
+    other = evaluation.difference("exact", "base")
+    ends = share_interval(new.exact, min(new.replies, other.items) if other else new.replies)
     found = _Measured() if ends is None else _Measured(new.exact, *ends)
     shown = "were not measured"
     if ends is not None:

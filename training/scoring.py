@@ -205,7 +205,8 @@ def _margins(liked: Liked, *, paired: bool) -> Grid:
         np.array([math.fsum(reply) / len(reply) for reply in replies])
         for replies in (liked.wanted, liked.unwanted)
     )
-    return (wanted - unwanted)[:, None] if paired else wanted[:, None] - unwanted[None, :]
+    margins: Grid = wanted[:, None] - (unwanted[:, None] if paired else unwanted[None, :])
+    return margins
 
 
 def _interval(gaps: Grid, items: int, *, seed: int) -> dict[str, float | None]:

@@ -2,6 +2,8 @@
 
 0 done; 1 it was tried and did not succeed (a job failed, or its adapter did not go live); 2 the
 command or its input is wrong; 3 no such thing; 4 conflict with what is there; 69 a part is not
+0 done; 1 it was tried and did not succeed (a job failed, or its adapter did not go live); 2 the
+command or its input is wrong; 3 no such thing; 4 conflict with what is there; 69 a part is not
 running; 130 and 143 stopped by Ctrl-C or SIGTERM before it was done; 141 who read the output has
 gone (``| head``), which is no error.
 

@@ -479,7 +479,9 @@ class JobSteps:
                 name = f"{tenant.slug}@{adapter.version}"
                 message = f"{name} was not promoted, and answers to its own name: {reason}"
                 await add_event(session, job, kind="warning", body={"message": message})
-            await set_state(session, job, "succeeded")
+            await set_state(
+                session, job, "succeeded", stage="" if reason is None else "not promoted"
+            )
 
     async def pause(self, job_id: str, attempt: int) -> None:
         """Write that the job waits; its workflow ends with this.

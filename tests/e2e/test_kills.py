@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from connectors.conversation import Conversation
 from connectors.importers import ImportOptions, choose
@@ -148,7 +149,7 @@ def test_a_first_try_on_a_dozen_examples_yields_a_model_that_answers(
     up.wait(lambda: job().status in {"succeeded", "failed"}, "the job ends", seconds=200)
     done = job()
     assert done.status == "succeeded", (done.error, up.logs())
-    asked = [{"role": "user", "content": "Can I skip a week?"}]
+    asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Can I skip a week?"}]
     answer = client.chat.completions.create(
         model=done.fine_tuned_model, messages=asked, max_tokens=4
     )

@@ -177,6 +177,7 @@ async def test_gates_decide_what_goes_live_and_not_whether_a_job_succeeded(
     seen = (await tuning.client.get(path, headers=tuning.key)).json()
     assert seen["outcome"]["promoted"] is promoted
     assert seen["outcome"]["reason"] == reason
+    assert seen["stage"] == ("succeeded" if promoted else "not promoted")
     told = await warnings_of(tuning, job)
     assert told == (
         [] if promoted else [f"acme@1 was not promoted, and answers to its own name: {reason}"]

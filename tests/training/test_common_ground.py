@@ -130,7 +130,7 @@ def test_so_is_what_it_began_with_and_what_the_new_one_began_with(frozen, adapte
 
     def taught(*ids: str) -> str:
         pinned = [msgspec.structs.replace(by_id[name], split="train") for name in ids]
-        return frozen(pinned + others).sha256
+        return str(frozen(pinned + others).sha256)
 
     adapter("acme.0", taught(held_out[0].id))
     live = adapter("acme.1", dataset.sha256, begun="acme.0")

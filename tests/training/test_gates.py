@@ -65,6 +65,7 @@ def evaluation(
 ) -> Evaluation:
     """``nats`` and ``meaning``: half the widths of the intervals."""
     base = base or scores(14.1)
+    others: dict[Subject, Scores | None] = {"base": base, "live": live}
     found = [
         apart(
             "nats_per_token",
@@ -73,7 +74,7 @@ def evaluation(
             against=name,
             items=items,
         )
-        for name, other in (("base", base), ("live", live))
+        for name, other in others.items()
         if other is not None and new.nats_per_token is not None and other.nats_per_token is not None
     ]
     if new.replies:
