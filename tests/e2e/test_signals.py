@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from server.embeddings.schemas import MODEL
+from server.engine.vllm import ENTRY
 from server.locks import hold
 from tests.e2e.up import Up
+from tests.engine.vllm_process import built_in_base
 from tests.processes import Foreground
 from tests.tiny import SAMPLE
 from training.base_model import load_base
@@ -229,10 +231,10 @@ def test_making_a_base_ends_at_any_moment_and_is_done_again(
     node = Node(tmp_path / "home")
     source = str(bases.parent / "tiny")
     try:
-        for number in SIGNALS:
+        for number in (moment.choice([SIGINT, SIGTERM]), SIGKILL):
             running = node.run("bases", "add", source)
             node.wait(lambda: node.child("training.bases"), "it makes the base")
-            time.sleep(moment.uniform(0, 8))
+            time.sleep(moment.uniform(0, 6))
             print(f"{number.name}: all gone after {running.end(number):.1f} s")
             assert running.process.returncode == CUT[number], running.said()
             assert "Traceback" not in running.said()
@@ -240,5 +242,23 @@ def test_making_a_base_ends_at_any_moment_and_is_done_again(
         node.command("bases", "add", source)
         assert load_base(node.home / "bases" / "tiny")
         assert not list((node.home / "bases").glob(".tiny.partial-*"))
+    finally:
+        node.end()
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+def test_vllm_ends_at_any_moment_of_its_start(tmp_path: Path, moment: random.Random) -> None:
+    base = built_in_base()
+    (tmp_path / "home" / "bases").mkdir(parents=True)
+    (tmp_path / "home" / "bases" / base.model.name).symlink_to(base.serving.parent)
+    node = Node(tmp_path / "home", engine="vllm", TENANTUNE_BASE=base.model.name)
+    number = moment.choice(SIGNALS)
+    try:
+        running = node.run("up")
+        node.wait(lambda: node.child(ENTRY), "vLLM starts")
+        time.sleep(moment.uniform(0, 20))
+        print(f"{number.name}: all gone after {running.end(number):.1f} s")
+        assert running.process.returncode in {0, -SIGKILL}
     finally:
         node.end()

@@ -173,6 +173,23 @@ def test_stopped_it_saves_and_goes_on_from_there(
     assert weights_of(tmp_path) == weights_of(finished)
 
 
+def test_a_run_of_slow_steps_saves_by_the_clock(
+    spec: TrainingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import follower  # noqa: PLC0415 - loads torch
+
+    monkeypatch.setattr(follower, "SAVE_SECONDS", 0.0)
+    asked: list[None] = []
+
+    def after_three() -> bool:
+        asked.append(None)
+        return len(asked) == 3
+
+    with pytest.raises(Interrupted, match="step 3"):
+        run(changed(spec, checkpoint_every=1000), tmp_path, stop=after_three)
+    assert [event.step for event in events_of(tmp_path, CheckpointEvent)] == [1, 2, 3]
+
+
 def test_a_checkpoint_of_another_run_is_refused(spec: TrainingSpec, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(spec, tmp_path, stop=lambda: True)
