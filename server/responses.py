@@ -7,6 +7,7 @@ Errors themselves know nothing of HTTP; the table ``STATUS`` is here. Every answ
 import math
 import re
 import secrets
+import sqlite3
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -20,7 +21,6 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from server import errors
-from server.db.session import is_full
 from server.errors import of_system
 
 log = structlog.get_logger(__name__)
@@ -163,12 +163,21 @@ def _of_trouble(exc: SQLAlchemyError | OSError) -> Failure | None:
         return _of_server_error(known) if known else None
     message = "The database does not answer. Try again in a moment."
     code = "database_unavailable"
-    if is_full(exc):
+    if _is_full(exc):
         message = "There is no room left on the database's disk. The operator must make some."
         code = "disk_full"
     elif not isinstance(exc, DATABASE_TROUBLE):
         return None
     return Failure(HTTPStatus.SERVICE_UNAVAILABLE, message, code, None, {"retry-after": "2"})
+
+
+def _is_full(exc: SQLAlchemyError) -> bool:
+    """Whether it was the database's disk that had no room."""
+    error = getattr(exc, "orig", None)
+    return (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(error, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
+    )
 
 
 def _of_server_error(exc: errors.ServerError) -> Failure:

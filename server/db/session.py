@@ -14,7 +14,6 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -167,15 +166,6 @@ class Database:
                     await asyncio.sleep(0.1)
                 else:
                     return
-
-
-def is_full(exc: SQLAlchemyError) -> bool:
-    """Whether it was the database's disk that had no room."""
-    error = getattr(exc, "orig", None)
-    return (
-        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        or getattr(error, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
-    )
 
 
 def _refuse_unstorable(engine: AsyncEngine) -> None:
