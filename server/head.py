@@ -1,5 +1,7 @@
 """HEAD wherever GET is: the same answer without its body (RFC 9110, 9.3.2)."""
 
+from typing import cast
+
 from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.types import (
@@ -25,10 +27,10 @@ class Application(Litestar):
         send: Send | LifeSpanSend,
     ) -> None:
         """Answer; a HEAD is handled as GET, and its handler stopped once the headers are out."""
-        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
-            answer = _WithoutBody(receive, send)  # type: ignore[arg-type] # of HTTP
+        if scope["type"] == ScopeType.HTTP and scope.get("method") == "HEAD":
+            answer = _WithoutBody(cast("Receive", receive), cast("Send", send))
             # a copy: the server below still sees a HEAD, and waits for no body
-            as_get: HTTPScope = {**scope, "method": "GET"}  # type: ignore[typeddict-item]
+            as_get = cast("HTTPScope", {**scope, "method": "GET"})
             await super().__call__(as_get, answer.receive, answer.send)
         else:
             await super().__call__(scope, receive, send)

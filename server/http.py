@@ -130,7 +130,7 @@ class BoundedServer(uvicorn.Server):
         config = self.config
 
         def protocol() -> asyncio.Protocol:
-            kind: Callable[..., asyncio.Protocol] = config.http_protocol_class  # type: ignore[assignment]
+            kind: Callable[..., asyncio.Protocol] = config.http_protocol_class
             return kind(
                 config=config, server_state=self.server_state, app_state=self.lifespan.state
             )

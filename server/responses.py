@@ -253,7 +253,7 @@ def _allowed_methods(scope: Scope, known: str) -> str:
     methods = set(known.split(", "))
     if template := scope.get("path_template"):
         for route in scope["litestar_app"].routes:
-            if route.path == template:
+            if route.path_format == template:
                 methods.update(route.methods)
     if "GET" in methods:
         methods.add("HEAD")  # ``server/head.py``

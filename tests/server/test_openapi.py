@@ -284,7 +284,9 @@ def test_docstrings_lose_what_only_python_callers_need() -> None:
     assert summary_and_description(None) == ("", "")
 
 
-async def test_options_names_every_method_of_a_path(client):
+async def test_options_names_every_method_of_a_path(client, acme):
+    answer = await client.options("/admin/tenants/acme/keys", headers=acme)
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
     answer = await client.options("/admin/tenants")
     assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
     refused = await client.put("/admin/tenants")
