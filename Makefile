@@ -3,7 +3,7 @@
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help install demo test test-fast lint types imports lock clean
+.PHONY: help install demo test test-fast lint types imports audit sbom lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,15 @@ types: install ## strict types
 
 imports: install ## which package may import which
 	@$(BIN)/lint-imports
+
+LOCKS := requirements-cpu.lock requirements-gpu.lock deploy/torch-cpu.lock deploy/uv.lock
+audit: install ## locked packages against deploy/advisories.json; deploy/locked.py tells how to renew that
+	@$(BIN)/python deploy/locked.py audit deploy/advisories.json $(LOCKS)
+
+sbom: install ## bills of materials (CycloneDX) of both environments, in dist/
+	@mkdir -p dist
+	@$(BIN)/python deploy/locked.py sbom requirements-cpu.lock deploy/torch-cpu.lock > dist/cpu.cdx.json
+	@$(BIN)/python deploy/locked.py sbom requirements-gpu.lock > dist/gpu.cdx.json
 
 lock: install ## rewrite the lock files after a change of pyproject.toml
 	@deploy/lock.sh

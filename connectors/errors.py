@@ -3,7 +3,8 @@
 ConnectorError
 ├── UnknownFormat   no importer, or more than one, takes the file
 ├── BadMapping      the columns or options given do not fit the file
-└── BadPattern      a number pattern to redact is unsafe or not a pattern
+├── BadPattern      a number pattern to redact is unsafe or not a pattern
+└── TookTooLong     work on one record was stopped by whoever bounds it
 
 A bad record inside a file is no error: it is a ``Rejected`` with its line and reason.
 """
@@ -23,3 +24,7 @@ class BadMapping(ConnectorError):
 
 class BadPattern(ConnectorError):
     """A number pattern to redact is not a pattern, or could take very long on some text."""
+
+
+class TookTooLong(ConnectorError):
+    """Work on one record was stopped; an import leaves the record out."""

@@ -16,8 +16,9 @@ class ImportReport(msgspec.Struct, kw_only=True):
     in this file. ``renamed`` ones had an id that was taken (``#2`` was added). ``rejected``
     records were left out whole; ``trimmed`` counts parts that were left out of kept ones.
     ``reasons`` counts why, and ``examples`` are the first of each, with their lines.
-    ``redacted`` counts replaced personal data by kind. ``notes`` are what the importer found out
-    about the file: its ``encoding``, ``columns``, ``blank lines``.
+    ``speakers`` counts the turns of each. ``redacted`` counts replaced personal data by kind.
+    ``notes`` are what the importer found out about the file, and what it assumed: its
+    ``encoding``, ``columns``, who is who, ``dates``, ``order``.
     """
 
     importer: str
@@ -34,6 +35,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
     trimmed: int = 0
     reasons: dict[str, int] = {}
     examples: list[Rejected] = []
+    speakers: dict[str, int] = {}
     redacted: dict[str, int] = {}
     notes: dict[str, str] = {}
 
@@ -45,6 +47,8 @@ def render_table(report: ImportReport) -> str:
         name = f"{report.filename} ({report.size_bytes:,} bytes, sha256 {report.sha256[:12]})"
         rows.insert(0, ("file", name))
     rows.append(("kept", f"{report.read:,} conversations, {report.turns:,} turns"))
+    if report.speakers:
+        rows.append(("turns of", _listed(report.speakers)))
     if report.stored or report.known or report.repeated:
         stored = f"{report.stored:,} new, {report.known:,} known, {report.repeated:,} repeated"
         rows.append(("stored", stored))

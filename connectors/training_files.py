@@ -8,6 +8,9 @@ kto          {"messages": [..., {"role": "assistant", "content"}], "label": true
 The last is ours: a conversation, and whether its last reply was wanted. Tool calls and their
 results are left out and counted, since there is nothing here that could learn them; other keys
 (``tools``, ``parallel_tool_calls``) are passed over. What is read is redacted by ``redact``.
+
+As at OpenAI, ``weight`` belongs to the assistant's messages alone, and a tool's result to a call
+before it: whoever wrote it otherwise means something that would not happen.
 """
 
 from collections import Counter
@@ -17,8 +20,8 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 
 from connectors.conversation import Conversation, Speaker, Turn, chat_messages
-from connectors.importers.base import BadRecord, ImportOptions, Reason, Rejected
-from connectors.importers.jsonl import Skipped, identifier, read_records
+from connectors.importers.base import BadRecord, ImportOptions, Reason, Rejected, quoted
+from connectors.importers.jsonl import Skipped, identifier, is_tool, messages_in, read_records
 from connectors.importers.openai import OpenAIMessages
 from connectors.preference import Judged, Preference
 from connectors.redact import Redactor
@@ -28,6 +31,7 @@ Record = Conversation | Preference | Judged
 Parsed = tuple[Record, list[Skipped]]
 
 _messages = OpenAIMessages()
+_CALL = "function_call"  # as a key of an assistant's message, or as a role
 
 
 def read(stream: BinaryIO, method: Method) -> Iterator[Record | Rejected]:
@@ -71,6 +75,8 @@ def system_message(record: Record) -> str:
 
 
 def _supervised(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
+    if "messages" in record:
+        _check(record)
     conversation, skipped = _messages.parse(record, number, options)
     messages = chat_messages(conversation)
     if not messages:
@@ -131,6 +137,7 @@ def _turns(
     turns = []
     prefix = f"{where}: " if where else ""
     try:
+        _check(record)
         for item in _messages.turns(record, options):
             if isinstance(item, Turn):
                 turns.append(item)
@@ -139,6 +146,46 @@ def _turns(
     except BadRecord as exc:
         raise BadRecord(exc.reason, prefix + exc.detail) from exc
     return tuple(turns)
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Refuse what the messages of a record say that nothing here would do.
+
+    Raises:
+        BadRecord: a weight on what is not the assistant's, or a result of a tool without its call.
+    """
+    called: set[str] = set()
+    for position, message in messages_in(record, "messages"):
+        role = message.get("role")
+        kind = role.strip().lower() if isinstance(role, str) else role
+        if message.get("weight") is not None and kind != "assistant":
+            detail = f"message {position}: only the assistant's messages have a weight"
+            raise BadRecord(Reason.BAD_RECORD, f"{detail}, not one from {quoted(role)}")
+        if kind in {"assistant", _CALL}:
+            called |= _calls(message, by_role=kind == _CALL)
+        elif is_tool(role):
+            _expect_call(message, called, position=position)
+
+
+def _calls(message: Mapping[str, Any], *, by_role: bool) -> set[str]:
+    """The ids of the calls in a message; "" for one without, which any result may answer."""
+    calls = message.get("tool_calls")
+    found: set[str] = {""} if by_role or message.get(_CALL) else set()
+    for call in calls if isinstance(calls, list) else []:
+        name = call.get("id") if isinstance(call, dict) else None
+        found.add(name if isinstance(name, str) else "")
+    return found
+
+
+def _expect_call(message: Mapping[str, Any], called: set[str], *, position: int) -> None:
+    answered = message.get("tool_call_id")
+    if not called:
+        detail = f"message {position} is the result of a tool that no message before it calls"
+        raise BadRecord(Reason.BAD_RECORD, detail)
+    known = isinstance(answered, str) and answered in called
+    if answered is not None and not known and "" not in called:
+        detail = f"message {position} answers {quoted(answered)}, which no message before it calls"
+        raise BadRecord(Reason.BAD_RECORD, detail)
 
 
 _PARSERS: dict[Method, Callable[[dict[str, Any], int, ImportOptions], Parsed]] = {

@@ -13,12 +13,16 @@ from server.blobs import BlobStore
 from server.chat.controller import AllUsageController, UsageController
 from server.chat.service import ChatService
 from server.chat.usage import UsageLedger
+from server.cors import config_of, vary_by_origin
+from server.db.behind import WriteBehind
 from server.db.session import Database
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
 from server.files.sweep import Sweeper
+from server.head import Application
 from server.health import HealthController
 from server.jobs.controller import AdapterImportController, JobController, ScoringController
+from server.jobs.scoring import worker_token
 from server.limits.fair import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
@@ -76,7 +80,7 @@ def create_app(  # noqa: C901 - a function for each dependency
 ) -> Litestar:
     """Build the application; nothing is opened before it starts.
 
-    On start it migrates the database and starts the engine, which goes on in the background; on
+    On start it makes the installation's secrets, migrates the database and starts the engine, which goes on in the background; on
     stop it lets open answers end for ``settings.drain_seconds``. Without an engine everything but
     answering works.
     """
@@ -89,6 +93,7 @@ def create_app(  # noqa: C901 - a function for each dependency
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
     sweeper = Sweeper(database, blobs)
+    rows = WriteBehind(database)
     chat = ChatService(
         engine=engine,
         database=database,
@@ -100,6 +105,7 @@ def create_app(  # noqa: C901 - a function for each dependency
         home=settings.home,
         adapters=settings.adapters,
         serving=settings.bases / settings.base / "serving",
+        rows=rows,
     )
 
     def provide_settings() -> Settings:
@@ -136,6 +142,8 @@ def create_app(  # noqa: C901 - a function for each dependency
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         app.state.keyring = keyring
         app.state.settings = settings
+        await asyncio.to_thread(chat.prepare)
+        await asyncio.to_thread(worker_token, settings)
         await database.migrate()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.dispose)
@@ -145,6 +153,7 @@ def create_app(  # noqa: C901 - a function for each dependency
             for running in (
                 keyring.run(),
                 ledger.run(),
+                rows.run(),
                 webhooks.run(),
                 sweeper.run(),
                 embeddings.run(),
@@ -156,7 +165,7 @@ def create_app(  # noqa: C901 - a function for each dependency
                 stack.push_async_callback(engine.stop, grace_seconds=settings.drain_seconds)
             yield
 
-    return Litestar(
+    return Application(
         route_handlers=controllers,
         dependencies={
             "settings": Provide(provide_settings, sync_to_thread=False),
@@ -172,7 +181,13 @@ def create_app(  # noqa: C901 - a function for each dependency
             "principal": Provide(provide_principal, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,
-        before_send=[add_headers, limiter.add_headers, metrics.count_answer],
+        before_send=[
+            add_headers,
+            limiter.add_headers,
+            metrics.count_answer,
+            *vary_by_origin(settings.cors_origins),
+        ],
+        cors_config=config_of(settings.cors_origins),
         lifespan=[lifespan],
         request_class=StrictRequest,
         request_max_body_size=settings.max_body_bytes,

@@ -3,26 +3,41 @@
 import asyncio
 import hashlib
 import os
+import re
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from server.errors import NotFound, ServerError, TooLarge
+from server.errors import NotFound, TooLarge, Unavailable, of_system
+
+if TYPE_CHECKING:
+    from obstore import AsyncWritableFile  # these are only in its stubs
+    from obstore.store import RetryConfig
+
+log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 1 << 20
+# A bucket that does not answer is told within half a minute; obstore's own bounds are 10 tries and
+# three minutes, for each of the requests that an upload makes.
+_RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how obstore tells the number: its errno is None
 
 
-class BlobError(ServerError):
+class BlobError(Unavailable):
     """The store refused or could not be reached."""
+
+    default_code = "storage_unavailable"
 
 
 class BlobStore:
@@ -49,7 +64,8 @@ class BlobStore:
             folder = Path(path).expanduser().absolute()
             return cls(LocalStore(folder, mkdir=True), folder=folder)
         try:
-            return cls(from_url(url))
+            # no client_options: they would take the place of those in the environment
+            return cls(from_url(url, retry_config=_RETRIES))
         except (BaseError, ValueError) as exc:
             raise BlobError(f"cannot keep uploads at {url!r}: {exc}") from exc
 
@@ -58,41 +74,43 @@ class BlobStore:
 
         Raises:
             TooLarge: more than ``max_bytes`` came; nothing is kept.
+            StorageFull: there is no room; nothing is kept.
             BlobError: the store failed; nothing is kept.
         """
         digest = hashlib.sha256()
         size = 0
         beside = f"incoming/{uuid.uuid4().hex}"
+        writer = obstore.open_writer_async(self._store, beside)
         try:
-            async with obstore.open_writer_async(self._store, beside) as writer:
-                async for chunk in chunks:
-                    size += len(chunk)
-                    _check_size(size, max_bytes)
-                    digest.update(chunk)
+            async for chunk in chunks:  # what breaks there is no fault of the store's
+                size += len(chunk)
+                _check_size(size, max_bytes)
+                digest.update(chunk)
+                with _translated("store an upload", missing=True):
                     await writer.write(chunk)
-            sha256 = digest.hexdigest()
-            if await self.exists(sha256):
-                await obstore.delete_async(self._store, beside)
-            else:
-                await self._sync(beside)
-                await obstore.rename_async(self._store, beside, _address(sha256))
-                await self._sync(_address(sha256), parent=True)
+            with _translated("store an upload", missing=True):
+                await writer.close()
+                sha256 = digest.hexdigest()
+                if await self.exists(sha256):
+                    await obstore.delete_async(self._store, beside)
+                else:
+                    await self._sync(beside)
+                    await obstore.rename_async(self._store, beside, _address(sha256))
+                    await self._sync(_address(sha256), parent=True)
         except BaseException as exc:
-            with suppress(BaseError, OSError):
-                await asyncio.shield(obstore.delete_async(self._store, beside))
-            if isinstance(exc, BaseError):
-                raise BlobError(f"the upload could not be stored: {exc}") from exc
+            # a bucket that does not answer is not asked once more: ``clear_incoming`` comes later
+            if self._folder is not None or not isinstance(exc, BlobError):
+                await asyncio.shield(self._give_up(writer, beside))
             raise
         return sha256, size
 
     async def exists(self, sha256: str) -> bool:
         """Whether these bytes are here."""
         try:
-            await obstore.head_async(self._store, _address(sha256))
+            with _translated("look for a file"):
+                await obstore.head_async(self._store, _address(sha256))
         except (NotFoundError, FileNotFoundError):
             return False
-        except BaseError as exc:
-            raise BlobError(f"the store cannot be asked: {exc}") from exc
         return True
 
     async def iterate(self, sha256: str) -> AsyncGenerator[bytes]:
@@ -100,13 +118,25 @@ class BlobStore:
 
         Raises:
             NotFound: they are not here.
+            BlobError: the store failed.
         """
-        try:
-            found = await obstore.get_async(self._store, _address(sha256))
-        except (NotFoundError, FileNotFoundError) as exc:
-            raise NotFound(f"There is no upload {sha256}.", code="blob_not_found") from exc
-        async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
+        with _translated("read a file"):
+            try:
+                found = await obstore.get_async(self._store, _address(sha256))
+            except (NotFoundError, FileNotFoundError) as exc:
+                raise NotFound(f"There is no upload {sha256}.", code="blob_not_found") from exc
+            chunks = found.stream(min_chunk_size=CHUNK_BYTES)
+        while True:
+            with _translated("read a file"):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
             yield bytes(chunk)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where they are kept on this machine; None where they are not."""
+        return self._folder
 
     @asynccontextmanager
     async def local(self, sha256: str) -> AsyncGenerator[Path]:
@@ -130,12 +160,8 @@ class BlobStore:
 
     async def delete(self, sha256: str) -> None:
         """Remove them; nothing happens where they are not."""
-        try:
+        with suppress(NotFoundError, FileNotFoundError), _translated("delete a file"):
             await obstore.delete_async(self._store, _address(sha256))
-        except (NotFoundError, FileNotFoundError):
-            pass
-        except BaseError as exc:
-            raise BlobError(f"the file could not be deleted: {exc}") from exc
 
     async def list_old(self, age: timedelta) -> AsyncGenerator[str]:
         """Hashes of what was stored longer ago than ``age``."""
@@ -145,19 +171,28 @@ class BlobStore:
     async def clear_incoming(self, age: timedelta) -> None:
         """Remove what uploads left that were killed longer ago than ``age``, in their middle."""
         async for key in self._keys("incoming/", age):
-            await obstore.delete_async(self._store, key)
+            with suppress(NotFoundError, FileNotFoundError), _translated("delete a file"):
+                await obstore.delete_async(self._store, key)
         if self._folder is not None:  # half files of a folder are not listed by the store
             await asyncio.to_thread(_unlink_old, self._folder / "incoming", age)
 
+    async def _give_up(self, writer: "AsyncWritableFile", key: str) -> None:
+        with suppress(BaseError, OSError):
+            await writer.close()  # what it had written lies beside the key until then
+        with suppress(BaseError, OSError):
+            await obstore.delete_async(self._store, key)
+
     async def _keys(self, prefix: str, age: timedelta) -> AsyncGenerator[str]:
         before = datetime.now(UTC) - age
-        try:
-            async for batch in obstore.list(self._store, prefix, chunk_size=1000):
-                for meta in batch:
-                    if meta["last_modified"] < before:
-                        yield meta["path"]
-        except BaseError as exc:
-            raise BlobError(f"the store could not be listed: {exc}") from exc
+        batches = obstore.list(self._store, prefix, chunk_size=1000)
+        while True:
+            with _translated("list files"):
+                batch = await anext(batches, None)
+            if batch is None:
+                return
+            for meta in batch:
+                if meta["last_modified"] < before:
+                    yield meta["path"]
 
     async def _sync(self, key: str, *, parent: bool = False) -> None:
         """Make a local file, or the folder's entry of it, survive a power cut."""
@@ -165,6 +200,24 @@ class BlobStore:
             return
         path = self._folder / key
         await asyncio.to_thread(_fsync, path.parent if parent else path)
+
+
+@contextmanager
+def _translated(doing: str, *, missing: bool = False) -> Iterator[None]:
+    """What the store raises as an error of ours, logged in full.
+
+    That there is no such file passes, but where ``missing``: then it is the bucket that is not there.
+    """
+    try:
+        yield
+    except (BaseError, OSError) as exc:
+        if isinstance(exc, NotFoundError | FileNotFoundError) and not missing:
+            raise
+        log.warning("the file store failed", doing=doing, error=str(exc))
+        match = _OS_ERROR.search(str(exc))
+        number = int(match[1]) if match else getattr(exc, "errno", None)
+        known = of_system(exc, number=number) if isinstance(exc, OSError) else None
+        raise known or BlobError("The file store does not answer. Try again in a moment.") from exc
 
 
 def _address(sha256: str) -> str:

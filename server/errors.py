@@ -13,10 +13,13 @@ ServerError
 ├── Unavailable           a part is missing for now; later is fine
 │   ├── EngineUnavailable the engine is starting, restarting or gone
 │   └── EngineBusy        every slot of the engine is taken
+├── StorageFull           there is no room left to store what came
 ├── EngineRejected        the engine refused the request, with its own reason
 ├── StreamBroken          the engine stopped in mid-answer
 └── AdapterRefused        an adapter must not reach the engine, or the engine would not load it
 """
+
+import errno
 
 
 class ServerError(Exception):
@@ -120,6 +123,18 @@ class Unavailable(ServerError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class StorageFull(ServerError):
+    """There is no room left to store what came; nothing of it was kept."""
+
+    default_code = "disk_full"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no room left on the server's disk: nothing was stored. "
+            "The operator must make some."
+        )
+
+
 class EngineUnavailable(Unavailable):
     """The engine is starting, restarting or gone."""
 
@@ -152,3 +167,27 @@ class AdapterRefused(ServerError):
     """An adapter must not reach the engine, or the engine would not load it."""
 
     default_code = "adapter_refused"
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+_NO_STORAGE = {errno.EIO, errno.EROFS, errno.ESTALE}
+
+
+def of_system(exc: OSError, *, number: int | None = None) -> ServerError | None:
+    """What the operating system refused, where that is no fault of the request's or of ours.
+
+    ``number`` is the system's error where the exception itself does not have it (``errno``).
+    """
+    number = number or exc.errno
+    if number in _NO_ROOM:
+        return StorageFull()
+    if number in _NO_DESCRIPTOR:
+        return Unavailable(
+            "The server has too many files and connections open.",
+            retry_after_seconds=1.0,
+            code="too_many_open_files",
+        )
+    if number in _NO_STORAGE:
+        return Unavailable("The server's disk does not work.", code="storage_unavailable")
+    return None

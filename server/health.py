@@ -1,20 +1,79 @@
-"""Is it alive, can it answer, and what does it measure. Open to all: nothing here is a secret."""
+"""Is it alive, can it answer, and what does it measure.
+
+Health is open to all: nothing there is a secret. Figures tell how much is asked of all tenants
+together, which is the operator's and the own network's to know.
+"""
 
 import asyncio
-from typing import Literal
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 from litestar import Controller, Response, get
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from server.blobs import BlobStore
 from server.db.session import Database
 from server.engine.service import EngineService
 from server.metrics import Metrics
+from server.settings import Settings
+from server.tenants.access import needs
 
 DATABASE_SECONDS = 2.0
+ENOUGH_BYTES = 1 << 20  # some of the database's transactions
+
+
+_NEAR = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "127.0.0.0/8",
+        "::1/128",
+        # private: RFC 1918, RFC 4193
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "fc00::/7",
+        # of one link: RFC 3927, RFC 4291
+        "169.254.0.0/16",
+        "fe80::/10",
+    )
+)
+_operator = needs("operator")
+
+
+async def operator_or_near(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
+    """A guard: lets in who is near, and the operator from anywhere.
+
+    Near is the address that the connection comes from. Behind a proxy on this machine it is the one
+    that the proxy names in ``x-forwarded-for``, which uvicorn believes from loopback alone.
+    """
+    if connection.client is None or not is_near(connection.client.host):
+        await _operator(connection, handler)
+
+
+operator_or_near.scope = "operator"  # type: ignore[attr-defined] # the OpenAPI document tells it
+operator_or_near.open_nearby = True  # type: ignore[attr-defined]
+
+
+def is_near(address: str) -> bool:
+    """Whether an IP address is this machine's own, or of a private network; no other text is."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in _NEAR)
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,9 +107,20 @@ class HealthController(Controller):
         self,
         database: NamedDependency[Database],
         engine: NamedDependency[EngineService | None],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
     ) -> Response[Readiness]:
-        """200 when chats are answered, else 503 with the reasons."""
-        checks = {"database": await _database(database), "engine": _engine(engine)}
+        """200 when chats are answered and what is sent can be kept, else 503 with the reasons."""
+        written = {
+            "the data folder": settings.home,
+            "the database": database.folder,
+            "uploads": blobs.folder,
+        }
+        checks = {
+            "database": await _database(database),
+            "disk": await asyncio.to_thread(_disk, written),
+            "engine": _engine(engine),
+        }
         ready = all(check.ok for check in checks.values())
         headers = {"cache-control": "no-store"}
         if not ready:
@@ -61,9 +131,9 @@ class HealthController(Controller):
             headers=headers,
         )
 
-    @get("/metrics", opt={"answers": {"text/plain": str}})
+    @get("/metrics", guards=[operator_or_near], opt={"answers": {"text/plain": str}})
     async def metrics(self, metrics: NamedDependency[Metrics]) -> Response[bytes]:
-        """Figures for Prometheus."""
+        """Figures for Prometheus. From a loopback or private address no key is needed."""
         content, content_type = metrics.render()
         # as a header: to a media type of text Litestar would add a second charset
         return Response(content, headers={"content-type": content_type})
@@ -75,6 +145,23 @@ async def _database(database: Database) -> Check:
             await session.execute(text("SELECT 1"))
     except (SQLAlchemyError, OSError, TimeoutError) as exc:
         return Check(ok=False, state="unavailable", reason=type(exc).__name__)
+    return Check(ok=True, state="available")
+
+
+def _disk(written: Mapping[str, Path | None]) -> Check:
+    """Whether there is room wherever this server writes: folders by what is there."""
+    for what, folder in written.items():
+        if folder is None:
+            continue
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        try:
+            found = os.statvfs(there)
+        except OSError as exc:
+            return Check(ok=False, state="unavailable", reason=f"{what}: {exc.strerror}")
+        if found.f_bavail * found.f_frsize < ENOUGH_BYTES:
+            return Check(ok=False, state="full", reason=f"no room is left for {what}")
+        if found.f_files and not found.f_favail:  # 0 of 0 where files are not counted
+            return Check(ok=False, state="full", reason=f"no more files fit for {what}")
     return Check(ok=True, state="available")
 
 

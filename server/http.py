@@ -1,17 +1,31 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds on what a client may send and on how slowly.
+"""HTTP/1.1 as uvicorn speaks it, with bounds on what clients may send, how slowly, and how many.
 
 uvicorn waits for the rest of a request for as long as it takes, and reads heads of any length, in
 quadratic time: one connection could stop the server for everybody (a head of 150 MB: 45 s).
+
+Each connection takes a descriptor (an open file's number), of which a process may have so many. The
+kernel gives the lowest that is free, so a new connection's own number tells how many are left. From
+the last ``_reserve()`` on, requests are answered 503. Half of these are never given to a connection:
+what is under way needs some too. Meanwhile clients wait in the kernel's queue, and none is dropped.
 """
 
 import asyncio
+import errno
 import resource
+import socket
+import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
 import structlog
+import uvicorn
+from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.errors import Unavailable
+from server.responses import failure_of, request_id, told
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +33,11 @@ MAX_HEAD_BYTES = 64 << 10  # as uvicorn's other implementation, over h11
 # Apache's mod_reqtimeout by default: "header=20-40,MinRate=500 body=20,MinRate=500"
 PATIENCE_SECONDS = 20.0
 BYTES_PER_SECOND = 500
+MOST_RESERVED = 64
+CROWDED_SECONDS = 1.0  # what a request may take that will be answered 503
+ACCEPTED_AT_ONCE = 64  # then others get their turn
+PAUSE_SECONDS = 0.02
+_NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -39,6 +58,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come."""
         super().connection_made(transport)
+        if _descriptors_left(transport.get_extra_info("socket")) < _reserve():
+            self.app = _turn_away
+            self.patience_seconds = min(self.patience_seconds, CROWDED_SECONDS)
         self._expect("head")
         self._watch = self.loop.call_later(self.patience_seconds, self._look)
 
@@ -94,6 +116,130 @@ class BoundedProtocol(HttpToolsProtocol):
             log.info("request refused", status=status, client=self.client and self.client[0])
             self.transport.write(_answer(status, message))
         self.transport.close()
+
+
+class BoundedServer(uvicorn.Server):
+    """uvicorn, which accepts connections only while there are descriptors for them.
+
+    Its own way to accept, the event loop's, closes those for which there is none, unanswered.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen on ``sockets``."""
+        await super().startup(sockets=[])
+        config = self.config
+
+        def protocol() -> asyncio.Protocol:
+            kind: Callable[..., asyncio.Protocol] = config.http_protocol_class  # type: ignore[assignment]
+            return kind(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        for listening in sockets or []:
+            listening.listen(config.backlog)
+            self.servers.append(_Listener(listening, protocol))  # type: ignore[arg-type]
+
+
+class _Listener:
+    """Accepts one socket's connections; as much of ``asyncio.Server`` as uvicorn uses."""
+
+    def __init__(self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+        self.sockets = [listening]
+        self._socket = listening
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+        self._go_on()
+
+    def close(self) -> None:
+        """Accept no more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._socket)
+
+    async def wait_closed(self) -> None:
+        """Those that were accepted are with the protocol by then."""
+        if self._opening:
+            await asyncio.wait(self._opening)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _wait(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._pause = self._loop.call_later(PAUSE_SECONDS, self._go_on)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, _address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno not in _NO_MORE:
+                    raise
+                log.warning("no descriptor for a connection", reason=exc.strerror)
+                self._wait()
+                return
+            connection.setblocking(False)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opening = self._loop.create_task(self._open(connection))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+            if _descriptors_left(connection) < _reserve() // 2:
+                self._wait()
+                return
+
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError as exc:  # it has gone already
+            log.info("connection was not opened", reason=str(exc))
+            connection.close()
+
+
+async def _turn_away(scope: Scope, _receive: Receive, send: Send) -> None:
+    """The application of connections that are too many."""
+    failure = failure_of(
+        Unavailable(
+            "The server has too many connections open. Try again in a moment.",
+            retry_after_seconds=1.0,
+            code="too_many_connections",
+        )
+    )
+    instance = request_id(scope)
+    content, media_type = told(failure, scope["path"], instance)
+    body = msgspec.json.encode(content)
+    headers = {
+        **failure.headers,
+        "x-request-id": instance,
+        "content-type": media_type,
+        "content-length": str(len(body)),
+        "connection": "close",
+    }
+    await send(
+        {
+            "type": "http.response.start",
+            "status": failure.status,
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _descriptors_left(newest: socket.socket) -> int:
+    """How many descriptors are left above that of the newest connection."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft - newest.fileno()
+
+
+def _reserve() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_RESERVED if soft == resource.RLIM_INFINITY else min(MOST_RESERVED, soft // 4)
 
 
 def _answer(status: int, message: str) -> bytes:

@@ -7,6 +7,7 @@ Errors themselves know nothing of HTTP; the table ``STATUS`` is here. Every answ
 import math
 import re
 import secrets
+import sqlite3
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ from litestar import Request, Response
 from litestar.datastructures import MutableScopeHeaders
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap, Message, Scope
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from server import errors
+from server.errors import of_system
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,7 @@ STATUS: dict[type[errors.ServerError], HTTPStatus] = {
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.StreamBroken: HTTPStatus.BAD_GATEWAY,
     errors.AdapterRefused: HTTPStatus.BAD_GATEWAY,
 }
@@ -40,6 +43,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
 _SLASHES = re.compile(r"/{2,}")
 CLIENT_ERROR = HTTPStatus.BAD_REQUEST
 SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
+UNEXPECTED = "internal_error"
 
 
 class Failure(NamedTuple):
@@ -93,19 +97,13 @@ def failure_of(exc: Exception) -> Failure:
             return _of_http_exception(exc)
         case msgspec.ValidationError() | msgspec.DecodeError():
             return Failure(CLIENT_ERROR, str(exc), "invalid_value", None, {})
-        case _ if isinstance(exc, DATABASE_TROUBLE):
-            return Failure(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "The database does not answer. Try again in a moment.",
-                "database_unavailable",
-                None,
-                {"retry-after": "2"},
-            )
+        case SQLAlchemyError() | OSError() if (told := _of_trouble(exc)) is not None:
+            return told
         case _:
             return Failure(
                 SERVER_ERROR,
                 "Something went wrong on our side. Quote the x-request-id when you report it.",
-                "internal_error",
+                UNEXPECTED,
                 None,
                 {},
             )
@@ -114,16 +112,24 @@ def failure_of(exc: Exception) -> Failure:
 def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, Any]]:
     """The exception handler for everything."""
     failure = failure_of(exc)
-    if failure.status >= SERVER_ERROR and not isinstance(exc, errors.ServerError | HTTPException):
+    if failure.code == UNEXPECTED:
         log.error("request failed", path=request.url.path, exc_info=exc)
-    path = _SLASHES.sub("/", request.url.path)  # a base URL that ends in one makes "//v1/..."
-    if path == "/v1" or path.startswith("/v1/"):
-        content, media_type = failure.openai(), "application/json"
-    else:
-        content, media_type = failure.problem(request_id(request.scope)), "application/problem+json"
+    elif isinstance(exc, SQLAlchemyError | OSError):
+        # without a traceback: it says nothing new, and takes long to draw while others wait
+        reason = getattr(exc, "orig", None) or exc  # without the statement and its values
+        log.error("request failed", path=request.url.path, code=failure.code, error=str(reason))
+    content, media_type = told(failure, request.url.path, request_id(request.scope))
     return Response(
         content, status_code=failure.status, media_type=media_type, headers=failure.headers
     )
+
+
+def told(failure: Failure, path: str, instance: str) -> tuple[dict[str, Any], str]:
+    """(body, media type) of a failure in the shape of its half of the site."""
+    path = _SLASHES.sub("/", path)  # a base URL that ends in one makes "//v1/..."
+    if path == "/v1" or path.startswith("/v1/"):
+        return failure.openai(), "application/json"
+    return failure.problem(instance), "application/problem+json"
 
 
 exception_handlers: ExceptionHandlersMap = {Exception: respond, HTTPException: respond}
@@ -146,8 +152,32 @@ async def add_headers(message: Message, scope: Scope) -> None:
         headers = MutableScopeHeaders.from_message(message)
         headers["x-request-id"] = request_id(scope)
         headers.setdefault("x-content-type-options", "nosniff")
-        if scope.get("method") == "OPTIONS" and "allow" in headers:
-            headers["allow"] = _allowed_methods(scope)
+        if "allow" in headers:
+            headers["allow"] = _allowed_methods(scope, headers["allow"])
+
+
+def _of_trouble(exc: SQLAlchemyError | OSError) -> Failure | None:
+    """What to tell about a database or a machine in trouble; None where the fault is ours."""
+    if isinstance(exc, OSError):
+        known = of_system(exc)
+        return _of_server_error(known) if known else None
+    message = "The database does not answer. Try again in a moment."
+    code = "database_unavailable"
+    if _is_full(exc):
+        message = "There is no room left on the database's disk. The operator must make some."
+        code = "disk_full"
+    elif not isinstance(exc, DATABASE_TROUBLE):
+        return None
+    return Failure(HTTPStatus.SERVICE_UNAVAILABLE, message, code, None, {"retry-after": "2"})
+
+
+def _is_full(exc: SQLAlchemyError) -> bool:
+    """Whether it was the database's disk that had no room."""
+    error = getattr(exc, "orig", None)
+    return (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(error, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
+    )
 
 
 def _of_server_error(exc: errors.ServerError) -> Failure:
@@ -172,12 +202,14 @@ def _of_server_error(exc: errors.ServerError) -> Failure:
             headers["retry-after-ms"] = str(max(1, math.ceil(wait * 1000)))
         case errors.InProgress():
             headers |= {"retry-after": "2", "x-should-retry": "true"}
-        case errors.Conflict():
-            headers["x-should-retry"] = "false"  # OpenAI's clients repeat a 409 otherwise
+        case errors.StorageFull():
+            headers["x-should-retry"] = "false"  # a file is not sent thrice to a full disk
         case errors.Unauthenticated():
             headers["www-authenticate"] = "Bearer"
         case _:
             pass
+    if status == HTTPStatus.CONFLICT:  # OpenAI's clients repeat one otherwise
+        headers.setdefault("x-should-retry", "false")
     return Failure(status, exc.message, exc.code, exc.param, headers)
 
 
@@ -216,13 +248,13 @@ def _explain_validation(exc: ValidationException) -> tuple[str, str | None]:
     return "; ".join(texts), str(param) if param else None
 
 
-def _allowed_methods(scope: Scope) -> str:
-    """The methods of a path; Litestar's own list lacks those that were registered after the first."""
-    template = scope.get("path_template")
-    methods = {
-        method
-        for route in scope["litestar_app"].routes
-        if route.path == template
-        for method in route.methods
-    }
+def _allowed_methods(scope: Scope, known: str) -> str:
+    """The methods of a path: ``known`` lacks those that were registered after the first, and HEAD."""
+    methods = set(known.split(", "))
+    if template := scope.get("path_template"):
+        for route in scope["litestar_app"].routes:
+            if route.path == template:
+                methods.update(route.methods)
+    if "GET" in methods:
+        methods.add("HEAD")  # ``server/head.py``
     return ", ".join(sorted(methods))

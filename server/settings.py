@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from server.origins import origins
 from training.spec import Objectives
 
 PREFIX = "TENANTUNE_"
@@ -70,6 +71,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, str],
         Meta(description="overrides of the engine's settings, as 'name=value name=value'"),
     ] = {}
+    engine_group: Annotated[
+        str,
+        Meta(
+            description="group of an engine that runs as another user: it may read bases and "
+            "adapters; empty: nobody else may read anything"
+        ),
+    ] = ""
     engine_ready_seconds: Annotated[
         float, Meta(gt=0, description="how long the engine may take to start")
     ] = 600.0
@@ -114,12 +122,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 60.0
     max_upload_bytes: Annotated[int, Meta(gt=0, description="largest file or transcript")] = 2 << 30
     max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="web pages whose scripts may call this server, as https://app.example.com, "
+            "several by spaces; *: every page; empty: none"
+        ),
+    ] = ()
     webhook_private: Annotated[
         bool, Meta(description="whether webhooks may go to private addresses and plain http://")
     ] = False
     drain_seconds: Annotated[
-        float, Meta(ge=0, description="how long open answers may go on when stopping")
-    ] = 30.0
+        float,
+        Meta(ge=0, description="how long open answers may go on when stopping; all ends 4 s later"),
+    ] = 5.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="how much to log")
     ] = "info"
@@ -139,7 +155,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for field in cls.__struct_fields__:
             text = source.get(PREFIX + field.upper())
             if text:
-                values[field] = _options(field, text) if field in _PAIRS else text
+                values[field] = _read(field, text)
         values.update({name: value for name, value in overrides.items() if value is not None})
         try:
             settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
@@ -217,9 +233,21 @@ def describe() -> list[tuple[str, str, str]]:
         default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
         shown = "~/.local/share/tenantune" if field.name == "home" else default
         text = hints[field.name].__metadata__[-1].description
-        empty = shown in ({}, Limits(), Objectives())
+        empty = shown in ({}, (), Limits(), Objectives())
         rows.append((PREFIX + field.name.upper(), "" if empty else str(shown), text))
     return rows
+
+
+def _read(field: str, text: str) -> object:
+    """What a variable says, where it is more than one value; else its text."""
+    if field in _PAIRS:
+        return _options(field, text)
+    if field == "cors_origins":
+        try:
+            return origins(text)
+        except ValueError as exc:
+            raise SettingsError(f"{PREFIX}{field.upper()}: {exc}") from exc
+    return text
 
 
 def _options(field: str, text: str) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The worker: takes queued imports and jobs from the database and sees them through.
 
-``python -m server.worker``. Rows are the truth: whatever is queued there is given to DBOS under
-the row's own id, any number of times, and runs once. DBOS remembers which steps are done, so a
+``python -m server.worker``. Rows are the truth: what is queued there is given to DBOS under the
+row's own id when it is its tenant's turn (``server/jobs/turns.py``), any number of times, and runs
+once. DBOS remembers which steps are done, so a
 worker killed at any point goes on at that step when it, or ``tenantune up``, starts again.
 
 A workflow that pauses its job ends; resuming raises ``Job.attempts``, which is a part of the
@@ -12,7 +13,6 @@ was paused, resumed or ended without it changes nothing.
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import Coroutine
@@ -23,11 +23,15 @@ from typing import Any, TypeVar
 import structlog
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import FINISHED_JOB_STATES, Import, Job, now
 from server.db.session import Database
+from server.ending import Ending
+from server.home import keep_private, take
 from server.jobs.states import held, set_state
 from server.jobs.trainer import TrainingCancelled, TrainingPaused
+from server.jobs.turns import IMPORTS_AT_ONCE, WORKED_ON, next_imports, next_jobs
 from server.jobs.workflow import JobSteps, Superseded, failure
 from server.locks import hold
 from server.logs import configure_logging
@@ -38,10 +42,10 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.5
 TIDY_EVERY = timedelta(minutes=1)
-IMPORTS_AT_ONCE = 2
-APPROVAL_DAYS = 90
+APPROVAL = timedelta(days=90)
+STOP_SECONDS = 7.0  # trainers take 6 at most, see trainer.STOP_SECONDS
 # DBOS recovers only workflows of its own version; ours changes when the steps below do.
-WORKFLOW_VERSION = "2"
+WORKFLOW_VERSION = "3"
 
 
 class Worker:
@@ -49,9 +53,13 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = Database(settings.database)
+        # a job is not lost because another process writes for long; nobody waits for an answer here
+        self.database = Database(settings.database, patience_seconds=60.0)
         self.steps = JobSteps(settings, self.database)
         self.loop = asyncio.get_running_loop()
+        # ids of what has a place: given to a workflow here, and not over
+        self._imports: set[str] = set()
+        self._jobs: set[tuple[str, int]] = set()  # with the attempt
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """From a workflow's thread: run on the loop and wait."""
@@ -74,32 +82,57 @@ class Worker:
                 await asyncio.wait_for(self.steps.stopping.wait(), POLL_SECONDS)
 
     async def _dispatch(self) -> None:
+        over = now() - APPROVAL
         async with self.database.reading() as session:
-            imports = await session.scalars(
-                select(Import.id).where(Import.state == "queued").order_by(Import.created_at)
-            )
-            jobs = await session.execute(
-                select(Job.id, Job.attempts).where(Job.state == "queued").order_by(Job.created_at)
+            await self._free_places(session)
+            imports = await next_imports(session, given=self._imports)
+            jobs = await next_jobs(
+                session,
+                given=[job_id for job_id, _ in self._jobs],
+                at_once=self.settings.worker_jobs,
             )
             waiting = await session.execute(
-                select(Job.id, Job.attempts, Job.decision).where(
+                select(Job.id, Job.attempts).where(
                     Job.state == "awaiting_approval",
-                    or_(Job.decision.is_not(None), Job.cancel_requested),
+                    or_(Job.decision.is_not(None), Job.cancel_requested, Job.updated_at < over),
                 )
             )
-            import_ids, queued, decided = list(imports), list(jobs), list(waiting)
-        for import_id in import_ids:
+            decided = list(waiting)
+        for import_id in imports:
             await self._enqueue("imports", import_workflow, import_id, import_id)
-        for job_id, attempt in queued:
+            self._imports.add(import_id)
+        for job_id, attempt in jobs:
             workflow = workflow_id(job_id, attempt)
             await self._enqueue("jobs", job_workflow, workflow, job_id, attempt)
-        for job_id, attempt, decision in decided:
-            await DBOS.send_async(
-                workflow_id(job_id, attempt),
-                decision or "cancelled",
-                "approval",
-                idempotency_key=f"{job_id}-decision",
-            )
+            self._jobs.add((job_id, attempt))
+        for job_id, attempt in decided:
+            workflow = decision_id(job_id, attempt)
+            await self._enqueue("decisions", decision_workflow, workflow, job_id)
+
+    async def _free_places(self, session: AsyncSession) -> None:
+        """Take their places from those that ended, or were put back into the queue."""
+        reading = select(Import.id).where(
+            Import.id.in_(self._imports), Import.state.in_(("queued", "running"))
+        )
+        self._imports &= set(await session.scalars(reading))
+        working = select(Job.id, Job.attempts).where(
+            Job.id.in_([job_id for job_id, _ in self._jobs]), Job.state.in_(WORKED_ON)
+        )
+        self._jobs &= {(row.id, row.attempts) for row in await session.execute(working)}
+
+    def over(self, work: str | tuple[str, int]) -> None:
+        """From a workflow's thread: it has ended, however it did, and needs no place.
+
+        Only one that broke off leaves its row as it was; the others are seen to have ended.
+        """
+
+        def free() -> None:
+            if isinstance(work, str):
+                self._imports.discard(work)
+            else:
+                self._jobs.discard(work)
+
+        self.loop.call_soon_threadsafe(free)
 
     async def _enqueue(self, queue: str, workflow: Any, name: str, *args: Any) -> None:  # noqa: ANN401
         with SetWorkflowID(name):
@@ -115,13 +148,16 @@ class Worker:
         async with self.database.reading() as session:
             jobs = await session.execute(
                 select(Job.id, Job.attempts).where(
-                    Job.state.not_in([*FINISHED_JOB_STATES, "paused"])
+                    Job.state.not_in([*FINISHED_JOB_STATES, "paused", "awaiting_approval"])
                 )
+            )
+            waiting = await session.execute(
+                select(Job.id, Job.attempts).where(Job.state == "awaiting_approval")
             )
             imports = await session.scalars(
                 select(Import.id).where(Import.state.in_(("queued", "running")))
             )
-            open_jobs, open_imports = list(jobs), list(imports)
+            open_jobs, open_imports, open_decisions = list(jobs), list(imports), list(waiting)
         for job_id, attempt in open_jobs:
             if await self._forgotten(workflow_id(job_id, attempt)):
                 async with self.database.transaction() as session:
@@ -129,10 +165,16 @@ class Worker:
                     job = await held(session, row.tenant_id, job_id)
                     if job.attempts == attempt and job.state != "paused":
                         await set_state(session, job, "queued")
+            else:
+                self._jobs.add((job_id, attempt))
         for import_id in open_imports:
             if await self._forgotten(import_id):
                 async with self.database.transaction() as session:
                     (await session.get_one(Import, import_id)).state = "queued"
+            else:
+                self._imports.add(import_id)
+        for job_id, attempt in open_decisions:  # none waits any more, and dead ones are in the way
+            await self._forgotten(decision_id(job_id, attempt))
 
     async def _forgotten(self, workflow: str) -> bool:
         """Whether nobody will run this workflow to its end; one that is in the way is removed."""
@@ -153,6 +195,11 @@ class Worker:
 def workflow_id(job_id: str, attempt: int) -> str:
     """The id of the workflow that works on a job's attempt."""
     return f"{job_id}-{attempt}" if attempt else job_id
+
+
+def decision_id(job_id: str, attempt: int) -> str:
+    """The id of the workflow that does what a person has decided about it."""
+    return f"{workflow_id(job_id, attempt)}-decision"
 
 
 _worker: Worker | None = None
@@ -209,7 +256,7 @@ def await_approval(job_id: str) -> bool:
 
 @DBOS.step()
 def promote(job_id: str) -> None:
-    """Make the adapter live."""
+    """Make the adapter live, if it may be, and end well."""
     worker().call(worker().steps.promote(job_id))
 
 
@@ -234,25 +281,29 @@ def run_import(import_id: str) -> None:
 @DBOS.workflow()
 def import_workflow(import_id: str) -> None:
     """One import."""
-    run_import(import_id)
+    try:
+        run_import(import_id)
+    finally:
+        worker().over(import_id)
 
 
 @DBOS.workflow()
 def job_workflow(job_id: str, attempt: int) -> str:
-    """One attempt at a job, from its dataset to its promotion; what became of it."""
+    """One attempt at a job, from its dataset to its promotion, or not; what became of it."""
     try:
         prepare(job_id, attempt)
         train(job_id)
         name = publish(job_id)
         compare_with_engine(job_id, name)
-        failed_gates = judge(job_id, name)
+        unsafe = judge(job_id, name)
         keep_results(job_id)
-        if failed_gates:
-            end(job_id, "failed", _gates_failed(failed_gates))
+        if unsafe:
+            end(job_id, "failed", {"code": "unsafe_adapter", "message": unsafe})
             return "failed"
-        if not await_approval(job_id):
-            DBOS.recv("approval", timeout_seconds=APPROVAL_DAYS * 86_400)
-        promote(job_id)
+        # awaiting a person may last for weeks: it holds no place meanwhile (``decision_workflow``)
+        decided = await_approval(job_id)
+        if decided:
+            promote(job_id)
     except Superseded:
         return "superseded"
     except TrainingPaused:
@@ -265,14 +316,24 @@ def job_workflow(job_id: str, attempt: int) -> str:
         log.exception("job failed", job=job_id)
         end(job_id, "failed", failure(exc))
         return "failed"
+    finally:
+        worker().over((job_id, attempt))
+    return "succeeded" if decided else "awaiting_approval"
+
+
+@DBOS.workflow()
+def decision_workflow(job_id: str) -> str:
+    """What a person has decided about a job's adapter, or nobody in time; what became of it."""
+    try:
+        promote(job_id)
+    except TrainingCancelled:
+        end(job_id, "cancelled", None)
+        return "cancelled"
+    except Exception as exc:
+        log.exception("job failed", job=job_id)
+        end(job_id, "failed", failure(exc))
+        return "failed"
     return "succeeded"
-
-
-def _gates_failed(which: str) -> dict[str, str]:
-    return {
-        "code": "gates_failed",
-        "message": f"the adapter did not pass its gates and was not promoted: {which}",
-    }
 
 
 def executor_id(settings: Settings) -> str:
@@ -301,32 +362,39 @@ async def main() -> None:
     global _worker  # noqa: PLW0603 - see worker()
     settings = Settings.from_env()
     configure_logging(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    keep_private()
+    take(settings, thorough=True)
     if hold(settings.run / "worker.lock") is None:
         sys.exit(f"a worker already runs on {settings.home}")
     _worker = Worker(settings)
-    await _worker.database.migrate()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, _worker.steps.stopping.set)
-    _end_with_parent(_worker.steps.stopping, loop)
+    loop, stopping = asyncio.get_running_loop(), _worker.steps.stopping
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(stopping.set)
+
+    with_parent = "--with-parent" in sys.argv
+    with Ending(stop, seconds=STOP_SECONDS, with_parent=with_parent):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_work(_worker))  # an error of it ends the group
+            await stopping.wait()
+            await _worker.steps.settle()
+            # A step that is still open must not be recorded as done or failed: it is run again.
+            sys.stdout.flush()
+            os._exit(0)
+
+
+async def _work(this: Worker) -> None:
+    """Everything from the database's tables on; may be left at any point."""
+    settings = this.settings
+    await this.database.migrate()
     DBOS(config=dbos_config(settings))
     await asyncio.to_thread(DBOS.launch)
     await DBOS.register_queue_async("jobs", worker_concurrency=settings.worker_jobs)
     await DBOS.register_queue_async("imports", worker_concurrency=IMPORTS_AT_ONCE)
-    await _worker.adopt()
+    await DBOS.register_queue_async("decisions")
+    await this.adopt()
     log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
-    await _worker.run()
-    await _worker.steps.settle()
-    # A step that is still open must not be recorded as done or failed: it is run again.
-    sys.stdout.flush()
-    os._exit(0)
-
-
-def _end_with_parent(stopping: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
-    """Where standard input is a pipe, it is held by whoever started us; its end is our end."""
-    if "--with-parent" in sys.argv:
-        loop.add_reader(sys.stdin.fileno(), stopping.set)
+    await this.run()
 
 
 if __name__ == "__main__":

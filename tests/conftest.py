@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,16 @@ def _is_here(host: str | bytes) -> bool:
 
 
 sys.addaudithook(_refuse_other_hosts)
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """A command that a test runs in this process keeps its files to itself; the next test not."""
+    before = os.umask(0)
+    os.umask(before)
+    yield
+    os.umask(before)
+
 
 FAST = Timing(
     ready=20.0,

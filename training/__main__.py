@@ -1,12 +1,13 @@
 """``python -m training SPEC OUT [--resume] [--with-parent]``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from training.run import run
-from training.stopping import end_with_parent
+from training.stopping import GRACE_SECONDS, Stopper
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--with-parent", action="store_true", help="stop when standard input closes"
     )
     given = parser.parse_args(arguments)
-    if given.with_parent:
-        end_with_parent()
-    return run(given.spec, given.out, resume=given.resume)
+    stopper = Stopper(grace_seconds=GRACE_SECONDS, with_parent=given.with_parent)
+    return run(given.spec, given.out, resume=given.resume, stopper=stopper)
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what is written here quotes transcripts
     sys.exit(main())

@@ -22,7 +22,7 @@ import msgspec
 
 from training.errors import ArtifactError, UnsafeWeights
 from training.evaluation import Scores
-from training.files import write_atomically
+from training.files import open_like_parent, write_atomically
 from training.spec import Method, Recipe
 from training.weights import CONFIG_NAME, WEIGHTS_NAME, check_weights
 
@@ -75,7 +75,10 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run did. Losses are nats per assistant token; ``stopped`` says why it ended."""
+    """What the run did. Losses are nats per assistant token; ``stopped`` says why it ended.
+
+    ``computed_in``: the type of the arithmetic; several where another machine went on.
+    """
 
     steps: int
     epochs: float
@@ -84,6 +87,7 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     train_loss: float | None = None
     validation_loss: float | None = None
     stopped: str = ""
+    computed_in: tuple[str, ...] = ()
 
 
 class Foreign(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,8 +241,9 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
     try:
         for name in (*_CONTENT, MANIFEST_NAME):
             shutil.copyfile(src / name, incoming / name, follow_symlinks=False)
-            (incoming / name).chmod(0o444)
+            (incoming / name).chmod(0o400)
             _sync_path(incoming / name)
+        open_like_parent(incoming)  # the engine may run as another user
         _sync_path(incoming)
         try:
             incoming.rename(target)

@@ -32,6 +32,16 @@ class Plan(msgspec.Struct, frozen=True):
         return 1 - sum(self.tokens) / sum(self.padded) if self.padded else 0.0
 
 
+def shortened(plan: Plan, tokens: int) -> Plan:
+    """The plan up to the step that reaches so many tokens: what it would be with that bound."""
+    done = 0
+    for step, count in enumerate(plan.tokens, start=1):
+        done += count
+        if done >= tokens:
+            return Plan(*(part[:step] for part in msgspec.structs.astuple(plan)))
+    return plan
+
+
 def length_batches(
     lengths: Sequence[int], *, max_tokens: int, rng: random.Random | None = None
 ) -> list[Batch]:

@@ -119,9 +119,6 @@ def _one_reply(turns: tuple[Turn, ...]) -> list[ChatMessage]:
 def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> Item:
     ranks = {"train": 0, None: 1, "validation": 2, "test": 3}
     label = record.label if isinstance(record, Judged) else True
-    sides = {"user": "", "assistant": ""}
-    for message in messages:
-        sides[message.role] += message.content + "\n"
     said = [f"{m.role} {normalise(m.content)}" for m in messages]
     whole = msgspec.json.encode(messages)
     if rejected is not None:
@@ -139,29 +136,40 @@ def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> 
         messages=messages,
         rejected=rejected,
         label=label,
-        customer=normalise(sides["user"]),
-        agent=normalise(sides["assistant"]),
+        customer=customer_side(messages),
+        agent=_side(messages, "assistant"),
         unwanted=normalise(rejected or ""),
     )
 
 
-def without_exact_duplicates(items: Iterable[Item], dropped: Counter[str]) -> list[Item]:
-    """Keep the first of those that say the same, digits and punctuation apart."""
+def customer_side(messages: Iterable[ChatMessage]) -> str:
+    """What the customer says in all, normalised: equal where the same is asked."""
+    return _side(messages, "user")
+
+
+def _side(messages: Iterable[ChatMessage], role: str) -> str:
+    return normalise("".join(m.content + "\n" for m in messages if m.role == role))
+
+
+def exact_duplicates(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
+    """(the first of those that say the same, digits and punctuation apart; the others)."""
     first: dict[str, Item] = {}
-    for item in items:
-        if first.setdefault(item.key, item) is not item:
-            dropped["exact_duplicate"] += 1
-    return list(first.values())
+    others = [item for item in items if first.setdefault(item.key, item) is not item]
+    return list(first.values()), others
 
 
-def key_of(record: Record, dropped: Counter[str]) -> str | None:
-    """What is equal for exact duplicates; None, counted, where the record cannot be trained on."""
-    found = usable([record], dropped)
-    return found[0].key if found else None
+def is_usable(record: Record, dropped: Counter[str]) -> bool:
+    """Whether the record can be trained on; counted by reason where it cannot."""
+    return bool(usable([record], dropped))
 
 
-def cluster_near_duplicates(items: Sequence[Item], dropped: Counter[str]) -> list[list[Item]]:
-    """Groups that must stay together; what duplicates an earlier item is dropped on the way."""
+def cluster_near_duplicates(
+    items: Sequence[Item], dropped: Counter[str], *, keep: bool = False
+) -> list[list[Item]]:
+    """Groups that must stay together; what duplicates an earlier item is dropped on the way.
+
+    With ``keep``, it stays in its group: only what is pinned to another split is dropped.
+    """
     texts = [shingles(item.customer) for item in items]
     groups = Clusters(len(items))
     gone: set[int] = set()
@@ -170,13 +178,15 @@ def cluster_near_duplicates(items: Sequence[Item], dropped: Counter[str]) -> lis
             continue
         pinned = items[i].pinned if items[i].pinned != "train" else None
         apart = pinned is not None and pinned != items[j].pinned
+        if keep and not apart and groups.root(i) == groups.root(j):
+            continue  # of ten thousand that are alike, one comparison each is enough
         similarity = jaccard(texts[i], texts[j])
         if similarity < SAME_SPLIT:
             continue
         if apart:
             gone.add(i)
             dropped["near_duplicate_of_other_split"] += 1
-        elif similarity >= DUPLICATE and _same_answers(items[i], items[j]):
+        elif not keep and similarity >= DUPLICATE and _same_answers(items[i], items[j]):
             gone.add(i)
             dropped["near_duplicate"] += 1
         else:
@@ -222,7 +232,7 @@ def assign_splits(
     edge = 1.0
     for split, share in held_out:
         edge -= share
-        if splits[split]:
+        if splits[split] or not share:
             continue
         left = []
         for entry in free:

@@ -29,8 +29,8 @@ from training.curate import (
     Record,
     assign_splits,
     cluster_near_duplicates,
+    exact_duplicates,
     usable,
-    without_exact_duplicates,
 )
 from training.errors import BadInput
 from training.files import sync_path, sync_tree
@@ -83,12 +83,14 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """``sha256`` is the hash of this manifest without ``sha256``, and so of every file.
 
     ``counts``: conversations a split. ``dropped``: conversations left out, by reason. ``kind`` is
-    not written for conversations: the first datasets were all of these.
+    not written for conversations: the first datasets were all of these. ``repeated``: of those kept,
+    how many repeat another; only written where some do.
     """
 
     format: int = FORMAT
     sha256: str = ""
     kind: Kind | msgspec.UnsetType = msgspec.UNSET
+    repeated: int | msgspec.UnsetType = msgspec.UNSET
     system_prompt: str
     seed: int
     fractions: tuple[float, float, float]
@@ -130,6 +132,7 @@ def freeze(
     system_prompt: str,
     seed: int = 17,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    as_given: bool = False,
 ) -> Dataset:
     """De-duplicate, split and write; an existing folder of the same hash is returned as it is.
 
@@ -138,9 +141,14 @@ def freeze(
     that sort). A pinned held-out conversation that nearly repeats one of an earlier split (train,
     validation, test) is dropped.
 
+    ``as_given``: the conversations are a file that somebody has put together to learn from. What
+    repeats in it is trained on as often as it is there, and a held-out split may be empty: with
+    fewer than ``FEWEST`` that are not alike, nothing is held out.
+
     Raises:
-        BadInput: fewer than ``FEWEST`` usable conversations, records of several kinds, or a split
-            would be empty (of judgements, train or test: without wanted or without unwanted ones).
+        BadInput: fewer than ``FEWEST`` usable conversations, records of several kinds, nothing to
+            train on (of judgements: none wanted, or none unwanted), or, but for ``as_given``, a
+            held-out split would be empty (of judgements, test: without one of the sorts).
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:  # noqa: PLR2004
         raise BadInput(f"fractions must be above 0 and add up to 1, not {fractions}")
@@ -152,19 +160,28 @@ def freeze(
     kind = kinds.pop() if kinds else "conversations"
     if kind == "preferences":
         dropped.setdefault(NO_PREFERENCE, 0)
-    items = without_exact_duplicates(items, dropped)
-    clusters = cluster_near_duplicates(items, dropped)
+    items, repeats = exact_duplicates(items)
+    clusters = cluster_near_duplicates(items, dropped, keep=as_given)
     kept = sum(len(cluster) for cluster in clusters)
-    if kept < FEWEST:
+    if not as_given:
+        dropped["exact_duplicate"] += len(repeats)
+        repeats = []
+    if kept + len(repeats) < FEWEST:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
         raise BadInput(
             f"{kept} usable conversations, at least {FEWEST} are needed; dropped: {reasons}"
         )
     splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    few = as_given and _unpinned(clusters) < FEWEST
     for some in _by_sort(clusters):
-        for split, found in assign_splits(some, seed=seed, fractions=fractions).items():
+        spared = few or (as_given and _unpinned(some) < len(SPLITS))
+        shares = (1.0, 0.0, 0.0) if spared else fractions
+        for split, found in assign_splits(some, seed=seed, fractions=shares).items():
             splits[split] += found
+    repeated = _repeat(splits, repeats, dropped)
     for split in SPLITS:
+        if as_given and split != "train":
+            continue
         if not splits[split]:
             raise BadInput(
                 f"no conversation is left for {split}: {kept} usable ones in {len(clusters)} "
@@ -180,7 +197,21 @@ def freeze(
         seed=seed,
         fractions=fractions,
         dropped=dropped,
+        repeated=repeated,
     )
+
+
+def _unpinned(clusters: Sequence[list[Item]]) -> int:
+    return sum(not any(item.pinned for item in cluster) for cluster in clusters)
+
+
+def _repeat(splits: dict[Split, list[Item]], repeats: Sequence[Item], dropped: Counter[str]) -> int:
+    """Add to train what repeats something there; how many. The rest repeats what is held out."""
+    trained = {item.key for item in splits["train"]}
+    again = [item for item in repeats if item.pinned in {None, "train"} and item.key in trained]
+    splits["train"] += again
+    dropped["exact_duplicate"] += len(repeats) - len(again)
+    return len(again)
 
 
 def _noting_kind(records: Iterable[Record], kinds: set[Kind]) -> Iterator[Record]:
@@ -243,22 +274,23 @@ def _write(
     seed: int,
     fractions: tuple[float, float, float],
     dropped: Counter[str],
+    repeated: int,
 ) -> Dataset:
     uses = Counter(item.id for items in splits.values() for item in items)
+    twins: Counter[tuple[str, str]] = Counter()
     files: dict[str, bytes] = {}
     for split, items in splits.items():
-        examples = (
-            Example(
-                item.id if uses[item.id] == 1 else f"{item.id}~{item.raw[:8]}",
-                item.messages,
-                rejected=item.rejected,
-                wanted=item.label,
-            )
-            for item in sorted(items, key=lambda item: (item.raw, item.id))
-        )
+        examples = []
+        for item in sorted(items, key=lambda item: (item.raw, item.id)):
+            name = item.id if uses[item.id] == 1 else f"{item.id}~{item.raw[:8]}"
+            twins[item.id, item.raw] += 1
+            if (number := twins[item.id, item.raw]) > 1:
+                name = f"{name}~{number}"
+            examples.append(Example(name, item.messages, rejected=item.rejected, wanted=item.label))
         files[f"{split}.jsonl"] = b"".join(msgspec.json.encode(e) + b"\n" for e in examples)
     manifest = DatasetManifest(
         kind=msgspec.UNSET if kind == "conversations" else kind,
+        repeated=repeated or msgspec.UNSET,
         system_prompt=system_prompt,
         seed=seed,
         fractions=fractions,
@@ -282,7 +314,6 @@ def _appear(folder: Path, files: dict[str, bytes]) -> None:
     try:
         for name, data in files.items():
             (beside / name).write_bytes(data)
-        beside.chmod(0o755)
         sync_tree(beside)
         try:
             beside.rename(folder)

@@ -7,15 +7,24 @@ import msgspec
 
 from training.base_model import BaseModel
 from training.batches import Plan
+from training.compute import BYTES, ComputeType
 from training.spec import Recipe
 
 # Of the model's forward and backward passes together; the output head, where it is used, too.
 _FORWARD_SHARE = 0.4
 # Python, torch, transformers and trl, loaded: measured 0.9 GB on a CPU.
 _PROCESS_BYTES = 1_000_000_000
-# bf16 activations kept for the backward pass, per position, layer and hidden unit. Measured on
-# Llama-like models with LoRA on every linear layer; with checkpointing, one layer's at a time.
-_ACTIVATIONS = 90
+# Activations kept for the backward pass, per position, layer and hidden unit, in numbers. Measured
+# on Llama-like models with LoRA on every linear layer; with checkpointing, one layer's at a time.
+_ACTIVATIONS = 45
+
+
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run computes with: its type, the base's weights in that type or packed in NF4."""
+
+    type: ComputeType
+    unpacked: bool
+    adapter_bytes: int
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +46,7 @@ def estimate(
     *,
     recipe: Recipe,
     base: BaseModel,
-    adapter_parameters: int,
+    footprint: Footprint,
     positions_per_second: float,
     widest_batch: int,
     validation_positions: int,
@@ -57,29 +66,39 @@ def estimate(
     forward = forwards * trained + (1 + forwards) * validations * validation_positions
     return Estimate(
         seconds=(trained + forward * _FORWARD_SHARE) / positions_per_second,
-        memory_bytes=memory_bytes(
-            widest_batch, recipe=recipe, base=base, adapter=adapter_parameters
-        ),
-        disk_bytes=6 * adapter_bytes(recipe, adapter_parameters),
+        memory_bytes=memory_bytes(widest_batch, recipe=recipe, base=base, footprint=footprint),
+        disk_bytes=6 * footprint.adapter_bytes,
         train_tokens=sum(plan.tokens[first_step:]),
         steps=steps,
         basis=basis,
     )
 
 
-def memory_bytes(widest: int, *, recipe: Recipe, base: BaseModel, adapter: int) -> int:
-    """Peak memory: the process, the quantised base, the adapter and its optimiser, activations."""
+def memory_bytes(widest: int, *, recipe: Recipe, base: BaseModel, footprint: Footprint) -> int:
+    """Peak memory: the process, the base, the adapter and its optimiser, activations."""
     layers = 1 + base.layers // 8 if recipe.gradient_checkpointing else base.layers
-    activations = widest * base.hidden_size * layers * _ACTIVATIONS
-    logits = widest // 2 * base.vocab_size * 10  # bf16, float32, and its gradient
+    size = BYTES[footprint.type]
+    activations = widest * base.hidden_size * layers * _ACTIVATIONS * size
+    logits = widest // 2 * base.vocab_size * (size + 8)  # the model's, float32, and its gradient
+    weights = base.parameters * size if footprint.unpacked else base.size_bytes("nf4")
     # weights, gradients, two moments, and the best weights so far
-    trained = 5 * adapter_bytes(recipe, adapter)
-    return _PROCESS_BYTES + base.size_bytes("nf4") + trained + activations + logits
+    return _PROCESS_BYTES + weights + 5 * footprint.adapter_bytes + activations + logits
 
 
-def adapter_bytes(recipe: Recipe, parameters: int) -> int:
-    """Bytes of the adapter's weights in the recipe's type."""
-    return parameters * (2 if recipe.adapter_dtype == "bfloat16" else 4)
+def tokens_in(
+    minutes: float,
+    *,
+    least: int,
+    estimated: Estimate,
+) -> int:
+    """Tokens of a run that is to take ``minutes``, where all of ``estimated`` would take longer.
+
+    ``least``: train so many in any case. 0 where the whole run fits, or there is no such aim.
+    """
+    if not minutes or estimated.seconds <= 60 * minutes:
+        return 0
+    fitting = int(estimated.train_tokens * 60 * minutes / estimated.seconds)
+    return min(max(fitting, least), estimated.train_tokens)
 
 
 def disk_is_short(folder: Path, needed: int) -> str | None:

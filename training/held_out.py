@@ -1,6 +1,6 @@
 """What an evaluation reads: held-out conversations, and the replies that nobody wanted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,20 +41,38 @@ class HeldOut:
         return self.dataset.kind == "preferences"
 
     def sequences(self, speaker: "Speaker") -> list[tuple[str, TrainingSequence]]:
-        """(conversation, tokens and mask), exactly as training makes them; wanted replies alone."""
+        """(conversation, tokens and mask), exactly as training makes them; wanted replies alone.
+
+        Those that fit into the recipe's ``max_length``: perhaps none.
+        """
+        return self._rows(speaker, self.examples)
+
+    def parity_sequences(self, speaker: "Speaker") -> list[tuple[str, TrainingSequence]]:
+        """What trainer and engine are compared on: the same, or training's where that is nothing.
+
+        Whether both are one model can be seen on any text; how good it is, only on new ones.
+
+        Raises:
+            BadInput: no reply of either fits into ``max_length``.
+        """
+        training = (example for example in self.dataset.read("train") if example.wanted)
+        found = self.sequences(speaker) or self._rows(speaker, training)
+        if not found:
+            raise BadInput(
+                f"no reply fits into {self._max_length} tokens: raise the recipe's max_length"
+            )
+        return found
+
+    def _rows(
+        self, speaker: "Speaker", examples: Iterable[Example]
+    ) -> list[tuple[str, TrainingSequence]]:
         encoder = self._encoder(speaker)
-        found = [
+        return [
             (example.id, row)
-            for example in self.examples
+            for example in examples
             for item in encoder.items(example)
             for row in rows_of(item)[:1]
         ]
-        if not found:
-            raise BadInput(
-                f"no held-out reply fits into {self._max_length} tokens: raise the recipe's "
-                "max_length"
-            )
-        return found
 
     def unwanted(self, speaker: "Speaker") -> list[TrainingSequence]:
         """The replies that are not wanted; none where the dataset is of conversations."""

@@ -95,7 +95,7 @@ def trainer_config(recipe: Recipe, plan: Plan, *, out: Path, seed: int) -> SFTCo
         max_grad_norm=recipe.max_grad_norm,
         optim="adamw_torch_fused",
         gradient_checkpointing=recipe.gradient_checkpointing,
-        bf16=False,  # no autocast: the base computes in bf16, the adapter in its own type
+        bf16=False,  # no autocast: base and adapter compute in types of their own
         seed=seed,
         use_cpu=not torch.cuda.is_available(),
         max_length=None,
@@ -124,6 +124,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         work: Workload,
         state: RunState,
         callback: TrainerCallback,
+        adapter_dtype: torch.dtype,
     ) -> None:
         super().__init__(
             model=model,
@@ -140,11 +141,14 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         self._recipe, self._work = recipe, work
         self._kept: torch.Tensor | None = None
         self._checkpoints = Path(config.output_dir)
-        dtype = getattr(torch, recipe.adapter_dtype)
         for weight in self.adapter().values():
-            weight.data = weight.data.to(dtype)  # trl turns every quantised model's to bf16
+            weight.data = weight.data.to(adapter_dtype)  # trl turns every quantised model's to bf16
         head = model.get_output_embeddings()
         head.register_forward_pre_hook(self._keep_learnt)
+
+    def follow(self, work: Workload) -> None:
+        """Take the plan's steps from here on; before `train`."""
+        self._work, self.args.max_steps = work, len(work.plan.steps)
 
     def adapter(self) -> Weights:
         """The trained parameters, by name."""

@@ -8,10 +8,11 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import psutil
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
@@ -22,10 +23,12 @@ from transformers import (
 from training.artifact import TrainingSummary, read_manifest
 from training.base_model import BaseModel, load_base
 from training.bases import load_nf4, quiet_libraries
-from training.batches import Plan
+from training.batches import Plan, shortened
+from training.compute import BYTES, TypeChoice
+from training.compute_probe import choose_for_run
 from training.encoding import rows_of
 from training.errors import ArtifactError, BadInput, Interrupted
-from training.estimate import disk_is_short, estimate
+from training.estimate import Estimate, Footprint, disk_is_short, estimate, tokens_in
 from training.files import sync_path, sync_tree, write_atomically
 from training.follower import Follower
 from training.plan_trainer import PlanTrainer, trainer_config
@@ -39,7 +42,7 @@ from training.progress import (
 from training.run_state import RunState, newest_checkpoint, read_state
 from training.sft import SupervisedTrainer
 from training.spec import Method, Recipe, TrainingSpec, method_recipe
-from training.template import stop_token_ids
+from training.template import TrainingSequence, stop_token_ids
 from training.workload import Workload, packages, prepare
 
 TRAINED = "trained"
@@ -50,6 +53,7 @@ TRAINERS: dict[Method, type[PlanTrainer]] = {
     "kto": KtoTrainer,
 }
 _PROBE_POSITIONS = 512
+_QUICK_SECONDS = 5.0
 
 
 class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,11 +95,13 @@ def train(
 
     base = load_base(Path(spec.base))
     nf4 = Path(spec.base) / "nf4"
+    computing = choose_for_run(Path(spec.base), spec.recipe, out).choices["training"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(nf4)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = load_nf4(nf4, device=device)
+    unpacked = device == "cpu" and _fits_unpacked(base, computing)
+    model = load_nf4(nf4, device=device, dtype=getattr(torch, computing.type), unpacked=unpacked)
     stops = stop_token_ids(tokenizer, model.generation_config)
     work = prepare(spec, tokenizer, stop_ids=stops)
     checkpoint = newest_checkpoint(checkpoints)
@@ -105,6 +111,8 @@ def train(
         else RunState(fingerprint=work.fingerprint)
     )
     recipe = method_recipe(spec)
+    if computing.type not in state.types:
+        state.types.append(computing.type)
     set_seed(spec.seed)
     follower = Follower(recipe, work, state, progress=progress, should_stop=should_stop)
     trainer = TRAINERS[spec.method](
@@ -115,13 +123,21 @@ def train(
         work=work,
         state=state,
         callback=follower,
+        adapter_dtype=_adapter_dtype(recipe, computing),
     )
     follower.trainer = trainer
     if spec.start_adapter is not None:
         trainer.load_saved(Path(spec.start_adapter))
         if isinstance(trainer, PreferenceTrainer):
             trainer.start_from_here()
-    _estimate(trainer, recipe, work, progress=progress, out=out)
+    progress.emit(
+        StageEvent, stage="estimating", detail=f"computes in {computing.type}: {computing.reason}"
+    )
+    adapter_bytes = sum(p.numel() * p.element_size() for p in trainer.adapter().values())
+    footprint = Footprint(type=computing.type, unpacked=unpacked, adapter_bytes=adapter_bytes)
+    work = _estimate(trainer, recipe, work, footprint=footprint, progress=progress, out=out)
+    trainer.follow(work)
+    follower.follow(work)
 
     what = {"supervised": "sequences", "dpo": "pairs of replies", "kto": "judged replies"}
     detail = f"{len(work.train)} {what[spec.method]} on {device}, {work.plan.padding:.1%} padding"
@@ -172,34 +188,70 @@ def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
     )
 
 
+def _fits_unpacked(base: BaseModel, computing: TypeChoice) -> bool:
+    """Whether dequantised weights take less than half of the memory that is free."""
+    needed = base.parameters * BYTES[computing.type]
+    return needed <= int(psutil.virtual_memory().available) // 2
+
+
+def _adapter_dtype(recipe: Recipe, computing: TypeChoice) -> torch.dtype:
+    name = computing.type if recipe.adapter_dtype == "auto" else recipe.adapter_dtype
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
 def _estimate(
-    trainer: PlanTrainer, recipe: Recipe, work: Workload, *, progress: Progress, out: Path
-) -> None:
-    """Measure one small batch, and say what the run needs before it starts."""
-    progress.emit(StageEvent, stage="estimating")
+    trainer: PlanTrainer,
+    recipe: Recipe,
+    work: Workload,
+    *,
+    footprint: Footprint,
+    progress: Progress,
+    out: Path,
+) -> Workload:
+    """Measure one small batch, and say what the run needs before it starts.
+
+    Returns the workload, shortened where the recipe has a budget of time and it needs more.
+    """
     rows = [row for item in work.train for row in rows_of(item)]
     rows.sort(key=lambda row: len(row.token_ids))
     middle = len(rows) // 2
     width = len(rows[middle].token_ids)
     probe = rows[middle : middle + max(1, _PROBE_POSITIONS // width)]
-    started = time.monotonic()
-    with torch.random.fork_rng():
-        trainer.read(probe).nats.sum().backward()
-    seconds = time.monotonic() - started
-    trainer.model.zero_grad()
+    seconds = _probe_seconds(trainer, probe)
+    if seconds < _QUICK_SECONDS:  # the first pass also builds kernels
+        seconds = min(seconds, _probe_seconds(trainer, probe))
     measured = len(probe) * max(len(row.token_ids) for row in probe)
-    found = estimate(
-        work.plan,
-        recipe=recipe,
-        base=work.base,
-        adapter_parameters=sum(p.numel() for p in trainer.adapter().values()),
-        positions_per_second=measured / seconds,
-        widest_batch=work.widest_batch,
-        validation_positions=work.validation_positions,
-        forwards=trainer.forwards,
-        first_step=trainer.run.step,
-        basis=f"a first batch of {measured} tokens took {seconds:.1f} s here",
-    )
+
+    def estimated(work: Workload, note: str = "") -> Estimate:
+        return estimate(
+            work.plan,
+            recipe=recipe,
+            base=work.base,
+            footprint=footprint,
+            positions_per_second=measured / seconds,
+            widest_batch=work.widest_batch,
+            validation_positions=work.validation_positions,
+            forwards=trainer.forwards,
+            first_step=trainer.run.step,
+            basis=f"a first batch of {measured} tokens took {seconds:.1f} s here{note}",
+        )
+
+    found = estimated(work)
+    state, whole = trainer.run, sum(work.plan.tokens)
+    if not state.step:
+        least = recipe.min_train_tokens
+        state.tokens = tokens_in(recipe.train_minutes, least=least, estimated=found)
+    if state.tokens:
+        plan = shortened(work.plan, state.tokens)
+        work = msgspec.structs.replace(work, plan=plan)
+        note = f"; shortened from {whole:,} tokens to fit {recipe.train_minutes:g} minutes"
+        if state.tokens <= recipe.min_train_tokens:
+            note = (
+                f"; shortened from {whole:,} tokens to the least of this recipe, which takes longer "
+                f"here than its {recipe.train_minutes:g} minutes"
+            )
+        found = estimated(work, note)
     progress.emit(
         EstimateEvent,
         seconds=round(found.seconds, 1),
@@ -210,6 +262,17 @@ def _estimate(
     )
     if short := disk_is_short(out, found.disk_bytes):
         raise OSError(errno.ENOSPC, short)
+    return work
+
+
+def _probe_seconds(trainer: PlanTrainer, probe: Sequence[TrainingSequence]) -> float:
+    """Seconds of one batch forward and back; weights and random numbers stay as they were."""
+    started = time.monotonic()
+    with torch.random.fork_rng():
+        trainer.read(probe).nats.sum().backward()
+    seconds = time.monotonic() - started
+    trainer.model.zero_grad()
+    return seconds
 
 
 def _write(trainer: PlanTrainer, work: Workload, *, out: Path, stopped: str) -> TrainedAdapter:
@@ -232,6 +295,7 @@ def _write(trainer: PlanTrainer, work: Workload, *, out: Path, stopped: str) -> 
             train_loss=run.train_loss,
             validation_loss=run.best_loss,
             stopped=f"{stopped}; best at step {run.best_step}" if run.best_step else stopped,
+            computed_in=tuple(run.types),
         ),
         rank=lora.r,
         alpha=lora.lora_alpha,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from connectors.conversation import ChatMessage
+from training.intervals import CONFIDENCE
 
 Vectors = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]  # texts -> (texts, dimensions), rows of length 1
@@ -145,13 +146,23 @@ def _question(context: Context) -> tuple[str, str]:
 
 
 def bootstrap_interval(
-    differences: Sequence[float], *, seed: int, confidence: float = 0.95
+    differences: Sequence[float],
+    *,
+    seed: int,
+    sizes: Sequence[float] | None = None,
+    confidence: float = CONFIDENCE,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of paired differences."""
+    """Percentile bootstrap interval of the mean of paired differences (Efron 1979).
+
+    With ``sizes``, of the sum of differences over the sum of sizes: items are drawn whole, since
+    what is within one (the tokens of a conversation) is not independent.
+    """
     values = np.asarray(differences, dtype=np.float64)
+    weights = np.ones_like(values) if sizes is None else np.asarray(sizes, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(
         0, len(values), size=(BOOTSTRAP_SAMPLES, len(values))
     )
+    means = values[picks].sum(axis=1) / weights[picks].sum(axis=1)
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(values[picks].mean(axis=1), [tail, 100 - tail])
+    low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)

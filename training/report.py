@@ -15,7 +15,7 @@ from training.curves import CurvePoint, chart, read_curves
 from training.dataset import load as load_dataset
 from training.evaluation import Evaluation, Parity
 from training.findings import SUBJECTS, difference_rows, findings, score_rows
-from training.gates import Verdict, judge
+from training.gates import Result, Verdict, judge
 from training.spec import Method, Objectives
 from training.tensors import parameter_count
 
@@ -54,6 +54,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     stopped: str
     packages: dict[str, str]
+    computed_in: tuple[str, ...] = ()
     method: Method = "supervised"
     started_from: str | None = None
     foreign: Foreign | None = None
@@ -83,7 +84,7 @@ def build_report(
 ) -> Report:
     """Collect what a run left in its folder, and apply the gates.
 
-    ``parity_result.json`` may be missing, which fails its gate.
+    ``parity_result.json`` may be missing, which breaks its gate.
 
     Raises:
         ArtifactError: the adapter's manifest or weights cannot be read.
@@ -123,12 +124,29 @@ def build_report(
             seconds=summary.seconds if summary else 0.0,
             stopped=summary.stopped if summary else "",
             packages=manifest.packages,
+            computed_in=summary.computed_in if summary else (),
             method=manifest.method,
             started_from=manifest.started_from,
             foreign=manifest.foreign,
         ),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+_COLOURS: dict[Result, str] = {"better": "green", "worse": "red", "cannot_tell": "yellow"}
+
+
+def headline(verdict: Verdict) -> str:
+    """What the gates say, in a line."""
+    if verdict.unsafe:
+        return "Unsafe: must not be served"
+    if verdict.passed:
+        return "Passed: may answer customers"
+    found = sum(gate.result == verdict.result for gate in verdict.gates)
+    count = f"{found} of {len(verdict.gates)} gates"
+    if verdict.result == "worse":
+        return f"Not promoted: {count} {'says' if found == 1 else 'say'} worse"
+    return f"Not promoted by itself: {count} cannot tell"
 
 
 def print_scores(evaluation: Evaluation, console: Console | None = None) -> None:
@@ -152,12 +170,14 @@ def print_scores(evaluation: Evaluation, console: Console | None = None) -> None
 def render_terminal(report: Report, console: Console | None = None) -> None:
     """The whole report on a terminal."""
     console = console or Console()
-    mark = "[green]passed[/]" if report.verdict.passed else "[red]did not pass[/]"
+    colour = _COLOURS[report.verdict.result or "worse"]
     version = f" version {report.version}" if report.version else ""
-    console.print(f"[bold]{escape(report.tenant)}[/]{version}: {mark}")
+    console.print(
+        f"[bold]{escape(report.tenant)}[/]{version}: [{colour}]{headline(report.verdict)}[/]"
+    )
     for gate in report.verdict.gates:
-        sign = "[green]  ok[/]" if gate.passed else "[red]  NO[/]"
-        console.print(f"{sign}  {escape(gate.why)}", highlight=False)
+        colour = _COLOURS[gate.result or "worse"]
+        console.print(f"  [{colour}]{gate.label:>11}[/]  {escape(gate.why)}", highlight=False)
     print_scores(report.evaluation, console)
     made = report.provenance
     if made.foreign is not None:
@@ -169,7 +189,8 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         return
     console.print(
         f"  {made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
-        f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed})",
+        f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed}"
+        f"{', in ' + ' and '.join(made.computed_in) if made.computed_in else ''})",
         highlight=False,
     )
 
@@ -196,6 +217,7 @@ def render_html(report: Report) -> str:
     columns, rows = score_rows(report.evaluation)
     return _templates.get_template("report.html.j2").render(
         report=report,
+        heading=headline(report.verdict),
         columns=columns,
         rows=rows,
         findings=findings(report.evaluation),

@@ -2,6 +2,7 @@
 
 Each stage leaves its result in the output folder by rename, and is skipped when that is there:
 
+    compute.json       the types that the machine computes in, and why
     trained/           the best weights                 (checkpoints/ while training)
                        or those of an adapter that was trained elsewhere
     evaluation.json    `training.evaluation.Evaluation`
@@ -155,12 +156,22 @@ def _stages(
             )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
+    from training.compute_probe import choose_for_run  # noqa: PLC0415 - loads torch
     from training.evaluate import evaluate, parity_reference  # noqa: PLC0415 - loads torch
 
+    computing = choose_for_run(Path(spec.base), spec.recipe, out).choices
     weights = Path(trained.folder)
     progress.emit(StageEvent, stage="evaluating")
-    evaluation = _kept(out / EVALUATION_FILE, Evaluation, lambda: evaluate(spec, weights, progress))
-    _kept(out / PARITY_FILE, list[ParitySample], lambda: parity_reference(spec, weights, progress))
+    evaluation = _kept(
+        out / EVALUATION_FILE,
+        Evaluation,
+        lambda: evaluate(spec, weights, progress, computing=computing),
+    )
+    _kept(
+        out / PARITY_FILE,
+        list[ParitySample],
+        lambda: parity_reference(spec, weights, progress, computing=computing),
+    )
     progress.emit(StageEvent, stage="writing")
     _write(spec, out, trained, evaluation)
 

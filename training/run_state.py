@@ -12,6 +12,8 @@ STATE_FILE = "tenantune.json"
 class RunState(msgspec.Struct):
     """What a checkpoint remembers beside trl's own state.
 
+    ``tokens``: what the run was shortened to by a budget of time (0: it was not); a faster or
+    slower machine that goes on takes the same steps. ``types``: what it has computed in so far.
     ``reference``: log-probabilities of training sequences under the model that the run began
     with, by number, as far as the run has needed them (``dpo``, ``kto``).
     """
@@ -23,6 +25,8 @@ class RunState(msgspec.Struct):
     best_step: int = 0
     worse: int = 0
     train_loss: float | None = None
+    tokens: int = 0
+    types: list[str] = []
     reference: dict[int, float] = {}
 
 

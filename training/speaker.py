@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
+from safetensors import safe_open
 from torch.nn import functional
 from transformers import (
     AttentionInterface,
@@ -32,6 +33,7 @@ from training.bases import load_nf4
 from training.batches import length_batches
 from training.evaluation import Subject
 from training.template import TrainingSequence, stop_token_ids
+from training.weights import WEIGHTS_NAME
 
 BATCH_TOKENS = 4096
 LOGIT_ROWS = 512  # rows of (vocabulary) float32 at a time: 100 MB at 49,152 words
@@ -70,13 +72,15 @@ class Speaker:
         self._any_token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
 
     @classmethod
-    def serving(cls, folder: Path, adapters: Mapping[Subject, Path]) -> "Speaker":
-        """The serving weights in bf16, computed the way an engine does."""
+    def serving(
+        cls, folder: Path, adapters: Mapping[Subject, Path], *, dtype: torch.dtype
+    ) -> "Speaker":
+        """The serving weights, computed in ``dtype`` the way an engine does."""
         AttentionInterface.register(_ATTENTION, _grouped_attention)
         AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
         causal = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.bfloat16,
+            dtype=dtype,
             device_map={"": _device()},
             attn_implementation=_ATTENTION,
         )
@@ -86,23 +90,28 @@ class Speaker:
             wrapped.load_adapter(path, adapter_name=name)
         for module in wrapped.modules():
             if isinstance(module, LoraLinear):
-                module.lora_A.to(torch.bfloat16)
-                module.lora_B.to(torch.bfloat16)
+                module.lora_A.to(dtype)
+                module.lora_B.to(dtype)
                 module.forward = MethodType(_lean_forward, module)
         return cls(wrapped, folder)
 
     @classmethod
-    def training(cls, folder: Path, adapter: Path, *, float32: bool) -> "Speaker":
-        """The NF4 checkpoint with PEFT's own arithmetic, as the trainer computes it.
+    def training(cls, folder: Path, adapter: Path, *, dtype: torch.dtype) -> "Speaker":
+        """The NF4 checkpoint with PEFT's own arithmetic in ``dtype``, as the trainer computes it.
 
-        ``float32``: the adapter's weights were trained in that, and not in bf16.
+        The adapter's weights keep the type that they are stored in, the one they were trained in.
         """
         wrapped = PeftModel.from_pretrained(
-            load_nf4(folder, device=_device()),
+            load_nf4(folder, device=_device(), dtype=dtype),
             adapter,
             adapter_name="new",
-            autocast_adapter_dtype=float32,
+            autocast_adapter_dtype=False,
         )
+        with safe_open(adapter / WEIGHTS_NAME, framework="pt") as stored:
+            trained_in = stored.get_tensor(next(iter(stored.keys()))).dtype
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(trained_in)
         return cls(wrapped, folder)
 
     @contextmanager

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from training.compute import ComputeType
 from training.errors import BadInput
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
@@ -22,6 +23,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ``batch_examples``: where it is not 0, a step has the tokens of so many average examples instead.
     ``max_length``: tokens of one conversation; longer ones lose their oldest turns.
     ``max_train_tokens``: stop after so many trained tokens (0: no bound), counted over epochs.
+    ``train_minutes``: train as many tokens as the machine does in so many minutes, by its first
+    batch (0: no such bound), but at least ``min_train_tokens``.
+    ``compute_dtype``: the type of the arithmetic; ``auto`` is what the machine is measured to be
+    faster in. ``adapter_dtype``: that of the adapter's weights; ``auto`` is the former.
     ``patience``: validations without a better loss before the run stops.
 
     For the methods ``dpo`` and ``kto`` alone:
@@ -44,12 +49,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     epochs: float
     max_train_tokens: int = 0
+    train_minutes: float = 0.0
+    min_train_tokens: int = 0
     batch_tokens: int
     batch_examples: int = 0
     max_length: int
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    adapter_dtype: Literal["bfloat16", "float32"] = "float32"
+    compute_dtype: Literal["auto"] | ComputeType = "auto"
+    adapter_dtype: Literal["auto", "bfloat16", "float32"] = "float32"
     gradient_checkpointing: bool = False
     validate_every: int
     validation_conversations: int = 64
@@ -65,11 +73,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a new adapter must reach to be promoted; declared before the run.
+    """What a new adapter must reach to be promoted by itself; declared before the run.
+
+    Each is held against a 95 % interval (`training.gates`), but for ``max_parity_nats``, which an
+    adapter must keep to be served at all.
 
     ``max_perplexity_ratio``: held-out perplexity over the base's, at most.
-    ``max_live_perplexity_ratio``: the same over the live adapter's, at most (ignored without one).
-    ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least.
+    ``max_live_perplexity_ratio``: the same over the live adapter's, at most (ignored without one
+    that can be compared).
+    ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least; below 0
+    it is the loss of meaning that is tolerated.
     ``max_parity_nats``: mean |log-probability difference| between trainer and engine, at most.
     ``max_perplexity`` and ``min_exact``: absolute bounds, off unless given.
 
@@ -82,7 +95,7 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     max_perplexity_ratio: float = 0.8
     max_live_perplexity_ratio: float = 1.05
-    min_similarity_gain: float = 0.0
+    min_similarity_gain: float = -0.1
     max_parity_nats: float = 0.05
     max_perplexity: float | None = None
     min_exact: float | None = None

@@ -55,7 +55,49 @@ def choose(head: bytes, filename: str, *, name: str | None = None) -> Importer:
     if fitting:
         names = ", ".join(importer.name for importer in fitting)
         raise UnknownFormat(f"{filename}: several formats fit ({names}); name one of them")
-    hint = ""
-    if re.match(r"\s*\[", peek(head)):
-        hint = " It is one JSON array; make it lines with: jq -c '.[]' FILE > FILE.jsonl"
-    raise UnknownFormat(f"{filename}: no format fits.{hint}\nThere are:\n{known}")
+    raise UnknownFormat(f"{filename}: no format fits.{_hint(head)}\nThere are:\n{known}")
+
+
+# What people take for a transcript, by its beginning, and what to do with it.
+_TABLE = "make it a table (CSV) with the columns conversation, speaker, text, time"
+_STRANGERS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(
+            r"[\W_]*\d{1,4}[./-]\s?\d{1,2}[./-]\s?\d{2,4},?\s+[^\n]{0,12}?\d{1,2}[:.]\d\d[^\n]{0,16}?"
+            r"(?:\]|\s[-\u2013])\s[^\n]{1,80}"
+        ),
+        "It looks like a WhatsApp chat, which does not say who is the agent: " + _TABLE + ".",
+    ),
+    (
+        re.compile(r"PK\x03\x04"),
+        "It is a zip archive or an Excel workbook: unpack it, or save it as CSV.",
+    ),
+    (re.compile("\xd0\xcf\x11\xe0"), "It is an old Excel workbook: save it as CSV."),
+    (re.compile(r"%PDF-"), f"It is a PDF: {_TABLE}."),
+    (
+        re.compile(r"\s*<(?:!doctype|html|\?xml|[a-z][\w:-]*[\s>])", re.IGNORECASE),
+        f"It is HTML or XML: {_TABLE}.",
+    ),
+    (
+        re.compile(r"From \S+ .*\d{4}\n|(?:[A-Z][\w-]*: .*\n){3}"),
+        f"It looks like e-mail: {_TABLE}.",
+    ),
+    (
+        re.compile(r"\s*[\[{]"),
+        'It is JSON, but none of its first records holds a list "messages", "conversations" or '
+        "\"turns\"; if they lie deeper in it, get them out with: jq -c '.[]' FILE > FILE.jsonl",
+    ),
+)
+
+
+def _hint(head: bytes) -> str:
+    """What a file that no importer knows seems to be."""
+    packed = head[:4].decode("latin-1")
+    text = _INVISIBLE.sub("", peek(head))
+    for pattern, hint in _STRANGERS:
+        if pattern.match(packed) or pattern.match(text):
+            return f" {hint}"
+    return ""
+
+
+_INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")

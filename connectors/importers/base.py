@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import msgspec
 
@@ -10,6 +10,12 @@ from connectors.conversation import Conversation, Speaker, Split
 
 MIB = 1024 * 1024
 _QUOTED_CHARACTERS = 40
+
+MOST_TURNS = 10_000
+MOST_CHARACTERS = 2 * MIB
+"""Of one conversation. More is a file that is cut wrongly, and would hold up those that wait:
+redaction takes some 5 s a MiB of the worst text.
+"""
 
 Note = Callable[[str, str], None]
 """Takes what an importer found out about the file: ``("encoding", "cp1252 (guessed)")``."""
@@ -35,12 +41,14 @@ class Reason(StrEnum):
     TOO_MANY_TURNS = "too_many_turns"
     BAD_COMPRESSION = "bad_compression"
     TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
+    ROUNDED_ID = "rounded_id"
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that was left out.
 
-    ``line`` is the first physical line of the record, from 1. ``part`` is true where only a part
+    ``line`` is the first physical line of the record, from 1; 0 where that is not known. ``part`` is true where only a part
     of the record was left out (a tool message, say) and the rest was kept. ``detail`` never
     quotes the transcript's own words beyond a role or a speaker's name.
     """
@@ -54,9 +62,11 @@ class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
 class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the operator says about a file; everything has a default.
 
-    ``mapping``: field -> column header, for tables (``{"text": "Message"}``).
+    ``mapping``: field -> column header, for tables (``{"text": "Message"}``), and
+    ``private:VALUE`` -> yes or no, what a value of its private or public column means.
     ``speakers``: a value of the speaker column (or a role) -> who that is.
-    ``encoding``: decode with this and nothing else. ``delimiter``: of a table.
+    ``encoding``: decode with this and nothing else. ``delimiter``: of a table. ``dates``: which
+    comes first in ``03/04/2024``. ``order``: of a conversation's rows, where no time tells it.
     ``split``: pin every conversation of the file to one split.
     """
 
@@ -64,6 +74,8 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     speakers: dict[str, Speaker] = {}
     encoding: str | None = None
     delimiter: str | None = None
+    dates: Literal["day-first", "month-first"] | None = None
+    order: Literal["oldest-first", "newest-first"] | None = None
     split: Split | None = None
     max_line_bytes: int = 4 * MIB
     max_unpacked_bytes: int = 1024 * MIB

@@ -2,10 +2,13 @@
 
 Lines are streamed. A file without a byte-order mark counts as UTF-8 until a line is not; if
 everything before was plain ASCII, the whole file is then read as an eight-bit encoding, else the
-line alone is rejected. A line over the bound is skipped without being held.
+line alone is rejected. A line over the bound is skipped without being held. Lines end in LF, CRLF or,
+where the first line does, in CR alone.
 """
 
 import codecs
+import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,6 +18,7 @@ import charset_normalizer
 
 from connectors.errors import BadMapping
 from connectors.importers.base import MIB, ImportOptions, Note, Reason, ignore_note
+from connectors.importers.twice_encoded import mend as mend_twice
 
 _CHUNK = 64 * 1024
 _GZIP = b"\x1f\x8b"
@@ -30,6 +34,14 @@ _EIGHT_BIT = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb1803
 # apart; with fewer letters than this the guess is a coin toss (tried on a dozen sentences in nine languages).
 _FIRST_LETTER = 0xC0
 _LETTERS_FOR_A_GUESS = 8
+# What else Latin text may be: from a classic Mac (with CR line ends), or from DOS.
+_LATIN = ("mac_roman", "cp850")
+_BETTER = 2.0  # by how much, in points of ``_plausible``, one must beat cp1252
+_GOOD = 0.75  # points a character that are expected of the right one
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_INSIDE_WORDS = frozenset("\u2019\u2013\u2014\xb7\xad")
+_OUTSIDE_WORDS = frozenset("\u2018\u2019\u201c\u201d\u201e\u2013\u2014\u2026\u2022€£§©®™°«»¿¡\xa0")
+_OLD_MAC = re.compile(rb"\A[^\n\r]*\r(?!\r*\n)")
 
 
 class Line(NamedTuple):
@@ -49,9 +61,11 @@ class _UnreadableError(Exception):
 
 
 def read_lines(
-    stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+    stream: BinaryIO, options: ImportOptions, note: Note = ignore_note, *, mend: bool = False
 ) -> Iterator[Line]:
     """Yield every line, in order; notes ``encoding`` at the end.
+
+    With ``mend``, what was encoded twice is put right, and noted.
 
     Raises:
         BadMapping: ``options.encoding`` is not a text encoding.
@@ -63,13 +77,17 @@ def read_lines(
         head = next(chunks, b"")
         encoding, certain, mark = _encoding_of(head, options.encoding)
         chunks = chain([head[mark:]], chunks)
+        label = encoding
         if encoding.startswith(("utf-16", "utf-32")):
             chunks = _transcode(chunks, encoding)
-            decoder = _LineDecoder("utf-8", b"", certain=True, label=encoding)
-        else:
-            if b"\r" in head and b"\n" not in head:
-                chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
-            decoder = _LineDecoder(encoding, head[mark:], certain=certain, label=encoding)
+            encoding, certain = "utf-8", True
+        first = next(chunks, b"")
+        chunks = chain([first], chunks)
+        old_mac = _OLD_MAC.match(first) is not None
+        if old_mac:
+            chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
+        decoder = _LineDecoder(encoding, first, certain=certain, old_mac=old_mac, mend=mend)
+        decoder.label = label
         for raw in _split(chunks, options.max_line_bytes):
             number += 1
             if raw is None:
@@ -81,6 +99,8 @@ def read_lines(
         yield Line(number + 1, None, exc.reason, exc.detail)
     if decoder:
         note("encoding", decoder.label)
+        if decoder.mended:
+            note("encoded twice", f"{decoder.mended:,} characters, put right")
 
 
 def peek(head: bytes) -> str:
@@ -185,27 +205,36 @@ def _split(chunks: Iterable[bytes], limit: int) -> Iterator[bytes | None]:
 class _LineDecoder:
     """Decodes line by line and settles the encoding at the first line that is not UTF-8."""
 
-    def __init__(self, encoding: str, head: bytes, *, certain: bool, label: str) -> None:
-        self.label = label
+    def __init__(
+        self, encoding: str, head: bytes, *, certain: bool, old_mac: bool, mend: bool
+    ) -> None:
+        self.label = encoding
+        self.mended = 0
         self._encoding = encoding
         self._head = head
         self._certain = certain
+        self._old_mac = old_mac
+        self._mend = mend
 
     def decode(self, number: int, raw: bytes) -> Line:
         raw = raw.removesuffix(b"\r")
         if not self._certain and not raw.isascii():
             self._settle(raw)
         try:
-            return Line(number, raw.decode(self._encoding))
+            text = raw.decode(self._encoding)
         except UnicodeDecodeError as exc:
             where = f"byte {exc.start + 1} of the line is not {self._encoding}"
             return Line(number, None, Reason.UNDECODABLE, where)
+        if self._mend:
+            text, mended = mend_twice(text)
+            self.mended += mended
+        return Line(number, text)
 
     def _settle(self, raw: bytes) -> None:
         self._certain = True
         sample = raw if self._head.isascii() else self._head
         if not _mostly_utf8(sample):
-            self._encoding = _guess(sample)
+            self._encoding = _guess(sample, old_mac=self._old_mac)
             self.label = f"{self._encoding} (guessed)"
 
 
@@ -223,12 +252,44 @@ def _mostly_utf8(sample: bytes) -> bool:
     return balance > 0
 
 
-def _guess(sample: bytes) -> str:
+def _guess(sample: bytes, *, old_mac: bool) -> str:
     """Which eight-bit encoding: cp1252 unless another one fits and cp1252 does not."""
+    points = _plausible(sample, "cp1252")
+    letters = sum(byte >= 0x80 for byte in sample)  # noqa: PLR2004
+    other, best = max(
+        ((each, _plausible(sample, each)) for each in _LATIN), key=lambda pair: pair[1]
+    )
+    if old_mac and (mac := _plausible(sample, "mac_roman")) >= max(points, 0):
+        other, best = "mac_roman", mac + _BETTER
+    if best >= max(points + _BETTER, _GOOD * letters):
+        return other
     if sum(byte >= _FIRST_LETTER for byte in sample) < _LETTERS_FOR_A_GUESS:
         return "cp1252"
     matches = charset_normalizer.from_bytes(sample, cp_isolation=_EIGHT_BIT, enable_fallback=False)
-    best = matches.best()
-    if best is None or any("cp1252" in match.could_be_from_charset for match in matches):
+    best_match = matches.best()
+    if best_match is None or any("cp1252" in match.could_be_from_charset for match in matches):
         return "cp1252"
-    return best.encoding
+    return best_match.encoding
+
+
+def _plausible(sample: bytes, encoding: str) -> float:
+    """Points for how the characters beyond ASCII stand in Latin text.
+
+    A letter in a word or a quotation mark beside one +1; a capital or a sign inside a word -2.
+    """
+    text = sample.decode(encoding, errors="replace")
+    points = 0.0
+    for found in _BEYOND_ASCII.finditer(text):
+        character = found[0]
+        before, after = text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]
+        if character.isalpha() and unicodedata.name(character, "").startswith("LATIN "):
+            small = before.islower() or (before.isalpha() and after.islower())
+            if small and character.isupper():
+                points -= 2
+            else:
+                points += before.isalpha() or after.isalpha()
+        elif before.isalpha() and after.isalpha():
+            points += 1 if character in _INSIDE_WORDS else -2
+        else:
+            points += 1 if character in _OUTSIDE_WORDS else -1
+    return points

@@ -1,13 +1,17 @@
-"""What the JSON-lines formats share: one record a line, read, checked and counted the same way."""
+"""What the JSON formats share: records, one a line or in an array, read and counted the same way."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
 from connectors.conversation import Conversation, Speaker, Split, Turn
 from connectors.importers.base import (
+    MIB,
+    MOST_CHARACTERS,
+    MOST_TURNS,
     BadRecord,
     ImportOptions,
     Note,
@@ -17,7 +21,10 @@ from connectors.importers.base import (
     ignore_note,
     quoted,
 )
+from connectors.importers.columns import name_column
 from connectors.importers.decode import Line, peek, read_lines
+from connectors.importers.json_documents import documents
+from connectors.importers.twice_encoded import mend
 
 T = TypeVar("T")
 
@@ -37,13 +44,16 @@ def read_records(
     parse: Callable[[dict[str, Any], int, ImportOptions], tuple[T, list[Skipped]]],
     *,
     note: Note = ignore_note,
+    spread: bool = False,
 ) -> Iterator[T | Rejected]:
     """Yield what ``parse`` makes of each line's object, and what was left out.
 
-    ``parse`` gets the object and its line, and raises BadRecord.
+    ``parse`` gets the object and its line, and raises BadRecord. With ``spread`` the objects may
+    also stand in an array, or go over several lines.
     """
     blank = 0
-    for line in read_lines(stream, options, note):
+    lines = read_lines(stream, options, note)
+    for line in documents(lines, max_bytes=options.max_line_bytes) if spread else lines:
         if line.text is not None and not line.text.strip():
             blank += 1
             continue
@@ -68,6 +78,8 @@ class JsonLines:
     name = ""
     description = ""
     key = ""
+    mends = True
+    """Whether text that was encoded twice is put right."""
 
     def sniff(self, head: bytes, filename: str) -> bool:
         """Whether the first records hold this format's list."""
@@ -76,8 +88,22 @@ class JsonLines:
     def read(
         self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
-        """Yield a conversation a line; see ``Importer.read``."""
-        yield from read_records(stream, options, self.parse, note=note)
+        """Yield a conversation a record; see ``Importer.read``."""
+        mended = 0
+
+        def parse(
+            record: dict[str, Any], number: int, options: ImportOptions
+        ) -> tuple[Conversation, list[Skipped]]:
+            nonlocal mended
+            conversation, skipped = self.parse(record, number, options)
+            if self.mends:
+                conversation, count = _mended(conversation)
+                mended += count
+            return conversation, skipped
+
+        yield from read_records(stream, options, parse, note=note, spread=True)
+        if mended:
+            note("encoded twice", f"{mended:,} characters, put right")
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
         """Turn a record's list into turns; raises BadRecord."""
@@ -100,6 +126,9 @@ class JsonLines:
             reason = skipped[0].reason if skipped else Reason.NO_TURNS
             why = f"no message is left: {skipped[0].detail}" if skipped else "no messages"
             raise BadRecord(reason, why)
+        if sum(len(turn.text) for turn in turns) > MOST_CHARACTERS:
+            detail = f"a conversation of more than {MOST_CHARACTERS / MIB:g} million characters"
+            raise BadRecord(Reason.TOO_LARGE, detail)
         conversation = Conversation(
             id=identifier(record, number),
             turns=tuple(turns),
@@ -107,6 +136,7 @@ class JsonLines:
             language=_word(record, "language"),
             labels=_labels(record.get("labels")),
             split=options.split or self.pinned(record),
+            names=_names(record, record[self.key], {turn.author for turn in turns}),
         )
         return conversation, skipped
 
@@ -119,11 +149,15 @@ def messages_in(record: Mapping[str, Any], key: str) -> Iterator[tuple[int, dict
     """The record's messages, numbered from 1.
 
     Raises:
-        BadRecord: the value is not a list of objects.
+        BadRecord: the value is not a list of objects, or a list of more than ``MOST_TURNS``.
     """
     messages = record[key]
     if not isinstance(messages, list):
         raise BadRecord(Reason.BAD_RECORD, f"{key!r} is not a list")
+    if len(messages) > MOST_TURNS:
+        raise BadRecord(
+            Reason.TOO_MANY_TURNS, f"{len(messages):,} messages; at most {MOST_TURNS:,}"
+        )
     for position, message in enumerate(messages, 1):
         if not isinstance(message, dict):
             raise BadRecord(Reason.BAD_RECORD, f"message {position} is not an object")
@@ -133,6 +167,17 @@ def messages_in(record: Mapping[str, Any], key: str) -> Iterator[tuple[int, dict
 def is_tool(role: object) -> bool:
     """Whether the role is a machine talking to the model: never trained on."""
     return isinstance(role, str) and role.strip().lower() in _TOOL_ROLES
+
+
+def is_note(message: Mapping[str, Any]) -> bool:
+    """Whether a flag says that the message was meant for colleagues alone."""
+    return (
+        any(
+            message.get(key) is True for key in ("private", "is_private", "internal", "is_internal")
+        )
+        or message.get("public") is False
+        or message.get("is_public") is False
+    )
 
 
 def speaker_of(
@@ -217,6 +262,37 @@ def identifier(record: Mapping[str, Any], number: int) -> str:
     return f"line-{number}"
 
 
+def _mended(conversation: Conversation) -> tuple[Conversation, int]:
+    turns = []
+    total = 0
+    for turn in conversation.turns:
+        text, count = mend(turn.text)
+        author = mend(turn.author)[0] if turn.author else turn.author
+        total += count
+        turns.append(msgspec.structs.replace(turn, text=text, author=author))
+    if not total:
+        return conversation, 0
+    return msgspec.structs.replace(conversation, turns=tuple(turns)), total
+
+
+def _names(
+    record: Mapping[str, Any],
+    messages: Iterable[Mapping[str, Any]],
+    authors: Collection[str | None],
+) -> tuple[str, ...]:
+    """The people whom a record or its messages name in fields such as ``customer_name``."""
+    found: dict[str, None] = {}
+    for fields in (record, record.get("labels"), record.get("metadata"), *messages):
+        if not isinstance(fields, dict):
+            continue
+        for key, value in fields.items():
+            if isinstance(value, str) and (column := name_column(0, key)):
+                name = column.name_in([value])
+                if name and "\0" not in name and name not in authors:
+                    found[name] = None
+    return tuple(found)
+
+
 def _word(record: Mapping[str, Any], key: str) -> str | None:
     value = record.get(key)
     return clean_text(value) or None if isinstance(value, str) else None
@@ -237,17 +313,17 @@ def _labels(value: object) -> dict[str, str]:
 def _key_of(text: str) -> str | None:
     """The list that the first readable record holds; of a cut-off record, the first one named."""
     keys = ("messages", "conversations", "turns")
-    lines = text.split("\n")
-    for line in lines[:50]:
+    lines = (Line(number, line) for number, line in enumerate(text.split("\n"), 1))
+    for line in islice(documents(lines, max_bytes=len(text) + 1), 50):
         try:
-            record = msgspec.json.decode(line)
+            record = msgspec.json.decode(line.text or "")
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             continue
         if isinstance(record, dict):
             found = [key for key in keys if isinstance(record.get(key), list)]
             if found:
                 return found[0]
-    if text.lstrip().startswith("{"):
+    if text.lstrip().startswith(("{", "[")):
         places = {key: at for key in keys if (at := text.find(f'"{key}"')) >= 0}
         return min(places, key=lambda key: places[key], default=None)
     return None

@@ -8,6 +8,7 @@ from connectors.importers.base import BadRecord, ImportOptions, Reason, clean_te
 from connectors.importers.jsonl import (
     JsonLines,
     Skipped,
+    is_note,
     is_tool,
     messages_in,
     speaker_of,
@@ -38,6 +39,8 @@ class OpenAIMessages(JsonLines):
                 yield Skipped(Reason.TOOL_MESSAGE, f"message {position} is a {role} message")
                 continue
             speaker = speaker_of(role, _ROLES, options, position=position)
+            if is_note(message):
+                speaker = Speaker.NOTE
             content = message.get("content")
             if content is None and (message.get("tool_calls") or message.get("function_call")):
                 yield Skipped(Reason.TOOL_MESSAGE, f"message {position} only calls a tool")

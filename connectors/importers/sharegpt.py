@@ -8,6 +8,7 @@ from connectors.importers.base import ImportOptions, Reason
 from connectors.importers.jsonl import (
     JsonLines,
     Skipped,
+    is_note,
     is_tool,
     messages_in,
     speaker_of,
@@ -41,6 +42,8 @@ class ShareGpt(JsonLines):
                 yield Skipped(Reason.TOOL_MESSAGE, f"message {position} is a {role} message")
                 continue
             speaker = speaker_of(role, _ROLES, options, position=position)
+            if is_note(message):
+                speaker = Speaker.NOTE
             text = text_or_skip(message.get("value"), position=position, field="value")
             if isinstance(text, Skipped):
                 yield text

@@ -25,6 +25,7 @@ class Tenantune(JsonLines):
     name = "tenantune"
     description = 'JSON lines with {"id", "turns": [{"speaker", "text", ...}]}: our own, lossless'
     key = "turns"
+    mends = False
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
         """Each turn, or the reason why not."""

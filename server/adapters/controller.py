@@ -149,7 +149,7 @@ class AdapterController(Controller):
     ) -> LiveView:
         """Make a version live from the next request on."""
         if data.force and not principal.is_operator:
-            raise Forbidden("Only the operator may promote an adapter that failed its gates.")
+            raise Forbidden("Only the operator may promote an adapter against its gates.")
         async with database.transaction() as session:
             tenant = await service.promote(
                 session,

@@ -26,7 +26,7 @@ async def resolve(
     """Which adapter answers to ``model`` for this tenant; ``base`` is the base being served.
 
     ``<slug>`` is the live version (the base where none is), ``<slug>@<version>`` and ``ft:...``
-    exactly one, whatever is live. One that failed its gates answers only to ``<slug>@<version>``.
+    exactly one, whatever is live. An unsafe one answers only to ``<slug>@<version>``.
 
     Raises:
         ModelNotFound: no such name for this tenant; another tenant's is no such name.
@@ -102,7 +102,7 @@ async def list_models(session: AsyncSession, tenant_id: str, *, base: str) -> li
     )
     for adapter in await session.scalars(query.order_by(Adapter.version)):
         names = [f"{tenant.slug}@{adapter.version}"]
-        if adapter.state != "failed_gates":
+        if adapter.state != "unsafe":
             names.append(fine_tuned_name(tenant.slug, adapter))
         cards += [
             ModelCard(id=name, created_at=adapter.created_at, owned_by=tenant.slug)
@@ -118,5 +118,5 @@ def _wanted(model: str) -> ColumnElement[bool]:
         return and_(own, Tenant.slug == match["slug"], Adapter.version == int(match["version"]))
     if match := FINE_TUNED.fullmatch(model):
         name = f"{match['slug']}.{match['id']}"
-        return and_(own, Adapter.engine_name == name, Adapter.state != "failed_gates")
+        return and_(own, Adapter.engine_name == name, Adapter.state != "unsafe")
     return and_(own, Tenant.slug == model, Adapter.id == Tenant.live_adapter_id)

@@ -1,6 +1,6 @@
 """What the adapter endpoints take and give."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,9 +11,19 @@ from server.tenants.schemas import Moment
 from training.artifact import Foreign
 
 
+class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter's gates say: the result of the worst one, and all of it in words."""
+
+    result: Literal["better", "worse", "cannot_tell"]
+    summary: str
+
+
 class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter version. ``model`` asks for exactly it; ``scores`` are of the held-out split.
 
+    ``state``: ``ready`` passed its gates, of a ``candidate`` they cannot tell, ``failed_gates`` is
+    worse than was asked for, and ``unsafe`` is not served as it was trained. ``verdict`` is null where
+    there is no report.
     ``foreign``: it was trained elsewhere, and imported.
     """
 
@@ -22,6 +32,7 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     fine_tuned_model: str
     state: AdapterState
     live: bool
+    verdict: Ruling | None
     base: str
     job: str | None
     dataset: str | None
@@ -33,7 +44,8 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
 class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Make a version live. With ``expected_revision`` only if nobody changed it since it was read.
 
-    ``force`` lets the operator promote an adapter that failed its gates.
+    ``force`` lets the operator promote an adapter against its gates; one of which they cannot tell
+    needs none.
     """
 
     version: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]

@@ -13,11 +13,33 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
-from server.adapters.schemas import AdapterView, PromotionView
-from server.db.models import Adapter, DatasetVersion, Job, Promotion, PromotionKind, Tenant
+from server.adapters.schemas import AdapterView, PromotionView, Ruling
+from server.db.models import (
+    Adapter,
+    AdapterState,
+    DatasetVersion,
+    Job,
+    Promotion,
+    PromotionKind,
+    Tenant,
+)
 from server.errors import Conflict, NotFound
 from server.settings import Settings
 from training.artifact import Foreign, publish, read_manifest
+from training.gates import Verdict
+
+
+def state_of(verdict: Verdict) -> AdapterState:
+    """What a new adapter's gates make of it; see `server.db.models.Adapter`."""
+    if verdict.unsafe:
+        return "unsafe"
+    match verdict.result:
+        case "better":
+            return "ready"
+        case "cannot_tell":
+            return "candidate"
+        case _:
+            return "failed_gates"
 
 
 async def register(
@@ -28,13 +50,14 @@ async def register(
     settings: Settings,
     folder: Path,
     report: dict[str, Any] | None,
-    passed: bool,
+    state: AdapterState,
     scores: dict[str, Any] | None = None,
 ) -> Adapter:
     """Give a trained folder its version; once for a job and for a folder, however often it runs.
 
     A folder outside ``settings.adapters`` is published there first (hashes checked, by rename).
-    ``scores`` are the manifest's unless given; the report is told its version.
+    ``state`` is ``state_of`` its verdict. ``scores`` are the manifest's unless given; the report is
+    told its version.
 
     Raises:
         ArtifactError: the folder is not what its manifest says.
@@ -61,7 +84,7 @@ async def register(
         system_prompt=manifest.system_prompt,
         job_id=job.id if job else None,
         dataset_id=(job and job.dataset_id) or await session.scalar(dataset),
-        state="ready" if passed else "failed_gates",
+        state=state,
         scores=msgspec.to_builtins(manifest.scores) if scores is None else scores,
         report=report and {**report, "version": tenant.next_version},
         suffix=(job and job.suffix) or "",
@@ -108,16 +131,20 @@ async def promote(
 ) -> Tenant:
     """Make a version live from the next request on. The live one again changes nothing.
 
+    Whoever calls decides: of a ``candidate`` the gates cannot tell, so that a person may promote it,
+    and a job may not.
+
     Raises:
         NotFound: no such version.
-        Conflict: it failed its gates (without ``force``), or the live version was changed since
-            ``expected_revision`` was read.
+        Conflict: it failed its gates or is unsafe (without ``force``), or the live version was changed
+            since ``expected_revision`` was read.
     """
     await _lock(session, tenant, expected_revision)
     adapter = await get(session, tenant, version=version)
-    if adapter.state == "failed_gates" and not force:
+    if adapter.state in {"failed_gates", "unsafe"} and not force:
+        why = "failed its gates" if adapter.state == "failed_gates" else "is unsafe to serve"
         raise Conflict(
-            f"'{tenant.slug}@{version}' failed its gates and cannot go live; read its report. "
+            f"'{tenant.slug}@{version}' {why} and cannot go live; read its report. "
             "The operator can promote it with force.",
             code="gates_failed",
         )
@@ -228,6 +255,7 @@ async def views(
             fine_tuned_model=fine_tuned_name(tenant.slug, adapter),
             state=adapter.state,
             live=adapter.id == tenant.live_adapter_id,
+            verdict=_ruling(adapter.report),
             base=adapter.base_name,
             job=adapter.job_id,
             dataset=datasets.get(adapter.dataset_id or ""),
@@ -237,6 +265,13 @@ async def views(
         )
         for adapter in adapters
     ]
+
+
+def _ruling(report: dict[str, Any] | None) -> Ruling | None:
+    if report is None or "verdict" not in report:
+        return None
+    verdict = msgspec.convert(report["verdict"], Verdict)
+    return Ruling(result=verdict.result or "cannot_tell", summary=verdict.summary)
 
 
 def foreign_of(adapter: Adapter) -> Foreign | None:

@@ -42,7 +42,7 @@ class UsageController(Controller):
 
         ``group_by``, once or several times, names what is told apart; the rest is added up.
         """
-        await ledger.flush()
+        await ledger.try_flush()
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
             rows = await usage_of(
@@ -69,7 +69,7 @@ class AllUsageController(Controller):
         format: FromQuery[Format] = "json",  # noqa: A002 - the query's name
     ) -> Response[list[UsageView] | str]:
         """What every tenant used, each with rows of its own."""
-        await ledger.flush()
+        await ledger.try_flush()
         async with database.reading() as session:
             rows = await usage_of(session, None, by=group_by or DIMENSIONS, first=first, last=last)
         return _answer(rows, format)

@@ -54,6 +54,7 @@ from server.chat.stream import AnyProgress, Progress, TextProgress
 from server.chat.texts import TextChoice, TextCompletion, TextRequest, TextSampling
 from server.chat.tools import as_calls, as_text, tool_fields
 from server.chat.usage import UsageLedger
+from server.db.behind import WriteBehind
 from server.db.changes import Remembered
 from server.db.session import Database
 from server.engine.client import RETRY_AFTER_SECONDS
@@ -121,6 +122,7 @@ class ChatService:
 
     ``home`` keeps the installation's secret, ``adapters`` the folders that the engine loads,
     ``serving`` the base's tokenizer, with the chat template that says how the base calls tools.
+    ``rows`` takes answers that are to be kept.
     """
 
     def __init__(
@@ -136,9 +138,11 @@ class ChatService:
         home: Path,
         adapters: Path,
         serving: Path | None = None,
+        rows: WriteBehind | None = None,
     ) -> None:
         self._engine_or_none = engine
         self.database = database
+        self.rows = rows or WriteBehind(database)
         self._ledger = ledger
         self._metrics = metrics
         self._busy = BusyTime()
@@ -217,6 +221,14 @@ class ChatService:
         answering = self._texts(request, resolved, principal, mode="whole")
         usage = await _collect(answering, collected.add)
         return TextCompletion(choices=collected.choices, usage=usage)
+
+    def prepare(self) -> None:
+        """Make what answers need on the disk, so that none of them can fail for want of room.
+
+        Raises:
+            OSError: the installation's secret cannot be read or made.
+        """
+        _ = self._secret
 
     def close(self) -> None:
         """Let go of what is held open."""

@@ -111,23 +111,24 @@ class UsageLedger:
                 self._limiter.put_back(taken)
                 raise
 
+    async def try_flush(self) -> None:
+        """The same, where what is written already will do."""
+        try:
+            await self.flush()
+        except (SQLAlchemyError, OSError) as exc:
+            log.warning("usage was not written; trying again", error=str(exc))
+
     async def run(self) -> None:
         """Write every now and then until cancelled, and once more then."""
         try:
             while True:
                 await asyncio.sleep(self._flush_seconds)
-                await self._try_flush()
+                await self.try_flush()
         finally:
-            await self._try_flush()
+            await self.try_flush()
 
     def _keep(self, place: _Place, counts: Counts) -> None:
         self._pending.setdefault(place, Counts()).add(counts)
-
-    async def _try_flush(self) -> None:
-        try:
-            await self.flush()
-        except (SQLAlchemyError, OSError) as exc:
-            log.warning("usage was not written; trying again", error=str(exc))
 
     async def _write_one_by_one(self, pending: dict[_Place, Counts]) -> None:
         for place in list(pending):

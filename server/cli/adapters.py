@@ -1,7 +1,5 @@
 """``tenantune adapters`` and ``tenantune eval``."""
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import rich_click as click
 
 from server.adapters import service
 from server.adapters.download import Form
+from server.children import held, run_child
 from server.cli.console import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -78,10 +77,10 @@ def _perplexity(scores: dict[str, Any]) -> str:
 @adapters.command("promote")
 @click.argument("version", type=VERSION)
 @tenant_option
-@click.option("--force", is_flag=True, help="Although it failed its gates.")
+@click.option("--force", is_flag=True, help="Although its gates speak against it.")
 @command
 async def promote(app: App, version: int, tenant: str, *, force: bool) -> None:
-    """Make a version live from the next request on."""
+    """Make a version live from the next request on; also one of which its gates cannot tell."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await service.promote(session, owner, version=version, actor=ACTOR, force=force)
@@ -222,18 +221,20 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
             raise Conflict(f"the dataset of {tenant}@{version} is gone")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "evaluation.json"
-        argv = [
-            *(sys.executable, "-m", "training.evaluate"),
+        argv = held(
+            "training.evaluate",
             *("--adapter", str(app.settings.adapters / adapter.engine_name)),
             *("--base", str(app.settings.bases / adapter.base_name)),
             *("--dataset", str(app.settings.datasets / dataset.sha256)),
             *("--out", str(out)),
-        ]
+        )
         if not as_json:
             tell(f"scoring {tenant}@{version}: about a minute on a CPU")
-        run = subprocess.run(argv, check=False, capture_output=True, text=True)  # noqa: ASYNC221 - nothing else runs
-        if run.returncode:
-            # the libraries' own remarks are only worth reading now
-            fail(f"the evaluation failed:\n{run.stderr[-4000:]}", code=EXIT_FAILED)
+        with (Path(folder) / "log").open("wb+") as said:
+            if await run_child(argv, stdout=said, stderr=said):
+                # the libraries' own remarks are only worth reading now
+                said.seek(0)
+                words = said.read().decode(errors="replace")
+                fail(f"the evaluation failed:\n{words[-4000:]}", code=EXIT_FAILED)
         evaluation = msgspec.json.decode(out.read_bytes(), type=Evaluation)
     show(evaluation) if as_json else print_scores(evaluation)

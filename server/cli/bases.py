@@ -1,11 +1,10 @@
 """``tenantune bases``: base models, made in a child process so that this one stays small."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import rich_click as click
 
+from server.children import held, run_child
 from server.cli.console import App, command, json_option, show, table, tell
 from server.settings import Settings
 from training.base_model import list_bases, load_base
@@ -14,28 +13,33 @@ from training.errors import BaseModelError
 Say = Callable[[str], None]
 
 
-def ensure_base(settings: Settings, *, say: Say) -> None:
+def has_base(settings: Settings) -> bool:
+    """Whether the configured base is there, whole."""
+    try:
+        load_base(settings.bases / settings.base)
+    except BaseModelError:
+        return False
+    return True
+
+
+async def ensure_base(settings: Settings, *, say: Say) -> None:
     """Make the configured base unless it is there.
 
     Raises:
         BaseModelError: it cannot be made; the reason has been printed.
     """
-    try:
-        load_base(settings.bases / settings.base)
-    except BaseModelError:
+    if not has_base(settings):
         say(f"base      making {settings.base}, once")
-        add_in_child(settings, settings.base)
+        await add_in_child(settings, settings.base)
 
 
-def add_in_child(settings: Settings, source: str, *extra: str) -> None:
-    """Run ``python -m training.bases``.
+async def add_in_child(settings: Settings, source: str, *extra: str) -> None:
+    """Run ``python -m training.bases``; cancelled, it removes what it had made.
 
     Raises:
         BaseModelError: it ended with an error, which it has printed.
     """
-    argv = [sys.executable, "-m", "training.bases", source, str(settings.bases), *extra]
-    done = subprocess.run(argv, check=False)
-    if done.returncode:
+    if await run_child(held("training.bases", source, str(settings.bases), *extra)):
         raise BaseModelError(f"the base {source!r} was not made; the reason is above")
 
 
@@ -51,7 +55,7 @@ def bases() -> None:
 async def add(app: App, source: str, chat_template: str | None) -> None:
     """Make a base of a built-in's name, a hub id, or a folder."""
     extra = ("--chat-template", chat_template) if chat_template else ()
-    add_in_child(app.settings, source, *extra)
+    await add_in_child(app.settings, source, *extra)
 
 
 @bases.command("list")

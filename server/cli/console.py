@@ -1,14 +1,16 @@
 """How commands speak: tables for people, JSON for programs, exit codes that mean something.
 
-0 done; 1 it was tried and did not succeed (a job failed, a gate was not passed); 2 the command or
-its input is wrong; 3 no such thing; 4 conflict with what is there; 69 a part is not running; 141
-who read the output has gone (``| head``), which is no error.
+0 done; 1 it was tried and did not succeed (a job failed, or its adapter did not go live); 2 the
+command or its input is wrong; 3 no such thing; 4 conflict with what is there; 69 a part is not
+0 done; 1 it was tried and did not succeed (a job failed, or its adapter did not go live); 2 the
+command or its input is wrong; 3 no such thing; 4 conflict with what is there; 69 a part is not
+running; 130 and 143 stopped by Ctrl-C or SIGTERM before it was done; 141 who read the output has
+gone (``| head``), which is no error.
 
 What is printed is text, never markup: names, files' headers and models' answers hold brackets.
 Colour is given beside the text: ``tell(("ok", "green"), f" {name}")``.
 """
 
-import asyncio
 import contextlib
 import errno
 import functools
@@ -28,8 +30,10 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import ConnectorError
+from server import ending
 from server.db.session import Database
 from server.errors import Conflict, NotFound, ServerError, Unavailable
+from server.home import keep_private, take
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
 from training.errors import TrainingError
@@ -41,10 +45,13 @@ EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 EXIT_CONFLICT = 4
 EXIT_UNAVAILABLE = 69
+STOP_SECONDS = 9.0  # a child that saves takes 6
 EXIT_NO_READER = 128 + 13  # as a shell counts a program that SIGPIPE ended
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# those that turn the direction of text or make lines, too
+_MORE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_CONTROL = re.compile(rf"[\x00-\x1f{_MORE}]")
+_CONTROL_BUT_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_MORE}]")
 
 
 class Terminal(Console):
@@ -133,6 +140,7 @@ class Program(click.RichGroup):
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's own
         """Run, and leave with an exit code."""
+        keep_private()
         try:
             try:
                 return super().main(*args, **extra)
@@ -173,7 +181,7 @@ def command(
         settings = Settings.from_env()
         # a command's own words are its output; only what goes wrong is logged, to standard error
         configure_logging(msgspec.structs.replace(settings, log_level="warning"))
-        settings.home.mkdir(parents=True, exist_ok=True)
+        take(settings)
         app = App(settings)
         try:
             await app.database.migrate()
@@ -184,9 +192,9 @@ def command(
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            asyncio.run(run(*args, **kwargs))
-        except KeyboardInterrupt:
-            fail("interrupted", code=130)
+            ending.run(run(*args, **kwargs), seconds=STOP_SECONDS)
+        except ending.Stopped as exc:
+            fail(str(exc), code=exc.status)
         except (SettingsError, ConnectorError, TrainingError) as exc:
             fail(str(exc), code=EXIT_USAGE)
         except NotFound as exc:

@@ -19,8 +19,10 @@ from rich.table import Table
 from server.cli.bases import ensure_base
 from server.cli.console import EXIT_FAILED, EXIT_USAGE, err, fail, tell
 from server.cli.jobs import describe
-from server.cli.up import Node, settings_or_fail, take_home
+from server.cli.up import Node, settings_or_fail, stop_seconds, take_home
 from server.db.session import Database
+from server.ending import Stopped
+from server.ending import run as run_until_stopped
 from server.jobs.schemas import FINAL_STATES, JobEventView
 from server.logs import configure_logging
 from server.settings import Settings
@@ -121,6 +123,7 @@ class Demo:
         self._settings = settings
         self._began = time.monotonic()
         self.keys: dict[str, str] = {}
+        self.shown = False
 
     def say(self, line: str) -> None:
         """A line with the time since the start."""
@@ -129,6 +132,7 @@ class Demo:
 
     async def run(self, question: str, *, check: bool) -> None:
         """Everything, then stay up (or not, with ``check``)."""
+        await ensure_base(self._settings, say=self.say)
         node = Node(self._settings, say=self.say)
         async with node.running(), self._api(node) as api:
             # On two cores, an engine that starts beside a training run makes both take longer
@@ -139,6 +143,7 @@ class Demo:
             self._show(question, answers, results)
             self._verify(answers, results)
             self._invite(node)
+            self.shown = True
             if not check:
                 await node.wait()
 
@@ -169,8 +174,11 @@ class Demo:
         if trained:
             self.say(f"{sample.slug:9} {trained['model']} was trained on these transcripts before")
         else:
-            job = await api.call("POST", f"{path}/jobs", json={"recipe": _recipe()})
-            await self._follow(api, sample, job["id"])
+            job = await self._unfinished(api, sample, imported)
+            if job is None:
+                job = await api.call("POST", f"{path}/jobs", json={"recipe": _recipe()})
+            job = await self._follow(api, sample, job["id"])
+            await self._decide(api, sample, job)
         for adapter in await api.call("GET", f"{path}/adapters"):
             if adapter["live"]:
                 return dict(adapter)
@@ -212,7 +220,35 @@ class Demo:
                 return dict(adapter)
         return None
 
-    async def _follow(self, api: Api, sample: Sample, job_id: str) -> None:
+    async def _decide(self, api: Api, sample: Sample, job: dict[str, Any]) -> None:
+        """Promote what the gates leave to a person: a slow machine trains for minutes only.
+
+        Raises:
+            DemoFailed: they say that it is worse.
+        """
+        outcome = job["outcome"]
+        if outcome["promoted"]:
+            return
+        if outcome["gates"] == "worse":
+            raise DemoFailed(f"{job['adapter']} was not promoted: {outcome['reason']}")
+        version = int(job["adapter"].rpartition("@")[2])
+        await api.call("POST", f"/admin/tenants/{sample.slug}/promote", json={"version": version})
+        self.say(f"{sample.slug:9} promoted by hand, as a person may where gates cannot tell")
+
+    async def _unfinished(
+        self, api: Api, sample: Sample, imported: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The job of a demo that was stopped: the worker goes on with it."""
+        for job in await api.call("GET", f"/admin/tenants/{sample.slug}/jobs"):
+            if (
+                job["state"] not in {*FINAL_STATES, "paused", "awaiting_approval"}
+                and job["recipe"] == _recipe()
+                and job["created_at"] > imported["created_at"]
+            ):
+                return dict(job)
+        return None
+
+    async def _follow(self, api: Api, sample: Sample, job_id: str) -> dict[str, Any]:
         path = f"/admin/tenants/{sample.slug}/jobs/{job_id}"
         seen = 0
         while True:
@@ -228,6 +264,7 @@ class Demo:
         if job["state"] != "succeeded":
             reason = (job["error"] or {}).get("message", "")
             raise DemoFailed(f"training of {sample.slug} {job['state']}: {reason}")
+        return dict(job)
 
     async def _ask(self, node: Node, question: str) -> dict[str, str]:
         """The same question to the base and to both tenants, each with its own key."""
@@ -320,14 +357,20 @@ def demo(ask: str, home: Path | None, *, check: bool) -> None:
     take_home(settings)
     run = Demo(settings)
     try:
-        ensure_base(settings, say=run.say)
+        try:
+            run_until_stopped(
+                run.run(ask, check=check),
+                seconds=stop_seconds(settings),
+                loop_factory=uvloop.new_event_loop,
+            )
+        except* DemoFailed as failures:
+            for failure in failures.exceptions:
+                tell(("error:", "bold red"), f" {failure}")
+            sys.exit(EXIT_FAILED)
     except TrainingError as exc:
         fail(str(exc), code=EXIT_USAGE)
-    try:
-        uvloop.run(run.run(ask, check=check))
-    except* DemoFailed as failures:
-        for failure in failures.exceptions:
-            tell(("error:", "bold red"), f" {failure}")
-        sys.exit(EXIT_FAILED)
+    except Stopped as exc:
+        if not run.shown:
+            fail(f"{exc}; the same command goes on from there", code=exc.status)
     if check:
         run.say("all parts worked")

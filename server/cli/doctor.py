@@ -12,9 +12,11 @@ import rich_click as click
 
 from server.cli.console import EXIT_FAILED, json_option, show, tell
 from server.cli.up import settings_or_fail
+from server.home import open_to_others
 from server.locks import is_held
-from server.settings import Settings
-from training.base_model import load_base
+from server.settings import Settings, SettingsError
+from training.base_model import BASE_FILE, load_base
+from training.compute import measure_in_child
 from training.errors import BaseModelError
 
 GIB = 2**30
@@ -37,7 +39,8 @@ class Check(msgspec.Struct, frozen=True):
 def doctor(*, as_json: bool) -> None:
     """Look at this machine; exits 1 when something is missing."""
     settings = settings_or_fail()
-    checks = [*_packages(), *_device(), *_room(settings), *_state(settings)]
+    checks = [*_packages(), *_device(), *_computing(settings), *_room(settings)]
+    checks += [*_privacy(settings), *_state(settings)]
     if as_json:
         show(checks)
     else:
@@ -87,6 +90,23 @@ def _device() -> list[Check]:
     return [Check("device", True, "NVIDIA GPU" if gpu else f"CPU, {cores} cores")]
 
 
+def _computing(settings: Settings) -> list[Check]:
+    """The number types of this machine, measured now: what runs would be told."""
+    base = settings.bases / settings.base
+    if not (base / BASE_FILE).is_file():
+        return []  # said by the check of the base
+    try:
+        measured = measure_in_child(base)
+    except BaseModelError as exc:
+        return [Check("number type", False, str(exc), "run `make install`, or add the base again")]
+    checks = [
+        Check(f"number type, {work}", True, f"{choice.type} ({choice.reason})")
+        for work, choice in measured.choices.items()
+    ]
+    fixed = "float32 on every machine: clients keep vectors, and compare them with later ones"
+    return [*checks, Check("number type, embeddings", True, fixed)]
+
+
 def _room(settings: Settings) -> list[Check]:
     free = shutil.disk_usage(settings.home).free
     memory = psutil.virtual_memory().available
@@ -106,13 +126,30 @@ def _room(settings: Settings) -> list[Check]:
     ]
 
 
+def _privacy(settings: Settings) -> list[Check]:
+    try:
+        found = open_to_others(settings)
+    except SettingsError as exc:
+        return [Check("data folder", False, str(exc), "see `tenantune settings`")]
+    if not found:
+        return [Check("data folder", True, f"{settings.home} is closed to other users")]
+    return [
+        Check(
+            "data folder",
+            False,
+            f"other users are let into {len(found):,} files and folders, {found[0]} among them",
+            "`tenantune up` closes them (or now: `chmod -R go= " + str(settings.home) + "`)",
+        )
+    ]
+
+
 def _state(settings: Settings) -> list[Check]:
     try:
         base = load_base(settings.bases / settings.base)
         found = f"{base.name}, {base.parameters / 1e6:.0f} M parameters"
         checks = [Check("base", True, found)]
     except BaseModelError as exc:
-        advice = f"`tenantune up` makes it, or `tenantune bases add {settings.base}`"
+        advice = f"`tenantune bases add {settings.base}` makes it, and `up` does for vLLM"
         checks = [Check("base", False, str(exc), advice)]
     up = is_held(settings.run / "up.lock")
     checks.append(Check("server", True, f"running on {settings.own_url}" if up else "not running"))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, get_args
 
 import msgspec
@@ -87,7 +87,10 @@ async def train(
     *,
     as_json: bool,
 ) -> None:
-    """Fine-tune on all of a tenant's transcripts, prove the adapter, and promote it."""
+    """Fine-tune on all of a tenant's transcripts, prove the adapter, and promote it if it passes.
+
+    Ends with 1 where the job failed, and where it succeeded but its adapter did not go live.
+    """
     request = checked(
         JobRequest,
         {
@@ -142,22 +145,44 @@ def _objectives(pairs: tuple[str, ...]) -> Objectives:
 def _finish(view: JobView, *, as_json: bool) -> None:
     if as_json:
         show(view)
-    elif view.state == "succeeded":
+    elif view.state == "succeeded" and not kept_back(view):
         tell(("done:", "green"), f" {view.adapter} is live")
+    elif view.state == "succeeded":
+        name, _, version = str(view.adapter).rpartition("@")
+        tell(("not promoted:", "yellow"), f" {view.adapter}: {kept_back(view)}")
+        tell(
+            f"it answers as '{view.adapter}'; its report is `tenantune adapters report {version} "
+            f"--tenant {name} --html`, and `tenantune adapters promote {version} --tenant {name}` "
+            "makes it live" + (" (against its gates: with --force)" if _is_worse(view) else "")
+        )
     elif view.state in FINAL_STATES:
         reason = (view.error or {}).get("message", "")
         tell((f"{view.state}:", "red"), f" {reason}")
     else:
         tell(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
         print(view.id)
-    if view.state in {"failed", "cancelled"}:
+    if view.state in {"failed", "cancelled"} or kept_back(view):
         sys.exit(EXIT_FAILED)
 
 
+def kept_back(view: JobView) -> str:
+    """Why the adapter of a job that succeeded did not go live; empty where it did."""
+    if view.outcome is None or view.outcome.promoted:
+        return ""
+    return view.outcome.reason or view.outcome.summary
+
+
+def _is_worse(view: JobView) -> bool:
+    return view.outcome is not None and view.outcome.gates == "worse"
+
+
 async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) -> JobView:
-    """Show a job until it ends, or awaits a person: a bar on a terminal, plain lines in a pipe."""
+    """Show a job until it ends, or awaits a person: a bar on a terminal, plain lines in a pipe.
+
+    Cancelled, it says what becomes of the job.
+    """
     seen = 0
-    with _reporter(quiet=quiet) as report:
+    with _leaving_it(tenant.slug, job_id), _reporter(quiet=quiet) as report:
         while True:
             async with app.database.reading() as session:
                 events = await service.list_events(session, tenant.id, job_id, after=seen)
@@ -170,6 +195,19 @@ async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) 
                 return view
             if not events:
                 await asyncio.sleep(FOLLOW_SECONDS)
+
+
+@contextlib.contextmanager
+def _leaving_it(tenant: str, job_id: str) -> Generator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        words = f"{job_id} --tenant {tenant}"
+        tell(
+            f"job {job_id} goes on without this command: `tenantune jobs follow {words}` shows it "
+            f"again, `tenantune jobs pause {words}` or `... cancel ...` stops it"
+        )
+        raise
 
 
 @contextlib.contextmanager

@@ -29,6 +29,14 @@ limit_option = click.option(
 )
 
 
+keep_uploads_option = click.option(
+    "--keep-uploads",
+    type=click.IntRange(0, 3650),
+    metavar="DAYS",
+    help="How long transcripts' files are kept after they were read; 0: not at all, the default.",
+)
+
+
 @click.group()
 def tenants() -> None:
     """Customer organisations."""
@@ -42,6 +50,7 @@ def tenants() -> None:
 @click.option(
     "--keep", multiple=True, metavar="TEXT", help="Public, so not redacted: your hotline."
 )
+@keep_uploads_option
 @limit_option
 @json_option
 @command
@@ -52,6 +61,7 @@ async def create_tenant(
     system_prompt: str,
     number_pattern: tuple[str, ...],
     keep: tuple[str, ...],
+    keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
     as_json: bool,
@@ -65,6 +75,7 @@ async def create_tenant(
             "system_prompt": system_prompt,
             "number_patterns": _patterns(number_pattern),
             "keep": keep,
+            "keep_upload_days": keep_uploads or 0,
             "limits": _limits(limit),
         },
     )
@@ -118,6 +129,7 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
 @click.option("--system-prompt", help="For adapters trained from now on.")
 @click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Replaces all of them.")
 @click.option("--keep", multiple=True, metavar="TEXT", help="Not redacted; replaces all of them.")
+@keep_uploads_option
 @limit_option
 @json_option
 @command
@@ -128,6 +140,7 @@ async def update_tenant(
     system_prompt: str | None,
     number_pattern: tuple[str, ...],
     keep: tuple[str, ...],
+    keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
     as_json: bool,
@@ -138,12 +151,13 @@ async def update_tenant(
         "system_prompt": system_prompt,
         "number_patterns": _patterns(number_pattern) or None,
         "keep": keep or None,
+        "keep_upload_days": keep_uploads,
     }
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if limit:
         changes["limits"] = _limits(limit)
     if not changes:
-        what = "--name, --system-prompt, --number-pattern, --keep or --limit"
+        what = "--name, --system-prompt, --number-pattern, --keep, --keep-uploads or --limit"
         fail(f"nothing to change: give {what}", code=EXIT_USAGE)
     patch = checked(TenantPatch, changes)
     async with app.transaction() as session:

@@ -23,12 +23,13 @@ from server.cli.console import (
     plain,
     show,
     table,
+    tell,
     tenant_option,
 )
 from server.locks import is_held
 from server.tenants import service as tenants
 from server.tenants.holdings import hold, stored
-from server.transcripts import freezing, service
+from server.transcripts import deletion, freezing, service
 from server.transcripts.schemas import ImportView, dataset_view, import_view
 
 CHUNK_BYTES = 1 << 20
@@ -48,8 +49,24 @@ def transcripts() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @tenant_option
 @click.option("--importer", type=click.Choice(list(IMPORTERS)), help="Found out when absent.")
-@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="For tables.")
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="For tables; also speaker:VALUE=agent and private:VALUE=yes.",
+)
 @click.option("--encoding", help="Found out when absent.")
+@click.option(
+    "--dates",
+    type=click.Choice(["day-first", "month-first"]),
+    help="Of a table, for dates such as 03/04/2024; found out, or asked for, when absent.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["oldest-first", "newest-first"]),
+    help="Of a table's rows where no time tells it.",
+)
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
@@ -64,13 +81,17 @@ async def import_(
     importer: str | None,
     mapping: tuple[str, ...],
     encoding: str | None,
+    dates: str | None,
+    order: str | None,
     split: str | None,
     form: str,
 ) -> None:
     """Read a file of transcripts; the same bytes twice change nothing."""
     columns, speakers = parse_map(list(mapping))
     options = msgspec.structs.replace(
-        msgspec.convert({"split": split, "encoding": encoding}, ImportOptions),
+        msgspec.convert(
+            {"split": split, "encoding": encoding, "dates": dates, "order": order}, ImportOptions
+        ),
         mapping=columns,
         speakers=speakers,
     )
@@ -166,6 +187,37 @@ async def report(app: App, import_id: str, tenant: str, form: str) -> None:
         owner = await tenants.get(session, tenant)
         view = import_view(*await service.get_import(session, owner, import_id))
     _report(view, form=form)
+
+
+@transcripts.command("delete")
+@click.argument("import_id")
+@tenant_option
+@click.option(
+    "--datasets",
+    is_flag=True,
+    help="And the dataset versions that hold its conversations; their adapters stay.",
+)
+@json_option
+@command
+async def delete(app: App, import_id: str, tenant: str, *, datasets: bool, as_json: bool) -> None:
+    """Remove an import and its conversations, but those that another import holds too."""
+    async with app.transaction() as session:
+        deleted, leftovers = await deletion.delete_import(
+            session, tenant, import_id, datasets=datasets
+        )
+    blobs = BlobStore.open(app.settings.blobs)
+    await deletion.remove(leftovers, database=app.database, blobs=blobs, settings=app.settings)
+    if as_json:
+        show(deleted)
+        return
+    tell(f"deleted: {deleted.conversations_deleted:,} conversations")
+    if deleted.conversations_kept:
+        tell(f"kept: {deleted.conversations_kept:,} conversations that another import holds too")
+    if deleted.datasets:
+        fate = "deleted" if datasets else "kept (--datasets removes them)"
+        tell(f"datasets {fate}: {', '.join(sha256[:12] for sha256 in deleted.datasets)}")
+    if deleted.adapters:
+        tell(f"adapters that learnt from it, and stay: {', '.join(deleted.adapters)}")
 
 
 @transcripts.command("freeze")

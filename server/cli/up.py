@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -16,11 +14,14 @@ import uvicorn
 import uvloop
 
 from server.app import create_app
-from server.cli.bases import ensure_base
+from server.children import run_child
+from server.cli.bases import ensure_base, has_base
 from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
+from server.ending import Stopped, run
 from server.engine.build import build_engine
 from server.engine.service import EngineService
-from server.http import BoundedProtocol, raise_file_limit
+from server.home import take
+from server.http import BoundedProtocol, BoundedServer, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
@@ -30,10 +31,12 @@ log = structlog.get_logger(__name__)
 
 Say = Callable[[str], None]
 WORKER_BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
-WORKER_STOP_SECONDS = 75.0  # a trainer may need a minute to save
+WORKER_STOP_SECONDS = 8.0  # its own last resort is sooner
+OPEN_REQUEST_SECONDS = 1  # of what the engine's end has not ended
+AFTER_DRAIN_SECONDS = 4.0  # the engine's end, and the server's
 
 
-class _Uvicorn(uvicorn.Server):
+class _Uvicorn(BoundedServer):
     """uvicorn without its own signal handlers: the node drains the engine first."""
 
     @contextlib.contextmanager
@@ -71,7 +74,7 @@ class Node:
             app,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=OPEN_REQUEST_SECONDS,
             server_header=False,
             http=BoundedProtocol,
         )
@@ -82,21 +85,17 @@ class Node:
         """Where people reach the server."""
         return f"http://{self.settings.host}:{self.settings.port}"
 
-    def stop(self) -> None:
-        """Ask it to end: open answers finish first, up to the drain time."""
-        self._stop.set()
-
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Run inside this context; leaving it stops everything in the right order."""
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self.stop)
+        """Run inside this context; leaving it stops everything in the right order.
+
+        Open answers may finish, for ``drain_seconds``.
+        """
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(self._server.serve(sockets=[self._socket]))
             worker = group.create_task(self._keep_worker())
             watching = group.create_task(self._tell_engine())
-            serving.add_done_callback(lambda _: self.stop())
+            serving.add_done_callback(lambda _: self._stop.set())
             try:
                 while not self._server.started and not serving.done():  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.05)
@@ -110,10 +109,13 @@ class Node:
                 worker.cancel()
                 await self.engine.stop(grace_seconds=self.settings.drain_seconds)
                 self._server.should_exit = True
-                await asyncio.wait([serving])  # an error in the body would cancel it halfway
+                if not self._server.started:
+                    serving.cancel()
+                # the group would cancel them halfway
+                await asyncio.wait([serving, worker])
 
     async def wait(self) -> None:
-        """Until somebody asks it to stop."""
+        """Until the server ends, which it does by itself only for a fault."""
         await self._stop.wait()
 
     async def _tell_engine(self) -> None:
@@ -144,32 +146,39 @@ async def run_worker(settings: Settings) -> int:
     """One life of a worker process; cancelling tells it to save and end."""
     settings.run.mkdir(parents=True, exist_ok=True)
     with (settings.run / "worker.log").open("ab") as log_file:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server.worker", "--with-parent"),
-            stdin=asyncio.subprocess.PIPE,
+        return await run_child(
+            [sys.executable, "-m", "server.worker", "--with-parent"],
             stdout=log_file,
             stderr=log_file,
-            start_new_session=True,
             env=settings.child_environment(),
+            stop_seconds=WORKER_STOP_SECONDS,
         )
-    try:
-        return await process.wait()
-    except asyncio.CancelledError:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(WORKER_STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        raise
+
+
+def stop_seconds(settings: Settings) -> float:
+    """How long a node's end may take before it is ended by force."""
+    return settings.drain_seconds + AFTER_DRAIN_SECONDS
+
+
+async def _base(settings: Settings, *, say: Say) -> None:
+    """Make the base, if what runs here needs it: the scripted engine needs none."""
+    if settings.engine_url or settings.engine != "scripted":
+        await ensure_base(settings, say=say)
+    elif not has_base(settings):
+        say(
+            f"base      {settings.base} is not there: the scripted engine needs none, but before "
+            f"you train: `tenantune bases add {settings.base}`"
+        )
 
 
 def take_home(settings: Settings) -> None:
-    """One ``up`` for a data folder."""
+    """One ``up`` for a data folder, which is closed to other users from then on."""
     if hold(settings.run / "up.lock") is None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
+    try:
+        take(settings, thorough=True)
+    except SettingsError as exc:
+        fail(str(exc), code=EXIT_USAGE)
 
 
 def settings_or_fail(
@@ -196,14 +205,20 @@ def up(home: Path | None, host: str | None, port: int | None) -> None:
     take_home(settings)
     say: Say = lambda line: err.print(line, markup=False)  # noqa: E731 - a one-line adapter
     say(f"data      {settings.home}")
-    try:
-        ensure_base(settings, say=say)
-    except TrainingError as exc:
-        fail(str(exc), code=EXIT_USAGE)
+    ran = False
 
-    async def run() -> None:
+    async def serve() -> None:
+        nonlocal ran
+        await _base(settings, say=say)
         node = Node(settings, say=say)
         async with node.running():
+            ran = True
             await node.wait()
 
-    uvloop.run(run())
+    try:
+        run(serve(), seconds=stop_seconds(settings), loop_factory=uvloop.new_event_loop)
+    except TrainingError as exc:
+        fail(str(exc), code=EXIT_USAGE)
+    except Stopped as exc:
+        if not ran:
+            fail(f"{exc} before it ran", code=exc.status)

@@ -47,7 +47,7 @@ JobState = Literal[
 FINISHED_JOB_STATES: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
 UploadState = Literal["pending", "completed", "cancelled", "expired"]
 DeliveryState = Literal["pending", "delivered", "failed"]
-AdapterState = Literal["candidate", "ready", "failed_gates", "deleted"]
+AdapterState = Literal["candidate", "ready", "failed_gates", "unsafe", "deleted"]
 PromotionKind = Literal["promote", "rollback"]
 Decision = Literal["approved", "rejected"]
 
@@ -143,7 +143,8 @@ class Tenant(Record):
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
     ``live_adapter_id``, for compare-and-set. ``keep`` are words that redaction leaves alone: the
-    company's own telephone number. ``limits`` is a ``server.settings.Limits``, null where the
+    company's own telephone number. ``keep_upload_days``: how long a transcript's file is kept after it
+    was read; 0: not at all. ``limits`` is a ``server.settings.Limits``, null where the
     installation's apply.
     """
 
@@ -154,6 +155,7 @@ class Tenant(Record):
     system_prompt: Mapped[str] = mapped_column(Prose, default="")
     number_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
     keep: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
+    keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     limits: Mapped[JsonObject | None]
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
@@ -185,7 +187,11 @@ class ApiKey(Record):
 
 
 class SourceFile(Record):
-    """An upload exactly as it arrived; the bytes are in the blob store under ``sha256``."""
+    """An upload of transcripts, exactly as it arrived.
+
+    Its bytes are in the blob store under ``sha256`` until ``removed_at``: they hold personal data, and
+    go when they have been read, or ``Tenant.keep_upload_days`` later.
+    """
 
     __tablename__ = "source_file"
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
@@ -194,10 +200,14 @@ class SourceFile(Record):
     filename: Mapped[str] = mapped_column(Prose)
     sha256: Mapped[str] = mapped_column(Chars(64), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    removed_at: Mapped[datetime.datetime | None]
 
 
 class Import(Record):
-    """Reading of a source file into conversations, and what came of it."""
+    """Reading of a source file into conversations, and what came of it.
+
+    ``started_at``: when a worker last took it up; whose turn it is depends on that.
+    """
 
     __tablename__ = "import"
 
@@ -210,11 +220,16 @@ class Import(Record):
     state: Mapped[ImportState] = mapped_column(Chars(20), default="queued", index=True)
     report: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
+    started_at: Mapped[datetime.datetime | None]
     finished_at: Mapped[datetime.datetime | None]
 
 
 class ConversationRow(Record):
-    """A redacted conversation. ``digest`` is of what was said, so that the same is kept once."""
+    """A redacted conversation. ``digest`` is of what was said, so that the same is kept once.
+
+    ``import_id`` is the import that brought it first; it belongs to that and to each import that has
+    an ``ImportedAgain`` of it.
+    """
 
     __tablename__ = "conversation"
     __table_args__ = (UniqueConstraint("tenant_id", "digest"),)
@@ -229,8 +244,24 @@ class ConversationRow(Record):
     body: Mapped[JsonObject]
 
 
+class ImportedAgain(Record):
+    """A conversation that an import holds too, and that its tenant had before."""
+
+    __tablename__ = "imported_again"
+    __table_args__ = (UniqueConstraint("import_id", "conversation_id"),)
+
+    tenant_id: Mapped[str] = _tenant()
+    import_id: Mapped[str] = mapped_column(Chars(32), ForeignKey("import.id", ondelete="CASCADE"))
+    conversation_id: Mapped[str] = mapped_column(
+        Chars(32), ForeignKey("conversation.id", ondelete="CASCADE"), index=True
+    )
+
+
 class DatasetVersion(Record):
-    """An immutable dataset; its files are in ``datasets/<sha256>``."""
+    """An immutable dataset; its files are in ``datasets/<sha256>``.
+
+    ``import_ids``: whose conversations it was made of; null where it was made before that was noted.
+    """
 
     __tablename__ = "dataset_version"
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
@@ -239,6 +270,7 @@ class DatasetVersion(Record):
     sha256: Mapped[str] = mapped_column(Chars(64))
     counts: Mapped[JsonObject] = mapped_column(default=dict)
     manifest: Mapped[JsonObject] = mapped_column(default=dict)
+    import_ids: Mapped[list[str] | None] = mapped_column(Json)
 
 
 class Job(Record):
@@ -248,7 +280,9 @@ class Job(Record):
     alone. Files are named, not referenced: a job keeps the names of files that were deleted since.
     It begins with the weights of ``start_adapter_id``, where there is one. ``method`` and
     ``client_metadata`` are kept as the client gave them. ``attempts`` counts how often it was put
-    back into the queue. ``gpu_seconds``: time that the trainer had its device.
+    back into the queue. ``gpu_seconds``: time that the trainer had its device. ``outcome``: a
+    ``server.jobs.schemas.Outcome``, of a job that succeeded; null of one from before there were any,
+    whose adapter was promoted.
     """
 
     __tablename__ = "job"
@@ -285,6 +319,7 @@ class Job(Record):
     progress: Mapped[JsonObject] = mapped_column(default=dict)
     estimate: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
+    outcome: Mapped[JsonObject | None]
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     started_at: Mapped[datetime.datetime | None]
     finished_at: Mapped[datetime.datetime | None]
@@ -306,9 +341,11 @@ class JobEvent(Record):
 class Adapter(Record):
     """An adapter version; its files are in ``adapters/<engine_name>``, which never changes.
 
-    ``ready`` passed its gates; ``failed_gates`` is kept, can be asked for by version, and is not
-    promoted. A deleted one keeps its row, so that its version is not given again. ``system_prompt`` is
-    what it was trained with, and is served with, whatever the tenant's is by now.
+    ``ready`` passed its gates; of a ``candidate`` they cannot tell, and a person may promote it;
+    ``failed_gates`` is worse than was asked for, and only the operator promotes it. All of them answer
+    to their names. ``unsafe`` is not what was trained (trainer and engine differ): it can only be
+    looked at, by version. A deleted one keeps its row, so that its version is not given again.
+    ``system_prompt`` is what it was trained with, and is served with, whatever the tenant's is by now.
     """
 
     __tablename__ = "adapter"
@@ -471,6 +508,8 @@ class StoredResponse(Record):
 class WebhookEndpoint(Record):
     """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash.
 
+    Secrets are encrypted (``server/webhooks/vault.py``); ``secret_hint`` is the end of the present one.
+
     ``previous_secret`` signs too, until ``previous_secret_until``: a receiver changes in its time.
     """
 
@@ -479,6 +518,7 @@ class WebhookEndpoint(Record):
     tenant_id: Mapped[str] = _tenant()
     url: Mapped[str] = mapped_column(Prose)
     secret: Mapped[str] = mapped_column(Prose)
+    secret_hint: Mapped[str | None] = mapped_column(Chars(4))
     previous_secret: Mapped[str | None] = mapped_column(Prose)
     previous_secret_until: Mapped[datetime.datetime | None]
     events: Mapped[list[str]] = mapped_column(Json, default=list)

@@ -4,7 +4,6 @@ A transaction belongs to the request or to the job; services take its session an
 """
 
 import asyncio
-import contextlib
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -25,43 +26,70 @@ from sqlalchemy.ext.asyncio import (
 from server.db.migrate import upgrade
 from server.errors import Invalid
 
-BUSY_TIMEOUT_MS = 10_000
+log = structlog.get_logger(__name__)
+
+PATIENCE_SECONDS = 10.0  # of who waits to write
+SCRUB_TIMEOUT_MS = 500  # writers wait meanwhile
 # any 64-bit number will do, as long as nobody else in the same PostgreSQL database uses it
 MIGRATION_LOCK = 0x7E4A_4715
+WORTH_SETTING_MS = 100  # three statements instead of one
+WAIT_MS = "sqlite_wait_ms"  # a connection's option: for how long its BEGIN may wait
 
 
 class Database:
     """A connection pool.
 
-    ``transaction`` writes, ``reading`` only reads. On SQLite a writer takes the write lock at its
-    first statement (``BEGIN IMMEDIATE``), so that it never fails in the middle because another was
-    faster; readers see the last committed state and wait for nobody.
+    ``transaction`` writes, ``reading`` only reads. On SQLite a writer takes the write lock when it
+    begins (``BEGIN IMMEDIATE``), so that it never fails in the middle because another was faster;
+    readers see the last committed state and wait for nobody. For its turn in this process, a
+    connection and the lock together it waits ``patience_seconds``, however many wait beside it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {
             "json_serializer": lambda value: msgspec.json.encode(value).decode(),
             "json_deserializer": msgspec.json.decode,
         }
+        self._patience = patience_seconds
         if not self.is_sqlite:
             options |= {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20}
         self.engine: AsyncEngine = create_async_engine(self.url, **options)
         _refuse_unstorable(self.engine)
         if self.is_sqlite:
-            _prepare_sqlite(self.engine)
+            _prepare_sqlite(self.engine, patience_seconds=patience_seconds)
         self._writing = async_sessionmaker(self.engine, expire_on_commit=False)
         self._reading = async_sessionmaker(
             self.engine.execution_options(sqlite_begin="BEGIN"), expire_on_commit=False
         )
         # waiting here is fair and instant; SQLite's own wait is polling
-        self._writer = asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
+        self._writer = asyncio.Lock()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its file is; None where it is on another server, or in memory."""
+        path = self.url.database
+        if not self.is_sqlite or not path or path == ":memory:":
+            return None
+        return Path(path).absolute().parent
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
-        """A session whose work is committed at the end, or undone when an exception passes."""
-        async with self._writer, self._writing.begin() as session:
+        """A session whose work is committed at the end, or undone when an exception passes.
+
+        Raises:
+            SQLAlchemyError: no turn to write came, the database does not answer, or it refused.
+        """
+        if not self.is_sqlite:
+            async with self._writing.begin() as session:
+                yield session
+            return
+        deadline = asyncio.get_running_loop().time() + self._patience
+        async with self._turn(deadline), self._writing.begin() as session:
+            left = deadline - asyncio.get_running_loop().time()
+            options = {WAIT_MS: max(1, round(left * 1000))}
+            _ = await session.connection(execution_options=options)  # begins
             yield session
 
     @asynccontextmanager
@@ -77,8 +105,8 @@ class Database:
             SchemaError: the database was made by a newer version of this program.
         """
         if self.is_sqlite:
-            if self.url.database and self.url.database != ":memory:":
-                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
             await self._use_wal()
         async with self.engine.connect() as connection:
             if self.is_sqlite:
@@ -92,9 +120,37 @@ class Database:
             if self.is_sqlite:
                 await _foreign_keys(connection, on=True)
 
+    async def scrub(self) -> None:
+        """Let nothing of what was deleted stay in SQLite's log, where nobody is reading just now."""
+        if not self.is_sqlite:
+            return
+        async with self.engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None  # noqa: S101 - freshly checked out
+            try:
+                await raw.execute(f"PRAGMA busy_timeout={SCRUB_TIMEOUT_MS}")
+                await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.OperationalError as exc:  # the next checkpoint does it
+                log.info("the log was not emptied", reason=str(exc))
+            finally:
+                await raw.execute(f"PRAGMA busy_timeout={round(self._patience * 1000)}")
+
     async def dispose(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _turn(self, deadline: float) -> AsyncGenerator[None]:
+        """Be the only writer of this process."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._writer.acquire()
+        except TimeoutError as exc:
+            raise PoolTimeout(f"no turn to write came in {self._patience:g} s") from exc
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     async def _use_wal(self) -> None:
         """Switch the file to a write-ahead log, once; SQLite does not wait for others here."""
@@ -134,17 +190,37 @@ async def _foreign_keys(connection: AsyncConnection, *, on: bool) -> None:
     await raw.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
+def _prepare_sqlite(engine: AsyncEngine, *, patience_seconds: float) -> None:
+    usual = round(patience_seconds * 1000)
+
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
         connection.isolation_level = None  # begin() below decides, not the driver
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={usual}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted leaves no text in free pages
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        how = connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE")
-        connection.exec_driver_sql(how)
+        options = connection.get_execution_options()
+        how = options.get("sqlite_begin", "BEGIN IMMEDIATE")
+        wait: int = options.get(WAIT_MS, usual)
+        if wait > usual - WORTH_SETTING_MS:
+            connection.exec_driver_sql(how)
+            return
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={wait}")
+        try:
+            connection.exec_driver_sql(how)
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={usual}")
+
+    @event.listens_for(engine.sync_engine, "do_execute_no_params")
+    @event.listens_for(engine.sync_engine, "do_execute")
+    def execute(cursor: Any, statement: str, *_more: object) -> bool:  # noqa: ANN401 - the driver's
+        # A full disk, among others, ends the whole transaction at once. Nothing is left to undo then,
+        # and the complaint about that would take the place of the reason.
+        undoes = statement.startswith("ROLLBACK TO SAVEPOINT")
+        return undoes and not cursor._connection.in_transaction  # noqa: SLF001 - no other way

@@ -4,9 +4,11 @@ Run as a plain script, on the standard library alone: it is started before every
 outlive anything. It leads the process group that the engine lives in. Its standard input is a pipe
 whose other end only the server holds: the pipe closes however the server ends, ``kill -9``
 included, and then the whole group is killed. (``PR_SET_PDEATHSIG`` would bind the engine to the
-*thread* that forked, and would not reach the engine's own children.)
+*thread* that forked, and would not reach the engine's own children. It does bind the engine to this
+holder, which has one thread: where both die at once, nobody is left to kill the group.)
 """
 
+import ctypes
 import os
 import selectors
 import signal
@@ -16,6 +18,7 @@ from pathlib import Path
 
 READ_BYTES = 65536
 PARENT_CHECK_SECONDS = 1.0  # in case another child of the server inherited the pipe
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Log:
@@ -54,7 +57,18 @@ def hold(command: list[str], log: Log) -> int:
     # A handler, not SIG_IGN: the latter would be inherited by the engine.
     signal.signal(signal.SIGTERM, lambda *_: None)
     reader, writer = os.pipe()
-    engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer)
+    libc = ctypes.CDLL(None)
+
+    def die_with_us() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    engine = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=writer,
+        preexec_fn=die_with_us,  # noqa: PLW1509 - no other thread is here
+    )
     os.close(writer)
     os.set_blocking(reader, False)
     ended = os.pidfd_open(engine.pid)

@@ -61,6 +61,7 @@ class EngineSettings(msgspec.Struct):
     """Of the engine's settings, those that the server keeps to."""
 
     max_num_seqs: int
+    dtype: str = ""
 
 
 class EngineInfo(msgspec.Struct):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from server.home import private_folder
+
 _SOCKET_PATH_BYTES = 100  # Linux takes 107
 
 
@@ -54,4 +56,5 @@ def socket_path(run: Path) -> Path:
         raise PermissionError(
             f"{path.parent} belongs to somebody else; the socket is not safe there"
         )
+    private_folder(path.parent)  # it may have been there before
     return path

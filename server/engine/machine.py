@@ -19,13 +19,15 @@ _LIBRARY_FOLDERS = (
     "/usr/local/lib",
 )
 _NVIDIA_SMI_SECONDS = 10
+_AMPERE = 8
 
 
 class Gpu(msgspec.Struct, frozen=True):
-    """One CUDA device."""
+    """One CUDA device. ``bfloat16``: it has units for it, as all since compute capability 8.0."""
 
     name: str
     memory_bytes: int
+    bfloat16: bool = True
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,15 +100,19 @@ def _gpus() -> tuple[Gpu, ...]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    query = [tool, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(
             query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ()
-    rows = [line.rsplit(",", 1) for line in answer.stdout.splitlines() if "," in line]
-    return tuple(Gpu(name.strip(), int(mib) * 2**20) for name, mib in rows if mib.strip().isdigit())
+    rows = [line.rsplit(",", 2) for line in answer.stdout.splitlines() if line.count(",") > 1]
+    return tuple(
+        Gpu(name.strip(), int(mib) * 2**20, bfloat16=int(capability.split(".")[0]) >= _AMPERE)
+        for name, mib, capability in rows
+        if mib.strip().isdigit()
+    )
 
 
 def _preload() -> tuple[Path, ...]:

@@ -220,6 +220,14 @@ class EngineService:
         async with self._request(tenant, adapter) as model:
             return await self.client.score(model, token_ids)
 
+    async def dtype(self) -> str:
+        """The type that the engine computes in; '' where it does not say.
+
+        Raises:
+            EngineUnavailable: it is not there.
+        """
+        return (await self.client.info()).settings.dtype
+
     async def forget(self, name: str) -> None:
         """Unload an adapter, now or when its last request ends. Its folder may go after that."""
         with suppress(EngineUnavailable):  # an engine that is gone has forgotten it

@@ -23,12 +23,13 @@ import structlog
 from server.engine import child, leftovers
 from server.engine.command import ChildCommand, Choice
 from server.errors import EngineUnavailable, ServerError
+from server.home import private_folder
 
 log = structlog.get_logger(__name__)
 
 State = Literal["starting", "ready", "restarting", "stopped", "failed"]
 LOG_BYTES = 16 << 20
-TERM_SECONDS_OF_THE_ILL = 2.0  # enough for vLLM to remove its shared memory, if it still can
+TERM_SECONDS = 2.0  # enough for vLLM to remove its shared memory, if it still can
 KILL_SECONDS = 10.0
 OWN_LATENESS_SECONDS = 1.0  # of our event loop; a miss of one that is later tells nothing
 LAST_WORDS = 12  # lines of the engine's log that go into ours when it dies
@@ -75,7 +76,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     back_off_first: float = 1.0
     back_off_most: float = 60.0
     back_off_failed: float = 300.0
-    term: float = 10.0
+    term: float = TERM_SECONDS
 
 
 class Board:
@@ -139,7 +140,7 @@ class Supervisor:
 
     async def supervise(self) -> None:
         """Live until cancelled; the engine is stopped then, and nothing of it remains."""
-        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._run)
         short = 0
         try:
             while True:
@@ -192,7 +193,6 @@ class Supervisor:
             return f"the {self._name} cannot be started: {exc}", 0.0
         ready_at: list[float] = []
         reason = "the server is stopping"
-        term_seconds = min(TERM_SECONDS_OF_THE_ILL, self._timing.term)
         self._recycle = asyncio.get_running_loop().create_future()
         try:
             reason = await self._first_of(
@@ -200,13 +200,10 @@ class Supervisor:
                 self._unwell(ready_at),
                 self._recycle,
             )
-        except asyncio.CancelledError:
-            term_seconds = self._timing.term
-            raise
         finally:
             self._board.show(state="restarting", detail=reason)
             self._gone(reason)
-            await self._end(process, term_seconds)
+            await self._end(process, self._timing.term)
         return reason, monotonic() - ready_at[0] if ready_at else 0.0
 
     async def _start(self) -> Process:

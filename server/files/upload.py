@@ -12,6 +12,7 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from server.errors import Invalid, TooLarge
+from server.files.names import clean_name
 
 MAX_FIELD_BYTES = 16 << 10
 MAX_FORM_BYTES = 64 << 10  # all that is not the file
@@ -21,7 +22,8 @@ MAX_PARTS = 64
 class Upload:
     """One file of a request: in a form, as the part ``part``, or raw.
 
-    Read ``chunks`` to its end first; then ``filename`` and ``fields`` hold what the form said.
+    Read ``chunks`` to its end first; then ``filename`` (cleaned) and ``fields`` hold what the form
+    said.
     ``max_bytes`` is for the file.
     """
 
@@ -34,7 +36,7 @@ class Upload:
         part: str = "file",
         raw: bool = True,
     ) -> None:
-        self.filename = filename
+        self.filename = clean_name(filename)
         self.fields: dict[str, list[str]] = {}
         self._request = request
         self._max_bytes = max_bytes
@@ -111,7 +113,7 @@ class Upload:
             )
         if count > 1:
             raise Invalid("The form holds several files: send one at a time.", param=self._part)
-        self.filename = part.filename or self.filename
+        self.filename = clean_name(part.filename) if part.filename else self.filename
 
     def _check_size(self, size: int) -> None:
         # a form's own words come on top of the file

@@ -269,4 +269,4 @@ class ScoringController(Controller):
             await engine.score(sequence, tenant=data.tenant, adapter=adapter)
             for sequence in data.sequences
         ]
-        return ScoreResponse(logprobs=scores)
+        return ScoreResponse(logprobs=scores, dtype=await engine.dtype())

@@ -28,9 +28,9 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """One fine-tuning run, as asked for.
 
     ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run.
-    The installation's when absent, both. With ``require_approval`` an adapter that passes them
-    waits for a person; otherwise it is promoted at once. ``report_to``: trackers that are told each
-    step's figures.
+    The installation's when absent, both. An adapter that passes them is promoted at once; with
+    ``require_approval`` it waits for a person, and so does one of which they cannot tell.
+    ``report_to``: trackers that are told each step's figures.
     """
 
     recipe: Annotated[str, Meta(max_length=100)] | None = None
@@ -76,6 +76,19 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job that succeeded: what its gates say, and whether its adapter went live.
+
+    ``gates`` is the result of the worst one, ``summary`` says it in words, ``reason`` why the adapter
+    was not promoted; null where it was.
+    """
+
+    gates: Literal["better", "worse", "cannot_tell"]
+    summary: str
+    promoted: bool = False
+    reason: str | None = None
+
+
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter that was taken in for a job: its files are in that job's folder."""
 
@@ -109,6 +122,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     progress: dict[str, Any]
     estimate: dict[str, Any] | None
     error: dict[str, Any] | None
+    outcome: Outcome | None
     gpu_seconds: float
     created_at: Moment
     started_at: Moment | None
@@ -139,6 +153,10 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreResponse(msgspec.Struct, frozen=True):
-    """For each sequence the log-probability of each token (None for the first)."""
+    """For each sequence the log-probability of each token (None for the first).
+
+    ``dtype``: what the engine computes in; '' where it does not say.
+    """
 
     logprobs: list[list[float | None]]
+    dtype: str = ""

@@ -6,6 +6,7 @@ itself. It proves itself with a token from the data folder (same machine), or fr
 
 import asyncio
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -27,22 +28,24 @@ def worker_token(settings: Settings) -> str:
     if settings.worker_token:
         return settings.worker_token
     path: Path = settings.run / "worker.token"
+    with suppress(FileNotFoundError):
+        return path.read_text()
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    beside.touch(mode=0o600)
-    beside.write_text(secrets.token_urlsafe(32))
     try:
+        beside.touch(mode=0o600)
+        beside.write_text(secrets.token_urlsafe(32))
         path.hardlink_to(beside)  # the first one wins, whoever else is starting
     except FileExistsError:
         pass
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)
     return path.read_text()
 
 
 async def score_when_ready(
     settings: Settings, *, tenant: str, adapter_name: str, sequences: list[list[int]]
-) -> list[list[float | None]]:
+) -> ScoreResponse:
     """Log-probabilities of each token of each sequence under an adapter, from the engine.
 
     Waits while the server or the engine is not there.
@@ -67,7 +70,7 @@ async def score_when_ready(
 
 async def _score(
     client: aiohttp.ClientSession, settings: Settings, request: ScoreRequest
-) -> list[list[float | None]]:
+) -> ScoreResponse:
     async with client.post(
         f"{settings.own_url}/internal/score",
         data=msgspec.json.encode(request),
@@ -78,7 +81,7 @@ async def _score(
     ) as response:
         body = await response.read()
         if response.status < 300:  # noqa: PLR2004 - any success
-            return msgspec.json.decode(body, type=ScoreResponse).logprobs
+            return msgspec.json.decode(body, type=ScoreResponse)
         detail = body.decode(errors="replace")[:500]
         if response.status in {404, 429} or response.status >= 500:  # noqa: PLR2004
             raise Unavailable(f"the server answered {response.status}: {detail}")

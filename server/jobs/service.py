@@ -27,6 +27,7 @@ from server.jobs.schemas import (
     JobRequest,
     JobView,
     Learning,
+    Outcome,
 )
 from server.jobs.states import add_event
 from server.settings import Settings
@@ -180,6 +181,13 @@ def hyperparameters_of(job: Job) -> Hyperparameters:
     return msgspec.convert((job.method or {}).get("hyperparameters", {}), Hyperparameters)
 
 
+def outcome_of(job: Job) -> Outcome | None:
+    """What came of a job; None before it has succeeded, and of one from before this was written."""
+    if job.state != "succeeded" or job.outcome is None:
+        return None
+    return msgspec.convert(job.outcome, Outcome)
+
+
 async def get_job(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
     """One job of this tenant.
 
@@ -278,6 +286,7 @@ async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
         progress=job.progress,
         estimate=job.estimate,
         error=job.error,
+        outcome=outcome_of(job),
         gpu_seconds=round(job.gpu_seconds, 1),
         created_at=job.created_at,
         started_at=job.started_at,

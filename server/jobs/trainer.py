@@ -25,10 +25,11 @@ from training.progress import (
     Event,
     parse,
 )
+from training.stopping import GRACE_SECONDS
 
 log = structlog.get_logger(__name__)
 
-STOP_SECONDS = 60.0  # a checkpoint of a large adapter takes some seconds to write
+STOP_SECONDS = GRACE_SECONDS + 1.5  # the trainer itself keeps to the grace
 ASK_SECONDS = 1.0
 MAX_RESTARTS = 5  # deaths without a new step in between; then it is not bad luck
 NICENESS = 10
@@ -183,14 +184,20 @@ class _Run:
             await self._on_event(event)
 
     async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
-        while not self._stopping.is_set() and not await self._asked():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), ASK_SECONDS)
+        async with asyncio.TaskGroup() as group:  # a database that hangs must not hold up our end
+            reasons = [group.create_task(self._stopping.wait()), group.create_task(self._request())]
+            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+            for reason in reasons:
+                reason.cancel()
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         await asyncio.sleep(STOP_SECONDS)  # ends early: ``wait`` cancels this task
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+    async def _request(self) -> None:
+        while not await self._asked():  # noqa: ASYNC110 - a row of the database has no event
+            await asyncio.sleep(ASK_SECONDS)
 
 
 def event_body(event: Event) -> dict[str, object]:

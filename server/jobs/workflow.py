@@ -1,7 +1,11 @@
 """What a job does, step by step. Each step may be run again after a crash at any point.
 
 prepare -> train and evaluate (a child process) -> publish the folder -> parity with the engine
--> gates, report, adapter row -> result file -> approval, when asked for -> promotion
+-> gates, report, adapter row -> result file -> approval, when asked for -> promotion, or not
+
+Gates decide what goes live, not whether a job has succeeded: one that has trained a safe adapter has,
+and the adapter answers to its own name. What fails a job is input, weights that must not reach an
+engine, and an engine that does not serve what was trained.
 
 The steps know nothing of the workflow library; ``server/worker.py`` makes them durable. A paused
 job goes through all of them again when it is resumed, and each finds what it had made: the spec,
@@ -29,7 +33,7 @@ from server.errors import AdapterRefused, Conflict, NotFound, ServerError
 from server.files import service as files
 from server.jobs import results, scoring
 from server.jobs.foreign import FOREIGN
-from server.jobs.schemas import FINAL_STATES, public_id
+from server.jobs.schemas import FINAL_STATES, Outcome, public_id
 from server.jobs.service import foreign_of, method_of
 from server.jobs.states import add_event, held, requeue, set_state
 from server.jobs.trainer import (
@@ -40,10 +44,11 @@ from server.jobs.trainer import (
     run_trainer,
 )
 from server.settings import Settings
+from server.tenants import service as tenants
 from server.tenants.holdings import stored
 from server.transcripts import freezing
 from server.transcripts import service as transcripts
-from training.artifact import check_weights, publish, verify
+from training.artifact import check_weights, publish, read_manifest, verify
 from training.base_model import BaseModel, load_base
 from training.errors import ArtifactError, BadInput, BaseModelError
 from training.evaluation import ParitySample, compare_parity
@@ -66,6 +71,9 @@ UPLOAD_POLL_SECONDS = 0.5
 # of a job that yields no model: what tells its operator why, and the lock of whoever still saves
 KEPT_OF_ENDED = {"spec.json", "events.jsonl", "trainer.log", "report.json", "report.html", ".lock"}
 KEPT_OF_ENDED |= {TRACKERS}
+
+
+_GATES: dict[str, str] = {"candidate": "cannot_tell", "failed_gates": "worse"}
 
 
 class Superseded(Exception):
@@ -101,6 +109,8 @@ class JobSteps:
             if job.attempts != attempt or job.state in {*FINAL_STATES, "paused"}:
                 raise Superseded
             obey(_asked(job))
+            # whoever deletes conversations is done by now, or sees this job and is refused
+            await tenants.hold_transcripts(session, job.tenant_id)
             await set_state(session, job, "validating", stage="reading what to learn from")
             tenant = await session.get_one(Tenant, job.tenant_id)
         path = self.folder(job_id) / "spec.json"
@@ -316,7 +326,7 @@ class JobSteps:
             (folder / "parity.json").read_bytes(), type=list[ParitySample]
         )
         try:
-            logprobs = await scoring.score_when_ready(
+            engine = await scoring.score_when_ready(
                 self._settings,
                 tenant=tenant.slug,
                 adapter_name=name,
@@ -324,13 +334,19 @@ class JobSteps:
             )
         except AdapterRefused as exc:
             raise TrainingFailed("adapter_refused", exc.message) from exc
-        parity = compare_parity(samples, logprobs)
+        made = read_manifest(folder / "adapter").training
+        parity = compare_parity(
+            samples,
+            engine.logprobs,
+            trained_in=made.computed_in[-1] if made and made.computed_in else "",
+            served_in=engine.dtype,
+        )
         write_atomically(folder / "parity_result.json", msgspec.json.encode(parity))
 
     async def judge(self, job_id: str, name: str) -> str:
-        """Apply the gates, write the report, register the adapter; which gates it failed, or ``""``.
+        """Apply the gates, write the report, register the adapter; why it is unsafe, or ``""``.
 
-        An adapter that fails a gate is registered too, marked, so that it can be looked at.
+        An adapter that is unsafe is registered too, marked, so that it can be looked at.
 
         Raises:
             TrainingCancelled: the job is told to stop.
@@ -356,9 +372,14 @@ class JobSteps:
                 settings=self._settings,
                 folder=self._settings.adapters / name,
                 report=msgspec.to_builtins(report),
-                passed=report.verdict.passed,
+                state=adapters.state_of(report.verdict),
             )
             job.adapter_id = adapter.id
+            job.outcome = msgspec.to_builtins(
+                Outcome(
+                    gates=report.verdict.result or "cannot_tell", summary=report.verdict.summary
+                )
+            )
             report = msgspec.structs.replace(report, version=adapter.version)
             await add_event(
                 session,
@@ -366,15 +387,14 @@ class JobSteps:
                 kind="verdict",
                 body={
                     "passed": report.verdict.passed,
+                    "result": report.verdict.result,
                     "summary": report.verdict.summary,
                     "adapter": f"{tenant.slug}@{adapter.version}",
                 },
             )
         write_atomically(folder / "report.json", msgspec.json.encode(report))
         write_atomically(folder / "report.html", render_html(report).encode())
-        return "; ".join(
-            f"{gate.name}: {gate.why}" for gate in report.verdict.gates if not gate.passed
-        )
+        return report.verdict.unsafe
 
     async def keep_results(self, job_id: str) -> None:
         """Store the curve of losses as a file of the tenant's, once."""
@@ -407,6 +427,8 @@ class JobSteps:
     async def await_approval(self, job_id: str) -> bool:
         """Enter ``awaiting_approval`` when the job asks for it; True if there is nothing to await.
 
+        Nobody is asked about an adapter that the gates found worse.
+
         Raises:
             TrainingCancelled: the job is told to stop.
             TrainingPaused: the job is told to wait.
@@ -414,13 +436,15 @@ class JobSteps:
         async with self._database.transaction() as session:
             job = await _hold(session, job_id)
             obey(_asked(job))
-            if not job.require_approval or job.decision is not None:
+            adapter = await session.get_one(Adapter, job.adapter_id)
+            asked = job.require_approval and adapter.state != "failed_gates"
+            if not asked or job.decision is not None:
                 return True
             await set_state(session, job, "awaiting_approval")
             return False
 
     async def promote(self, job_id: str) -> None:
-        """Make the adapter its tenant's live one and end the job well.
+        """Make the adapter its tenant's live one, if gates and people let it, and end the job well.
 
         The job's row is held from the look at what was asked of it to the commit, so that a
         cancellation is either seen here or told that the job has succeeded.
@@ -428,26 +452,36 @@ class JobSteps:
         Raises:
             TrainingCancelled: the job was cancelled before it got here.
             TrainingPaused: the job is told to wait.
-            TrainingFailed: a person rejected the adapter, or never decided.
         """
         async with self._database.transaction() as session:
             job = await _hold(session, job_id)
             if job.state in FINAL_STATES:
                 return
             obey(_asked(job))
-            if job.decision == "rejected":
-                raise TrainingFailed("rejected", "a person rejected the adapter")
-            if job.require_approval and job.decision is None:
-                raise TrainingFailed("not_approved", "nobody approved the adapter in time")
             tenant = await session.get_one(Tenant, job.tenant_id)
             adapter = await session.get_one(Adapter, job.adapter_id)
-            try:
-                await adapters.promote(
-                    session, tenant, version=adapter.version, actor=f"job {job_id}"
-                )
-            except (Conflict, NotFound) as exc:
-                raise TrainingFailed("not_promoted", exc.message) from exc
-            await set_state(session, job, "succeeded")
+            reason = _not_promoted(job, adapter)
+            if reason is None:
+                try:
+                    await adapters.promote(
+                        session, tenant, version=adapter.version, actor=f"job {job_id}"
+                    )
+                except (Conflict, NotFound) as exc:
+                    reason = exc.message
+            job.outcome = {
+                "gates": _GATES.get(adapter.state, "better"),
+                "summary": "",
+                **(job.outcome or {}),
+                "promoted": reason is None,
+                "reason": reason,
+            }
+            if reason is not None:
+                name = f"{tenant.slug}@{adapter.version}"
+                message = f"{name} was not promoted, and answers to its own name: {reason}"
+                await add_event(session, job, kind="warning", body={"message": message})
+            await set_state(
+                session, job, "succeeded", stage="" if reason is None else "not promoted"
+            )
 
     async def pause(self, job_id: str, attempt: int) -> None:
         """Write that the job waits; its workflow ends with this.
@@ -479,8 +513,8 @@ class JobSteps:
 
         ``since``: only of those that ended from then on.
 
-        Nobody works on such a job, and none begins again. A version that failed its gates has its
-        own copy of the weights.
+        Nobody works on such a job, and none begins again. A version that is unsafe has its own copy
+        of the weights.
         """
         async with self._database.reading() as session:
             ended = select(Job.id).where(Job.state.in_(("failed", "cancelled")))
@@ -490,14 +524,33 @@ class JobSteps:
         await asyncio.to_thread(_tidy, folders)
 
     async def run_import(self, import_id: str) -> None:
-        """Read one uploaded file into conversations."""
-        await transcripts.run_import(self._database, import_id, settings=self._settings)
+        """Read one uploaded file into conversations; what nobody foresaw ends it as failed."""
+        try:
+            await transcripts.run_import(self._database, import_id, settings=self._settings)
+        except Exception as exc:
+            log.exception("import failed", id=import_id)
+            failed = ServerError(f"{type(exc).__name__}: {exc}", code="internal")
+            await transcripts.end_import(self._database, self._blobs, import_id, exc=failed)
 
 
 async def _hold(session: AsyncSession, job_id: str) -> Job:
     """The job, held until the transaction ends."""
     job = await session.get_one(Job, job_id)
     return await held(session, job.tenant_id, job_id)
+
+
+def _not_promoted(job: Job, adapter: Adapter) -> str | None:
+    """Why a job must not make its adapter live; None where it may."""
+    summary = (job.outcome or {}).get("summary", "")
+    if adapter.state == "failed_gates":
+        return summary or "it failed its gates"
+    if job.decision == "rejected":
+        return "a person rejected it"
+    if job.require_approval and job.decision is None:
+        return "nobody approved it in time"
+    if adapter.state == "candidate" and job.decision != "approved":
+        return f"{summary or 'its gates cannot tell'}. A person may promote it"
+    return None
 
 
 def _asked(job: Job) -> Request | None:

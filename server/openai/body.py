@@ -12,6 +12,7 @@ from server.openai.metadata import wrong_key
 
 T = TypeVar("T")
 _SOME_KEY = "[...]"
+_MOST_WHOLE = 1 << 63  # integers of JSON bodies have 64 bits
 _WHERE = re.compile(r"(?s)(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
 _FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
 
@@ -43,9 +44,9 @@ class BodyReader(Generic[T]):
             try:
                 return self._decoder.decode(data)
             except msgspec.ValidationError as exc:
-                if (without := self._without_nulls(data, str(exc))) is None:
+                if (mended := self._mended(data, str(exc))) is None:
                     raise
-            return self._decoder.decode(without)
+            return self._decoder.decode(mended)
         except msgspec.ValidationError as exc:
             raise self._explain(str(exc), data) from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -53,13 +54,19 @@ class BodyReader(Generic[T]):
                 f"We could not parse the JSON body of your request: {exc}.", code="invalid_json"
             ) from exc
 
-    def _without_nulls(self, data: bytes, text: str) -> bytes | None:
-        """The body without unknown keys that mean nothing, or None where there are none of them."""
-        if "unknown field" not in text:
+    def _mended(self, data: bytes, text: str) -> bytes | None:
+        """The body as OpenAI would have read it, or None where that changes nothing.
+
+        Unknown keys that mean nothing go, and a whole number is one with a decimal point too.
+        """
+        if "unknown field" not in text and "got `float`" not in text:
             return None
         body = msgspec.json.decode(data)
-        pruned = _pruned(body, inspect.type_info(self.kind))
-        return None if pruned == body else msgspec.json.encode(pruned)
+        mended = _mended(body, inspect.type_info(self.kind))
+        # compared as text: 5 and 5.0 are equal
+        return (
+            None if (again := msgspec.json.encode(mended)) == msgspec.json.encode(body) else again
+        )
 
     def _explain(self, text: str, data: bytes) -> Invalid:
         """A complaint of msgspec's in OpenAI's words: a message, the field, a code."""
@@ -88,24 +95,38 @@ class BodyReader(Generic[T]):
         return Invalid(f"Invalid value{where}: {what}.", param=path or None, code=code)
 
 
-def _pruned(value: Any, kind: inspect.Type) -> Any:  # noqa: ANN401 - any JSON
-    """The same without the unknown keys that are null of whatever is ``WrittenBack``."""
+def _mended(value: Any, kind: inspect.Type) -> Any:  # noqa: ANN401 - any JSON
+    """The same as ``kind`` can take it.
+
+    Without the unknown keys that are null of whatever is ``WrittenBack``; whole numbers as such.
+    """
     match kind:
         case inspect.Metadata():
-            return _pruned(value, kind.type)
+            return _mended(value, kind.type)
         case inspect.UnionType():
-            for one in kind.types:
-                value = _pruned(value, one)
-        case inspect.ListType() if isinstance(value, list):
-            return [_pruned(item, kind.item_type) for item in value]
+            if not (isinstance(value, float) and any(map(_takes_floats, kind.types))):
+                for one in kind.types:
+                    value = _mended(value, one)
+        case inspect.IntType() if isinstance(value, float):
+            if value.is_integer() and abs(value) < _MOST_WHOLE:
+                return int(value)
+        case inspect.CollectionType() if isinstance(value, list):
+            return [_mended(item, kind.item_type) for item in value]
+        case inspect.DictType() if isinstance(value, dict):
+            return {name: _mended(item, kind.value_type) for name, item in value.items()}
         case inspect.StructType() if isinstance(value, dict):
             fields = {field.encode_name: field.type for field in kind.fields}
             droppable = issubclass(kind.cls, WrittenBack)
             return {
-                name: _pruned(item, fields[name]) if name in fields else item
+                name: _mended(item, fields[name]) if name in fields else item
                 for name, item in value.items()
                 if name in fields or item is not None or not droppable
             }
         case _:
             pass
     return value
+
+
+def _takes_floats(kind: inspect.Type) -> bool:
+    bare = kind.type if isinstance(kind, inspect.Metadata) else kind
+    return isinstance(bare, inspect.FloatType | inspect.AnyType)

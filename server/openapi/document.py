@@ -68,6 +68,12 @@ class Operation(NamedTuple):
         return None
 
     @property
+    def open_nearby(self) -> bool:
+        """Whether that key is only needed from public addresses."""
+        guards = self.handler.resolve_guards()
+        return any(getattr(guard, "open_nearby", False) for guard in guards)
+
+    @property
     def id(self) -> str:
         """A name for generated clients: the handler's own under ``/v1``, as OpenAI's are."""
         given = self.handler.operation_id
@@ -160,7 +166,7 @@ def _describe(
         "tags": [tag_of(operation.path).name],
         "summary": summary,
         "description": "\n\n".join(filter(None, (description, _access(operation)))),
-        "security": [{"bearer": [operation.scope]}] if operation.scope else [],
+        "security": _security(operation),
     }
     if parameters:
         described["parameters"] = parameters
@@ -170,9 +176,17 @@ def _describe(
     return described
 
 
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    if operation.scope is None:
+        return []
+    return [{"bearer": [operation.scope]}, *([{}] if operation.open_nearby else [])]
+
+
 def _access(operation: Operation) -> str:
     if operation.scope is None:
         return "Open to all: no key is needed."
+    if operation.open_nearby:
+        return f"From other addresses than these it needs the {operation.scope}'s key."
     if operation.scope == "operator":
         return "Needs the operator's key."
     return f"Needs a key with the scope `{operation.scope}`."
@@ -296,6 +310,8 @@ def _error_statuses(operation: Operation, *, takes: bool, body: bool) -> Iterabl
         yield HTTPStatus.CONFLICT
     if body:
         yield HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    if "file" in operation.handler.opt or operation.path.endswith("/complete"):  # stores bytes
+        yield HTTPStatus.INSUFFICIENT_STORAGE
     if openai and body:
         yield HTTPStatus.BAD_GATEWAY
 

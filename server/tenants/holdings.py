@@ -22,6 +22,8 @@ from server.errors import ServerError, Unavailable
 log = structlog.get_logger(__name__)
 
 REFERRERS = (SourceFile, File, UploadPart)  # every table whose rows have bytes in the blob store
+# ... and those of its rows that have let go of them
+_LET_GO = SourceFile.removed_at.is_not(None)
 
 
 @asynccontextmanager
@@ -35,10 +37,15 @@ async def stored(
         BlobError: the store failed.
     """
     sha256, size = await blobs.put_stream(chunks, max_bytes=max_bytes)
+    answers = True
     try:
         yield sha256, size
+    except SQLAlchemyError:
+        answers = False  # it would be waited for once more: the sweep does it
+        raise
     finally:
-        await try_discard(database, blobs, sha256)
+        if answers:
+            await try_discard(database, blobs, sha256)
 
 
 async def hold(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:
@@ -85,7 +92,10 @@ async def owned_by(session: AsyncSession, tenant_id: str) -> set[str]:
 
 
 async def _is_used(session: AsyncSession, sha256: str) -> bool:
-    used = or_(*(exists().where(kind.sha256 == sha256) for kind in REFERRERS))
+    used = or_(
+        exists().where(SourceFile.sha256 == sha256, ~_LET_GO),
+        *(exists().where(kind.sha256 == sha256) for kind in REFERRERS if kind is not SourceFile),
+    )
     return bool(await session.scalar(select(used)))
 
 

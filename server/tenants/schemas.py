@@ -21,6 +21,9 @@ Slug = Annotated[
 Keep = Annotated[
     tuple[Annotated[str, Meta(min_length=3, max_length=200)], ...], Meta(max_length=100)
 ]
+KeepUploadDays = Annotated[
+    int, Meta(ge=0, le=3650, description="days that a transcript's file is kept after it was read")
+]
 # a time with its zone, which msgspec describes as date-time
 Moment = Annotated[datetime, Meta(tz=True)]
 Scope = Literal["chat", "train", "admin"]
@@ -39,6 +42,7 @@ class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     system_prompt: Annotated[str, Meta(max_length=20_000)] = ""
     number_patterns: dict[str, str] = {}
     keep: Keep = ()
+    keep_upload_days: KeepUploadDays = 0
     limits: Limits | None = None
 
 
@@ -49,6 +53,7 @@ class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET
     number_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     keep: Keep | msgspec.UnsetType = msgspec.UNSET
+    keep_upload_days: KeepUploadDays | msgspec.UnsetType = msgspec.UNSET
     limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -60,6 +65,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str
     number_patterns: dict[str, str]
     keep: list[str]
+    keep_upload_days: int
     limits: Limits | None
     live_version: int | None
     live_revision: int

@@ -50,6 +50,7 @@ async def create(
         system_prompt=request.system_prompt,
         number_patterns=dict(request.number_patterns),
         keep=list(request.keep),
+        keep_upload_days=request.keep_upload_days,
         limits=stored_limits(request.limits),
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
@@ -98,6 +99,16 @@ async def stays(session: AsyncSession, tenant_id: str) -> bool:
     return found is not None
 
 
+async def hold_transcripts(session: AsyncSession, tenant_id: str) -> bool:
+    """Let nobody else add or remove a tenant's conversations until the transaction ends.
+
+    False where the tenant is gone. On PostgreSQL this lock leaves those alone who only refer to the
+    tenant; on SQLite whoever writes is the only one.
+    """
+    query = select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)
+    return await session.scalar(query) is not None
+
+
 async def list_all(session: AsyncSession) -> list[Tenant]:
     """Every tenant, by slug."""
     return list(await session.scalars(select(Tenant).order_by(Tenant.slug)))
@@ -120,6 +131,8 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         tenant.number_patterns = dict(patch.number_patterns)
     if patch.keep is not msgspec.UNSET:
         tenant.keep = list(patch.keep)
+    if patch.keep_upload_days is not msgspec.UNSET:
+        tenant.keep_upload_days = patch.keep_upload_days
     if patch.limits is not msgspec.UNSET:
         tenant.limits = stored_limits(patch.limits)
     await session.flush()
@@ -166,6 +179,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             system_prompt=tenant.system_prompt,
             number_patterns=tenant.number_patterns,
             keep=tenant.keep,
+            keep_upload_days=tenant.keep_upload_days,
             limits=limits_of(tenant.limits),
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,

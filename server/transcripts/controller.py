@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, get, post
+from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
@@ -17,16 +17,17 @@ from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.access import needs
 from server.tenants.holdings import hold, stored
-from server.transcripts import service
+from server.transcripts import deletion, service
 from server.transcripts.schemas import (
     DatasetView,
+    ImportDeletion,
     ImportView,
     UploadForm,
     dataset_view,
     import_view,
 )
 
-PLAIN_OPTIONS = ("encoding", "delimiter", "split")
+PLAIN_OPTIONS = ("encoding", "delimiter", "dates", "order", "split")
 
 
 class TranscriptController(Controller):
@@ -66,6 +67,18 @@ class TranscriptController(Controller):
         delimiter: Annotated[
             str | None, QueryParameter(description="Of a table; found out when absent.")
         ] = None,
+        dates: Annotated[
+            str | None,
+            QueryParameter(
+                description="Of a table: `day-first` or `month-first`, where its dates do not tell."
+            ),
+        ] = None,
+        order: Annotated[
+            str | None,
+            QueryParameter(
+                description="Of a table's rows: `oldest-first` or `newest-first`, where no time tells."
+            ),
+        ] = None,
         split: Annotated[
             str | None,
             QueryParameter(description="`train`, `validation` or `test`, for all of the file."),
@@ -81,7 +94,13 @@ class TranscriptController(Controller):
         upload = Upload(request, filename=filename, max_bytes=limit)
         async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
             fields = upload.fields
-            said = {"encoding": encoding, "delimiter": delimiter, "split": split}
+            said = {
+                "encoding": encoding,
+                "delimiter": delimiter,
+                "dates": dates,
+                "order": order,
+                "split": split,
+            }
             for name in PLAIN_OPTIONS:
                 said[name] = said[name] or next(iter(fields.get(name, [])), None)
             options = _options([*(mapping or []), *fields.get("map", [])], said)
@@ -120,6 +139,34 @@ class TranscriptController(Controller):
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
             return import_view(*await service.get_import(session, tenant, import_id))
+
+    @delete("/imports/{import_id:str}", status_code=200)
+    async def remove_import(
+        self,
+        slug: FromPath[str],
+        import_id: FromPath[str],
+        *,
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+        datasets: Annotated[
+            bool,
+            QueryParameter(
+                description="Remove the dataset versions that hold its conversations as well. Their "
+                "adapters stay, and cannot be scored again."
+            ),
+        ] = False,
+    ) -> ImportDeletion:
+        """Remove an upload and its conversations, but those that another import holds too.
+
+        What was learnt from them stays, and is named in the answer.
+        """
+        async with database.transaction() as session:
+            deleted, leftovers = await deletion.delete_import(
+                session, slug, import_id, datasets=datasets
+            )
+        await deletion.remove(leftovers, database=database, blobs=blobs, settings=settings)
+        return deleted
 
     @get("/datasets")
     async def list_datasets(

@@ -17,11 +17,11 @@ from connectors.preference import Judged, Preference
 from connectors.redact import Redactor
 from connectors.training_files import Method, Record
 from server.blobs import BlobStore
-from server.db.models import ConversationRow, DatasetVersion
+from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.session import Database
 from server.settings import Settings
 from server.tenants import service as tenants
-from server.transcripts.reading import redactor_of
+from server.transcripts.redaction import redactor_of
 from server.transcripts.training_files import SharedPrompt, redacted
 from training.dataset import Dataset
 from training.dataset import freeze as freeze_dataset
@@ -53,10 +53,11 @@ async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> D
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, tenant_id)
             await _spool_conversations(session, tenant_id, spool)
+            import_ids = await _imports_of(session, tenant_id)
         made = await asyncio.to_thread(
             _freeze, spool, Conversation, settings.datasets, system_prompt=tenant.system_prompt
         )
-    return await _register(database, tenant_id, made)
+    return await _register(database, tenant_id, made, import_ids)
 
 
 async def freeze_files(
@@ -72,8 +73,8 @@ async def freeze_files(
     """Make the dataset version of a training file (by its SHA-256) alone.
 
     The validation file, where there is one, is the validation split; otherwise some of the
-    training file is. Some of it is always kept for the test split, which no training sees: the
-    proof needs it. A system message that all examples share becomes a part of the prompt that the
+    training file is. Some of it is kept for the test split, which no training sees: the proof needs
+    it. Only where the examples are too much alike is nothing held out, and a warning says so. A system message that all examples share becomes a part of the prompt that the
     model is trained and served with; differing ones are left out.
 
     Raises:
@@ -100,8 +101,9 @@ async def freeze_files(
             _KINDS[method],
             settings.datasets,
             system_prompt=shared.after(tenant.system_prompt),
+            as_given=True,
         )
-    warnings = []
+    warnings = _alike(made)
     if shared.differ:
         warnings.append(
             "The examples begin with different system messages: these were left out, and the "
@@ -111,10 +113,42 @@ async def freeze_files(
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         warnings.append(f"Examples left out: {reasons}.")
-    return Frozen(await _register(database, tenant_id, made), tuple(warnings))
+    return Frozen(await _register(database, tenant_id, made, set()), tuple(warnings))
 
 
-async def _register(database: Database, tenant_id: str, made: Dataset) -> DatasetVersion:
+def _alike(made: Dataset) -> list[str]:
+    """What to tell of examples that repeat one another."""
+    counts, repeated = made.manifest.counts, made.manifest.repeated or 0
+    warnings = []
+    if repeated:
+        warnings.append(
+            f"{repeated} of {sum(counts.values())} examples say the same as others, digits and "
+            "punctuation apart: they are trained on as often as they are there."
+        )
+    if not counts["test"]:
+        warnings.append(
+            "The examples are too much alike to hold any out: nothing can tell whether the new model "
+            "is better than the base, and it goes live only if a person promotes it."
+        )
+    if not counts["validation"]:
+        warnings.append(
+            "No example is left for validation: training takes every step, and keeps the last weights."
+        )
+    return warnings
+
+
+async def _imports_of(session: AsyncSession, tenant_id: str) -> set[str]:
+    """The imports that a tenant's conversations belong to."""
+    found: set[str] = set()
+    for kind in (ConversationRow, ImportedAgain):
+        ids = select(kind.import_id).where(kind.tenant_id == tenant_id).distinct()
+        found.update(await session.scalars(ids))
+    return found
+
+
+async def _register(
+    database: Database, tenant_id: str, made: Dataset, import_ids: set[str]
+) -> DatasetVersion:
     async with database.transaction() as session:
         known = await session.scalar(
             select(DatasetVersion).where(
@@ -122,6 +156,8 @@ async def _register(database: Database, tenant_id: str, made: Dataset) -> Datase
             )
         )
         if known is not None:
+            if known.import_ids is not None:
+                known.import_ids = sorted(import_ids.union(known.import_ids))
             return known
         manifest: dict[str, Any] = msgspec.to_builtins(made.manifest)
         row = DatasetVersion(
@@ -129,6 +165,7 @@ async def _register(database: Database, tenant_id: str, made: Dataset) -> Datase
             sha256=made.sha256,
             counts=manifest.get("counts", {}),
             manifest=manifest,
+            import_ids=sorted(import_ids),
         )
         session.add(row)
         await session.flush()
@@ -165,8 +202,12 @@ def _spool_examples(
             file.write(msgspec.json.encode(pinned) + b"\n")
 
 
-def _freeze(spool: Path, kind: type[Record], root: Path, *, system_prompt: str) -> Dataset:
+def _freeze(
+    spool: Path, kind: type[Record], root: Path, *, system_prompt: str, as_given: bool = False
+) -> Dataset:
     decoder = msgspec.json.Decoder(kind)
     root.mkdir(parents=True, exist_ok=True)
     with spool.open("rb") as lines:
-        return freeze_dataset(map(decoder.decode, lines), root, system_prompt=system_prompt)
+        return freeze_dataset(
+            map(decoder.decode, lines), root, system_prompt=system_prompt, as_given=as_given
+        )

@@ -1,17 +1,38 @@
-"""Reading an upload into a file of redacted conversations: the slow part, without a database."""
+"""Reads an upload into a file of redacted conversations, as a process of its own.
 
+    python -m server.transcripts.reading    (a ``Reading`` on standard input, an ``Outcome`` out)
+
+A process, and not a thread of the worker, so that nothing in an upload holds up anybody else: the
+system gives each reader its share of the cores, mid-record too, jobs' events and other tenants'
+imports go on meanwhile, and one that runs out of memory ends alone. It needs neither the database
+nor the settings, which keeps its start at a third of a second.
+"""
+
+import asyncio
+import contextlib
 import hashlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
 from connectors.conversation import Conversation
+from connectors.errors import ConnectorError, TookTooLong
 from connectors.importers import ImportOptions
 from connectors.intake import run_import
 from connectors.redact import Redactor
 from connectors.report import ImportReport
-from server.db.models import Tenant
-from server.settings import Settings
+from server.errors import Invalid
+
+NICENESS = 10  # as trainers: chats come first on a machine that does both
+RECORD_SECONDS = 60.0
+"""CPU time for redacting one record. The largest that importers let pass takes some 10 s of the worst
+text; a processor of a quarter of that speed needs 40."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -21,24 +42,86 @@ class Kept(msgspec.Struct, frozen=True):
     conversation: Conversation
 
 
-def read_source(
-    source: Path,
-    spool: Path,
-    *,
-    filename: str,
-    importer: str | None,
-    options: ImportOptions,
-    redactor: Redactor,
-) -> ImportReport:
-    """Parse and redact ``source`` and write a ``Kept`` a line to ``spool``, each text once.
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What to read, and how: ``source`` into ``spool``, a ``Kept`` a line, each text once.
+
+    The last four are the ``Redactor``'s: ``number_patterns``, ``region``, ``keep``; and how long it
+    may work on one record, in seconds of CPU time.
+    """
+
+    source: str
+    spool: str
+    filename: str
+    importer: str | None
+    options: ImportOptions
+    number_patterns: dict[str, str]
+    region: str
+    keep: list[str]
+    record_seconds: float = RECORD_SECONDS
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A report, or why there is none: no importer takes the file, or the options do not fit it."""
+
+    report: ImportReport | None = None
+    code: str = ""
+    message: str = ""
+
+
+async def read(reading: Reading) -> ImportReport:
+    """Have a process read; cancelling ends it, and so does the end of this one.
+
+    Raises:
+        Invalid: the file cannot be read; ``code`` is the name of the ``ConnectorError``, or
+            ``reader_ended`` where the process did not survive it.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "server.transcripts.reading"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None  # noqa: S101 - asked for above
+    assert process.stdout is not None  # noqa: S101 - asked for above
+    try:
+        with contextlib.suppress(ConnectionError):  # it ended: its status tells
+            process.stdin.write(msgspec.json.encode(reading) + b"\n")
+            await process.stdin.drain()
+        said = await process.stdout.read()
+        status = await process.wait()
+    finally:
+        process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.shield(process.wait())
+    if status:
+        how = f"ended with status {status}"
+        if status < 0:
+            how = f"was ended by {signal.Signals(-status).name} (was memory short?)"
+        raise Invalid(f"The process that read '{reading.filename}' {how}.", code="reader_ended")
+    outcome = msgspec.json.decode(said, type=Outcome)
+    if outcome.report is None:
+        raise Invalid(outcome.message, code=outcome.code)
+    return outcome.report
+
+
+def read_source(reading: Reading) -> ImportReport:
+    """Parse and redact, in this process and its main thread.
 
     Raises:
         ConnectorError: no importer takes the file, or the options do not fit it.
     """
+    redactor = Redactor(reading.number_patterns, reading.region, keep=reading.keep)
     repeated = 0
     seen: set[str] = set()
-    with source.open("rb") as stream, spool.open("wb") as out:
-        run = run_import(stream, filename, importer=importer, options=options, redactor=redactor)
+    with Path(reading.source).open("rb") as stream, Path(reading.spool).open("wb") as out:
+        run = run_import(
+            stream,
+            reading.filename,
+            importer=reading.importer,
+            options=reading.options,
+            redactor=redactor,
+            bound=lambda: _within(reading.record_seconds),
+        )
         for conversation in run:
             digest = digest_of(conversation)
             if digest in seen:
@@ -55,6 +138,60 @@ def digest_of(conversation: Conversation) -> str:
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
-def redactor_of(tenant: Tenant, settings: Settings) -> Redactor:
-    """What takes personal details out of a tenant's texts; the same for every way in."""
-    return Redactor(tenant.number_patterns, settings.default_region, keep=tenant.keep)
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Let the block take so much of this process's CPU time.
+
+    Its own time and not the clock's: whatever else the machine does, the same record gets through.
+
+    Raises:
+        TookTooLong: it took more.
+    """
+
+    def over(_signal: int, _frame: FrameType | None) -> None:
+        raise TookTooLong(f"it took more than {seconds:g} s of CPU time to redact")
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _end_with_parent() -> None:
+    """End as soon as standard input does, whoever else was told to: the worker decides."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def main() -> None:
+    """Read what standard input says."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(sys.stdin.fileno(), 1 << 16)
+        if not data:
+            sys.exit(1)
+        line += data
+    reading = msgspec.json.decode(line, type=Reading)
+    _end_with_parent()
+    try:
+        outcome = Outcome(report=read_source(reading))
+    except ConnectorError as exc:
+        outcome = Outcome(code=type(exc).__name__, message=str(exc))
+    sys.stdout.buffer.write(msgspec.json.encode(outcome))
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

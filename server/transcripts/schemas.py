@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from server.db.models import DatasetVersion, Import, ImportState, SourceFile
+from server.files.names import clean_name
 from server.tenants.schemas import Moment
 
 
@@ -15,11 +16,16 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
     map: list[str] = []
     encoding: str | msgspec.UnsetType = msgspec.UNSET
     delimiter: str | msgspec.UnsetType = msgspec.UNSET
+    dates: str | msgspec.UnsetType = msgspec.UNSET
+    order: str | msgspec.UnsetType = msgspec.UNSET
     split: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload and what was read from it. ``report`` is there once all of it was."""
+    """An upload and what was read from it. ``report`` is there once all of it was.
+
+    ``file_removed_at``: since when the file itself is gone; null while it is kept.
+    """
 
     id: str
     state: ImportState
@@ -32,6 +38,22 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, Any] | None
     created_at: Moment
     finished_at: Moment | None
+    file_removed_at: Moment | None
+
+
+class ImportDeletion(msgspec.Struct, frozen=True, kw_only=True):
+    """What the deletion of an import removed, and what stays that has learnt from it.
+
+    ``conversations_kept`` belong to another import too. ``datasets``: the versions that hold its
+    conversations; ``adapters``: those trained on them, or on from one that was.
+    """
+
+    id: str
+    conversations_deleted: int
+    conversations_kept: int
+    datasets: list[str]
+    datasets_deleted: bool
+    adapters: list[str]
 
 
 class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +70,7 @@ def import_view(row: Import, source: SourceFile) -> ImportView:
     return ImportView(
         id=row.id,
         state=row.state,
-        filename=source.filename,
+        filename=clean_name(source.filename),
         sha256=source.sha256,
         size_bytes=source.size_bytes,
         importer=row.importer,
@@ -57,6 +79,7 @@ def import_view(row: Import, source: SourceFile) -> ImportView:
         error=row.error,
         created_at=row.created_at,
         finished_at=row.finished_at,
+        file_removed_at=source.removed_at,
     )
 
 

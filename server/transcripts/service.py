@@ -1,10 +1,9 @@
 """From an upload to conversations to a dataset version.
 
 ``queue_import`` (web, in the request's transaction) makes work; ``run_import`` (worker) does the
-slow part outside any transaction and stores what came of it in one. ``freezing.py`` makes datasets.
+slow part outside any transaction and stores what came of it. ``freezing.py`` makes datasets.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ import structlog
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from connectors.errors import ConnectorError
 from connectors.importers import IMPORTERS, ImportOptions
 from connectors.report import ImportReport
 from server.blobs import BlobStore
@@ -23,6 +21,7 @@ from server.db.models import (
     ConversationRow,
     DatasetVersion,
     Import,
+    ImportedAgain,
     SourceFile,
     Tenant,
     new_id,
@@ -30,9 +29,12 @@ from server.db.models import (
 )
 from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
+from server.files import originals
+from server.files.names import clean_name
 from server.settings import Settings
 from server.tenants import service as tenants
-from server.transcripts.reading import Kept, read_source, redactor_of
+from server.tenants.holdings import try_discard
+from server.transcripts.reading import Kept, Reading, read
 
 log = structlog.get_logger(__name__)
 
@@ -62,13 +64,13 @@ async def queue_import(
         raise Invalid(f"There is no importer '{importer}'; there are: {known}.", param="importer")
     # one upload of a tenant after the other, so that equal ones find each other
     await session.refresh(tenant, with_for_update=True)
-    source = await session.scalar(
-        select(SourceFile).where(SourceFile.tenant_id == tenant.id, SourceFile.sha256 == sha256)
+    source = await originals.lock(
+        session, SourceFile.tenant_id == tenant.id, SourceFile.sha256 == sha256
     )
     if source is None:
         source = SourceFile(
             tenant_id=tenant.id,
-            filename=filename,
+            filename=clean_name(filename),
             sha256=sha256,
             size_bytes=size_bytes,
         )
@@ -80,6 +82,7 @@ async def queue_import(
     ):
         if importer in {None, row.importer} and row.options == said:
             return row, source
+    source.removed_at = None
     row = Import(tenant_id=tenant.id, source_file_id=source.id, importer=importer, options=said)
     session.add(row)
     await session.flush()
@@ -89,47 +92,45 @@ async def queue_import(
 async def run_import(
     database: Database, import_id: str, *, settings: Settings, blobs: BlobStore | None = None
 ) -> None:
-    """Read a queued upload: parse, redact, and store what is new, with the report.
+    """Read a queued upload: parse, redact, and store what is new, with the report; then it goes.
 
-    May be run again after a crash at any point; an import that ended is left as it is. What a
-    person can mend (an unknown format, a wrong column, a file of which nothing could be used) ends
-    it as failed, with the reason; nothing is kept of it.
+    May be run again after a crash at any point; an import that ended is left as it is, and one that
+    was deleted is no more. What a person can mend (an unknown format, a wrong column, a file of
+    which nothing could be used) ends it as failed, with the reason; nothing is kept of it.
     """
     blobs = blobs or BlobStore.open(settings.blobs)
     async with database.transaction() as session:
-        row = await session.get_one(Import, import_id)
-        if row.state in {"done", "failed"}:
+        row = await session.get(Import, import_id, with_for_update=True)
+        if row is None or row.state in {"done", "failed"}:
             return
         row.state = "running"
+        row.started_at = now()
         source = await session.get_one(SourceFile, row.source_file_id)
         tenant = await tenants.get_by_id(session, row.tenant_id)
     with tempfile.TemporaryDirectory(prefix="tenantune-import-") as folder:
         spool = Path(folder) / "conversations.jsonl"
         try:
             async with blobs.local(source.sha256) as path:
-                report = await asyncio.to_thread(
-                    read_source,
-                    path,
-                    spool,
-                    filename=source.filename,
-                    importer=row.importer,
-                    options=msgspec.convert(row.options, ImportOptions),
-                    redactor=redactor_of(tenant, settings),
+                report = await read(
+                    Reading(
+                        source=str(path),
+                        spool=str(spool),
+                        filename=clean_name(source.filename),
+                        importer=row.importer,
+                        options=msgspec.convert(row.options, ImportOptions),
+                        number_patterns=tenant.number_patterns,
+                        region=settings.default_region,
+                        keep=tenant.keep,
+                    )
                 )
-        except (ConnectorError, ServerError) as exc:
-            await _fail(database, import_id, exc)
+        except ServerError as exc:
+            await end_import(database, blobs, import_id, exc=exc)
             return
         if not report.read:
-            await _fail(database, import_id, _nothing(report), report=report)
+            await end_import(database, blobs, import_id, exc=_nothing(report), report=report)
             return
-        async with database.transaction() as session:
-            row = await session.get_one(Import, import_id)
-            report.stored, report.known = await _store(session, row, spool)
-            row.report = msgspec.to_builtins(report)
-            row.importer = row.importer or report.importer
-            row.state = "done"
-            row.finished_at = now()
-    log.info("import done", id=import_id, stored=report.stored, rejected=report.rejected)
+        report.stored, report.known = await _store(database, import_id, spool)
+        await end_import(database, blobs, import_id, report=report)
 
 
 async def list_imports(
@@ -188,36 +189,73 @@ async def get_dataset(session: AsyncSession, tenant: Tenant, sha256: str) -> Dat
     return row
 
 
-async def _store(session: AsyncSession, row: Import, spool: Path) -> tuple[int, int]:
-    """Insert the conversations that the tenant has not got; returns (stored, known)."""
+async def _store(database: Database, import_id: str, spool: Path) -> tuple[int, int]:
+    """Insert the conversations that the tenant has not got; returns (stored, known).
+
+    In many short transactions: on SQLite others write in between, whatever the size of the import.
+    """
     stored = known = 0
     for group in _in_groups(spool):
-        fresh = {kept.digest: kept for kept in group}
-        found = await session.scalars(
-            select(ConversationRow.digest).where(
-                ConversationRow.tenant_id == row.tenant_id,
-                ConversationRow.digest.in_(list(fresh)),
+        async with database.transaction() as session:
+            row = await session.get(Import, import_id)
+            if row is None or not await tenants.hold_transcripts(session, row.tenant_id):
+                break  # its tenant was deleted
+            fresh = {kept.digest: kept for kept in group}
+            query = select(ConversationRow.digest, ConversationRow.id, ConversationRow.import_id)
+            found = await session.execute(
+                query.where(
+                    ConversationRow.tenant_id == row.tenant_id,
+                    ConversationRow.digest.in_(list(fresh)),
+                )
             )
-        )
-        for digest in found:
-            del fresh[digest]
-        values = [
-            {
-                "id": new_id(),
-                "tenant_id": row.tenant_id,
-                "import_id": row.id,
-                "external_id": kept.conversation.id,
-                "digest": kept.digest,
-                "split": kept.conversation.split,
-                "body": msgspec.to_builtins(kept.conversation),
-            }
-            for kept in fresh.values()
-        ]
-        if values:
-            await session.execute(insert(ConversationRow), values)
-        stored += len(values)
-        known += len(group) - len(values)
+            others = []
+            for digest, conversation_id, first in found:
+                del fresh[digest]
+                if first != row.id:  # else a worker that was killed has stored it
+                    others.append(conversation_id)
+            await _insert(session, row, list(fresh.values()))
+            await _note_again(session, row, others)
+        known += len(others)
+        stored += len(group) - len(others)
     return stored, known
+
+
+async def _insert(session: AsyncSession, row: Import, fresh: list[Kept]) -> None:
+    values = [
+        {
+            "id": new_id(),
+            "tenant_id": row.tenant_id,
+            "import_id": row.id,
+            "external_id": kept.conversation.id,
+            "digest": kept.digest,
+            "split": kept.conversation.split,
+            "body": msgspec.to_builtins(kept.conversation),
+        }
+        for kept in fresh
+    ]
+    if values:
+        await session.execute(insert(ConversationRow), values)
+
+
+async def _note_again(session: AsyncSession, row: Import, conversation_ids: list[str]) -> None:
+    """Note that these conversations of earlier imports belong to this one too."""
+    noted = await session.scalars(
+        select(ImportedAgain.conversation_id).where(
+            ImportedAgain.import_id == row.id, ImportedAgain.conversation_id.in_(conversation_ids)
+        )
+    )
+    fresh = set(conversation_ids).difference(noted)
+    values = [
+        {
+            "id": new_id(),
+            "tenant_id": row.tenant_id,
+            "import_id": row.id,
+            "conversation_id": conversation_id,
+        }
+        for conversation_id in fresh
+    ]
+    if values:
+        await session.execute(insert(ImportedAgain), values)
 
 
 def _in_groups(spool: Path) -> Iterator[list[Kept]]:
@@ -246,18 +284,31 @@ def _nothing(report: ImportReport) -> Invalid:
     )
 
 
-async def _fail(
+async def end_import(
     database: Database,
+    blobs: BlobStore,
     import_id: str,
-    exc: ConnectorError | ServerError,
     *,
     report: ImportReport | None = None,
+    exc: ServerError | None = None,
 ) -> None:
-    code = exc.code if isinstance(exc, ServerError) else type(exc).__name__
+    """Write how an import ended, and let go of the upload with it."""
     async with database.transaction() as session:
-        row = await session.get_one(Import, import_id)
-        row.state = "failed"
-        row.error = {"code": code, "message": str(exc)}
-        row.report = None if report is None else msgspec.to_builtins(report)
+        row = await session.get(Import, import_id)
+        if row is None:  # deleted with its tenant
+            return
+        row.state = "done" if exc is None else "failed"
+        row.error = None if exc is None else {"code": exc.code, "message": str(exc)}
+        if report is not None:
+            row.report = msgspec.to_builtins(report)
+            if exc is None:
+                row.importer = row.importer or report.importer
         row.finished_at = now()
-    log.warning("import failed", id=import_id, code=code, reason=str(exc))
+        await session.flush()
+        sha256 = await originals.let_go(session, row.source_file_id)
+    if exc is not None:
+        log.warning("import failed", id=import_id, code=exc.code, reason=str(exc))
+    elif report is not None:
+        log.info("import done", id=import_id, stored=report.stored, rejected=report.rejected)
+    if sha256 is not None:
+        await try_discard(database, blobs, sha256)

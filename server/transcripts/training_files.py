@@ -9,7 +9,7 @@ import msgspec
 from connectors.importers import Rejected
 from connectors.redact import Redactor
 from connectors.training_files import Method, Record, read, redact, system_message
-from training.curate import key_of
+from training.curate import is_usable
 from training.dataset import FEWEST
 
 SHOWN = 20
@@ -18,13 +18,13 @@ SHOWN = 20
 class Checked(msgspec.Struct):
     """What a file holds. ``problems`` are the first ``SHOWN`` of ``unfit`` lines that are no example.
 
-    ``left_out`` counts parts of good examples (calls of tools), by reason. ``distinct`` are the
-    usable examples that say different things, counted up to ``FEWEST``; ``unusable`` says why the
-    others before are none.
+    ``left_out`` counts parts of good examples (calls of tools), by reason. ``usable`` are the
+    examples that can be trained on, counted up to ``FEWEST``; ``unusable`` says why the others
+    before cannot.
     """
 
     examples: int = 0
-    distinct: int = 0
+    usable: int = 0
     unfit: int = 0
     problems: list[Rejected] = []
     left_out: Counter[str] = msgspec.field(default_factory=Counter)
@@ -44,7 +44,6 @@ class Checked(msgspec.Struct):
 def check(path: Path, method: Method) -> Checked:
     """Read a whole file and say what is wrong with it."""
     found = Checked(problems=[])
-    keys: set[str] = set()
     with path.open("rb") as stream:
         for item in read(stream, method):
             match item:
@@ -56,33 +55,24 @@ def check(path: Path, method: Method) -> Checked:
                         found.problems.append(item)
                 case _:
                     found.examples += 1
-                    if len(keys) < FEWEST:
-                        _tell_apart(item, keys, found.unusable)
-    found.distinct = len(keys)
+                    if found.usable < FEWEST:
+                        found.usable += is_usable(item, found.unusable)
     return found
-
-
-def _tell_apart(record: Record, keys: set[str], unusable: Counter[str]) -> None:
-    key = key_of(record, unusable)
-    if key in keys:
-        unusable["exact_duplicate"] += 1
-    elif key is not None:
-        keys.add(key)
 
 
 def few(found: Checked) -> str | None:
     """What is wrong with a training file that has too few examples; None where it has enough.
 
-    The dataset leaves out the same ones, and near-duplicates too: it may still find too few.
+    As at OpenAI, whose API asks for as many, they may be alike.
     """
-    if found.distinct >= FEWEST:
+    if found.usable >= FEWEST:
         return None
     if not found.unusable:
         return f"{found.examples} examples; a training file needs at least {FEWEST}"
     reasons = ", ".join(f"{count} {reason}" for reason, count in found.unusable.items())
     return (
-        f"{found.distinct} of its {found.examples} examples can be used (left out: {reasons}); a "
-        f"training file needs at least {FEWEST} that say different things, numbers aside"
+        f"{found.usable} of its {found.examples} examples can be used (left out: {reasons}); a "
+        f"training file needs at least {FEWEST}"
     )
 
 

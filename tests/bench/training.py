@@ -1,12 +1,17 @@
-"""Training speed of our run against a plain trl script with the same settings, on the same data.
+"""Training speed of our run against plain trl scripts with the same settings, on the same data.
 
     python -m tests.bench.training --base BASE_FOLDER --dataset DATASET_FOLDER --recipe cpu-small
 
-Both train the same NF4 base with the same LoRA, rate and conversations, each in its own process,
-one after the other, twice, in turns. The peer is what trl's documentation shows: ``SFTTrainer``
-over ``messages``, ``assistant_only_loss``, a fixed number of conversations a batch. Counted are
-tokens of conversations (padding is not work), over the time from the first step's end to the last
-one's. Prints each round and the ratio of the medians as JSON.
+Same LoRA, rate and conversations on both sides, each in its own process, one after the other, twice,
+in turns. The peers are what trl's documentation shows: ``SFTTrainer`` over ``messages``,
+``assistant_only_loss``, a fixed number of conversations a batch.
+
+    trl         QLoRA on the same NF4 base, in bfloat16, as the documentation has it
+    trl-fast    the same, in the type that the machine is measured to be faster in
+    lora        LoRA without quantisation (the serving weights), in that type
+
+Counted are tokens of conversations (padding is not work), over the time from the first step's end to
+the last one's. Prints each round and the ratios of the medians as JSON.
 """
 
 # ruff: noqa: PLC0415 - the two sides are loaded in processes of their own
@@ -18,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,6 +33,7 @@ from training.dataset import load
 from training.progress import StepEvent, parse
 from training.spec import TrainingSpec, load_recipe
 
+PEERS = ("trl", "trl-fast", "lora")
 # SmolLM2's own template with the markers that `assistant_only_loss` needs.
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -40,6 +48,7 @@ def ours(given: argparse.Namespace) -> tuple[int, float]:
     recipe = msgspec.structs.replace(
         load_recipe(given.recipe),
         max_train_tokens=given.tokens,
+        train_minutes=0.0,
         validate_every=10_000,
         checkpoint_every=10_000,
     )
@@ -64,10 +73,10 @@ def ours(given: argparse.Namespace) -> tuple[int, float]:
     return steps[-1].tokens - steps[0].tokens, steps[-1].at - steps[0].at
 
 
-def peer(given: argparse.Namespace) -> tuple[int, float]:
-    """(tokens, seconds) of the plain script after its first step."""
+def peer(given: argparse.Namespace, kind: str) -> tuple[int, float]:
+    """(tokens, seconds) of a plain script after its first step."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.training", "--peer", *sys.argv[1:]],
+        [sys.executable, "-m", "tests.bench.training", "--peer", kind, *sys.argv[1:]],
         check=True,
         capture_output=True,
         text=True,
@@ -84,6 +93,15 @@ def plain_trl(given: argparse.Namespace) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    from training.compute_probe import choose
+
+    measured = choose("training", given.base).type
+    dtype = torch.bfloat16 if given.peer == "trl" else getattr(torch, measured)
+    weights = "serving" if given.peer == "lora" else "nf4"
+    model = AutoModelForCausalLM.from_pretrained(given.base / weights, dtype=dtype)
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.compute_dtype, module.compute_type_is_set = dtype, True
     recipe, data = load_recipe(given.recipe), load(given.dataset)
     tokenizer = AutoTokenizer.from_pretrained(given.base / "nf4")
     tokenizer.chat_template = TEMPLATE
@@ -105,7 +123,7 @@ def plain_trl(given: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as out:
         trainer = SFTTrainer(
-            AutoModelForCausalLM.from_pretrained(given.base / "nf4", dtype=torch.bfloat16),
+            model,
             args=SFTConfig(
                 output_dir=out,
                 max_steps=steps,
@@ -115,7 +133,7 @@ def plain_trl(given: argparse.Namespace) -> None:
                 assistant_only_loss=True,
                 include_num_input_tokens_seen="non_padding",
                 gradient_checkpointing=False,
-                bf16=recipe.adapter_dtype == "bfloat16",
+                bf16=dtype == torch.bfloat16,
                 report_to="none",
                 save_strategy="no",
                 use_cpu=not torch.cuda.is_available(),
@@ -144,19 +162,23 @@ def main() -> None:
     parser.add_argument("--recipe", default="cpu-small")
     parser.add_argument("--tokens", type=int, default=8000, help="trained on in a round")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peer:
         plain_trl(given)
         return
-    speeds: dict[str, list[float]] = {"ours": [], "trl": []}
+    sides: dict[str, Callable[[], tuple[int, float]]] = {"ours": partial(ours, given)}
+    sides |= {name: partial(peer, given, name) for name in given.peers}
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(given.rounds):
-        for name, side in (("ours", ours), ("trl", peer)):
-            tokens, seconds = side(given)
+        for name, side in sides.items():
+            tokens, seconds = side()
             speeds[name].append(tokens / seconds)
             print(f"round {number + 1}: {name} {tokens / seconds:.0f} tokens/s", flush=True)
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    print(json.dumps({**medians, "ratio": medians["ours"] / medians["trl"]}))
+    medians = {name: round(statistics.median(values), 1) for name, values in speeds.items()}
+    ratios = {f"ours / {name}": round(medians["ours"] / medians[name], 2) for name in given.peers}
+    print(json.dumps({**medians, **ratios}))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ GOOD = {"role": "assistant", "content": "On its way, jo@example.com. Or ask ann@
 BAD = {"role": "assistant", "content": "Ask ann@example.com."}
 SYSTEM = {"role": "system", "content": "Be kind."}
 CALL = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}
+RESULT = {"role": "tool", "tool_call_id": "1", "content": "x"}
+OLD_CALL = {"role": "assistant", "content": None, "function_call": {"name": "f"}}
+OLD_RESULT = {"role": "function", "name": "f", "content": "x"}
 PAIR = {
     "input": {"messages": [SYSTEM, USER], "tools": [], "parallel_tool_calls": True},
     "preferred_output": [GOOD],
@@ -63,6 +66,27 @@ def test_calls_of_tools_are_left_out_and_counted_as_a_part() -> None:
 
 
 @pytest.mark.parametrize(
+    "messages",
+    [
+        [USER, CALL, RESULT, GOOD],
+        [USER, CALL, {"role": "tool", "content": "x"}, GOOD],
+        [USER, OLD_CALL, OLD_RESULT, GOOD],
+        [USER, CALL, RESULT, GOOD, USER, CALL, RESULT, RESULT, GOOD],
+        [USER | {"weight": None}, GOOD | {"weight": 1}],
+        [USER, {"role": " Assistant ", "content": "x", "weight": 0}, USER, GOOD],
+        [USER, {"role": "function_call", "content": "f()"}, OLD_RESULT, GOOD],
+    ],
+)
+def test_calls_with_their_results_and_weights_of_the_assistant_are_taken(messages: Any) -> None:
+    kept = [each for each in records("supervised", {"messages": messages}) if not is_part(each)]
+    assert [type(each) for each in kept] == [Conversation]
+
+
+def is_part(item: Any) -> bool:
+    return isinstance(item, Rejected) and item.part
+
+
+@pytest.mark.parametrize(
     ("method", "record", "why"),
     [
         ("supervised", {"messages": []}, "no messages"),
@@ -70,6 +94,26 @@ def test_calls_of_tools_are_left_out_and_counted_as_a_part() -> None:
         ("supervised", {"messages": [USER, GOOD | {"weight": 0}]}, "weight 0"),
         ("supervised", {"messages": [USER, GOOD | {"weight": "1"}]}, "weight must be 0 or 1"),
         ("supervised", PAIR, "no 'messages'"),
+        ("supervised", {"messages": [USER | {"weight": 0}, GOOD]}, "message 1: only the assistant"),
+        ("supervised", {"messages": [SYSTEM | {"weight": 1}, USER, GOOD]}, "not one from 'system'"),
+        ("supervised", {"messages": [USER, CALL, RESULT | {"weight": 0}, GOOD]}, "from 'tool'"),
+        (
+            "supervised",
+            {"messages": [USER, RESULT, GOOD]},
+            "message 2 is the result of a tool that",
+        ),
+        ("supervised", {"messages": [USER, RESULT, CALL, GOOD]}, "message 2 is the result"),
+        ("supervised", {"messages": [USER, OLD_RESULT, GOOD]}, "message 2 is the result"),
+        ("supervised", {"messages": [USER, CALL, RESULT | {"tool_call_id": "2"}, GOOD]}, "'2'"),
+        (
+            "supervised",
+            {"messages": [USER, CALL, RESULT | {"tool_call_id": {}}, GOOD]},
+            "answers {}",
+        ),
+        ("dpo", PAIR | {"input": {"messages": [USER | {"weight": 1}]}}, "input: message 1: only"),
+        ("dpo", PAIR | {"input": {"messages": [RESULT, USER]}}, "input: message 1 is the result"),
+        ("kto", {"messages": [USER | {"weight": 0}, GOOD], "label": True}, "message 1: only"),
+        ("kto", {"messages": [USER, RESULT, GOOD], "label": True}, "message 2 is the result"),
         ("dpo", {"messages": [USER, GOOD]}, "no 'input' with 'messages'"),
         ("dpo", PAIR | {"input": {"messages": [USER, GOOD]}}, "input: the last message"),
         ("dpo", PAIR | {"input": {"messages": [SYSTEM]}}, "input: the last message"),

@@ -288,6 +288,6 @@ def test_an_unknown_file_or_name_is_refused_with_what_there_is():
     with pytest.raises(UnknownFormat, match="sharegpt"):
         choose(b"Dear all,", "letter.txt")
     with pytest.raises(UnknownFormat, match="jq"):
-        choose(b'[{"conversations": []}]', "export.json")
+        choose(b'{"tickets": [{"id": 1}]}', "export.json")
     with pytest.raises(UnknownFormat, match="no importer 'zip'"):
         choose(b"", "x", name="zip")

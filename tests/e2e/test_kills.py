@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from connectors.conversation import Conversation
 from connectors.importers import ImportOptions, choose
 from tests.e2e.up import Up
-from tests.tiny import SAMPLE, make_tiny_base
+from tests.tiny import SAMPLE
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(400)]
 
@@ -45,13 +46,6 @@ def made_by_another_version(up: Up, job_id: str) -> None:
             (f"{job_id.removeprefix('ftjob-')}-1",),
         )
         assert changed.rowcount == 1
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "bases"
-    make_tiny_base(folder)
-    return folder
 
 
 @pytest.fixture
@@ -135,6 +129,41 @@ def tells_what_it_learned(client: OpenAI, job_id: str, *, steps: int) -> None:
     told = [event.message for event in jobs.list_events(job_id, limit=100)]
     assert told[0] == "The job has successfully completed"
     assert "The job is paused" in told
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_first_try_on_a_dozen_examples_yields_a_model_that_answers(
+    up: Up, *, alike: bool
+) -> None:
+    up.call("POST", "/admin/tenants", {"slug": "loaf", "system_prompt": "Be warm."})
+    argv = ("keys", "create", "--tenant", "loaf", "--scopes", "train,chat")
+    client = OpenAI(api_key=up.command(*argv).strip(), base_url=f"{up.url}/v1")
+    some = training_file().splitlines(keepends=True)
+    data = some[0] * 10 if alike else b"".join(some[:12])
+    file = client.files.create(file=("first.jsonl", data), purpose="fine-tune")
+    job_id = client.fine_tuning.jobs.create(model="tiny", training_file=file.id).id
+
+    def job() -> Any:
+        return client.fine_tuning.jobs.retrieve(job_id)
+
+    up.wait(lambda: job().status in {"succeeded", "failed"}, "the job ends", seconds=200)
+    done = job()
+    assert done.status == "succeeded", (done.error, up.logs())
+    asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Can I skip a week?"}]
+    answer = client.chat.completions.create(
+        model=done.fine_tuned_model, messages=asked, max_tokens=4
+    )
+    assert answer.choices[0].message.content
+    (adapter,) = up.call("GET", "/admin/tenants/loaf/adapters")
+    assert (adapter["live"], adapter["state"]) == (False, "candidate")
+    assert adapter["verdict"]["result"] == "cannot_tell"
+    events = client.fine_tuning.jobs.list_events(job_id, limit=100).data
+    told = [event.message for event in events if event.level == "warn"]
+    assert any("was not promoted, and answers to its own name" in each for each in told)
+    assert any("9 of 10 examples say the same as others" in each for each in told) is alike
+
+    up.call("POST", "/admin/tenants/loaf/promote", {"version": 1})
+    assert up.call("GET", "/admin/tenants/loaf/adapters")[0]["live"]
 
 
 def test_a_cancelled_job_yields_no_model(up: Up) -> None:

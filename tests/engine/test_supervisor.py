@@ -215,6 +215,22 @@ def test_an_engine_whose_holder_died_too_is_found_and_ended_at_the_next_start(tm
     assert not (tmp_path / "engine.pid").exists()
 
 
+def test_an_engine_ends_with_its_holder(tmp_path):
+    """Where nobody is left to kill the group: the server died in the same moment."""
+    argv = [sys.executable, "-I", "-S", child.__file__, str(tmp_path / "engine.log"), "1000"]
+    with subprocess.Popen(
+        [*argv, "sleep", "600"], stdin=subprocess.PIPE, start_new_session=True
+    ) as holder:
+        until = time.monotonic() + 20
+        while len(leftovers.members(holder.pid)) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)  # from the fork to the engine itself
+        holder.kill()
+        while leftovers.members(holder.pid) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert leftovers.members(holder.pid) == []
+
+
 def test_a_pid_file_of_another_boot_or_process_harms_nobody(tmp_path):
     path = tmp_path / "engine.pid"
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from server.engine.command import EngineCommand
-from server.engine.machine import Gpu, Machine, usable_cores
+from server.engine.machine import Gpu, Machine, this_machine, usable_cores
 from server.engine.vllm import CPU_HEAD_SIZES, vllm_command
 from server.settings import SettingsError
 from tests.tiny import TINY as BASE
+from training.compute import TypeChoice
 
 GIB = 2**30
 CPU = Machine(cores=2, memory_bytes=20 * GIB, vllm="cpu", vllm_version="0.32.0")
@@ -30,13 +31,17 @@ CONFIG = {
 }
 
 
+FLOAT32 = TypeChoice(type="float32", reason="float32 takes 2 ms, bfloat16 20")
+BFLOAT16 = TypeChoice(type="bfloat16", reason="bfloat16 takes 1 ms, float32 2")
+
+
 @pytest.fixture
 def command(tmp_path):
     serving = tmp_path / "serving"
     serving.mkdir()
     (serving / "config.json").write_bytes(msgspec.json.encode(CONFIG))
 
-    def build(machine=CPU, *, base=BASE, **overrides):
+    def build(machine=CPU, *, base=BASE, computing=FLOAT32, **overrides):
         return vllm_command(
             base=base,
             serving=serving,
@@ -44,6 +49,7 @@ def command(tmp_path):
             run=tmp_path / "run",
             overrides=overrides,
             machine=machine,
+            computing=computing,
         )
 
     return build
@@ -193,3 +199,34 @@ def test_calls_are_read_in_the_form_of_the_bases_template(command, tmp_path):
     none = command(tool_call_parser="").argv
     assert "--tool-call-parser" not in none
     assert "--no-enable-auto-tool-choice" in none
+
+
+@pytest.mark.parametrize("computing", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
+def test_the_engine_computes_in_the_type_that_was_measured(command, computing):
+    built = command(computing=computing)
+    assert value(built, "--dtype") == computing.type
+    (choice,) = [choice for choice in built.choices if choice.name == "dtype"]
+    assert choice.reason == computing.reason
+    assert value(command(computing=computing, dtype="half"), "--dtype") == "half"
+
+
+def test_a_float32_cache_holds_half_as_many_tokens(command):
+    reasons = [
+        next(c.reason for c in command(computing=kind).choices if c.name == "kv_cache_memory_bytes")
+        for kind in (FLOAT32, BFLOAT16)
+    ]
+    float32, bfloat16 = (int(reason.split()[0]) for reason in reasons)
+    assert bfloat16 == 2 * float32
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("9.0", "bfloat16"), ("7.5", "float16")])
+def test_a_card_without_bfloat16_serves_in_float16(
+    command, monkeypatch, tmp_path, capability, dtype
+):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho 'Some Card, 16000, {capability}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    gpus = this_machine().gpus
+    machine = msgspec.structs.replace(GPU, gpus=gpus)
+    assert value(command(machine, computing=None), "--dtype") == dtype

@@ -64,7 +64,7 @@ async def version(
             settings=settings,
             folder=folder,
             report={"provenance": {"foreign": None}},
-            passed=True,
+            state="ready",
         )
     return settings.adapters / adapter.engine_name
 

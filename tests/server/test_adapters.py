@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from server.adapters import names, service
 from server.adapters.schemas import Resolved
-from server.db.models import Adapter, Job, Tenant
+from server.db.models import Adapter, AdapterState, Job, Tenant
 from server.errors import Conflict, ModelNotFound, NotFound
 from server.settings import Settings
 from server.tenants import service as tenants
 from training.artifact import AdapterManifest, BaseRef, Lora, write_manifest
+from training.gates import Gate, Verdict
 from training.spec import Recipe
 
 only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -69,7 +71,7 @@ def register(database, settings: Settings, trained) -> Callable[..., object]:
     async def do(
         slug: str = "acme",
         *,
-        passed: bool = True,
+        state: AdapterState = "ready",
         folder: Path | None = None,
         job_id: str | None = None,
         **kinds: str,
@@ -84,7 +86,7 @@ def register(database, settings: Settings, trained) -> Callable[..., object]:
                 settings=settings,
                 folder=folder or trained(slug, **kinds),
                 report={"seconds": 1.5},
-                passed=passed,
+                state=state,
             )
 
     return do
@@ -117,7 +119,7 @@ async def train_key(acme, make_key) -> dict[str, str]:
 
 
 async def test_versions_count_up_from_one_and_folders_are_published_whole(acme, register, settings):
-    first, second = await register(), await register(passed=False)
+    first, second = await register(), await register(state="failed_gates")
     assert (first.version, second.version) == (1, 2)
     assert (first.state, second.state) == ("ready", "failed_gates")
     for adapter in (first, second):
@@ -222,19 +224,68 @@ async def test_concurrent_promotions_leave_an_unbroken_history(acme, register, d
 async def test_an_adapter_that_failed_its_gates_goes_live_only_by_the_operators_force(
     client, acme, register, *, train_key, operator, resolve
 ):
-    adapter = await register(passed=False)
+    adapter = await register(state="failed_gates")
     address = "/admin/tenants/acme/promote"
     refused = await client.post(address, json={"version": 1}, headers=operator)
     assert refused.status_code == 409
     assert refused.json()["code"] == "gates_failed"
     forced = await client.post(address, json={"version": 1, "force": True}, headers=train_key)
     assert forced.status_code == 403
-    assert (await resolve("acme@1")).adapter.name == adapter.engine_name
-    with pytest.raises(ModelNotFound):
-        await resolve(service.fine_tuned_name("acme", adapter))
+    for name in ("acme@1", service.fine_tuned_name("acme", adapter)):
+        assert (await resolve(name)).adapter.name == adapter.engine_name
     taken = await client.post(address, json={"version": 1, "force": True}, headers=operator)
     assert taken.status_code == 200
     assert (await resolve("acme")).version == 1
+
+
+async def test_an_adapter_of_which_its_gates_cannot_tell_is_promoted_by_a_person(
+    client, acme, register, *, train_key, resolve
+):
+    adapter = await register(state="candidate")
+    assert (await resolve(service.fine_tuned_name("acme", adapter))).version == 1
+    assert (await resolve("acme")).version is None
+    taken = await client.post("/admin/tenants/acme/promote", json={"version": 1}, headers=train_key)
+    assert taken.status_code == 200
+    assert (await resolve("acme")).version == 1
+
+
+async def test_an_unsafe_adapter_has_no_name_of_its_own_and_goes_live_only_by_force(
+    client, acme, register, *, operator, resolve, database
+):
+    adapter = await register(state="unsafe")
+    name = service.fine_tuned_name("acme", adapter)
+    with pytest.raises(ModelNotFound):
+        await resolve(name)
+    async with database.reading() as session:
+        cards = await names.list_models(session, acme.id, base="tiny-base")
+    assert name not in {card.id for card in cards}
+    assert (await resolve("acme@1")).version == 1
+    address = "/admin/tenants/acme/promote"
+    refused = await client.post(address, json={"version": 1}, headers=operator)
+    assert refused.status_code == 409
+    assert "unsafe" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("result", "unsafe", "state"),
+    [
+        ("better", False, "ready"),
+        ("cannot_tell", False, "candidate"),
+        ("worse", False, "failed_gates"),
+        ("worse", True, "unsafe"),
+    ],
+)
+def test_a_verdict_makes_a_state(result, unsafe, state):
+    gate = Gate(
+        name="parity" if unsafe else "perplexity_ratio",
+        value=1.0,
+        bound=0.8,
+        passed=result == "better",
+        why="so",
+        result=result,
+    )
+    verdict = Verdict(passed=gate.passed, gates=(gate,), result=result)
+    assert service.state_of(verdict) == state
 
 
 async def test_rolling_back_goes_one_further_back_each_time_and_ends_at_the_base(
@@ -363,6 +414,20 @@ async def test_a_report_is_given_as_data(client, acme, register, train_key):
 
 
 @only_sqlite
+async def test_a_version_tells_what_its_gates_say_also_one_from_when_they_had_two_results(
+    client, acme, register, *, train_key, database
+):
+    await register(state="failed_gates")
+    path = "/admin/tenants/acme/adapters/1"
+    assert (await client.get(path, headers=train_key)).json()["verdict"] is None
+    gate = {"name": "perplexity_ratio", "value": 0.9, "bound": 0.8, "passed": False, "why": "0.9"}
+    async with database.transaction() as session:
+        row = await session.get_one(Adapter, (await session.scalars(select(Adapter.id))).one())
+        row.report = {"verdict": {"passed": False, "gates": [gate]}}
+    told = {"result": "worse", "summary": "failed 1 of 1 gates: 0.9"}
+    assert (await client.get(path, headers=train_key)).json()["verdict"] == told
+
+
 async def test_a_report_stored_without_its_version_is_shown_with_it(
     client, acme, register, train_key, database
 ):

@@ -122,6 +122,10 @@ def test_transcripts_are_imported_without_a_server_and_only_once(tenantune: Run)
     assert again["report"]["stored"] == 260
     listed = json.loads(tenantune("transcripts", "list", "--tenant", "loaf", "--json").stdout)
     assert [each["id"] for each in listed] == [again["id"]]
+    gone = tenantune("transcripts", "delete", again["id"], "--tenant", "loaf")
+    assert (gone.returncode, gone.stdout) == (0, "")
+    assert "260 conversations" in gone.stderr
+    assert tenantune("transcripts", "delete", again["id"], "--tenant", "loaf").returncode == 3
 
 
 def test_a_file_that_no_importer_knows_says_what_there_is(tenantune: Run, tmp_path: Path) -> None:

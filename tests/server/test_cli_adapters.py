@@ -70,7 +70,7 @@ def register(home: Path, folder: Path, *, foreign: Foreign | None = None) -> Non
                 settings=settings,
                 folder=folder,
                 report={"provenance": {"foreign": msgspec.to_builtins(foreign)}},
-                passed=True,
+                state="ready",
             )
         await database.dispose()
 

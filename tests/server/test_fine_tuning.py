@@ -163,7 +163,7 @@ async def test_events_are_told_newest_first_with_figures_of_steps(tuning: Tuning
         ("error", {"code": "interrupted", "message": "stopped"}),
         ("resumed", {"step": 1}),
         ("evaluation", {"subject": "new", "done": 1, "total": 9}),
-        ("verdict", {"passed": False, "summary": "failed 1 of 3 gates", "adapter": "acme@1"}),
+        ("verdict", {"passed": False, "summary": "left 1 of 3 gates open", "adapter": "acme@1"}),
         ("error", {"code": "internal", "message": "it broke"}),
         ("state", {"state": "failed", "error": {"code": "x", "message": "it broke"}}),
     ]

@@ -3,14 +3,17 @@
 import asyncio
 import random
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import select
 
 from server.db.models import (
     Adapter,
+    AdapterState,
     DatasetVersion,
     Job,
     Tenant,
@@ -25,7 +28,12 @@ from server.jobs.workflow import Superseded
 from server.transcripts.freezing import freeze_files
 from tests.server.published import conforms
 from tests.server.tuning import Make, Tuning, chat, lines, row_id, tuning
-from training.spec import load_spec
+from tests.training.sample_manifest import MANIFEST
+from tests.training.test_report import report
+from training.artifact import MANIFEST_NAME
+from training.dataset import load
+from training.gates import judge
+from training.spec import Objectives, load_spec
 
 __all__ = ["tuning"]
 
@@ -139,11 +147,90 @@ async def test_a_cancellation_and_a_promotion_that_race_have_one_winner(tuning: 
     assert won == {"succeeded", "cancelled"}
 
 
+@pytest.mark.parametrize(
+    ("state", "promoted", "reason"),
+    [
+        ("ready", True, None),
+        ("candidate", False, "its gates cannot tell. A person may promote it"),
+        ("failed_gates", False, "it failed its gates"),
+    ],
+)
+async def test_gates_decide_what_goes_live_and_not_whether_a_job_succeeded(
+    tuning: Tuning, state: AdapterState, promoted: bool, reason: str | None
+) -> None:
+    job = await tuning.job()
+    adapter = await tuning.adapter(job, state=state)
+    assert await tuning.steps.await_approval(row_id(job))
+    await tuning.steps.promote(row_id(job))
+    ended = await tuning.get(job)
+    conforms(ended, "FineTuningJob")
+    model = f"ft:tiny-base:acme::{adapter.engine_name[-12:]}"
+    assert (ended["status"], ended["error"], ended["fine_tuned_model"]) == (
+        "succeeded",
+        None,
+        model,
+    )
+    assert await tuning.live() == (model if promoted else None)
+    card = await tuning.client.get(f"/v1/models/{model}", headers=tuning.key)
+    assert card.status_code == 200
+    path = f"/admin/tenants/acme/jobs/{row_id(job)}"
+    seen = (await tuning.client.get(path, headers=tuning.key)).json()
+    assert seen["outcome"]["promoted"] is promoted
+    assert seen["outcome"]["reason"] == reason
+    assert seen["stage"] == ("succeeded" if promoted else "not promoted")
+    told = await warnings_of(tuning, job)
+    assert told == (
+        [] if promoted else [f"acme@1 was not promoted, and answers to its own name: {reason}"]
+    )
+    assert (await tuning.do(job, "cancel"))[1]["code"] == "job_already_ended"
+
+
+@pytest.mark.parametrize("decision", ["approved", "rejected", None])
+async def test_a_person_decides_of_what_the_gates_cannot_tell(
+    tuning: Tuning, decision: str | None
+) -> None:
+    job = await tuning.job()
+    await tuning.adapter(job, state="candidate")
+    await tuning.change(job, require_approval=True)
+    assert not await tuning.steps.await_approval(row_id(job))
+    assert (await tuning.row(job)).state == "awaiting_approval"
+    if decision is not None:
+        path = f"/admin/tenants/acme/jobs/{row_id(job)}/decision"
+        body = {"decision": decision}
+        assert (await tuning.client.post(path, json=body, headers=tuning.key)).status_code == 200
+    await tuning.steps.promote(row_id(job))
+    ended = await tuning.row(job)
+    assert ended.state == "succeeded"
+    why = {"approved": None, "rejected": "a person rejected it", None: "nobody approved it in time"}
+    assert ended.outcome is not None
+    assert ended.outcome["reason"] == why[decision]
+    assert (await tuning.live() is not None) is (decision == "approved")
+
+
+async def test_nobody_is_asked_about_an_adapter_that_the_gates_found_worse(tuning: Tuning) -> None:
+    job = await tuning.job()
+    await tuning.adapter(job, state="failed_gates")
+    await tuning.change(job, require_approval=True)
+    assert await tuning.steps.await_approval(row_id(job))
+    await tuning.steps.promote(row_id(job))
+    assert (await tuning.row(job)).state == "succeeded"
+    assert await tuning.live() is None
+
+
+async def test_a_job_whose_adapter_was_deleted_while_it_waited_says_so(tuning: Tuning) -> None:
+    job = await tuning.job()
+    await tuning.adapter(job, state="deleted")
+    await tuning.steps.promote(row_id(job))
+    outcome = (await tuning.row(job)).outcome
+    assert outcome is not None
+    assert "no adapter 'acme@1'" in outcome["reason"]
+
+
 async def test_a_cancelled_job_ends_so_whatever_else_goes_wrong(tuning: Tuning) -> None:
     job = await tuning.job()
     adapter = await tuning.adapter(job, state="failed_gates")
     await tuning.do(job, "cancel")
-    error = {"code": "gates_failed", "message": "no"}
+    error = {"code": "unsafe_adapter", "message": "no"}
     await tuning.steps.end(row_id(job), "failed", error)
     ended = await tuning.get(job)
     assert (ended["status"], ended["error"]) == ("cancelled", None)
@@ -175,7 +262,7 @@ async def test_an_end_is_told_once_to_the_webhooks_that_want_it(tuning: Tuning) 
             )
         )
     failed, done, cancelled = [await tuning.job(seed=n) for n in range(3)]
-    error = {"code": "gates_failed", "message": "perplexity_ratio: too high"}
+    error = {"code": "unsafe_adapter", "message": "trainer and engine differ"}
     await tuning.adapter(done)
     for _ in range(2):  # steps may be run again
         await tuning.steps.end(row_id(failed), "failed", error)
@@ -356,7 +443,16 @@ async def test_a_job_learns_from_what_it_froze_whatever_becomes_of_the_file(
     assert failed.value.code == "invalid_training_file"
 
 
-async def test_a_file_of_near_duplicates_fails_its_job_with_the_counts(
+async def events(tuning: Tuning, job: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await tuning.get(job, "/events", limit=100))["data"]
+    return found
+
+
+async def warnings_of(tuning: Tuning, job: dict[str, Any]) -> list[str]:
+    return [e["message"] for e in await events(tuning, job) if e["level"] == "warn"]
+
+
+async def test_a_file_of_near_duplicates_is_trained_on_with_a_warning(
     tuning: Tuning, base: None
 ) -> None:
     del base
@@ -365,13 +461,86 @@ async def test_a_file_of_near_duplicates_fails_its_job_with_the_counts(
     for n, each in enumerate(some):
         for message in each["messages"]:
             message["content"] = f"{said} {'x' * (n % 12 + 4)}"  # 12 of them differ, hardly
-    same = await tuning.upload(lines(some))
-    job = await tuning.job(training_file=same)
-    with pytest.raises(TrainingFailed, match=r"1 usable .* 18 exact_duplicate, 11 near_") as failed:
-        await tuning.steps.prepare(row_id(job), 0)
-    await tuning.steps.end(row_id(job), "failed", workflow.failure(failed.value))
-    error = (await tuning.get(job))["error"]
-    assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
+    job = await tuning.job(training_file=await tuning.upload(lines(some)))
+    await tuning.steps.prepare(row_id(job), 0)
+    async with tuning.database.reading() as session:
+        row = await session.get_one(Job, row_id(job))
+        dataset = await session.get_one(DatasetVersion, row.dataset_id)
+    assert dataset.counts == {"train": 30, "validation": 0, "test": 0}
+    told = await warnings_of(tuning, job)
+    assert any("18 of 30 examples say the same as others" in each for each in told)
+    assert any("too much alike to hold any out" in each for each in told)
+    assert any("No example is left for validation" in each for each in told)
+
+
+async def test_ten_equal_examples_are_trained_on_as_often_as_they_are_there(
+    tuning: Tuning, base: None
+) -> None:
+    del base
+    job = await tuning.job(training_file=await tuning.upload(lines([chat(1)] * 10)))
+    await tuning.steps.prepare(row_id(job), 0)
+    spec = load_spec(tuning.settings.jobs / row_id(job) / "spec.json")
+    assert len({e.id for e in load(Path(spec.dataset)).read("train")}) == 10
+    assert any("9 of 10 examples say the same" in each for each in await warnings_of(tuning, job))
+
+
+async def test_twelve_different_examples_hold_two_out_and_warn_of_nothing(
+    tuning: Tuning, base: None
+) -> None:
+    del base
+    job = await tuning.job(training_file=await tuning.upload(lines([varied(n) for n in range(12)])))
+    await tuning.steps.prepare(row_id(job), 0)
+    spec = load_spec(tuning.settings.jobs / row_id(job) / "spec.json")
+    assert load(Path(spec.dataset)).manifest.counts == {"train": 10, "validation": 1, "test": 1}
+    assert await warnings_of(tuning, job) == []
+
+
+@pytest.mark.parametrize(
+    ("mean_abs", "bound", "state"),
+    [(0.004, 0.8, "ready"), (0.004, 0.1, "failed_gates"), (0.4, 0.8, "unsafe")],
+)
+async def test_the_gates_are_judged_once_and_only_safety_fails_a_job(
+    tuning: Tuning,
+    base: None,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    mean_abs: float,
+    bound: float,
+    state: str,
+) -> None:
+    del base
+    found = report()
+    assert found.parity is not None
+    parity = msgspec.structs.replace(found.parity, mean_abs=mean_abs)
+    verdict = judge(found.evaluation, parity, Objectives(max_perplexity_ratio=bound))
+    made = msgspec.structs.replace(found, parity=parity, verdict=verdict)
+    monkeypatch.setattr(workflow, "build_report", lambda *_, **__: made)
+    job = await tuning.job()
+    async with tuning.database.transaction() as session:
+        dataset = DatasetVersion(tenant_id=tuning.tenant.id, sha256="d" * 64)
+        session.add(dataset)
+        await session.flush()
+        (await session.get_one(Job, row_id(job))).dataset_id = dataset.id
+    folder = tuning.settings.adapters / "acme.0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(MANIFEST))
+    (tuning.settings.jobs / row_id(job)).mkdir(parents=True)
+    for _ in range(2):  # steps may be run again
+        unsafe = await tuning.steps.judge(row_id(job), folder.name)
+    async with tuning.database.reading() as session:
+        (adapter,) = await session.scalars(select(Adapter))
+    assert adapter.state == state
+    if state == "unsafe":
+        assert "differ by 0.4000 nats" in unsafe
+        await tuning.steps.end(row_id(job), "failed", {"code": "unsafe_adapter", "message": unsafe})
+    else:
+        assert unsafe == ""
+        await tuning.steps.promote(row_id(job))
+    ended = await tuning.get(job)
+    assert ended["status"] == ("failed" if state == "unsafe" else "succeeded")
+    assert (await tuning.live() is not None) is (state == "ready")
+    verdicts = [event for event in await events(tuning, job) if "gates" in event["message"]]
+    assert verdicts[-1]["level"] == ("info" if state == "ready" else "warn")
 
 
 @pytest.mark.parametrize(

@@ -125,17 +125,38 @@ async def test_lines_that_cannot_be_trained_on_are_named_and_counted(tuning: Tun
     assert refused.json()["error"]["code"] == "invalid_validation_file"
 
 
-async def test_examples_that_say_the_same_count_once(tuning: Tuning) -> None:
-    same = await tuning.upload(lines([chat(1)] * 12))
-    refused = await tuning.ask(training_file=same)
+async def test_ten_examples_are_enough_even_where_they_all_say_the_same(tuning: Tuning) -> None:
+    same = await tuning.upload(lines([chat(1)] * 10))
+    assert (await tuning.ask(training_file=same)).status_code == 200
+    unusable = chat(2)
+    unusable["messages"][0]["content"] = "<|im_start|>system"
+    few = await tuning.upload(lines([*[chat(1)] * 9, *[unusable] * 3]))
+    refused = await tuning.ask(training_file=few)
     assert refused.status_code == 400
     error = refused.json()["error"]
     assert (error["param"], error["code"]) == ("training_file", "invalid_training_file")
-    assert "1 of its 12 examples" in error["message"]
-    assert "11 exact_duplicate" in error["message"]
+    assert "9 of its 12 examples" in error["message"]
+    assert "3 control_token" in error["message"]
     assert "at least 10" in error["message"]
-    varied = await tuning.upload(lines([*[chat(1)] * 12, *[chat(n) for n in range(10)]]))
-    assert (await tuning.ask(training_file=varied)).status_code == 200
+
+
+async def test_what_would_not_happen_is_refused_with_its_line(tuning: Tuning) -> None:
+    user, assistant = chat(1)["messages"]
+    call = {"role": "assistant", "tool_calls": [{"id": "call_1", "type": "function"}]}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
+    bad = [
+        {"messages": [{**user, "weight": 1}, assistant]},
+        {"messages": [user, result, assistant]},
+        {"messages": [user, call, {**result, "tool_call_id": "call_2"}, assistant]},
+    ]
+    good = [*[chat(n) for n in range(10)], {"messages": [user, call, result, assistant]}]
+    file = await tuning.upload(lines([*good, *bad]))
+    told = (await tuning.ask(training_file=file)).json()["error"]["message"].split("\n")
+    assert told[0].endswith("3 lines are not fit to train on.")
+    assert told[1].startswith("line 12: message 1: only the assistant's messages have a weight")
+    assert told[2].startswith("line 13: message 2 is the result of a tool that no message before")
+    assert told[3].startswith("line 14: message 3 answers 'call_2', which no message before")
+    assert (await tuning.ask(training_file=await tuning.upload(lines(good)))).status_code == 200
 
 
 async def test_half_of_a_surrogate_pair_is_called_so(tuning: Tuning) -> None:

@@ -1,12 +1,15 @@
 """Whether the server says how it is, and to whom."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from httpx2 import ASGITransport, AsyncClient
+from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from server.db.session import Database
 from server.settings import Settings
+from tests.server.conftest import running
 from tests.server.serving import QUESTION, Serving, database_url, server, serving, until
 
 __all__ = ["database_url", "server"]
@@ -66,6 +69,58 @@ async def test_figures_have_the_type_that_the_document_names(client: AsyncTestCl
     assert list(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == [
         "text/plain"
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("10.1.2.3", True),
+        ("172.31.255.255", True),
+        ("192.168.0.7", True),
+        ("::ffff:192.168.0.7", True),
+        ("fd00::1", True),
+        ("fe80::1%eth0", True),
+        ("172.32.0.1", False),
+        ("8.8.8.8", False),
+        ("::ffff:8.8.8.8", False),
+        ("2001:db8::1", False),
+        ("0.0.0.0", False),
+        ("100.64.0.1", False),
+        ("example.com", False),
+        ("", False),
+    ],
+)
+async def test_figures_are_the_operators_and_the_own_networks(
+    app: Litestar,
+    make_tenant: Any,
+    make_key: Any,
+    operator: dict[str, str],
+    *,
+    address: str,
+    near: bool,
+) -> None:
+    await make_tenant("acme")
+    tenants_key = await make_key("acme", "admin")
+    transport = ASGITransport(app=cast("Any", app), client=(address, 1234))
+    async with running(app), AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/metrics")).status_code == (200 if near else 401)
+        assert (await client.head("/metrics")).status_code == (200 if near else 401)
+        asked = await client.get("/metrics", headers=tenants_key)
+        assert asked.status_code == (200 if near else 403)
+        assert (await client.get("/metrics", headers=operator)).status_code == 200
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_a_proxy_on_this_machine_does_not_open_the_figures_to_the_world(
+    server: Serving,
+) -> None:
+    for client, status in (("8.8.8.8", 401), ("10.0.0.1", 200), ("10.0.0.1, 8.8.8.8", 401)):
+        headers = {"x-forwarded-for": client}
+        async with server.session.get(f"{server.url}/metrics", headers=headers) as answer:
+            assert answer.status == status, client
 
 
 async def test_figures_tell_of_chats_and_the_engine_and_of_no_tenant(server: Serving) -> None:

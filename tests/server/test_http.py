@@ -3,12 +3,18 @@
 import asyncio
 import json
 import resource
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from server.http import MAX_HEAD_BYTES, BoundedProtocol, raise_file_limit
-from tests.server.serving import QUESTION, Serving, database_url, server, slow_server
+from tests.server.serving import QUESTION, Serving, database_url, server, slow_server, until
 
 __all__ = ["database_url", "server", "slow_server"]
 
@@ -149,3 +155,87 @@ def test_as_many_files_may_be_open_as_the_system_allows() -> None:
         assert raise_file_limit() == before[1] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest_asyncio.fixture
+async def crowded(tmp_path: Path) -> AsyncIterator[int]:
+    """The port of a server that may open a hundred files."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.server.crowded_server", str(tmp_path), "100"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    port = int(await process.stdout.readline())
+    reading = asyncio.create_task(process.stdout.read())
+    try:
+        await until(lambda: answers(port), 20)  # it migrates its database first
+        yield port
+    finally:
+        process.terminate()
+        assert await process.wait() == -signal.SIGTERM  # uvicorn stops, and then says by what
+        await reading
+
+
+class Held:
+    """A connection that asked, and stays."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.status = 0
+        self.body = b""
+        self.head = b""
+
+    async def open(self, path: str = "/health/live") -> "Held":
+        reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        await self._writer.drain()
+        self.head = await reader.readuntil(b"\r\n\r\n")
+        self.status = int(self.head.split()[1])
+        if self.status == 503:
+            self.body = await reader.read()
+        return self
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def ask(port: int) -> int:
+    try:
+        held = await Held(port).open()
+    except (OSError, asyncio.IncompleteReadError):
+        return 0
+    held.close()
+    return held.status
+
+
+async def answers(port: int) -> bool:
+    return await ask(port) == 200
+
+
+async def test_more_clients_than_descriptors_are_told_and_none_is_dropped(crowded: int) -> None:
+    for clients in (300, 600):
+        held = await asyncio.gather(
+            *(Held(crowded).open("/v1/models" if n % 2 else "/health/live") for n in range(clients))
+        )
+        statuses = Counter(one.status for one in held)
+        assert set(statuses) == {200, 401, 503}
+        assert statuses[503] > clients - 100
+        for one in held:
+            if one.status == 503:
+                assert b"retry-after: 1" in one.head
+                assert b"x-request-id: " in one.head
+                told = json.loads(one.body)
+                assert told.get("error", told)["code"] == "too_many_connections"
+        for one in held:
+            one.close()
+        await until(lambda: answers(crowded))
+    assert [await ask(crowded) for _ in range(10)] == [200] * 10
+
+
+async def test_those_who_say_nothing_do_not_keep_others_out(crowded: int) -> None:
+    silent = [await asyncio.open_connection("127.0.0.1", crowded) for _ in range(200)]
+    async with asyncio.timeout(10):
+        assert await ask(crowded) == 503  # in its turn
+    for _, writer in silent:
+        writer.close()
+    await until(lambda: answers(crowded))

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from httpx2 import AsyncClient
 
+from server.cli.jobs import _finish
 from server.db.models import Job
 from server.db.session import Database
 from server.errors import Invalid
@@ -169,6 +170,51 @@ async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
     first = await client.post(path, json={"decision": "approved"}, headers=operator)
     second = await client.post(path, json={"decision": "rejected"}, headers=operator)
     assert (first.status_code, second.status_code) == (200, 409)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "says"),
+    [
+        (None, 0, "is live"),  # of a job from before there were outcomes
+        ({"gates": "better", "summary": "passed all 3 gates", "promoted": True}, 0, "is live"),
+        (
+            {"gates": "cannot_tell", "summary": "s", "reason": "left 1 of 3 gates open: too few"},
+            1,
+            "`tenantune adapters promote 4 --tenant acme` makes it live\n",
+        ),
+        ({"gates": "worse", "summary": "s", "reason": "failed 1 of 3 gates"}, 1, "with --force"),
+    ],
+)
+async def test_the_command_line_tells_a_job_that_went_live_from_one_that_did_not(
+    make_tenant: Make,
+    database: Database,
+    *,
+    capsys: pytest.CaptureFixture[str],
+    outcome: dict[str, object] | None,
+    code: int,
+    says: str,
+) -> None:
+    tenant = await make_tenant()
+    async with database.transaction() as session:
+        job = Job(tenant_id=tenant.id, base="b", recipe_name="r", state="succeeded")
+        job.outcome = outcome
+        session.add(job)
+        await session.flush()
+        view = msgspec.structs.replace(
+            await service.view(session, job, tenant.slug), adapter="acme@4"
+        )
+    left = 0
+    try:
+        _finish(view, as_json=False)
+    except SystemExit as exc:
+        left = int(str(exc.code))
+    told = capsys.readouterr().err
+    assert left == code
+    assert says in told
+    assert "acme@4" in told
+    if outcome and "reason" in outcome:
+        assert str(outcome["reason"]) in told
+        assert "it answers as 'acme@4'" in told
 
 
 async def test_events_are_numbered_without_gaps_and_read_from_where_one_left_off(

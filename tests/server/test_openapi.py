@@ -135,7 +135,11 @@ def test_who_reads_the_raw_request_says_what_is_in_it(app: Litestar) -> None:
 def test_a_key_is_asked_for_where_one_is_needed(document: Document) -> None:
     for method, path, operation in each(document):
         where = f"{method} {path}"
-        if path.startswith(("/health", "/metrics")):
+        if path == "/metrics":  # none from private addresses
+            assert operation["security"] == [{"bearer": ["operator"]}, {}]
+            assert "operator" in operation["description"]
+            assert {"401", "403"} <= operation["responses"].keys()
+        elif path.startswith("/health"):
             assert operation["security"] == [], where
             assert "401" not in operation["responses"], where
         else:
@@ -282,10 +286,10 @@ def test_docstrings_lose_what_only_python_callers_need() -> None:
 
 async def test_options_names_every_method_of_a_path(client):
     answer = await client.options("/admin/tenants")
-    assert answer.headers["allow"] == "GET, OPTIONS, POST"
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
     refused = await client.put("/admin/tenants")
     assert refused.status_code == 405
-    assert set(refused.headers["allow"].split(", ")) >= {"GET", "POST"}
+    assert set(refused.headers["allow"].split(", ")) >= {"GET", "HEAD", "POST"}
 
 
 @pytest.mark.parametrize(

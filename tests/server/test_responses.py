@@ -1,5 +1,6 @@
 """Every error has one of two shapes, a real status, a request id, and leaks nothing."""
 
+import errno
 from typing import Any, cast
 
 import msgspec
@@ -8,10 +9,12 @@ from httpx2 import ASGITransport, AsyncClient, Response
 from litestar import Litestar, get, post
 from litestar.exceptions import ClientException, PermissionDeniedException
 from litestar.params import FromPath, JSONBody
+from openai import AsyncOpenAI
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from server import errors
+from server.blobs import BlobError
 from server.responses import STATUS, add_headers, exception_handlers
 
 
@@ -26,6 +29,13 @@ CASES: dict[str, tuple[Exception, int, str | None]] = {
     "notfound": (errors.NotFound("none"), 404, "not_found"),
     "model": (errors.ModelNotFound("gpt"), 404, "model_not_found"),
     "conflict": (errors.Conflict("late"), 409, "conflict"),
+    "full": (errors.StorageFull(), 507, "disk_full"),
+    "nospace": (OSError(errno.ENOSPC, "No space left on device", "/secret"), 507, "disk_full"),
+    "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), 507, "disk_full"),
+    "nofiles": (OSError(errno.EMFILE, "Too many open files"), 503, "too_many_open_files"),
+    "nofilesatall": (OSError(errno.ENFILE, "Too many open files"), 503, "too_many_open_files"),
+    "badsector": (OSError(errno.EIO, "Input/output error"), 503, "storage_unavailable"),
+    "blobs": (BlobError("gone"), 503, "storage_unavailable"),
     "large": (errors.TooLarge("big", limit_bytes=1), 413, "too_large"),
     "many": (errors.TooMany("slow", retry_after_seconds=0.2), 429, "rate_limit_exceeded"),
     "engine": (
@@ -36,6 +46,7 @@ CASES: dict[str, tuple[Exception, int, str | None]] = {
     "busy": (errors.EngineBusy("full"), 503, "engine_overloaded"),
     "rejected": (errors.EngineRejected("long", status=400, code="c"), 400, "c"),
     "crashed": (errors.EngineRejected("boom", status=500), 502, None),
+    "engineconflict": (errors.EngineRejected("twice", status=409, code="c"), 409, "c"),
     "broken": (errors.StreamBroken("cut"), 502, "stream_broken"),
     "refused": (errors.AdapterRefused("nan"), 502, "adapter_refused"),
     "database": (OperationalError("SELECT secret", {}, Exception()), 503, "database_unavailable"),
@@ -107,7 +118,27 @@ async def test_headers_tell_clients_what_to_do_next(client):
     assert headers["many"]["retry-after"] == "1"
     assert headers["database"]["retry-after"] == "2"
     assert headers["conflict"]["x-should-retry"] == "false"
+    assert headers["full"]["x-should-retry"] == "false"
     assert headers["unauthenticated"]["www-authenticate"] == "Bearer"
+
+
+async def test_what_will_fail_again_is_not_repeated_by_openais_client(client):
+    """The client's own rule: 408, 409, 429 and 5xx, unless the header says something else."""
+    waiting = {
+        "many",
+        "engine",
+        "busy",
+        "database",
+        "nofiles",
+        "nofilesatall",
+        "badsector",
+        "blobs",
+    }
+    broken = {"crashed", "broken", "refused", "bug"}  # who knows
+    async with AsyncOpenAI(api_key="x", base_url="http://test/v1") as openai:
+        for name in CASES:
+            answer = await client.get(f"/v1/fail/{name}")
+            assert openai._should_retry(answer) == (name in waiting | broken), name
 
 
 @pytest.mark.parametrize(("start", "check"), [("", check_problem), ("/v1", check_openai)])

@@ -30,6 +30,7 @@ def test_variables_are_read_with_their_types():
             "TENANTUNE_ENGINE_OPTIONS": "max_loras=8 note='two words'",
             "TENANTUNE_LIMITS": "requests_per_minute=600 tokens_per_day=2000000",
             "TENANTUNE_OBJECTIVES": "max_perplexity=3.5",
+            "TENANTUNE_CORS_ORIGINS": "https://app.example.com, http://localhost:3000",
         }
     )
     assert settings.home == Path("/srv/tt")
@@ -37,6 +38,7 @@ def test_variables_are_read_with_their_types():
     assert settings.drain_seconds == 1.5
     assert settings.engine_options == {"max_loras": "8", "note": "two words"}
     assert settings.objectives == Objectives(max_perplexity=3.5)
+    assert settings.cors_origins == ("https://app.example.com", "http://localhost:3000")
     assert settings.limits == Limits(requests_per_minute=600, tokens_per_day=2_000_000)
 
 
@@ -62,6 +64,8 @@ def test_what_the_command_line_says_wins_and_what_it_leaves_out_does_not():
         ("TENANTUNE_LIMITS", "requests_per_minute=0"),
         ("TENANTUNE_LIMITS", "requests_per_second=1"),
         ("TENANTUNE_OBJECTIVES", "max_perplexity=low"),
+        ("TENANTUNE_CORS_ORIGINS", "app.example.com"),
+        ("TENANTUNE_CORS_ORIGINS", "* https://app.example.com"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_the_name_of_its_variable(variable, value):

@@ -15,6 +15,7 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
         **ACME,
         "number_patterns": {},
         "keep": [],
+        "keep_upload_days": 0,
         "limits": None,
         "live_version": None,
         "live_revision": 0,

@@ -231,6 +231,30 @@ async def test_running_an_import_again_changes_nothing(client, acme, operator, d
     assert await count(database, ConversationRow) == 3
 
 
+async def test_a_worker_killed_while_storing_goes_on_and_counts_right(
+    client, acme, operator, *, database, settings, monkeypatch
+):
+    monkeypatch.setattr(service, "ROWS_AT_ONCE", 1)
+    made = await client.post(ADDRESS, content=FILE, headers=operator)
+    insert, calls = service._insert, []
+
+    async def dies(session, row, fresh) -> None:
+        calls.append(fresh)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        await insert(session, row, fresh)
+
+    monkeypatch.setattr(service, "_insert", dies)
+    with pytest.raises(KeyboardInterrupt):
+        await service.run_import(database, made.json()["id"], settings=settings)
+    assert await count(database, ConversationRow) == 2, "others could write in between"
+    monkeypatch.setattr(service, "_insert", insert)
+    await service.run_import(database, made.json()["id"], settings=settings)
+    async with database.reading() as session:
+        report = (await session.get_one(Import, made.json()["id"])).report
+    assert (report["stored"], report["known"]) == (3, 0)
+
+
 @only_sqlite
 async def test_a_file_that_nobody_can_read_fails_with_the_reason_and_may_be_sent_again(
     client, acme, operator, database, settings

@@ -9,9 +9,11 @@ import pytest
 from connectors.conversation import Conversation, Speaker, Turn
 from connectors.importers import ImportOptions, choose
 from connectors.preference import Judged, Preference
+from training.compute import WORKS, TypeChoice
 from training.dataset import Dataset, freeze
 from training.spec import Method, Recipe, TrainingSpec
 
+FLOAT32 = {work: TypeChoice(type="float32", reason="the test says so") for work in WORKS}
 SAMPLE = Path(__file__).parents[2] / "connectors" / "samples" / "loaf.jsonl"
 TINY_RECIPE = Recipe(
     name="tiny",

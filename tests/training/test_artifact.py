@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -428,6 +429,21 @@ def test_publishing_names_the_folder_by_the_manifests_hash(adapter: Path, tmp_pa
     digest = hashlib.sha256((adapter / "manifest.json").read_bytes()).hexdigest()
     assert published == tmp_path / "adapters" / f"acme.{digest[:12]}"
     assert artifact.verify(published) == artifact.verify(adapter)
+
+
+@pytest.mark.parametrize(
+    ("around", "folder", "file"),
+    [(0o700, 0o700, 0o400), (0o750, 0o750, 0o440), (0o755, 0o755, 0o444)],
+)
+def test_a_published_adapter_is_as_open_as_the_folder_that_it_goes_into(
+    adapter: Path, tmp_path: Path, around: int, folder: int, file: int
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    root.chmod(around)
+    published = artifact.publish(adapter, root, "acme")
+    assert stat.S_IMODE(published.stat().st_mode) == folder
+    assert {stat.S_IMODE(path.stat().st_mode) for path in published.iterdir()} == {file}
 
 
 def test_publishing_twice_changes_nothing(adapter: Path, tmp_path: Path) -> None:

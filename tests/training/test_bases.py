@@ -61,17 +61,38 @@ def test_serving_weights_are_the_nf4_weights_bit_for_bit(tiny_base: Path) -> Non
 
 
 @heavy
-def test_both_folders_compute_the_same(tiny_base: Path) -> None:
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize("name", ["bfloat16", "float32"])
+def test_both_folders_compute_the_same(tiny_base: Path, name: str, *, unpacked: bool) -> None:
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    from training.bases import load_nf4  # noqa: PLC0415
+
+    ids, dtype = torch.arange(3, 60).unsqueeze(0), getattr(torch, name)
+    with torch.no_grad():
+        nf4 = load_nf4(tiny_base / "nf4", device="cpu", dtype=dtype, unpacked=unpacked).eval()
+        serving = AutoModelForCausalLM.from_pretrained(tiny_base / "serving", dtype=dtype).eval()
+        assert torch.equal(nf4(input_ids=ids).logits, serving(input_ids=ids).logits)
+
+
+@heavy
+def test_gradients_are_those_of_the_serving_weights(tiny_base: Path) -> None:
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     from training.bases import load_nf4  # noqa: PLC0415
 
     ids = torch.arange(3, 60).unsqueeze(0)
-    with torch.no_grad():
-        nf4 = load_nf4(tiny_base / "nf4", device="cpu").eval()(input_ids=ids).logits
-        serving = AutoModelForCausalLM.from_pretrained(tiny_base / "serving").eval()
-        assert torch.equal(nf4, serving(input_ids=ids).logits)
+    grads = []
+    for model in (
+        load_nf4(tiny_base / "nf4", device="cpu", dtype=torch.float32),
+        AutoModelForCausalLM.from_pretrained(tiny_base / "serving", dtype=torch.float32),
+    ):
+        embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model(inputs_embeds=embedded).logits.square().sum().backward()
+        grads.append(embedded.grad)
+    assert torch.allclose(grads[0], grads[1], rtol=1e-4)
 
 
 @heavy

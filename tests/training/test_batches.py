@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.batches import MAX_PADDING, Plan, length_batches, plan_run, positions
+from training.batches import MAX_PADDING, Plan, length_batches, plan_run, positions, shortened
 from training.spec import load_recipe
 from training.workload import step_tokens
 
@@ -82,3 +82,9 @@ def test_a_number_of_examples_becomes_the_tokens_of_as_many_average_ones() -> No
         plan = plan_run(lengths, seed=1, epochs=2, step_tokens=tokens, batch_tokens=1024)
         mean = 2 * len(lengths) / len(plan.steps)
         assert 0.6 * wanted <= mean <= 1.6 * wanted
+
+
+@given(LENGTHS, st.integers(1, 5_000))
+def test_a_shortened_plan_is_the_plan_of_so_many_tokens(lengths: list[int], tokens: int) -> None:
+    whole = planned(lengths, epochs=3.0)
+    assert shortened(whole, tokens) == planned(lengths, epochs=3.0, tokens=tokens)

@@ -89,7 +89,7 @@ def test_freezing_again_leaves_the_folder_as_it_is(tmp_path):
     again = frozen(varied(20), tmp_path)
     assert again == first
     assert (again.folder / "train.jsonl").stat().st_mtime_ns == before.st_mtime_ns
-    assert stat.S_IMODE(first.folder.stat().st_mode) == 0o755
+    assert stat.S_IMODE(first.folder.stat().st_mode) == 0o700
 
 
 def test_every_conversation_is_in_one_split_and_none_is_empty(tmp_path):
@@ -204,6 +204,63 @@ def test_conversations_that_are_all_alike_cannot_be_held_out(tmp_path):
     copies = [conversation(f"k{n}", f"{ASKED} {w}", f"{w} {w} {w}") for n, w in enumerate(WORDS)]
     with pytest.raises(BadInput, match="near-duplicates"):
         frozen(copies, tmp_path)
+
+
+def test_a_file_as_given_is_trained_on_as_often_as_it_says_a_thing(tmp_path):
+    same = [conversation(f"s{n}", "Where is parcel 12?", "On its way!") for n in range(10)]
+    dataset = frozen(same, tmp_path, as_given=True)
+    assert dataset.manifest.counts == {"train": 10, "validation": 0, "test": 0}
+    assert dataset.manifest.repeated == 9
+    assert ids(dataset, "train") == {f"s{n}" for n in range(10)}
+    assert load(dataset.folder) == dataset
+    with pytest.raises(BadInput, match="1 usable"):
+        frozen(same, tmp_path)
+
+
+def test_of_a_file_as_given_nothing_is_held_out_where_too_few_differ(tmp_path):
+    copies = [conversation(f"k{n}", f"{ASKED} {w}", f"{w} {w} {w}") for n, w in enumerate(WORDS)]
+    dataset = frozen(copies, tmp_path, as_given=True)
+    assert dataset.manifest.counts == {"train": len(WORDS), "validation": 0, "test": 0}
+    assert not dataset.manifest.repeated
+    few = frozen(varied(9) + varied(1), tmp_path, as_given=True)
+    assert few.manifest.counts == {"train": 10, "validation": 0, "test": 0}
+    enough = frozen(varied(10), tmp_path, as_given=True)
+    assert enough.manifest.counts == {"train": 8, "validation": 1, "test": 1}
+    assert enough.manifest.repeated is msgspec.UNSET
+
+
+def test_what_repeats_a_held_out_conversation_is_left_out_of_a_file_as_given(tmp_path):
+    twice = varied(40) + [msgspec.structs.replace(c, id=f"again-{c.id}") for c in varied(40)]
+    dataset = frozen(twice, tmp_path, as_given=True)
+    counts = dataset.manifest.counts
+    held_out = counts["validation"] + counts["test"]
+    assert held_out > 4
+    assert counts["train"] == 2 * (40 - held_out)
+    assert dataset.manifest.dropped["exact_duplicate"] == held_out
+    asked = [{e.messages[0].content for e in dataset.read(split)} for split in SPLITS]
+    assert not asked[0] & (asked[1] | asked[2])
+
+
+def test_a_validation_file_counts_for_nothing_in_what_is_held_out_of_the_training_file(tmp_path):
+    given = varied(12) + [msgspec.structs.replace(c, split="validation") for c in varied(12)]
+    dataset = frozen(given, tmp_path, as_given=True)
+    assert dataset.manifest.counts == {"train": 10, "validation": 1, "test": 1}
+    assert dataset.manifest.dropped["exact_duplicate"] == 12
+    same = [conversation(f"s{n}", "Where is parcel 12?", "On its way!") for n in range(10)]
+    dataset = frozen([*same, *varied(20, split="validation")], tmp_path, as_given=True)
+    assert dataset.manifest.counts == {"train": 10, "validation": 20, "test": 0}
+
+
+def test_a_large_file_of_one_question_is_split_in_no_time(tmp_path):
+    many = [conversation(f"k{n}", f"{ASKED} {'ab' * (n % 40)}", f"{n}") for n in range(1500)]
+    assert frozen(many, tmp_path, as_given=True).manifest.counts["train"] == 1500
+
+
+def test_two_of_one_id_and_one_text_get_two_ids(tmp_path):
+    twins = [conversation("same", "What does the ferry cost?")] * 3
+    dataset = frozen(varied(9) + twins, tmp_path, as_given=True)
+    kept = [example.id for split in SPLITS for example in dataset.read(split)]
+    assert len(kept) == len(set(kept)) == 12
 
 
 def test_pinning_everything_to_train_is_refused(tmp_path):

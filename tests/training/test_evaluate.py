@@ -5,6 +5,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -14,14 +15,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.training.conftest import FLOAT32, loaf
 from tests.training.sample_manifest import MANIFEST
-from training.artifact import BaseRef, write_manifest
+from training.artifact import WEIGHTS_NAME, BaseRef, write_manifest
 from training.base_model import load_base
-from training.dataset import Dataset
-from training.errors import BadInput
+from training.compute import ComputeType, TypeChoice, Work
+from training.dataset import Dataset, freeze
 from training.evaluation import Evaluation, ParitySample
+from training.gates import judge
 from training.progress import EvaluationEvent
-from training.spec import Method, TrainingSpec
+from training.spec import Method, Objectives, TrainingSpec
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
 
@@ -29,17 +32,21 @@ REPLIES, MOST = 4, 12
 
 
 @pytest.fixture(scope="module")
-def adapters(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def adapters(
+    tiny_base: Path, small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """Three adapters with random weights: new, live, and one that holds a NaN."""
     root = tmp_path_factory.mktemp("adapters")
     return {
         "new": make_adapter(tiny_base, root / "new", seed=1),
-        "live": make_adapter(tiny_base, root / "live", seed=2),
+        "live": make_adapter(tiny_base, root / "live", seed=2, dataset=small_dataset.sha256),
         "broken": make_adapter(tiny_base, root / "broken", seed=3, broken=True),
     }
 
 
-def make_adapter(base: Path, folder: Path, *, seed: int, broken: bool = False) -> Path:
+def make_adapter(
+    base: Path, folder: Path, *, seed: int, broken: bool = False, dataset: str = "d" * 64
+) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -65,7 +72,7 @@ def make_adapter(base: Path, folder: Path, *, seed: int, broken: bool = False) -
     (folder / "README.md").unlink(missing_ok=True)
     found = load_base(base)
     ref = BaseRef(name=found.name, serving_sha256=found.serving_sha256)
-    write_manifest(folder, msgspec.structs.replace(MANIFEST, base=ref))
+    write_manifest(folder, msgspec.structs.replace(MANIFEST, base=ref, dataset_sha256=dataset))
     return folder
 
 
@@ -104,14 +111,16 @@ class Plain:
 
 @pytest.fixture(scope="module")
 def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
+    import torch
+
     from training.speaker import Speaker
 
-    found = Speaker.serving(
-        tiny_base / "serving", {"new": adapters["new"], "live": adapters["live"]}
-    )
     # In float32 nothing is left to rounding: the two ways must agree to a thousandth.
-    found.peft.float()
-    return found
+    return Speaker.serving(
+        tiny_base / "serving",
+        {"new": adapters["new"], "live": adapters["live"]},
+        dtype=torch.float32,
+    )
 
 
 def reading(spec: TrainingSpec, speaker: Any) -> tuple[Any, Any]:
@@ -228,7 +237,7 @@ class Listening:
 def run(spec: TrainingSpec, adapter: Path, progress: Any = None) -> Evaluation:
     from training.evaluate import evaluate
 
-    return evaluate(spec, adapter, progress)
+    return evaluate(spec, adapter, progress, computing=FLOAT32)
 
 
 def test_the_whole_evaluation_says_everything_and_says_it_again(
@@ -245,7 +254,7 @@ def test_the_whole_evaluation_says_everything_and_says_it_again(
     assert first.base.perplexity is not None
     assert first.base.perplexity == pytest.approx(math.exp(first.base.nats_per_token or 0))
     assert len(first.samples) == REPLIES
-    assert len(first.differences) == 9
+    assert len(first.differences) == 11
     last = {event.subject: event for event in listening.events}
     assert list(last) == ["base", "new", "live", "lookup"]
     assert all(event.done == event.total for event in last.values())
@@ -315,21 +324,88 @@ def test_a_live_adapter_of_another_base_is_left_out_with_a_note(
     )
     found = run(msgspec.structs.replace(small, live_adapter=str(other)), adapters["new"])
     assert found.live is None
-    assert "another base" in found.notes[0]
+    assert "another base" in found.live_note
 
 
-def test_nothing_that_fits_is_an_error(small: TrainingSpec, adapters: dict[str, Path]) -> None:
+def test_a_live_adapter_of_other_data_is_left_out_with_a_note(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    found = run(msgspec.structs.replace(small, live_adapter=str(adapters["new"])), adapters["live"])
+    assert found.live is None
+    assert {difference.against for difference in found.differences} == {"base", "lookup"}
+    assert "what it was trained on is not here" in found.live_note
+
+
+def test_differences_in_perplexity_are_those_of_the_scores(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    found = run(msgspec.structs.replace(small, live_adapter=str(adapters["live"])), adapters["new"])
+    assert found.live is not None
+    for name, other in (("base", found.base), ("live", found.live)):
+        difference = found.difference("nats_per_token", name)  # type: ignore[arg-type]
+        assert difference is not None
+        assert difference.items == found.conversations
+        assert found.new.nats_per_token is not None
+        assert other.nats_per_token is not None
+        assert difference.mean == pytest.approx(found.new.nats_per_token - other.nats_per_token)
+
+
+def test_where_nothing_fits_nothing_is_measured_and_no_gate_can_tell(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
     recipe = msgspec.structs.replace(small.recipe, max_length=8)
-    with pytest.raises(BadInput, match="raise the recipe's max_length"):
-        run(msgspec.structs.replace(small, recipe=recipe), adapters["new"])
+    found = run(msgspec.structs.replace(small, recipe=recipe), adapters["new"])
+    assert (found.conversations, found.new.tokens, found.samples) == (0, 0, ())
+    assert "raise the recipe's max_length" in found.notes[0]
+    verdict = judge(found, None, Objectives())
+    assert {gate.result for gate in verdict.gates if gate.name != "parity"} == {"cannot_tell"}
 
 
-def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
-    small: TrainingSpec, speaker: Any, adapters: dict[str, Path]
+def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
+    small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
     from training.evaluate import parity_reference
 
-    samples = parity_reference(small, adapters["new"], tokens=60)
+    alike = freeze(
+        [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)],
+        tmp_path,
+        system_prompt="You answer for Loaf, a bakery.",
+        as_given=True,
+    )
+    spec = msgspec.structs.replace(small, dataset=str(alike.folder))
+    found = run(spec, adapters["new"])
+    assert (found.conversations, found.notes) == (
+        0,
+        ("nothing was measured: no conversation was held out in the test split",),
+    )
+    samples = parity_reference(spec, adapters["new"], computing=FLOAT32, tokens=60)
+    assert sum(len(sample.positions) for sample in samples) >= 60
+
+
+@pytest.mark.parametrize(("trained_in", "apart"), [("bfloat16", 0.05), ("float32", 1e-4)])
+def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
+    small: TrainingSpec,
+    speaker: Any,
+    adapters: dict[str, Path],
+    tmp_path: Path,
+    *,
+    trained_in: ComputeType,
+    apart: float,
+) -> None:
+    """The quantised base and the serving base are one model: in float32 nothing is between them."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from training.evaluate import parity_reference
+
+    trained = shutil.copytree(adapters["new"], tmp_path / "trained")
+    weights = load_file(trained / WEIGHTS_NAME)
+    dtype = getattr(torch, trained_in)
+    save_file({name: w.to(dtype) for name, w in weights.items()}, trained / WEIGHTS_NAME)
+    computing: dict[Work, TypeChoice] = {
+        "training": TypeChoice(type=trained_in, reason="the test says so")
+    }
+    samples = parity_reference(small, trained, computing=computing, tokens=60)
     assert 60 <= sum(len(s.positions) for s in samples) < 400
     assert msgspec.json.decode(msgspec.json.encode(samples), type=list[ParitySample]) == samples
     read, _ = reading(small, speaker)
@@ -342,7 +418,7 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
         assert len(sample.logprobs) == len(sample.positions) == len(sample.greedy)
         there = served[sample.token_ids].logprobs
         gaps += [abs(x - y) for x, y in zip(sample.logprobs, there, strict=True)]
-    assert sum(gaps) / len(gaps) < 0.05  # bf16 there, float32 here
+    assert sum(gaps) / len(gaps) < apart
 
 
 def test_an_adapter_folder_is_evaluated_from_the_command_line(

@@ -178,6 +178,7 @@ class Side:
             work=self.work,
             state=RunState(fingerprint=""),
             callback=TrainerCallback(),
+            adapter_dtype=torch.float32,
         )
         torch.manual_seed(2)
         self.weights = {
@@ -255,7 +256,7 @@ def test_the_loss_of_pairs_is_trls(specs: dict[Method, TrainingSpec], tmp_path: 
     from trl import DPOConfig, DPOTrainer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    side = Side(changed(specs["dpo"], adapter_dtype="float32", batch_tokens=2000), tmp_path)
+    side = Side(changed(specs["dpo"], batch_tokens=2000), tmp_path)
     examples = []
     for pair in side.first_step():
         (prompt, chosen), (_, rejected) = split(pair.chosen), split(pair.rejected)
@@ -272,7 +273,7 @@ def test_the_loss_of_judgements_is_trls(specs: dict[Method, TrainingSpec], tmp_p
     from trl import KTOConfig, KTOTrainer
     from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-    side = Side(changed(specs["kto"], adapter_dtype="float32", batch_tokens=2000), tmp_path)
+    side = Side(changed(specs["kto"], batch_tokens=2000), tmp_path)
     items = side.first_step()
     assert {item.wanted for item in items} == {True, False}
     examples = []

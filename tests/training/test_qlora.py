@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.training.conftest import write_spec
+from training.compute import ComputeType
 from training.errors import BadInput, Interrupted, TrainingError
 from training.progress import (
     CheckpointEvent,
@@ -106,6 +107,40 @@ def test_it_learns_and_says_what_it_does(finished: Path) -> None:
     assert estimate.memory_bytes > 0
 
 
+def test_a_budget_of_time_shortens_the_run_and_a_resumed_one_keeps_to_it(
+    spec: TrainingSpec, tmp_path: Path
+) -> None:
+    hurried = changed(spec, train_minutes=1e-6, min_train_tokens=5_000)
+    with pytest.raises(Interrupted):
+        run(hurried, tmp_path, stop=lambda: True)
+    run(hurried, tmp_path, resume=True)
+    steps = events_of(tmp_path, StepEvent)
+    first, second = events_of(tmp_path, EstimateEvent)
+    assert "takes longer here than its 1e-06 minutes" in first.basis
+    assert steps[-1].step == steps[0].steps == first.steps == second.steps
+    assert 5_000 <= steps[-1].tokens == first.train_tokens < 7_000
+
+
+def test_another_machine_goes_on_in_its_own_type(spec: TrainingSpec, tmp_path: Path) -> None:
+    from training.compute import COMPUTE_FILE, TypeChoice, keep_choices  # noqa: PLC0415
+    from training.compute import kept_choices as kept  # noqa: PLC0415
+
+    auto = changed(spec, adapter_dtype="auto")
+    with pytest.raises(Interrupted):
+        run(changed(auto, compute_dtype="auto"), tmp_path, stop=lambda: True)
+    before = kept(tmp_path / COMPUTE_FILE)
+    assert before is not None
+    was = before.choices["training"].type
+    other: ComputeType = "bfloat16" if was == "float32" else "float32"
+    moved = TypeChoice(type=other, reason="another machine")
+    choices = {**before.choices, "training": moved}
+    keep_choices(tmp_path / COMPUTE_FILE, msgspec.structs.replace(before, choices=choices))
+    trained = run(auto, tmp_path, resume=True)
+    assert trained.summary.computed_in == (was, other)
+    losses = [event.loss for event in events_of(tmp_path, StepEvent)]
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize(
     "moments",
     [("step:5", "end"), ("save:2", "step:1", "save:1", "end")],
@@ -136,6 +171,23 @@ def test_stopped_it_saves_and_goes_on_from_there(
     run(spec, tmp_path, resume=True)
     assert events_of(tmp_path, ResumedEvent)[-1].step == 4
     assert weights_of(tmp_path) == weights_of(finished)
+
+
+def test_a_run_of_slow_steps_saves_by_the_clock(
+    spec: TrainingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import follower  # noqa: PLC0415 - loads torch
+
+    monkeypatch.setattr(follower, "SAVE_SECONDS", 0.0)
+    asked: list[None] = []
+
+    def after_three() -> bool:
+        asked.append(None)
+        return len(asked) == 3
+
+    with pytest.raises(Interrupted, match="step 3"):
+        run(changed(spec, checkpoint_every=1000), tmp_path, stop=after_three)
+    assert [event.step for event in events_of(tmp_path, CheckpointEvent)] == [1, 2, 3]
 
 
 def test_a_checkpoint_of_another_run_is_refused(spec: TrainingSpec, tmp_path: Path) -> None:

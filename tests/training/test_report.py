@@ -1,5 +1,6 @@
 """The report: what a person reads on a page, on a terminal, and in JSON."""
 
+import math
 import re
 from html.parser import HTMLParser
 from io import StringIO
@@ -11,8 +12,17 @@ from rich.console import Console
 
 from connectors.conversation import ChatMessage
 from training.curves import CurvePoint, chart, read_curves
-from training.evaluation import Difference, Evaluation, Parity, Reply, ReplySample, Scores
-from training.findings import findings, score_rows
+from training.evaluation import (
+    Difference,
+    Evaluation,
+    Metric,
+    Parity,
+    Reply,
+    ReplySample,
+    Scores,
+    Subject,
+)
+from training.findings import difference_rows, findings, score_rows
 from training.gates import judge
 from training.progress import StepEvent, ValidationEvent
 from training.report import (
@@ -44,7 +54,9 @@ def said(text: str, *, exact: bool = False) -> Reply:
     return Reply(text=text, exact=exact, token_f1=0.5, similarity=0.7)
 
 
-def evaluation(*, live: bool = False, text: str = "Could I get your name?") -> Evaluation:
+def evaluation(
+    *, live: bool = False, text: str = "Could I get your name?", few: bool = False
+) -> Evaluation:
     sample = ReplySample(
         conversation="star-1",
         turn=3,
@@ -71,6 +83,9 @@ def evaluation(*, live: bool = False, text: str = "Could I get your name?") -> E
             Difference(metric="token_f1", against="base", mean=0.48, low=0.3, high=0.6),
             Difference(metric="exact", against="lookup", mean=-0.03, low=-0.2, high=0.1),
             Difference(metric="similarity", against="lookup", mean=-0.3, low=-0.4, high=-0.1),
+            apart("nats_per_token", math.log(2.41 / 12.83), few=few),
+            apart("similarity", 0.46, few=few),
+            *((apart("nats_per_token", -0.04, against="live", few=few),) if live else ()),
         ),
         samples=(sample,),
         seconds=31.0,
@@ -78,10 +93,20 @@ def evaluation(*, live: bool = False, text: str = "Could I get your name?") -> E
     )
 
 
+def apart(metric: Metric, mean: float, *, against: Subject = "base", few: bool) -> Difference:
+    low, high, items = (None, None, 2) if few else (mean - 0.05, mean + 0.05, 47)
+    return Difference(metric=metric, against=against, mean=mean, low=low, high=high, items=items)
+
+
 def report(
-    *, live: bool = False, text: str = "hi", parity: bool = True, points: int = 40
+    *,
+    live: bool = False,
+    text: str = "hi",
+    parity: bool = True,
+    points: int = 40,
+    few: bool = False,
 ) -> Report:
-    result = evaluation(live=live, text=text)
+    result = evaluation(live=live, text=text, few=few)
     found = Parity(mean_abs=0.004, p99_abs=0.03, max_abs=0.2, tokens=2011, conversations=12)
     measured = found if parity else None
     return Report(
@@ -148,13 +173,75 @@ def words(html: str) -> str:
 def test_the_verdict_is_the_first_thing_on_the_page() -> None:
     text = words(render_html(report()))
     assert text.index("Passed: may answer customers") < text.index("Scores") < text.index("Loss")
-    assert "ratio 0.188, must be at most 0.80" in text
+    assert "better Held-out perplexity" in text
+    assert "ratio 0.188 (0.179 to 0.197), must be at most 0.80" in text
 
 
-def test_a_failed_gate_is_named_and_counted() -> None:
+def test_a_gate_that_says_worse_is_named_and_counted() -> None:
+    worse = report()
+    verdict = judge(worse.evaluation, worse.parity, Objectives(max_perplexity_ratio=0.1))
+    text = words(render_html(msgspec.structs.replace(worse, verdict=verdict)))
+    assert "Not promoted: 1 of 3 gates says worse" in text
+    assert "worse Held-out perplexity" in text
+
+
+def test_gates_that_cannot_tell_leave_it_to_a_person() -> None:
+    html = render_html(report(few=True))
+    text = words(html)
+    assert "Not promoted by itself: 2 of 3 gates cannot tell" in text
+    assert "a person may promote it" in text
+    assert "cannot tell Held-out perplexity" in text
+    assert "2 conversations are too few to tell, 6 are needed" in text
+    assert "too little to tell" in text
+    classes = [attrs.get("class") for tag, attrs in Page(html).tags if tag == "li"]
+    assert classes[:3] == ["cannot_tell", "cannot_tell", "better"]
+
+
+def test_an_engine_that_serves_something_else_is_the_headline() -> None:
     text = words(render_html(report(parity=False)))
-    assert "Not promoted: 1 of 3 gates failed" in text
-    assert "FAIL Trainer and engine were not compared" in text
+    assert "Unsafe: must not be served" in text
+    assert "UNSAFE Trainer and engine were not compared" in text
+
+
+def test_a_report_of_before_there_were_three_results_is_shown() -> None:
+    data = msgspec.to_builtins(report(parity=False))
+    del data["verdict"]["result"], data["evaluation"]["live_note"]
+    for gate in data["verdict"]["gates"]:
+        for field in ("result", "low", "high"):
+            del gate[field]
+    for difference in data["evaluation"]["differences"]:
+        del difference["items"]
+    for scores in (data["evaluation"][name] for name in ("base", "new", "lookup")):
+        del scores["perplexity_low"], scores["perplexity_high"]
+    old = msgspec.convert(data, Report)
+    assert old.verdict.result == "worse"
+    assert "better Held-out perplexity" in words(render_html(old))
+
+
+def test_why_the_live_adapter_is_not_compared_is_said_among_the_findings() -> None:
+    note = "not compared with the live adapter: it was trained on other data"
+    apart_from = msgspec.structs.replace(evaluation(), live_note=note)
+    assert "Not compared with the live adapter: it was trained on other data." in findings(
+        apart_from
+    )
+    whole = msgspec.structs.replace(report(), evaluation=apart_from)
+    assert "Not compared with the live adapter" in words(render_html(whole))
+
+
+def test_the_lead_over_the_live_adapter_is_that_over_what_both_have_read() -> None:
+    assert "Perplexity is 4% lower than the live adapter's over 5,053 tokens." in findings(
+        evaluation(live=True)
+    )
+
+
+def test_the_ratio_of_perplexities_is_in_the_table_of_differences() -> None:
+    rows = {(r.against, r.measure): r for r in difference_rows(evaluation(live=True))}
+    row = rows["base", "perplexity"]
+    assert (row.mean, row.interval, row.reading) == ("x 0.19", "x 0.18 to x 0.20", "better")
+    assert rows["live", "perplexity"].reading == "unclear"
+    few = {(r.against, r.measure): r for r in difference_rows(evaluation(few=True))}
+    assert few["base", "perplexity"].interval == "too little to tell"
+    assert few["base", "perplexity"].reading == "unclear"
 
 
 def test_what_customers_wrote_cannot_become_markup() -> None:
@@ -215,7 +302,18 @@ def learnt_from_pairs() -> Report:
         if each is not None
     )
     new = msgspec.structs.replace(new, preference_gain=0.96)
-    result = msgspec.structs.replace(found, new=new, base=base, live=live, comparisons=25)
+    result = msgspec.structs.replace(
+        found,
+        new=new,
+        base=base,
+        live=live,
+        comparisons=25,
+        differences=(
+            *found.differences,
+            apart("preference_accuracy", 0.28, few=False),
+            apart("preference_margin", 0.0, few=False),
+        ),
+    )
     made = msgspec.structs.replace(whole.provenance, method="dpo", started_from="acme.0123456789ab")
     return msgspec.structs.replace(
         whole, evaluation=result, provenance=made, verdict=judge(result, None, Objectives())
@@ -235,7 +333,7 @@ def test_shared_preferences_are_in_the_table_the_findings_and_the_gates() -> Non
         "Training made the wanted reply gain on the other in 96% of them."
     )
     text = words(render_html(whole))
-    assert "in 80% of 25 comparisons, for the base in 52%" in text
+    assert "in 80% of 25 comparisons (75% to 85%), for the base in 52%" in text
     assert "DPO's loss of a pair of replies, by step" in text
     assert "one was preferred (DPO), starting from acme.0123456789ab" in text
     console = terminal()
@@ -255,7 +353,7 @@ def test_where_nothing_differs_nothing_is_called_best() -> None:
 def test_the_findings_say_also_what_speaks_against_the_adapter() -> None:
     assert findings(evaluation()) == [
         "Perplexity is 81% lower than the base's over 5,053 tokens.",
-        "Replies against the base: better in identical replies and shared words.",
+        "Replies against the base: better in identical replies, shared words and meaning.",
         "Replies against plain lookup: worse in meaning; not clearly different in identical "
         "replies.",
         "32 replies were compared: a difference below about 0.20 may be chance.",
@@ -300,8 +398,9 @@ def test_the_terminal_shows_verdict_gates_scores_and_findings() -> None:
     console = terminal()
     render_terminal(report(parity=False), console)
     text = shown(console)
-    assert text.startswith("Northgate & Sons version 3: did not pass")
-    assert "NO  trainer and engine were not compared" in text
+    assert text.startswith("Northgate & Sons version 3: Unsafe: must not be served")
+    assert "UNSAFE  trainer and engine were not compared" in text
+    assert "better  held-out perplexity 2.41" in text
     assert "2.41" in text
     assert "Replies against plain lookup: worse in meaning" in text
 

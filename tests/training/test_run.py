@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.training.conftest import write_spec
+from tests.training.conftest import loaf, write_spec
 from training.artifact import verify
 from training.base_model import load_base
+from training.dataset import freeze
 from training.errors import BadInput, BaseModelError, Interrupted, TrainingError, UnsafeWeights
 from training.evaluation import Evaluation, ParitySample
 from training.progress import (
@@ -99,6 +100,28 @@ def test_a_run_is_stopped_resumed_and_finished_once(
     written = (out / "adapter" / "manifest.json").stat().st_mtime_ns
     assert run(path, out, resume=True) == 0  # nothing is left to do: quick, and in this process
     assert (out / "adapter" / "manifest.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(RUN_SECONDS)
+def test_a_run_on_examples_that_are_all_alike_ends_with_an_adapter(
+    spec: TrainingSpec, tiny_base: Path, tmp_path: Path
+) -> None:
+    same = [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)]
+    dataset = freeze(same, tmp_path / "datasets", system_prompt="Be warm.", as_given=True)
+    assert dataset.manifest.counts == {"train": 10, "validation": 0, "test": 0}
+    path = write_spec(tmp_path, msgspec.structs.replace(spec, dataset=str(dataset.folder)))
+    out = tmp_path / "job-1"
+    with start(path, out) as process:
+        assert process.wait(RUN_SECONDS) == 0, events_of(out, ErrorEvent)
+    manifest = verify(out / "adapter", base=load_base(tiny_base))
+    assert manifest.training is not None
+    assert manifest.training.validation_loss is None
+    assert manifest.scores["new"].tokens == 0
+    evaluation = msgspec.json.decode((out / "evaluation.json").read_bytes(), type=Evaluation)
+    assert evaluation.conversations == 0
+    samples = msgspec.json.decode((out / "parity.json").read_bytes(), type=list[ParitySample])
+    assert sum(len(sample.positions) for sample in samples) > 100
 
 
 @pytest.mark.parametrize(

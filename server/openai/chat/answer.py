@@ -61,7 +61,7 @@ class ChatAnswer(Answer[ChunkChoice]):
         return aiter(answer) if self._keep is None else self._collecting(answer)
 
     async def done(self, head: dict[str, Any], usage: dict[str, Any] | None) -> None:
-        """Keep the answer, so that a client that has it finds it."""
+        """Keep the answer, so that a client that has it finds it (``server/db/behind.py``)."""
         if self._keep is not None:
             choices = msgspec.to_builtins(self._choices)
             kept = {**head, "object": self.whole, "choices": choices, "usage": usage}

@@ -7,9 +7,11 @@ from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.types import ASGIApp
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.chat import stored
 from server.chat.service import ChatService
+from server.db.behind import WriteBehind
 from server.db.session import Database
 from server.errors import NotFound
 from server.openai.body import BodyReader
@@ -71,7 +73,7 @@ class ChatController(Controller):
             stream=bool(body.stream),
             include_usage=bool(options and options.include_usage),
             also=None if body.service_tier is None else {"service_tier": "default"},
-            keep=_keeping(body, chat.database, tenant_id) if body.store else None,
+            keep=_keeping(body, chat.rows, tenant_id) if body.store else None,
         )
 
     @get(opt={"parameters": [METADATA_PARAMETER]})
@@ -106,8 +108,10 @@ class ChatController(Controller):
         completion_id: FromPath[str],
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
     ) -> StoredAnswer:
         """One stored completion."""
+        await chat.rows.settled(completion_id)
         async with database.reading() as session:
             return stored_answer(
                 await stored.get(session, principal.require_tenant(), completion_id)
@@ -120,11 +124,13 @@ class ChatController(Controller):
         *,
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
         limit: _Limit = 20,
         order: FromQuery[Literal["asc", "desc"]] = "asc",
         after: FromQuery[str | None] = None,
     ) -> Page[StoredMessage]:
         """The messages that a stored completion answers."""
+        await chat.rows.settled(completion_id)
         async with database.reading() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
         messages = stored_messages(row)
@@ -145,9 +151,11 @@ class ChatController(Controller):
         completion_id: FromPath[str],
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
     ) -> StoredAnswer:
         """Replace the metadata of a stored completion."""
         body = _update.read(await request.body())
+        await chat.rows.settled(completion_id)
         async with database.transaction() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
             row.client_metadata = body.metadata
@@ -159,8 +167,10 @@ class ChatController(Controller):
         completion_id: FromPath[str],
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
     ) -> DeletedCompletion:
         """Forget a stored completion."""
+        await chat.rows.settled(completion_id)
         async with database.transaction() as session:
             await session.delete(
                 await stored.get(session, principal.require_tenant(), completion_id)
@@ -168,11 +178,11 @@ class ChatController(Controller):
         return DeletedCompletion(id=completion_id)
 
 
-def _keeping(body: CompletionBody, database: Database, tenant_id: str) -> Keep:
+def _keeping(body: CompletionBody, rows: WriteBehind, tenant_id: str) -> Keep:
     """What keeps the answer to a body, in a transaction of its own: it begins at the answer's end."""
 
     async def keep(completion_id: str, answer: dict[str, Any]) -> None:
-        async with database.transaction() as session:
+        async def work(session: AsyncSession) -> None:
             await stored.keep(
                 session,
                 tenant_id,
@@ -182,5 +192,7 @@ def _keeping(body: CompletionBody, database: Database, tenant_id: str) -> Keep:
                 answer=answer,
                 metadata=body.metadata,
             )
+
+        await rows.put(completion_id, work)
 
     return keep

@@ -15,8 +15,9 @@ from server.db.models import now
 from server.db.session import Database
 from server.errors import Invalid
 from server.files import service
+from server.files.names import clean_name
 from server.files.upload import Upload
-from server.openai.files.form import plain_name, read_form
+from server.openai.files.form import read_form
 from server.openai.files.schemas import (
     DeletedFile,
     FileForm,
@@ -65,7 +66,7 @@ class FileController(Controller):
             form = read_form(upload.fields)
             if not size:
                 raise Invalid("The file is empty.", param="file", code="empty_file")
-            filename = plain_name(upload.filename)
+            filename = upload.filename
 
             async def work(session: AsyncSession) -> OpenAIFile:
                 file = await service.create(
@@ -142,7 +143,7 @@ class FileController(Controller):
             media_type="application/octet-stream",
             headers={
                 "content-length": str(file.size_bytes),
-                "content-disposition": _attachment(file.filename),
+                "content-disposition": _attachment(clean_name(file.filename)),
             },
         )
 

@@ -1,4 +1,4 @@
-"""The fields of an upload's form, and the file's name, read with suspicion."""
+"""The fields of an upload's form, read with suspicion."""
 
 import re
 from collections.abc import Mapping
@@ -10,9 +10,7 @@ from server.errors import Invalid
 from server.openai.body import BodyReader
 from server.openai.files.schemas import FileForm
 
-MAX_NAME = 255
 _NESTED = re.compile(r"(\w+)\[(\w+)\]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _reader = BodyReader(FileForm)
 
 
@@ -38,11 +36,6 @@ def read_form(fields: Mapping[str, list[str]]) -> FileForm:
     return _reader.read(msgspec.json.encode(found))
 
 
-def plain_name(filename: str) -> str:
-    """A file's name without folders and control characters, and not endless."""
-    name = _CONTROL.sub("", re.split(r"[/\\]", filename)[-1])
-    return name[-MAX_NAME:] or "file"  # the end: it has the extension
-
-
 def _number(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else text
+    match = re.fullmatch(r"([0-9]{1,18})(?:\.0*)?", text)
+    return int(match[1]) if match else text

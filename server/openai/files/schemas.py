@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from server.db.models import File
 from server.files import service
+from server.files.names import clean_name
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 BATCH_SECONDS = 30 * 24 * 3600  # OpenAI keeps files of this purpose for so long
@@ -59,7 +60,7 @@ def openai_file(file: File) -> OpenAIFile:
         bytes=file.size_bytes,
         created_at=seconds_of(file.created_at),
         expires_at=None if file.expires_at is None else seconds_of(file.expires_at),
-        filename=file.filename,
+        filename=clean_name(file.filename),
         purpose=file.purpose,
     )
 

@@ -1,7 +1,8 @@
 """Writes a response the way OpenAI does: one JSON object, or a stream of numbered events.
 
 What goes wrong before the first byte is an HTTP error; after it, the events ``error`` and
-``response.failed``. A response that is to be kept is kept before a client can know that it is done.
+``response.failed``. A response that is to be kept is kept before a client can know that it is done,
+unless the database is locked: then it is as soon as that answers.
 """
 
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 from litestar.types import Receive, Scope, Send
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters.schemas import Resolved
 from server.chat.schemas import (
@@ -23,7 +25,6 @@ from server.chat.schemas import (
     Usage,
 )
 from server.chat.service import ChatService
-from server.db.session import Database
 from server.errors import Invalid, ServerError
 from server.openai.connection import EventStream, while_connected
 from server.openai.responses import service
@@ -54,7 +55,6 @@ class ResponseAnswer:
     def __init__(
         self,
         chat: ChatService,
-        database: Database,
         request: ChatRequest,
         resolved: Resolved,
         *,
@@ -65,7 +65,6 @@ class ResponseAnswer:
         stream: bool,
     ) -> None:
         self._chat = chat
-        self._database = database
         self._request = request
         self._resolved = resolved
         self._principal = principal
@@ -169,15 +168,14 @@ class ResponseAnswer:
         )
 
     async def _keep(self, done: ResponseObject) -> None:
-        if done.store:
-            async with self._database.transaction() as session:
-                await service.keep(
-                    session,
-                    self._resolved.tenant_id,
-                    done,
-                    items=self._items,
-                    before=self._before,
-                )
+        if not done.store:
+            return
+        tenant_id = self._resolved.tenant_id
+
+        async def work(session: AsyncSession) -> None:
+            await service.keep(session, tenant_id, done, items=self._items, before=self._before)
+
+        await self._chat.rows.put(done.id, work)
 
 
 def _numbered() -> Callable[[str, dict[str, Any]], bytes]:

@@ -17,7 +17,7 @@ from server.openai.paging import MAX_LIMIT, Page, page_of
 from server.openai.responses import service
 from server.openai.responses.answer import ResponseAnswer
 from server.openai.responses.input import Conversation, items_of, references
-from server.openai.responses.items import CallItem, MessageItem, ResultItem
+from server.openai.responses.items import CallItem, MessageItem, ResultItem, response_of
 from server.openai.responses.request import opening, parse, to_chat
 from server.openai.responses.schemas import (
     DeletedResponse,
@@ -56,6 +56,8 @@ class ResponseController(Controller):
         named = references(body)
         before, found = service.History([], []), {}
         if named or body.previous_response_id is not None:
+            behind = {f"{service.PREFIX}{response_of(item)}" for item in named}
+            await chat.rows.settled(*behind, body.previous_response_id or "")
             async with database.reading() as session:
                 before = await service.history(session, tenant_id, body.previous_response_id)
                 found = await service.find_items(session, tenant_id, named)
@@ -65,7 +67,6 @@ class ResponseController(Controller):
         resolved = await chat.resolve(tenant_id, body.model)
         return ResponseAnswer(
             chat,
-            database,
             asked,
             resolved,
             principal=principal,
@@ -87,6 +88,7 @@ class ResponseController(Controller):
         *,
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
         stream: FromQuery[bool] = False,
     ) -> ResponseObject:
         """A response that was kept."""
@@ -96,6 +98,7 @@ class ResponseController(Controller):
                 param="stream",
                 code="unsupported_value",
             )
+        await chat.rows.settled(response_id)
         async with database.reading() as session:
             row = await service.get(session, principal.require_tenant(), response_id)
         return msgspec.convert(row.answer, ResponseObject)
@@ -107,8 +110,10 @@ class ResponseController(Controller):
         *,
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
     ) -> DeletedResponse:
         """Forget a response, and with it what went on from it."""
+        await chat.rows.settled(response_id)
         async with database.transaction() as session:
             await service.forget(session, principal.require_tenant(), response_id)
         return DeletedResponse(id=response_id)
@@ -120,8 +125,10 @@ class ResponseController(Controller):
         *,
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
     ) -> ResponseObject:
         """Only responses that are made in the background could be cancelled: always refused."""
+        await chat.rows.settled(response_id)
         async with database.reading() as session:
             await service.get(session, principal.require_tenant(), response_id)
         raise Invalid("Cannot cancel a synchronous response.")
@@ -133,11 +140,13 @@ class ResponseController(Controller):
         *,
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
+        chat: NamedDependency[ChatService],
         limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = 20,
         order: FromQuery[Literal["asc", "desc"]] = "desc",
         after: FromQuery[str | None] = None,
     ) -> Page[MessageItem | CallItem | ResultItem]:
         """Everything that a response was made from, that of the responses before it included."""
+        await chat.rows.settled(response_id)
         async with database.reading() as session:
             items = await service.input_items(session, principal.require_tenant(), response_id)
         if order == "desc":

@@ -11,9 +11,9 @@ from server.blobs import BlobStore
 from server.db.session import Database
 from server.errors import Invalid
 from server.files import assembly, uploads
+from server.files.names import clean_name
 from server.files.upload import Upload
 from server.openai.body import BodyReader
-from server.openai.files.form import plain_name
 from server.openai.files.schemas import keep_seconds
 from server.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.openai.uploads.schemas import (
@@ -68,7 +68,7 @@ class UploadController(Controller):
             upload = await uploads.create(
                 session,
                 tenant_id,
-                filename=plain_name(body.filename),
+                filename=clean_name(body.filename),
                 purpose=body.purpose,
                 mime_type=body.mime_type,
                 size_bytes=body.bytes,

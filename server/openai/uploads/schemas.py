@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from server.db.models import File, Upload, UploadPart, UploadState
 from server.files import uploads
+from server.files.names import clean_name
 from server.openai.files.schemas import (
     ExpiresAfter,
     OpenAIFile,
@@ -70,7 +71,7 @@ def openai_upload(upload: Upload, file: File | None = None) -> OpenAIUpload:
         bytes=upload.size_bytes,
         created_at=seconds_of(upload.created_at),
         expires_at=seconds_of(upload.expires_at),
-        filename=upload.filename,
+        filename=clean_name(upload.filename),
         purpose=upload.purpose,
         status=uploads.state_of(upload),
         file=openai_file(file) if file else None,

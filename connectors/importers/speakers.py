@@ -1,0 +1,210 @@
+"""Who a value of the speaker column is; a word that can mean either side is settled by the file.
+
+"User" is the customer beside "admin" or "bot", and the agent beside "contact" (Chatwoot, Help
+Scout, Drift). So a file's words are gathered first, with which of them stand in one conversation.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from connectors.conversation import Speaker
+from connectors.importers.words import NO, YES, plain, words
+
+_SPEAKERS: Mapping[Speaker, str] = {
+    Speaker.CUSTOMER: "customer client visitor human consumer guest enduser requester requestor "
+    "buyer shopper caller contact member lead patient passenger subscriber incoming inbound "
+    "received in endcustomer customercontact "
+    "kunde kundin kundinnen besucher besucherin gast anrufer anruferin interessent kontakt "
+    "anfragender anfragesteller eingehend eingang empfangen "
+    "visiteur visiteuse demandeur demandeuse entrant entrante recu acheteur "
+    "cliente clienta visitante solicitante contacto comprador llamante recibido recibida "
+    "visitatore richiedente contatto acquirente inentrata ricevuto entrata "
+    "recebido recebida contato contacto entrada "
+    "klant bezoeker aanvrager koper inkomend ontvangen "
+    "klient klientka odwiedzajacy gosc kupujacy przychodzace przychodzaca przychodzacy "
+    "kund besokare kunden kopare inkommande gaest kobende indgaende innkommende asiakas "
+    "klienten zakaznik zakaznice ugyfel musteri ziyaretci gelen "
+    "клиент клиентка посетитель заявитель покупатель гость входящее входящий входящая "
+    "клієнт відвідувач вхідне πελατης 客户 客戶 顾客 顧客 访客 訪客 买家 買家 访问者 收到 "
+    "お客様 お客さま 訪問者 受信 고객 고객님 방문자 구매자 수신 عميل العميل زبون לקוח khachhang "
+    "pelanggan ลูกค้า",
+    Speaker.AGENT: "agent assistant support supportagent humanagent operator representative rep "
+    "staff employee advisor adviser admin administrator helpdesk service csr team outgoing "
+    "outbound sent out assignee responder owner moderator technician specialist consultant "
+    "teammate host seller merchant vendor customersupport customerservice customercare "
+    "customersuccess customerserviceagent customerservicerepresentative customersupportagent "
+    "supportteam supportstaff supportrep serviceagent servicedesk liveagent lightagent "
+    "mitarbeiter mitarbeiterin berater beraterin bearbeiter bearbeiterin sachbearbeiter "
+    "sachbearbeiterin kundenservice kundenbetreuer kundenbetreuerin kundendienst betreuer "
+    "techniker ausgehend ausgang gesendet "
+    "conseiller conseillere operateur operatrice technicien technicienne gestionnaire "
+    "serviceclient sortant sortante envoye envoyee vendeur "
+    "agente asesor asesora operador operadora soporte atencionalcliente servicioalcliente "
+    "saliente enviado enviada empleado vendedor tecnico "
+    "operatore operatrice assistenza consulente addetto servizioclienti inuscita uscita inviato "
+    "atendente suporte atendimento saida enviado consultor funcionario "
+    "medewerker medewerkster behandelaar adviseur klantenservice uitgaand verzonden verkoper "
+    "konsultant konsultantka pracownik wychodzace wychodzaca wychodzacy sprzedawca obsluga "
+    "handlaggare medarbetare kundtjanst utgaende medarbejder kundeservice saksbehandler "
+    "asiakaspalvelija operatorka podpora ugyintezo temsilci destek giden "
+    "оператор агент сотрудник поддержка менеджер специалист консультант исходящее исходящий "
+    "исходящая продавец підтримка вихідне υποστηριξη 客服 坐席 座席 商家 卖家 賣家 客服人员 "
+    "客服人員 发送 发出 担当者 担当 オペレーター エージェント サポート 送信 상담원 상담사 담당자 "
+    "에이전트 판매자 발신 وكيل موظف الدعم נציג nhanvien เจ้าหน้าที่",
+    Speaker.BOT: "bot chatbot agentbot aibot virtualassistant virtualagent ai aiagent automated "
+    "automatic automation autoresponder autoreply answerbot captainassistant template campaign "
+    "workflow botti робот бот 机器人 機器人 ボット 봇 챗봇",
+    Speaker.NOTE: "note notes internal internalnote internalnotes privatenote private "
+    "internalcomment privatecomment internalmessage agentnote staffnote whisper "
+    "notiz internenotiz privatenotiz interneanmerkung anmerkung vermerk intern privat "
+    "noteinterne noteprivee notainterna notaprivada notaprivata interne notitie internenotitie "
+    "interneopmerking notatka notatkawewnetrzna wewnetrzna interna interno anteckning "
+    "interntnotat notat dahilinot заметка примечание внутренняязаметка внутренний внутренняя "
+    "внутреннийкомментарий 备注 內部備註 内部备注 内部 メモ 社内メモ 内部メモ 메모 내부메모",
+    Speaker.SYSTEM: "system event activity systemmessage lineitem log trigger systeme sistema "
+    "systeem ereignis система системное 系统 系統 システム 시스템",
+}
+# Either side, by who else speaks: the other side of whoever is plainly there.
+_EITHER = words(
+    "user users enduseraccount benutzer nutzer anwender utilisateur utilisatrice usuario usuaria "
+    "utente utilizador gebruiker uzytkownik anvandare bruger bruker uzivatel kullanici "
+    "пользователь користувач 用户 用戶 ユーザー 사용자 مستخدم"
+)
+# What an exporter calls a public answer where the customer's own messages have a name.
+_REPLY = words("message reply response answer antwort reponse respuesta risposta")
+_CODES = {"a": Speaker.AGENT, "v": Speaker.CUSTOMER, "c": Speaker.CUSTOMER, "u": Speaker.CUSTOMER}
+_CODES |= {"b": Speaker.BOT, "s": Speaker.SYSTEM, "n": Speaker.NOTE}
+_CODES |= {"m": Speaker.CUSTOMER, "r": Speaker.AGENT}  # osTicket's messages and responses
+_NUMBERED = dict(  # Chatwoot's message_type
+    zip("0123", (Speaker.CUSTOMER, Speaker.AGENT, Speaker.SYSTEM, Speaker.BOT), strict=True)
+)
+_MESSAGE_TYPE = "messagetype"
+# Headers of a column of yes and no, and who a yes is.
+_YES_IS_CUSTOMER = words(
+    "incoming isincoming inbound isinbound fromcustomer iscustomer fromclient isclient fromuser "
+    "isuser fromvisitor isvisitor fromcontact iscontact fromenduser bycustomer"
+)
+_YES_IS_AGENT = words(
+    "outgoing isoutgoing outbound isoutbound fromagent isagent agentreply isagentreply fromstaff "
+    "isstaff fromsupport issupport fromadmin isadmin fromoperator isoperator byagent "
+    "isreply isresponse"
+)
+FLAG_HEADERS = _YES_IS_CUSTOMER | _YES_IS_AGENT
+_ENDINGS = ("message", "messages", "msg", "reply", "response", "comment", "nachricht")
+_LEADING = re.compile(r"\s*([^\W\d_][^:(#|/\u2013]*?)\s*(?:[:(#|/\u2013]|[-_\s]+\d|\s-\s)")
+_MOST_VALUES = 64
+
+
+def _words() -> dict[str, Speaker]:
+    return {plain(word): who for who, known in _SPEAKERS.items() for word in known.split()}
+
+
+_WORDS = _words()
+NOTE_WORDS = frozenset(word for word, who in _WORDS.items() if who is Speaker.NOTE)
+SYSTEM_WORDS = frozenset(word for word, who in _WORDS.items() if who is Speaker.SYSTEM)
+_ALONE = {plain(word): Speaker.CUSTOMER for word in _EITHER}
+_DEPENDENT = _REPLY.union(_ALONE)
+_KNOWN = _DEPENDENT.union(_WORDS)
+
+
+class _Value(msgspec.Struct):
+    """A word of the column: as first written, and whom the operator says it is."""
+
+    written: str
+    told: Speaker | None
+
+
+class Voices:
+    """Sees every value of a file's speaker column; afterwards ``who`` knows them."""
+
+    def __init__(self, header: str, told: Mapping[str, Speaker]) -> None:
+        self._header = plain(header)
+        self._told = {word.strip().casefold(): speaker for word, speaker in told.items()}
+        self._values: dict[str, _Value] = {}
+        self._together: set[tuple[str, str]] = set()
+        self._by_file: dict[str, Speaker] = {}
+        self._beside: dict[str, str] = {}
+        self._word_of: dict[str, str] = {}
+
+    def see(self, value: str) -> str:
+        """Take a row's value; returns the word by which ``see_conversation`` knows it."""
+        word = self._word(value)
+        if word and word not in self._values and len(self._values) < _MOST_VALUES:
+            written = value.strip()
+            self._values[word] = _Value(written, self._told.get(written.casefold()))
+        return word
+
+    def see_conversation(self, words: Collection[str]) -> None:
+        """Take the different words of one conversation."""
+        for word in _DEPENDENT.intersection(words):
+            self._together |= {
+                (word, other) for other in words if self._is(other, Speaker.CUSTOMER)
+            }
+
+    def settle(self) -> None:
+        """Decide the words that depend on the others; call once, before ``who``."""
+        words = set(self._values)
+        if not words:
+            return
+        if self._header in FLAG_HEADERS and words <= YES | NO:
+            other = {Speaker.CUSTOMER: Speaker.AGENT, Speaker.AGENT: Speaker.CUSTOMER}
+            yes = Speaker.CUSTOMER if self._header in _YES_IS_CUSTOMER else Speaker.AGENT
+            self._by_file = {word: yes if word in YES else other[yes] for word in words}
+        elif self._header == _MESSAGE_TYPE and words <= set(_NUMBERED):
+            self._by_file = dict(_NUMBERED)
+        elif len(words) > 1 and words <= set(_CODES):
+            self._by_file = dict(_CODES)
+        elif not any(self._is(word, Speaker.AGENT) for word in words):
+            for word, customer in sorted(self._together):
+                self._by_file[word] = Speaker.AGENT
+                self._beside[word] = self._values[customer].written
+
+    def who(self, value: str) -> Speaker | None:
+        """Who that is; None when neither the operator nor we know."""
+        told = self._told.get(value.strip().casefold())
+        word = self._word(value)
+        return told or self._by_file.get(word) or _WORDS.get(word) or _ALONE.get(word)
+
+    @property
+    def known(self) -> bool:
+        """Whether any value is a side's; true of a column without values."""
+        sides = {Speaker.CUSTOMER, Speaker.AGENT}
+        values = self._values.values()
+        return not values or any(self.who(value.written) in sides for value in values)
+
+    def __str__(self) -> str:
+        """What was understood, for the report: "Contact=customer, User=agent (beside 'Contact')"."""
+        parts = []
+        for word, value in self._values.items():
+            if who := self.who(value.written):
+                beside = f" (beside {self._beside[word]!r})" if word in self._beside else ""
+                parts.append(f"{value.written}={who}{'' if value.told else beside}")
+        return ", ".join(parts)
+
+    def _word(self, value: str) -> str:
+        word = self._word_of.get(value)
+        if word is None:
+            word = _word_in(value)
+            if len(self._word_of) < _MOST_VALUES:
+                self._word_of[value] = word
+        return word
+
+    def _is(self, word: str, speaker: Speaker) -> bool:
+        """Whether a word is plainly this speaker's, by itself or by the operator's word."""
+        value = self._values.get(word)
+        return speaker is ((value and value.told) or _WORDS.get(word))
+
+
+def _word_in(value: str) -> str:
+    """The word that says who: also in "agent:4039", "Customer (web)", "customer_reply"."""
+    word = plain(value)
+    if word in _KNOWN:
+        return word
+    leading = _LEADING.match(value)
+    for candidate in (word, plain(leading[1])) if leading else (word,):
+        for ending in ("", *_ENDINGS):
+            if candidate.endswith(ending) and candidate.removesuffix(ending) in _KNOWN:
+                return candidate.removesuffix(ending)
+    return word

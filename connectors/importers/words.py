@@ -1,0 +1,29 @@
+"""Words of headers and values, and the form in which they are compared."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+
+@lru_cache(maxsize=4096)
+def plain(text: str) -> str:
+    """Letters and figures alone, lower case, without accents."""
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    bare = "".join(c for c in parts if unicodedata.category(c) != "Mn").replace("ł", "l")
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", bare.replace("ø", "o")))
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a line, each ``plain``."""
+    return frozenset(map(plain, text.split()))
+
+
+YES = words(
+    "true t yes y 1 10 on x wahr ja j oui vrai si verdadero vero sim verdadeiro sand tak evet da "
+    "да истина 是 真 はい 예"
+)
+NO = words(
+    "false f no n 0 00 off falsch nein non faux falso nao nej nie hayir nee nei нет ложь 否 假 "
+    "いいえ 아니요"
+)
+"""As ``plain`` gives them: "1.0" is "10"."""

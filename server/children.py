@@ -1,0 +1,51 @@
+"""Child processes that a command waits for: they end with it, however it ends."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from training.stopping import GRACE_SECONDS
+
+STOP_SECONDS = GRACE_SECONDS + 1.5  # a child that watches has ended by then
+
+
+async def run_child(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    stop_seconds: float = STOP_SECONDS,
+) -> int:
+    """Run a program in a process group of its own; its exit status, negative for a signal.
+
+    Its standard input is a pipe that closes when this process ends, so it must watch that
+    (``training.held`` does). Cancelled, it gets SIGTERM, and after ``stop_seconds`` its whole group
+    SIGKILL. Nothing of the group outlives this call.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=PIPE, stdout=stdout, stderr=stderr, env=env, start_new_session=True
+    )
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(stop_seconds):
+                await process.wait()
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def held(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules so that it watches its standard input."""
+    return [sys.executable, "-m", "training.held", module, *arguments]

@@ -1,0 +1,55 @@
+"""HEAD wherever GET is: the same answer without its body (RFC 9110, 9.3.2)."""
+
+from litestar import Litestar
+from litestar.enums import ScopeType
+from litestar.types import (
+    HTTPReceiveMessage,
+    HTTPScope,
+    LifeSpanReceive,
+    LifeSpanScope,
+    LifeSpanSend,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
+
+
+class Application(Litestar):
+    """Litestar, which has HEAD only where a handler names it."""
+
+    async def __call__(
+        self,
+        scope: Scope | LifeSpanScope,
+        receive: Receive | LifeSpanReceive,
+        send: Send | LifeSpanSend,
+    ) -> None:
+        """Answer; a HEAD is handled as GET, and its handler stopped once the headers are out."""
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
+            answer = _WithoutBody(receive, send)  # type: ignore[arg-type] # of HTTP
+            # a copy: the server below still sees a HEAD, and waits for no body
+            as_get: HTTPScope = {**scope, "method": "GET"}  # type: ignore[typeddict-item]
+            await super().__call__(as_get, answer.receive, answer.send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+class _WithoutBody:
+    """A connection whose client is told the head of the answer, and then hears no more."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._done = False
+
+    async def receive(self) -> HTTPReceiveMessage:
+        if self._done:  # a stream stops: nobody listens
+            return {"type": "http.disconnect"}
+        message: HTTPReceiveMessage = await self._receive()  # type: ignore[assignment]
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._send(message)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._done = True

@@ -1,0 +1,10 @@
+"""What takes personal details out of a tenant's texts; the same for every way in."""
+
+from connectors.redact import Redactor
+from server.db.models import Tenant
+from server.settings import Settings
+
+
+def redactor_of(tenant: Tenant, settings: Settings) -> Redactor:
+    """The tenant's redactor."""
+    return Redactor(tenant.number_patterns, settings.default_region, keep=tenant.keep)

@@ -1,0 +1,92 @@
+"""The process that reads an upload: what it bounds, and how it ends."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from connectors.importers import ImportOptions
+from server.errors import Invalid
+from server.transcripts.reading import NICENESS, Reading, read
+
+
+def line(text: str) -> str:
+    said = [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
+    return json.dumps({"messages": said}) + "\n"
+
+
+SLOW = line("my numbers " + "1/1/1/1 4 1 1 1 07 911 1 " * 20_000)
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    def make(text: str, **fields) -> Reading:
+        (tmp_path / "file").write_text(text)
+        return Reading(
+            source=str(tmp_path / "file"),
+            spool=str(tmp_path / "spool"),
+            filename="chats.jsonl",
+            **{
+                "importer": None,
+                "options": ImportOptions(),
+                "number_patterns": {},
+                "region": "GB",
+                "keep": [],
+                **fields,
+            },
+        )
+
+    return make
+
+
+async def reader() -> psutil.Process:
+    """The process that reads, once it does."""
+    while True:
+        for child in psutil.Process().children():
+            if "server.transcripts.reading" in child.cmdline() and child.cpu_times().user > 0.3:
+                return child
+        await asyncio.sleep(0.05)
+
+
+async def test_a_record_that_takes_too_long_is_left_out_with_its_reason_and_the_others_are_kept(
+    make, tmp_path
+):
+    report = await read(make(line("a@b.com?") + SLOW + line("Bye"), record_seconds=0.2))
+    assert (report.read, report.rejected) == (2, 1)
+    assert report.reasons == {"too_slow": 1}
+    assert "0.2 s of CPU time" in report.examples[0].detail
+    spool = (tmp_path / "spool").read_text()
+    assert len(spool.splitlines()) == 2
+    assert "1/1/1/1" not in spool
+    assert "[EMAIL_1]" in spool
+
+
+async def test_a_file_that_no_importer_takes_is_refused_with_the_errors_name(make):
+    with pytest.raises(Invalid) as refused:
+        await read(make("\x00\x01\x02"))
+    assert refused.value.code == "UnknownFormat"
+
+
+async def test_a_reader_that_is_killed_is_told_of_and_lets_chats_come_first(make):
+    reads = asyncio.ensure_future(read(make(SLOW * 20)))
+    process = await reader()
+    assert process.nice() >= NICENESS
+    process.kill()
+    with pytest.raises(Invalid, match="SIGKILL") as refused:
+        await reads
+    assert refused.value.code == "reader_ended"
+
+
+async def test_a_reader_outlives_a_stop_of_the_whole_group_and_ends_with_who_started_it(make):
+    reads = asyncio.ensure_future(read(make(SLOW * 20)))
+    process = await reader()
+    process.terminate()
+    await asyncio.sleep(0.3)
+    assert process.is_running()
+    assert not reads.done()
+    reads.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reads
+    assert not process.is_running()

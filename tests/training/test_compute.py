@@ -1,0 +1,104 @@
+"""The choice of the number type: by what was measured, not by what a processor claims."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from training import compute
+from training.compute import (
+    WORKS,
+    MachineChoices,
+    TypeChoice,
+    faster,
+    held_by_memory,
+    keep_choices,
+    kept_choices,
+    layer_shape,
+    measure_in_child,
+)
+from training.errors import BaseModelError
+
+
+def made(machine: str) -> MachineChoices:
+    choice = TypeChoice(type="float32", reason="measured")
+    return MachineChoices(machine=machine, device="CPU", choices=dict.fromkeys(WORKS, choice))
+
+
+@pytest.mark.parametrize(
+    ("half", "full", "chosen"),
+    [(1.0, 2.0, "bfloat16"), (20.0, 1.0, "float32"), (0.97, 1.0, "float32")],
+)
+def test_the_faster_type_is_chosen_and_a_tie_rounds_less(
+    half: float, full: float, chosen: str
+) -> None:
+    found = faster({"bfloat16": half, "float32": full}, what="8 tokens")
+    assert found.type == chosen
+    assert "8 tokens" in found.reason
+    assert found.milliseconds == {"bfloat16": half, "float32": full}
+
+
+def test_weights_that_would_not_fit_in_float32_stay_in_bfloat16() -> None:
+    choice = TypeChoice(type="float32", reason="faster")
+    assert held_by_memory(choice, parameters=10**9, free_bytes=9 * 10**9).type == "float32"
+    held = held_by_memory(choice, parameters=10**9, free_bytes=7 * 10**9)
+    assert held.type == "bfloat16"
+    assert "4.0 GB" in held.reason
+
+
+def test_figures_of_another_machine_are_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "compute.json"
+    assert kept_choices(path) is None
+    keep_choices(path, made(compute.machine_key()))
+    assert kept_choices(path) == made(compute.machine_key())
+    keep_choices(path, made("another"))
+    assert kept_choices(path) is None
+    path.write_text("{")
+    assert kept_choices(path) is None
+
+
+def test_imitating_another_processor_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    here = compute.machine_key()
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert compute.machine_key() != here
+
+
+def test_a_base_that_does_not_tell_its_width_is_named(tmp_path: Path) -> None:
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "config.json").write_text("{}")
+    with pytest.raises(BaseModelError, match=r"config\.json.*hidden_size"):
+        layer_shape(tmp_path)
+
+
+@pytest.mark.heavy
+def test_a_child_measures_every_work_and_its_figures_are_kept(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "compute.json"
+    found = measure_in_child(tiny_base, kept=kept)
+    assert set(found.choices) == set(WORKS)
+    for choice in found.choices.values():
+        assert choice.type == faster(choice.milliseconds, what="").type
+    assert measure_in_child(tmp_path / "no base", kept=kept) == found
+
+
+@pytest.mark.heavy
+def test_where_bfloat16_is_emulated_float32_computes(tiny_base: Path) -> None:
+    """What torch does on a processor with AVX2 alone."""
+    env = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    argv = [sys.executable, "-m", "training.compute_probe", str(tiny_base)]
+    done = subprocess.run(argv, capture_output=True, check=True, env=env)
+    found = msgspec.json.decode(done.stdout, type=MachineChoices)
+    assert {work: found.choices[work].type for work in ("training", "evaluation", "engine")} == (
+        dict.fromkeys(("training", "evaluation", "engine"), "float32")
+    )
+
+
+@pytest.mark.heavy
+def test_a_folder_that_is_no_base_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"config\.json"):
+        measure_in_child(tmp_path)

@@ -1,0 +1,113 @@
+"""How sure a figure is: intervals that hold what they promise, and say nothing of too little."""
+
+import math
+import random
+
+import pytest
+
+from training.evaluation import Reply
+from training.intervals import FEWEST, share_interval
+from training.replies import bootstrap_interval
+from training.scoring import (
+    Liked,
+    Nats,
+    differences_of,
+    perplexity_differences,
+    preference_differences,
+    scores_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "low", "high"),
+    [(0.5, 10, 0.2366, 0.7634), (0.0, 10, 0.0, 0.2775), (1.0, 1, 0.2065, 1.0)],
+)
+def test_the_interval_of_a_share_is_wilsons(
+    share: float, count: int, low: float, high: float
+) -> None:
+    # statsmodels 0.14, proportion_confint(share * count, count, method="wilson")
+    assert share_interval(share, count) == pytest.approx((low, high), abs=1e-4)
+    assert share_interval(share, 0) is None
+
+
+def test_the_interval_of_a_mean_over_tokens_draws_whole_conversations() -> None:
+    source = random.Random(4)
+    held = 0
+    for trial in range(100):
+        sizes = [source.randint(5, 60) for _ in range(30)]
+        # what is within a conversation goes together: its own mean, plus little noise a token
+        totals = [size * source.gauss(0.3, 0.2) for size in sizes]
+        low, high = bootstrap_interval(totals, sizes=sizes, seed=trial)
+        held += low <= 0.3 <= high
+    assert 87 <= held <= 99
+
+
+def nats(means: list[float], *, first: int = 0) -> Nats:
+    """Conversations of 20 tokens each."""
+    names = [f"c{first + number}" for number in range(len(means))]
+    return Nats(names, [20 * mean for mean in means], [20] * len(means))
+
+
+def test_a_difference_in_perplexity_is_of_the_conversations_that_both_have_read() -> None:
+    new = nats([1.0] * 10)
+    live = nats([1.5] * 7, first=3)
+    found = {d.against: d for d in perplexity_differences({"new": new, "live": live}, seed=1)}
+    assert found["live"].mean == pytest.approx(-0.5)
+    assert found["live"].items == 7
+    assert found["live"].low == pytest.approx(-0.5)
+    few = perplexity_differences({"new": new, "live": nats([1.5] * 5)}, seed=1)[0]
+    assert (few.low, few.high, few.items) == (None, None, 5)
+    broken = nats([math.nan] * 10)
+    assert perplexity_differences({"new": broken, "base": new}, seed=1) == ()
+
+
+def judged(*similarity: float) -> list[Reply]:
+    return [Reply(text="x", exact=False, token_f1=0.5, similarity=s) for s in similarity]
+
+
+def test_replies_of_one_conversation_count_as_one_item() -> None:
+    replies = {"base": judged(*[0.2] * 12), "new": judged(*[0.6, 0.7] * 6)}
+    apart = differences_of(replies, conversations=[str(n) for n in range(12)], seed=1)  # type: ignore[arg-type]
+    one = differences_of(replies, conversations=["only"] * 12, seed=1)  # type: ignore[arg-type]
+    assert {d.items for d in apart} == {12}
+    assert {(d.items, d.low) for d in one} == {(1, None)}
+    assert apart[2].mean == one[2].mean == pytest.approx(0.45)
+
+
+def test_a_reply_that_is_not_compared_is_left_out() -> None:
+    live = [None if number % 2 else reply for number, reply in enumerate(judged(*[0.5] * 12))]
+    replies = {"live": live, "new": judged(*[0.6] * 12)}
+    found = differences_of(replies, conversations=[str(n) for n in range(12)], seed=1)  # type: ignore[arg-type]
+    assert {d.items for d in found} == {6}
+    assert scores_of(live, nats=None).replies == 6
+
+
+def test_perplexity_has_an_interval_once_there_are_enough_conversations() -> None:
+    found = scores_of([], nats=nats([1.0, 1.2] * 6))
+    assert found.perplexity == pytest.approx(math.exp(1.1))
+    assert found.perplexity_low is not None
+    assert found.perplexity_high is not None
+    assert found.perplexity_low < math.exp(1.1) < found.perplexity_high
+    assert scores_of([], nats=nats([1.0] * (FEWEST - 1))).perplexity_low is None
+    nothing = scores_of([], nats=Nats([], [], []))
+    assert (nothing.perplexity, nothing.tokens) == (None, 0)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_preferences_differ_by_comparisons_and_by_margins(paired: bool) -> None:
+    base = Liked([[-2.0]] * 12, [[-2.0 + 0.1 * (n % 3 - 1)] for n in range(12)])
+    new = Liked([[-1.0]] * 12, base.unwanted)
+    accuracy, margin = preference_differences(new, base, paired=paired, seed=1)
+    assert (accuracy.metric, margin.metric) == ("preference_accuracy", "preference_margin")
+    assert accuracy.items == margin.items == 12
+    assert accuracy.low is not None
+    assert accuracy.mean == pytest.approx(0.5)  # of the base, a win, a tie and a loss in turn
+    assert accuracy.low > 0
+    assert margin.mean == margin.low == pytest.approx(1.0)
+    few, _ = preference_differences(
+        Liked(new.wanted[:5], new.unwanted[:5]),
+        Liked(base.wanted[:5], base.unwanted[:5]),
+        paired=paired,
+        seed=1,
+    )
+    assert (few.items, few.low) == (5, None)
