@@ -39,6 +39,8 @@ EVERY_ADDRESS = [
     ("GET", "/admin/tenants/{slug}/adapters/1", "train"),
     ("DELETE", "/admin/tenants/{slug}/adapters/1", "train"),
     ("GET", "/admin/tenants/{slug}/adapters/1/report", "train"),
+    ("GET", "/admin/tenants/{slug}/adapters/1/download", "train"),
+    ("POST", "/admin/tenants/{slug}/adapters", "train"),
     ("GET", "/admin/tenants/{slug}/promotions", "train"),
     ("GET", "/admin/tenants/{slug}/usage", "admin"),
     ("POST", "/admin/tenants/{slug}/promote", "train"),
