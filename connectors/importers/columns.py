@@ -24,6 +24,8 @@ from connectors.importers.headers import (
 from connectors.importers.visibility import Flag, flags_among
 from connectors.importers.words import NO, YES, plain, words
 
+_MOST_COLUMNS = 2_000  # real exports have some hundreds
+_SHOWN_COLUMNS = 60
 _PRIVATE = "private:"
 _IN_BRACKETS = re.compile(
     r"\s+(?:\([^()]*\)|\[(?:utc|gmt)[^\[\]]*\])\s*$", re.IGNORECASE
@@ -116,8 +118,10 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
 
     Raises:
         BadMapping: a named column is not there, a needed one cannot be told, or both a
-            question/answer and a turn-by-turn reading would fit.
+            question/answer and a turn-by-turn reading would fit, or there are too many columns.
     """
+    if len(headers) > _MOST_COLUMNS:
+        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MOST_COLUMNS:,}")
     bare = [_IN_BRACKETS.sub("", header) or header for header in headers]
     index: dict[Field, int] = {}
     fields = {
@@ -239,13 +243,19 @@ def _check_field(name: str) -> Field:
     raise BadMapping(f"no field {name!r}; there are: {', '.join(FIELDS)}")
 
 
+def _listed(headers: Sequence[str]) -> str:
+    more = len(headers) - _SHOWN_COLUMNS
+    shown = ", ".join(headers[:_SHOWN_COLUMNS])
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
 def _position(header: str, headers: Sequence[str]) -> int:
     exact = [at for at, found in enumerate(headers) if found == header]
     loose = [at for at, found in enumerate(headers) if plain(found) == plain(header)]
     found = exact or loose
     if len(found) != 1:
         how = "no column" if not found else "more than one column"
-        raise BadMapping(f"{how} {header!r}; the file has: {', '.join(headers)}")
+        raise BadMapping(f"{how} {header!r}; the file has: {_listed(headers)}")
     return found[0]
 
 
@@ -254,8 +264,8 @@ def _candidates(
 ) -> tuple[list[int], int]:
     """The columns that fit best, and in which line of the headers (0: the field's own name)."""
     free = [(at, plain(header)) for at, header in enumerate(headers) if at not in taken]
-    for line, known in enumerate((field, *HEADERS[field])):
-        if found := [at for at, word in free if word in words(known)]:
+    for line, known in enumerate((words(field), *map(words, HEADERS[field]))):
+        if found := [at for at, word in free if word in known]:
             return found, line
         if not known:
             found = [
@@ -281,7 +291,7 @@ def _is_pairs(
     if pairs and turns:
         raise BadMapping(
             "the file could be questions with answers, or one turn a row; say which with --map "
-            f"question=... or --map text=... (columns: {', '.join(headers)})"
+            f"question=... or --map text=... (columns: {_listed(headers)})"
         )
     return pairs
 
@@ -297,5 +307,5 @@ def _what_to_pass(
     return (
         f"cannot tell which column is: {', '.join(parts)}; pass --map {example}, "
         "or --map question=COLUMN,answer=COLUMN for one exchange a row. "
-        f"The file has: {', '.join(headers)}"
+        f"The file has: {_listed(headers)}"
     )

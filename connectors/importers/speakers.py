@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from connectors.conversation import Speaker
-from connectors.importers.words import NO, YES, plain, words
+from connectors.importers.words import LONGEST, NO, YES, plain, words
 
 _SPEAKERS: Mapping[Speaker, str] = {
     Speaker.CUSTOMER: "customer client visitor human consumer guest enduser requester requestor "
@@ -173,7 +173,7 @@ class Voices:
 
     def name_in(self, value: str) -> str | None:
         """The person's name beside the word: "Jo Low (agent)", "Agent: Jo Low"."""
-        if self.who(value) is None or self._word(value) == plain(value):
+        if len(value) > LONGEST or self.who(value) is None or self._word(value) == plain(value):
             return None
         beside = _IN_BRACKETS.search(value)
         name = value[: beside.start()] if beside else value.partition(":")[2]
@@ -201,7 +201,7 @@ class Voices:
         word = self._word_of.get(value)
         if word is None:
             word = _word_in(value)
-            if len(self._word_of) < _MOST_VALUES:
+            if len(self._word_of) < _MOST_VALUES and len(value) <= LONGEST:
                 self._word_of[value] = word
         return word
 
@@ -214,7 +214,7 @@ class Voices:
 def _word_in(value: str) -> str:
     """The word that says who: also in "agent:4039", "Customer (web)", "Jo (agent)", "user_reply"."""
     word = plain(value)
-    if word in _KNOWN:
+    if word in _KNOWN or len(value) > LONGEST:
         return word
     beside = (_LEADING.match(value), _IN_BRACKETS.search(value))
     for candidate in (word, *(plain(found[1]) for found in beside if found)):

@@ -117,11 +117,13 @@ class Reading(NamedTuple):
         return wanted if wanted is not None else other or 0.0
 
 
-@lru_cache(maxsize=4096)
 def read_time(text: str) -> Reading | None:
     """What a value of a time column says; None where it is not understood."""
-    if len(text) > _LONGEST:
-        return None
+    return _read(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Reading | None:
     try:
         return _certain(datetime.fromisoformat(text.strip()))
     except ValueError:

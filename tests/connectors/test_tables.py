@@ -466,6 +466,13 @@ def test_a_row_cut_by_a_line_end_is_not_half_a_message():
     assert [item.line for item in read.rejected] == [2, 3]
 
 
+def test_a_table_of_countless_columns_is_refused():
+    with pytest.raises(BadMapping, match="3,000 columns"):
+        Read(",".join(f"h{n}" for n in range(3000)) + "\n")
+    with pytest.raises(BadMapping, match="h59 and 140 more"):
+        Read(",".join(f"h{n}" for n in range(200)) + "\n")
+
+
 def test_html_becomes_what_a_reader_sees():
     read = Read(
         rows(
