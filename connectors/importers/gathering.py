@@ -97,8 +97,8 @@ class Gathering:
         if self._turned or self._moved:
             note(
                 "order",
-                f"by time; of {self._finished:,} conversations the file lists {self._turned:,} "
-                f"newest first and {self._moved:,} others in no order",
+                f"by time: of {self._finished:,} conversations the file lists {self._turned:,} "
+                f"newest first, {self._moved:,} in another order",
             )
         elif not self._timed and self._agent_opens == self._finished > 0:
             note(
@@ -147,19 +147,22 @@ class Gathering:
         rises, falls = any(step > 0 for step in steps), any(step < 0 for step in steps)
         self._timed += rises or falls
         newest_first = self._survey.newest_first
+        places = list(range(len(rows)))
         if newest_first or (newest_first is None and falls and not rises):
-            rows = [*reversed(rows)]
-            self._turned += len(rows) > 1
-        if not all(row.moment[1] for row in rows if row.moment):
-            return rows  # times of day without a date: midnight may lie between
-        at = float("-inf")
-        keys = []
-        for row in rows:
-            at = row.moment[0] if row.moment else at
-            keys.append(at)
-        order = sorted(range(len(rows)), key=keys.__getitem__)
-        self._moved += order != list(range(len(rows)))
-        return [rows[each] for each in order]
+            places.reverse()
+        if all(row.moment[1] for row in rows if row.moment):  # else midnight may lie between
+            keys: dict[int, float] = {}
+            at = float("-inf")
+            for place in places:
+                moment = rows[place].moment
+                at = moment[0] if moment else at
+                keys[place] = at
+            places.sort(key=keys.__getitem__)
+        as_they_came = list(range(len(rows)))
+        if places != as_they_came:
+            self._turned += places == as_they_came[::-1]
+            self._moved += places != as_they_came[::-1]
+        return [rows[place] for place in places]
 
     def _conversation(self, identifier: str, fields: Sequence[str]) -> Conversation:
         return Conversation(

@@ -31,8 +31,8 @@ HEADERS: Mapping[Field, tuple[str, ...]] = {
         "conversationid convid conversationref ticket ticketid ticketnumber thread threadid chat "
         "chatid session sessionid dialog dialogue dialogid dialogueid case caseid casenumber "
         "transcript transcriptid ticketno ticketnum ticketnr ticketref ticketreference caseno "
-        "requestid requestnumber inquiryid interactionid incidentid",
-        "ticketnummer vorgang vorgangsnummer fallnummer gesprachsid konversation konversationsid "
+        "requestid requestnumber inquiryid interaction interactionid incidentid conversationnumber",
+        "ticketnummer gesprach fall anfrage vorgang vorgangsnummer fallnummer gesprachsid konversation konversationsid "
         "anfragenummer numeroticket numeroduticket idconversation iddelaconversation conversacion "
         "idconversacion iddeconversacion numerodeticket idticket conversazione idconversazione "
         "idconversa conversa gesprek gespreksid idrozmowy rozmowa диалог обращение заявка "

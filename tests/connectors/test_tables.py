@@ -80,6 +80,22 @@ def test_equal_times_of_a_file_with_the_newest_first_are_turned_round_too():
     assert [[turn.text for turn in each.turns] for each in read.kept] == [["Q", "A"], ["Q", "A"]]
 
 
+def test_a_file_with_the_newest_first_may_hold_a_conversation_that_is_not():
+    read = Read(
+        rows(
+            "ticket,sender,message,time",
+            *(
+                f"{n},agent,A,{n}/13/2031 10:01\n{n},customer,Q,{n}/13/2031 10:00"
+                for n in (5, 4, 3)
+            ),
+            "2,customer,Q,2/28/2031 12:05 AM",
+            "2,agent,A,2/28/2031 12:06 AM",
+        )
+    )
+    assert [[turn.text for turn in each.turns] for each in read.kept] == [["Q", "A"]] * 4
+    assert "3 newest first, 0 in another order" in read.notes["order"]
+
+
 def test_a_turn_without_a_time_stays_beside_the_one_before_it():
     read = Read(
         rows(
@@ -276,7 +292,7 @@ def test_an_internal_note_is_a_note_and_is_never_learnt(header, note, reply):
         "Where is it?",
         "We look for it.",
     ]
-    assert f"{header}={note} in 1 rows" in read.notes["internal notes"]
+    assert f"{header}={note} (1 rows)" in read.notes["internal notes"]
 
 
 def test_the_answer_of_a_pair_that_is_private_is_a_note():
