@@ -36,8 +36,9 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``id`` is the source's own identifier, unique within a source file. ``split`` is set only
     where the operator pinned the file to one split; otherwise freezing a dataset decides.
-    ``names`` are people whom the source names beside the authors of the turns, for redaction
-    alone: an import hands them on and keeps none.
+    ``names`` are people whom the source names beside the authors of the turns, and whose side they
+    are on (customer, agent, or a note where that is unknown); for redaction alone: an import hands
+    them on and keeps none.
     """
 
     id: str
@@ -46,7 +47,7 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     language: str | None = None
     labels: dict[str, str] = {}
     split: Split | None = None
-    names: tuple[str, ...] = ()
+    names: dict[str, Speaker] = {}
 
 
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -92,7 +92,7 @@ class ImportRun:
             with self._bound():
                 conversation, counts = _redacted(conversation, self._redactor)
             self._redacted += counts
-        conversation = msgspec.structs.replace(conversation, names=())
+        conversation = msgspec.structs.replace(conversation, names={})
         self._speakers.update(turn.speaker.value for turn in conversation.turns)
         wanted = conversation.id
         self._ids[wanted] += 1
@@ -132,9 +132,9 @@ class ImportRun:
 
 def _redacted(conversation: Conversation, redactor: Redactor) -> tuple[Conversation, Counter[str]]:
     """Without personal data; ``names`` count as authors of turns that nobody said."""
-    people = tuple(Turn(Speaker.NOTE, "", author=name) for name in conversation.names)
+    people = tuple(Turn(side, "", author=name) for name, side in conversation.names.items())
     turns = conversation.turns
-    whole = msgspec.structs.replace(conversation, turns=(*turns, *people), names=())
+    whole = msgspec.structs.replace(conversation, turns=(*turns, *people), names={})
     redacted, counts = redactor.redact(whole)
     kept = redacted.turns[: len(turns)]
     for person, hidden in zip(people, redacted.turns[len(turns) :], strict=True):

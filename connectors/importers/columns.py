@@ -2,142 +2,30 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from connectors.conversation import Speaker
 from connectors.errors import BadMapping
-from connectors.importers.speakers import FLAG_HEADERS
+from connectors.importers.headers import (
+    AGENT_WORDS,
+    ANOTHER_TIME,
+    CLOCKS,
+    CUSTOMER_WORDS,
+    DATES,
+    FIELDS,
+    HEADERS,
+    LIKE_A_TIME,
+    NAME_WORDS,
+    NO_PERSON,
+    OTHER_NAMES,
+    SURE_SPEAKER_LINES,
+    Field,
+)
 from connectors.importers.visibility import Flag, flags_among
 from connectors.importers.words import NO, YES, plain, words
 
-Field = Literal[
-    "conversation",
-    "speaker",
-    "text",
-    "time",
-    "author",
-    "customer_name",
-    "agent_name",
-    "private",
-    "public",
-    "channel",
-    "language",
-    "question",
-    "answer",
-]
-FIELDS: tuple[Field, ...] = get_args(Field)
-Side = Literal["customer", "agent", "either"]
-
-# Headers as ``plain`` gives them; a field's own name counts before these, an earlier line before
-# a later one.
-_HEADERS: Mapping[Field, tuple[str, ...]] = {
-    "conversation": (
-        "conversationid convid conversationref ticket ticketid ticketnumber thread threadid chat "
-        "chatid session sessionid dialog dialogue dialogid dialogueid case caseid casenumber "
-        "transcript transcriptid ticketno ticketnum ticketnr ticketref ticketreference caseno "
-        "requestid requestnumber inquiryid interactionid incidentid",
-        "ticketnummer vorgang vorgangsnummer fallnummer gesprachsid konversation konversationsid "
-        "anfragenummer numeroticket numeroduticket idconversation iddelaconversation conversacion "
-        "idconversacion iddeconversacion numerodeticket idticket conversazione idconversazione "
-        "idconversa conversa gesprek gespreksid idrozmowy rozmowa диалог обращение заявка "
-        "会话 会话id 对话 对话id チケット番号 会話id 티켓번호 대화id 상담번호",
-        "parentid",
-    ),
-    "speaker": (
-        "role sendertype senderrole authortype authorrole speakerrole participanttype "
-        "participantrole actortype creatortype createdbytype fromtype usertype userrole",
-        "sender from participant sentby party",
-        "absender absendertyp rolle sprecher expediteur emetteur remitente emisor rol mittente "
-        "ruolo remetente papel afzender nadawca rola avsandare отправитель роль 发送者 发送人 "
-        "角色 送信者 役割 발신자 보낸사람 역할",
-        f"messagetype direction messagedirection richtung sens direccion direzione direcao "
-        f"richting {' '.join(sorted(FLAG_HEADERS))}",
-        "type typ tipo author actor who",
-    ),
-    "text": (
-        "plainbody plaintext bodytext textbody bodyplain strippedtext",
-        "message body content utterance messagetext messagebody comment commentbody commenttext "
-        "messagecontent chatmessage",
-        "nachricht nachrichtentext inhalt mensaje contenido texto messaggio contenuto testo contenu "
-        "texte mensagem conteudo bericht wiadomosc tresc meddelande besked сообщение текст "
-        "消息 内容 消息内容 メッセージ 本文 메시지 내용",
-        "htmlbody bodyhtml contenthtml",
-    ),
-    "time": (
-        "timestamp date datetime sentat createdat created senttime messagetime sentdate datesent "
-        "createdon createddate createdtime creationdate creationtime messagedate postedat postedon "
-        "submittedat receivedat dateandtime datecreated timecreated timesent",
-        "zeitstempel erstelltam erstellt gesendetam datumuhrzeit fechahora fechayhora creadoel "
-        "fechadecreacion fechadeenvio enviadoel datedecreation creele dateenvoi envoyele dateheure "
-        "dataora creatoil inviatoil datahora criadoem enviadoem aangemaaktop verzondenop "
-        "utworzono skapad oprettet датаивремя создано 创建时间 发送时间 日時 送信日時 작성일시 일시",
-        "datum zeit zeitpunkt uhrzeit fecha hora heure data ora tijd tijdstip дата время "
-        "日期 时间 時間 時刻 날짜 시간 작성일",
-        "",  # _LIKE_A_TIME
-    ),
-    "author": (
-        "authorname sendername speakername writername fromname createdbyname",
-        "name fullname displayname",
-        "sender from participant actor",
-    ),
-    "customer_name": (),  # found among the columns that are left, by side
-    "agent_name": (),
-    "private": (),
-    "public": (),
-    "channel": ("medium", "kanal canal canale kanaal канал 渠道 チャネル 채널"),
-    "language": ("lang locale",),
-    "question": (
-        "instruction query prompt customermessage customerquestion userquestion usermessage "
-        "customer input",
-        "frage pregunta domanda pergunta vraag pytanie вопрос 问题 質問 질문",
-    ),
-    "answer": (
-        "response reply output completion agentreply agentresponse agentmessage "
-        "assistantresponse agent",
-        "antwort respuesta reponse risposta resposta antwoord odpowiedz ответ 答案 回答 答复 답변",
-    ),
-}
-_SURE_SPEAKER_LINES = 3  # of the headers of "speaker"; after these the values have to bear it out
-
-# The last line of "time": whatever speaks of when a row came to be.
-_LIKE_A_TIME = re.compile(
-    r"(?:created|creat|sent|posted|submitted|received|written|message|comment|event|chat|turn|reply)"
-    r"\w*(?:at|on|date|time|datetime|timestamp|ts|utc|gmt)|timestamp\w*|\w*timestamp|datetime\w*|ts"
-)
-_ANOTHER_TIME = re.compile(
-    r"updat|modif|clos|solv|resol|due|birth|sync|open|start|end|first|last|seen|read|deliver|"
-    r"respon|handl|wait|zone|spent|dura|assign"
-)
-
-# A date and a time of day in two columns.
-_DATES = words("date datum fecha data дата 日期 날짜 sentdate messagedate createddate")
-_CLOCKS = words(
-    "time uhrzeit zeit hora heure ora tijd время 时间 時間 時刻 시간 senttime messagetime "
-    "createdtime"
-)
-
-_NAME_WORDS = ("name", "nom", "nombre", "nome", "naam", "navn", "namn", "imie", "nazwisko", "apellido",
-    "cognome", "имя", "фамилия", "姓名", "名字", "氏名", "名前", "이름", "성함")  # fmt: skip
-_AGENT_WORDS = (
-    "agent", "assignee", "operator", "admin", "representative", "advisor", "adviser", "staff",
-    "support", "employee", "helpdesk", "responder", "teammate", "technician", "consultant",
-    "mitarbeiter", "bearbeiter", "berater", "betreuer", "conseiller", "operateur", "agente",
-    "asesor", "operador", "atendente", "operatore", "addetto", "medewerker", "behandelaar",
-    "konsultant", "handlaggare", "medarbejder", "оператор", "агент", "сотрудник", "客服", "担当者",
-    "상담원", "상담사",
-)  # fmt: skip
-_CUSTOMER_WORDS = (
-    "customer", "client", "user", "requester", "requestor", "contact", "visitor", "guest", "caller",
-    "consumer", "member", "lead", "buyer", "shopper", "patient", "submitter", "kunde", "kundin",
-    "besucher", "anrufer", "demandeur", "visiteur", "cliente", "usuario", "visitante",
-    "solicitante", "utente", "klant", "bezoeker", "klient", "kund", "клиент", "客户", "顾客", "お客様",
-    "顧客", "고객",
-)  # fmt: skip
-_OTHER_NAMES = words(
-    "name fullname displayname nickname firstname lastname surname givenname familyname authorname "
-    "sendername speakername vorname nachname prenom apellido apellidos cognome imie nazwisko "
-    "author autor auteur username screenname handle"
-)
+_MOST_COLUMNS = 2_000  # real exports have some hundreds
+_SHOWN_COLUMNS = 60
 _PRIVATE = "private:"
 _IN_BRACKETS = re.compile(
     r"\s+(?:\([^()]*\)|\[(?:utc|gmt)[^\[\]]*\])\s*$", re.IGNORECASE
@@ -145,18 +33,16 @@ _IN_BRACKETS = re.compile(
 _FULL_NAME = re.compile(
     r"[^\W\d_][\w.'\u2019-]*(?: [^\W\d_][\w.'\u2019-]*)+|[\u3400-\u9fff\uac00-\ud7a3]{2,6}"
 )
-_NO_PERSON = (
-    "company", "organi", "account", "group", "team", "queue", "file", "product", "brand", "domain",
-    "inbox", "campaign", "department", "firma", "empresa", "azienda", "host", "event",
-    "email", "mail", "id", "type", "phone",
-)  # fmt: skip
 
 
 class NameColumn(NamedTuple):
-    """A column of people's names. A ``bare`` one ("customer") may hold something else as well."""
+    """A column of people's names. A ``bare`` one ("customer") may hold something else as well.
+
+    ``side`` is a note where the header does not say whose name it is.
+    """
 
     at: int
-    side: Side
+    side: Speaker
     bare: bool = False
 
     def name_in(self, fields: Sequence[str]) -> str | None:
@@ -232,8 +118,10 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
 
     Raises:
         BadMapping: a named column is not there, a needed one cannot be told, or both a
-            question/answer and a turn-by-turn reading would fit.
+            question/answer and a turn-by-turn reading would fit, or there are too many columns.
     """
+    if len(headers) > _MOST_COLUMNS:
+        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MOST_COLUMNS:,}")
     bare = [_IN_BRACKETS.sub("", header) or header for header in headers]
     index: dict[Field, int] = {}
     fields = {
@@ -253,7 +141,7 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
             found, line = _candidates(field, bare, taken={*index.values(), date})
             if len(found) == 1 or (found and field == "time"):
                 index[field] = found[0]
-                sure = sure and (field != "speaker" or line <= _SURE_SPEAKER_LINES)
+                sure = sure and (field != "speaker" or line <= SURE_SPEAKER_LINES)
             elif found:
                 unclear[field] = [headers[at] for at in found]
     pairs = _is_pairs(index, mapping, headers, sure=sure)
@@ -314,9 +202,9 @@ def _names(
     found: list[NameColumn] = []
     for at, header in enumerate(headers):
         if at == named.get("customer_name"):
-            found.append(NameColumn(at, "customer"))
+            found.append(NameColumn(at, Speaker.CUSTOMER))
         elif at == named.get("agent_name"):
-            found.append(NameColumn(at, "agent"))
+            found.append(NameColumn(at, Speaker.AGENT))
         elif at not in taken and (column := name_column(at, header)):
             found.append(column)
     return tuple(found)
@@ -325,24 +213,26 @@ def _names(
 def name_column(at: int, header: str) -> NameColumn | None:
     """Whose name a column holds; None where it holds no name of a person."""
     word = plain(header)
-    if word in _OTHER_NAMES:
-        return NameColumn(at, "either")
-    bare = word in _AGENT_WORDS or word in _CUSTOMER_WORDS
+    if word in OTHER_NAMES:
+        return NameColumn(at, Speaker.NOTE)
+    bare = word in AGENT_WORDS or word in CUSTOMER_WORDS
     parts = {plain(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
-    if not bare and not any(part in word for part in _NAME_WORDS):
+    if not bare and not any(part in word for part in NAME_WORDS):
         return None
-    if any(part in parts if len(part) < 5 else part in word for part in _NO_PERSON):  # noqa: PLR2004
+    if any(part in parts if len(part) < 5 else part in word for part in NO_PERSON):  # noqa: PLR2004
         return None
-    if any(part in word for part in _AGENT_WORDS):
-        return NameColumn(at, "agent", bare)
+    if any(part in word for part in AGENT_WORDS):
+        return NameColumn(at, Speaker.AGENT, bare)
     return (
-        NameColumn(at, "customer", bare) if any(part in word for part in _CUSTOMER_WORDS) else None
+        NameColumn(at, Speaker.CUSTOMER, bare)
+        if any(part in word for part in CUSTOMER_WORDS)
+        else None
     )
 
 
 def _date_and_clock(headers: Sequence[str]) -> tuple[int | None, int | None]:
-    dates = [at for at, header in enumerate(headers) if plain(header) in _DATES]
-    clocks = [at for at, header in enumerate(headers) if plain(header) in _CLOCKS]
+    dates = [at for at, header in enumerate(headers) if plain(header) in DATES]
+    clocks = [at for at, header in enumerate(headers) if plain(header) in CLOCKS]
     return (dates[0], clocks[0]) if len(dates) == len(clocks) == 1 else (None, None)
 
 
@@ -353,13 +243,19 @@ def _check_field(name: str) -> Field:
     raise BadMapping(f"no field {name!r}; there are: {', '.join(FIELDS)}")
 
 
+def _listed(headers: Sequence[str]) -> str:
+    more = len(headers) - _SHOWN_COLUMNS
+    shown = ", ".join(headers[:_SHOWN_COLUMNS])
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
 def _position(header: str, headers: Sequence[str]) -> int:
     exact = [at for at, found in enumerate(headers) if found == header]
     loose = [at for at, found in enumerate(headers) if plain(found) == plain(header)]
     found = exact or loose
     if len(found) != 1:
         how = "no column" if not found else "more than one column"
-        raise BadMapping(f"{how} {header!r}; the file has: {', '.join(headers)}")
+        raise BadMapping(f"{how} {header!r}; the file has: {_listed(headers)}")
     return found[0]
 
 
@@ -368,14 +264,14 @@ def _candidates(
 ) -> tuple[list[int], int]:
     """The columns that fit best, and in which line of the headers (0: the field's own name)."""
     free = [(at, plain(header)) for at, header in enumerate(headers) if at not in taken]
-    for line, known in enumerate((field, *_HEADERS[field])):
-        if found := [at for at, word in free if word in words(known)]:
+    for line, known in enumerate((words(field), *map(words, HEADERS[field]))):
+        if found := [at for at, word in free if word in known]:
             return found, line
         if not known:
             found = [
                 at
                 for at, word in free
-                if _LIKE_A_TIME.fullmatch(word) and not _ANOTHER_TIME.search(word)
+                if LIKE_A_TIME.fullmatch(word) and not ANOTHER_TIME.search(word)
             ]
             return found, line
     return [], 0
@@ -395,7 +291,7 @@ def _is_pairs(
     if pairs and turns:
         raise BadMapping(
             "the file could be questions with answers, or one turn a row; say which with --map "
-            f"question=... or --map text=... (columns: {', '.join(headers)})"
+            f"question=... or --map text=... (columns: {_listed(headers)})"
         )
     return pairs
 
@@ -411,5 +307,5 @@ def _what_to_pass(
     return (
         f"cannot tell which column is: {', '.join(parts)}; pass --map {example}, "
         "or --map question=COLUMN,answer=COLUMN for one exchange a row. "
-        f"The file has: {', '.join(headers)}"
+        f"The file has: {_listed(headers)}"
     )

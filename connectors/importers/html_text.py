@@ -26,11 +26,22 @@ _MARKS |= {"li": ("\n- ", ""), "td": ("", " "), "th": ("", " ")}
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9:]*)((?:\s[^<>]*)?)/?>|<!--|<[!?][^<>]*>")
 _HREF = re.compile(r"\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos|nbsp|[a-zA-Z]{2,8});")
+_ESCAPED = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos|nbsp);")
+_LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_PAIR = re.compile(r"<(p|div|ul|ol|li|table|blockquote|a)(?:\s[^<>]*+)?>")
 _LINK = re.compile(r"(?:https?|mailto|tel):", re.IGNORECASE)
 
 
 def is_html(text: str) -> bool:
-    """Whether a text as a whole is HTML: it begins and ends with a tag of a document."""
+    """Whether a text as a whole is HTML.
+
+    It begins and ends with a tag of a document, or has line breaks or pairs of tags that text about
+    HTML hardly has, or it was escaped: there is no "<", and each "&" begins an entity.
+    """
+    if "<" not in text:
+        return "&" in text and text.count("&") == len(_ESCAPED.findall(text))
+    if _LINE_BREAK.search(text) or any(f"</{name}>" in text for name in _opened(text)):
+        return True
     text = text.strip()
     if not (text.startswith("<") and text.endswith(">")):
         return False
@@ -38,6 +49,10 @@ def is_html(text: str) -> bool:
     if found is None:
         return False
     return not found[2] or found[2].lower() in _BLOCKS | _INLINE | _UNSEEN
+
+
+def _opened(text: str) -> set[str]:
+    return {found[1] for found in _PAIR.finditer(text)}
 
 
 def has_markup(text: str) -> bool:

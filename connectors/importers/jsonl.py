@@ -136,7 +136,11 @@ class JsonLines:
             language=_word(record, "language"),
             labels=_labels(record.get("labels")),
             split=options.split or self.pinned(record),
-            names=_names(record, record[self.key], {turn.author for turn in turns}),
+            names=_names(
+                record,
+                record[self.key],
+                {turn.author for turn in turns if turn.speaker is not Speaker.BOT},
+            ),
         )
         return conversation, skipped
 
@@ -279,9 +283,9 @@ def _names(
     record: Mapping[str, Any],
     messages: Iterable[Mapping[str, Any]],
     authors: Collection[str | None],
-) -> tuple[str, ...]:
+) -> dict[str, Speaker]:
     """The people whom a record or its messages name in fields such as ``customer_name``."""
-    found: dict[str, None] = {}
+    found = {}
     for fields in (record, record.get("labels"), record.get("metadata"), *messages):
         if not isinstance(fields, dict):
             continue
@@ -289,8 +293,8 @@ def _names(
             if isinstance(value, str) and (column := name_column(0, key)):
                 name = column.name_in([value])
                 if name and "\0" not in name and name not in authors:
-                    found[name] = None
-    return tuple(found)
+                    found[name] = column.side
+    return found
 
 
 def _word(record: Mapping[str, Any], key: str) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from connectors.conversation import Speaker
-from connectors.importers.words import NO, YES, plain, words
+from connectors.importers.words import LONGEST, NO, YES, plain, words
 
 _SPEAKERS: Mapping[Speaker, str] = {
     Speaker.CUSTOMER: "customer client visitor human consumer guest enduser requester requestor "
@@ -94,6 +94,8 @@ _YES_IS_AGENT = words(
 FLAG_HEADERS = _YES_IS_CUSTOMER | _YES_IS_AGENT
 _ENDINGS = ("message", "messages", "msg", "reply", "response", "comment", "nachricht")
 _LEADING = re.compile(r"\s*([^\W\d_][^:(#|/\u2013]*?)\s*(?:[:(#|/\u2013]|[-_\s]+\d|\s-\s)")
+_NAME = re.compile(r"[^\W\d_][^\d_:(){}\[\]@]*")
+_IN_BRACKETS = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
 _MOST_VALUES = 64
 
 
@@ -133,7 +135,9 @@ class Voices:
         word = self._word(value)
         if word and word not in self._values and len(self._values) < _MOST_VALUES:
             written = value.strip()
-            self._values[word] = _Value(written, self._told.get(written.casefold()))
+            told = self._told.get(written.casefold())
+            # of "Jo Low (agent)" the word alone: the report names nobody
+            self._values[word] = _Value(written if plain(written) == word else word, told)
         return word
 
     def see_conversation(self, words: Collection[str]) -> None:
@@ -167,6 +171,16 @@ class Voices:
         word = self._word(value)
         return told or self._by_file.get(word) or _WORDS.get(word) or _ALONE.get(word)
 
+    def name_in(self, value: str) -> str | None:
+        """The person's name beside the word: "Jo Low (agent)", "Agent: Jo Low"."""
+        if len(value) > LONGEST or self.who(value) is None or self._word(value) == plain(value):
+            return None
+        beside = _IN_BRACKETS.search(value)
+        name = value[: beside.start()] if beside else value.partition(":")[2]
+        name = " ".join(name.split())
+        named = _NAME.fullmatch(name) and plain(name) not in _KNOWN
+        return name if named else None
+
     @property
     def known(self) -> bool:
         """Whether any value is a side's; true of a column without values."""
@@ -187,7 +201,7 @@ class Voices:
         word = self._word_of.get(value)
         if word is None:
             word = _word_in(value)
-            if len(self._word_of) < _MOST_VALUES:
+            if len(self._word_of) < _MOST_VALUES and len(value) <= LONGEST:
                 self._word_of[value] = word
         return word
 
@@ -198,12 +212,12 @@ class Voices:
 
 
 def _word_in(value: str) -> str:
-    """The word that says who: also in "agent:4039", "Customer (web)", "customer_reply"."""
+    """The word that says who: also in "agent:4039", "Customer (web)", "Jo (agent)", "user_reply"."""
     word = plain(value)
-    if word in _KNOWN:
+    if word in _KNOWN or len(value) > LONGEST:
         return word
-    leading = _LEADING.match(value)
-    for candidate in (word, plain(leading[1])) if leading else (word,):
+    beside = (_LEADING.match(value), _IN_BRACKETS.search(value))
+    for candidate in (word, *(plain(found[1]) for found in beside if found)):
         for ending in ("", *_ENDINGS):
             if candidate.endswith(ending) and candidate.removesuffix(ending) in _KNOWN:
                 return candidate.removesuffix(ending)

@@ -19,10 +19,12 @@ from connectors.importers.base import (
     clean_text,
     quoted,
 )
-from connectors.importers.columns import Columns, Field, private_values, what_to_pass
+from connectors.importers.columns import Columns, private_values, what_to_pass
+from connectors.importers.date_order import DateOrder
+from connectors.importers.headers import Field
 from connectors.importers.html_text import has_markup, is_html, text_of
 from connectors.importers.speakers import Voices
-from connectors.importers.times import DateOrder, Moment, Reading, read_time
+from connectors.importers.times import Moment, Reading, read_time
 from connectors.importers.visibility import Visibility
 
 # As spreadsheets write a number of more than eleven figures, in a column that is not text.

@@ -125,7 +125,7 @@ class Visibility:
 
     def __str__(self) -> str:
         """What was done, for the report; empty where there was no flag."""
-        parts = [f"{what} in {rows:,} rows" for what, rows in self.notes.most_common(_SHOWN)]
+        parts = [f"{what} ({rows:,} rows)" for what, rows in self.notes.most_common(_SHOWN)]
         text = f"kept as notes, never trained on: {', '.join(parts)}" if parts else ""
         if self.unclear:
             value, rows = self.unclear.most_common(1)[0]

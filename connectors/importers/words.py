@@ -4,10 +4,17 @@ import re
 import unicodedata
 from functools import lru_cache
 
+LONGEST = 100
+"""Characters of a header or value that are looked at; what is longer is no word."""
+
+
+def plain(text: str) -> str:
+    """Letters and figures alone, lower case, without accents; of the first ``LONGEST`` characters."""
+    return _plain(text[:LONGEST])
+
 
 @lru_cache(maxsize=4096)
-def plain(text: str) -> str:
-    """Letters and figures alone, lower case, without accents."""
+def _plain(text: str) -> str:
     parts = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(c for c in parts if unicodedata.category(c) != "Mn").replace("ł", "l")
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", bare.replace("ø", "o")))

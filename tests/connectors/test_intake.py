@@ -52,6 +52,25 @@ def test_the_report_itself_holds_no_personal_data():
     assert "vera@" not in render_json(run.report)
 
 
+def test_a_note_that_quotes_the_file_is_redacted_too():
+    table = b"ticket,role,text,time\n1,customer,hi,vera@post.example\n1,agent,ho,\n"
+    run = run_import(io.BytesIO(table), "x.csv", redactor=Redactor())
+    list(run)
+    assert "'[EMAIL_1]' in line 2" in run.report.notes["times"]
+
+
+def test_names_that_a_file_gives_are_replaced_and_counted_once_each():
+    table = (
+        b"ticket,role,text,name,customer_name\n1,customer,I am Vera,v77,Vera Low\n1,agent,Hi,,\n"
+    )
+    run = run_import(io.BytesIO(table), "x.csv", redactor=Redactor())
+    kept = list(run)
+    assert [turn.text for turn in kept[0].turns] == ["I am [NAME_1]", "Hi"]
+    assert kept[0].names == {}
+    assert run.report.redacted == {"NAME": 2}  # in the text, and the author
+    assert run.report.speakers == {"customer": 1, "agent": 1}
+
+
 def test_the_table_names_file_counts_and_lines():
     run = run_import(io.BytesIO(FILE), "chats.jsonl")
     list(run)

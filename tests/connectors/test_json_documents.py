@@ -116,7 +116,7 @@ def test_people_whom_a_record_names_are_handed_on():
             record("a", customer_name="Jane Doe", labels={"agent_name": "Tom", "topic": "x"})
         )
     )
-    assert kept[0].names == ("Jane Doe", "Tom")
+    assert kept[0].names == {"Jane Doe": Speaker.CUSTOMER, "Tom": Speaker.AGENT}
 
 
 @pytest.mark.parametrize(

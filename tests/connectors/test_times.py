@@ -3,7 +3,8 @@ from datetime import UTC, datetime
 import pytest
 
 from connectors.errors import BadMapping
-from connectors.importers.times import DateOrder, read_time
+from connectors.importers.date_order import DateOrder
+from connectors.importers.times import read_time
 
 
 def moment(text: str, *, month_first: bool = False) -> str:
@@ -22,6 +23,7 @@ def moment(text: str, *, month_first: bool = False) -> str:
         "20310213150500",
         "1928761500",
         "1928761500000",
+        "1.928761500E+09",
         "47892.628482",
         "13/02/2031 15:05",
         "2/13/2031 3:05 PM",

@@ -110,6 +110,9 @@ async def test_the_same_bytes_read_in_another_way_are_another_import_of_the_same
         ("map=text", "map"),
         ("map=size%3DX", "map"),
         ("split=half", "split"),
+        ("dates=year-first", "dates"),
+        ("order=sideways", "order"),
+        ("map=private:x=perhaps", "map"),
     ],
 )
 async def test_options_that_make_no_sense_are_refused(client, acme, operator, query, param):
@@ -267,6 +270,38 @@ async def test_a_file_that_nobody_can_read_fails_with_the_reason_and_may_be_sent
     again = await client.post(ADDRESS, content=b"\x00\x01\x02", headers=operator)
     assert again.json()["id"] != made.json()["id"]
     assert again.json()["state"] == "queued"
+
+
+@only_sqlite
+async def test_a_table_is_read_once_what_it_does_not_tell_is_said(
+    client, acme, operator, database, settings
+):
+    table = (
+        b"ticket,from,message,date,requester name,kreis\n"
+        b"1,agent,We look,02/01/2031,Jane Doe,alle\n"
+        b"1,agent,Lost again,02/01/2031,Jane Doe,Kollegen\n"
+        b"1,customer,Jane here: where is it?,01/02/2031,Jane Doe,alle\n"
+    )
+    told = "filename=a.csv&map=private=kreis,private:Kollegen=yes"
+    asked = await client.post(f"{ADDRESS}?{told}", content=table, headers=operator)
+    await service.run_import(database, asked.json()["id"], settings=settings)
+    read = f"/admin/tenants/acme/imports/{asked.json()['id']}"
+    failed = (await client.get(read, headers=operator)).json()
+    assert (failed["state"], "--dates day-first" in failed["error"]["message"]) == ("failed", True)
+
+    queued = await client.post(
+        f"{ADDRESS}?{told}&dates=month-first", content=table, headers=operator
+    )
+    await service.run_import(database, queued.json()["id"], settings=settings)
+    read = f"/admin/tenants/acme/imports/{queued.json()['id']}"
+    report = (await client.get(read, headers=operator)).json()["report"]
+    assert report["speakers"] == {"agent": 1, "customer": 1, "note": 1}
+    assert report["notes"]["dates"] == "month-first, as told"
+    async with database.reading() as session:
+        body = await session.scalar(select(ConversationRow.body))
+    assert [turn["speaker"] for turn in body["turns"]] == ["customer", "note", "agent"]
+    assert body["turns"][0]["text"] == "[NAME_1] here: where is it?"
+    assert "Jane" not in json.dumps(body)
 
 
 @only_sqlite

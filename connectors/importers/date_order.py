@@ -1,0 +1,111 @@
+"""Which comes first in a file's dates, the day or the month, and its newest turn or its oldest."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from connectors.errors import BadMapping
+from connectors.importers.base import quoted
+from connectors.importers.times import Moment, Reading
+
+Dates = Literal["day-first", "month-first"]
+_HALF_A_DAY = 12 * 3600
+_CLEARLY = 2  # as many steps the one way as the other, at least
+
+
+class DateOrder:
+    """Sees every time of a file, then says which comes first, the day or the month, and why."""
+
+    def __init__(self) -> None:
+        self._only = {"day-first": 0, "month-first": 0}
+        self._proof: dict[str, tuple[int, str]] = {}
+        self._doubtful: tuple[int, str] | None = None
+        self._differs = False
+        # for each order: rises and falls from a row to the next, in conversations and in the file
+        self._steps = {"conversation": ([0, 0], [0, 0]), "file": ([0, 0], [0, 0])}
+        self._last: Reading | None = None
+
+    def see(self, line: int, text: str, reading: Reading) -> None:
+        """Take the next row's time, in the order of the file."""
+        if reading.doubtful:
+            self._doubtful = self._doubtful or (line, text)
+        elif reading.month_first is None or reading.day_first is None:
+            only = "day-first" if reading.month_first is None else "month-first"
+            self._only[only] += 1
+            self._proof.setdefault(only, (line, text))
+        if self._last is not None and self._last.dated and reading.dated:
+            self._step("file", self._last, reading)
+        self._last = reading
+
+    def see_conversation(self, readings: Sequence[Reading]) -> None:
+        """Take the times of one conversation, in the order of the file."""
+        for earlier, later in pairwise(readings):
+            self._step("conversation", earlier, later)
+        if not self._differs and any(reading.doubtful for reading in readings):
+            orders = [
+                sorted(
+                    range(len(readings)),
+                    key=[r.at(month_first=order) for r in readings].__getitem__,
+                )
+                for order in (False, True)
+            ]
+            self._differs = orders[0] != orders[1]
+
+    def settle(self, told: Dates | None) -> tuple[bool, str]:
+        """Whether the month comes first, and a note on how that is known (empty: no question).
+
+        Raises:
+            BadMapping: it cannot be told, and some conversation's order depends on it.
+        """
+        if self._doubtful is None and not any(self._only.values()):
+            return False, ""
+        line, text = self._doubtful or next(iter(self._proof.values()))
+        if told:
+            return told == "month-first", f"{told}, as told"
+        proven = [order for order, count in self._only.items() if count]
+        if len(proven) == 1:
+            line, text = self._proof[proven[0]]
+            return proven[0] == "month-first", f"{proven[0]}: {quoted(text)} in line {line}"
+        for what, why in (
+            ("conversation", "only so do conversations stand in order"),
+            ("file", "only so does the file stand in order"),
+        ):
+            breaks = [min(steps) for steps in self._steps[what]]
+            if (breaks[0] == 0) != (breaks[1] == 0):
+                order = "day-first" if breaks[0] == 0 else "month-first"
+                return order == "month-first", f"{order}: {why} (say --dates if it is not so)"
+        if self._differs:
+            mixed = " (there are dates that can only be the one, and others only the other)"
+            raise BadMapping(
+                f"line {line}: does {quoted(text)} begin with the day or with the month? The "
+                f"file does not tell{mixed if proven else ''}, and the order of turns depends on "
+                "it; pass --dates day-first or --dates month-first"
+            )
+        return (
+            False,
+            f"day or month first? {quoted(text)} in line {line} does not tell; no order depends on it",
+        )
+
+    def falls(self, *, month_first: bool) -> bool | None:
+        """Whether the file lists the newest turn of a conversation first; None: now so, now so."""
+        rises, falls = self._steps["conversation"][month_first]
+        if falls > _CLEARLY * rises:
+            return True
+        return False if rises > _CLEARLY * falls else None
+
+    def _step(self, what: str, earlier: Reading, later: Reading) -> None:
+        for order, steps in enumerate(self._steps[what]):
+            step = step_between(
+                (earlier.at(month_first=bool(order)), earlier.dated),
+                (later.at(month_first=bool(order)), later.dated),
+            )
+            steps[0] += step > 0
+            steps[1] += step < 0
+
+
+def step_between(earlier: Moment, later: Moment) -> float:
+    """Seconds from one to the other; of times of day, half a day or more is over midnight."""
+    step = later[0] - earlier[0]
+    if not earlier[1] and not later[1] and abs(step) >= _HALF_A_DAY:
+        return -step
+    return step
