@@ -42,7 +42,7 @@ _AGAINST = folded_words(
     barcode reservation receipt transaction consignment waybill passport delivery
     bestell rechnung auftrag sendung paket vorgang aktenzeichen zähler buchung liefer seriennummer
     gutschein beleg steuer quittung versandnummer kundennummer vertragsnummer
-    commande facture colis suivi dossier référence réservation expédition livraison siret
+    commande facture colis suivi dossier référence referencia referência riferimento confirmation réservation expédition livraison siret
     pedido factura seguimiento envío albarán reserva encomenda fatura rastreio
     ordine fattura spedizione tracciamento prenotazione pratica
     bestelling factuur zending klantnummer beställning kundnummer faktura försändelse
@@ -57,7 +57,7 @@ _AGAINST = folded_words(
 _AGAINST_WHOLE = frozenset(
     folded_words(
         """
-        ref reference orders code pin sku id vin po upc ean gtin vat ust iban bic rma build version
+        ref réf rif reference orders code código codigo codice kod код iva nip инн pin sku id vin po upc ean gtin vat ust iban bic rma build version
         firmware release revision pnr aufnr bestnr kdnr rgnr nif cif dni nhs nino ssn siren batch lot
         ord inv cvv isin wkn
         """

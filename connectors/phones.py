@@ -269,7 +269,7 @@ class _Search:
         start, end = groups[0][0] - len(sign), groups[-1][1]
         if key := _international(digits):
             return self._found(start, end, key), True
-        possible = len(digits) <= _MOST and digits[0] != "0"
+        possible = _FEWEST < len(digits) <= _MOST and digits[0] != "0" and digits[1:4] != "000"
         return (self._found(start, end, f"+{digits}") if possible else None), False
 
     def _national(self, groups: list[tuple[int, int]], digits: str) -> tuple[Finding | None, bool]:
@@ -398,7 +398,7 @@ def _plan(region: str) -> _Plan | None:
         needs_trunk=needs_trunk,
         formats=tuple(
             (
-                re.compile(form.pattern),
+                re.compile(form.pattern or "(?!)"),
                 re.compile(form.leading_digits_pattern[-1])
                 if form.leading_digits_pattern
                 else None,
@@ -453,7 +453,7 @@ def _merged(sizes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 def _fits(form: phonenumbers.NumberFormat, number: str) -> bool:
     leading = form.leading_digits_pattern
-    return re.fullmatch(form.pattern, number) is not None and (
+    return re.fullmatch(form.pattern or "(?!)", number) is not None and (
         not leading or re.match(leading[-1], number) is not None
     )
 

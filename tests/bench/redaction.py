@@ -201,9 +201,8 @@ def hostile_texts() -> Iterator[tuple[str, str]]:
         yield repr(pattern), pattern * (WORST_TEXT // len(pattern))
     for sizes in ((2,), (3,), (4,), (3, 3, 4), (5, 6), (10,), (11,), (16,)):
         for glue in " -":
-            groups = []
-            while sum(map(len, groups)) + len(groups) < WORST_TEXT:
-                groups += [digits(source, size) for size in sizes]
+            times = WORST_TEXT // sum(size + 1 for size in sizes)
+            groups = [digits(source, size) for _ in range(times) for size in sizes]
             yield f"random groups of {'-'.join(map(str, sizes))}, {glue!r}", glue.join(groups)
 
 
