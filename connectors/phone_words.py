@@ -127,9 +127,9 @@ _TOKEN = re.compile(
 )
 _DIGITS = re.compile(r"\d{4}")
 _LIST = re.compile(r"\D{0,12}\d[\d ,;/&+-]*(?:(?:and|or|und|oder|et|ou|y|o|e)[\d ,;/&+-]*)*")
-_BREAK = re.compile(
-    r"(?:[!?;\n]|(?<!\bn)(?<!\bč)(?<!\bno)(?<!\bnr)(?<!\bid)(?<!\bnum)(?<!\bnúm)(?<!\btel)(?<!\bref)(?<!\bréf)(?<!\bart)(?<!\bord)"
-    r"(?<!\binv)(?<!\bcod)(?<!\bcód)(?<!\bbest)(?<!\bfact)\.)(?:\s|$)"
+_ABBREVIATED = "n č no nr id num núm tel ref réf art ord inv cod cód best fact"
+_BREAK = re.compile(  # of a sentence
+    r"(?:[!?;\n]|\." + "".join(rf"(?<!\b{word}\.)" for word in _ABBREVIATED.split()) + r")(?:\s|$)"
 )
 _TEXT_ME = re.compile(r"(?: me| us)?(?: on| at)?[ :]+[+(\d]")
 _NEXT_NUMBER = re.compile(r"[^\d,;!?\n]{0,14}\d{4}")
@@ -179,15 +179,12 @@ class PhoneWords:
         at = bisect_left(self._starts, start - _BEFORE - _LONGEST_WORD)
         return at < len(self._starts) and self._starts[at] < start + _LONGEST_NUMBER + _AFTER
 
-    def near(self, start: int, end: int) -> Said | None:
-        """What the words before ``text[start:end]`` say, or else those behind."""
-        return self._before(start) or self._behind(end)
-
     def last(self) -> Said | None:
         """What the text asks for: its last telling word."""
         return self._signals[-1].said if self._signals else None
 
-    def _before(self, start: int) -> Said | None:
+    def before(self, start: int) -> Said | None:
+        """What the words before a number that begins there say."""
         at = bisect_left(self._starts, start) - 1
         while at >= 0 and not self._reaches(self._signals[at], start):
             if self._signals[at].end < start - _BEFORE:
@@ -222,7 +219,8 @@ class PhoneWords:
         # unless it is a list of them.
         return _DIGITS.search(between) is None or _LIST.fullmatch(between) is not None
 
-    def _behind(self, end: int) -> Said | None:
+    def behind(self, end: int) -> Said | None:
+        """What the words behind a number that ends there say."""
         at = bisect_left(self._starts, end)
         if at == len(self._signals) or self._signals[at].start > end + _AFTER:
             return None

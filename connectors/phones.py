@@ -135,6 +135,7 @@ class _Search:
         self._words = PhoneWords(text)
         short = len(text) <= _SHORT and self._words.words <= _FEW_WORDS
         self._asked = PhoneWords(before[-_ASKED:]).last() if short else None
+        self._said_before: Said | None = None  # of the number that is looked at
         self._known_shapes: dict[
             tuple[tuple[int, ...], bool], tuple[tuple[int, ...], tuple[int, ...]]
         ] = {}
@@ -152,17 +153,39 @@ class _Search:
             start = groups[at][0]
             lead = text[max(0, start - 3) : start]
             plus = _PLUS.search(lead) if "+" in lead else None
-            counts: Iterable[int]
-            if plus or self._is_told(start):
-                counts = _counts(sizes[at : at + (_MOST_GROUPS if plus else _MOST_NATIONAL_GROUPS)])
+            if plus:
+                counts = _counts(sizes[at : at + _MOST_GROUPS])
             else:
-                counts = self._evident(groups, sizes, at)
+                counts = self._national_counts(groups, sizes, at)
             found, used = None, 1
             if counts and self._may_begin(groups, at):
                 found, used = self._longest(groups, at, counts, plus[0] if plus else "")
             if found:
                 yield found
             at += used
+
+    def _national_counts(
+        self, groups: list[tuple[int, int]], sizes: tuple[int, ...], at: int
+    ) -> tuple[int, ...]:
+        """Of how many groups a number may be, by the words round it or by its form."""
+        start = groups[at][0]
+        near = self._words.any_at_all and self._words.any_round(start)
+        self._said_before = self._words.before(start) if near else None
+        if self._in_link(start):
+            self._said_before = Said.PHONE
+        if self._said_before is Said.OTHER:
+            return ()
+        every = _counts(sizes[at : at + _MOST_NATIONAL_GROUPS])
+        if self._said_before or self._asked:
+            return every
+        evident = self._evident(groups, sizes, at)
+        if not near:
+            return evident
+        return tuple(
+            count
+            for count in every
+            if count in evident or self._words.behind(groups[at + count - 1][1])
+        )
 
     def _longest(
         self, groups: list[tuple[int, int]], at: int, counts: Iterable[int], plus: str
@@ -182,10 +205,6 @@ class _Search:
             if found and abroad[0] is None:
                 abroad = found, count
         return abroad
-
-    def _is_told(self, start: int) -> bool:
-        words = self._asked or (self._words.any_at_all and self._words.any_round(start))
-        return bool(words) or self._in_link(start)
 
     def _evident(
         self, groups: list[tuple[int, int]], sizes: tuple[int, ...], at: int
@@ -278,14 +297,14 @@ class _Search:
             return None, False
         start, end = groups[0][0], groups[-1][1]
         if digits.startswith("00") and (key := _international(digits[2:])):
-            other = self._said(start, end) is Said.OTHER
+            other = self._said(end) is Said.OTHER
             return (None if other else self._found(start, end, key)), True
         opened = self._text.endswith("(", 0, start) and ")" in self._text[start:end]
         for plan in self._plans:
             number = plan.national(digits)
             if number is None:
                 continue
-            said = self._said(start, end)
+            said = self._said(end)
             if said is Said.OTHER:
                 return None, True
             numbered = said is Said.NUMBER and digits != number  # as it is dialled at home
@@ -325,9 +344,9 @@ class _Search:
         if not (american or trunk):
             if not (long_enough or _LOCAL.fullmatch(written)):
                 return None
-            if self._said(start, end) is not Said.PHONE:
+            if self._said(end) is not Said.PHONE:
                 return None
-        elif self._said(start, end) is Said.OTHER:
+        elif self._said(end) is Said.OTHER:
             return None
         if _DATE_OR_TIME.search(written):
             return None
@@ -338,11 +357,9 @@ class _Search:
             end = extension.end()
         return Finding(start, end, "PHONE", key)
 
-    def _said(self, start: int, end: int) -> Said | None:
+    def _said(self, end: int) -> Said | None:
         """What the words around say: a phone number, something else, or nothing."""
-        if self._in_link(start):
-            return Said.PHONE
-        return self._words.near(start, end) or self._asked
+        return self._said_before or self._words.behind(end) or self._asked
 
 
 def _counts(sizes: tuple[int, ...]) -> tuple[int, ...]:
