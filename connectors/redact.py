@@ -14,8 +14,12 @@ from itertools import chain
 
 import msgspec
 
+from connectors.cards import card_details, cards
 from connectors.conversation import Conversation, Speaker, Turn
-from connectors.detect import PLACEHOLDER, Finding, cards, emails, ibans, ip_addresses, urls
+from connectors.detect import PLACEHOLDER, Finding, ibans, ip_addresses
+from connectors.emails import emails
+from connectors.folding import fold
+from connectors.links import urls
 from connectors.names import PersonNames, person_names
 from connectors.number_patterns import compile_patterns
 from connectors.phones import phones
@@ -23,7 +27,10 @@ from connectors.phones import phones
 KINDS = ("URL", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "NAME")
 """What is found without the tenant's own patterns; earlier ones win where two overlap."""
 
-_INTERESTING = re.compile(r"[@\d/?]|::")
+_INTERESTING = re.compile(
+    r"[@\d/?(\[{]|::| (?:at|arroba|arobase|chiocciola|\u0441\u043e\u0431\u0430\u043a\u0430) ",
+    re.IGNORECASE,
+)
 _MOST_ROUNDS = 20  # each round shortens what is not a placeholder; two is the usual number
 _PSEUDONYM = re.compile(r"redacted-[0-9a-f]{16}")
 
@@ -63,7 +70,10 @@ class Redactor:
             keep=self._keep,
         )
         names = person_names(
-            turn.author for turn in conversation.turns if turn.speaker is not Speaker.BOT
+            (turn.author for turn in conversation.turns if turn.speaker is not Speaker.BOT),
+            customers=(
+                turn.author for turn in conversation.turns if turn.speaker is Speaker.CUSTOMER
+            ),
         )
         changed = set(range(len(page.texts)))
         for _ in range(_MOST_ROUNDS):
@@ -85,7 +95,7 @@ class Redactor:
             key: self._alone(value, page, names) for key, value in conversation.labels.items()
         }
         redacted = msgspec.structs.replace(
-            conversation, id=_pseudonym(conversation.id), turns=turns, labels=labels
+            conversation, id=_pseudonym(conversation.id, names), turns=turns, labels=labels
         )
         return redacted, page.counts
 
@@ -120,12 +130,24 @@ class Redactor:
 
     def _find(self, text: str, before: str, names: PersonNames) -> Iterator[Finding]:
         """Everything found in a text, what wins an overlap first."""
-        if _INTERESTING.search(text):
-            for detect in (urls, emails, ibans, cards):
-                yield from detect(text)
+        folded = fold(text)
+        for found in self._find_folded(folded.text, fold(before).text, names):
+            start, end = folded.span(found.start, found.end)
+            yield found._replace(start=start, end=end)
+        if folded.text != text:  # a tenant's own pattern may mean what folding takes away
             yield from self._tenants_numbers(text)
-            yield from ip_addresses(text)
-            yield from phones(text, before=before, regions=self._regions)
+
+    def _find_folded(self, text: str, before: str, names: PersonNames) -> Iterator[Finding]:
+        if _INTERESTING.search(text):
+            certain = [
+                *chain.from_iterable(
+                    detect(text) for detect in (urls, emails, ibans, cards, card_details)
+                ),
+                *self._tenants_numbers(text),
+                *ip_addresses(text),
+            ]
+            yield from certain
+            yield from phones(_masked(text, certain), before=before, regions=self._regions)
         else:
             yield from self._tenants_numbers(text)
         yield from names.find(text)
@@ -135,6 +157,17 @@ class Redactor:
             for found in pattern.finditer(text):
                 if found[0].strip():
                     yield Finding(found.start(), found.end(), name, found[0].casefold())
+
+
+def _masked(text: str, findings: Iterable[Finding]) -> str:
+    """The text with what was found made as unreadable as its placeholder will be."""
+    parts = []
+    at = 0
+    for found in sorted(findings):
+        if found.start >= at and found.end - found.start > 1:
+            parts += [text[at : found.start], "[", "_" * (found.end - found.start - 2), "]"]
+            at = found.end
+    return "".join([*parts, text[at:]]) if parts else text
 
 
 class _Page:
@@ -214,11 +247,13 @@ def _texts_of(conversation: Conversation) -> Iterator[list[str]]:
 _ID_DETECTORS: tuple[Callable[[str], Iterator[Finding]], ...] = (emails, ibans, cards)
 
 
-def _pseudonym(identifier: str) -> str:
-    """An identifier that is someone's address or account becomes a digest of itself."""
+def _pseudonym(identifier: str, names: PersonNames) -> str:
+    """An identifier that is someone's address, account or name becomes a digest of itself."""
     if _PSEUDONYM.fullmatch(identifier):  # a digest may look like a card number
         return identifier
-    international = re.search(r"(?<!\d)\+\d{7,15}(?!\d)", identifier)
-    if not international and not any(any(detect(identifier)) for detect in _ID_DETECTORS):
+    plain = fold(identifier).text
+    international = re.search(r"(?<!\d)\+\d{7,15}(?!\d)", plain)
+    found = international or any(any(detect(plain)) for detect in _ID_DETECTORS)
+    if not found and not any(names.find(plain)):
         return identifier
     return "redacted-" + hashlib.sha256(identifier.encode()).hexdigest()[:16]

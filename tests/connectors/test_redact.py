@@ -21,7 +21,7 @@ def conversation(*texts: str, **fields) -> Conversation:
         ("Mail Vera.Holm@post.example please", "Mail [EMAIL_1] please"),
         ("a@x.example, A@X.example; b@x.example", "[EMAIL_1], [EMAIL_1]; [EMAIL_2]"),
         ("vera+lamps@mail.post.example.", "[EMAIL_1]."),
-        ("card 4111 1111 1111 1111 exp 12/30", "card [CARD_1] exp 12/30"),
+        ("card 4111 1111 1111 1111 exp 12/30", "card [CARD_1] exp [CARD_EXPIRY_1]"),
         ("4111-1111-1111-1111 and 4111111111111111", "[CARD_1] and [CARD_1]"),
         ("amex 378282246310005", "amex [CARD_1]"),
         ("IBAN GB82 WEST 1234 5698 7654 32 please", "IBAN [IBAN_1] please"),
