@@ -121,6 +121,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 60.0
     max_upload_bytes: Annotated[int, Meta(gt=0, description="largest file or transcript")] = 2 << 30
     max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
+    secrets_key: Annotated[
+        str,
+        Meta(
+            description="key that webhook secrets are encrypted with, where machines share a database "
+            "(several: the first encrypts); empty: a file in the data folder"
+        ),
+    ] = ""
     webhook_private: Annotated[
         bool, Meta(description="whether webhooks may go to private addresses and plain http://")
     ] = False
