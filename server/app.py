@@ -44,6 +44,7 @@ from server.tenants.controller import KeyController, TenantController
 from server.transcripts.controller import TranscriptController
 from server.webhooks.controller import WebhookController
 from server.webhooks.sender import Sender
+from server.webhooks.vault import Vault
 
 log = structlog.get_logger(__name__)
 
@@ -80,8 +81,9 @@ def create_app(  # noqa: C901 - a function for each dependency
 ) -> Litestar:
     """Build the application; nothing is opened before it starts.
 
-    On start it makes the installation's secrets, migrates the database and starts the engine, which goes on in the background; on
-    stop it lets open answers end for ``settings.drain_seconds``. Without an engine everything but
+    On start it makes the installation's secrets, migrates the database, makes the key of webhooks'
+    secrets where there is none, and starts the engine, which goes on in the background; on stop it
+    lets open answers end for ``settings.drain_seconds``. Without an engine everything but
     answering works.
     """
     database = database or Database(settings.database)
@@ -89,7 +91,10 @@ def create_app(  # noqa: C901 - a function for each dependency
     embeddings = embeddings or build_embeddings(settings)
     keyring = Keyring(database)
     metrics = Metrics(engine)
-    webhooks = Sender(database, private=settings.webhook_private, tell=metrics.count_webhook)
+    vault = Vault(settings)
+    webhooks = Sender(
+        database, vault=vault, private=settings.webhook_private, tell=metrics.count_webhook
+    )
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
     sweeper = Sweeper(database, blobs)
@@ -138,6 +143,9 @@ def create_app(  # noqa: C901 - a function for each dependency
     def provide_metrics() -> Metrics:
         return metrics
 
+    def provide_vault() -> Vault:
+        return vault
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         app.state.keyring = keyring
@@ -145,6 +153,7 @@ def create_app(  # noqa: C901 - a function for each dependency
         await asyncio.to_thread(chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await database.migrate()
+        await vault.open(database)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.dispose)
             stack.callback(chat.close)
@@ -178,6 +187,7 @@ def create_app(  # noqa: C901 - a function for each dependency
             "ledger": Provide(provide_ledger, sync_to_thread=False),
             "limiter": Provide(provide_limiter, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),
+            "vault": Provide(provide_vault, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,

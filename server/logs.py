@@ -13,7 +13,9 @@ from server.settings import Settings
 API_KEY = re.compile(r"\btt_(admin_|pub_)?[0-9A-Za-z]{8,}")
 WEBHOOK_SECRET = re.compile(r"\bwhsec_[0-9A-Za-z+/=]{8,}")
 URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s@/]+@")
-SECRET_NAMES = re.compile(r"(?i)^(authorization|cookie|set-cookie|password|secret|token|api_?key)$")
+SECRET_NAMES = re.compile(
+    r"(?i)^(authorization|cookie|set-cookie|password|secret|secrets_key|token|api_?key)$"
+)
 
 
 def redact(value: Any) -> Any:  # noqa: ANN401 - whatever was logged

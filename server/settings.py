@@ -129,6 +129,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "several by spaces; *: every page; empty: none"
         ),
     ] = ()
+    secrets_key: Annotated[
+        str,
+        Meta(
+            description="key that webhook secrets are encrypted with, where machines share a database "
+            "(several: the first encrypts); empty: a file in the data folder"
+        ),
+    ] = ""
     webhook_private: Annotated[
         bool, Meta(description="whether webhooks may go to private addresses and plain http://")
     ] = False

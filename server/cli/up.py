@@ -17,14 +17,17 @@ from server.app import create_app
 from server.children import run_child
 from server.cli.bases import ensure_base, has_base
 from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
+from server.db.session import Database
 from server.ending import Stopped, run
 from server.engine.build import build_engine
 from server.engine.service import EngineService
+from server.errors import ServerError
 from server.home import take
 from server.http import BoundedProtocol, BoundedServer, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
+from server.webhooks.vault import Vault
 from training.errors import TrainingError
 
 log = structlog.get_logger(__name__)
@@ -177,8 +180,19 @@ def take_home(settings: Settings) -> None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
     try:
         take(settings, thorough=True)
-    except SettingsError as exc:
+        asyncio.run(_look_at_rows(settings))
+    except (SettingsError, ServerError) as exc:
         fail(str(exc), code=EXIT_USAGE)
+
+
+async def _look_at_rows(settings: Settings) -> None:
+    """What could keep the server from starting is said before anything is started."""
+    database = Database(settings.database)
+    try:
+        await database.migrate()
+        await Vault(settings).open(database)
+    finally:
+        await database.dispose()
 
 
 def settings_or_fail(

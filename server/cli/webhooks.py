@@ -22,6 +22,7 @@ from server.cli.options import checked
 from server.db.models import WebhookDelivery, WebhookEndpoint
 from server.webhooks import service
 from server.webhooks.schemas import EVENT_TYPES, EventType, WebhookPatch, WebhookRequest
+from server.webhooks.vault import Vault
 
 TEST_SECONDS = 30  # a server looks every second and waits 15 for an answer
 
@@ -47,9 +48,10 @@ async def create(
     """Add an endpoint; standard output has its secret and nothing else."""
     request = checked(WebhookRequest, {"url": url, "events": events or EVENT_TYPES})
     private = app.settings.webhook_private
+    vault = await _vault(app)
     async with app.transaction() as session:
-        row = await service.create(session, request, slug=tenant, private=private)
-    _show_secret(row, as_json=as_json)
+        row = await service.create(session, request, slug=tenant, private=private, vault=vault)
+    _show_secret(row, vault, as_json=as_json)
 
 
 @webhooks.command("list")
@@ -126,9 +128,12 @@ async def rotate_secret(
     app: App, webhook_id: str, tenant: str, overlap: int, *, as_json: bool
 ) -> None:
     """Give it a new secret; standard output has the secret and nothing else."""
+    vault = await _vault(app)
     async with app.transaction() as session:
-        row = await service.rotate_secret(session, webhook_id, slug=tenant, overlap_seconds=overlap)
-    _show_secret(row, as_json=as_json)
+        row = await service.rotate_secret(
+            session, webhook_id, slug=tenant, overlap_seconds=overlap, vault=vault
+        )
+    _show_secret(row, vault, as_json=as_json)
 
 
 @webhooks.command("deliveries")
@@ -188,10 +193,17 @@ async def test(app: App, webhook_id: str, tenant: str, *, as_json: bool) -> None
     tell("delivered")
 
 
-def _show_secret(row: WebhookEndpoint, *, as_json: bool) -> None:
+async def _vault(app: App) -> Vault:
+    vault = Vault(app.settings)
+    await vault.open(app.database)
+    return vault
+
+
+def _show_secret(row: WebhookEndpoint, vault: Vault, *, as_json: bool) -> None:
+    secret = vault.unseal(row.secret)
     if as_json:
-        show({"secret": row.secret, "details": service.view(row)})
+        show({"secret": secret, "details": service.view(row)})
         return
-    print(row.secret)
+    print(secret)
     if sys.stderr.isatty():
         tell((f"webhook {row.id}; the secret cannot be shown again", "dim"))

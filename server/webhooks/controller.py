@@ -18,6 +18,7 @@ from server.webhooks.schemas import (
     WebhookSecret,
     WebhookView,
 )
+from server.webhooks.vault import Vault
 
 
 class WebhookController(Controller):
@@ -34,11 +35,14 @@ class WebhookController(Controller):
         *,
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
+        vault: NamedDependency[Vault],
     ) -> WebhookSecret:
         """Add an endpoint; the answer is the only place where its secret is shown."""
         async with database.transaction() as session:
-            row = await service.create(session, data, slug=slug, private=settings.webhook_private)
-            return WebhookSecret(secret=row.secret, details=service.view(row))
+            row = await service.create(
+                session, data, slug=slug, private=settings.webhook_private, vault=vault
+            )
+            return WebhookSecret(secret=vault.unseal(row.secret), details=service.view(row))
 
     @get()
     async def list_for(
@@ -87,14 +91,16 @@ class WebhookController(Controller):
         slug: FromPath[str],
         webhook_id: FromPath[str],
         data: JSONBody[SecretRequest],
+        *,
         database: NamedDependency[Database],
+        vault: NamedDependency[Vault],
     ) -> WebhookSecret:
         """Give it a new secret, shown here alone; the old one signs too for a while longer."""
         async with database.transaction() as session:
             row = await service.rotate_secret(
-                session, webhook_id, slug=slug, overlap_seconds=data.overlap_seconds
+                session, webhook_id, slug=slug, overlap_seconds=data.overlap_seconds, vault=vault
             )
-            return WebhookSecret(secret=row.secret, details=service.view(row))
+            return WebhookSecret(secret=vault.unseal(row.secret), details=service.view(row))
 
     @post("/{webhook_id:str}/test")
     async def test(

@@ -29,6 +29,7 @@ from server.db.session import Database
 from server.webhooks.addresses import Lookup, connections
 from server.webhooks.schemas import TEST_EVENT
 from server.webhooks.service import DELIVERY_PREFIX
+from server.webhooks.vault import SecretUnreadable, Vault
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,7 @@ class _Outcome(msgspec.Struct, frozen=True):
 class Sender:
     """``run`` sends what is due, every ``poll_seconds`` and whenever an attempt has ended.
 
-    ``private``: whether it may connect to addresses that are not public. ``clock`` and ``lookup``
+    ``vault`` must be open. ``private``: whether it may connect to addresses that are not public. ``clock`` and ``lookup``
     (as ``socket.getaddrinfo``) are for tests. ``tell`` hears what came of each attempt, and of
     events that are given up without one.
     """
@@ -74,6 +75,7 @@ class Sender:
         self,
         database: Database,
         *,
+        vault: Vault,
         private: bool,
         timeout_seconds: float = 15.0,
         poll_seconds: float = 1.0,
@@ -82,6 +84,7 @@ class Sender:
         tell: Callable[[Told], object] = lambda _: None,
     ) -> None:
         self._database = database
+        self._vault = vault
         self._private = private
         self._timeout_seconds = timeout_seconds
         self._poll_seconds = poll_seconds
@@ -202,14 +205,21 @@ class Sender:
         return claims
 
     def _secrets(self, endpoint: WebhookEndpoint) -> tuple[str, ...]:
+        """What signs; nothing where this server cannot read the secret."""
         old, until = endpoint.previous_secret, endpoint.previous_secret_until
-        if old is not None and until is not None and until > self._clock():
-            return endpoint.secret, old
-        return (endpoint.secret,)
+        try:
+            secrets = [self._vault.unseal(endpoint.secret)]
+            if old is not None and until is not None and until > self._clock():
+                secrets.append(self._vault.unseal(old))
+        except SecretUnreadable:
+            return ()
+        return tuple(secrets)
 
     async def _send(self, client: aiohttp.ClientSession, claim: _Claim) -> None:
         try:
-            outcome = await self._attempt(client, claim)
+            outcome = _Outcome("The secret cannot be decrypted with this server's key.")
+            if claim.secrets:  # else another copy of the server may have the key
+                outcome = await self._attempt(client, claim)
             await self._record(claim, outcome)
         except Exception:  # the claim runs out, and it is sent again
             log.exception("webhook was not recorded", delivery=claim.delivery_id)

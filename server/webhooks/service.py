@@ -22,6 +22,7 @@ from server.webhooks.schemas import (
     WebhookRequest,
     WebhookView,
 )
+from server.webhooks.vault import PLAIN, Vault
 
 SECRET_BYTES = 24  # the least that Standard Webhooks asks for; 32 characters without padding
 MAX_ENDPOINTS = 10  # of a tenant: what all of them do at once is bounded by it
@@ -53,14 +54,17 @@ async def emit(
 
 
 async def create(
-    session: AsyncSession, request: WebhookRequest, *, slug: str, private: bool
+    session: AsyncSession, request: WebhookRequest, *, slug: str, private: bool, vault: Vault
 ) -> WebhookEndpoint:
     """Add an endpoint to a tenant. ``private``: whether it may be at a private address.
+
+    Its secret is in the row as ``vault`` has encrypted it.
 
     Raises:
         NotFound: there is no such tenant.
         Invalid: the URL cannot be sent to.
         Conflict: the tenant has as many as it may have.
+        SecretUnreadable: this machine's key is not that of the others.
     """
     check_url(request.url, private=private)
     tenant = await tenants.get(session, slug, lock=True)
@@ -75,8 +79,8 @@ async def create(
         url=request.url,
         events=sorted(set(request.events)),
         enabled=request.enabled,
-        secret=_new_secret(),
     )
+    await _give_secret(session, endpoint, vault)
     session.add(endpoint)
     await session.flush()
     return endpoint
@@ -139,19 +143,20 @@ async def delete(session: AsyncSession, endpoint_id: str, *, slug: str) -> None:
 
 
 async def rotate_secret(
-    session: AsyncSession, endpoint_id: str, *, slug: str, overlap_seconds: int
+    session: AsyncSession, endpoint_id: str, *, slug: str, overlap_seconds: int, vault: Vault
 ) -> WebhookEndpoint:
     """Give an endpoint a new secret. For the overlap both sign, so that either verifies.
 
     Raises:
         NotFound: there is no such endpoint.
+        SecretUnreadable: this machine's key is not that of the others.
     """
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
     endpoint.previous_secret = endpoint.secret if overlap_seconds else None
     endpoint.previous_secret_until = (
         now() + timedelta(seconds=overlap_seconds) if overlap_seconds else None
     )
-    endpoint.secret = _new_secret()
+    await _give_secret(session, endpoint, vault)
     await session.flush()
     return endpoint
 
@@ -223,7 +228,7 @@ def view(row: WebhookEndpoint) -> WebhookView:
         url=row.url,
         events=row.events,
         enabled=row.enabled,
-        secret_hint=f"...{row.secret[-4:]}",
+        secret_hint=f"...{row.secret_hint or ''}",
         previous_secret_until=until if until and until > now() else None,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -269,5 +274,7 @@ def _require_enabled(endpoint: WebhookEndpoint) -> None:
         raise Conflict("This webhook is disabled: enable it first.", code="webhook_disabled")
 
 
-def _new_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+async def _give_secret(session: AsyncSession, endpoint: WebhookEndpoint, vault: Vault) -> None:
+    await vault.expect_shared(session)
+    secret = PLAIN + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    endpoint.secret, endpoint.secret_hint = vault.seal(secret), secret[-4:]

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import socket
+import stat
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from cryptography.fernet import Fernet
 from openai import OpenAI
 from openai.types.webhooks import FineTuningJobSucceededWebhookEvent
 from sqlalchemy import select, update
@@ -22,10 +24,12 @@ from server.db.models import WebhookDelivery, WebhookEndpoint, now
 from server.errors import Invalid, TooMany
 from server.logs import redact
 from server.metrics import Metrics
+from server.settings import SettingsError
 from server.webhooks import service
 from server.webhooks.addresses import NOT_PUBLIC, check_url, is_public
 from server.webhooks.schemas import EVENT_TYPES, WebhookPatch, WebhookRequest
 from server.webhooks.sender import MAX_PER_ENDPOINT, RETRY_SECONDS, Sender, _Outcome
+from server.webhooks.vault import SecretUnreadable, Vault
 from tests.server.conftest import running
 from tests.server.serving import until
 
@@ -98,20 +102,27 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def sender(database, clock) -> Sender:
-    return Sender(database, private=True, clock=clock)
+@pytest_asyncio.fixture
+async def vault(settings, database) -> Vault:
+    made = Vault(settings)
+    await made.open(database)
+    return made
 
 
 @pytest.fixture
-def endpoint(database, make_tenant, receiver):
+def sender(database, clock, vault) -> Sender:
+    return Sender(database, vault=vault, private=True, clock=clock)
+
+
+@pytest.fixture
+def endpoint(database, make_tenant, receiver, vault):
     """Makes the tenant's endpoint at the receiver."""
 
     async def make(slug: str = "acme", *, url: str = "", **fields: Any) -> WebhookEndpoint:
         await make_tenant(slug)
         request = WebhookRequest(url=url or receiver.url, **fields)
         async with database.transaction() as session:
-            return await service.create(session, request, slug=slug, private=True)
+            return await service.create(session, request, slug=slug, private=True, vault=vault)
 
     return make
 
@@ -134,18 +145,20 @@ def rows(database):
     return rows
 
 
-async def test_the_official_client_takes_what_is_sent(endpoint, emit, sender, receiver, rows):
+async def test_the_official_client_takes_what_is_sent(
+    endpoint, emit, sender, receiver, rows, *, vault
+):
     made = await endpoint()
     await emit(made)
     assert await sender.send_due() == 1
     [(headers, body)] = receiver.got
     with OpenAI(api_key="-", base_url="http://127.0.0.1:1") as client:
-        event = client.webhooks.unwrap(body, headers, secret=made.secret)
+        event = client.webhooks.unwrap(body, headers, secret=vault.unseal(made.secret))
     assert isinstance(event, FineTuningJobSucceededWebhookEvent)
     assert (event.object, event.data.id) == ("event", JOB["id"])
     assert event.id.startswith("evt_")
     assert abs(event.created_at - now().timestamp()) < 60
-    assert Webhook(made.secret).verify(body, headers)["id"] == event.id
+    assert Webhook(vault.unseal(made.secret)).verify(body, headers)["id"] == event.id
     assert headers["content-type"] == "application/json"
     [row] = await rows()
     assert (row.state, row.attempts, row.error) == ("delivered", 1, None)
@@ -210,11 +223,11 @@ async def test_a_failing_receiver_is_asked_again_less_and_less_often_and_then_le
 
 @sqlite_only
 async def test_a_receiver_that_never_answers_is_tried_again(
-    endpoint, emit, database, receiver, rows
+    endpoint, emit, database, receiver, rows, *, vault
 ):
     receiver.hold.clear()
     await emit(await endpoint())
-    await Sender(database, private=True, timeout_seconds=0.1).send_due()
+    await Sender(database, vault=vault, private=True, timeout_seconds=0.1).send_due()
     [row] = await rows()
     assert (row.state, row.attempts) == ("pending", 1)
     assert "no answer within 0.1 seconds" in row.error
@@ -258,10 +271,10 @@ async def test_a_receiver_that_is_gone_is_disabled(
 
 @sqlite_only
 async def test_outcomes_are_counted_and_name_nobody(
-    endpoint, emit, database, *, receiver, clock, rows
+    endpoint, emit, database, *, receiver, clock, rows, vault
 ):
     metrics = Metrics(None)
-    sender = Sender(database, private=True, clock=clock, tell=metrics.count_webhook)
+    sender = Sender(database, vault=vault, private=True, clock=clock, tell=metrics.count_webhook)
 
     def counted() -> dict[str, float]:
         [family] = [each for each in metrics.registry.collect() if "webhook" in each.name]
@@ -308,12 +321,14 @@ async def test_outcomes_are_counted_and_name_nobody(
     ],
 )
 async def test_retry_after_is_honoured_within_bounds(
-    endpoint, emit, database, *, receiver, rows, status, retry_after, least, most
+    endpoint, emit, database, *, receiver, rows, status, retry_after, least, most, vault
 ):
     receiver.answers = [web.Response(status=status, headers={"retry-after": retry_after})]
     at = now()
     await emit(await endpoint())
-    await Sender(database, private=True, clock=lambda: at + timedelta(seconds=60)).send_due()
+    await Sender(
+        database, vault=vault, private=True, clock=lambda: at + timedelta(seconds=60)
+    ).send_due()
     [row] = await rows()
     assert least <= (row.due_at - at).total_seconds() - 60 <= most
 
@@ -333,10 +348,12 @@ async def test_what_waits_for_an_endpoint_that_was_disabled_fails(
 
 
 async def test_a_sender_that_dies_before_it_sends_loses_nothing(
-    endpoint, emit, database, *, clock, receiver, rows
+    endpoint, emit, database, *, clock, receiver, rows, vault
 ):
     await emit(await endpoint())
-    dead, other, third = (Sender(database, private=True, clock=clock) for _ in range(3))
+    dead, other, third = (
+        Sender(database, vault=vault, private=True, clock=clock) for _ in range(3)
+    )
     [claim] = await dead._claim()
     assert await other.send_due() == 0
     clock.move(61)
@@ -354,13 +371,13 @@ async def test_a_sender_that_dies_before_it_sends_loses_nothing(
 
 
 async def test_copies_of_the_server_send_each_event_once(
-    endpoint, emit, database, *, settings, receiver, rows
+    endpoint, emit, database, *, settings, receiver, rows, vault
 ):
     made = await endpoint()
     for _ in range(6):
         await emit(made)
     other_database = type(database)(settings.database)
-    copies = [Sender(each, private=True) for each in (database, other_database)]
+    copies = [Sender(each, vault=vault, private=True) for each in (database, other_database)]
     async with asyncio.timeout(20):
         while sum(await asyncio.gather(*(copy.send_due() for copy in copies))):
             pass
@@ -492,7 +509,7 @@ def test_the_operator_may_allow_private_addresses_and_nothing_else():
     "host", ["127.0.0.1", "2130706433", "127.1", "localhost", "[::ffff:127.0.0.1]", "hook.example"]
 )
 async def test_a_connection_is_only_made_to_a_public_address_whatever_it_is_called(
-    endpoint, emit, database, *, receiver, rows, host
+    endpoint, emit, database, *, receiver, rows, host, vault
 ):
     lookups = []
 
@@ -501,7 +518,7 @@ async def test_a_connection_is_only_made_to_a_public_address_whatever_it_is_call
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     await emit(await endpoint(url=receiver.url.replace("127.0.0.1", host)))
-    await Sender(database, private=False, lookup=lookup).send_due()
+    await Sender(database, vault=vault, private=False, lookup=lookup).send_due()
     assert receiver.got == []
     [row] = await rows()
     assert row.state == "pending"
@@ -511,7 +528,11 @@ async def test_a_connection_is_only_made_to_a_public_address_whatever_it_is_call
     # and where it is allowed, a name is looked up once, and that address is connected to
     if host == "hook.example":
         later = Sender(
-            database, private=True, lookup=lookup, clock=lambda: now() + timedelta(seconds=60)
+            database,
+            vault=vault,
+            private=True,
+            lookup=lookup,
+            clock=lambda: now() + timedelta(seconds=60),
         )
         await later.send_due()
         assert (len(receiver.got), lookups) == (1, ["hook.example"] * 2)
@@ -519,14 +540,14 @@ async def test_a_connection_is_only_made_to_a_public_address_whatever_it_is_call
 
 @sqlite_only
 async def test_one_private_address_among_public_ones_is_not_connected_to(
-    endpoint, emit, database, receiver, rows
+    endpoint, emit, database, receiver, rows, *, vault
 ):
     def lookup(name: str, port: int, **_: Any) -> list[Any]:
         addresses = ["127.0.0.1", "10.0.0.1"]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
 
     await emit(await endpoint(url=receiver.url.replace("127.0.0.1", "hook.example")))
-    await Sender(database, private=False, lookup=lookup).send_due()
+    await Sender(database, vault=vault, private=False, lookup=lookup).send_due()
     [row] = await rows()
     assert (row.error, receiver.got) == (NOT_PUBLIC, [])
 
@@ -694,3 +715,131 @@ async def test_a_server_that_stops_while_it_sends_stops(
     await emit(made)
     async with running(create_app(settings, database=database, blobs=blobs)):
         await until(lambda: receiver.got)
+
+
+# Secrets at rest
+
+
+async def stored(database) -> list[WebhookEndpoint]:
+    async with database.reading() as session:
+        return list(await session.scalars(select(WebhookEndpoint).order_by("id")))
+
+
+async def test_secrets_are_encrypted_in_the_rows_and_known_by_their_end(
+    client, operator, make_tenant, *, database, vault, settings
+):
+    await make_tenant("acme")
+    hooks = "/admin/tenants/acme/webhooks"
+    made = await client.post(hooks, json={"url": "https://example.com/"}, headers=operator)
+    own = f"{hooks}/{made.json()['details']['id']}"
+    rotated = await client.post(f"{own}/rotate-secret", json={}, headers=operator)
+    old, new = made.json()["secret"], rotated.json()["secret"]
+    [row] = await stored(database)
+    assert vault.unseal(row.secret) == new
+    assert vault.unseal(row.previous_secret) == old
+    for secret in (old, new):
+        assert secret[6:] not in row.secret + row.previous_secret
+        for path in settings.home.rglob("*"):
+            assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+    read = await client.get(own, headers=operator)
+    assert read.json()["secret_hint"] == f"...{new[-4:]}"
+    assert stat.S_IMODE((settings.home / "secrets.key").stat().st_mode) == 0o600
+
+
+async def test_secrets_that_an_older_version_wrote_are_encrypted_when_the_next_one_starts(
+    endpoint, database, settings, *, vault, emit, sender, receiver
+):
+    made = await endpoint()
+    plain, before = "whsec_" + base64.b64encode(b"p" * 24).decode(), "whsec_" + "a" * 32
+    async with database.transaction() as session:
+        values = {"secret": plain, "previous_secret": before, "secret_hint": None}
+        await session.execute(update(WebhookEndpoint).values(values))
+    again = Vault(settings)
+    await again.open(database)
+    [row] = await stored(database)
+    assert not row.secret.startswith("whsec_")
+    assert not row.previous_secret.startswith("whsec_")
+    assert (vault.unseal(row.secret), vault.unseal(row.previous_secret)) == (plain, before)
+    assert service.view(row).secret_hint == f"...{plain[-4:]}"
+    for path in settings.home.rglob("*"):
+        assert not path.is_file() or plain.encode() not in path.read_bytes(), path
+    await emit(made)
+    await sender.send_due()
+    [(headers, body)] = receiver.got
+    Webhook(plain).verify(body, headers)
+
+
+@sqlite_only
+async def test_a_key_that_is_missing_is_not_replaced_while_secrets_need_it(
+    endpoint, database, settings, vault
+):
+    key = settings.home / "secrets.key"
+    made = await endpoint()
+    was = key.read_bytes()
+    key.unlink()
+    with pytest.raises(SettingsError, match=r"secrets\.key is missing, and 1 webhook secrets"):
+        await Vault(settings).open(database)
+    assert not key.exists()
+    given = Vault(msgspec.structs.replace(settings, secrets_key=was.decode().strip()))
+    await given.open(database)
+    assert given.unseal(made.secret) == vault.unseal(made.secret)
+    assert not key.exists()
+    async with database.transaction() as session:
+        await service.delete(session, made.id, slug="acme")
+    await Vault(settings).open(database)
+    assert key.read_bytes() != was, "nothing needs the lost one any more"
+
+
+@sqlite_only
+async def test_a_key_is_replaced_by_putting_a_new_one_first(endpoint, database, settings, vault):
+    made = await endpoint()
+    key = settings.home / "secrets.key"
+    key.write_bytes(Fernet.generate_key() + b"\n" + key.read_bytes())
+    both = Vault(settings)
+    await both.open(database)
+    assert both.unseal(made.secret) == vault.unseal(made.secret)
+    fresh = both.seal("whsec_new")
+    assert both.unseal(fresh) == "whsec_new"
+    with pytest.raises(SecretUnreadable):
+        vault.unseal(fresh)
+
+
+@sqlite_only
+async def test_a_machine_with_another_key_neither_sends_nor_adds_and_says_so(
+    endpoint, database, settings, *, vault, emit, receiver, clock, rows
+):
+    made = await endpoint()
+    foreign = Vault(msgspec.structs.replace(settings, secrets_key=Fernet.generate_key().decode()))
+    await foreign.open(database)
+    request = WebhookRequest(url=receiver.url)
+    with pytest.raises(SecretUnreadable, match="TENANTUNE_SECRETS_KEY"):
+        async with database.transaction() as session:
+            await service.create(session, request, slug="acme", private=True, vault=foreign)
+    await emit(made)
+    await Sender(database, vault=foreign, private=True, clock=clock).send_due()
+    [row] = await rows()
+    assert (row.state, receiver.got) == ("pending", [])
+    assert "cannot be decrypted" in row.error
+    clock.move(RETRY_SECONDS[0] * 2)
+    await Sender(database, vault=vault, private=True, clock=clock).send_due()
+    [row] = await rows()
+    assert row.state == "delivered"
+
+
+@pytest.mark.parametrize("text", ["short", "x" * 44, "é" * 44])
+@sqlite_only
+async def test_what_is_no_key_is_refused_by_where_it_stands(database, settings, text):
+    with pytest.raises(SettingsError, match="TENANTUNE_SECRETS_KEY"):
+        await Vault(msgspec.structs.replace(settings, secrets_key=text)).open(database)
+
+
+@sqlite_only
+async def test_processes_that_start_together_share_the_key(database, settings):
+    vaults = [Vault(settings) for _ in range(8)]
+    await asyncio.gather(*(each.open(database) for each in vaults))
+    assert {each.unseal(vaults[0].seal("whsec_x")) for each in vaults} == {"whsec_x"}
+    assert not list(settings.home.glob(".secrets*"))
+
+
+def test_the_key_is_taken_out_of_logs():
+    assert redact({"secrets_key": "k"}) == {"secrets_key": "***"}

@@ -1,0 +1,187 @@
+"""Webhook secrets at rest: encrypted with a key that is not in the database.
+
+The key is ``secrets.key`` in the data folder, made at the first start, or ``TENANTUNE_SECRETS_KEY`` where
+several machines share a database. There may be several keys, one a line (or separated by blanks):
+the first encrypts, all decrypt, so that a key is replaced by putting a new one first. A key is never
+made where there are secrets that it could not read.
+
+The format is Fernet (AES-128-CBC and HMAC-SHA256), by ``cryptography``.
+"""
+
+import asyncio
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import WebhookEndpoint
+from server.db.session import Database
+from server.errors import ServerError
+from server.settings import Settings, SettingsError
+
+log = structlog.get_logger(__name__)
+
+PLAIN = "whsec_"  # how a secret begins; older versions wrote them as they are
+KEY_NAME = "secrets.key"
+
+
+class SecretUnreadable(ServerError):
+    """A webhook's secret was encrypted with a key that this server has not got."""
+
+    default_code = "secret_unreadable"
+
+
+class Vault:
+    """Encrypts and decrypts webhook secrets, once it is ``open``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys: MultiFernet | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the key is, unless the settings give it."""
+        return self._settings.home / KEY_NAME
+
+    async def open(self, database: Database) -> None:
+        """Read the key, or make one, and encrypt what an older version wrote as it is.
+
+        Call it after the database was migrated. Secrets that the key cannot read are told in the
+        log: their webhooks are not sent.
+
+        Raises:
+            SettingsError: what is given is no key; or there is none, and there are secrets that
+                were encrypted with one.
+        """
+        async with database.reading() as session:
+            sealed = [row.secret for row in await _endpoints(session) if not _is_plain(row.secret)]
+        keys = self._settings.secrets_key
+        if not keys and not self.path.exists() and sealed:
+            raise SettingsError(
+                f"{self.path} is missing, and {len(sealed)} webhook secrets were encrypted with it. "
+                "Put it back, or set TENANTUNE_SECRETS_KEY to what it held (on another machine: to "
+                "what it holds there). If it is lost: remove the webhooks (`tenantune webhooks "
+                "delete`), start again, and make new ones."
+            )
+        text = keys or await asyncio.to_thread(_read_or_make, self.path)
+        self._keys = _parse(text, "TENANTUNE_SECRETS_KEY" if keys else str(self.path))
+        if await self._seal_all(database):
+            await database.scrub()
+
+    def seal(self, secret: str) -> str:
+        """The secret as it is stored."""
+        return self._opened.encrypt(secret.encode()).decode()
+
+    def unseal(self, stored: str) -> str:
+        """What ``seal`` was given.
+
+        Raises:
+            SecretUnreadable: another key encrypted it.
+        """
+        if _is_plain(stored):  # written by an older server that runs beside this one
+            return stored
+        try:
+            return self._opened.decrypt(stored.encode()).decode()
+        except InvalidToken as exc:
+            raise SecretUnreadable(
+                "The webhook's secret was encrypted with a key that this server has not got: give it "
+                "TENANTUNE_SECRETS_KEY, or give the webhook a new secret."
+            ) from exc
+
+    async def expect_shared(self, session: AsyncSession) -> None:
+        """Check before a secret is added that this key is the one of those that are there.
+
+        Raises:
+            SecretUnreadable: it reads none of them: this machine's key is another's.
+        """
+        stored = [row.secret for row in await _endpoints(session)]
+        if stored and not any(self._reads(secret) for secret in stored):
+            raise SecretUnreadable(
+                f"This machine's key ({self.path}) is not the one that encrypted the webhook secrets "
+                "in the database: set TENANTUNE_SECRETS_KEY to the same key on all machines."
+            )
+
+    @property
+    def _opened(self) -> MultiFernet:
+        if self._keys is None:
+            raise RuntimeError("the vault is not open")
+        return self._keys
+
+    def _reads(self, stored: str) -> bool:
+        try:
+            self.unseal(stored)
+        except SecretUnreadable:
+            return False
+        return True
+
+    async def _seal_all(self, database: Database) -> bool:
+        """Encrypt what is not; whether there was any."""
+        async with database.transaction() as session:
+            rows = await _endpoints(session, lock=True)
+            plain = [row for row in rows if _is_plain(row.secret) or _is_plain(row.previous_secret)]
+            for row in plain:
+                row.secret_hint = row.secret_hint or row.secret[-4:]
+                row.secret = self._sealed(row.secret)
+                if row.previous_secret is not None:
+                    row.previous_secret = self._sealed(row.previous_secret)
+        if plain:
+            log.info("webhook secrets encrypted", webhooks=len(plain))
+        unread = [row.id for row in rows if not self._reads(row.secret)]
+        if unread:
+            log.error("webhook secrets cannot be decrypted; not sent", webhooks=unread)
+        return bool(plain)
+
+    def _sealed(self, stored: str) -> str:
+        return self.seal(stored) if _is_plain(stored) else stored
+
+
+def _is_plain(stored: str | None) -> bool:
+    return stored is not None and stored.startswith(PLAIN)
+
+
+async def _endpoints(session: AsyncSession, *, lock: bool = False) -> list[WebhookEndpoint]:
+    query = select(WebhookEndpoint).order_by(WebhookEndpoint.id)
+    return list(await session.scalars(query.with_for_update() if lock else query))
+
+
+def _parse(text: str, where: str) -> MultiFernet:
+    try:
+        keys = [Fernet(key) for key in text.split()]
+        return MultiFernet(keys)
+    except ValueError as exc:
+        raise SettingsError(
+            f"{where}: not a key: 32 bytes in URL-safe base64 (44 characters), one or several"
+        ) from exc
+
+
+def _read_or_make(path: Path) -> str:
+    """The key's file; processes that start together end with the same one."""
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="ascii")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another was faster; a rename would replace its key
+            path.hardlink_to(beside)
+    finally:
+        beside.unlink()
+    _sync_folder(path.parent)
+    return path.read_text(encoding="ascii")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
