@@ -165,7 +165,7 @@ def test_a_client_that_is_stopped_says_what_becomes_of_its_job(
     assert hold(node.home / "run" / "worker.lock") is not None  # as a worker that is busy
     for number in (SIGINT, SIGTERM):
         running = node.run("train", "--tenant", "loaf")
-        node.wait(lambda now=running: "state: queued" in now.said(), "it follows the job")
+        node.wait(lambda: "state: queued" in node.logs(), "it follows the job")
         time.sleep(moment.uniform(0, 1))
         running.end(number)
         assert running.process.returncode == CUT[number]
