@@ -10,6 +10,7 @@ ROLES = frozenset(
     kunde kundin kundenservice mitarbeiter mitarbeiterin besucher gast benutzer betreuer
     conseiller conseillère utilisateur visiteur cliente agente usuario visitante asesor utente
     anonymous unknown anonym unbekannt inconnu anónimo
+    jr ii iii phd md esq mba bsc msc
     mr mrs ms mx miss dr prof sir madam herr frau monsieur madame mme mlle señor señora sr sra signor signora
     клиент оператор агент поддержка пользователь
     """)
@@ -101,7 +102,7 @@ COMMON = frozenset(
     help info contact mail email account payment delivery shipping return returns refund order orders invoice
     customer service support home work house family love life time world power star hot red blue orange silver
     gold golden real true free lucky little sweet dark light night moon sun water fire music game gamer player
-    master boss lord lady girl boy man woman mom mum dad baby cat dog super ultra pro web online digital tech
+    master boss lord lady girl boy man woman mom mum dad baby brother sister friend cat dog super ultra pro web online digital tech
     bitte danke hallo guten tag morgen abend liebe lieber viele grüße ja nein ich wir sie das ist ein eine
     kunde bestellung rechnung lieferung konto montag dienstag mittwoch donnerstag freitag samstag sonntag
     januar februar märz juni juli oktober dezember haus garten

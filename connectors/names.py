@@ -28,15 +28,16 @@ from connectors.name_words import (
 )
 
 _SHORTEST_PART = 3
+_LONGEST_INITIAL = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
 _LONGEST_FIELD = 300  # characters of an author field that are read, and words that are kept:
 _MOST_WORDS = 12  # what is longer is no name, and would make each look-up as long
 _TOKEN = re.compile(rf"[^\W\d_{UNSPACED}]+")
 _COMPOUND = re.compile(rf"[^\W\d_{UNSPACED}]+(?:['-][^\W\d_{UNSPACED}]+)*")
 _GLUE = re.compile(r"[ '-]|[ \n]{1,3}|\. ?| ?- ?")  # between the words of one name
 _SENTENCE_START = re.compile(r"(?:^|[.!?:\n\"\u201c(-])\s*$")
-_ADDRESS = re.compile(r"(\S*)@\S*")
+_ADDRESS = re.compile(r"(\S+)@\S+\.\S+")
 _SEGMENTS = re.compile(
-    r"[(){}\[\]|/;:,<>\"]|\s[-~@\u2022]\s|\s(?:from|at|via|bei|chez)\s", re.IGNORECASE
+    r"[(){}\[\]|/;:,<>\"@]|\s[-~\u2022]\s|\s(?:from|at|via|bei|chez)\s", re.IGNORECASE
 )
 _NUMBER_BEFORE = re.compile(r"\d[.)]? $")
 _EXPANDED = str.maketrans(
@@ -234,15 +235,25 @@ class PersonNames:
         node.end(person, kind)
 
     def _find_words(self, text: str) -> Iterator[Finding]:
+        text = PLACEHOLDER.sub(lambda found: "_" * len(found[0]), text)
         tokens = [found.span() for found in _TOKEN.finditer(text)]
+        pending: Finding | None = None
         at = 0
         while at < len(tokens):
             match = self._longest(text, tokens, at)
-            if match and _is_written_like_a_name(text, tokens, at, match):
-                yield Finding(match.start, match.end, "NAME", match.node.person)
-                at += match.words
-            else:
+            if match is None or not _is_written_like_a_name(text, tokens, at, match):
                 at += 1
+                continue
+            at += match.words
+            found = Finding(match.start, match.end, "NAME", match.node.person)
+            if pending and pending.key == found.key and _is_glued(text, pending, found):
+                pending = pending._replace(end=found.end)
+                continue
+            if pending:
+                yield pending
+            pending = found
+        if pending:
+            yield pending
 
     def _longest(self, text: str, tokens: list[tuple[int, int]], at: int) -> _Match | None:
         node = self._words
@@ -250,6 +261,8 @@ class PersonNames:
         best = None
         for after in range(at, len(tokens)):
             if after > at and not _GLUE.fullmatch(text, end, tokens[after][0]):
+                break
+            if after > at and text[end] == "." and end - tokens[after - 1][0] > _LONGEST_INITIAL:
                 break
             forms = _forms_of_word(text[slice(*tokens[after])])
             following = next((node.next[form] for form in forms if form in node.next), None)
@@ -302,6 +315,11 @@ class PersonNames:
                 at = best[0]
             else:
                 at += 1
+
+
+def _is_glued(text: str, one: Finding, other: Finding) -> bool:
+    """Whether two parts of a name stand together as one."""
+    return text[one.end : other.start] in (" ", "-")
 
 
 def person_names(
