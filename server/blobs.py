@@ -139,8 +139,10 @@ class BlobStore:
         return self._folder
 
     @asynccontextmanager
-    async def local(self, sha256: str) -> AsyncGenerator[Path]:
+    async def local(self, sha256: str, *, within: Path) -> AsyncGenerator[Path]:
         """A file to read them from: the blob itself in a folder store, else a copy for the while.
+
+        ``within``: the folder for the copy.
 
         Raises:
             NotFound: they are not here.
@@ -151,7 +153,7 @@ class BlobStore:
                 raise NotFound(f"There is no upload {sha256}.", code="blob_not_found")
             yield path
             return
-        with tempfile.TemporaryDirectory(prefix="tenantune-") as folder:
+        with tempfile.TemporaryDirectory(dir=within) as folder:
             path = Path(folder) / sha256
             with path.open("wb") as file:
                 async for chunk in self.iterate(sha256):

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 UMASK = 0o077
 # what this program makes in the data folder; it goes into no folder that somebody else put there
-_FOLDERS = ("adapters", "bases", "blobs", "datasets", "jobs", "run")
+_FOLDERS = ("adapters", "bases", "blobs", "datasets", "jobs", "run", "scratch")
 _OF_THE_ENGINE = ("adapters", "bases")
 _OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
 

@@ -227,6 +227,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.home / "jobs"
 
     @property
+    def scratch(self) -> Path:
+        """Folders that are gone when the work that needs them is done; see ``server/scratch.py``."""
+        return self.home / "scratch"
+
+    @property
     def run(self) -> Path:
         """Sockets, logs and pid files of running processes."""
         return self.home / "run"

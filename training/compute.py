@@ -151,16 +151,24 @@ def measure_in_child(base: Path, *, kept: Path | None = None) -> MachineChoices:
     """
     if kept is not None and (found := kept_choices(kept)) is not None:
         return found
-    argv = [sys.executable, "-m", "training.compute_probe", str(base)]
+    argv = [sys.executable, "-m", "training.held", "training.compute_probe", str(base)]
+    # standard input stays open until it has ended: its end would be the end of this process
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        try:
+            status = child.wait(_PROBE_SECONDS)
+        except subprocess.TimeoutExpired as exc:
+            raise BaseModelError(f"compute type: no figures in {_PROBE_SECONDS} s") from exc
+        finally:
+            child.kill()
+        assert child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - pipes
+        printed, said = child.stdout.read(), child.stderr.read().decode(errors="replace")
     try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
-        )
-        choices = msgspec.json.decode(done.stdout, type=MachineChoices)
-    except subprocess.CalledProcessError as exc:
-        raise BaseModelError(f"compute type: {exc.stderr.strip()[-500:]}") from exc
-    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as exc:
-        raise BaseModelError(f"compute type: {exc}") from exc
+        choices = msgspec.json.decode(printed, type=MachineChoices)
+    except msgspec.DecodeError as exc:
+        why = said.strip()[-500:] or f"ended with {status}"
+        raise BaseModelError(f"compute type: {why}") from exc
     if kept is not None:
         keep_choices(kept, choices)
     return choices

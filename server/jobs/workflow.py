@@ -43,6 +43,7 @@ from server.jobs.trainer import (
     obey,
     run_trainer,
 )
+from server.scratch import clear
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.holdings import stored
@@ -509,7 +510,7 @@ class JobSteps:
                 await set_state(session, job, "failed", error=error)
 
     async def tidy(self, since: datetime | None = None) -> None:
-        """Remove the files of jobs that failed or were cancelled, but ``KEPT_OF_ENDED``.
+        """Remove the files of jobs that failed or were cancelled, but ``KEPT_OF_ENDED``, and of killed work.
 
         ``since``: only of those that ended from then on.
 
@@ -522,6 +523,7 @@ class JobSteps:
                 ended = ended.where(Job.finished_at >= since)
             folders = [self.folder(job_id) for job_id in await session.scalars(ended)]
         await asyncio.to_thread(_tidy, folders)
+        await asyncio.to_thread(clear, self._settings)
 
     async def run_import(self, import_id: str) -> None:
         """Read one uploaded file into conversations; what nobody foresaw ends it as failed."""

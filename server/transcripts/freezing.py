@@ -4,7 +4,6 @@ The slow part runs in a thread and outside any transaction; the same content is 
 """
 
 import asyncio
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from connectors.training_files import Method, Record
 from server.blobs import BlobStore
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.session import Database
+from server.scratch import scratch
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.transcripts.redaction import redactor_of
@@ -48,8 +48,8 @@ async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> D
         NotFound: the tenant is gone.
         training.errors.BadInput: there is too little to train on.
     """
-    with tempfile.TemporaryDirectory(prefix="tenantune-freeze-") as folder:
-        spool = Path(folder) / "conversations.jsonl"
+    with scratch(settings, "freeze") as folder:
+        spool = folder / "conversations.jsonl"
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, tenant_id)
             await _spool_conversations(session, tenant_id, spool)
@@ -85,13 +85,13 @@ async def freeze_files(
         tenant = await tenants.get_by_id(session, tenant_id)
     redactor = redactor_of(tenant, settings)
     shared = SharedPrompt()
-    with tempfile.TemporaryDirectory(prefix="tenantune-freeze-") as folder:
-        spool = Path(folder) / "examples.jsonl"
+    with scratch(settings, "freeze") as folder:
+        spool = folder / "examples.jsonl"
         sources: list[tuple[str, Split | None]] = [(training, None)]
         if validation is not None:
             sources.append((validation, "validation"))
         for sha256, split in sources:
-            async with blobs.local(sha256) as path:
+            async with blobs.local(sha256, within=folder) as path:
                 await asyncio.to_thread(
                     _spool_examples, path, spool, method, redactor=redactor, split=split, see=shared
                 )

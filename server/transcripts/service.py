@@ -4,7 +4,6 @@
 slow part outside any transaction and stores what came of it. ``freezing.py`` makes datasets.
 """
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
 from server.files import originals
 from server.files.names import clean_name
+from server.scratch import scratch
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.holdings import try_discard
@@ -107,10 +107,10 @@ async def run_import(
         row.started_at = now()
         source = await session.get_one(SourceFile, row.source_file_id)
         tenant = await tenants.get_by_id(session, row.tenant_id)
-    with tempfile.TemporaryDirectory(prefix="tenantune-import-") as folder:
-        spool = Path(folder) / "conversations.jsonl"
+    with scratch(settings, "import") as folder:
+        spool = folder / "conversations.jsonl"
         try:
-            async with blobs.local(source.sha256) as path:
+            async with blobs.local(source.sha256, within=folder) as path:
                 report = await read(
                     Reading(
                         source=str(path),

@@ -38,13 +38,13 @@ async def everything_in(store: BlobStore) -> list[str]:
 
 
 @pytest.mark.parametrize("parts", [(), (b"",), (b"a",), (b"x" * 11 * MIB, b"y" * 7)])
-async def test_a_stream_comes_back_by_its_hash(store, parts):
+async def test_a_stream_comes_back_by_its_hash(store, parts, tmp_path):
     sha256, size = await store.put_stream(chunks(*parts), max_bytes=64 * MIB)
     whole = b"".join(parts)
     assert sha256 == hashlib.sha256(whole).hexdigest()
     assert size == len(whole)
     assert await read(store, sha256) == whole
-    async with store.local(sha256) as path:
+    async with store.local(sha256, within=tmp_path) as path:
         assert path.read_bytes() == whole
 
 
@@ -69,7 +69,7 @@ async def test_a_stream_that_breaks_off_leaves_nothing(store):
     assert await everything_in(store) == []
 
 
-async def test_deleting_is_idempotent_and_what_is_gone_is_not_found(store):
+async def test_deleting_is_idempotent_and_what_is_gone_is_not_found(store, tmp_path):
     sha256, _ = await store.put_stream(chunks(b"a"), max_bytes=10)
     assert await store.exists(sha256)
     await store.delete(sha256)
@@ -78,7 +78,7 @@ async def test_deleting_is_idempotent_and_what_is_gone_is_not_found(store):
     with pytest.raises(NotFound):
         await read(store, sha256)
     with pytest.raises(NotFound):
-        async with store.local(sha256):
+        async with store.local(sha256, within=tmp_path):
             pass
 
 

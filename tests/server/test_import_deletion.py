@@ -1,6 +1,7 @@
 """Deleting an import: what goes, what stays, and what is named."""
 
 import json
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -14,6 +15,7 @@ from server.db.models import (
     Job,
     SourceFile,
 )
+from server.db.session import Database
 from server.transcripts import freezing, service
 
 THINGS = (
@@ -90,7 +92,7 @@ def texts(database):
     return texts
 
 
-async def rows(database, kind):
+async def rows(database: Database, kind: Any) -> list[Any]:
     async with database.reading() as session:
         return list(await session.scalars(select(kind).order_by(kind.id)))
 

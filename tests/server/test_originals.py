@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -34,7 +35,7 @@ async def acme(make_tenant):
 
 @pytest.fixture
 def send(client, operator):
-    async def send(data: bytes = FILE, *, slug: str = "acme", query: str = "") -> dict:
+    async def send(data: bytes = FILE, *, slug: str = "acme", query: str = "") -> dict[str, Any]:
         path = f"/admin/tenants/{slug}/transcripts?filename=a.jsonl{query}"
         answer = await client.post(path, content=data, headers=operator)
         assert answer.status_code == 202, answer.text
@@ -45,7 +46,7 @@ def send(client, operator):
 
 @pytest.fixture
 def view(client, operator):
-    async def view(made: dict, slug: str = "acme") -> dict:
+    async def view(made: dict[str, Any], slug: str = "acme") -> dict[str, Any]:
         path = f"/admin/tenants/{slug}/imports/{made['id']}"
         return dict((await client.get(path, headers=operator)).json())
 
@@ -167,7 +168,7 @@ async def test_bytes_that_a_killed_worker_left_go_with_the_sweep_of_orphans(
     assert not await blobs.exists(made["sha256"])
 
 
-async def _age(database, made: dict, *, days: int) -> None:
+async def _age(database, made: dict[str, Any], *, days: int) -> None:
     before = now() - datetime.timedelta(days=days)
     async with database.transaction() as session:
         await session.execute(

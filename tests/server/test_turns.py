@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +18,13 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
+from server.blobs import BlobStore
 from server.db.models import Import, Job, SourceFile, Tenant, now
 from server.db.session import Database
 from server.jobs import turns
 from server.jobs.turns import IMPORTS_AT_ONCE, SMALL_BYTES, next_imports, next_jobs
 from server.settings import Settings
+from server.tenants import service as tenants
 from server.transcripts import service as transcripts
 
 LARGE = SMALL_BYTES + 1
@@ -210,13 +212,13 @@ def _home_of(process: psutil.Process) -> str:
 
 
 async def upload(database: Database, settings: Settings, slug: str, data: bytes) -> str:
-    async def chunks():
+    async def chunks() -> AsyncIterator[bytes]:
         yield data
 
-    blobs = transcripts.BlobStore.open(settings.blobs)
+    blobs = BlobStore.open(settings.blobs)
     sha256, size = await blobs.put_stream(chunks(), max_bytes=1 << 30)
     async with database.transaction() as session:
-        tenant = await session.scalar(select(Tenant).where(Tenant.slug == slug))
+        tenant = await tenants.get(session, slug)
         row, _ = await transcripts.queue_import(
             session, tenant, sha256=sha256, size_bytes=size, filename=f"{slug}.jsonl"
         )

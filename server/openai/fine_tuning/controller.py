@@ -68,7 +68,7 @@ class FineTuningController(Controller):
         async with database.reading() as session:
             await asked.start_of(session, tenant_id, body.model, settings=settings)
             named = await asked.files_of(session, tenant_id, body)
-        await asked.check_files(blobs, named, asked.method_of(body))
+        await asked.check_files(blobs, named, asked.method_of(body), settings=settings)
 
         async def work(session: AsyncSession) -> FineTuningJob:
             tenant = await tenants.get_by_id(session, tenant_id)

@@ -18,6 +18,7 @@ from server.jobs.schemas import Hyperparameters, JobRequest, Learning
 from server.openai.body import BodyReader
 from server.openai.fine_tuning.schemas import JobBody, SupervisedHyperparameters
 from server.openai.metadata import MAX_PAIRS, MAX_VALUE
+from server.scratch import scratch
 from server.settings import Settings
 from server.transcripts.training_files import check, few
 
@@ -104,7 +105,9 @@ async def files_of(session: AsyncSession, tenant_id: str, body: JobBody) -> list
     return found
 
 
-async def check_files(blobs: BlobStore, named: Sequence[tuple[str, File]], method: Method) -> None:
+async def check_files(
+    blobs: BlobStore, named: Sequence[tuple[str, File]], method: Method, *, settings: Settings
+) -> None:
     """Read the files, line by line.
 
     Raises:
@@ -112,8 +115,9 @@ async def check_files(blobs: BlobStore, named: Sequence[tuple[str, File]], metho
     """
     for param, file in named:
         try:
-            async with blobs.local(file.sha256) as path:
-                checked = await asyncio.to_thread(check, path, method)
+            with scratch(settings, "check") as folder:
+                async with blobs.local(file.sha256, within=folder) as path:
+                    checked = await asyncio.to_thread(check, path, method)
         except NotFound as exc:
             raise _bad_file(param, f"No such File object: {files.public_id(file)}") from exc
         complaint = checked.complaint()
