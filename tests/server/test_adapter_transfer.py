@@ -159,7 +159,7 @@ async def test_an_adapter_from_elsewhere_becomes_a_job_that_trains_nothing(
     settings: Settings,
     database: Database,
 ) -> None:
-    folder = make_foreign(tmp_path / "run", use_rslora=True)
+    folder = make_foreign(tmp_path / "theirs", use_rslora=True)
     (folder / "training_args.bin").write_bytes(b"\x80pickle")
     answer = await send(
         client, acme, packed(folder, tmp_path), suffix="theirs", require_approval="true"
@@ -183,7 +183,7 @@ async def test_an_adapter_from_elsewhere_becomes_a_job_that_trains_nothing(
 async def test_a_form_says_the_same_as_the_query(
     client: AsyncClient, acme: dict[str, str], *, base: Path, tmp_path: Path
 ) -> None:
-    data = packed(make_foreign(tmp_path / "run"), tmp_path)
+    data = packed(make_foreign(tmp_path / "theirs"), tmp_path)
     answer = await client.post(
         HERE,
         files={"file": ("my\u202eadapter\n.zip", data)},
@@ -229,7 +229,7 @@ async def test_what_cannot_be_served_leaves_nothing_behind(
     jobs = await client.get("/admin/tenants/acme/jobs", headers=acme)
     assert jobs.json() == []
     os.rename(base, f"{base}-away")  # noqa: PTH104
-    unmade = await send(client, acme, packed(make_foreign(tmp_path / "run"), tmp_path))
+    unmade = await send(client, acme, packed(make_foreign(tmp_path / "theirs"), tmp_path))
     assert (unmade.status_code, unmade.json()["code"]) == (409, "base_not_found")
     endless = await send(client, acme, bytes(settings.max_upload_bytes + 100_000))
     assert endless.status_code == 413
@@ -241,7 +241,7 @@ async def test_there_must_be_something_to_prove_it_on(
 ) -> None:
     await make_tenant("acme")
     key = await make_key("acme", "train")
-    data = packed(make_foreign(tmp_path / "run"), tmp_path)
+    data = packed(make_foreign(tmp_path / "theirs"), tmp_path)
     refused = await send(client, key, data)
     assert (refused.status_code, refused.json()["code"]) == (409, "no_transcripts")
 

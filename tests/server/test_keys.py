@@ -33,6 +33,7 @@ EVERY_ADDRESS = [
     ("POST", "/admin/tenants/{slug}/transcripts", "train"),
     ("GET", "/admin/tenants/{slug}/imports", "train"),
     ("GET", "/admin/tenants/{slug}/imports/0", "train"),
+    ("DELETE", "/admin/tenants/{slug}/imports/0", "train"),
     ("GET", "/admin/tenants/{slug}/datasets", "train"),
     ("GET", "/admin/tenants/{slug}/datasets/0", "train"),
     ("GET", "/admin/tenants/{slug}/adapters", "train"),
