@@ -1,16 +1,14 @@
 """Versions to take away: zips that are made while they are sent."""
 
 import asyncio
-import contextlib
-import shutil
-import sys
-import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Literal
 
+from server.children import held, run_child
 from server.db.models import Adapter
 from server.errors import Invalid, NotFound
+from server.scratch import scratch
 from server.settings import Settings
 from training import export
 from training.errors import ArtifactError, BaseModelError
@@ -33,7 +31,7 @@ async def chunks_of(adapter: Adapter, form: Form, *, settings: Settings) -> Asyn
     base = settings.bases / adapter.base_name
     try:
         if form == "gguf":
-            files = await _gguf(folder, base)
+            files = await _gguf(folder, base, settings=settings)
         else:
             files = await asyncio.to_thread(export.entries, form, folder, base)
     except BaseModelError as exc:
@@ -48,33 +46,22 @@ async def _sent(chunks: Iterator[bytes]) -> AsyncGenerator[bytes]:
         yield chunk
 
 
-async def _gguf(adapter: Path, base: Path) -> list[export.Entry]:
+async def _gguf(adapter: Path, base: Path, *, settings: Settings) -> list[export.Entry]:
     """The files of a GGUF export; they have no names any more, and go when they were sent.
 
     Raises:
         Invalid: it cannot be made, with the reason.
     """
-    work = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="tenantune-gguf-"))
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "training.gguf_adapter"),
-            *(str(adapter), str(base), str(work / "out")),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            _, said = await process.communicate()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        if process.returncode:
-            reason = said.decode(errors="replace").strip().rpartition("\n")[2]
+    with scratch(settings, "gguf") as work:
+        out, errors = work / "out", work / "errors"
+        with errors.open("wb") as said:
+            command = held("training.gguf_adapter", str(adapter), str(base), str(out))
+            status = await run_child(command, stdout=said, stderr=said)
+        if status:
+            reason = errors.read_text(errors="replace").strip().rpartition("\n")[2]
             raise Invalid(
                 reason.removeprefix("error: ") or "no GGUF adapter could be made",
                 param="format",
                 code="unsupported_format",
             )
-        return await asyncio.to_thread(export.open_entries, work / "out")
-    finally:
-        await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+        return await asyncio.to_thread(export.open_entries, out)

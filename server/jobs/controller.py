@@ -33,6 +33,7 @@ from server.jobs.schemas import (
     ScoreResponse,
 )
 from server.jobs.scoring import worker_token
+from server.scratch import scratch
 from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.access import bearer, needs
@@ -78,18 +79,19 @@ class AdapterImportController(AdapterController):
             await service.expect_transcripts(session, await tenants.get(session, slug))
         limit = settings.max_upload_bytes
         upload = Upload(request, filename=filename, max_bytes=limit)
-        async with (
-            stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, _),
-            blobs.local(sha256) as path,
-        ):
-            job = await import_adapter(
-                database,
-                slug,
-                path,
-                settings=settings,
-                request=_import_request(upload.fields, suffix, require_approval),
-                name=upload.filename,
-            )
+        with scratch(settings, "adapter") as folder:
+            async with (
+                stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, _),
+                blobs.local(sha256, within=folder) as path,
+            ):
+                job = await import_adapter(
+                    database,
+                    slug,
+                    path,
+                    settings=settings,
+                    request=_import_request(upload.fields, suffix, require_approval),
+                    name=upload.filename,
+                )
         async with database.reading() as session:
             return await service.view(session, job, slug)
 
