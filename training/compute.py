@@ -52,10 +52,12 @@ class LayerShape(msgspec.Struct, frozen=True, kw_only=True):
 class MachineChoices(msgspec.Struct, frozen=True, kw_only=True):
     """The choice for each kind of work on ``device`` (what it calls itself).
 
-    ``machine`` names what the figures depend on; on another one they do not hold.
+    ``machine`` names what the figures depend on, and ``base`` whose layers were tried; for others
+    they do not hold.
     """
 
     machine: str
+    base: str
     device: str
     choices: dict[Work, TypeChoice]
 
@@ -126,13 +128,20 @@ def machine_key() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def kept_choices(path: Path) -> MachineChoices | None:
-    """What was measured on this very machine and kept in ``path``; None if there is nothing."""
+def read_choices(path: Path) -> MachineChoices | None:
+    """What was kept in ``path``, on whatever machine; None if there is nothing."""
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=MachineChoices)
+        return msgspec.json.decode(path.read_bytes(), type=MachineChoices)
     except (OSError, msgspec.DecodeError):
         return None
-    return kept if kept.machine == machine_key() else None
+
+
+def kept_choices(path: Path, base: Path) -> MachineChoices | None:
+    """What was measured on this very machine with ``base``, and kept in ``path``; None if nothing."""
+    kept = read_choices(path)
+    if kept is None or (kept.machine, kept.base) != (machine_key(), base.name):
+        return None
+    return kept
 
 
 def keep_choices(path: Path, choices: MachineChoices) -> None:
@@ -149,7 +158,7 @@ def measure_in_child(base: Path, *, kept: Path | None = None) -> MachineChoices:
     Raises:
         BaseModelError: nothing could be measured; the message ends with what the child said.
     """
-    if kept is not None and (found := kept_choices(kept)) is not None:
+    if kept is not None and (found := kept_choices(kept, base)) is not None:
         return found
     argv = [sys.executable, "-m", "training.held", "training.compute_probe", str(base)]
     # standard input stays open until it has ended: its end would be the end of this process

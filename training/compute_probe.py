@@ -170,6 +170,7 @@ def choose_all(base: Path, *, recipe: Recipe | None = None) -> MachineChoices:
     works = WORKS if recipe is None else [work for work in WORKS if work != "engine"]
     return MachineChoices(
         machine=machine_key(),
+        base=base.name,
         device=torch.cuda.get_device_name() if gpu else f"CPU, {capability}",
         choices={work: choose(work, base, insisted=insisted.get(work)) for work in works},
     )
@@ -182,7 +183,7 @@ def choose_for_run(base: Path, recipe: Recipe, out: Path) -> MachineChoices:
         BaseModelError: the base does not say how wide its layers are.
     """
     path = out / COMPUTE_FILE
-    found = kept_choices(path)
+    found = kept_choices(path, base)
     if found is None:
         found = choose_all(base, recipe=recipe)
         keep_choices(path, found)

@@ -49,8 +49,9 @@ from server.tenants import service as tenants
 from server.tenants.holdings import stored
 from server.transcripts import freezing
 from server.transcripts import service as transcripts
-from training.artifact import check_weights, publish, read_manifest, verify
+from training.artifact import check_weights, publish, verify
 from training.base_model import BaseModel, load_base
+from training.compute import COMPUTE_FILE, read_choices
 from training.errors import ArtifactError, BadInput, BaseModelError
 from training.evaluation import ParitySample, compare_parity
 from training.files import write_atomically
@@ -335,11 +336,11 @@ class JobSteps:
             )
         except AdapterRefused as exc:
             raise TrainingFailed("adapter_refused", exc.message) from exc
-        made = read_manifest(folder / "adapter").training
+        computing = read_choices(folder / COMPUTE_FILE)
         parity = compare_parity(
             samples,
             engine.logprobs,
-            trained_in=made.computed_in[-1] if made and made.computed_in else "",
+            trained_in=computing.choices["training"].type if computing else "",
             served_in=engine.dtype,
         )
         write_atomically(folder / "parity_result.json", msgspec.json.encode(parity))

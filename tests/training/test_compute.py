@@ -25,7 +25,8 @@ from training.errors import BaseModelError
 
 def made(machine: str) -> MachineChoices:
     choice = TypeChoice(type="float32", reason="measured")
-    return MachineChoices(machine=machine, device="CPU", choices=dict.fromkeys(WORKS, choice))
+    choices = dict.fromkeys(WORKS, choice)
+    return MachineChoices(machine=machine, base="tiny", device="CPU", choices=choices)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +50,16 @@ def test_weights_that_would_not_fit_in_float32_stay_in_bfloat16() -> None:
     assert "4.0 GB" in held.reason
 
 
-def test_figures_of_another_machine_are_not_taken(tmp_path: Path) -> None:
-    path = tmp_path / "compute.json"
-    assert kept_choices(path) is None
+def test_figures_of_another_machine_or_base_are_not_taken(tmp_path: Path) -> None:
+    path, base = tmp_path / "compute.json", tmp_path / "tiny"
+    assert kept_choices(path, base) is None
     keep_choices(path, made(compute.machine_key()))
-    assert kept_choices(path) == made(compute.machine_key())
+    assert kept_choices(path, base) == made(compute.machine_key())
+    assert kept_choices(path, tmp_path / "larger") is None
     keep_choices(path, made("another"))
-    assert kept_choices(path) is None
+    assert kept_choices(path, base) is None
     path.write_text("{")
-    assert kept_choices(path) is None
+    assert kept_choices(path, base) is None
 
 
 def test_imitating_another_processor_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +85,7 @@ def test_a_child_measures_every_work_and_its_figures_are_kept(
     assert set(found.choices) == set(WORKS)
     for choice in found.choices.values():
         assert choice.type == faster(choice.milliseconds, what="").type
-    assert measure_in_child(tmp_path / "no base", kept=kept) == found
+    assert measure_in_child(tmp_path / tiny_base.name, kept=kept) == found
 
 
 @pytest.mark.heavy

@@ -122,13 +122,17 @@ def test_a_budget_of_time_shortens_the_run_and_a_resumed_one_keeps_to_it(
 
 
 def test_another_machine_goes_on_in_its_own_type(spec: TrainingSpec, tmp_path: Path) -> None:
-    from training.compute import COMPUTE_FILE, TypeChoice, keep_choices  # noqa: PLC0415
-    from training.compute import kept_choices as kept  # noqa: PLC0415
+    from training.compute import (  # noqa: PLC0415
+        COMPUTE_FILE,
+        TypeChoice,
+        keep_choices,
+        read_choices,
+    )
 
     auto = changed(spec, adapter_dtype="auto")
     with pytest.raises(Interrupted):
         run(changed(auto, compute_dtype="auto"), tmp_path, stop=lambda: True)
-    before = kept(tmp_path / COMPUTE_FILE)
+    before = read_choices(tmp_path / COMPUTE_FILE)
     assert before is not None
     was = before.choices["training"].type
     other: ComputeType = "bfloat16" if was == "float32" else "float32"
