@@ -149,7 +149,7 @@ def _state(settings: Settings) -> list[Check]:
         found = f"{base.name}, {base.parameters / 1e6:.0f} M parameters"
         checks = [Check("base", True, found)]
     except BaseModelError as exc:
-        advice = f"`tenantune bases add {settings.base}` makes it, and `up` does for vLLM"
+        advice = f"`tenantune bases add {settings.base}` makes it, and so does `tenantune up`"
         checks = [Check("base", False, str(exc), advice)]
     up = is_held(settings.run / "up.lock")
     checks.append(Check("server", True, f"running on {settings.own_url}" if up else "not running"))

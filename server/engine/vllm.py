@@ -108,7 +108,6 @@ def vllm_command(
         SettingsError: an override that cannot be used, or a base that vLLM cannot serve here.
     """
     machine = machine or this_machine()
-    computing = computing or _computing(machine, serving.parent, kept=run / COMPUTE_FILE)
     plan = Plan({name.replace("-", "_"): value for name, value in (overrides or {}).items()})
     uds = socket_path(run)
     plan.flags = {"model": str(serving), "served_model_name": base.name, "uds": str(uds)}
@@ -122,10 +121,14 @@ def vllm_command(
     _quiet(plan, run)
     model = _Shape(base, serving)
     settle = _gpu if machine.device == "gpu" else _cpu
+    resident = _adapters(plan, machine, model)
+    if machine.device == "cpu":
+        _check_heads(model)
+    # last of what may be refused: the measurement takes some seconds
+    computing = computing or _computing(machine, serving.parent, kept=run / COMPUTE_FILE)
     dtype = plan.choose("dtype", computing.type, computing.reason)
     model.kv_bytes_per_token = model.kv_numbers_per_token * (4 if dtype == "float32" else 2)
     sequences = settle(plan, machine, model)
-    resident = _adapters(plan, machine, model)
     _serving(plan)
     _tools(plan, serving)
     plan.pass_on()
@@ -171,13 +174,16 @@ class _Shape:
         self.llama_like = architectures[0] in _ARCHITECTURES
 
 
-def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
-    """Returns how many answers it generates together."""
+def _check_heads(model: _Shape) -> None:
     if model.head_size is not None and model.head_size not in CPU_HEAD_SIZES:
         raise SettingsError(
             f"the base {model.name!r} has attention heads of {model.head_size} dimensions; on a CPU "
             f"vLLM serves only {', '.join(map(str, CPU_HEAD_SIZES))}. Set TENANTUNE_BASE to another."
         )
+
+
+def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
+    """Returns how many answers it generates together."""
     cores = machine.cores
     plan.choose(
         "distributed_executor_backend",

@@ -228,7 +228,10 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("webhooks", "create", "foo", "--tenant", "acme"), "URL 'foo': expected https://..., at"),
         (("webhooks", "update", "x", "--tenant", "acme", "--url", "foo"), "--url 'foo': expected"),
         (("webhooks", "update", "x", "--tenant", "acme"), "--url, --event, --enable or --disable"),
-        (("tenants", "update", "acme"), "--name, --system-prompt, --number-pattern, --keep or"),
+        (
+            ("tenants", "update", "acme"),
+            "--name, --system-prompt, --number-pattern, --keep, --keep-uploads or",
+        ),
         (("adapters", "promote", str(1 << 70), "--tenant", "acme"), "VERSION"),
     ],
 )
