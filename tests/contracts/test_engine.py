@@ -171,7 +171,9 @@ async def test_tokens_are_told_when_they_come_and_their_text_when_none_can_stop_
     assert [len(tokens) for tokens in told] == [1] * 8
     assert not any(c["delta"].get("content") for c in choices[:2])
     said = "".join(c["delta"].get("content") or "" for c in choices)
-    assert "".join(token["token"] for tokens in told for token in tokens) == said
+    words = "".join(token["token"] for tokens in told for token in tokens)
+    # a token that breaks off in the midst of a character has no text of its own
+    assert words.replace("\ufffd", "") == said.replace("\ufffd", "")
 
 
 async def test_a_whole_answer_says_what_the_stream_says(engine):
