@@ -320,9 +320,9 @@ def test_many_references_are_read_in_good_time(body_error: Explain) -> None:
     wide["properties"] = {name: {"$ref": f"#/$defs/{name}"} for name in names[:250]}
     for schema in ({"$ref": "#/$defs/d0", "$defs": chain}, wide):
         named = {"name": "x", "strict": True, "schema": schema}
-        began = time.perf_counter()
+        began = time.process_time()  # the neighbours' seconds do not count
         sampled(response_format={"type": "json_schema", "json_schema": named})
-        assert time.perf_counter() - began < 0.5
+        assert time.process_time() - began < 0.5
     named = {"name": "x", "strict": True, "schema": {"$ref": "#/$defs/d0", "$defs": endless}}
     error = body_error({"response_format": {"type": "json_schema", "json_schema": named}})
     assert ENDLESS in str(error)
