@@ -24,7 +24,7 @@ from tests.tiny import SAMPLE, make_tiny_base
 
 __all__ = ["postgres"]
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(400)]
 
 NODE = Path(__file__).parent / "node"
 # the tiny base learns little in a minute, and its rounding is coarse

@@ -247,6 +247,7 @@ def test_making_a_base_ends_at_any_moment_and_is_done_again(
 
 
 @pytest.mark.heavy
+@pytest.mark.vllm
 @pytest.mark.timeout(300)
 def test_vllm_ends_at_any_moment_of_its_start(tmp_path: Path, moment: random.Random) -> None:
     base = built_in_base()

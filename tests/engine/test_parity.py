@@ -16,7 +16,7 @@ from training.dataset import freeze
 from training.evaluation import ParitySample, compare_parity
 from training.spec import Objectives, Recipe, TrainingSpec
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(420)]
 
 # Two steps are enough to move the weights, at a rate that moves them far.
 RECIPE = Recipe(

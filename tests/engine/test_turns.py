@@ -54,6 +54,7 @@ async def test_without_turns_a_further_key_waits_for_an_end():
 
 
 @pytest.mark.heavy
+@pytest.mark.vllm
 @pytest.mark.timeout(300)
 def test_in_vllm_adapters_take_turns_and_every_answer_is_as_if_it_were_alone(tmp_path):
     environment = {

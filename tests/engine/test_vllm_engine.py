@@ -12,7 +12,7 @@ import pytest_asyncio
 from server.engine.residency import AdapterRef
 from tests.engine.vllm_process import RunningEngine, make_adapter
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(300)]
 
 QUESTIONS = [
     "Where is my parcel?",
