@@ -51,9 +51,7 @@ class Engine(msgspec.Struct):
 @pytest_asyncio.fixture(
     params=[
         "scripted",
-        pytest.param(
-            "vllm", marks=[pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(600)]
-        ),
+        pytest.param("vllm", marks=[pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(600)]),
     ]
 )
 async def engine(
