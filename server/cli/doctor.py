@@ -22,7 +22,7 @@ from training.errors import BaseModelError
 GIB = 2**30
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "trl", "sentence-transformers")
 ENOUGH_DISK_BYTES = 5 * GIB
-ENOUGH_MEMORY_BYTES = 6 * GIB
+ENOUGH_MEMORY_BYTES = 8 * GIB
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -121,7 +121,7 @@ def _room(settings: Settings) -> list[Check]:
             "memory",
             memory >= ENOUGH_MEMORY_BYTES,
             f"{memory / GIB:.1f} GiB available",
-            "the engine and a small training run want 6 GiB together",
+            "the engine and a small training run want 8 GiB together",
         ),
     ]
 
