@@ -215,7 +215,7 @@ def load_nf4(
     On a CPU the packed inference kernel is switched off: it rounds differently (mean 0.016 nats
     from the serving weights), and what is validated should be what is trained and served. Nor does
     bitsandbytes round its weights to bf16, as the serving weights are, where it computes in another
-    type (mean 0.006 nats from them on a tiny model); `_Rounded` does.
+    type (mean 0.007 nats from them, SmolLM2-135M, 599 tokens); `_Rounded` does.
     """
     model = read(
         AutoModelForCausalLM,

@@ -99,11 +99,18 @@ def faster(milliseconds: Mapping[str, float], *, what: str) -> TypeChoice:
     )
 
 
+def weights_fit(kind: ComputeType, *, parameters: int, free_bytes: int) -> bool:
+    """Whether a base's weights, kept in a type, leave half of the free memory to the rest."""
+    return parameters * BYTES[kind] <= free_bytes // 2
+
+
 def held_by_memory(choice: TypeChoice, *, parameters: int, free_bytes: int) -> TypeChoice:
     """The choice, or bfloat16 where float32 weights would take more than half of the memory."""
-    needed = parameters * BYTES["float32"]
-    if choice.type != "float32" or needed <= free_bytes // 2:
+    if choice.type != "float32" or weights_fit(
+        "float32", parameters=parameters, free_bytes=free_bytes
+    ):
         return choice
+    needed = parameters * BYTES["float32"]
     why = (
         f"float32 weights would need {needed / 1e9:.1f} GB, more than half of the "
         f"{free_bytes / 1e9:.1f} GB that are free; {choice.reason}"

@@ -24,7 +24,7 @@ from training.artifact import TrainingSummary, read_manifest
 from training.base_model import BaseModel, load_base
 from training.bases import load_nf4, quiet_libraries
 from training.batches import Plan, shortened
-from training.compute import BYTES, TypeChoice
+from training.compute import TypeChoice, weights_fit
 from training.compute_probe import choose_for_run
 from training.encoding import rows_of
 from training.errors import ArtifactError, BadInput, Interrupted
@@ -100,7 +100,11 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(nf4)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    unpacked = device == "cpu" and _fits_unpacked(base, computing)
+    unpacked = device == "cpu" and weights_fit(
+        computing.type,
+        parameters=base.parameters,
+        free_bytes=int(psutil.virtual_memory().available),
+    )
     model = load_nf4(nf4, device=device, dtype=getattr(torch, computing.type), unpacked=unpacked)
     stops = stop_token_ids(tokenizer, model.generation_config)
     work = prepare(spec, tokenizer, stop_ids=stops)
@@ -186,12 +190,6 @@ def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
         target_modules="all-linear" if targets == ("all-linear",) else list(targets),
         task_type="CAUSAL_LM",
     )
-
-
-def _fits_unpacked(base: BaseModel, computing: TypeChoice) -> bool:
-    """Whether dequantised weights take less than half of the memory that is free."""
-    needed = base.parameters * BYTES[computing.type]
-    return needed <= int(psutil.virtual_memory().available) // 2
 
 
 def _adapter_dtype(recipe: Recipe, computing: TypeChoice) -> torch.dtype:
