@@ -24,7 +24,7 @@ from connectors.importers.base import BadRecord, ImportOptions, Reason, Rejected
 from connectors.importers.jsonl import Skipped, identifier, is_tool, messages_in, read_records
 from connectors.importers.openai import OpenAIMessages
 from connectors.preference import Judged, Preference
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 
 Method = Literal["supervised", "dpo", "kto"]
 Record = Conversation | Preference | Judged

@@ -9,7 +9,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from training.stopping import GRACE_SECONDS
+from training.signals import GRACE_SECONDS
 
 STOP_SECONDS = GRACE_SECONDS + 1.5  # a child that watches has ended by then
 
@@ -25,7 +25,7 @@ async def run_child(
     """Run a program in a process group of its own; its exit status, negative for a signal.
 
     Its standard input is a pipe that closes when this process ends, so it must watch that
-    (``training.held`` does). Cancelled, it gets SIGTERM, and after ``stop_seconds`` its whole group
+    (``training.parent_watch`` does). Cancelled, it gets SIGTERM, and after ``stop_seconds`` its whole group
     SIGKILL. Nothing of the group outlives this call.
     """
     process = await asyncio.create_subprocess_exec(
@@ -48,4 +48,4 @@ async def run_child(
 
 def held(module: str, *arguments: str) -> list[str]:
     """The command that runs one of our modules so that it watches its standard input."""
-    return [sys.executable, "-m", "training.held", module, *arguments]
+    return [sys.executable, "-m", "training.parent_watch", module, *arguments]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from training.stopping import Watch, end_now
+from training.signals import Watch, end_now
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

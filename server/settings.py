@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from server.origins import origins
-from training.spec import Objectives
+from training.config import Objectives
 
 PREFIX = "TENANTUNE_"
 _PAIRS = ("engine_options", "limits", "objectives")  # written as 'name=value name=value'

@@ -9,7 +9,7 @@ import rich_click as click
 from connectors.importers import IMPORTERS
 from server.cli import main
 from server.settings import describe
-from training.spec import recipe_names
+from training.config import recipe_names
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"\btenantune ((?:[a-z]+ ?){1,2})", README)))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.base_model import BaseModel
+from training.base_models.manifest import BaseModel
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
@@ -81,6 +81,6 @@ def make_tiny_base(root: Path, *, name: str = "tiny", heads: int = 4) -> Path:
     code += f"make_tiny_checkpoint(Path({str(checkpoint)!r}), heads={heads})"
     here = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=here, env=env)
-    argv = [sys.executable, "-m", "training.bases", str(checkpoint), str(root)]
+    argv = [sys.executable, "-m", "training.base_models.quantize", str(checkpoint), str(root)]
     subprocess.run(argv, check=True, cwd=here, env=env)
     return root / name

@@ -6,19 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.run import run
-from training.stopping import GRACE_SECONDS, Stopper
+from training.pipeline import run
+from training.signals import GRACE_SECONDS, Stopper
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and run; exit codes are those of `training.progress`."""
+    """Read the command line and run; exit codes are those of `training.events`."""
     parser = argparse.ArgumentParser(
         prog="python -m training",
         description="Train, evaluate and write one adapter. Progress is JSON lines.",
         epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped with its state saved "
         "(run again with --resume).",
     )
-    parser.add_argument("spec", type=Path, help="training spec, JSON (see training/spec.py)")
+    parser.add_argument("spec", type=Path, help="training spec, JSON (see training/config.py)")
     parser.add_argument("out", type=Path, help="folder for checkpoints, events and the adapter")
     parser.add_argument(
         "--resume", action="store_true", help="go on where an earlier run in OUT stopped"

@@ -11,8 +11,8 @@ from connectors.importers.base import (
     Rejected,
     ignore_note,
 )
-from connectors.importers.columns import parse_map
-from connectors.importers.csv_table import CsvTable
+from connectors.importers.csv.columns import parse_map
+from connectors.importers.csv.table import CsvTable
 from connectors.importers.decode import peek
 from connectors.importers.openai import OpenAIMessages
 from connectors.importers.sharegpt import ShareGpt

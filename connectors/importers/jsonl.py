@@ -21,7 +21,7 @@ from connectors.importers.base import (
     ignore_note,
     quoted,
 )
-from connectors.importers.columns import name_column
+from connectors.importers.csv.columns import name_column
 from connectors.importers.decode import Line, peek, read_lines
 from connectors.importers.json_documents import documents
 from connectors.importers.twice_encoded import mend

@@ -126,7 +126,7 @@ class AdapterController(Controller):
             raise NotFound(f"'{slug}@{version}' has no report.", code="report_not_found")
         if format == "json":
             return Response(adapter.report, media_type="application/json")
-        from training.report import Report, render_html  # noqa: PLC0415 - loads the templates
+        from training.reports.report import Report, render_html  # noqa: PLC0415 - loads the templates
 
         page = render_html(msgspec.convert(adapter.report, Report))
         return Response(page, media_type="text/html", headers=PAGE_HEADERS)

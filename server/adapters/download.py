@@ -10,7 +10,7 @@ from server.db.models import Adapter
 from server.errors import Invalid, NotFound
 from server.scratch import scratch
 from server.settings import Settings
-from training import export
+from training.adapters import export
 from training.errors import ArtifactError, BaseModelError
 
 Form = Literal["peft", "merged", "gguf", "base"]
@@ -55,7 +55,7 @@ async def _gguf(adapter: Path, base: Path, *, settings: Settings) -> list[export
     with scratch(settings, "gguf") as work:
         out, errors = work / "out", work / "errors"
         with errors.open("wb") as said:
-            command = held("training.gguf_adapter", str(adapter), str(base), str(out))
+            command = held("training.adapters.gguf", str(adapter), str(base), str(out))
             status = await run_child(command, stdout=said, stderr=said)
         if status:
             reason = errors.read_text(errors="replace").strip().rpartition("\n")[2]

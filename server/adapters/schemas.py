@@ -8,7 +8,7 @@ from msgspec import Meta
 from server.db.models import MAX_NUMBER, AdapterState, PromotionKind
 from server.engine.residency import AdapterRef
 from server.tenants.schemas import Moment
-from training.artifact import Foreign
+from training.adapters.package import Foreign
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):

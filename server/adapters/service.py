@@ -25,8 +25,8 @@ from server.db.models import (
 )
 from server.errors import Conflict, NotFound
 from server.settings import Settings
-from training.artifact import Foreign, publish, read_manifest
-from training.gates import Verdict
+from training.adapters.package import Foreign, publish, read_manifest
+from training.evaluation.gates import Verdict
 
 
 def state_of(verdict: Verdict) -> AdapterState:

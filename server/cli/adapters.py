@@ -30,10 +30,10 @@ from server.jobs import service as jobs
 from server.jobs.foreign import import_adapter
 from server.jobs.schemas import JobRequest
 from server.tenants import service as tenants
-from training import export
-from training.evaluation import Evaluation
-from training.gguf_adapter import export_gguf
-from training.report import print_scores
+from training.adapters import export
+from training.adapters.gguf import export_gguf
+from training.reports.report import print_scores
+from training.results import Evaluation
 
 ACTOR = "command line"
 VERSION = click.IntRange(1, (1 << 31) - 1)
@@ -222,7 +222,7 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "evaluation.json"
         argv = held(
-            "training.evaluate",
+            "training.evaluation.evaluate",
             *("--adapter", str(app.settings.adapters / adapter.engine_name)),
             *("--base", str(app.settings.bases / adapter.base_name)),
             *("--dataset", str(app.settings.datasets / dataset.sha256)),

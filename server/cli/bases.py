@@ -7,7 +7,7 @@ import rich_click as click
 from server.children import held, run_child
 from server.cli.console import App, command, json_option, show, table, tell
 from server.settings import Settings
-from training.base_model import list_bases, load_base
+from training.base_models.manifest import list_bases, load_base
 from training.errors import BaseModelError
 
 Say = Callable[[str], None]
@@ -34,12 +34,12 @@ async def ensure_base(settings: Settings, *, say: Say) -> None:
 
 
 async def add_in_child(settings: Settings, source: str, *extra: str) -> None:
-    """Run ``python -m training.bases``; cancelled, it removes what it had made.
+    """Run ``python -m training.base_models.quantize``; cancelled, it removes what it had made.
 
     Raises:
         BaseModelError: it ended with an error, which it has printed.
     """
-    if await run_child(held("training.bases", source, str(settings.bases), *extra)):
+    if await run_child(held("training.base_models.quantize", source, str(settings.bases), *extra)):
         raise BaseModelError(f"the base {source!r} was not made; the reason is above")
 
 

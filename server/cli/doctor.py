@@ -15,8 +15,8 @@ from server.cli.up import settings_or_fail
 from server.home import open_to_others
 from server.locks import is_held
 from server.settings import Settings, SettingsError
-from training.base_model import BASE_FILE, load_base
-from training.compute import measure_in_child
+from training.base_models.manifest import BASE_FILE, load_base
+from training.compute_dtype import measure_in_child
 from training.errors import BaseModelError
 
 GIB = 2**30

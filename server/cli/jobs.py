@@ -31,7 +31,7 @@ from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
 from server.locks import is_held
 from server.tenants import service as tenants
-from training.spec import Objectives, Tracker
+from training.config import Objectives, Tracker
 
 FOLLOW_SECONDS = 0.5
 

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from server.embeddings.encoder import Encoder, shorten
 from server.embeddings.schemas import Embedded, EmbedRequest, TooLong
-from training.batches import length_batches
+from training.data.batching import length_batches
 
 P = ParamSpec("P")
 R = TypeVar("R")

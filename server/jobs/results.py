@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import DatasetVersion, Job, JobEvent
-from training.spec import Recipe
+from training.config import Recipe
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 ROWS_AT_ONCE = 1_000

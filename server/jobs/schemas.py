@@ -8,9 +8,9 @@ from msgspec import Meta
 
 from server.db.models import FINISHED_JOB_STATES, JobState
 from server.tenants.schemas import Moment
-from training.artifact import Foreign
-from training.foreign import TakenIn
-from training.spec import Method, Objectives, Tracker
+from training.adapters.foreign import TakenIn
+from training.adapters.package import Foreign
+from training.config import Method, Objectives, Tracker
 
 FINAL_STATES: frozenset[str] = frozenset(FINISHED_JOB_STATES)
 PUBLIC_ID = re.compile(r"ftjob-([0-9a-f]{32})")

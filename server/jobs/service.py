@@ -31,12 +31,12 @@ from server.jobs.schemas import (
 )
 from server.jobs.states import add_event
 from server.settings import Settings
-from training.artifact import Foreign
-from training.dataset import FEWEST
+from training.adapters.foreign import TakenIn
+from training.adapters.package import Foreign
+from training.config import Method, Objectives, Recipe, load_recipe, recipe_names
+from training.data.dataset import FEWEST
 from training.errors import BadInput
-from training.foreign import TakenIn
-from training.spec import Method, Objectives, Recipe, load_recipe, recipe_names
-from training.trackers import what_to_install
+from training.finetuning.trackers import what_to_install
 
 DEFAULT_RECIPE = "cpu-small"
 MOST_UNFINISHED = 100

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from training.progress import (
+from training.events import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -25,7 +25,7 @@ from training.progress import (
     Event,
     parse,
 )
-from training.stopping import GRACE_SECONDS
+from training.signals import GRACE_SECONDS
 
 log = structlog.get_logger(__name__)
 

@@ -49,13 +49,12 @@ from server.tenants import service as tenants
 from server.tenants.holdings import stored
 from server.transcripts import freezing
 from server.transcripts import service as transcripts
-from training.artifact import check_weights, publish, verify
-from training.base_model import BaseModel, load_base
-from training.compute import COMPUTE_FILE, read_choices
+from training.adapters.package import check_weights, publish, verify
+from training.base_models.manifest import BaseModel, load_base
+from training.compute_dtype import COMPUTE_FILE, read_choices
+from training.config import Objectives, Recipe, TrainingSpec
 from training.errors import ArtifactError, BadInput, BaseModelError
-from training.evaluation import ParitySample, compare_parity
-from training.files import write_atomically
-from training.progress import (
+from training.events import (
     EstimateEvent,
     Event,
     StageEvent,
@@ -63,9 +62,10 @@ from training.progress import (
     ValidationEvent,
     parse,
 )
-from training.report import build_report, render_html
-from training.spec import Objectives, Recipe, TrainingSpec
-from training.trackers import TRACKERS
+from training.filesystem import write_atomically
+from training.finetuning.trackers import TRACKERS
+from training.reports.report import build_report, render_html
+from training.results import ParitySample, compare_parity
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import BadPattern
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.conversation import Conversation, Split
 from connectors.preference import Judged, Preference
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, Record
 from server.blobs import BlobStore
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
@@ -23,8 +23,8 @@ from server.settings import Settings
 from server.tenants import service as tenants
 from server.transcripts.redaction import redactor_of
 from server.transcripts.training_files import SharedPrompt, redacted
-from training.dataset import Dataset
-from training.dataset import freeze as freeze_dataset
+from training.data.dataset import Dataset
+from training.data.dataset import freeze as freeze_dataset
 
 ROWS_AT_ONCE = 500
 _KINDS: dict[Method, type[Record]] = {

@@ -23,9 +23,9 @@ import msgspec
 
 from connectors.conversation import Conversation
 from connectors.errors import ConnectorError, TookTooLong
+from connectors.import_pipeline import run_import
 from connectors.importers import ImportOptions
-from connectors.intake import run_import
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 from connectors.report import ImportReport
 from server.errors import Invalid
 

@@ -1,6 +1,6 @@
 """What takes personal details out of a tenant's texts; the same for every way in."""
 
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 from server.db.models import Tenant
 from server.settings import Settings
 

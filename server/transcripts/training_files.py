@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 
 from connectors.importers import Rejected
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, Record, read, redact, system_message
-from training.curate import is_usable
-from training.dataset import FEWEST
+from training.data.dataset import FEWEST
+from training.data.splitting import is_usable
 
 SHOWN = 20
 

@@ -4,7 +4,7 @@
 
 Starts vLLM with the server's own command and the built-in base once in each type, one after the
 other, and asks it over its socket: greedy answers of a fixed length, for the base and for an adapter
-of rank 64. Prints each figure, the ratio of the types, and what `training.compute` chose.
+of rank 64. Prints each figure, the ratio of the types, and what `training.compute_dtype` chose.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import aiohttp
 
 from server.engine.vllm import vllm_command
 from tests.engine.vllm_process import Base, VllmProcess, built_in_base, make_adapter
-from training.compute import ComputeType, measure_in_child
+from training.compute_dtype import ComputeType, measure_in_child
 
 QUESTIONS = ("Where is my parcel?", "Can I get a refund?", "How do I change my address?")
 

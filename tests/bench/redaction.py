@@ -30,8 +30,8 @@ from stdnum import luhn
 from stdnum.iso7064 import mod_97_10
 
 from connectors.conversation import Conversation, Speaker, Turn
-from connectors.detect import PLACEHOLDER
-from connectors.redact import Redactor
+from connectors.redaction.detectors import PLACEHOLDER
+from connectors.redaction.redactor import Redactor
 
 SEED = 20310101
 PER_KIND = 400

@@ -29,9 +29,9 @@ from pathlib import Path
 
 import msgspec
 
-from training.dataset import load
-from training.progress import StepEvent, parse
-from training.spec import TrainingSpec, load_recipe
+from training.config import TrainingSpec, load_recipe
+from training.data.dataset import load
+from training.events import StepEvent, parse
 
 PEERS = ("trl", "trl-fast", "lora")
 # SmolLM2's own template with the markers that `assistant_only_loss` needs.
@@ -59,8 +59,8 @@ def ours(given: argparse.Namespace) -> tuple[int, float]:
         out = Path(folder)
         (out / "spec.json").write_bytes(msgspec.json.encode(spec))
         code = (
-            "import sys; from pathlib import Path; from training.progress import Progress\n"
-            "from training.qlora import train; from training.spec import load_spec\n"
+            "import sys; from pathlib import Path; from training.events import Progress\n"
+            "from training.finetuning.qlora import train; from training.config import load_spec\n"
             "out = Path(sys.argv[1])\n"
             "train(load_spec(out / 'spec.json'), out, Progress(out / 'events.jsonl'),"
             " resume=False, should_stop=lambda: False)"
@@ -93,7 +93,7 @@ def plain_trl(given: argparse.Namespace) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from training.compute_probe import choose
+    from training.base_models.compute_dtype_probe import choose
 
     measured = choose("training", given.base).type
     dtype = torch.bfloat16 if given.peer == "trl" else getattr(torch, measured)

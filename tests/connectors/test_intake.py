@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from connectors.errors import BadMapping, UnknownFormat
+from connectors.import_pipeline import run_import
 from connectors.importers import ImportOptions
-from connectors.intake import run_import
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 from connectors.report import ImportReport, render_json, render_table
 
 

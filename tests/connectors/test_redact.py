@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from connectors.conversation import Conversation, Speaker, Turn
 from connectors.errors import BadPattern
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 
 
 def conversation(*texts: str, **fields) -> Conversation:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 
 PUBLIC = [
     "https://acme.zendesk.com/hc/en-us/articles/360012345678-How-do-I-reset-my-password",

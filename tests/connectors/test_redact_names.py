@@ -6,7 +6,7 @@ import pstats
 import pytest
 
 from connectors.conversation import Conversation, Speaker, Turn
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 
 # who wrote, as what, which text, and what it becomes
 PEOPLE = [

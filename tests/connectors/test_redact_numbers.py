@@ -3,7 +3,7 @@
 import pytest
 
 from connectors.conversation import Conversation, Speaker, Turn
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 
 CARDS = [
     ("4111 1111 1111 1111 04/27 123", "[CARD_1] 04/27 123"),

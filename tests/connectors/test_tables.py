@@ -6,9 +6,9 @@ import pytest
 
 from connectors.conversation import Conversation, Speaker, chat_messages
 from connectors.errors import BadMapping
+from connectors.import_pipeline import run_import
 from connectors.importers import IMPORTERS, ImportOptions, Reason, Rejected, parse_map
-from connectors.intake import run_import
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 
 
 class Read:

@@ -9,7 +9,7 @@ import pytest
 from connectors.conversation import Conversation, Turn
 from connectors.importers import Rejected
 from connectors.preference import Judged, Preference
-from connectors.redact import Redactor
+from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, read, redact, system_message
 
 USER = {"role": "user", "content": "Where is it? Write to jo@example.com"}

@@ -25,7 +25,7 @@ from tests.e2e.up import Up
 from tests.engine.vllm_process import built_in_base
 from tests.processes import Foreground
 from tests.tiny import SAMPLE
-from training.base_model import verify_base
+from training.base_models.manifest import verify_base
 
 SEED = int(os.environ.get("TENANTUNE_TEST_SEED") or secrets.randbelow(1 << 32))
 SLOW_ANSWERS = "words=900 tokens_per_second=5"
@@ -233,7 +233,7 @@ def test_making_a_base_ends_at_any_moment_and_is_done_again(
     try:
         for number in (moment.choice([SIGINT, SIGTERM]), SIGKILL):
             running = node.run("bases", "add", source)
-            node.wait(lambda: node.child("training.bases"), "it makes the base")
+            node.wait(lambda: node.child("training.base_models.quantize"), "it makes the base")
             time.sleep(moment.uniform(0, 6))
             print(f"{number.name}: all gone after {running.end(number):.1f} s")
             assert "Traceback" not in running.said()

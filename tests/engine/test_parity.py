@@ -11,10 +11,10 @@ import pytest
 from server.engine.client import EngineClient
 from tests.engine.vllm_process import RunningEngine, VllmProcess, small_command
 from tests.training.conftest import loaf, write_spec
-from training.artifact import publish, read_manifest
-from training.dataset import freeze
-from training.evaluation import ParitySample, compare_parity
-from training.spec import Objectives, Recipe, TrainingSpec
+from training.adapters.package import publish, read_manifest
+from training.config import Objectives, Recipe, TrainingSpec
+from training.data.dataset import freeze
+from training.results import ParitySample, compare_parity
 
 pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(420)]
 

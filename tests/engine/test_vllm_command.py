@@ -12,7 +12,7 @@ from server.engine.machine import Gpu, Machine, this_machine, usable_cores
 from server.engine.vllm import CPU_HEAD_SIZES, vllm_command
 from server.settings import SettingsError
 from tests.tiny import TINY as BASE
-from training.compute import TypeChoice
+from training.compute_dtype import TypeChoice
 
 GIB = 2**30
 CPU = Machine(cores=2, memory_bytes=20 * GIB, vllm="cpu", vllm_version="0.32.0")

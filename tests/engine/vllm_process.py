@@ -24,11 +24,18 @@ from safetensors.numpy import save_file
 from server.engine.command import EngineCommand
 from server.engine.residency import AdapterRef
 from server.engine.vllm import vllm_command
-from training.artifact import AdapterManifest, BaseRef, Lora, engine_name, publish, write_manifest
-from training.base_model import DEFAULT_BASE, BaseModel, load_base
-from training.spec import Recipe
-from training.tensors import TensorFile
-from training.weights import CONFIG_NAME, WEIGHTS_NAME
+from training.adapters.package import (
+    AdapterManifest,
+    BaseRef,
+    Lora,
+    engine_name,
+    publish,
+    write_manifest,
+)
+from training.adapters.safetensors_io import TensorFile
+from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME
+from training.base_models.manifest import DEFAULT_BASE, BaseModel, load_base
+from training.config import Recipe
 
 REPO = Path(__file__).parents[2]
 READY_SECONDS = 240
@@ -48,7 +55,7 @@ def built_in_base() -> Base:
     root = Path(given) if given else REPO / ".pytest_cache" / "bases"
     if not (root / DEFAULT_BASE).is_dir():
         # In a process of its own: torch stays out of this one.
-        code = "import sys; from pathlib import Path; from training.bases import add_base; "
+        code = "import sys; from pathlib import Path; from training.base_models.quantize import add_base; "
         code += "add_base(sys.argv[1], Path(sys.argv[2]), say=print)"
         words = [".venv/bin/python", "-c", code, DEFAULT_BASE, str(root)]
         subprocess.run(words, cwd=REPO, check=True, timeout=600, stdout=subprocess.DEVNULL)

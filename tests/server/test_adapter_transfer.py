@@ -20,10 +20,10 @@ from server.settings import Settings
 from server.tenants import service as tenants
 from tests.training.bare import lora_of, make_bare_base, make_foreign
 from tests.training.sample_manifest import MANIFEST
-from training.artifact import BaseRef, Foreign, verify, write_manifest
-from training.base_model import load_base
-from training.export import entries, write_zip
-from training.foreign import read_taken
+from training.adapters.export import entries, write_zip
+from training.adapters.foreign import read_taken
+from training.adapters.package import BaseRef, Foreign, verify, write_manifest
+from training.base_models.manifest import load_base
 
 Make = Callable[..., Awaitable[Any]]
 HERE = "/admin/tenants/acme/adapters"
@@ -279,7 +279,7 @@ async def test_a_tracker_that_is_not_installed_is_refused_with_the_command(
     base: Path,
 ) -> None:
     there = {"trl", "wandb"}
-    monkeypatch.setattr("training.trackers._is_there", lambda name: name in there)
+    monkeypatch.setattr("training.finetuning.trackers._is_there", lambda name: name in there)
     jobs = "/admin/tenants/acme/jobs"
     refused = await client.post(jobs, json={"report_to": ["mlflow", "wandb"]}, headers=acme)
     assert (refused.status_code, refused.json()["param"]) == (400, "report_to")

@@ -13,9 +13,9 @@ from server.db.models import Adapter, AdapterState, Job, Tenant
 from server.errors import Conflict, ModelNotFound, NotFound
 from server.settings import Settings
 from server.tenants import service as tenants
-from training.artifact import AdapterManifest, BaseRef, Lora, write_manifest
-from training.gates import Gate, Verdict
-from training.spec import Recipe
+from training.adapters.package import AdapterManifest, BaseRef, Lora, write_manifest
+from training.config import Recipe
+from training.evaluation.gates import Gate, Verdict
 
 only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

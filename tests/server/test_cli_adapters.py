@@ -20,9 +20,9 @@ from server.tenants import service as tenants
 from tests.tiny import SAMPLE
 from tests.training.bare import make_bare_base, make_foreign
 from tests.training.sample_manifest import MANIFEST
-from training.artifact import BaseRef, Foreign, write_manifest
-from training.base_model import load_base
-from training.spec import load_spec
+from training.adapters.package import BaseRef, Foreign, write_manifest
+from training.base_models.manifest import load_base
+from training.config import load_spec
 
 Run = Callable[..., Result]
 

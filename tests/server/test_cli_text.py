@@ -18,7 +18,7 @@ from server.cli import console, main
 from server.cli.demo import SAMPLES, Demo, DemoFailed
 from server.settings import Settings
 from tests.tiny import SAMPLE, TINY
-from training.spec import Objectives
+from training.config import Objectives
 
 Run = Callable[..., Result]
 ODD = "[/x] [bold]Corp[/] [id] :smile:"

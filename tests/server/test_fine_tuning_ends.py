@@ -30,10 +30,10 @@ from tests.server.published import conforms
 from tests.server.tuning import Make, Tuning, chat, lines, row_id, tuning
 from tests.training.sample_manifest import MANIFEST
 from tests.training.test_report import report
-from training.artifact import MANIFEST_NAME
-from training.dataset import load
-from training.gates import judge
-from training.spec import Objectives, load_spec
+from training.adapters.package import MANIFEST_NAME
+from training.config import Objectives, load_spec
+from training.data.dataset import load
+from training.evaluation.gates import judge
 
 __all__ = ["tuning"]
 

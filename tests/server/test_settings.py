@@ -10,7 +10,7 @@ from server.engine.build import build_engine
 from server.engine.command import EngineCommand
 from server.logs import redact
 from server.settings import Limits, Settings, SettingsError, describe
-from training.spec import Objectives
+from training.config import Objectives
 
 
 def test_defaults_run_on_one_machine_without_any_variable():

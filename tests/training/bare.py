@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from tests.tiny import TINY
-from training.base_model import BASE_FILE, BaseModel, combined_sha256, digest_tree
+from training.base_models.manifest import BASE_FILE, BaseModel, combined_sha256, digest_tree
 
 RANK, HIDDEN, INNER, VOCAB, LAYERS, HEADS = 4, 24, 40, 96, 2, 4
 SHAPES = {

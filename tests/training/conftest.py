@@ -9,9 +9,9 @@ import pytest
 from connectors.conversation import Conversation, Speaker, Turn
 from connectors.importers import ImportOptions, choose
 from connectors.preference import Judged, Preference
-from training.compute import WORKS, TypeChoice
-from training.dataset import Dataset, freeze
-from training.spec import Method, Recipe, TrainingSpec
+from training.compute_dtype import WORKS, TypeChoice
+from training.config import Method, Recipe, TrainingSpec
+from training.data.dataset import Dataset, freeze
 
 FLOAT32 = {work: TypeChoice(type="float32", reason="the test says so") for work in WORKS}
 SAMPLE = Path(__file__).parents[2] / "connectors" / "samples" / "loaf.jsonl"
@@ -54,7 +54,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) 
 @pytest.fixture(scope="session")
 def tiny_base(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That checkpoint as a base."""
-    from training.bases import add_base  # noqa: PLC0415 - loads torch
+    from training.base_models.quantize import add_base  # noqa: PLC0415 - loads torch
 
     root = tmp_path_factory.mktemp("bases")
     return root / add_base(str(tiny_checkpoint), root, say=lambda _: None).name

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training import plan_trainer, qlora
-from training.progress import Progress
-from training.spec import load_spec
+from training.config import load_spec
+from training.events import Progress
+from training.finetuning import qlora, trainer
 
 
 def die() -> None:
@@ -41,10 +41,10 @@ def arm(moment: str) -> None:
         return wrapped
 
     if kind == "step":
-        steps = counting(plan_trainer.PlanTrainer.training_step)
-        plan_trainer.PlanTrainer.training_step = steps  # type: ignore[method-assign]
+        steps = counting(trainer.PlanTrainer.training_step)
+        trainer.PlanTrainer.training_step = steps  # type: ignore[method-assign]
     elif kind == "save":  # weights and optimiser are written, our own state is not
-        plan_trainer.write_atomically = counting(plan_trainer.write_atomically)  # type: ignore[attr-defined]
+        trainer.write_atomically = counting(trainer.write_atomically)  # type: ignore[attr-defined]
 
 
 def live(spec_path: Path, out: Path, moment: str) -> int:

@@ -1,7 +1,7 @@
 """A manifest for tests that need one and do not care what it says."""
 
-from training.artifact import AdapterManifest, BaseRef, Lora
-from training.spec import Recipe
+from training.adapters.package import AdapterManifest, BaseRef, Lora
+from training.config import Recipe
 
 MANIFEST = AdapterManifest(
     label="acme",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.training.bare import save_tensors
 from tests.training.sample_manifest import MANIFEST
-from training import artifact
+from training.adapters import package
 from training.errors import ArtifactError, BaseModelError, TrainingError, UnsafeWeights
 
 RANK, HIDDEN, INNER, VOCAB, LAYERS = 4, 24, 40, 96, 2
@@ -86,8 +86,8 @@ def make_adapter(
     folder.mkdir(parents=True)
     save_tensors(folder / "adapter_model.safetensors", tensors or lora_tensors(), dtype=dtype)
     (folder / "adapter_config.json").write_text(json.dumps(config or peft_config()))
-    ref = artifact.BaseRef(name=base.name, serving_sha256=base.serving_sha256)
-    artifact.write_manifest(folder, msgspec.structs.replace(MANIFEST, label=label, base=ref))
+    ref = package.BaseRef(name=base.name, serving_sha256=base.serving_sha256)
+    package.write_manifest(folder, msgspec.structs.replace(MANIFEST, label=label, base=ref))
     return folder
 
 
@@ -110,22 +110,22 @@ def adapter(tmp_path: Path, base: Base) -> Path:
 
 
 def test_a_whole_adapter_verifies_and_its_weights_pass(adapter: Path, base: Base) -> None:
-    manifest = artifact.verify(adapter, base=base)
+    manifest = package.verify(adapter, base=base)
     assert manifest.files["adapter_model.safetensors"].size_bytes == (
         (adapter / "adapter_model.safetensors").stat().st_size
     )
-    assert artifact.check_weights(adapter, base_serving=base.serving).scaling == 2.0
+    assert package.check_weights(adapter, base_serving=base.serving).scaling == 2.0
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_every_dtype_that_training_writes_passes(tmp_path: Path, base: Base, dtype: str) -> None:
     folder = make_adapter(tmp_path / "x", base, dtype=dtype)
-    artifact.check_weights(folder, base_serving=base.serving)
+    package.check_weights(folder, base_serving=base.serving)
 
 
 def test_an_adapter_that_learned_nothing_yet_passes(tmp_path: Path, base: Base) -> None:
     folder = make_adapter(tmp_path / "x", base, tensors=lora_tensors(scale_b=0.0))
-    artifact.check_weights(folder, base_serving=base.serving)
+    package.check_weights(folder, base_serving=base.serving)
 
 
 def truncate(path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_file_that_is_not_the_one_written_is_refused(
 ) -> None:
     damage(adapter / name)
     with pytest.raises(ArtifactError, match=name):
-        artifact.verify(adapter, base=base)
+        package.verify(adapter, base=base)
 
 
 @pytest.mark.parametrize(
@@ -185,27 +185,27 @@ def test_a_file_that_is_not_the_one_written_is_refused(
 def test_an_unexpected_file_is_refused_by_name(adapter: Path, name: str) -> None:
     (adapter / name).write_bytes(b"anything")
     with pytest.raises(ArtifactError, match=name):
-        artifact.verify(adapter)
+        package.verify(adapter)
 
 
 def test_an_unexpected_folder_is_refused(adapter: Path) -> None:
     (adapter / "checkpoint-1").mkdir()
     with pytest.raises(ArtifactError, match="checkpoint-1"):
-        artifact.verify(adapter)
+        package.verify(adapter)
 
 
 def test_a_pickle_cannot_be_given_a_manifest(adapter: Path, base: Base) -> None:
-    manifest = artifact.read_manifest(adapter)
+    manifest = package.read_manifest(adapter)
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(ArtifactError, match="can run code"):
-        artifact.write_manifest(adapter, manifest)
+        package.write_manifest(adapter, manifest)
 
 
 def test_a_link_to_an_adapter_folder_is_refused(adapter: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(adapter)
     with pytest.raises(ArtifactError, match="not an adapter folder"):
-        artifact.verify(link)
+        package.verify(link)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_link_to_an_adapter_folder_is_refused(adapter: Path, tmp_path: Path) -
 def test_a_manifest_that_is_none_is_refused(adapter: Path, manifest: bytes) -> None:
     (adapter / "manifest.json").write_bytes(manifest)
     with pytest.raises(ArtifactError, match="manifest"):
-        artifact.verify(adapter)
+        package.verify(adapter)
 
 
 def test_a_manifest_cannot_point_outside_its_folder(adapter: Path) -> None:
@@ -223,13 +223,13 @@ def test_a_manifest_cannot_point_outside_its_folder(adapter: Path) -> None:
     fields["files"]["../../secret"] = fields["files"]["adapter_config.json"]
     (adapter / "manifest.json").write_bytes(msgspec.json.encode(fields))
     with pytest.raises(ArtifactError, match="must list exactly"):
-        artifact.verify(adapter)
+        package.verify(adapter)
 
 
 def test_another_base_is_refused_by_name_and_hash(adapter: Path, base: Base) -> None:
     other = base._replace(name="tiny-2", serving_sha256="b" * 64)
     with pytest.raises(UnsafeWeights, match=r"'tiny' \(a{12}\); this server runs 'tiny-2' \(b{12}"):
-        artifact.verify(adapter, base=other)
+        package.verify(adapter, base=other)
 
 
 def changed(**tensors: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Tensors:
@@ -294,15 +294,15 @@ def test_dangerous_weights_are_refused_with_the_tensors_name(
 ) -> None:
     tensors, message = DANGEROUS[case]
     folder = make_adapter(tmp_path / "x", base, tensors=tensors)
-    artifact.verify(folder, base=base)  # its own manifest is right: only the weights are bad
+    package.verify(folder, base=base)  # its own manifest is right: only the weights are bad
     with pytest.raises(UnsafeWeights, match=message):
-        artifact.check_weights(folder, base_serving=base.serving)
+        package.check_weights(folder, base_serving=base.serving)
 
 
 def test_double_precision_weights_are_refused(tmp_path: Path, base: Base) -> None:
     folder = make_adapter(tmp_path / "x", base, dtype="F64")
     with pytest.raises(UnsafeWeights, match="dtype F64"):
-        artifact.check_weights(folder, base_serving=base.serving)
+        package.check_weights(folder, base_serving=base.serving)
 
 
 @pytest.mark.parametrize(
@@ -337,12 +337,12 @@ def test_a_configuration_the_engine_would_misread_is_refused(
 ) -> None:
     folder = make_adapter(tmp_path / "x", base, config=peft_config(**changes))
     with pytest.raises(UnsafeWeights, match=message):
-        artifact.check_weights(folder, base_serving=base.serving)
+        package.check_weights(folder, base_serving=base.serving)
 
 
 def test_rank_stabilised_scaling_is_followed(tmp_path: Path, base: Base) -> None:
     folder = make_adapter(tmp_path / "x", base, config=peft_config(use_rslora=True))
-    assert artifact.check_weights(folder, base_serving=base.serving).scaling == 4.0
+    assert package.check_weights(folder, base_serving=base.serving).scaling == 4.0
 
 
 def header(**entries: Any) -> bytes:
@@ -383,7 +383,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 def test_a_malformed_weights_file_is_refused(adapter: Path, base: Base, content: bytes) -> None:
     (adapter / "adapter_model.safetensors").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors"):
-        artifact.check_weights(adapter, base_serving=base.serving)
+        package.check_weights(adapter, base_serving=base.serving)
 
 
 @settings(
@@ -405,14 +405,14 @@ def test_no_damage_to_the_files_gets_past_or_raises_anything_else(
     path.write_bytes(damaged)
     if damaged != whole:
         with pytest.raises(ArtifactError):
-            artifact.verify(folder, base=base)
+            package.verify(folder, base=base)
     with contextlib.suppress(TrainingError):
-        artifact.check_weights(folder, base_serving=base.serving)
+        package.check_weights(folder, base_serving=base.serving)
 
 
 def test_a_base_without_weights_is_named(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="nowhere"):
-        artifact.check_weights(adapter, base_serving=tmp_path / "nowhere")
+        package.check_weights(adapter, base_serving=tmp_path / "nowhere")
 
 
 def test_a_sharded_base_is_read_whole(adapter: Path, base: Base) -> None:
@@ -421,14 +421,14 @@ def test_a_sharded_base_is_read_whole(adapter: Path, base: Base) -> None:
     for shard, names in enumerate((list(MODULES)[:3], list(MODULES)[3:])):
         tensors = {f"{name}.weight": random.normal(0, 0.2, MODULES[name]) for name in names}
         save_tensors(base.serving / f"model-{shard}.safetensors", tensors, dtype="BF16")
-    artifact.check_weights(adapter, base_serving=base.serving)
+    package.check_weights(adapter, base_serving=base.serving)
 
 
 def test_publishing_names_the_folder_by_the_manifests_hash(adapter: Path, tmp_path: Path) -> None:
-    published = artifact.publish(adapter, tmp_path / "adapters", "acme")
+    published = package.publish(adapter, tmp_path / "adapters", "acme")
     digest = hashlib.sha256((adapter / "manifest.json").read_bytes()).hexdigest()
     assert published == tmp_path / "adapters" / f"acme.{digest[:12]}"
-    assert artifact.verify(published) == artifact.verify(adapter)
+    assert package.verify(published) == package.verify(adapter)
 
 
 @pytest.mark.parametrize(
@@ -441,15 +441,15 @@ def test_a_published_adapter_is_as_open_as_the_folder_that_it_goes_into(
     root = tmp_path / "root"
     root.mkdir()
     root.chmod(around)
-    published = artifact.publish(adapter, root, "acme")
+    published = package.publish(adapter, root, "acme")
     assert stat.S_IMODE(published.stat().st_mode) == folder
     assert {stat.S_IMODE(path.stat().st_mode) for path in published.iterdir()} == {file}
 
 
 def test_publishing_twice_changes_nothing(adapter: Path, tmp_path: Path) -> None:
-    first = artifact.publish(adapter, tmp_path / "adapters", "acme")
+    first = package.publish(adapter, tmp_path / "adapters", "acme")
     before = first.stat()
-    assert artifact.publish(adapter, tmp_path / "adapters", "acme") == first
+    assert package.publish(adapter, tmp_path / "adapters", "acme") == first
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -462,7 +462,7 @@ def test_publishers_at_the_same_time_agree_and_leave_nothing_behind(
 
     def publish() -> None:
         barrier.wait()
-        found.append(artifact.publish(adapter, root, "acme"))
+        found.append(package.publish(adapter, root, "acme"))
 
     threads = [threading.Thread(target=publish) for _ in range(8)]
     for thread in threads:
@@ -476,7 +476,7 @@ def test_publishers_at_the_same_time_agree_and_leave_nothing_behind(
 def test_a_damaged_folder_is_not_published(adapter: Path, tmp_path: Path) -> None:
     zero_tail(adapter / "adapter_model.safetensors")
     with pytest.raises(ArtifactError):
-        artifact.publish(adapter, tmp_path / "adapters", "acme")
+        package.publish(adapter, tmp_path / "adapters", "acme")
     assert not (tmp_path / "adapters").exists()
 
 
@@ -486,9 +486,9 @@ def test_a_publication_cut_short_leaves_no_adapter(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.artifact.shutil.copyfile", full)
+    monkeypatch.setattr("training.adapters.package.shutil.copyfile", full)
     with pytest.raises(OSError, match="No space"):
-        artifact.publish(adapter, tmp_path / "adapters", "acme")
+        package.publish(adapter, tmp_path / "adapters", "acme")
     assert list((tmp_path / "adapters").iterdir()) == []
 
 
@@ -497,28 +497,28 @@ def test_what_a_killed_publisher_left_is_swept_later(adapter: Path, tmp_path: Pa
     for left in (old, fresh):
         left.mkdir(parents=True)
     os.utime(old, (1, 1))
-    artifact.publish(adapter, tmp_path / "adapters", "acme")
+    package.publish(adapter, tmp_path / "adapters", "acme")
     assert fresh.exists()
     assert not old.exists()
 
 
 def test_a_manifest_changed_after_publishing_is_refused(adapter: Path, tmp_path: Path) -> None:
-    published = artifact.publish(adapter, tmp_path / "adapters", "acme")
+    published = package.publish(adapter, tmp_path / "adapters", "acme")
     path = published / "manifest.json"
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b"Acme's assistant", b"Evil's assistant"))
     with pytest.raises(ArtifactError, match="changed after publishing"):
-        artifact.verify(published)
+        package.verify(published)
 
 
 @pytest.mark.parametrize("label", ["", "a", "A", "a--b", "-a", "a-", "../x", "a.b", "x" * 41])
 def test_a_label_that_is_no_slug_names_no_engine_model(adapter: Path, label: str) -> None:
     with pytest.raises(ArtifactError, match="label"):
-        artifact.engine_name(label, adapter)
+        package.engine_name(label, adapter)
 
 
 def test_another_tenants_adapter_is_not_published_under_this_label(
     adapter: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match="adapter of 'acme', not of 'other'"):
-        artifact.publish(adapter, tmp_path / "adapters", "other")
+        package.publish(adapter, tmp_path / "adapters", "other")

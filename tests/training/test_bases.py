@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from training import base_model
-from training.base_model import BUILTIN, Builtin, list_bases, load_base, serving_sha256, verify_base
+from training.base_models import manifest
+from training.base_models.manifest import (
+    BUILTIN,
+    Builtin,
+    list_bases,
+    load_base,
+    serving_sha256,
+    verify_base,
+)
 from training.errors import BaseModelError
 
 heavy = pytest.mark.heavy
@@ -19,8 +26,8 @@ def quiet(_: str) -> None:
     """Say nothing."""
 
 
-def add(source: Path | str, root: Path, **options: Any) -> base_model.BaseModel:
-    from training.bases import add_base  # noqa: PLC0415 - loads torch
+def add(source: Path | str, root: Path, **options: Any) -> manifest.BaseModel:
+    from training.base_models.quantize import add_base  # noqa: PLC0415 - loads torch
 
     return add_base(str(source), root, **{"say": quiet, **options})
 
@@ -42,7 +49,7 @@ def test_serving_weights_are_the_nf4_weights_bit_for_bit(tiny_base: Path) -> Non
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    from training.bases import dequantised, load_nf4  # noqa: PLC0415
+    from training.base_models.quantize import dequantised, load_nf4  # noqa: PLC0415
 
     quantised = load_nf4(tiny_base / "nf4", device="cpu")
     serving = AutoModelForCausalLM.from_pretrained(tiny_base / "serving")
@@ -67,7 +74,7 @@ def test_both_folders_compute_the_same(tiny_base: Path, name: str, *, unpacked: 
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    from training.bases import load_nf4  # noqa: PLC0415
+    from training.base_models.quantize import load_nf4  # noqa: PLC0415
 
     ids, dtype = torch.arange(3, 60).unsqueeze(0), getattr(torch, name)
     with torch.no_grad():
@@ -81,7 +88,7 @@ def test_gradients_are_those_of_the_serving_weights(tiny_base: Path) -> None:
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    from training.bases import load_nf4  # noqa: PLC0415
+    from training.base_models.quantize import load_nf4  # noqa: PLC0415
 
     ids = torch.arange(3, 60).unsqueeze(0)
     grads = []

@@ -4,9 +4,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.batches import MAX_PADDING, Plan, length_batches, plan_run, positions, shortened
-from training.spec import load_recipe
-from training.workload import step_tokens
+from training.config import load_recipe
+from training.data.batching import MAX_PADDING, Plan, length_batches, plan_run, positions, shortened
+from training.finetuning.preparation import step_tokens
 
 LENGTHS = st.lists(st.integers(2, 600), min_size=1, max_size=120)
 

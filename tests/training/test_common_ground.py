@@ -11,11 +11,11 @@ import pytest
 from connectors.conversation import Conversation, Speaker, Turn
 from tests.training.conftest import TINY_RECIPE
 from tests.training.sample_manifest import MANIFEST
-from training import common_ground as module
-from training.artifact import MANIFEST_NAME
-from training.common_ground import common_ground
-from training.dataset import Dataset, freeze
-from training.spec import TrainingSpec
+from training.adapters.package import MANIFEST_NAME
+from training.config import TrainingSpec
+from training.data.dataset import Dataset, freeze
+from training.evaluation.shared_holdout import common_ground
+from training.results import shared_holdout as module
 
 
 @pytest.fixture(autouse=True)

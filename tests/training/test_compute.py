@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from training import compute
-from training.compute import (
+from training import compute_dtype
+from training.compute_dtype import (
     WORKS,
     MachineChoices,
     TypeChoice,
@@ -53,8 +53,8 @@ def test_weights_that_would_not_fit_in_float32_stay_in_bfloat16() -> None:
 def test_figures_of_another_machine_or_base_are_not_taken(tmp_path: Path) -> None:
     path, base = tmp_path / "compute.json", tmp_path / "tiny"
     assert kept_choices(path, base) is None
-    keep_choices(path, made(compute.machine_key()))
-    assert kept_choices(path, base) == made(compute.machine_key())
+    keep_choices(path, made(compute_dtype.machine_key()))
+    assert kept_choices(path, base) == made(compute_dtype.machine_key())
     assert kept_choices(path, tmp_path / "larger") is None
     keep_choices(path, made("another"))
     assert kept_choices(path, base) is None
@@ -64,9 +64,9 @@ def test_figures_of_another_machine_or_base_are_not_taken(tmp_path: Path) -> Non
 
 def test_imitating_another_processor_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    here = compute.machine_key()
+    here = compute_dtype.machine_key()
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-    assert compute.machine_key() != here
+    assert compute_dtype.machine_key() != here
 
 
 def test_a_base_that_does_not_tell_its_width_is_named(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_child_measures_every_work_and_its_figures_are_kept(
 def test_where_bfloat16_is_emulated_float32_computes(tiny_base: Path) -> None:
     """What torch does on a processor with AVX2 alone."""
     env = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    argv = [sys.executable, "-m", "training.compute_probe", str(tiny_base)]
+    argv = [sys.executable, "-m", "training.base_models.compute_dtype_probe", str(tiny_base)]
     done = subprocess.run(argv, capture_output=True, check=True, env=env)
     found = msgspec.json.decode(done.stdout, type=MachineChoices)
     assert {work: found.choices[work].type for work in ("training", "evaluation", "engine")} == (

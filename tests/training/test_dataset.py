@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from connectors.conversation import Conversation, Speaker, Split, Turn
-from training.curate import SPLITS
-from training.dataset import Dataset, freeze, load
+from training.data.dataset import Dataset, freeze, load
+from training.data.deduplication import candidates, jaccard, normalise, shingles
+from training.data.splitting import SPLITS
 from training.errors import BadInput
-from training.near_duplicates import candidates, jaccard, normalise, shingles
 
 WORDS = [
     "lamp",

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.tiny import TINY
-from training.compute import ComputeType
-from training.estimate import Estimate, Footprint, memory_bytes, tokens_in
-from training.spec import load_recipe
+from training.compute_dtype import ComputeType
+from training.config import load_recipe
+from training.finetuning.estimate import Estimate, Footprint, memory_bytes, tokens_in
 
 
 def needing(seconds: float) -> Estimate:

@@ -17,14 +17,14 @@ import pytest
 
 from tests.training.conftest import FLOAT32, loaf
 from tests.training.sample_manifest import MANIFEST
-from training.artifact import WEIGHTS_NAME, BaseRef, write_manifest
-from training.base_model import load_base
-from training.compute import ComputeType, TypeChoice, Work
-from training.dataset import Dataset, freeze
-from training.evaluation import Evaluation, ParitySample
-from training.gates import judge
-from training.progress import EvaluationEvent
-from training.spec import Method, Objectives, TrainingSpec
+from training.adapters.package import WEIGHTS_NAME, BaseRef, write_manifest
+from training.base_models.manifest import load_base
+from training.compute_dtype import ComputeType, TypeChoice, Work
+from training.config import Method, Objectives, TrainingSpec
+from training.data.dataset import Dataset, freeze
+from training.evaluation.gates import judge
+from training.events import EvaluationEvent
+from training.results import Evaluation, ParitySample
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
 
@@ -113,7 +113,7 @@ class Plain:
 def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
     import torch
 
-    from training.speaker import Speaker
+    from training.evaluation.generator import Speaker
 
     # In float32 nothing is left to rounding: the two ways must agree to a thousandth.
     return Speaker.serving(
@@ -124,8 +124,8 @@ def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
 
 
 def reading(spec: TrainingSpec, speaker: Any) -> tuple[Any, Any]:
-    from training.held_out import HeldOut, Reading
-    from training.replies import choose_contexts
+    from training.evaluation.heldout import HeldOut, Reading
+    from training.evaluation.metrics import choose_contexts
 
     held_out = HeldOut(spec)
     contexts = choose_contexts(held_out.examples, REPLIES, seed=spec.seed)
@@ -235,7 +235,7 @@ class Listening:
 
 
 def run(spec: TrainingSpec, adapter: Path, progress: Any = None) -> Evaluation:
-    from training.evaluate import evaluate
+    from training.evaluation.evaluate import evaluate
 
     return evaluate(spec, adapter, progress, computing=FLOAT32)
 
@@ -272,7 +272,7 @@ def test_shared_preferences_are_those_of_one_text_at_a_time(
     speaker: Any,
     method: Method,
 ) -> None:
-    from training.held_out import HeldOut
+    from training.evaluation.heldout import HeldOut
 
     folder = preference_datasets[method].folder
     spec = msgspec.structs.replace(small, method=method, dataset=str(folder))
@@ -364,7 +364,7 @@ def test_where_nothing_fits_nothing_is_measured_and_no_gate_can_tell(
 def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
     small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    from training.evaluate import parity_reference
+    from training.evaluation.evaluate import parity_reference
 
     alike = freeze(
         [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)],
@@ -396,7 +396,7 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from training.evaluate import parity_reference
+    from training.evaluation.evaluate import parity_reference
 
     trained = shutil.copytree(adapters["new"], tmp_path / "trained")
     weights = load_file(trained / WEIGHTS_NAME)
@@ -425,7 +425,7 @@ def test_an_adapter_folder_is_evaluated_from_the_command_line(
     small: TrainingSpec, small_dataset: Dataset, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "evaluation.json"
-    argv = [sys.executable, "-m", "training.evaluate", "--base", small.base]
+    argv = [sys.executable, "-m", "training.evaluation.evaluate", "--base", small.base]
     argv += ["--dataset", str(small_dataset.folder), "--out", str(out)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -438,7 +438,7 @@ def test_an_adapter_folder_is_evaluated_from_the_command_line(
 def test_a_folder_that_is_no_adapter_is_told_in_one_line(
     small: TrainingSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.evaluate import main
+    from training.evaluation.evaluate import main
 
     folders = ["--base", small.base, "--dataset", small.dataset, "--adapter", str(tmp_path)]
     assert main([*folders, "--out", str(tmp_path / "x.json")]) == 2

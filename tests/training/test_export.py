@@ -15,13 +15,21 @@ import pytest
 
 from tests.training.bare import LINEAR, RANK, lora_of, make_bare_base, make_foreign, save_tensors
 from tests.training.sample_manifest import MANIFEST
-from training.artifact import BaseRef, Foreign, Lora, verify, write_manifest
-from training.base_model import BASE_FILE, BaseModel, load_base, public_name
+from training.adapters.export import (
+    Entry,
+    Form,
+    entries,
+    open_entries,
+    stream,
+    write_folder,
+    write_zip,
+)
+from training.adapters.foreign import take_in
+from training.adapters.foreign_zip import unpack_adapter
+from training.adapters.package import BaseRef, Foreign, Lora, verify, write_manifest
+from training.adapters.safetensors_io import MAX_BASE_HEADER_BYTES, TensorFile, as_bytes
+from training.base_models.manifest import BASE_FILE, BaseModel, load_base, public_name
 from training.errors import BaseModelError
-from training.export import Entry, Form, entries, open_entries, stream, write_folder, write_zip
-from training.foreign import take_in
-from training.foreign_zip import unpack_adapter
-from training.tensors import MAX_BASE_HEADER_BYTES, TensorFile, as_bytes
 
 
 @pytest.fixture
@@ -209,7 +217,7 @@ def test_what_is_sent_may_lose_its_names_meanwhile(tmp_path: Path) -> None:
 
 
 def test_exports_need_no_torch() -> None:
-    code = "import sys, training.export, training.foreign_zip; sys.exit('torch' in sys.modules)"
+    code = "import sys, training.adapters.export, training.adapters.foreign_zip; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.training.bare import LINEAR, RANK, Tensors, lora_of, make_bare_base, make_foreign
-from training.artifact import MANIFEST_NAME
+from training.adapters.foreign import TakenIn, bare_name, find_adapter, read_taken, take_in
+from training.adapters.foreign_config import read_foreign_config
+from training.adapters.package import MANIFEST_NAME
+from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile
+from training.adapters.validation import read_lora_config
 from training.errors import ArtifactError, TrainingError, UnsafeWeights
-from training.foreign import TakenIn, bare_name, find_adapter, read_taken, take_in
-from training.foreign_config import read_foreign_config
-from training.tensors import MAX_ADAPTER_HEADER_BYTES, TensorFile
-from training.weights import read_lora_config
 
 FIRST = "model.layers.0.self_attn.q_proj"
 

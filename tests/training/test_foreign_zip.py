@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from training.adapters.foreign_zip import MAX_DIRECTORY_BYTES, largest_adapter_bytes, unpack_adapter
 from training.errors import ArtifactError
-from training.foreign_zip import MAX_DIRECTORY_BYTES, largest_adapter_bytes, unpack_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_BYTES = 4096

@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from training.config import Objectives
 from training.errors import BadInput
-from training.evaluation import (
+from training.evaluation.gates import Gate, Verdict, judge
+from training.results import (
     Difference,
     Evaluation,
     Metric,
@@ -18,8 +20,6 @@ from training.evaluation import (
     compare_parity,
     perplexity,
 )
-from training.gates import Gate, Verdict, judge
-from training.spec import Objectives
 
 PARITY = Parity(mean_abs=0.003, p99_abs=0.02, max_abs=0.1, tokens=2000, conversations=12)
 

@@ -19,10 +19,10 @@ from tests.training.bare import (
     make_foreign,
 )
 from tests.training.sample_manifest import MANIFEST
-from training.artifact import BaseRef, write_manifest
-from training.base_model import load_base
+from training.adapters.gguf import ARCHITECTURES, export_gguf, row_order, write_gguf
+from training.adapters.package import BaseRef, write_manifest
+from training.base_models.manifest import load_base
 from training.errors import BadInput, BaseModelError
-from training.gguf_adapter import ARCHITECTURES, export_gguf, row_order, write_gguf
 
 gguf = pytest.importorskip("gguf")  # of the training extra
 

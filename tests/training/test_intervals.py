@@ -5,10 +5,9 @@ import random
 
 import pytest
 
-from training.evaluation import Reply
-from training.intervals import FEWEST, share_interval
-from training.replies import bootstrap_interval
-from training.scoring import (
+from training.evaluation.confidence_intervals import FEWEST, share_interval
+from training.evaluation.metrics import bootstrap_interval
+from training.evaluation.scores import (
     Liked,
     Nats,
     differences_of,
@@ -16,6 +15,7 @@ from training.scoring import (
     preference_differences,
     scores_of,
 )
+from training.results import Reply
 
 
 @pytest.mark.parametrize(

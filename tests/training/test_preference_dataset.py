@@ -10,8 +10,8 @@ import pytest
 from connectors.conversation import Speaker, Turn
 from connectors.preference import Judged, Preference
 from tests.training.test_dataset import ids, varied
-from training.curate import SPLITS, Record
-from training.dataset import Dataset, freeze, load
+from training.data.dataset import Dataset, freeze, load
+from training.data.splitting import SPLITS, Record
 from training.errors import BadInput
 
 

@@ -11,15 +11,15 @@ import pytest
 
 from tests.training.conftest import TINY_RECIPE, write_spec
 from tests.training.test_qlora import changed, events_of, live, run, weights_of
-from training.dataset import Dataset
+from training.config import Method, TrainingSpec, method_recipe
+from training.data.dataset import Dataset
 from training.errors import BadInput, Interrupted
-from training.progress import (
+from training.events import (
     EstimateEvent,
     ResumedEvent,
     StepEvent,
     ValidationEvent,
 )
-from training.spec import Method, TrainingSpec, method_recipe
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
@@ -121,8 +121,8 @@ def test_it_starts_from_an_adapter_and_is_held_to_that(
     tmp_path: Path,
 ) -> None:
     from tests.training.sample_manifest import MANIFEST
-    from training.artifact import BaseRef, Lora, write_manifest
-    from training.base_model import load_base
+    from training.adapters.package import BaseRef, Lora, write_manifest
+    from training.base_models.manifest import load_base
 
     start = tmp_path / "start"
     trained = run(changed(spec, rank=8, alpha=4, max_train_tokens=2_000), tmp_path / "supervised")
@@ -157,11 +157,11 @@ class Side:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoTokenizer, TrainerCallback
 
-        from training.plan_trainer import trainer_config
-        from training.qlora import TRAINERS
-        from training.run_state import RunState
-        from training.template import stop_token_ids
-        from training.workload import prepare
+        from training.data.chat_template import stop_token_ids
+        from training.finetuning.checkpoint import RunState
+        from training.finetuning.preparation import prepare
+        from training.finetuning.qlora import TRAINERS
+        from training.finetuning.trainer import trainer_config
 
         self.serving = Path(spec.base) / "serving"
         self.tokenizer = AutoTokenizer.from_pretrained(self.serving)

@@ -11,9 +11,12 @@ import msgspec
 import pytest
 
 from tests.training.conftest import write_spec
-from training.compute import ComputeType
+from training.adapters.validation import check_weights
+from training.compute_dtype import ComputeType
+from training.config import TrainingSpec
+from training.data.chat_template import TrainingSequence
 from training.errors import BadInput, Interrupted, TrainingError
-from training.progress import (
+from training.events import (
     CheckpointEvent,
     EstimateEvent,
     Event,
@@ -23,9 +26,6 @@ from training.progress import (
     ValidationEvent,
     parse,
 )
-from training.spec import TrainingSpec
-from training.template import TrainingSequence
-from training.weights import check_weights
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
@@ -48,7 +48,7 @@ def never() -> bool:
 def run(
     spec: TrainingSpec, out: Path, *, resume: bool = False, stop: Callable[[], bool] = never
 ) -> Any:
-    from training.qlora import train  # noqa: PLC0415 - loads torch
+    from training.finetuning.qlora import train  # noqa: PLC0415 - loads torch
 
     out.mkdir(exist_ok=True)
     with closing(Progress(out / "events.jsonl")) as progress:
@@ -122,7 +122,7 @@ def test_a_budget_of_time_shortens_the_run_and_a_resumed_one_keeps_to_it(
 
 
 def test_another_machine_goes_on_in_its_own_type(spec: TrainingSpec, tmp_path: Path) -> None:
-    from training.compute import (  # noqa: PLC0415
+    from training.compute_dtype import (  # noqa: PLC0415
         COMPUTE_FILE,
         TypeChoice,
         keep_choices,
@@ -180,9 +180,9 @@ def test_stopped_it_saves_and_goes_on_from_there(
 def test_a_run_of_slow_steps_saves_by_the_clock(
     spec: TrainingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import follower  # noqa: PLC0415 - loads torch
+    from training.finetuning import callback  # noqa: PLC0415 - loads torch
 
-    monkeypatch.setattr(follower, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "SAVE_SECONDS", 0.0)
     asked: list[None] = []
 
     def after_three() -> bool:
@@ -249,9 +249,9 @@ def test_the_loss_is_the_mean_over_learnt_tokens_whatever_the_batches(
     from torch.nn import functional  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    from training.bases import load_nf4  # noqa: PLC0415
-    from training.template import stop_token_ids  # noqa: PLC0415
-    from training.workload import prepare  # noqa: PLC0415
+    from training.base_models.quantize import load_nf4  # noqa: PLC0415
+    from training.data.chat_template import stop_token_ids  # noqa: PLC0415
+    from training.finetuning.preparation import prepare  # noqa: PLC0415
 
     nf4 = Path(spec.base) / "nf4"
     model = load_nf4(nf4, device="cpu")

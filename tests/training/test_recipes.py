@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from training.config import TrainingSpec, load_recipe, load_spec, method_recipe, recipe_names
 from training.errors import BadInput
-from training.spec import TrainingSpec, load_recipe, load_spec, method_recipe, recipe_names
 
 
 def header_of(name: str) -> str:

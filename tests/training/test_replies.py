@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from connectors.conversation import ChatMessage
-from training.evaluation import Reply
-from training.replies import (
+from training.evaluation.metrics import (
     Vectors,
     bootstrap_interval,
     choose_contexts,
@@ -17,7 +16,8 @@ from training.replies import (
     similarities,
     token_f1,
 )
-from training.scoring import differences_of, scores_of
+from training.evaluation.scores import differences_of, scores_of
+from training.results import Reply
 
 
 class Spoken(NamedTuple):
@@ -121,7 +121,7 @@ def test_lookup_without_training_conversations_says_nothing() -> None:
 
 
 def test_lookup_among_many_turns_reads_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.replies.MAX_LOOKUP_TURNS", 10)
+    monkeypatch.setattr("training.evaluation.metrics.MAX_LOOKUP_TURNS", 10)
     read: list[str] = []
 
     def counting(texts: Sequence[str]) -> Vectors:

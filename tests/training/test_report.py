@@ -11,8 +11,20 @@ import pytest
 from rich.console import Console
 
 from connectors.conversation import ChatMessage
-from training.curves import CurvePoint, chart, read_curves
-from training.evaluation import (
+from training.config import Objectives
+from training.evaluation.gates import judge
+from training.events import StepEvent, ValidationEvent
+from training.reports.loss_curve import CurvePoint, chart, read_curves
+from training.reports.report import (
+    Provenance,
+    Report,
+    print_scores,
+    render_html,
+    render_terminal,
+    to_json,
+)
+from training.reports.tables import difference_rows, findings, score_rows
+from training.results import (
     Difference,
     Evaluation,
     Metric,
@@ -22,18 +34,6 @@ from training.evaluation import (
     Scores,
     Subject,
 )
-from training.findings import difference_rows, findings, score_rows
-from training.gates import judge
-from training.progress import StepEvent, ValidationEvent
-from training.report import (
-    Provenance,
-    Report,
-    print_scores,
-    render_html,
-    render_terminal,
-    to_json,
-)
-from training.spec import Objectives
 
 NASTY = "<script>alert('x')</script> & \"Müller\" {{ 7*7 }} [bold]"
 

@@ -14,12 +14,12 @@ import msgspec
 import pytest
 
 from tests.training.conftest import loaf, write_spec
-from training.artifact import verify
-from training.base_model import load_base
-from training.dataset import freeze
+from training.adapters.package import verify
+from training.base_models.manifest import load_base
+from training.config import TrainingSpec
+from training.data.dataset import freeze
 from training.errors import BadInput, BaseModelError, Interrupted, TrainingError, UnsafeWeights
-from training.evaluation import Evaluation, ParitySample
-from training.progress import (
+from training.events import (
     ErrorEvent,
     Event,
     ResultEvent,
@@ -27,9 +27,9 @@ from training.progress import (
     StepEvent,
     parse,
 )
-from training.run import classify, run
-from training.spec import TrainingSpec
-from training.stopping import Stopper
+from training.pipeline import classify, run
+from training.results import Evaluation, ParitySample
+from training.signals import Stopper
 
 HERE = Path(__file__).parents[2]
 RUN_SECONDS = 200

@@ -15,7 +15,7 @@ from tests.processes import HERE, lives
 STEP = "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"
 RUN = """
 import subprocess, sys, time
-from training.stopping import Stopper
+from training.signals import Stopper
 stopper = Stopper(grace_seconds={grace}, with_parent={with_parent})
 with stopper:
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -137,7 +137,7 @@ def test_a_module_that_is_held_tidies_up(tmp_path: Path, how: str) -> None:
         "except Exception as exc:\n    print('tidy', flush=True); raise OSError from exc\n"
     )
     env = {**os.environ, "PYTHONPATH": f"{HERE}:{tmp_path}"}
-    argv = [sys.executable, "-m", "training.held", "slow", "--one", "two"]
+    argv = [sys.executable, "-m", "training.parent_watch", "slow", "--one", "two"]
     with subprocess.Popen(
         argv,
         cwd=HERE,
@@ -166,6 +166,6 @@ def test_a_module_that_is_held_ends_as_it_would_by_itself(
 ) -> None:
     (tmp_path / "quick.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": f"{HERE}:{tmp_path}"}
-    argv = [sys.executable, "-m", "training.held", "quick"]
+    argv = [sys.executable, "-m", "training.parent_watch", "quick"]
     with subprocess.Popen(argv, cwd=HERE, env=env, stdin=subprocess.PIPE) as process:
         assert process.wait(20) == status

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from connectors.conversation import ChatMessage
 from tests.tiny import CHATML
+from training.data.chat_template import TrainingSequence, render, token_ids, training_sequences
 from training.errors import BadInput
-from training.template import TrainingSequence, render, token_ids, training_sequences
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
 

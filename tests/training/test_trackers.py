@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training import trackers
-from training.trackers import environment, what_to_install
+from training.finetuning import trackers
+from training.finetuning.trackers import environment, what_to_install
 
 OUT = Path("/home/jobs/job-1")
 

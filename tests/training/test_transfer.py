@@ -12,16 +12,16 @@ import pytest
 
 from tests.training.bare import lora_of, make_foreign
 from tests.training.conftest import write_spec
-from training.artifact import BaseRef, Lora, verify, write_manifest
-from training.base_model import load_base
-from training.dataset import Dataset
-from training.evaluation import Evaluation, ParitySample
-from training.export import Form, entries, write_folder
-from training.foreign import take_in
-from training.report import build_report, render_html
-from training.run import run
-from training.spec import Objectives, TrainingSpec
-from training.weights import linear_shapes
+from training.adapters.export import Form, entries, write_folder
+from training.adapters.foreign import take_in
+from training.adapters.package import BaseRef, Lora, verify, write_manifest
+from training.adapters.validation import linear_shapes
+from training.base_models.manifest import load_base
+from training.config import Objectives, TrainingSpec
+from training.data.dataset import Dataset
+from training.pipeline import run
+from training.reports.report import build_report, render_html
+from training.results import Evaluation, ParitySample
 
 from tests.training.sample_manifest import MANIFEST  # isort: skip
 

@@ -15,7 +15,7 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver
 
 from server.engine.plugin.environment import PluginEnvironment
-from training.artifact import check_weights, engine_name, verify
+from training.adapters.package import check_weights, engine_name, verify
 from training.errors import TrainingError
 
 NAME = "tenantune"
@@ -25,7 +25,7 @@ logger = logging.getLogger("vllm.tenantune")
 
 
 class ServedBase(msgspec.Struct, frozen=True):
-    """The base that this engine serves, as ``training.artifact.verify`` wants it."""
+    """The base that this engine serves, as ``training.adapters.package.verify`` wants it."""
 
     name: str
     serving_sha256: str

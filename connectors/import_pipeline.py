@@ -1,0 +1,215 @@
+"""Runs an import: choose the format, hash, parse, redact, count. Storing is the caller's.
+
+Iterate over ``run_import(stream, filename, redactor=...)``, then read its ``report``.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from io import RawIOBase
+from typing import BinaryIO, cast
+
+import msgspec
+
+from connectors.conversation import Conversation, Speaker, Turn
+from connectors.errors import TookTooLong
+from connectors.importers import (
+    HEAD_BYTES,
+    Importer,
+    ImportOptions,
+    Rejected,
+    choose,
+)
+from connectors.importers.base import Reason, quoted
+from connectors.redaction.redactor import Redactor
+from connectors.report import EXAMPLES_OF_A_REASON, ImportReport
+
+Bound = Callable[[], AbstractContextManager[None]]
+
+_NOTHING_TO_LEARN = "no turn in this file is theirs, so nothing can be learnt from it"
+_WHO = "say who they are with --map 'speaker:VALUE={}'"
+
+
+class ImportRun:
+    """Iterate once for the conversations; then ``report`` is whole. Made by ``run_import``."""
+
+    def __init__(
+        self,
+        source: "_Source",
+        filename: str,
+        *,
+        importer: Importer,
+        options: ImportOptions,
+        redactor: Redactor | None,
+        bound: Bound,
+    ) -> None:
+        self.importer = importer
+        self._bound = bound
+        self._source = source
+        self._options = options
+        self._redactor = redactor
+        self._report = ImportReport(importer=importer.name, filename=filename)
+        self._reasons: Counter[str] = Counter()
+        self._redacted: Counter[str] = Counter()
+        self._ids: Counter[str] = Counter()
+        self._speakers: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Yield what is kept, redacted. Raises BadMapping before the first."""
+        stream = cast("BinaryIO", self._source)
+        for item in self.importer.read(stream, self._options, self._note):
+            if isinstance(item, Rejected):
+                self._leave_out(item)
+                continue
+            try:
+                kept = self._keep(item)
+            except TookTooLong as exc:  # never kept as it was
+                detail = f"conversation {quoted(item.id)}: {exc}"
+                self._leave_out(Rejected(line=0, reason=Reason.TOO_SLOW, detail=detail))
+                continue
+            yield kept
+        if self._report.read:
+            self._note_missing_sides()
+        self._source.drain()  # an importer may stop early; the hash covers the whole file
+
+    @property
+    def report(self) -> ImportReport:
+        """The counts so far; the whole story after the last conversation."""
+        return msgspec.structs.replace(
+            self._report,
+            sha256=self._source.sha256,
+            size_bytes=self._source.done,
+            reasons={str(reason): count for reason, count in self._reasons.most_common()},
+            speakers=dict(self._speakers.most_common()),
+            redacted=dict(self._redacted.most_common()),
+            examples=sorted(self._report.examples, key=lambda rejected: rejected.line),
+            notes=dict(self._report.notes),
+        )
+
+    def _keep(self, conversation: Conversation) -> Conversation:
+        if self._redactor:
+            with self._bound():
+                conversation, counts = _redacted(conversation, self._redactor)
+            self._redacted += counts
+        conversation = msgspec.structs.replace(conversation, names={})
+        self._speakers.update(turn.speaker.value for turn in conversation.turns)
+        wanted = conversation.id
+        self._ids[wanted] += 1
+        while self._ids[wanted] > 1:
+            taken = f"{wanted}#{self._ids[wanted]}"
+            if taken not in self._ids:
+                self._ids[taken] = 1
+                conversation = msgspec.structs.replace(conversation, id=taken)
+                self._report.renamed += 1
+                break
+            self._ids[wanted] += 1
+        self._report.read += 1
+        self._report.turns += len(conversation.turns)
+        return conversation
+
+    def _note(self, what: str, found: str) -> None:
+        """A note may quote a value of the file, as an example."""
+        self._report.notes[what] = self._redactor.redact_text(found) if self._redactor else found
+
+    def _note_missing_sides(self) -> None:
+        answers = self._speakers[Speaker.AGENT] + self._speakers[Speaker.BOT]
+        if not answers:
+            self._note("no agent", f"{_NOTHING_TO_LEARN}; {_WHO.format('agent')}")
+        elif not self._speakers[Speaker.CUSTOMER]:
+            self._note("no customer", f"{_NOTHING_TO_LEARN}; {_WHO.format('customer')}")
+
+    def _leave_out(self, item: Rejected) -> None:
+        self._report.trimmed += item.part
+        self._report.rejected += not item.part
+        self._reasons[item.reason] += 1
+        if self._reasons[item.reason] <= EXAMPLES_OF_A_REASON:
+            if self._redactor:
+                detail = self._redactor.redact_text(item.detail)
+                item = msgspec.structs.replace(item, detail=detail)
+            self._report.examples.append(item)
+
+
+def _redacted(conversation: Conversation, redactor: Redactor) -> tuple[Conversation, Counter[str]]:
+    """Without personal data; ``names`` count as authors of turns that nobody said."""
+    people = tuple(Turn(side, "", author=name) for name, side in conversation.names.items())
+    turns = conversation.turns
+    whole = msgspec.structs.replace(conversation, turns=(*turns, *people), names={})
+    redacted, counts = redactor.redact(whole)
+    kept = redacted.turns[: len(turns)]
+    for person, hidden in zip(people, redacted.turns[len(turns) :], strict=True):
+        if hidden.author != person.author and hidden.author:
+            kind = hidden.author.strip("[]").rpartition("_")[0]
+            counts[kind] -= 1
+    return msgspec.structs.replace(redacted, turns=kept), +counts
+
+
+def run_import(
+    stream: BinaryIO,
+    filename: str,
+    *,
+    importer: str | None = None,
+    options: ImportOptions | None = None,
+    redactor: Redactor | None = None,
+    progress: Callable[[int], None] | None = None,
+    bound: Bound = nullcontext,
+) -> ImportRun:
+    """Choose the importer (by name, or by the file's first bytes) and return the run, not begun.
+
+    The stream is read once, from where it stands; it need not be seekable. ``progress`` gets the
+    bytes of the file read so far (compressed ones, for gzip), about every 64 KiB. ``bound`` is entered
+    for the redaction of each record; one that it stops with ``TookTooLong`` is left out.
+
+    Raises:
+        UnknownFormat: no importer of that name, or none fits. Iterating may raise BadMapping.
+    """
+    source = _Source(stream, progress)
+    chosen = choose(source.peek(HEAD_BYTES), filename, name=importer)
+    return ImportRun(
+        source,
+        filename,
+        importer=chosen,
+        options=options or ImportOptions(),
+        redactor=redactor,
+        bound=bound,
+    )
+
+
+class _Source(RawIOBase):
+    """Reads on, counting and hashing; the first bytes can be looked at without being used up."""
+
+    def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._progress = progress
+        self._head = b""
+        self._digest = hashlib.sha256()
+        self.done = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def peek(self, size: int) -> bytes:
+        while len(self._head) < size and (data := self._stream.read(size - len(self._head))):
+            self._head += data
+        return self._head
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._head or self._stream.read(size)
+        if 0 <= size < len(data):
+            data, self._head = data[:size], data[size:]
+        else:
+            self._head = b""
+        self._digest.update(data)
+        self.done += len(data)
+        if self._progress and data:
+            self._progress(self.done)
+        return data
+
+    def drain(self) -> None:
+        while self.read(HEAD_BYTES):
+            pass

@@ -1,0 +1,311 @@
+"""Which column of a table means what: guessed from the headers, overridden by the operator."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from connectors.conversation import Speaker
+from connectors.errors import BadMapping
+from connectors.importers.csv.headers import (
+    AGENT_WORDS,
+    ANOTHER_TIME,
+    CLOCKS,
+    CUSTOMER_WORDS,
+    DATES,
+    FIELDS,
+    HEADERS,
+    LIKE_A_TIME,
+    NAME_WORDS,
+    NO_PERSON,
+    OTHER_NAMES,
+    SURE_SPEAKER_LINES,
+    Field,
+)
+from connectors.importers.visibility import Flag, flags_among
+from connectors.importers.words import NO, YES, plain, words
+
+_MOST_COLUMNS = 2_000  # real exports have some hundreds
+_SHOWN_COLUMNS = 60
+_PRIVATE = "private:"
+_IN_BRACKETS = re.compile(
+    r"\s+(?:\([^()]*\)|\[(?:utc|gmt)[^\[\]]*\])\s*$", re.IGNORECASE
+)  # "Created at (UTC)"
+_FULL_NAME = re.compile(
+    r"[^\W\d_][\w.'\u2019-]*(?: [^\W\d_][\w.'\u2019-]*)+|[\u3400-\u9fff\uac00-\ud7a3]{2,6}"
+)
+
+
+class NameColumn(NamedTuple):
+    """A column of people's names. A ``bare`` one ("customer") may hold something else as well.
+
+    ``side`` is a note where the header does not say whose name it is.
+    """
+
+    at: int
+    side: Speaker
+    bare: bool = False
+
+    def name_in(self, fields: Sequence[str]) -> str | None:
+        """The row's name; of a bare column only what looks like one: two words, no figures."""
+        value = " ".join(fields[self.at].split())
+        if not value or (self.bare and not _FULL_NAME.fullmatch(value)):
+            return None
+        return value
+
+
+class Columns(NamedTuple):
+    """The position of each known column. Pairs have a question and an answer in each row.
+
+    ``date`` is the day's column where ``time`` is a time of day. ``flags`` say which rows nobody
+    outside was meant to read. ``names`` hold people's names, by whose side they belong to.
+    ``sure`` is false where only the values can tell whether the speaker's column is one.
+    """
+
+    pairs: bool
+    at: dict[Field, int]
+    date: int | None = None
+    flags: tuple[Flag, ...] = ()
+    names: tuple[NameColumn, ...] = ()
+    sure: bool = True
+
+
+def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Speaker]]:
+    """Read ``--map`` arguments: ``text=Message,author=Name`` and ``speaker:Kunde=customer``.
+
+    ``private:Intern=yes`` says what a value of the column ``private`` (or ``public``) means.
+    Returns column mapping (those with it) and speaker values, as ``ImportOptions`` takes them.
+
+    Raises:
+        BadMapping: an item is not of that form, or names an unknown field or speaker.
+    """
+    mapping: dict[str, str] = {}
+    speakers: dict[str, Speaker] = {}
+    for item in (part for text in items for part in text.split(",") if part.strip()):
+        left, equals, right = (part.strip() for part in item.partition("="))
+        if not (left and equals and right):
+            raise BadMapping(f"--map {item!r}: write field=Column, or speaker:Value=customer")
+        if left.startswith("speaker:"):
+            try:
+                speakers[left.removeprefix("speaker:")] = Speaker(right.lower())
+            except ValueError as exc:
+                known = ", ".join(Speaker)
+                raise BadMapping(f"--map {item!r}: {right!r} is none of {known}") from exc
+        else:
+            if not left.startswith(_PRIVATE):
+                _check_field(left)
+            mapping[left] = right
+    private_values(mapping)
+    return mapping, speakers
+
+
+def private_values(mapping: Mapping[str, str]) -> dict[str, bool]:
+    """The ``private:VALUE`` of a mapping: value -> whether the row is a note.
+
+    Raises:
+        BadMapping: one is neither yes nor no.
+    """
+    values = {}
+    for left, right in mapping.items():
+        if left.startswith(_PRIVATE):
+            if plain(right) not in YES | NO:
+                raise BadMapping(f"--map {left}={right}: {right!r} is neither yes nor no")
+            values[left.removeprefix(_PRIVATE)] = plain(right) in YES
+    return values
+
+
+def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Columns:
+    """Find the columns, the operator's word before the guess.
+
+    Raises:
+        BadMapping: a named column is not there, a needed one cannot be told, or both a
+            question/answer and a turn-by-turn reading would fit, or there are too many columns.
+    """
+    if len(headers) > _MOST_COLUMNS:
+        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MOST_COLUMNS:,}")
+    bare = [_IN_BRACKETS.sub("", header) or header for header in headers]
+    index: dict[Field, int] = {}
+    fields = {
+        _check_field(name): header
+        for name, header in mapping.items()
+        if not name.startswith(_PRIVATE)
+    }
+    for field, header in fields.items():
+        index[field] = _position(header, headers)
+    unclear: dict[Field, list[str]] = {}
+    sure = True
+    date, clock = _date_and_clock(bare) if "time" not in index else (None, None)
+    if clock is not None:
+        index["time"] = clock
+    for field in FIELDS:
+        if field not in index:
+            found, line = _candidates(field, bare, taken={*index.values(), date})
+            if len(found) == 1 or (found and field == "time"):
+                index[field] = found[0]
+                sure = sure and (field != "speaker" or line <= SURE_SPEAKER_LINES)
+            elif found:
+                unclear[field] = [headers[at] for at in found]
+    pairs = _is_pairs(index, mapping, headers, sure=sure)
+    wanted: tuple[Field, ...] = (
+        ("question", "answer") if pairs else ("conversation", "speaker", "text")
+    )
+    missing = [field for field in wanted if field not in index]
+    if missing:
+        raise BadMapping(_what_to_pass(headers, missing, unclear))
+    kept: tuple[Field, ...] = ("conversation", "time", "channel", "language", *_BY_HAND)
+    if not pairs:
+        kept = (*kept, "author")
+    index = {f: at for f, at in index.items() if f in (*wanted, *kept)}
+    if pairs:
+        rows = [at for at, header in enumerate(bare) if plain(header) == "id"]
+        if "conversation" not in index and len(rows) == 1:
+            index["conversation"] = rows[0]
+    taken = {*index.values(), date}
+    named = {field: index.pop(field) for field in _BY_HAND if field in index}
+    return Columns(
+        pairs,
+        index,
+        date=date,
+        flags=_flags(bare, index, named, taken),
+        names=_names(bare, named, taken),
+        sure=sure or pairs,
+    )
+
+
+_BY_HAND: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
+
+
+def what_to_pass(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
+    """The error for columns that the values turned out not to bear out."""
+    return BadMapping(_what_to_pass(headers, missing, {}))
+
+
+def _flags(
+    headers: Sequence[str],
+    index: Mapping[Field, int],
+    named: Mapping[Field, int],
+    taken: set[int | None],
+) -> tuple[Flag, ...]:
+    told = tuple(
+        Flag(named[field], headers[named[field]], field, told=True)
+        for field in ("private", "public")
+        if field in named
+    )
+    free = [(at, header) for at, header in enumerate(headers) if at not in taken]
+    if "channel" in index:
+        free.append((index["channel"], headers[index["channel"]]))
+    return told or flags_among(free)
+
+
+def _names(
+    headers: Sequence[str], named: Mapping[Field, int], taken: set[int | None]
+) -> tuple[NameColumn, ...]:
+    found: list[NameColumn] = []
+    for at, header in enumerate(headers):
+        if at == named.get("customer_name"):
+            found.append(NameColumn(at, Speaker.CUSTOMER))
+        elif at == named.get("agent_name"):
+            found.append(NameColumn(at, Speaker.AGENT))
+        elif at not in taken and (column := name_column(at, header)):
+            found.append(column)
+    return tuple(found)
+
+
+def name_column(at: int, header: str) -> NameColumn | None:
+    """Whose name a column holds; None where it holds no name of a person."""
+    word = plain(header)
+    if word in OTHER_NAMES:
+        return NameColumn(at, Speaker.NOTE)
+    bare = word in AGENT_WORDS or word in CUSTOMER_WORDS
+    parts = {plain(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
+    if not bare and not any(part in word for part in NAME_WORDS):
+        return None
+    if any(part in parts if len(part) < 5 else part in word for part in NO_PERSON):  # noqa: PLR2004
+        return None
+    if any(part in word for part in AGENT_WORDS):
+        return NameColumn(at, Speaker.AGENT, bare)
+    return (
+        NameColumn(at, Speaker.CUSTOMER, bare)
+        if any(part in word for part in CUSTOMER_WORDS)
+        else None
+    )
+
+
+def _date_and_clock(headers: Sequence[str]) -> tuple[int | None, int | None]:
+    dates = [at for at, header in enumerate(headers) if plain(header) in DATES]
+    clocks = [at for at, header in enumerate(headers) if plain(header) in CLOCKS]
+    return (dates[0], clocks[0]) if len(dates) == len(clocks) == 1 else (None, None)
+
+
+def _check_field(name: str) -> Field:
+    for field in FIELDS:
+        if field == name:
+            return field
+    raise BadMapping(f"no field {name!r}; there are: {', '.join(FIELDS)}")
+
+
+def _listed(headers: Sequence[str]) -> str:
+    more = len(headers) - _SHOWN_COLUMNS
+    shown = ", ".join(headers[:_SHOWN_COLUMNS])
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def _position(header: str, headers: Sequence[str]) -> int:
+    exact = [at for at, found in enumerate(headers) if found == header]
+    loose = [at for at, found in enumerate(headers) if plain(found) == plain(header)]
+    found = exact or loose
+    if len(found) != 1:
+        how = "no column" if not found else "more than one column"
+        raise BadMapping(f"{how} {header!r}; the file has: {_listed(headers)}")
+    return found[0]
+
+
+def _candidates(
+    field: Field, headers: Sequence[str], *, taken: set[int | None]
+) -> tuple[list[int], int]:
+    """The columns that fit best, and in which line of the headers (0: the field's own name)."""
+    free = [(at, plain(header)) for at, header in enumerate(headers) if at not in taken]
+    for line, known in enumerate((words(field), *map(words, HEADERS[field]))):
+        if found := [at for at, word in free if word in known]:
+            return found, line
+        if not known:
+            found = [
+                at
+                for at, word in free
+                if LIKE_A_TIME.fullmatch(word) and not ANOTHER_TIME.search(word)
+            ]
+            return found, line
+    return [], 0
+
+
+def _is_pairs(
+    index: Mapping[Field, int], mapping: Mapping[str, str], headers: Sequence[str], *, sure: bool
+) -> bool:
+    if "question" in mapping or "answer" in mapping:
+        return True
+    if "text" in mapping or "speaker" in mapping:
+        return False
+    pairs = "question" in index and "answer" in index
+    turns = "speaker" in index and "text" in index
+    if pairs and turns and not sure:  # "type" beside questions and answers
+        return True
+    if pairs and turns:
+        raise BadMapping(
+            "the file could be questions with answers, or one turn a row; say which with --map "
+            f"question=... or --map text=... (columns: {_listed(headers)})"
+        )
+    return pairs
+
+
+def _what_to_pass(
+    headers: Sequence[str], missing: Sequence[Field], unclear: Mapping[Field, list[str]]
+) -> str:
+    parts = []
+    for field in missing:
+        several = f" (several fit: {', '.join(unclear[field])})" if field in unclear else ""
+        parts.append(f"{field}{several}")
+    example = ",".join(f"{field}=COLUMN" for field in missing)
+    return (
+        f"cannot tell which column is: {', '.join(parts)}; pass --map {example}, "
+        "or --map question=COLUMN,answer=COLUMN for one exchange a row. "
+        f"The file has: {_listed(headers)}"
+    )

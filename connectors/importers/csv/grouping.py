@@ -1,0 +1,231 @@
+"""Rows of a table gathered into conversations, oldest turn first."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
+
+from connectors.conversation import Conversation, Speaker, Turn
+from connectors.importers.base import (
+    MIB,
+    MOST_CHARACTERS,
+    BadRecord,
+    ImportOptions,
+    Note,
+    Reason,
+    clean_text,
+    quoted,
+)
+from connectors.importers.csv.headers import Field
+from connectors.importers.csv.profile import Survey
+from connectors.importers.date_order import step_between
+from connectors.importers.times import Moment
+
+# Rows of one conversation need not stand together (exports sorted by time), but memory is
+# bounded: the conversation untouched for longest is closed when more than this many are open.
+OPEN_CONVERSATIONS = 20_000
+_TURNS_IN_A_CONVERSATION = 2_000  # more is a wrong conversation column, not a conversation
+
+_Names = dict[Speaker, list[str]]
+
+
+class _Row(NamedTuple):
+    """The turns of a row, and when it was sent: (seconds, with a date), or unknown."""
+
+    turns: tuple[Turn, ...]
+    moment: Moment | None
+
+
+class _Gathered(msgspec.Struct):
+    """A conversation whose rows may go on."""
+
+    conversation: Conversation
+    rows: list[_Row] = []
+    turns: int = 0
+    characters: int = 0
+    names: dict[str, Speaker] = {}
+
+
+class Gathering:
+    """Gathers rows into conversations."""
+
+    def __init__(self, survey: Survey, options: ImportOptions) -> None:
+        self._survey = survey
+        self._columns = survey.columns
+        self._options = options
+        self._open: OrderedDict[str, _Gathered] = OrderedDict()
+        self._closed: set[str] = set()
+        self._finished = 0
+        self._turned = 0
+        self._moved = 0
+        self._timed = 0
+        self._agent_opens = 0
+
+    def add(self, line: int, fields: Sequence[str]) -> Iterator[Conversation]:
+        """Take a row; yields the conversations that close. Raises BadRecord."""
+        identifier = self._survey.identifier(fields)
+        names = self._names(fields)
+        turns = self._pair(fields, names) if self._columns.pairs else (self._turn(fields, names),)
+        row = _Row(turns, self._survey.moment(fields))
+        if identifier is None:
+            alone = _Gathered(self._conversation(f"line-{line}", fields))
+            self._take(alone, row, names)
+            yield self._made(alone)
+            return
+        if identifier in self._closed:
+            detail = (
+                f"a row of an earlier conversation, after {OPEN_CONVERSATIONS:,} others; "
+                "sort the file by conversation"
+            )
+            raise BadRecord(Reason.CONVERSATION_REAPPEARS, detail)
+        if identifier not in self._open:
+            self._open[identifier] = _Gathered(self._conversation(identifier, fields))
+        self._open.move_to_end(identifier)
+        self._take(self._open[identifier], row, names)
+        if len(self._open) > OPEN_CONVERSATIONS:
+            yield self._finish(next(iter(self._open)))
+
+    def close(self) -> Iterator[Conversation]:
+        """Yield what is still open, in the order of the last row seen."""
+        for identifier in list(self._open):
+            yield self._finish(identifier)
+
+    def tell(self, note: Note) -> None:
+        """What was assumed, for the report."""
+        if self._turned or self._moved:
+            note(
+                "order",
+                f"by time: of {self._finished:,} conversations the file lists {self._turned:,} "
+                f"newest first, {self._moved:,} in another order",
+            )
+        elif not self._timed and self._agent_opens == self._finished > 0:
+            note(
+                "order",
+                "as in the file; every conversation begins with the agent and ends with the "
+                "customer: if the newest turn comes first, pass --order newest-first",
+            )
+        if said := str(self._survey.visibility):
+            note("internal notes", said)
+        if self._columns.names:
+            note("names", "people whom the export names are replaced where they occur")
+        if self._survey.html:
+            note("html", f"{self._survey.html:,} texts were HTML; what a reader sees was kept")
+
+    def _take(self, into: _Gathered, row: _Row, names: _Names) -> None:
+        size = sum(len(turn.text) for turn in row.turns)
+        if into.turns + len(row.turns) > _TURNS_IN_A_CONVERSATION:
+            detail = f"more than {_TURNS_IN_A_CONVERSATION:,} turns; is the column right?"
+            raise BadRecord(Reason.TOO_MANY_TURNS, detail)
+        if into.characters + size > MOST_CHARACTERS:
+            detail = f"a conversation of more than {MOST_CHARACTERS / MIB:g} million characters"
+            raise BadRecord(Reason.TOO_LARGE, detail)
+        into.rows.append(row)
+        into.turns += len(row.turns)
+        into.characters += size
+        into.names |= {name: side for side, people in names.items() for name in people}
+
+    def _finish(self, identifier: str) -> Conversation:
+        self._closed.add(identifier)
+        return self._made(self._open.pop(identifier))
+
+    def _made(self, gathered: _Gathered) -> Conversation:
+        rows = self._in_order(gathered.rows)
+        turns = tuple(turn for row in rows for turn in row.turns)
+        spoken = [turn.speaker for turn in turns if turn.speaker in _SPOKEN]
+        self._finished += 1
+        self._agent_opens += spoken[:1] + spoken[-1:] == [Speaker.AGENT, Speaker.CUSTOMER]
+        authors = {turn.author for turn in turns if turn.speaker is not Speaker.BOT}
+        names = {name: side for name, side in gathered.names.items() if name not in authors}
+        return msgspec.structs.replace(gathered.conversation, turns=turns, names=names)
+
+    def _in_order(self, rows: list[_Row]) -> list[_Row]:
+        """Oldest first. A row without a time stays beside the one before it."""
+        moments = [row.moment for row in rows if row.moment]
+        steps = [step_between(earlier, later) for earlier, later in pairwise(moments)]
+        rises, falls = any(step > 0 for step in steps), any(step < 0 for step in steps)
+        self._timed += rises or falls
+        newest_first = self._survey.newest_first
+        places = list(range(len(rows)))
+        if newest_first or (newest_first is None and falls and not rises):
+            places.reverse()
+        if all(row.moment[1] for row in rows if row.moment):  # else midnight may lie between
+            keys: dict[int, float] = {}
+            at = float("-inf")
+            for place in places:
+                moment = rows[place].moment
+                at = moment[0] if moment else at
+                keys[place] = at
+            places.sort(key=keys.__getitem__)
+        as_they_came = list(range(len(rows)))
+        if places != as_they_came:
+            self._turned += places == as_they_came[::-1]
+            self._moved += places != as_they_came[::-1]
+        return [rows[place] for place in places]
+
+    def _conversation(self, identifier: str, fields: Sequence[str]) -> Conversation:
+        return Conversation(
+            id=identifier,
+            turns=(),
+            channel=self._value(fields, "channel"),
+            language=self._value(fields, "language"),
+            split=self._options.split,
+        )
+
+    def _value(self, fields: Sequence[str], field: Field) -> str | None:
+        at = self._columns.at.get(field)
+        return None if at is None else clean_text(fields[at]) or None
+
+    def _sent_at(self, fields: Sequence[str]) -> str | None:
+        """The time as the file has it."""
+        day = fields[self._columns.date].strip() if self._columns.date is not None else ""
+        return f"{day} {self._value(fields, 'time') or ''}".strip() or None
+
+    def _names(self, fields: Sequence[str]) -> "_Names":
+        """The people that the row names, by side: first and last names joined."""
+        found: _Names = {}
+        for column in self._columns.names:
+            if name := column.name_in(fields):
+                found.setdefault(column.side, []).append(name)
+        for side, people in found.items():
+            different = list(dict.fromkeys(people))
+            parts = all(" " not in name for name in different)
+            found[side] = [" ".join(different)] if parts else different
+        return found
+
+    def _turn(self, fields: Sequence[str], names: _Names) -> Turn:
+        text = self._survey.text(fields, "text")
+        value = self._value(fields, "speaker") or ""
+        speaker = self._survey.voices.who(value)
+        beside = self._survey.voices.name_in(value)
+        shown_to = self._survey.visibility.of(fields)
+        if shown_to in (Speaker.NOTE, Speaker.SYSTEM) or speaker is None:
+            speaker = shown_to
+        if speaker is None:
+            detail = f"who is {quoted(value)}? say it with --map 'speaker:VALUE=customer' or =agent"
+            raise BadRecord(Reason.BAD_ROLE, detail)
+        return Turn(
+            speaker=speaker,
+            text=text,
+            author=self._value(fields, "author") or _name_of(speaker, names) or beside,
+            sent_at=self._sent_at(fields),
+        )
+
+    def _pair(self, fields: Sequence[str], names: _Names) -> tuple[Turn, ...]:
+        sent_at = self._sent_at(fields)
+        asked, answered = self._survey.text(fields, "question"), self._survey.text(fields, "answer")
+        answers = self._survey.visibility.of(fields) or Speaker.AGENT
+        return (
+            Turn(Speaker.CUSTOMER, asked, _name_of(Speaker.CUSTOMER, names), sent_at),
+            Turn(answers, answered, _name_of(Speaker.AGENT, names), sent_at),
+        )
+
+
+_SPOKEN = frozenset({Speaker.CUSTOMER, Speaker.AGENT, Speaker.BOT})
+
+
+def _name_of(speaker: Speaker, names: _Names) -> str | None:
+    """The name in the row that belongs to a speaker's side."""
+    side = {Speaker.NOTE: Speaker.AGENT}.get(speaker, speaker)
+    return next(iter(names.get(side, ())), None)

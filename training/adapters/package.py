@@ -1,0 +1,329 @@
+"""An adapter folder: immutable, and whole or not there.
+
+It holds exactly ``adapter_model.safetensors``, ``adapter_config.json`` and ``manifest.json``; the
+manifest says what the adapter was trained on and has the hash of each file. An engine loads a
+damaged file without complaint as long as its shape is right (a tail of zeros, say), and one
+non-finite weight spoils the answers of every tenant, so ``verify`` and ``check_weights`` come
+before any engine sees a folder.
+"""
+
+import hashlib
+import io
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, check_weights
+from training.config import Method, Recipe
+from training.errors import ArtifactError, UnsafeWeights
+from training.filesystem import open_like_parent, write_atomically
+from training.results import Scores
+
+__all__ = [
+    "MANIFEST_NAME",
+    "WEIGHTS_NAME",
+    "AdapterManifest",
+    "BaseRef",
+    "FileEntry",
+    "Foreign",
+    "Lora",
+    "TrainingSummary",
+    "check_weights",
+    "engine_name",
+    "publish",
+    "read_manifest",
+    "verify",
+    "write_manifest",
+]
+
+MANIFEST_NAME = "manifest.json"
+_MAX_MANIFEST_BYTES = 1024 * 1024
+_CONTENT = (WEIGHTS_NAME, CONFIG_NAME)
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
+_SLUG = re.compile(r"[a-z0-9](-?[a-z0-9]){1,39}")
+_PUBLISHED = re.compile(rf"(?P<label>{_SLUG.pattern})\.(?P<digest>[0-9a-f]{{12}})")
+_STALE_SECONDS = 600
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of the folder."""
+
+    sha256: str
+    size_bytes: int
+
+
+class BaseRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The base that the adapter was trained on; the hash is that of its serving weights."""
+
+    name: str
+    serving_sha256: str
+
+
+class Lora(msgspec.Struct, frozen=True, kw_only=True):
+    """The adapter's shape."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+
+class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run did. Losses are nats per assistant token; ``stopped`` says why it ended.
+
+    ``computed_in``: the type of the arithmetic; several where another machine went on.
+    """
+
+    steps: int
+    epochs: float
+    tokens: int
+    seconds: float
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    stopped: str = ""
+    computed_in: tuple[str, ...] = ()
+
+
+class Foreign(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an adapter comes from that was not trained here.
+
+    ``sha256`` is of its weights as they came; ``base`` what its configuration names as its base.
+    ``changes`` were made to its form, not to what it computes; ``notes`` are what whoever decides
+    about it should know.
+    """
+
+    source: str
+    sha256: str
+    base: str | None
+    peft_version: str | None = None
+    changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``manifest.json`` holds. ``files`` is filled in by ``write_manifest``.
+
+    ``started_from``: the folder's name of the adapter that training began with. ``foreign``: it was
+    trained elsewhere, and ``recipe``, ``method`` and ``seed`` only tell how it was evaluated.
+    """
+
+    format: Literal["tenantune-adapter/1"] = "tenantune-adapter/1"
+    label: str
+    base: BaseRef
+    dataset_sha256: str
+    system_prompt: str
+    recipe: Recipe
+    seed: int
+    lora: Lora
+    packages: dict[str, str]
+    created_at: str
+    job_id: str | None = None
+    training: TrainingSummary | None = None
+    scores: dict[str, Scores] = {}
+    files: dict[str, FileEntry] = {}
+    method: Method = "supervised"
+    started_from: str | None = None
+    foreign: Foreign | None = None
+
+
+class ServingBase(Protocol):
+    """The two facts about a base that an adapter is checked against."""
+
+    @property
+    def name(self) -> str:
+        """The base's name."""
+
+    @property
+    def serving_sha256(self) -> str:
+        """The hash of its serving weights."""
+
+
+def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
+    """Hash the folder's files, write ``manifest.json`` beside them and return what was written.
+
+    Raises:
+        ArtifactError: a file is missing, or one is there that does not belong.
+    """
+    for left in folder.glob(f".{MANIFEST_NAME}.*"):  # an earlier attempt was killed
+        left.unlink()
+    _check_names(folder, expected={*_CONTENT}, optional={MANIFEST_NAME})
+    files = {name: _file_entry(folder / name) for name in _CONTENT}
+    written = msgspec.structs.replace(manifest, files=files)
+    data = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
+    for name in _CONTENT:
+        _sync_path(folder / name)
+    write_atomically(folder / MANIFEST_NAME, data)
+    return written
+
+
+def read_manifest(folder: Path) -> AdapterManifest:
+    """Read ``manifest.json`` without checking the files it speaks of.
+
+    Raises:
+        ArtifactError: there is none, or it is not one of this format.
+    """
+    try:
+        return msgspec.json.decode(_manifest_bytes(folder), type=AdapterManifest)
+    except (ValueError, msgspec.DecodeError, RecursionError) as exc:
+        raise ArtifactError(f"{folder / MANIFEST_NAME}: {exc}") from exc
+
+
+def verify(folder: Path, *, base: ServingBase | None = None) -> AdapterManifest:
+    """Check that the folder is exactly what its manifest says, and made for this base.
+
+    A folder with an engine name (``<label>.<12 hex>``) must also have the manifest of that hash.
+
+    Raises:
+        ArtifactError: a file is changed, cut short, missing, unexpected, a link or a pickle.
+        UnsafeWeights: the adapter was trained on another base.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        raise ArtifactError(f"{folder} is not an adapter folder")
+    _check_names(folder, expected={*_CONTENT, MANIFEST_NAME})
+    manifest = read_manifest(folder)
+    published = _PUBLISHED.fullmatch(folder.name)
+    if published and folder.name != engine_name(manifest.label, folder):
+        raise ArtifactError(
+            f"{folder}: the manifest was changed after publishing; publish the adapter again"
+        )
+    if set(manifest.files) != set(_CONTENT):
+        raise ArtifactError(f"{folder / MANIFEST_NAME} must list exactly {', '.join(_CONTENT)}")
+    for name, entry in manifest.files.items():
+        if _file_entry(folder / name, size_bytes=entry.size_bytes) != entry:
+            raise ArtifactError(f"{folder / name} is not the file that was written: hashes differ")
+    if base is not None and manifest.base.serving_sha256 != base.serving_sha256:
+        raise UnsafeWeights(
+            f"adapter {folder.name!r} was trained on base {manifest.base.name!r} "
+            f"({manifest.base.serving_sha256[:12]}); this server runs {base.name!r} "
+            f"({base.serving_sha256[:12]}): train it again on this base"
+        )
+    return manifest
+
+
+def engine_name(label: str, folder: Path) -> str:
+    """``<label>.<first 12 hex of the manifest's SHA-256>``: the name that engines know.
+
+    Raises:
+        ArtifactError: the label is not a slug, or the folder has no manifest.
+    """
+    if not _SLUG.fullmatch(label):
+        raise ArtifactError(
+            f"label {label!r}: use 2 to 40 lower-case letters and digits, single hyphens between"
+        )
+    return f"{label}.{hashlib.sha256(_manifest_bytes(folder)).hexdigest()[:12]}"
+
+
+def publish(src: Path, adapters_root: Path, label: str) -> Path:
+    """Copy a verified folder to ``<adapters_root>/<engine name>``, whole or not at all.
+
+    Publishing the same folder again, or from two processes at once, gives the same path.
+
+    Raises:
+        ArtifactError: the folder does not verify, or bears another label.
+    """
+    manifest = verify(src)
+    if manifest.label != label:
+        raise ArtifactError(f"{src} is the adapter of {manifest.label!r}, not of {label!r}")
+    target = adapters_root / engine_name(label, src)
+    adapters_root.mkdir(parents=True, exist_ok=True)
+    _sweep(adapters_root)
+    if target.exists():
+        verify(target)
+        return target
+    incoming = adapters_root / f".incoming-{secrets.token_hex(8)}"
+    incoming.mkdir()
+    try:
+        for name in (*_CONTENT, MANIFEST_NAME):
+            shutil.copyfile(src / name, incoming / name, follow_symlinks=False)
+            (incoming / name).chmod(0o400)
+            _sync_path(incoming / name)
+        open_like_parent(incoming)  # the engine may run as another user
+        _sync_path(incoming)
+        try:
+            incoming.rename(target)
+        except OSError:  # another process was first: a folder that is not empty is in the way
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+    _sync_path(adapters_root)
+    verify(target)
+    return target
+
+
+def _check_names(
+    folder: Path, *, expected: set[str], optional: set[str] | frozenset[str] = frozenset()
+) -> None:
+    """Refuse missing and unexpected entries, and everything but regular files."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as exc:
+        raise ArtifactError(f"cannot read {folder}: {exc.strerror}") from exc
+    for entry in entries:
+        if Path(entry.name).suffix.lower() in _PICKLES:
+            raise ArtifactError(f"{folder / entry.name}: can run code when loaded; not accepted")
+        if entry.name not in expected | optional:
+            raise ArtifactError(f"{folder / entry.name} does not belong in an adapter folder")
+        if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+            raise ArtifactError(f"{folder / entry.name} is not a regular file")
+    missing = expected - {entry.name for entry in entries}
+    if missing:
+        raise ArtifactError(f"{folder} has no {', '.join(sorted(missing))}")
+
+
+def _file_entry(path: Path, *, size_bytes: int | None = None) -> FileEntry:
+    """Hash a file; with ``size_bytes``, only after its size is seen to be that."""
+    try:
+        with _open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size_bytes is not None and size != size_bytes:
+                raise ArtifactError(f"{path} has {size:,} bytes; {size_bytes:,} were written")
+            return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), size)
+    except OSError as exc:
+        raise ArtifactError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / MANIFEST_NAME
+    try:
+        with _open_regular(path) as file:
+            data = file.read(_MAX_MANIFEST_BYTES + 1)
+    except OSError as exc:
+        raise ArtifactError(f"cannot read {path}: {exc.strerror}") from exc
+    if len(data) > _MAX_MANIFEST_BYTES:
+        raise ArtifactError(f"{path} is larger than {_MAX_MANIFEST_BYTES:,} bytes")
+    return data
+
+
+def _open_regular(path: Path) -> io.BufferedReader:
+    """Open for reading, following no link and waiting for no pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ArtifactError(f"{path} is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _sweep(adapters_root: Path) -> None:
+    """Remove what a publisher that was killed left behind."""
+    for left in adapters_root.glob(".incoming-*"):
+        try:
+            stale = time.time() - left.stat().st_mtime > _STALE_SECONDS
+        except FileNotFoundError:
+            continue
+        if stale:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

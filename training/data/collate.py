@@ -1,0 +1,46 @@
+"""Sequences as a batch that a model reads, and what it made of them."""
+
+# ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from training.data.chat_template import TrainingSequence
+
+IGNORED = -100
+
+
+class Read(NamedTuple):
+    """What a model made of the learnt tokens of some rows, one row after another.
+
+    ``nats``: (tokens,), -log p of each. ``hits``: (tokens,), whether it was the most probable.
+    ``counts``: learnt tokens of each row.
+    """
+
+    nats: torch.Tensor
+    hits: torch.Tensor
+    counts: list[int]
+
+    def row_nats(self) -> torch.Tensor:
+        """(rows,): sums of ``nats``."""
+        return torch.stack([row.sum() for row in self.nats.split(self.counts)])
+
+
+def collate(rows: Sequence[TrainingSequence], *, pad: int) -> dict[str, torch.Tensor]:
+    """Pad on the right: ``input_ids`` and ``labels``, each (sequences, width).
+
+    ``labels[s, p]`` is the token at ``p + 1`` where that one is learnt, else `IGNORED`. There is
+    no attention mask: no token looks to its right, so none sees the padding, and without a mask
+    attention skips the upper triangle (a step is 1.2 times as fast on a CPU).
+    """
+    width = max(len(row.token_ids) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full((len(rows), width), IGNORED)
+    for number, row in enumerate(rows):
+        tokens = torch.tensor(row.token_ids)
+        learnt = torch.tensor(row.learnt)
+        ids[number, : len(tokens)] = tokens
+        labels[number, : len(tokens) - 1] = torch.where(learnt, tokens, IGNORED)[1:]
+    return {"input_ids": ids, "labels": labels}

@@ -1,0 +1,334 @@
+"""Freezes conversations into an immutable dataset: de-duplicated, split, named by its hash.
+
+A folder ``<root>/<sha256>/`` holds ``manifest.json`` and one JSON-lines file for each split. The
+same conversations, prompt and seed give the same folder, whatever order they come in. What is
+kept and which split it goes to is decided in ``curate``.
+
+A dataset is of one kind: conversations, preferences (two replies to one history) or judgements
+(a reply that was wanted or not). Here, "conversations" are records of any kind.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from connectors.conversation import ChatMessage, Conversation, Split
+from connectors.preference import Judged, Preference
+from training.data.deduplication import METHOD, NGRAM, SAME_SPLIT
+from training.data.splitting import (
+    DUPLICATE,
+    NO_PREFERENCE,
+    REASONS,
+    SPLITS,
+    Item,
+    Record,
+    assign_splits,
+    cluster_near_duplicates,
+    exact_duplicates,
+    usable,
+)
+from training.errors import BadInput
+from training.filesystem import sync_path, sync_tree
+
+FORMAT = 1
+FEWEST = 10
+"""Conversations that must be left; OpenAI asks for as many."""
+
+_MANIFEST = "manifest.json"
+
+Kind = Literal["conversations", "preferences", "judgements"]
+_KINDS: dict[type[Record], Kind] = {
+    Conversation: "conversations",
+    Preference: "preferences",
+    Judged: "judgements",
+}
+
+
+class Example(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A conversation as the trainer reads it; without the system message.
+
+    ``rejected``: the reply to which the last one of ``messages`` was preferred (preferences).
+    ``wanted``: whether the last reply of ``messages`` was (judgements).
+    """
+
+    id: str
+    messages: list[ChatMessage]
+    rejected: str | None = None
+    wanted: bool = True
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file of the folder."""
+
+    sha256: str
+    size_bytes: int
+
+
+class NearDuplicates(msgspec.Struct, frozen=True):
+    """How near-duplicates were found. Similarities are Jaccard, 0 to 1."""
+
+    method: str = METHOD
+    ngram: int = NGRAM
+    same_split: float = SAME_SPLIT
+    duplicate: float = DUPLICATE
+
+
+class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``sha256`` is the hash of this manifest without ``sha256``, and so of every file.
+
+    ``counts``: conversations a split. ``dropped``: conversations left out, by reason. ``kind`` is
+    not written for conversations: the first datasets were all of these. ``repeated``: of those kept,
+    how many repeat another; only written where some do.
+    """
+
+    format: int = FORMAT
+    sha256: str = ""
+    kind: Kind | msgspec.UnsetType = msgspec.UNSET
+    repeated: int | msgspec.UnsetType = msgspec.UNSET
+    system_prompt: str
+    seed: int
+    fractions: tuple[float, float, float]
+    counts: dict[Split, int]
+    dropped: dict[str, int]
+    near_duplicates: NearDuplicates = NearDuplicates()
+    files: dict[str, FileEntry]
+
+
+class _Written(msgspec.Struct):
+    """Only what tells whether the rest can be read."""
+
+    format: int
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    """A frozen dataset on disk."""
+
+    folder: Path
+    sha256: str
+    system_prompt: str
+    manifest: DatasetManifest
+
+    @property
+    def kind(self) -> Kind:
+        """What the dataset's records are."""
+        return self.manifest.kind or "conversations"
+
+    def read(self, split: Split) -> list[Example]:
+        """The examples of one split, in the order they were frozen."""
+        lines = (self.folder / f"{split}.jsonl").read_bytes().splitlines()
+        return [msgspec.json.decode(line, type=Example) for line in lines]
+
+
+def freeze(
+    conversations: Iterable[Record],
+    root: Path,
+    *,
+    system_prompt: str,
+    seed: int = 17,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    as_given: bool = False,
+) -> Dataset:
+    """De-duplicate, split and write; an existing folder of the same hash is returned as it is.
+
+    ``fractions`` of train, validation, test apply to conversations that are not pinned; a
+    held-out split that the operator pinned conversations to gets no others (of judgements: none of
+    that sort). A pinned held-out conversation that nearly repeats one of an earlier split (train,
+    validation, test) is dropped.
+
+    ``as_given``: the conversations are a file that somebody has put together to learn from. What
+    repeats in it is trained on as often as it is there, and a held-out split may be empty: with
+    fewer than ``FEWEST`` that are not alike, nothing is held out.
+
+    Raises:
+        BadInput: fewer than ``FEWEST`` usable conversations, records of several kinds, nothing to
+            train on (of judgements: none wanted, or none unwanted), or, but for ``as_given``, a
+            held-out split would be empty (of judgements, test: without one of the sorts).
+    """
+    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:  # noqa: PLR2004
+        raise BadInput(f"fractions must be above 0 and add up to 1, not {fractions}")
+    dropped = Counter(dict.fromkeys(REASONS, 0))
+    kinds: set[Kind] = set()
+    items = usable(_noting_kind(conversations, kinds), dropped)
+    if len(kinds) > 1:
+        raise BadInput(f"{' and '.join(sorted(kinds))} cannot be in one dataset; freeze each alone")
+    kind = kinds.pop() if kinds else "conversations"
+    if kind == "preferences":
+        dropped.setdefault(NO_PREFERENCE, 0)
+    items, repeats = exact_duplicates(items)
+    clusters = cluster_near_duplicates(items, dropped, keep=as_given)
+    kept = sum(len(cluster) for cluster in clusters)
+    if not as_given:
+        dropped["exact_duplicate"] += len(repeats)
+        repeats = []
+    if kept + len(repeats) < FEWEST:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
+        raise BadInput(
+            f"{kept} usable conversations, at least {FEWEST} are needed; dropped: {reasons}"
+        )
+    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    few = as_given and _unpinned(clusters) < FEWEST
+    for some in _by_sort(clusters):
+        spared = few or (as_given and _unpinned(some) < len(SPLITS))
+        shares = (1.0, 0.0, 0.0) if spared else fractions
+        for split, found in assign_splits(some, seed=seed, fractions=shares).items():
+            splits[split] += found
+    repeated = _repeat(splits, repeats, dropped)
+    for split in SPLITS:
+        if as_given and split != "train":
+            continue
+        if not splits[split]:
+            raise BadInput(
+                f"no conversation is left for {split}: {kept} usable ones in {len(clusters)} "
+                "groups of near-duplicates; add more varied ones, or pin fewer to other splits"
+            )
+        if kind == "judgements" and split != "validation":
+            _need_both_sorts(splits[split], split)
+    return _write(
+        root,
+        splits,
+        kind=kind,
+        system_prompt=system_prompt,
+        seed=seed,
+        fractions=fractions,
+        dropped=dropped,
+        repeated=repeated,
+    )
+
+
+def _unpinned(clusters: Sequence[list[Item]]) -> int:
+    return sum(not any(item.pinned for item in cluster) for cluster in clusters)
+
+
+def _repeat(splits: dict[Split, list[Item]], repeats: Sequence[Item], dropped: Counter[str]) -> int:
+    """Add to train what repeats something there; how many. The rest repeats what is held out."""
+    trained = {item.key for item in splits["train"]}
+    again = [item for item in repeats if item.pinned in {None, "train"} and item.key in trained]
+    splits["train"] += again
+    dropped["exact_duplicate"] += len(repeats) - len(again)
+    return len(again)
+
+
+def _noting_kind(records: Iterable[Record], kinds: set[Kind]) -> Iterator[Record]:
+    for record in records:
+        kinds.add(_KINDS[type(record)])
+        yield record
+
+
+def _by_sort(clusters: Sequence[list[Item]]) -> list[list[list[Item]]]:
+    """Clusters with an unwanted reply, and the others: each split needs some of both."""
+    sorts: dict[bool, list[list[Item]]] = {True: [], False: []}
+    for cluster in clusters:
+        sorts[all(item.label for item in cluster)].append(cluster)
+    return [some for some in sorts.values() if some]
+
+
+def _need_both_sorts(items: Sequence[Item], split: Split) -> None:
+    for wanted in (True, False):
+        if not any(item.label == wanted for item in items):
+            raise BadInput(
+                f"{split} has no {'wanted' if wanted else 'unwanted'} reply among its "
+                f"{len(items)}; add more judgements of that sort, or pin some to it"
+            )
+
+
+def load(folder: Path) -> Dataset:
+    """Open a dataset and check every hash.
+
+    Raises:
+        BadInput: the folder is not a whole dataset; says which file.
+    """
+    try:
+        data = (folder / _MANIFEST).read_bytes()
+        written = msgspec.json.decode(data, type=_Written)
+        if written.format != FORMAT:
+            raise BadInput(f"{folder} has format {written.format}; this version reads {FORMAT}")
+        manifest = msgspec.json.decode(data, type=DatasetManifest)
+    except OSError as exc:
+        raise BadInput(f"{folder} is no dataset: {_MANIFEST}: {exc.strerror}") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise BadInput(f"{folder / _MANIFEST}: {exc}") from exc
+    if manifest.sha256 != _hash_of(manifest):
+        raise BadInput(f"{folder / _MANIFEST} was changed after it was written; freeze again")
+    for name in (f"{split}.jsonl" for split in SPLITS):
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as exc:
+            raise BadInput(f"{folder / name}: {exc.strerror}; freeze again") from exc
+        if manifest.files.get(name) != _entry(data):
+            raise BadInput(f"{folder / name} was changed after it was written; freeze again")
+    return Dataset(folder, manifest.sha256, manifest.system_prompt, manifest)
+
+
+def _write(
+    root: Path,
+    splits: dict[Split, list[Item]],
+    *,
+    kind: Kind,
+    system_prompt: str,
+    seed: int,
+    fractions: tuple[float, float, float],
+    dropped: Counter[str],
+    repeated: int,
+) -> Dataset:
+    uses = Counter(item.id for items in splits.values() for item in items)
+    twins: Counter[tuple[str, str]] = Counter()
+    files: dict[str, bytes] = {}
+    for split, items in splits.items():
+        examples = []
+        for item in sorted(items, key=lambda item: (item.raw, item.id)):
+            name = item.id if uses[item.id] == 1 else f"{item.id}~{item.raw[:8]}"
+            twins[item.id, item.raw] += 1
+            if (number := twins[item.id, item.raw]) > 1:
+                name = f"{name}~{number}"
+            examples.append(Example(name, item.messages, rejected=item.rejected, wanted=item.label))
+        files[f"{split}.jsonl"] = b"".join(msgspec.json.encode(e) + b"\n" for e in examples)
+    manifest = DatasetManifest(
+        kind=msgspec.UNSET if kind == "conversations" else kind,
+        repeated=repeated or msgspec.UNSET,
+        system_prompt=system_prompt,
+        seed=seed,
+        fractions=fractions,
+        counts={split: len(items) for split, items in splits.items()},
+        dropped=dict(dropped),
+        files={name: _entry(data) for name, data in files.items()},
+    )
+    manifest = msgspec.structs.replace(manifest, sha256=_hash_of(manifest))
+    folder = root / manifest.sha256
+    if folder.exists():
+        return load(folder)
+    files[_MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    _appear(folder, files)
+    return load(folder)
+
+
+def _appear(folder: Path, files: dict[str, bytes]) -> None:
+    """Write beside, fsync, rename: a reader meets the whole folder or none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".freezing-", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            (beside / name).write_bytes(data)
+        sync_tree(beside)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was first, with the same bytes
+                raise
+        sync_path(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _entry(data: bytes) -> FileEntry:
+    return FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _hash_of(manifest: DatasetManifest) -> str:
+    bare = msgspec.structs.replace(manifest, sha256="")
+    return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()

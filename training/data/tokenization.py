@@ -1,0 +1,122 @@
+"""What a method learns from, as tokens: a conversation, two replies to compare, or one judged.
+
+Both replies of a pair follow the very same tokens, whichever of them is the longer.
+"""
+
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from connectors.conversation import ChatMessage
+from training.data.chat_template import TrainingSequence, training_sequences, without_oldest
+from training.data.dataset import Dataset, Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Two replies to one history; of both, only the reply is learnt."""
+
+    chosen: TrainingSequence
+    rejected: TrainingSequence
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """A reply, and whether it was wanted; only the reply is learnt."""
+
+    reply: TrainingSequence
+    wanted: bool
+
+
+Item = TrainingSequence | Pair | Judgement
+
+
+def rows_of(item: Item) -> list[TrainingSequence]:
+    """The sequences that a model reads for an item."""
+    match item:
+        case Pair():
+            return [item.chosen, item.rejected]
+        case Judgement():
+            return [item.reply]
+        case TrainingSequence():
+            return [item]
+
+
+def token_count(item: Item) -> int:
+    """Tokens of all its sequences."""
+    return sum(len(row.token_ids) for row in rows_of(item))
+
+
+def width_of(item: Item) -> int:
+    """Positions that the item takes in a batch of its own."""
+    rows = rows_of(item)
+    return len(rows) * max(len(row.token_ids) for row in rows)
+
+
+class Encoder:
+    """Encodes a dataset's examples for one base, prompt and ``max_length``."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        stop_ids: Collection[int],
+        max_length: int,
+    ) -> None:
+        prompt = dataset.system_prompt
+        self._system = [ChatMessage(role="system", content=prompt)] if prompt else []
+        self._kind = dataset.kind
+        self._tokenizer, self._stop_ids, self._max_length = tokenizer, stop_ids, max_length
+
+    def items(self, example: Example) -> list[Item]:
+        """Usually one; none where the last exchange is too long or no reply has weight.
+
+        Raises:
+            BadInput: the template cannot be trained on; see `training_sequences`.
+        """
+        if self._kind == "preferences":
+            return list(self._pair(example))
+        sequences = self._encode(example.messages, max_length=self._max_length)
+        if self._kind == "judgements":
+            return [Judgement(sequence, example.wanted) for sequence in sequences]
+        return list(sequences)
+
+    def _pair(self, example: Example) -> Iterator[Pair]:
+        """The pair with as much of the history as leaves room for either reply."""
+        *history, chosen = example.messages
+        rejected = msgspec.structs.replace(chosen, content=example.rejected or "")
+        shorter: Sequence[ChatMessage] | None = history
+        while shorter is not None:
+            rows = [
+                row
+                for reply in (chosen, rejected)
+                for row in self._encode([*shorter, reply], max_length=sys.maxsize)
+            ]
+            if len(rows) == 2 and max(len(r.token_ids) for r in rows) <= self._max_length:  # noqa: PLR2004
+                yield Pair(*rows)
+                return
+            shorter = without_oldest(shorter)
+
+    def _encode(
+        self, messages: Sequence[ChatMessage], *, max_length: int
+    ) -> list[TrainingSequence]:
+        return training_sequences(
+            self._tokenizer,
+            [*self._system, *messages],
+            stop_ids=self._stop_ids,
+            max_length=max_length,
+        )
+
+
+def mismatched(prompt: Judgement, reply: Judgement, *, max_length: int) -> TrainingSequence:
+    """One judgement's history with the reply of another, cut at ``max_length`` tokens."""
+    before = prompt.reply.token_ids[: prompt.reply.learnt.index(True)]
+    first = reply.reply.learnt.index(True)
+    return TrainingSequence(
+        [*before, *reply.reply.token_ids[first:]][:max_length],
+        [*([False] * len(before)), *reply.reply.learnt[first:]][:max_length],
+    )

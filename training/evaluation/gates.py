@@ -1,0 +1,329 @@
+"""Objectives against measurements: may this adapter answer customers?
+
+A gate decides what goes live by itself, not whether a run has succeeded. It compares the 95 %
+interval of what was measured on held-out conversations with the bound that was declared:
+
+better       the whole interval keeps the bound
+worse        the whole interval breaks it
+cannot tell  it holds the bound, or too little was held out for an interval
+
+So few replies never decide, and a person may. Parity is another thing: it compares two computations
+of the same tokens, which is no sample of anything, and where they differ the adapter is not safe to
+serve (``SAFETY``): its mean alone counts, and what was not measured breaks it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from training.config import Objectives
+from training.evaluation.confidence_intervals import FEWEST, share_interval
+from training.results import Difference, Evaluation, Parity, Scores, Subject
+
+Result = Literal["better", "worse", "cannot_tell"]
+WORDS: dict[Result, str] = {"better": "better", "worse": "worse", "cannot_tell": "cannot tell"}
+
+SAFETY = frozenset(["parity"])
+"""Gates that say whether an adapter may be served at all."""
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule. ``value`` is None where it could not be measured, ``low`` where too little was.
+
+    ``passed`` says no more than ``result``, which is filled in where an older report has none.
+    """
+
+    name: str
+    value: float | None
+    bound: float
+    passed: bool
+    why: str
+    low: float | None = None
+    high: float | None = None
+    result: Result | None = None
+
+    def __post_init__(self) -> None:
+        if self.result is None:
+            msgspec.structs.force_setattr(self, "result", "better" if self.passed else "worse")
+
+    @property
+    def label(self) -> str:
+        """The result in words."""
+        if self.name in SAFETY:
+            return "safe" if self.passed else "UNSAFE"
+        return WORDS[self.result or "cannot_tell"]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """All gates. ``passed`` only if every one says better; ``result`` is that of the worst."""
+
+    passed: bool
+    gates: tuple[Gate, ...]
+    result: Result | None = None
+
+    def __post_init__(self) -> None:
+        if self.result is None:
+            msgspec.structs.force_setattr(self, "result", _worst(self.gates))
+
+    @property
+    def unsafe(self) -> str:
+        """Why the adapter must not be served; empty where nothing speaks against it."""
+        return "; ".join(g.why for g in self.gates if g.name in SAFETY and not g.passed)
+
+    @property
+    def summary(self) -> str:
+        """What became of the adapter, for a list or a log; its name goes before."""
+        parts = []
+        for result, words in (("worse", "failed {} gates"), ("cannot_tell", "left {} gates open")):
+            found = [gate.why for gate in self.gates if gate.result == result]
+            if found:
+                count = f"{len(found)} of {len(self.gates)}"
+                parts.append(f"{words.format(count)}: {'; '.join(found)}")
+        return "; and ".join(parts) or f"passed all {len(self.gates)} gates"
+
+
+def judge(evaluation: Evaluation, parity: Parity | None, objectives: Objectives) -> Verdict:
+    """Apply the objectives.
+
+    The live adapter is a bound only where the evaluation could compare it (`common_ground`).
+    """
+    gates = [
+        _ratio_gate("perplexity_ratio", evaluation, "base", objectives.max_perplexity_ratio)
+        if evaluation.comparisons is None
+        else _preference_gate(evaluation, objectives.min_preference_accuracy)
+    ]
+    if evaluation.live is not None:
+        bound = objectives.max_live_perplexity_ratio
+        gates.append(_ratio_gate("live_perplexity_ratio", evaluation, "live", bound))
+    gates.append(_similarity_gate(evaluation, objectives.min_similarity_gain))
+    gates.append(_parity_gate(parity, objectives.max_parity_nats))
+    if objectives.max_perplexity is not None:
+        gates.append(_perplexity_gate(evaluation, objectives.max_perplexity))
+    if objectives.min_exact is not None:
+        gates.append(_exact_gate(evaluation, objectives.min_exact))
+    return Verdict(
+        passed=all(gate.passed for gate in gates), gates=tuple(gates), result=_worst(gates)
+    )
+
+
+def _worst(gates: Sequence[Gate]) -> Result:
+    results = {gate.result for gate in gates}
+    if "worse" in results:
+        return "worse"
+    return "cannot_tell" if "cannot_tell" in results else "better"
+
+
+class _Measured(NamedTuple):
+    """A figure; without an interval where too little was held out for one."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def _gate(
+    name: str, found: _Measured, bound: float, *, why: str, at_most: bool, decided: Result | None
+) -> Gate:
+    result: Result = decided or _result(found, bound, at_most=at_most)
+    return Gate(
+        name=name,
+        value=found.value,
+        bound=bound,
+        passed=result == "better",
+        why=why,
+        low=found.low,
+        high=found.high,
+        result=result,
+    )
+
+
+def _result(found: _Measured, bound: float, *, at_most: bool) -> Result:
+    if found.value is None or found.low is None or found.high is None:
+        return "cannot_tell"
+    if found.high <= bound if at_most else found.low >= bound:
+        return "better"
+    if found.low > bound if at_most else found.high < bound:
+        return "worse"
+    return "cannot_tell"
+
+
+def _ratio_gate(name: str, evaluation: Evaluation, against: Subject, bound: float) -> Gate:
+    """Held-out perplexity over another model's, from paired differences in nats.
+
+    A test of two dozen conversations has thousands of tokens, and is decided in all but close cases;
+    of the base that is an improvement by a fifth, of the live adapter a loss of no more than a
+    twentieth (a non-inferiority test; both are the objectives' defaults).
+    """
+    whose = {"base": "the base", "live": "the live adapter"}[against]
+    new, old = evaluation.new, evaluation.base if against == "base" else evaluation.live
+    difference = evaluation.difference("nats_per_token", against)
+    rule = f"must be at most {bound:.2f}"
+    if difference is None or old is None:
+        what = "is not a number" if _broken(new) else "was not measured"
+        why = f"held-out perplexity {what}: its ratio to that of {whose} {rule}"
+        decided: Result = "worse" if _broken(new) else "cannot_tell"
+        return _gate(name, _Measured(), bound, why=why, at_most=True, decided=decided)
+    found = _Measured(*map(_exp, (difference.mean, difference.low, difference.high)))
+    if against == "live":
+        rule += f", over {difference.items} conversations that neither was trained on"
+    why = (
+        f"held-out perplexity {_shown(new.perplexity)} against {_shown(old.perplexity)} of {whose}: "
+        f"ratio {_shown(found.value, 3)}{_interval(found, '{:.3f}')}, {rule}{_few(difference)}"
+    )
+    return _gate(name, found, bound, why=why, at_most=True, decided=None)
+
+
+def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
+    """Which of two replies is likelier: a share of comparisons, or more of them than for the base.
+
+    Without a bound, better is a share that is above the base's, or that is as high by a larger margin
+    (in nats a token, which decides sooner than counts do); both by the interval of the difference.
+    """
+    new, base = evaluation.new, evaluation.base
+    name, share, theirs = "preference_accuracy", new.preference_accuracy, base.preference_accuracy
+    rule = (
+        "must be above the base's, or as much by a larger margin"
+        if bound is None
+        else f"must be at least {bound:.0%}"
+    )
+    accuracy = evaluation.difference("preference_accuracy", "base")
+    margin = evaluation.difference("preference_margin", "base")
+    if share is None or theirs is None or accuracy is None or margin is None:
+        what = "are no numbers" if _broken(new) else "were not measured"
+        why = f"preferences {what}: the share that is shared {rule}"
+        decided: Result = "worse" if _broken(new) else "cannot_tell"
+        return _gate(name, _Measured(), bound or 0.0, why=why, at_most=False, decided=decided)
+    shown = (
+        f"the wanted reply is the likelier one in {share:.0%} of {evaluation.comparisons:,} "
+        f"comparisons{{}}, for the base in {theirs:.0%}: {rule}"
+    )
+    if bound is not None:
+        found = _Measured(share, *(share_interval(share, accuracy.items) or (None, None)))
+        why = shown.format(_interval(found, "{:.0%}"))
+        return _gate(name, found, bound, why=why, at_most=False, decided=None)
+    result: Result = "cannot_tell"
+    if _above(accuracy) or (accuracy.mean >= 0 and _above(margin)):
+        result = "better"
+    elif _below(accuracy) or (accuracy.mean <= 0 and _below(margin)):
+        result = "worse"
+    ends = (
+        None if end is None else min(1.0, max(0.0, theirs + end))
+        for end in (accuracy.low, accuracy.high)
+    )
+    found = _Measured(share, *ends)
+    why = shown.format(_interval(found, "{:.0%}")) + _few(accuracy, "comparison")
+    return _gate(name, found, theirs, why=why, at_most=False, decided=result)
+
+
+def _similarity_gate(evaluation: Evaluation, bound: float) -> Gate:
+    """How near replies are in meaning to the agent's, minus the base's replies to the same contexts.
+
+    By default a test of non-inferiority (ICH E9 (1998), section 3.3.2): the bound is a little below
+    0, the loss that nobody would notice, and the whole interval must be above it. To ask for a gain
+    that is certain would take some hundred replies; a dozen show that none is lost.
+    """
+    name, rule = "similarity_gain", f"must be at least {bound:+.3f}"
+    new, base = evaluation.new, evaluation.base
+    difference = evaluation.difference("similarity", "base")
+    if difference is None:
+        why = f"semantic similarity of replies was not measured: its gain {rule}"
+        return _gate(name, _Measured(), bound, why=why, at_most=False, decided=None)
+    found = _Measured(difference.mean, difference.low, difference.high)
+    why = (
+        f"semantic similarity of {new.replies} replies {new.similarity:.3f} "
+        f"against {base.similarity:.3f} of the base: gain {difference.mean:+.3f}"
+        f"{_interval(found, '{:+.3f}')}, {rule}{_few(difference)}"
+    )
+    # two cosines are never further apart than that, whatever was measured
+    widest = _Measured(difference.mean, -2.0, 2.0) if found.low is None else found
+    decided = _result(widest, bound, at_most=False)
+    return _gate(name, found, bound, why=why, at_most=False, decided=decided)
+
+
+def _parity_gate(parity: Parity | None, bound: float) -> Gate:
+    name, rule = "parity", f"must be at most {bound:.3f}"
+    if parity is None:
+        value = None
+        why = f"trainer and engine were not compared: the mean difference {rule} nats"
+    elif parity.missing:
+        value = None
+        why = (
+            f"the engine gave no log-probability for {parity.missing:,} of "
+            f"{parity.missing + parity.tokens:,} tokens: the mean difference {rule} nats over all"
+        )
+    else:
+        value = parity.mean_abs
+        types = f" ({parity.trained_in} and {parity.served_in})" if parity.served_in else ""
+        why = (
+            f"log-probabilities of trainer and engine{types} differ by {parity.mean_abs:.4f} nats "
+            f"on average over {parity.tokens:,} tokens, {rule}"
+        )
+    safe = value is not None and value <= bound
+    found = _Measured(value if value is not None and math.isfinite(value) else None)
+    decided: Result = "better" if safe else "worse"
+    return _gate(name, found, bound, why=why, at_most=True, decided=decided)
+
+
+def _perplexity_gate(evaluation: Evaluation, bound: float) -> Gate:
+    new: Scores = evaluation.new
+    rule = f"must be at most {bound:.2f}"
+    found = _Measured(new.perplexity, new.perplexity_low, new.perplexity_high)
+    if new.perplexity is None:
+        what = "is not a number" if _broken(new) else "was not measured"
+        why = f"held-out perplexity {what}, {rule}"
+        decided: Result = "worse" if _broken(new) else "cannot_tell"
+        return _gate("perplexity", _Measured(), bound, why=why, at_most=True, decided=decided)
+    few = "" if found.low is not None else _too_few(evaluation.conversations)
+    why = f"held-out perplexity is {new.perplexity:.2f}{_interval(found, '{:.2f}')}, {rule}{few}"
+    return _gate("perplexity", found, bound, why=why, at_most=True, decided=None)
+
+
+def _exact_gate(evaluation: Evaluation, bound: float) -> Gate:
+    new = evaluation.new
+    # replies of one conversation depend on one another: there are no more items than conversations
+    other = evaluation.difference("exact", "base")
+    ends = share_interval(new.exact, min(new.replies, other.items) if other else new.replies)
+    found = _Measured() if ends is None else _Measured(new.exact, *ends)
+    shown = "were not measured"
+    if ends is not None:
+        shown = f"are {new.exact:.0%} of {new.replies}{_interval(found, '{:.0%}')}"
+    why = f"replies identical to the reference {shown}, must be at least {bound:.0%}"
+    return _gate("exact", found, bound, why=why, at_most=False, decided=None)
+
+
+def _above(difference: Difference) -> bool:
+    return difference.low is not None and difference.low > 0
+
+
+def _below(difference: Difference) -> bool:
+    return difference.high is not None and difference.high < 0
+
+
+def _exp(nats: float | None) -> float | None:
+    return None if nats is None or nats > 700 else math.exp(nats)  # noqa: PLR2004 - then no double
+
+
+def _shown(value: float | None, digits: int = 2) -> str:
+    return "no number" if value is None else f"{value:.{digits}f}"
+
+
+def _interval(found: _Measured, form: str) -> str:
+    if found.low is None or found.high is None:
+        return ""
+    return f" ({form.format(found.low)} to {form.format(found.high)})"
+
+
+def _broken(scores: Scores) -> bool:
+    """Whether there were tokens to read, and the model made no number of them."""
+    return scores.tokens > 0 and scores.perplexity is None
+
+
+def _few(difference: Difference, what: str = "conversation") -> str:
+    return "" if difference.low is not None else _too_few(difference.items, what)
+
+
+def _too_few(items: int, what: str = "conversation") -> str:
+    which = f"one {what} is" if items == 1 else f"{items} {what}s are"
+    return f"; {which} too few to tell, {FEWEST} are needed"

@@ -1,0 +1,253 @@
+"""From single replies to scores: means, and how sure the differences are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from training.evaluation.confidence_intervals import CONFIDENCE, FEWEST
+from training.evaluation.metrics import BOOTSTRAP_SAMPLES, bootstrap_interval
+from training.results import Difference, Metric, Reply, Scores, Subject, perplexity
+
+Grid = npt.NDArray[np.float64]
+
+_METRICS: tuple[Literal["exact", "token_f1", "similarity"], ...] = (
+    "exact",
+    "token_f1",
+    "similarity",
+)
+
+
+class Comparison(NamedTuple):
+    """``accuracy``: share of comparisons that the wanted side wins, a tie being half a win.
+
+    ``margin``: by how much, on average.
+    """
+
+    accuracy: float
+    margin: float
+
+
+def compare(
+    wanted: Sequence[float], unwanted: Sequence[float], *, paired: bool
+) -> Comparison | None:
+    """Compare pair by pair, or each wanted with each unwanted; None where there is nothing to."""
+    pairs = list(zip(wanted, unwanted, strict=True) if paired else product(wanted, unwanted))
+    if not pairs:
+        return None
+    won = sum((one > other) + (one == other) / 2 for one, other in pairs)
+    margin = sum(one - other for one, other in pairs) / len(pairs)
+    return Comparison(won / len(pairs), margin)
+
+
+class Liked(NamedTuple):
+    """Log-probabilities of each wanted and each unwanted reply's tokens, under one model."""
+
+    wanted: Sequence[Sequence[float]]
+    unwanted: Sequence[Sequence[float]]
+
+
+class Preferences(NamedTuple):
+    """See `training.results.Scores`."""
+
+    accuracy: float | None = None
+    margin: float | None = None
+    gain: float | None = None
+
+
+def shared_preferences(one: Liked | None, *, base: Liked, paired: bool) -> Preferences:
+    """How far a model shares the preferences, and moved towards them from the base."""
+    if one is None or not one.unwanted:
+        return Preferences()
+    means = (
+        [math.fsum(reply) / len(reply) for reply in replies]
+        for replies in (one.wanted, one.unwanted)
+    )
+    found = compare(*means, paired=paired)
+    if found is None or not math.isfinite(found.margin):
+        return Preferences()
+    if one is base:
+        return Preferences(found.accuracy, found.margin)
+    gains = (
+        [math.fsum(now) - math.fsum(then) for now, then in zip(replies, before, strict=True)]
+        for replies, before in zip(one, base, strict=True)
+    )
+    moved = compare(*gains, paired=paired)
+    return Preferences(found.accuracy, found.margin, moved and moved.accuracy)
+
+
+class Nats(NamedTuple):
+    """What a model makes of held-out conversations: nats of each one's agent tokens, and how many."""
+
+    conversations: Sequence[str]
+    totals: Sequence[float]
+    tokens: Sequence[int]
+
+    @property
+    def mean(self) -> float:
+        """Nats a token."""
+        return math.fsum(self.totals) / sum(self.tokens)
+
+
+def scores_of(
+    replies: Sequence[Reply | None],
+    *,
+    nats: Nats | None,
+    seed: int = 0,
+    preferences: Preferences = Preferences(),  # noqa: B008 - immutable
+) -> Scores:
+    """Means over replies; ``nats`` is None for a subject without a model."""
+    found = perplexity(nats.mean) if nats is not None and nats.tokens else None
+    low = high = None
+    if nats is not None and found is not None and len(nats.totals) >= FEWEST:
+        low, high = map(perplexity, bootstrap_interval(nats.totals, sizes=nats.tokens, seed=seed))
+    known = [reply for reply in replies if reply is not None]
+    return Scores(
+        perplexity=found,
+        nats_per_token=nats.mean if nats is not None and found is not None else None,
+        tokens=sum(nats.tokens) if nats is not None else 0,
+        exact=_mean(known, "exact"),
+        token_f1=_mean(known, "token_f1"),
+        similarity=_mean(known, "similarity"),
+        replies=len(known),
+        preference_accuracy=preferences.accuracy,
+        preference_margin=preferences.margin,
+        preference_gain=preferences.gain,
+        perplexity_low=low,
+        perplexity_high=high,
+    )
+
+
+def differences_of(
+    replies: Mapping[Subject, Sequence[Reply | None]], *, conversations: Sequence[str], seed: int
+) -> tuple[Difference, ...]:
+    """New minus every other subject, context by context, for each metric.
+
+    ``conversations[i]`` is the one that context i is from; those of one count as one item. A reply
+    that is None is not compared.
+    """
+    found: list[Difference] = []
+    for against, others in replies.items():
+        if against == "new":
+            continue
+        for metric in _METRICS:
+            gaps: dict[str, list[float]] = {}
+            for name, new, other in zip(conversations, replies["new"], others, strict=True):
+                if new is not None and other is not None:
+                    gap = float(getattr(new, metric)) - float(getattr(other, metric))
+                    gaps.setdefault(name, []).append(gap)
+            found += _difference(
+                metric,
+                against,
+                totals=[math.fsum(each) for each in gaps.values()],
+                sizes=[len(each) for each in gaps.values()],
+                seed=seed,
+            )
+    return tuple(found)
+
+
+def perplexity_differences(nats: Mapping[Subject, Nats], *, seed: int) -> tuple[Difference, ...]:
+    """New minus every other model in nats a token, over the conversations that both have read."""
+    found: list[Difference] = []
+    new = nats["new"]
+    mine = dict(zip(new.conversations, new.totals, strict=True))
+    for against, other in nats.items():
+        if against == "new":
+            continue
+        rows = zip(other.conversations, other.totals, other.tokens, strict=True)
+        both = [(mine[name] - total, tokens) for name, total, tokens in rows if name in mine]
+        found += _difference(
+            "nats_per_token",
+            against,
+            totals=[gap for gap, _ in both],
+            sizes=[tokens for _, tokens in both],
+            seed=seed,
+        )
+    return tuple(found)
+
+
+def preference_differences(
+    new: Liked | None, base: Liked, *, paired: bool, seed: int
+) -> tuple[Difference, ...]:
+    """New minus the base in sharing the preferences, comparison by comparison.
+
+    Where each wanted reply is compared with each unwanted one, both are drawn, and there are no
+    more items than of the rarer sort.
+    """
+    if new is None or not new.unwanted:
+        return ()
+    now, then = _margins(new, paired=paired), _margins(base, paired=paired)
+    if not (np.isfinite(now).all() and np.isfinite(then).all()):
+        return ()
+    gaps: dict[Metric, Grid] = {
+        "preference_accuracy": (np.sign(now) - np.sign(then)) / 2,
+        "preference_margin": now - then,
+    }
+    items = len(now) if paired else min(now.shape)
+    return tuple(
+        Difference(
+            metric=metric,
+            against="base",
+            mean=float(gap.mean()),
+            **_interval(gap, items, seed=seed),
+            items=items,
+        )
+        for metric, gap in gaps.items()
+    )
+
+
+def _margins(liked: Liked, *, paired: bool) -> Grid:
+    """By how many nats a token wanted replies are likelier: (pairs, 1), or (wanted, unwanted)."""
+    wanted, unwanted = (
+        np.array([math.fsum(reply) / len(reply) for reply in replies])
+        for replies in (liked.wanted, liked.unwanted)
+    )
+    margins: Grid = wanted[:, None] - (unwanted[:, None] if paired else unwanted[None, :])
+    return margins
+
+
+def _interval(gaps: Grid, items: int, *, seed: int) -> dict[str, float | None]:
+    """Percentile bootstrap of the mean; rows and columns are drawn, each for itself."""
+    if items < FEWEST:
+        return {"low": None, "high": None}
+    source = np.random.default_rng(seed)
+    drawn = [
+        source.multinomial(size, np.full(size, 1 / size), BOOTSTRAP_SAMPLES) for size in gaps.shape
+    ]
+    means = ((drawn[0] @ gaps) * drawn[1]).sum(axis=1) / gaps.size
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return {"low": float(low), "high": float(high)}
+
+
+def _difference(
+    metric: Metric,
+    against: Subject,
+    *,
+    totals: Sequence[float],
+    sizes: Sequence[int],
+    seed: int,
+) -> list[Difference]:
+    """One, or none where nothing was measured."""
+    if not totals or not all(map(math.isfinite, totals)):
+        return []
+    low = high = None
+    if len(totals) >= FEWEST:
+        low, high = bootstrap_interval(totals, sizes=sizes, seed=seed)
+    return [
+        Difference(
+            metric=metric,
+            against=against,
+            mean=math.fsum(totals) / sum(sizes),
+            low=low,
+            high=high,
+            items=len(totals),
+        )
+    ]
+
+
+def _mean(replies: Sequence[Reply], metric: str) -> float:
+    return sum(float(getattr(r, metric)) for r in replies) / len(replies) if replies else 0.0

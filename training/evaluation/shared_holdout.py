@@ -1,0 +1,116 @@
+"""On which held-out conversations a new adapter and the live one can be compared fairly.
+
+The live adapter was made from another version of the data, or from other data altogether. What
+either was trained on says nothing, and what is all about another subject tells only that it was
+not taught that: the comparison would be won before it began.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from connectors.conversation import Split
+from training.adapters.package import read_manifest
+from training.base_models.manifest import load_base
+from training.config import TrainingSpec
+from training.data.dataset import Dataset, Example, load
+from training.data.splitting import SPLITS, customer_side
+from training.errors import ArtifactError, BadInput
+
+SAME_DATA = 0.5
+"""Of the smaller dataset's conversations, the share that the other must have too (the overlap
+coefficient, Szymkiewicz 1934). Versions of one growing dataset share nearly all, files of different
+origin nearly none: where between the two it lies decides little."""
+
+
+class CommonGround(msgspec.Struct, frozen=True):
+    """Ids of held-out conversations that both can be measured on; ``note`` says what is not there."""
+
+    conversations: frozenset[str] = frozenset()
+    note: str = ""
+
+
+def common_ground(spec: TrainingSpec, held_out: Iterable[Example]) -> CommonGround:
+    """Which of ``held_out`` neither the live adapter nor the new one has been trained on.
+
+    None where there is no live adapter, where it has another base, or where its data are others.
+    Conversations count as the same when the customer asks the same, digits and punctuation apart.
+
+    Raises:
+        ArtifactError: the live adapter's manifest cannot be read.
+        BadInput: the spec's dataset is not whole.
+        BaseModelError: the base is not whole.
+    """
+    if spec.live_adapter is None:
+        return CommonGround()
+    live, root = Path(spec.live_adapter), Path(spec.dataset).parent
+    manifest = read_manifest(live)
+    if manifest.base.serving_sha256 != load_base(Path(spec.base)).serving_sha256:
+        return CommonGround(
+            note=f"not compared with the live adapter: it has another base ({manifest.base.name})"
+        )
+    theirs = _dataset(root, manifest.dataset_sha256)
+    if theirs is None:
+        return CommonGround(
+            note="not compared with the live adapter: what it was trained on is not here"
+        )
+    ours = load(Path(spec.dataset))
+    if ours.sha256 != theirs.sha256:
+        mine, other = _asked(ours, SPLITS), _asked(theirs, SPLITS)
+        shared = len(mine & other) / max(1, min(len(mine), len(other)))
+        if shared < SAME_DATA:
+            return CommonGround(
+                note="not compared with the live adapter: it was trained on other data (the two "
+                f"datasets share {len(mine & other):,} of {len(mine):,} and {len(other):,} "
+                "conversations)"
+            )
+    known = _trained_on(live, root)
+    if spec.start_adapter is not None:
+        known |= _trained_on(Path(spec.start_adapter), root)
+    examples = list(held_out)
+    unknown = [each for each in examples if customer_side(each.messages) not in known]
+    note = ""
+    if not unknown:
+        note = "not compared with the live adapter: it was trained on all that is held out here"
+    elif len(unknown) < len(examples):
+        note = (
+            f"the live adapter is scored on {len(unknown):,} of {len(examples):,} conversations: on "
+            "the others one of the two was trained"
+        )
+    return CommonGround(frozenset(each.id for each in unknown), note)
+
+
+def _trained_on(adapter: Path, root: Path) -> set[str]:
+    """What customers asked in the training splits of an adapter and of those that it began with.
+
+    One whose manifest or dataset is gone adds nothing.
+    """
+    found: set[str] = set()
+    seen: set[Path] = set()
+    step: Path | None = adapter
+    while step is not None and step not in seen:
+        seen.add(step)
+        try:
+            manifest = read_manifest(step)
+        except ArtifactError:
+            break
+        dataset = _dataset(root, manifest.dataset_sha256)
+        if dataset is not None:
+            found |= _asked(dataset, ("train",))
+        step = step.parent / manifest.started_from if manifest.started_from else None
+    return found
+
+
+def _asked(dataset: Dataset, splits: Iterable[Split]) -> set[str]:
+    return {customer_side(each.messages) for split in splits for each in dataset.read(split)}
+
+
+def _dataset(root: Path, sha256: str) -> Dataset | None:
+    """A dataset beside the spec's own; None where it is not there, or not whole any more."""
+    if Path(sha256).name != sha256:  # a manifest from elsewhere may say anything
+        return None
+    try:
+        return load(root / sha256)
+    except BadInput:
+        return None

@@ -1,0 +1,40 @@
+"""Instead of training: an adapter that was trained elsewhere, put where training leaves its own."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from training.adapters.foreign import copy_taken, read_taken
+from training.adapters.package import TrainingSummary
+from training.filesystem import sync_path, sync_tree, write_atomically
+from training.finetuning.preparation import packages
+from training.finetuning.qlora import SUMMARY_FILE, TRAINED, TrainedAdapter
+
+
+def take(imported: Path, out: Path) -> TrainedAdapter:
+    """Copy what `training.adapters.foreign.take_in` left in ``imported`` to ``out/trained``, by rename.
+
+    Raises:
+        ArtifactError: it is not whole.
+    """
+    taken = read_taken(imported)
+    partial, target = out / f".{TRAINED}.partial", out / TRAINED
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    copy_taken(imported, partial)
+    trained = TrainedAdapter(
+        folder=str(target),
+        summary=TrainingSummary(
+            steps=0, epochs=0.0, tokens=0, seconds=0.0, stopped="trained elsewhere"
+        ),
+        rank=taken.lora.rank,
+        alpha=taken.lora.alpha,
+        targets=taken.lora.targets,
+        packages=packages(),
+    )
+    write_atomically(partial / SUMMARY_FILE, msgspec.json.encode(trained))
+    sync_tree(partial)
+    partial.rename(target)
+    sync_path(out)
+    return trained

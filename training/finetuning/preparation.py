@@ -1,0 +1,142 @@
+"""What a run works on: its conversations as tokens, and the plan of its steps."""
+
+import hashlib
+import importlib.metadata
+import random
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from connectors.conversation import Split
+from training.base_models.manifest import BaseModel, load_base
+from training.config import Recipe, TrainingSpec
+from training.data.batching import Plan, length_batches, plan_run, positions
+from training.data.dataset import Dataset, load
+from training.data.tokenization import Encoder, Item, Judgement, token_count, width_of
+from training.errors import BadInput
+from training.finetuning.estimate import batch_limit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """``fingerprint`` names the run: same spec, base, data and packages, same steps.
+
+    ``batch_tokens`` bounds the positions of one forward pass; ``left_out`` counts conversations
+    whose last exchange alone is longer than the recipe's ``max_length``.
+    """
+
+    base: BaseModel
+    dataset: Dataset
+    train: list[Item]
+    validation: list[Item]
+    left_out: int
+    plan: Plan
+    batch_tokens: int
+    fingerprint: str
+
+    @property
+    def widest_batch(self) -> int:
+        """Positions of the largest forward pass of training."""
+        widths = [width_of(item) for item in self.train]
+        return max(positions(widths, batch) for step in self.plan.steps for batch in step)
+
+    @property
+    def validation_positions(self) -> int:
+        """Positions that one validation computes."""
+        widths = [width_of(item) for item in self.validation]
+        batches = length_batches(widths, max_tokens=self.batch_tokens)
+        return sum(positions(widths, batch) for batch in batches)
+
+
+def prepare(
+    spec: TrainingSpec, tokenizer: "PreTrainedTokenizerBase", *, stop_ids: Collection[int]
+) -> Workload:
+    """Read base and dataset, encode, and plan.
+
+    Raises:
+        BadInput: there is nothing to train on, or the template cannot be trained on.
+        BaseModelError: the base is not whole.
+    """
+    base, dataset = load_base(Path(spec.base)), load(Path(spec.dataset))
+    train, left_out = _encode(spec, dataset, tokenizer, split="train", stop_ids=stop_ids)
+    validation, _ = _encode(spec, dataset, tokenizer, split="validation", stop_ids=stop_ids)
+    if not train:
+        raise BadInput(
+            f"no conversation of {dataset.folder} can be trained on: {left_out} are longer than "
+            f"max_length {spec.recipe.max_length}, the others have no assistant turn with weight"
+        )
+    _need_both_sorts(train, spec)
+    limit = batch_limit(spec.recipe)
+    widths = [width_of(item) for item in train]
+    plan = plan_run(
+        widths,
+        tokens=[token_count(item) for item in train],
+        seed=spec.seed,
+        epochs=spec.recipe.epochs,
+        step_tokens=step_tokens(spec.recipe, widths),
+        batch_tokens=limit,
+        max_train_tokens=spec.recipe.max_train_tokens,
+    )
+    facts = msgspec.json.encode((spec, base.serving_sha256, dataset.sha256, packages()))
+    return Workload(
+        base=base,
+        dataset=dataset,
+        train=train,
+        validation=validation,
+        left_out=left_out,
+        plan=plan,
+        batch_tokens=limit,
+        fingerprint=hashlib.sha256(facts).hexdigest(),
+    )
+
+
+def step_tokens(recipe: Recipe, widths: Sequence[int]) -> int:
+    """Tokens of one optimiser step, at most.
+
+    Batches are made of tokens, so that a step costs the same whatever its examples are; a number
+    of examples (OpenAI's ``batch_size``) becomes the tokens of so many average ones.
+    """
+    if not recipe.batch_examples:
+        return recipe.batch_tokens
+    return max(1, round(recipe.batch_examples * sum(widths) / len(widths)))
+
+
+def packages() -> dict[str, str]:
+    """Versions of what computes the adapter."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _need_both_sorts(train: Sequence[Item], spec: TrainingSpec) -> None:
+    """Judged replies that are all wanted, or all unwanted, teach only to say more, or less."""
+    if len({item.wanted for item in train if isinstance(item, Judgement)}) == 1:
+        raise BadInput(
+            f"the judgements that fit into max_length {spec.recipe.max_length} are all of one "
+            "sort; kto needs wanted and unwanted replies: raise the recipe's max_length"
+        )
+
+
+def _encode(
+    spec: TrainingSpec,
+    dataset: Dataset,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    split: Split,
+    stop_ids: Collection[int],
+) -> tuple[list[Item], int]:
+    """Items of a split, and how many conversations gave none.
+
+    Validation reads at most ``validation_conversations``, the same ones for one seed.
+    """
+    examples = dataset.read(split)
+    if split == "validation":
+        random.Random(spec.seed).shuffle(examples)  # noqa: S311 - an order, not a secret
+        examples = examples[: spec.recipe.validation_conversations]
+    encoder = Encoder(dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length)
+    found = [encoder.items(example) for example in examples]
+    return [item for items in found for item in items], sum(not items for items in found)

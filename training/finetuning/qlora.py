@@ -1,0 +1,325 @@
+"""Trains one adapter: NF4 base, LoRA, the method's loss. The same on CPU and GPU.
+
+The run is a plan of steps, fixed by the seed before it starts. Killed at any moment and resumed,
+it takes the same steps from its newest checkpoint and, on a CPU, ends with the same bytes.
+"""
+
+import errno
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoTokenizer,
+    set_seed,
+)
+
+from training.adapters.package import TrainingSummary, read_manifest
+from training.base_models.compute_dtype_probe import choose_for_run
+from training.base_models.manifest import BaseModel, load_base
+from training.base_models.quantize import load_nf4, quiet_libraries
+from training.compute_dtype import TypeChoice, weights_fit
+from training.config import Method, Recipe, TrainingSpec, method_recipe
+from training.data.batching import Plan, shortened
+from training.data.chat_template import TrainingSequence, stop_token_ids
+from training.data.tokenization import rows_of
+from training.errors import ArtifactError, BadInput, Interrupted
+from training.events import (
+    EstimateEvent,
+    Progress,
+    ResumedEvent,
+    StageEvent,
+)
+from training.filesystem import sync_path, sync_tree, write_atomically
+from training.finetuning.callback import Follower
+from training.finetuning.checkpoint import RunState, newest_checkpoint, read_state
+from training.finetuning.estimate import Estimate, Footprint, disk_is_short, estimate, tokens_in
+from training.finetuning.preference import DpoTrainer, KtoTrainer, PreferenceTrainer
+from training.finetuning.preparation import Workload, packages, prepare
+from training.finetuning.sft import SupervisedTrainer
+from training.finetuning.trainer import PlanTrainer, trainer_config
+
+TRAINED = "trained"
+SUMMARY_FILE = "training.json"
+TRAINERS: dict[Method, type[PlanTrainer]] = {
+    "supervised": SupervisedTrainer,
+    "dpo": DpoTrainer,
+    "kto": KtoTrainer,
+}
+_PROBE_POSITIONS = 512
+_QUICK_SECONDS = 5.0
+
+
+class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What `train` leaves: PEFT's two files in ``folder``, and this beside them."""
+
+    folder: str
+    summary: TrainingSummary
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    packages: dict[str, str]
+
+
+def train(
+    spec: TrainingSpec,
+    out: Path,
+    progress: Progress,
+    *,
+    resume: bool,
+    should_stop: Callable[[], bool],
+) -> TrainedAdapter:
+    """Train, and leave the weights with the lowest validation loss in ``out/trained``, by rename.
+
+    Without ``resume``, checkpoints of an earlier run in ``out`` are removed.
+
+    Raises:
+        BadInput: there is nothing to train on, or a checkpoint is of another run.
+        BaseModelError: the base is not whole.
+        Interrupted: ``should_stop`` said so; a checkpoint is on disk.
+        OSError: the disk has no room (``ENOSPC``).
+        TrainingError: the loss is no longer a number.
+    """
+    quiet_libraries()
+    progress.emit(StageEvent, stage="loading", detail=f"base {Path(spec.base).name}")
+    checkpoints = out / "checkpoints"
+    if not resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+
+    base = load_base(Path(spec.base))
+    nf4 = Path(spec.base) / "nf4"
+    computing = choose_for_run(Path(spec.base), spec.recipe, out).choices["training"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(nf4)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    unpacked = device == "cpu" and weights_fit(
+        computing.type,
+        parameters=base.parameters,
+        free_bytes=int(psutil.virtual_memory().available),
+    )
+    model = load_nf4(nf4, device=device, dtype=getattr(torch, computing.type), unpacked=unpacked)
+    stops = stop_token_ids(tokenizer, model.generation_config)
+    work = prepare(spec, tokenizer, stop_ids=stops)
+    checkpoint = newest_checkpoint(checkpoints)
+    state = (
+        read_state(checkpoint, work.fingerprint)
+        if checkpoint
+        else RunState(fingerprint=work.fingerprint)
+    )
+    recipe = method_recipe(spec)
+    if computing.type not in state.types:
+        state.types.append(computing.type)
+    set_seed(spec.seed)
+    follower = Follower(recipe, work, state, progress=progress, should_stop=should_stop)
+    trainer = TRAINERS[spec.method](
+        get_peft_model(model, _lora(spec, recipe, base)),
+        config=trainer_config(recipe, work.plan, out=checkpoints, seed=spec.seed),
+        recipe=recipe,
+        tokenizer=tokenizer,
+        work=work,
+        state=state,
+        callback=follower,
+        adapter_dtype=_adapter_dtype(recipe, computing),
+    )
+    follower.trainer = trainer
+    if spec.start_adapter is not None:
+        trainer.load_saved(Path(spec.start_adapter))
+        if isinstance(trainer, PreferenceTrainer):
+            trainer.start_from_here()
+    progress.emit(
+        StageEvent, stage="estimating", detail=f"computes in {computing.type}: {computing.reason}"
+    )
+    adapter_bytes = sum(p.numel() * p.element_size() for p in trainer.adapter().values())
+    footprint = Footprint(type=computing.type, unpacked=unpacked, adapter_bytes=adapter_bytes)
+    work = _estimate(trainer, recipe, work, footprint=footprint, progress=progress, out=out)
+    trainer.follow(work)
+    follower.follow(work)
+
+    what = {"supervised": "sequences", "dpo": "pairs of replies", "kto": "judged replies"}
+    detail = f"{len(work.train)} {what[spec.method]} on {device}, {work.plan.padding:.1%} padding"
+    if work.left_out:
+        detail += f"; {work.left_out} conversations are too long for max_length and left out"
+    progress.emit(StageEvent, stage="training", detail=detail)
+    if checkpoint:
+        progress.emit(ResumedEvent, step=state.step)
+        trainer.load_best(checkpoint)
+    follower.start()
+    if not follower.stopped:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if follower.interrupted:
+        raise Interrupted(f"stopped after step {state.step} of {len(work.plan.steps)}")
+    return _write(trainer, work, out=out, stopped=follower.stopped)
+
+
+def load_trained(out: Path) -> TrainedAdapter | None:
+    """What an earlier `train` left in ``out``, or None."""
+    path = out / TRAINED / SUMMARY_FILE
+    return msgspec.json.decode(path.read_bytes(), type=TrainedAdapter) if path.is_file() else None
+
+
+def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
+    """The recipe's shape, or that of the adapter to start with.
+
+    Raises:
+        BadInput: that adapter cannot be read, or is of another base.
+    """
+    rank, alpha, targets = recipe.rank, float(recipe.alpha), recipe.targets
+    if spec.start_adapter is not None:
+        try:
+            start = read_manifest(Path(spec.start_adapter))
+        except ArtifactError as exc:
+            raise BadInput(f"the adapter to start with: {exc}") from exc
+        if start.base.serving_sha256 != base.serving_sha256:
+            raise BadInput(
+                f"the adapter to start with ({spec.start_adapter}) was trained on another base, "
+                f"{start.base.name!r}; train on that, or start with none"
+            )
+        rank, alpha, targets = start.lora.rank, start.lora.alpha, start.lora.targets
+    return LoraConfig(
+        r=rank,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _adapter_dtype(recipe: Recipe, computing: TypeChoice) -> torch.dtype:
+    name = computing.type if recipe.adapter_dtype == "auto" else recipe.adapter_dtype
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def _estimate(
+    trainer: PlanTrainer,
+    recipe: Recipe,
+    work: Workload,
+    *,
+    footprint: Footprint,
+    progress: Progress,
+    out: Path,
+) -> Workload:
+    """Measure one small batch, and say what the run needs before it starts.
+
+    Returns the workload, shortened where the recipe has a budget of time and it needs more.
+    """
+    rows = [row for item in work.train for row in rows_of(item)]
+    rows.sort(key=lambda row: len(row.token_ids))
+    middle = len(rows) // 2
+    width = len(rows[middle].token_ids)
+    probe = rows[middle : middle + max(1, _PROBE_POSITIONS // width)]
+    seconds = _probe_seconds(trainer, probe)
+    if seconds < _QUICK_SECONDS:  # the first pass also builds kernels
+        seconds = min(seconds, _probe_seconds(trainer, probe))
+    measured = len(probe) * max(len(row.token_ids) for row in probe)
+
+    def estimated(work: Workload, note: str = "") -> Estimate:
+        return estimate(
+            work.plan,
+            recipe=recipe,
+            base=work.base,
+            footprint=footprint,
+            positions_per_second=measured / seconds,
+            widest_batch=work.widest_batch,
+            validation_positions=work.validation_positions,
+            forwards=trainer.forwards,
+            first_step=trainer.run.step,
+            basis=f"a first batch of {measured} tokens took {seconds:.1f} s here{note}",
+        )
+
+    found = estimated(work)
+    state, whole = trainer.run, sum(work.plan.tokens)
+    if not state.step:
+        least = recipe.min_train_tokens
+        state.tokens = tokens_in(recipe.train_minutes, least=least, estimated=found)
+    if state.tokens:
+        plan = shortened(work.plan, state.tokens)
+        work = msgspec.structs.replace(work, plan=plan)
+        note = f"; shortened from {whole:,} tokens to fit {recipe.train_minutes:g} minutes"
+        if state.tokens <= recipe.min_train_tokens:
+            note = (
+                f"; shortened from {whole:,} tokens to the least of this recipe, which takes longer "
+                f"here than its {recipe.train_minutes:g} minutes"
+            )
+        found = estimated(work, note)
+    progress.emit(
+        EstimateEvent,
+        seconds=round(found.seconds, 1),
+        memory_bytes=found.memory_bytes,
+        train_tokens=found.train_tokens,
+        steps=found.steps,
+        basis=found.basis,
+    )
+    if short := disk_is_short(out, found.disk_bytes):
+        raise OSError(errno.ENOSPC, short)
+    return work
+
+
+def _probe_seconds(trainer: PlanTrainer, probe: Sequence[TrainingSequence]) -> float:
+    """Seconds of one batch forward and back; weights and random numbers stay as they were."""
+    started = time.monotonic()
+    with torch.random.fork_rng():
+        trainer.read(probe).nats.sum().backward()
+    seconds = time.monotonic() - started
+    trainer.model.zero_grad()
+    return seconds
+
+
+def _write(trainer: PlanTrainer, work: Workload, *, out: Path, stopped: str) -> TrainedAdapter:
+    """Save the best weights, by rename, and return what was saved."""
+    run = trainer.run
+    if trainer.best:
+        trainer.load_adapter(trainer.best)
+    partial, target = out / f".{TRAINED}.partial", out / TRAINED
+    shutil.rmtree(partial, ignore_errors=True)
+    targets = _save_peft(trainer.model, partial, base_name=work.base.name)
+    plan: Plan = work.plan
+    lora = trainer.model.peft_config["default"]
+    trained = TrainedAdapter(
+        folder=str(target),
+        summary=TrainingSummary(
+            steps=run.step,
+            epochs=round(plan.epochs[run.step - 1], 3),
+            tokens=sum(plan.tokens[: run.step]),
+            seconds=round(run.seconds, 1),
+            train_loss=run.train_loss,
+            validation_loss=run.best_loss,
+            stopped=f"{stopped}; best at step {run.best_step}" if run.best_step else stopped,
+            computed_in=tuple(run.types),
+        ),
+        rank=lora.r,
+        alpha=lora.lora_alpha,
+        targets=targets,
+        packages=packages(),
+    )
+    write_atomically(partial / SUMMARY_FILE, msgspec.json.encode(trained))
+    sync_tree(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    sync_path(out)
+    return trained
+
+
+def _save_peft(model: PeftModel, folder: Path, *, base_name: str) -> tuple[str, ...]:
+    """Write weights and config and nothing else; return the names of the adapted layers.
+
+    The config is made reproducible: PEFT writes a set in any order, and this machine's paths.
+    """
+    model.save_pretrained(folder)
+    for path in folder.iterdir():
+        if path.name not in ("adapter_model.safetensors", "adapter_config.json"):
+            path.unlink()
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_bytes())
+    config["target_modules"] = sorted(config["target_modules"])
+    config["base_model_name_or_path"] = base_name
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return tuple(config["target_modules"])

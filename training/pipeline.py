@@ -1,0 +1,262 @@
+"""One run from spec to adapter: load, train, evaluate, write.
+
+Each stage leaves its result in the output folder by rename, and is skipped when that is there:
+
+    compute.json       the types that the machine computes in, and why
+    trained/           the best weights                 (checkpoints/ while training)
+                       or those of an adapter that was trained elsewhere
+    evaluation.json    `training.results.Evaluation`
+    parity.json        the trainer's log-probabilities, to be compared with the engine's
+    adapter/           weights, config and manifest: the finished adapter, last of all
+"""
+
+import errno
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from training.adapters.foreign import read_taken
+from training.adapters.package import AdapterManifest, BaseRef, Lora, write_manifest
+from training.base_models.manifest import load_base
+from training.config import Method, TrainingSpec, load_spec
+from training.data.dataset import Kind
+from training.data.dataset import load as load_dataset
+from training.errors import BadInput, BaseModelError, Interrupted
+from training.events import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ErrorEvent,
+    Progress,
+    ResultEvent,
+    StageEvent,
+)
+from training.filesystem import sync_path, sync_tree, write_atomically
+from training.finetuning.trackers import keep_local, what_to_install
+from training.results import Evaluation, ParitySample
+from training.signals import Stopper
+
+if TYPE_CHECKING:
+    from training.finetuning.qlora import TrainedAdapter
+
+ADAPTER = "adapter"
+EVALUATION_FILE = "evaluation.json"
+PARITY_FILE = "parity.json"
+DATASET_KINDS: dict[Method, Kind] = {
+    "supervised": "conversations",
+    "dpo": "preferences",
+    "kto": "judgements",
+}
+_WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
+# How torch, on either device, and the allocator of the process say that memory ran out.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+T = TypeVar("T")
+
+
+def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = None) -> int:
+    """Run a spec in ``out``; the exit code. Everything it says goes through `Progress`.
+
+    With ``resume``, finished stages are kept and training goes on from its newest checkpoint;
+    without it, what an earlier run left in ``out`` is removed. One run at a time works in a
+    folder: another waits for it.
+    """
+    stopper = stopper or Stopper()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        progress = Progress(out / "events.jsonl")
+    except OSError as exc:
+        print(f"cannot write to {out}: {exc.strerror}")  # noqa: T201 - there is nowhere else
+        return EXIT_BAD_INPUT
+    with closing(progress):
+        return _run(spec_path, out, progress, resume=resume, stopper=stopper)
+
+
+def _run(spec_path: Path, out: Path, progress: Progress, *, resume: bool, stopper: Stopper) -> int:
+    started = time.monotonic()
+    try:
+        with stopper, _alone_in(out):
+            spec = load_spec(spec_path)
+            _stages(spec, out, progress, resume=resume, stopper=stopper)
+    except Exception as exc:
+        code, status = classify(exc)
+        progress.emit(ErrorEvent, code=code, message=_message(exc))
+        if code == "internal":
+            raise
+        return status
+    seconds = round(time.monotonic() - started, 1)
+    progress.emit(StageEvent, stage="done")
+    progress.emit(ResultEvent, adapter=str(out / ADAPTER), seconds=seconds)
+    return EXIT_OK
+
+
+def classify(exc: BaseException) -> tuple[str, int]:
+    """The `ErrorEvent` code and the exit code for an exception."""
+    text = str(exc).lower()
+    if isinstance(exc, Interrupted):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(exc, BadInput | BaseModelError):
+        return "bad_input", EXIT_BAD_INPUT
+    full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "no space left on device" in text:
+        return "disk_full", EXIT_FAILED
+    if isinstance(exc, MemoryError) or any(said in text for said in _OUT_OF_MEMORY):
+        return "out_of_memory", EXIT_FAILED
+    return "internal", EXIT_FAILED
+
+
+def _message(exc: Exception) -> str:
+    match classify(exc)[0]:
+        case "out_of_memory":
+            return (
+                f"memory ran out ({exc}); use a recipe with smaller batch_tokens, max_length or "
+                "rank, or gradient_checkpointing"
+            )
+        case "disk_full":
+            return f"the disk is full ({exc}); make room, then run again with --resume"
+        case "internal":
+            return f"{type(exc).__name__}: {exc}"
+        case _:
+            return str(exc)
+
+
+def _stages(
+    spec: TrainingSpec, out: Path, progress: Progress, *, resume: bool, stopper: Stopper
+) -> None:
+    if not resume:
+        for name in (ADAPTER, "trained", "checkpoints"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in (EVALUATION_FILE, PARITY_FILE):
+            (out / name).unlink(missing_ok=True)
+    if (out / ADAPTER).is_dir():
+        return
+    # Imported here: a mistake in the spec is told at once, not after ten seconds of imports.
+    _check(spec)
+    from training.finetuning.qlora import load_trained, train  # noqa: PLC0415 - loads torch
+
+    trained = load_trained(out)
+    if trained is None and spec.imported is not None:
+        from training.finetuning.foreign_adapter import take  # noqa: PLC0415 - loads torch
+
+        trained = take(Path(spec.imported), out)
+    if trained is None:
+        if spec.recipe.report_to:
+            keep_local(out)
+        with stopper.deferred():
+            trained = train(
+                spec, out, progress, resume=resume, should_stop=lambda: stopper.requested
+            )
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+    from training.base_models.compute_dtype_probe import choose_for_run  # noqa: PLC0415 - loads torch
+    from training.evaluation.evaluate import evaluate, parity_reference  # noqa: PLC0415 - loads torch
+
+    computing = choose_for_run(Path(spec.base), spec.recipe, out).choices
+    weights = Path(trained.folder)
+    progress.emit(StageEvent, stage="evaluating")
+    evaluation = _kept(
+        out / EVALUATION_FILE,
+        Evaluation,
+        lambda: evaluate(spec, weights, progress, computing=computing),
+    )
+    _kept(
+        out / PARITY_FILE,
+        list[ParitySample],
+        lambda: parity_reference(spec, weights, progress, computing=computing),
+    )
+    progress.emit(StageEvent, stage="writing")
+    _write(spec, out, trained, evaluation)
+
+
+def _check(spec: TrainingSpec) -> None:
+    """Refuse early what cannot work.
+
+    Raises:
+        BadInput: the dataset is not whole or not for the method, the recipe asks for more than the
+            base can read, or for a tracker that is not installed.
+        BaseModelError: the base is not whole.
+    """
+    base = load_base(Path(spec.base))
+    dataset = load_dataset(Path(spec.dataset))
+    if dataset.kind != DATASET_KINDS[spec.method]:
+        raise BadInput(
+            f"method {spec.method!r} learns from {DATASET_KINDS[spec.method]}; "
+            f"{spec.dataset} holds {dataset.kind}"
+        )
+    if spec.recipe.max_length > base.max_length:
+        raise BadInput(
+            f"recipe {spec.recipe.name!r} has max_length {spec.recipe.max_length}; "
+            f"base {base.name!r} reads at most {base.max_length}"
+        )
+    if (absent := what_to_install(spec.recipe.report_to)) is not None:
+        raise BadInput(absent)
+    for name in ("live_adapter", "start_adapter", "imported"):
+        folder = getattr(spec, name)
+        if folder and not Path(folder).is_dir():
+            raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
+
+
+def _kept(path: Path, kind: type[T], make: Callable[[], T]) -> T:
+    """Read a stage's result, or make and keep it."""
+    if path.is_file():
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    made = make()
+    write_atomically(path, msgspec.json.encode(made))
+    return made
+
+
+def _write(
+    spec: TrainingSpec, out: Path, trained: "TrainedAdapter", evaluation: Evaluation
+) -> None:
+    """Put the adapter folder together beside its place, and rename it there."""
+    base, dataset = load_base(Path(spec.base)), load_dataset(Path(spec.dataset))
+    partial = out / f".{ADAPTER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name in _WEIGHT_FILES:
+        shutil.copyfile(Path(trained.folder) / name, partial / name)
+    scores = {
+        "base": evaluation.base,
+        "new": evaluation.new,
+        "live": evaluation.live,
+        "lookup": evaluation.lookup,
+    }
+    write_manifest(
+        partial,
+        AdapterManifest(
+            label=spec.label,
+            job_id=out.name,
+            base=BaseRef(name=base.name, serving_sha256=base.serving_sha256),
+            dataset_sha256=dataset.sha256,
+            system_prompt=dataset.system_prompt,
+            recipe=spec.recipe,
+            seed=spec.seed,
+            method=spec.method,
+            started_from=Path(spec.start_adapter).name if spec.start_adapter else None,
+            foreign=read_taken(Path(spec.imported)).foreign if spec.imported else None,
+            lora=Lora(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
+            packages=trained.packages,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            training=trained.summary,
+            scores={name: found for name, found in scores.items() if found is not None},
+        ),
+    )
+    sync_tree(partial)
+    partial.rename(out / ADAPTER)
+    sync_path(out)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder's lock: the run of a worker that just died may still be saving."""
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,227 @@
+"""The proof of an adapter in one place: for a terminal, as JSON, and as one HTML page."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from training.adapters.package import WEIGHTS_NAME, Foreign, read_manifest
+from training.adapters.safetensors_io import parameter_count
+from training.base_models.manifest import BaseModel
+from training.config import Method, Objectives
+from training.data.dataset import load as load_dataset
+from training.evaluation.gates import Result, Verdict, judge
+from training.reports.loss_curve import CurvePoint, chart, read_curves
+from training.reports.tables import SUBJECTS, difference_rows, findings, score_rows
+from training.results import Evaluation, Parity
+
+__all__ = [
+    "CurvePoint",
+    "Provenance",
+    "Report",
+    "build_report",
+    "print_scores",
+    "render_html",
+    "render_terminal",
+    "to_json",
+]
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What the adapter was made of; ``tokens`` were trained on, in ``seconds``.
+
+    ``parameters`` of the adapter were trained and ``base_parameters`` were not. ``started_from``:
+    the adapter that training began with. ``foreign``: it was trained elsewhere; ``recipe`` then says
+    how it was evaluated.
+    """
+
+    base: str
+    base_sha256: str
+    base_parameters: int
+    parameters: int = 0
+    dataset_sha256: str
+    conversations: dict[str, int]
+    dropped: dict[str, int]
+    recipe: str
+    seed: int
+    rank: int
+    tokens: int
+    steps: int
+    seconds: float
+    stopped: str
+    packages: dict[str, str]
+    computed_in: tuple[str, ...] = ()
+    method: Method = "supervised"
+    started_from: str | None = None
+    foreign: Foreign | None = None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that speaks for or against an adapter. ``version`` is 0 until it has one."""
+
+    tenant: str
+    version: int
+    evaluation: Evaluation
+    parity: Parity | None
+    verdict: Verdict
+    training_curve: list[CurvePoint]
+    validation_curve: list[CurvePoint]
+    provenance: Provenance
+    made_at: str
+
+
+def build_report(
+    job_folder: Path,
+    *,
+    tenant: str,
+    dataset_folder: Path,
+    base: BaseModel,
+    objectives: Objectives,
+) -> Report:
+    """Collect what a run left in its folder, and apply the gates.
+
+    ``parity_result.json`` may be missing, which breaks its gate.
+
+    Raises:
+        ArtifactError: the adapter's manifest or weights cannot be read.
+        BadInput: the dataset is not whole.
+        OSError: the evaluation is missing.
+    """
+    evaluation = msgspec.json.decode((job_folder / "evaluation.json").read_bytes(), type=Evaluation)
+    parity_path = job_folder / "parity_result.json"
+    parity = None
+    if parity_path.is_file():
+        parity = msgspec.json.decode(parity_path.read_bytes(), type=Parity)
+    manifest = read_manifest(job_folder / "adapter")
+    dataset = load_dataset(dataset_folder).manifest
+    training, validation = read_curves(job_folder / "events.jsonl")
+    summary = manifest.training
+    return Report(
+        tenant=tenant,
+        version=0,
+        evaluation=evaluation,
+        parity=parity,
+        verdict=judge(evaluation, parity, objectives),
+        training_curve=training,
+        validation_curve=validation,
+        provenance=Provenance(
+            base=base.name,
+            base_sha256=base.serving_sha256,
+            base_parameters=base.parameters,
+            parameters=parameter_count(job_folder / "adapter" / WEIGHTS_NAME),
+            dataset_sha256=manifest.dataset_sha256,
+            conversations={str(split): count for split, count in dataset.counts.items()},
+            dropped={reason: count for reason, count in dataset.dropped.items() if count},
+            recipe=manifest.recipe.name,
+            seed=manifest.seed,
+            rank=manifest.lora.rank,
+            tokens=summary.tokens if summary else 0,
+            steps=summary.steps if summary else 0,
+            seconds=summary.seconds if summary else 0.0,
+            stopped=summary.stopped if summary else "",
+            packages=manifest.packages,
+            computed_in=summary.computed_in if summary else (),
+            method=manifest.method,
+            started_from=manifest.started_from,
+            foreign=manifest.foreign,
+        ),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+_COLOURS: dict[Result, str] = {"better": "green", "worse": "red", "cannot_tell": "yellow"}
+
+
+def headline(verdict: Verdict) -> str:
+    """What the gates say, in a line."""
+    if verdict.unsafe:
+        return "Unsafe: must not be served"
+    if verdict.passed:
+        return "Passed: may answer customers"
+    found = sum(gate.result == verdict.result for gate in verdict.gates)
+    count = f"{found} of {len(verdict.gates)} gates"
+    if verdict.result == "worse":
+        return f"Not promoted: {count} {'says' if found == 1 else 'say'} worse"
+    return f"Not promoted by itself: {count} cannot tell"
+
+
+def print_scores(evaluation: Evaluation, console: Console | None = None) -> None:
+    """The scores as a table on a terminal, with what they do and do not show."""
+    console = console or Console()
+    columns, rows = score_rows(evaluation)
+    table = Table(title="Scores on held-out conversations", title_justify="left")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        cells = [f"[bold]{c.text}[/]" if c.best else c.text for c in row.cells]
+        table.add_row(f"{row.title} [dim]({row.hint})[/]", *cells)
+    console.print(table)
+    for finding in findings(evaluation):
+        console.print(f"  {escape(finding)}", highlight=False)
+    for note in evaluation.notes:
+        console.print(f"  [dim]{escape(note)}[/]", highlight=False)
+
+
+def render_terminal(report: Report, console: Console | None = None) -> None:
+    """The whole report on a terminal."""
+    console = console or Console()
+    colour = _COLOURS[report.verdict.result or "worse"]
+    version = f" version {report.version}" if report.version else ""
+    console.print(
+        f"[bold]{escape(report.tenant)}[/]{version}: [{colour}]{headline(report.verdict)}[/]"
+    )
+    for gate in report.verdict.gates:
+        colour = _COLOURS[gate.result or "worse"]
+        console.print(f"  [{colour}]{gate.label:>11}[/]  {escape(gate.why)}", highlight=False)
+    print_scores(report.evaluation, console)
+    made = report.provenance
+    if made.foreign is not None:
+        console.print(
+            f"  foreign: {escape(made.foreign.source)}, trained elsewhere", highlight=False
+        )
+        for note in made.foreign.notes:
+            console.print(f"  [dim]{escape(note)}[/]", highlight=False)
+        return
+    console.print(
+        f"  {made.tokens:,} tokens in {made.steps} steps and {made.seconds:.0f} s on {made.base} "
+        f"({made.method}, {made.recipe}, rank {made.rank}, seed {made.seed}"
+        f"{', in ' + ' and '.join(made.computed_in) if made.computed_in else ''})",
+        highlight=False,
+    )
+
+
+def to_json(report: Report) -> str:
+    """The report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+
+
+_templates = Environment(
+    loader=PackageLoader("training.reports", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render_html(report: Report) -> str:
+    """One self-contained page: no script, no other file, light and dark, from 360 px up.
+
+    What customers wrote is escaped.
+    """
+    columns, rows = score_rows(report.evaluation)
+    return _templates.get_template("report.html.j2").render(
+        report=report,
+        heading=headline(report.verdict),
+        columns=columns,
+        rows=rows,
+        findings=findings(report.evaluation),
+        differences=difference_rows(report.evaluation),
+        subjects=SUBJECTS,
+        chart=chart(report.training_curve, report.validation_curve),
+    )

@@ -1,0 +1,189 @@
+"""What the scores show, in words and rows: for whoever decides, with the trivial baseline beside."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from training.results import Difference, Evaluation, Scores, Subject
+
+SUBJECTS: dict[str, str] = {
+    "base": "the model as it was, with the same system prompt",
+    "new": "the model with this adapter",
+    "live": "the model with the adapter that answers customers now",
+    "lookup": "no model: the reply that followed the nearest training question",
+}
+_METRICS: dict[str, str] = {
+    "exact": "identical replies",
+    "token_f1": "shared words",
+    "similarity": "meaning",
+    "nats_per_token": "perplexity",
+    "preference_accuracy": "preferred replies",
+    "preference_margin": "margin of preferred replies",
+}
+
+
+_OF_REPLIES = ("exact", "token_f1", "similarity")
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A figure; ``best`` of its row (more than one may be)."""
+
+    text: str
+    best: bool
+
+
+class ScoreRow(msgspec.Struct, frozen=True):
+    """A measure, what it means, and one cell a subject."""
+
+    title: str
+    hint: str
+    cells: list[Cell]
+
+
+class DifferenceRow(msgspec.Struct, frozen=True):
+    """New minus another subject; ``reading`` is better, worse or unclear."""
+
+    against: str
+    measure: str
+    mean: str
+    interval: str
+    reading: Literal["better", "worse", "unclear"]
+
+
+_ROWS = (
+    ("preference_accuracy", "Preferred", "wanted replies likelier than unwanted ones", "{:.0%}"),
+    ("preference_gain", "Gained", "wanted replies on unwanted ones, since the base", "{:.0%}"),
+    ("perplexity", "Perplexity", "of held-out replies; lower is better", "{:.2f}"),
+    ("exact", "Identical", "replies just like the agent's", "{:.0%}"),
+    ("token_f1", "Words", "in common with the agent's reply, F1", "{:.2f}"),
+    ("similarity", "Meaning", "like the agent's reply, cosine", "{:.2f}"),
+)
+
+
+def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
+    """(column names, rows) of the table of scores."""
+    found: list[tuple[str, Scores]] = [("base", evaluation.base), ("new", evaluation.new)]
+    if evaluation.live is not None:
+        found.append(("live", evaluation.live))
+    found.append(("lookup", evaluation.lookup))
+    rows: list[ScoreRow] = []
+    for field, title, hint, form in _ROWS:
+        if field.startswith("preference") and evaluation.comparisons is None:
+            continue
+        values: list[float | None] = [getattr(scores, field) for _, scores in found]
+        texts = ["-" if value is None else form.format(value) for value in values]
+        known = [value for value in values if value is not None]
+        best = (min if field == "perplexity" else max)(known, default=None)
+        shown = None if best is None or len(set(known)) == 1 else form.format(best)
+        rows.append(ScoreRow(title, hint, [Cell(text, text == shown) for text in texts]))
+    return [name for name, _ in found], rows
+
+
+def difference_rows(evaluation: Evaluation) -> list[DifferenceRow]:
+    """The differences with their intervals, readable; of perplexities, the ratio."""
+    return [
+        DifferenceRow(
+            against=each.against,
+            measure=_METRICS[each.metric],
+            mean=_figure(each, each.mean),
+            interval="too little to tell"
+            if each.low is None or each.high is None
+            else f"{_figure(each, each.low)} to {_figure(each, each.high)}",
+            reading=_reading(each),
+        )
+        for each in evaluation.differences
+    ]
+
+
+def _figure(difference: Difference, value: float) -> str:
+    if difference.metric == "nats_per_token":
+        return f"x {math.exp(min(value, 99.0)):.2f}"
+    return f"{value:+.2f}"
+
+
+def findings(evaluation: Evaluation) -> list[str]:
+    """One sentence for each thing that the new adapter is compared with."""
+    sentences: list[str] = []
+    new = evaluation.new
+    models: list[tuple[Subject, Scores | None]] = [
+        ("base", evaluation.base),
+        ("live", evaluation.live),
+    ]
+    if new.preference_accuracy is not None:
+        others = [
+            f"{scores.preference_accuracy:.0%} for {_name(name)}"
+            for name, scores in models
+            if scores is not None and scores.preference_accuracy is not None
+        ]
+        sentences.append(
+            f"The wanted reply is the likelier one in {new.preference_accuracy:.0%} of "
+            f"{evaluation.comparisons:,} comparisons ({', '.join(others)})."
+        )
+    if new.preference_gain is not None:
+        sentences.append(
+            f"Training made the wanted reply gain on the other in {new.preference_gain:.0%} of them."
+        )
+    for name, scores in models:
+        if scores is not None and new.perplexity and scores.perplexity:
+            # item by item: the live adapter may have been scored on a part alone
+            paired = evaluation.difference("nats_per_token", name)
+            nats = paired.mean if paired else math.log(new.perplexity / scores.perplexity)
+            change = math.exp(min(nats, 99.0)) - 1
+            sentences.append(
+                f"Perplexity is {abs(change):.0%} {'lower' if change <= 0 else 'higher'} than "
+                f"{_name(name)}'s over {scores.tokens:,} tokens."
+            )
+    if evaluation.live_note:
+        sentences.append(f"{evaluation.live_note[0].upper()}{evaluation.live_note[1:]}.")
+    against: list[Subject] = ["base", "live", "lookup"]
+    for name in against:
+        differences = [
+            d for d in evaluation.differences if d.against == name and d.metric in _OF_REPLIES
+        ]
+        if differences:
+            sentences.append(f"Replies against {_name(name)}: {_readings(differences)}.")
+    widths = [
+        d.high - d.low
+        for d in evaluation.differences
+        if d.metric in _OF_REPLIES and d.low is not None and d.high is not None
+    ]
+    if widths:
+        sentences.append(
+            f"{new.replies} replies were compared: a difference below about {max(widths) / 2:.2f} "
+            "may be chance."
+        )
+    elif new.replies:
+        sentences.append(
+            f"{new.replies} {'reply was' if new.replies == 1 else 'replies were'} compared: too few "
+            "to tell anything."
+        )
+    return sentences
+
+
+def _name(subject: Subject) -> str:
+    return {"base": "the base", "live": "the live adapter"}.get(subject, "plain lookup")
+
+
+def _readings(differences: Sequence[Difference]) -> str:
+    """For example "better in shared words and meaning; not clearly different in ..."."""
+    words = {"better": "better in", "worse": "worse in", "unclear": "not clearly different in"}
+    parts: list[str] = []
+    for reading, text in words.items():
+        measures = [_METRICS[d.metric] for d in differences if _reading(d) == reading]
+        if measures:
+            *first, last = measures
+            parts.append(f"{text} {', '.join(first)}{' and ' if first else ''}{last}")
+    return "; ".join(parts)
+
+
+def _reading(difference: Difference) -> Literal["better", "worse", "unclear"]:
+    if difference.low is None or difference.high is None:
+        return "unclear"
+    above, below = difference.low > 0, difference.high < 0
+    if difference.metric == "nats_per_token":  # less is better
+        above, below = below, above
+    if above:
+        return "better"
+    return "worse" if below else "unclear"

@@ -1,0 +1,205 @@
+"""What an evaluation says: scores of each subject, sample replies, parity with the engine.
+
+Subjects: ``base`` (the model as it was), ``new`` (with the adapter just trained), ``live`` (with
+the adapter that answers customers now) and ``lookup`` (no model at all: the reply that followed
+the nearest training question). Nothing here needs torch.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from connectors.conversation import ChatMessage, Split
+from training.errors import BadInput
+
+_LARGEST_NATS = 700.0  # exp(710) is no longer a double
+
+Subject = Literal["base", "new", "live", "lookup"]
+Metric = Literal[
+    "exact",
+    "token_f1",
+    "similarity",
+    "nats_per_token",
+    "preference_accuracy",
+    "preference_margin",
+]
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """Scores of one subject.
+
+    ``nats_per_token`` and ``perplexity`` are over ``tokens`` held-out assistant tokens, end of
+    turn included; None where there is no model (lookup). ``exact``, ``token_f1`` and
+    ``similarity`` are means in [0, 1] (similarity: cosine, [-1, 1]) over ``replies`` replies.
+    ``preference_accuracy``: the share of comparisons in which the wanted reply is likelier than
+    the unwanted one, by the mean log-probability of a token; ``preference_margin``: by how many
+    nats a token, on average. ``preference_gain``: the share in which the wanted reply has become
+    more times likelier than under the base than the unwanted one; None for the base. All are None
+    where the dataset has no unwanted replies, or there is no model. ``perplexity_low`` and
+    ``perplexity_high``: a 95 % bootstrap interval over conversations; None of too few.
+    """
+
+    perplexity: float | None
+    nats_per_token: float | None
+    tokens: int
+    exact: float
+    token_f1: float
+    similarity: float
+    replies: int
+    preference_accuracy: float | None = None
+    preference_margin: float | None = None
+    preference_gain: float | None = None
+    perplexity_low: float | None = None
+    perplexity_high: float | None = None
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """New minus another subject, over the same held-out data, with a 95 % bootstrap interval.
+
+    ``items`` is of how many that do not depend on one another: conversations, or comparisons where
+    it is about preferences (0 in reports from before they were counted). Of fewer than
+    `training.evaluation.confidence_intervals.FEWEST` there is no interval. The exp of ``nats_per_token`` is the ratio of
+    the perplexities.
+    """
+
+    metric: Metric
+    against: Subject
+    mean: float
+    low: float | None
+    high: float | None
+    items: int = 0
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What one subject answered, and how near that is to the reference."""
+
+    text: str
+    exact: bool
+    token_f1: float
+    similarity: float
+
+
+class ReplySample(msgspec.Struct, frozen=True, kw_only=True):
+    """One context (the true history, ending in a customer's turn) and every subject's reply."""
+
+    conversation: str
+    turn: int
+    history: tuple[ChatMessage, ...]
+    reference: str
+    base: Reply
+    new: Reply
+    live: Reply | None = None
+    lookup: Reply
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole evaluation. ``notes`` say in words what was measured, and how.
+
+    ``comparisons`` of wanted with unwanted replies; None where the dataset is not of such.
+    ``live_note``: why the live adapter was not compared, or on what part alone.
+    """
+
+    split: Split
+    conversations: int
+    comparisons: int | None = None
+    base: Scores
+    new: Scores
+    live: Scores | None
+    lookup: Scores
+    differences: tuple[Difference, ...] = ()
+    samples: tuple[ReplySample, ...] = ()
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    live_note: str = ""
+
+    def difference(self, metric: Metric, against: Subject) -> Difference | None:
+        """How far the new adapter is from another subject; None where that was not measured."""
+        found = (d for d in self.differences if (d.metric, d.against) == (metric, against))
+        return next(found, None)
+
+
+class ParitySample(msgspec.Struct, frozen=True, kw_only=True):
+    """The trainer's log-probabilities for one conversation.
+
+    ``logprobs[k]`` belongs to the token ``token_ids[positions[k]]``, given all tokens before it;
+    ``greedy[k]`` is the token that the trainer holds most probable there.
+    """
+
+    conversation: str
+    token_ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    greedy: tuple[int, ...] = ()
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """Trainer against engine over the same tokens: absolute differences of log-probability.
+
+    ``missing`` tokens had no finite figure from the engine; the means leave them out, and the
+    gate does not pass while there is one. ``trained_in`` and ``served_in``: the types that the two
+    compute in; '' where that is not known.
+    """
+
+    mean_abs: float
+    p99_abs: float
+    max_abs: float
+    tokens: int
+    conversations: int
+    missing: int = 0
+    trained_in: str = ""
+    served_in: str = ""
+
+
+def compare_parity(
+    samples: Sequence[ParitySample],
+    engine: Sequence[Sequence[float | None]],
+    *,
+    trained_in: str = "",
+    served_in: str = "",
+) -> Parity:
+    """Compare the trainer's figures with the engine's.
+
+    ``engine[i][p]`` is the engine's log-probability of ``samples[i].token_ids[p]`` given the
+    tokens before it.
+
+    Raises:
+        BadInput: nothing to compare, or the lists do not belong together.
+    """
+    if len(samples) != len(engine):
+        raise BadInput(f"parity: {len(samples)} conversations, {len(engine)} answers of the engine")
+    differences: list[float] = []
+    missing = 0
+    for sample, figures in zip(samples, engine, strict=True):
+        if len(figures) != len(sample.token_ids):
+            raise BadInput(
+                f"parity: conversation {sample.conversation!r} has {len(sample.token_ids)} tokens, "
+                f"the engine answered for {len(figures)}"
+            )
+        for position, logprob in zip(sample.positions, sample.logprobs, strict=True):
+            figure = figures[position]
+            if figure is None or not math.isfinite(figure - logprob):
+                missing += 1
+            else:
+                differences.append(abs(figure - logprob))
+    if not differences:
+        raise BadInput("parity: the engine gave no log-probability for any assistant token")
+    differences.sort()
+    return Parity(
+        mean_abs=math.fsum(differences) / len(differences),
+        p99_abs=differences[math.ceil(0.99 * len(differences)) - 1],
+        max_abs=differences[-1],
+        tokens=len(differences),
+        conversations=len(samples),
+        missing=missing,
+        trained_in=trained_in,
+        served_in=served_in,
+    )
+
+
+def perplexity(nats_per_token: float | None) -> float | None:
+    """Return exp of the mean, or None where that is not a finite number (a broken adapter, say)."""
+    if nats_per_token is None or not nats_per_token < _LARGEST_NATS:
+        return None
+    return math.exp(nats_per_token)
