@@ -9,41 +9,41 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from server.blobs import BlobStore
-from server.chat.controller import AllUsageController, UsageController
+from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
+from server.api.admin.tenants import KeyController, TenantController
+from server.api.admin.transcripts import TranscriptController
+from server.api.admin.usage import AllUsageController, UsageController
+from server.api.admin.webhooks import WebhookController
+from server.api.cors import config_of, vary_by_origin
+from server.api.head import Application
+from server.api.health import HealthController
+from server.api.openai.chat.controller import ChatController
+from server.api.openai.completions.controller import CompletionController
+from server.api.openai.embeddings.controller import EmbeddingController
+from server.api.openai.files.controller import FileController
+from server.api.openai.fine_tuning.controller import FineTuningController
+from server.api.openai.models.controller import ModelController
+from server.api.openai.responses import service as responses
+from server.api.openai.responses.controller import ResponseController
+from server.api.openai.uploads.controller import UploadController
+from server.api.problems import add_headers, exception_handlers
+from server.api.reference.controller import ReferenceController
+from server.api.strict_request import StrictRequest
+from server.auth.guards import Keyring, provide_principal
 from server.chat.service import ChatService
-from server.chat.usage import UsageLedger
-from server.cors import config_of, vary_by_origin
-from server.db.behind import WriteBehind
+from server.cleanup import Sweeper
 from server.db.session import Database
+from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
-from server.files.sweep import Sweeper
-from server.head import Application
-from server.health import HealthController
-from server.jobs.controller import AdapterImportController, JobController, ScoringController
-from server.jobs.scoring import worker_token
-from server.limits.fair import FairQueue
+from server.jobs.parity import worker_token
+from server.limits.fair_scheduler import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
-from server.openai.chat.controller import ChatController
-from server.openai.completions.controller import CompletionController
-from server.openai.embeddings.controller import EmbeddingController
-from server.openai.files.controller import FileController
-from server.openai.fine_tuning.controller import FineTuningController
-from server.openai.models.controller import ModelController
-from server.openai.responses import service as responses
-from server.openai.responses.controller import ResponseController
-from server.openai.uploads.controller import UploadController
-from server.openapi.controller import ReferenceController
-from server.requests import StrictRequest
-from server.responses import add_headers, exception_handlers
 from server.settings import Settings
-from server.tenants.access import Keyring, provide_principal
-from server.tenants.controller import KeyController, TenantController
-from server.transcripts.controller import TranscriptController
-from server.webhooks.controller import WebhookController
-from server.webhooks.sender import Sender
+from server.storage.blobs import BlobStore
+from server.usage.ledger import UsageLedger
+from server.webhooks.dispatcher import Sender
 from server.webhooks.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -201,7 +201,7 @@ def create_app(  # noqa: C901 - a function for each dependency
         lifespan=[lifespan],
         request_class=StrictRequest,
         request_max_body_size=settings.max_body_bytes,
-        openapi_config=None,  # server/openapi makes the document, with the types that validate
+        openapi_config=None,  # server/api/reference makes the document, with the types that validate
         logging_config=None,  # ours is set up by the process, once; Litestar's starts a thread
     )
 

@@ -1,4 +1,4 @@
-"""Errors of this package; they know nothing of HTTP (``server/responses.py`` maps them).
+"""Errors of this package; they know nothing of HTTP (``server/api/problems.py`` maps them).
 
 ServerError
 ├── Invalid               a value in the request cannot be used

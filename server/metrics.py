@@ -9,9 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from server.engine.residency import Residency
-from server.engine.supervisor import EngineStatus, State
-from server.webhooks.sender import Told
+from server.engine.adapter_cache import Residency
+from server.engine.process.supervisor import EngineStatus, State
+from server.webhooks.dispatcher import Told
 
 _FIRST_TOKEN_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 

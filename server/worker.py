@@ -1,7 +1,7 @@
 """The worker: takes queued imports and jobs from the database and sees them through.
 
 ``python -m server.worker``. Rows are the truth: what is queued there is given to DBOS under the
-row's own id when it is its tenant's turn (``server/jobs/turns.py``), any number of times, and runs
+row's own id when it is its tenant's turn (``server/jobs/fair_turns.py``), any number of times, and runs
 once. DBOS remembers which steps are done, so a
 worker killed at any point goes on at that step when it, or ``tenantune up``, starts again.
 
@@ -27,15 +27,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import FINISHED_JOB_STATES, Import, Job, now
 from server.db.session import Database
-from server.ending import Ending
 from server.home import keep_private, take
+from server.jobs.fair_turns import IMPORTS_AT_ONCE, WORKED_ON, next_imports, next_jobs
 from server.jobs.states import held, set_state
-from server.jobs.trainer import TrainingCancelled, TrainingPaused
-from server.jobs.turns import IMPORTS_AT_ONCE, WORKED_ON, next_imports, next_jobs
-from server.jobs.workflow import JobSteps, Superseded, failure
+from server.jobs.steps import JobSteps, Superseded, failure
+from server.jobs.trainer_process import TrainingCancelled, TrainingPaused
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings
+from server.shutdown import Ending
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from server.engine.scripted import scripted_command
+from server.engine.backends.fake import scripted_command
+from server.engine.process.supervisor import Timing
 from server.engine.service import AdapterRef, EngineService
-from server.engine.supervisor import Timing
 from tests.engine.vllm_process import vllm_engine
 
 __all__ = ["vllm_engine"]  # one real vLLM for all tests that ask for it

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Literal
 
-from server.children import held, run_child
+from server.child_processes import held, run_child
 from server.db.models import Adapter
 from server.errors import Invalid, NotFound
 from server.scratch import scratch

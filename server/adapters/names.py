@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.adapters.schemas import ModelCard, Resolved
 from server.adapters.service import fine_tuned_name
 from server.db.models import Adapter, Tenant
-from server.engine.residency import AdapterRef
+from server.engine.adapter_cache import AdapterRef
 from server.errors import Conflict, ModelNotFound
 
 VERSIONED = re.compile(r"(?P<slug>[a-z0-9-]{2,40})@(?P<version>[1-9][0-9]{0,8})")

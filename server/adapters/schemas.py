@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from server.db.models import MAX_NUMBER, AdapterState, PromotionKind
-from server.engine.residency import AdapterRef
+from server.engine.adapter_cache import AdapterRef
 from server.tenants.schemas import Moment
 from training.adapters.package import Foreign
 

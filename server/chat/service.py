@@ -34,11 +34,11 @@ import structlog
 from connectors.control_tokens import has_control_token, without_control_tokens
 from server.adapters import names
 from server.adapters.schemas import ModelCard, Resolved
-from server.chat.busy import BusyTime
-from server.chat.collect import Collected, CollectedTexts
-from server.chat.refusal import of_limit, of_schema, without_source
-from server.chat.room import CLIENT_ERRORS, is_too_long, make_room
-from server.chat.salt import cache_salt, installation_secret
+from server.auth.keys import Principal
+from server.chat.aggregation import Collected, CollectedTexts
+from server.chat.cache_salt import cache_salt, installation_secret
+from server.chat.completions import TextChoice, TextCompletion, TextRequest, TextSampling
+from server.chat.engine_errors import of_limit, of_schema, without_source
 from server.chat.schemas import (
     CHARACTERS_PER_TOKEN,
     ChatMessage,
@@ -51,15 +51,14 @@ from server.chat.schemas import (
     Usage,
 )
 from server.chat.stream import AnyProgress, Progress, TextProgress
-from server.chat.texts import TextChoice, TextCompletion, TextRequest, TextSampling
 from server.chat.tools import as_calls, as_text, tool_fields
-from server.chat.usage import UsageLedger
-from server.db.behind import WriteBehind
-from server.db.changes import Remembered
+from server.chat.truncation import CLIENT_ERRORS, is_too_long, make_room
 from server.db.session import Database
+from server.db.versioned_cache import Remembered
+from server.db.write_behind import WriteBehind
 from server.engine.client import RETRY_AFTER_SECONDS
 from server.engine.service import EngineService
-from server.engine.tools import tool_format
+from server.engine.tool_format import tool_format
 from server.errors import (
     AdapterRefused,
     EngineRejected,
@@ -68,10 +67,11 @@ from server.errors import (
     ServerError,
     StreamBroken,
 )
-from server.limits.fair import FairQueue, Place
+from server.limits.fair_scheduler import FairQueue, Place
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
-from server.tenants.keys import Principal
+from server.usage.engine_time import BusyTime
+from server.usage.ledger import UsageLedger
 
 log = structlog.get_logger(__name__)
 

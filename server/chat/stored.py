@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.containing import holds
+from server.db.json_contains import holds
 from server.db.models import StoredCompletion, now
 from server.errors import NotFound
 from server.tenants import service as tenants

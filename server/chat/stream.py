@@ -10,6 +10,8 @@ from typing import Generic, Protocol, TypeVar, get_args
 
 import msgspec
 
+from server.chat.completions import TextChoice, TextCompletion, TextLogprobs
+from server.chat.logprobs import Visible
 from server.chat.schemas import (
     Chunk,
     ChunkChoice,
@@ -20,8 +22,6 @@ from server.chat.schemas import (
     ToolCallDelta,
     Usage,
 )
-from server.chat.texts import TextChoice, TextCompletion, TextLogprobs
-from server.chat.visible import Visible
 from server.errors import StreamBroken
 
 _FINISHED: frozenset[str] = frozenset(get_args(FinishReason))

@@ -9,7 +9,7 @@ import rich_click as click
 
 from server.adapters import service
 from server.adapters.download import Form
-from server.children import held, run_child
+from server.child_processes import held, run_child
 from server.cli.console import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -27,7 +27,7 @@ from server.cli.options import checked
 from server.db.models import Adapter, DatasetVersion
 from server.errors import Conflict
 from server.jobs import service as jobs
-from server.jobs.foreign import import_adapter
+from server.jobs.adapter_import import import_adapter
 from server.jobs.schemas import JobRequest
 from server.tenants import service as tenants
 from training.adapters import export

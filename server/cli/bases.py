@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import rich_click as click
 
-from server.children import held, run_child
+from server.child_processes import held, run_child
 from server.cli.console import App, command, json_option, show, table, tell
 from server.settings import Settings
 from training.base_models.manifest import list_bases, load_base

@@ -30,7 +30,7 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import ConnectorError
-from server import ending
+from server import shutdown
 from server.db.session import Database
 from server.errors import Conflict, NotFound, ServerError, Unavailable
 from server.home import keep_private, take
@@ -192,8 +192,8 @@ def command(
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            ending.run(run(*args, **kwargs), seconds=STOP_SECONDS)
-        except ending.Stopped as exc:
+            shutdown.run(run(*args, **kwargs), seconds=STOP_SECONDS)
+        except shutdown.Stopped as exc:
             fail(str(exc), code=exc.status)
         except (SettingsError, ConnectorError, TrainingError) as exc:
             fail(str(exc), code=EXIT_USAGE)

@@ -16,17 +16,17 @@ import rich_click as click
 import uvloop
 from rich.table import Table
 
+from server.auth import keys
 from server.cli.bases import ensure_base
 from server.cli.console import EXIT_FAILED, EXIT_USAGE, err, fail, tell
 from server.cli.jobs import describe
 from server.cli.up import Node, settings_or_fail, stop_seconds, take_home
 from server.db.session import Database
-from server.ending import Stopped
-from server.ending import run as run_until_stopped
 from server.jobs.schemas import FINAL_STATES, JobEventView
 from server.logs import configure_logging
 from server.settings import Settings
-from server.tenants import keys
+from server.shutdown import Stopped
+from server.shutdown import run as run_until_stopped
 from server.tenants.schemas import KeyRequest
 from training.errors import TrainingError
 

@@ -5,11 +5,11 @@ import sys
 import msgspec
 import rich_click as click
 
+from server.auth import keys as key_service
 from server.cli.console import EXIT_USAGE, App, command, fail, json_option, show, table, tell
 from server.cli.options import checked
 from server.db.models import now
 from server.settings import Limits
-from server.tenants import keys as key_service
 from server.tenants import service
 from server.tenants.schemas import (
     SCOPES,

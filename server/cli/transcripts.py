@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from connectors.importers import IMPORTERS, ImportOptions, parse_map
 from connectors.report import ImportReport, render_table
-from server.blobs import BlobStore
 from server.cli.console import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -26,10 +25,12 @@ from server.cli.console import (
     tell,
     tenant_option,
 )
+from server.datasets import creation
 from server.locks import is_held
+from server.storage.blobs import BlobStore
+from server.storage.references import hold, stored
 from server.tenants import service as tenants
-from server.tenants.holdings import hold, stored
-from server.transcripts import deletion, freezing, service
+from server.transcripts import deletion, service
 from server.transcripts.schemas import ImportView, dataset_view, import_view
 
 CHUNK_BYTES = 1 << 20
@@ -228,7 +229,7 @@ async def freeze(app: App, tenant: str, *, as_json: bool) -> None:
     """Make the dataset version that the next job would train on, to look at it first."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
-    row = await freezing.freeze(app.database, owner.id, settings=app.settings)
+    row = await creation.freeze(app.database, owner.id, settings=app.settings)
     view = dataset_view(row)
     if as_json:
         show(view)

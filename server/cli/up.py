@@ -13,20 +13,20 @@ import structlog
 import uvicorn
 import uvloop
 
+from server.api.protocol import BoundedProtocol, BoundedServer, raise_file_limit
 from server.app import create_app
-from server.children import run_child
+from server.child_processes import run_child
 from server.cli.bases import ensure_base, has_base
 from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
 from server.db.session import Database
-from server.ending import Stopped, run
 from server.engine.build import build_engine
 from server.engine.service import EngineService
 from server.errors import ServerError
 from server.home import take
-from server.http import BoundedProtocol, BoundedServer, raise_file_limit
 from server.locks import hold
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
+from server.shutdown import Stopped, run
 from server.webhooks.vault import Vault
 from training.errors import TrainingError
 

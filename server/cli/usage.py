@@ -5,9 +5,9 @@ from datetime import datetime
 
 import rich_click as click
 
-from server.chat.report import COLUMNS, DIMENSIONS, Dimension, to_csv, usage_of
 from server.cli.console import EXIT_USAGE, App, command, fail, json_option, show, table
 from server.tenants import service as tenants
+from server.usage.report import COLUMNS, DIMENSIONS, Dimension, to_csv, usage_of
 
 DAY = click.DateTime(["%Y-%m-%d"])
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from server import embeddings
 from server.embeddings.encoder import Encoder, ScriptedEncoder
-from server.embeddings.process import serving
+from server.embeddings.socket_server import serving
 
 
 def _load(kind: str, threads: int) -> Encoder:
     if kind == "scripted":
         return ScriptedEncoder()
-    from server.embeddings.sentence import SentenceEncoder  # noqa: PLC0415 - loads torch
+    from server.embeddings.sentence_encoder import SentenceEncoder  # noqa: PLC0415 - loads torch
 
     return SentenceEncoder(threads=threads)
 

@@ -13,8 +13,8 @@ import structlog
 
 from server.embeddings.client import RETRY_AFTER_SECONDS, EncoderClient
 from server.embeddings.schemas import Embedded, EmbedRequest
-from server.engine.command import ChildCommand, socket_path
-from server.engine.supervisor import Board, EngineStatus, Supervisor, Timing
+from server.engine.process.command import ChildCommand, socket_path
+from server.engine.process.supervisor import Board, EngineStatus, Supervisor, Timing
 from server.errors import TooMany, Unavailable
 from server.settings import Settings
 

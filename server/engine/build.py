@@ -1,8 +1,8 @@
 """Makes the engine that the settings ask for."""
 
-from server.engine.scripted import scripted_command, scripted_options
+from server.engine.backends.fake import scripted_command, scripted_options
+from server.engine.backends.vllm.launch import vllm_command
 from server.engine.service import EngineService
-from server.engine.vllm import vllm_command
 from server.settings import Settings, SettingsError
 from training.base_models.manifest import load_base
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import structlog
 
-from server.engine.canary import Canary
+from server.engine.adapter_cache import AdapterRef, Residency
 from server.engine.client import CHAT, EngineClient
-from server.engine.command import EngineCommand
-from server.engine.residency import AdapterRef, Residency
-from server.engine.supervisor import Board, EngineStatus, Supervisor, Timing
+from server.engine.output_probe import Canary
+from server.engine.process.command import EngineCommand
+from server.engine.process.supervisor import Board, EngineStatus, Supervisor, Timing
 from server.errors import EngineRejected, EngineUnavailable, StreamBroken
 
 __all__ = ["AdapterRef", "EngineService", "EngineStatus"]

@@ -9,13 +9,13 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.blobs import BlobStore
 from server.db.models import File, Upload, UploadPart
 from server.db.session import Database
 from server.errors import Invalid, NotFound
 from server.files import service
 from server.files.uploads import get, public_part_id, require_pending
-from server.tenants.holdings import stored, try_discard
+from server.storage.blobs import BlobStore
+from server.storage.references import stored, try_discard
 
 
 class _Digest(Protocol):

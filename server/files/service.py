@@ -12,10 +12,10 @@ from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
-from server.blobs import BlobStore
 from server.db.models import File, now
 from server.errors import Invalid, NotFound
-from server.tenants.holdings import hold
+from server.storage.blobs import BlobStore
+from server.storage.references import hold
 
 PUBLIC_ID = re.compile(r"file-([0-9a-f]{32})")
 

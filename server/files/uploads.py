@@ -12,10 +12,10 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.blobs import BlobStore
 from server.db.models import Upload, UploadPart, UploadState, now
 from server.errors import Invalid, NotFound
-from server.tenants.holdings import hold
+from server.storage.blobs import BlobStore
+from server.storage.references import hold
 
 PUBLIC_ID = re.compile(r"upload_([0-9a-f]{32})")
 LIFE = datetime.timedelta(hours=1)

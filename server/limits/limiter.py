@@ -22,13 +22,13 @@ from contextlib import asynccontextmanager
 from litestar.datastructures import MutableScopeHeaders
 from litestar.types import Message, Scope
 
+from server.auth.keys import Principal
 from server.db.session import Database
 from server.errors import TooMany
 from server.limits import store
+from server.limits.sliding_window import DAY, MINUTE, Account, Kind, Rate, duration
 from server.limits.store import Amounts, Place, Taken
-from server.limits.window import DAY, MINUTE, Account, Kind, Rate, duration
 from server.settings import Limits
-from server.tenants.keys import Principal
 
 GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 IDLE_SECONDS = 600.0  # accounts that are not used for so long are read anew when they are again

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Tenant, UsageDay, UsageMinute, now
-from server.limits.window import MINUTE
+from server.limits.sliding_window import MINUTE
 
 Amounts = tuple[int, int]  # requests, tokens
 Place = tuple[str, str, int]  # tenant, key, number of the minute or day; no key: the tenant's sum

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import BadPattern
 from connectors.redaction.redactor import Redactor
+from server.auth.keys import limits_of, stored_limits
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,
@@ -18,8 +19,7 @@ from server.db.models import (
     Tenant,
 )
 from server.errors import Conflict, Invalid, NotFound
-from server.tenants.holdings import owned_by
-from server.tenants.keys import limits_of, stored_limits
+from server.storage.references import owned_by
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
 

@@ -14,7 +14,6 @@ from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.blobs import BlobStore
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,
@@ -30,8 +29,9 @@ from server.db.session import Database
 from server.errors import Conflict, NotFound
 from server.files import originals
 from server.settings import Settings
+from server.storage.blobs import BlobStore
+from server.storage.references import try_discard
 from server.tenants import service as tenants
-from server.tenants.holdings import try_discard
 from server.transcripts.schemas import ImportDeletion
 
 # of a job that has learnt what it learns: a person's decision changes nothing about that

@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.importers import IMPORTERS, ImportOptions
 from connectors.report import ImportReport
-from server.blobs import BlobStore
 from server.db.models import (
     ConversationRow,
     DatasetVersion,
@@ -32,8 +31,9 @@ from server.files import originals
 from server.files.names import clean_name
 from server.scratch import scratch
 from server.settings import Settings
+from server.storage.blobs import BlobStore
+from server.storage.references import try_discard
 from server.tenants import service as tenants
-from server.tenants.holdings import try_discard
 from server.transcripts.reading import Kept, Reading, read
 
 log = structlog.get_logger(__name__)

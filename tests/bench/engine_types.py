@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
-from server.engine.vllm import vllm_command
+from server.engine.backends.vllm.launch import vllm_command
 from tests.engine.vllm_process import Base, VllmProcess, built_in_base, make_adapter
 from training.compute_dtype import ComputeType, measure_in_child
 

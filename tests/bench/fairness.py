@@ -192,12 +192,12 @@ async def serve(options: argparse.Namespace) -> None:
     import uvicorn  # noqa: PLC0415 - only this mode needs the server's own packages
 
     from server.app import create_app  # noqa: PLC0415
+    from server.auth import keys  # noqa: PLC0415
     from server.db.session import Database  # noqa: PLC0415
-    from server.engine.scripted import scripted_command  # noqa: PLC0415
+    from server.engine.backends.fake import scripted_command  # noqa: PLC0415
     from server.engine.service import EngineService  # noqa: PLC0415
-    from server.limits import fair  # noqa: PLC0415
+    from server.limits import fair_scheduler  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
-    from server.tenants import keys  # noqa: PLC0415
     from server.tenants import service as tenants  # noqa: PLC0415
     from server.tenants.schemas import KeyRequest, TenantRequest  # noqa: PLC0415
 
@@ -217,7 +217,7 @@ async def serve(options: argparse.Namespace) -> None:
         words=options.words,
     )
     if options.how == NOTHING_KEPT:
-        fair._FEW = UNBOUNDED
+        fair_scheduler._FEW = UNBOUNDED
     kind = Unbounded if options.how == UNFAIR else EngineService
     engine = kind(base=settings.base, run=settings.run, command=command)
     database = Database(settings.database)

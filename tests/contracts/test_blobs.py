@@ -6,8 +6,8 @@ from datetime import timedelta
 import obstore
 import pytest
 
-from server.blobs import BlobError, BlobStore
 from server.errors import NotFound, TooLarge
+from server.storage.blobs import BlobError, BlobStore
 
 MIB = 1 << 20
 

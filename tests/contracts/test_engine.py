@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from server.engine.backends.fake import Engine as ScriptedEngine
 from server.engine.client import TEXT
-from server.engine.scripted import Engine as ScriptedEngine
 from server.engine.service import AdapterRef, EngineService
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable
 

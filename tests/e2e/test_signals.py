@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from server.embeddings.schemas import MODEL
-from server.engine.vllm import ENTRY
+from server.engine.backends.vllm.launch import ENTRY
 from server.locks import hold
 from tests.e2e.up import Up
 from tests.engine.vllm_process import built_in_base
@@ -134,7 +134,7 @@ def test_a_busy_server_ends_at_any_moment_and_goes_on_with_its_import(
 
 def test_what_hangs_is_ended_too(node: Node, moment: random.Random) -> None:
     running = node.up()
-    for part in ("server.worker", "server.engine.scripted"):
+    for part in ("server.worker", "server.engine.backends.fake"):
         process = node.child(f"-m {part}")
         assert process is not None
         process.suspend()  # it takes no signal but SIGKILL

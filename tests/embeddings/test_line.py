@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from server.embeddings.encoder import ScriptedEncoder
-from server.embeddings.line import Desk, Line
+from server.embeddings.round_robin import Desk, Line
 from server.embeddings.schemas import EmbedRequest
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from server.embeddings.service import EmbeddingService, encoder_command
-from server.engine.supervisor import Timing
+from server.engine.process.supervisor import Timing
 from server.errors import TooMany, Unavailable
 from tests.conftest import FAST
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from server.engine.client import EngineClient
-from server.engine.command import socket_path
+from server.engine.process.command import socket_path
 from server.errors import (
     AdapterRefused,
     EngineBusy,

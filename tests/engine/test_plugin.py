@@ -2,8 +2,8 @@
 
 import pytest
 
-from server.engine.plugin import check_version
-from server.engine.plugin.environment import read
+from server.engine.backends.vllm.plugin import check_version
+from server.engine.backends.vllm.plugin.environment import read
 
 
 @pytest.mark.parametrize("version", ["0.32.0", "0.32.7", "0.32.0+cpu"])

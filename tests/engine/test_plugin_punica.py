@@ -69,7 +69,7 @@ def wrapper_for(slots: Sequence[int], samples: Sequence[int] | None = None):
     """Our wrapper, told which slot each row has."""
     from vllm.lora.layers import LoRAMapping  # noqa: PLC0415
 
-    from server.engine.plugin.punica import GroupedPunicaWrapper  # noqa: PLC0415
+    from server.engine.backends.vllm.plugin.punica import GroupedPunicaWrapper  # noqa: PLC0415
 
     wrapper = GroupedPunicaWrapper(4096, max_batches=1024, device="cpu")
     ids = [slot + 1 for slot in slots]
@@ -210,7 +210,7 @@ def test_registering_installs_kernels_resolver_and_zeroing(monkeypatch, tmp_path
     from vllm.platforms.cpu import CpuPlatform  # noqa: PLC0415
     from vllm.v1.kv_cache_interface import KVCacheConfig  # noqa: PLC0415
 
-    from server.engine.plugin import register  # noqa: PLC0415
+    from server.engine.backends.vllm.plugin import register  # noqa: PLC0415
 
     stock_wrapper = CpuPlatform.__dict__["get_punica_wrapper"]
     monkeypatch.setattr(CpuPlatform, "get_punica_wrapper", stock_wrapper)

@@ -3,7 +3,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from server.engine.residency import AdapterRef, Residency
+from server.engine.adapter_cache import AdapterRef, Residency
 from server.errors import AdapterRefused, EngineBusy, EngineUnavailable
 
 

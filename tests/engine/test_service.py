@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from server.engine import leftovers
+from server.engine.process import orphans
 from server.engine.service import EngineService
 from server.errors import EngineUnavailable, StreamBroken
 
@@ -61,7 +61,7 @@ async def test_killing_the_engine_breaks_every_stream_and_it_comes_back(
 
         streams = [group.create_task(stream(number)) for number in range(8)]
         await opened.wait()
-        for pid in leftovers.members(service.status.pid):
+        for pid in orphans.members(service.status.pid):
             os.kill(pid, signal.SIGKILL)
     assert all(task.result() != "complete" for task in streams)
     with pytest.raises(EngineUnavailable) as caught:
@@ -85,7 +85,7 @@ async def test_a_hung_engine_is_noticed_killed_and_replaced(start_scripted):
         assert monotonic() - began < 5
     await service.wait_ready(10)
     assert service.status.pid != first
-    assert leftovers.members(first) == []
+    assert orphans.members(first) == []
 
 
 async def test_stopping_lets_streams_finish_within_the_grace(start_scripted):
@@ -121,7 +121,7 @@ async def test_streams_that_outlast_the_grace_end_with_an_error(start_scripted):
         await asyncio.sleep(0.2)
         await service.stop(grace_seconds=0.2)
     assert {task.result() for task in streams} == {"the server is stopping"}
-    assert leftovers.members(group_id) == []
+    assert orphans.members(group_id) == []
 
 
 async def test_before_it_is_ready_requests_are_refused_with_a_time_to_come_back(start_scripted):

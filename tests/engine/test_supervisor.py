@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.engine import child, leftovers, supervisor
-from server.engine.command import EngineCommand
-from server.engine.supervisor import Board, EngineStatus, Supervisor, Timing
+from server.engine.process import orphans, supervisor, watchdog
+from server.engine.process.command import EngineCommand
+from server.engine.process.supervisor import Board, EngineStatus, Supervisor, Timing
 from server.errors import EngineUnavailable
 
 FAST = Timing(
@@ -107,9 +107,9 @@ async def test_children_of_the_engine_go_with_it_even_if_they_ignore_sigterm(tmp
         life.well = True
         group = (await life.until("ready")).pid
         assert group
-        while len(leftovers.members(group)) < 4:  # noqa: ASYNC110
+        while len(orphans.members(group)) < 4:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    assert leftovers.members(group) == []
+    assert orphans.members(group) == []
     assert not (tmp_path / "engine.pid").exists()
 
 
@@ -121,7 +121,7 @@ async def test_children_that_outlive_the_engine_are_killed_before_the_next_start
         await life.until("restarting")
         while life.board.status.pid in (group, None):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        assert leftovers.members(group) == []
+        assert orphans.members(group) == []
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -173,7 +173,7 @@ async def main():
         await asyncio.sleep(600)
 asyncio.run(main())
 """
-    root = str(Path(child.__file__).parents[2])
+    root = str(Path(watchdog.__file__).parents[3])
     server = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -183,7 +183,7 @@ asyncio.run(main())
     assert server.stdout
     while not (line := server.stdout.readline()).strip().isdigit():
         assert line, "the server said nothing"
-    while len(leftovers.members(int(line))) < 4:  # the holder, the shell, two sleeps
+    while len(orphans.members(int(line))) < 4:  # the holder, the shell, two sleeps
         time.sleep(0.01)
     return server, int(line)
 
@@ -193,62 +193,62 @@ def test_kill_9_of_the_server_leaves_no_engine_behind(tmp_path):
     with server:
         server.kill()
     for _ in range(100):
-        if not leftovers.members(group):
+        if not orphans.members(group):
             break
         time.sleep(0.05)
-    assert leftovers.members(group) == []
+    assert orphans.members(group) == []
 
 
 def test_an_engine_whose_holder_died_too_is_found_and_ended_at_the_next_start(tmp_path):
     server, group = engine_under_a_server(tmp_path)
     with server:
-        with pytest.raises(leftovers.InUse, match="another server"):
-            leftovers.clear(tmp_path / "engine.pid")
+        with pytest.raises(orphans.InUse, match="another server"):
+            orphans.clear(tmp_path / "engine.pid")
         os.kill(server.pid, signal.SIGSTOP)  # so that it cannot see its engine's holder die
         while " T " not in Path(f"/proc/{server.pid}/stat").read_text():
             time.sleep(0.01)
         os.kill(group, signal.SIGKILL)
         server.kill()
-    assert leftovers.members(group)
-    leftovers.clear(tmp_path / "engine.pid")
-    assert leftovers.members(group) == []
+    assert orphans.members(group)
+    orphans.clear(tmp_path / "engine.pid")
+    assert orphans.members(group) == []
     assert not (tmp_path / "engine.pid").exists()
 
 
 def test_an_engine_ends_with_its_holder(tmp_path):
     """Where nobody is left to kill the group: the server died in the same moment."""
-    argv = [sys.executable, "-I", "-S", child.__file__, str(tmp_path / "engine.log"), "1000"]
+    argv = [sys.executable, "-I", "-S", watchdog.__file__, str(tmp_path / "engine.log"), "1000"]
     with subprocess.Popen(
         [*argv, "sleep", "600"], stdin=subprocess.PIPE, start_new_session=True
     ) as holder:
         until = time.monotonic() + 20
-        while len(leftovers.members(holder.pid)) < 2 and time.monotonic() < until:
+        while len(orphans.members(holder.pid)) < 2 and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.1)  # from the fork to the engine itself
         holder.kill()
-        while leftovers.members(holder.pid) and time.monotonic() < until:
+        while orphans.members(holder.pid) and time.monotonic() < until:
             time.sleep(0.01)
-        assert leftovers.members(holder.pid) == []
+        assert orphans.members(holder.pid) == []
 
 
 def test_a_pid_file_of_another_boot_or_process_harms_nobody(tmp_path):
     path = tmp_path / "engine.pid"
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
-        leftovers.remember(path, bystander.pid)
+        orphans.remember(path, bystander.pid)
         record = msgspec.json.decode(path.read_bytes())
         for change in ({"boot_id": "another"}, {"group_started": record["group_started"] - 1}):
             path.write_bytes(msgspec.json.encode({**record, **change}))
-            leftovers.clear(path)
+            orphans.clear(path)
             assert bystander.poll() is None
         bystander.kill()
 
 
 def test_the_log_stays_within_its_bounds_and_keeps_the_life_before(tmp_path):
     path = tmp_path / "engine.log"
-    with closing(child.Log(path, limit_bytes=100)) as log:
+    with closing(watchdog.Log(path, limit_bytes=100)) as log:
         for number in range(40):
             log.write(f"line {number}\n".encode())
     assert path.stat().st_size <= 100
     assert path.read_bytes().endswith(b"line 39\n")
-    child.Log(path, limit_bytes=100).close()
+    watchdog.Log(path, limit_bytes=100).close()
     assert (tmp_path / "engine.log.1").read_bytes().endswith(b"line 39\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engine.scripted.turns import Turns
+from server.engine.backends.fake.turns import Turns
 
 ROOT = Path(__file__).parents[2]
 

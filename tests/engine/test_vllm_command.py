@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.engine.command import EngineCommand
-from server.engine.machine import Gpu, Machine, this_machine, usable_cores
-from server.engine.vllm import CPU_HEAD_SIZES, vllm_command
+from server.engine.backends.vllm.hardware import Gpu, Machine, this_machine, usable_cores
+from server.engine.backends.vllm.launch import CPU_HEAD_SIZES, vllm_command
+from server.engine.process.command import EngineCommand
 from server.settings import SettingsError
 from tests.tiny import TINY as BASE
 from training.compute_dtype import TypeChoice
@@ -183,7 +183,7 @@ def test_quota_of_a_container_limits_the_cores(tmp_path):
 
 def test_builder_and_plugin_package_load_neither_vllm_nor_torch():
     code = (
-        "import sys, server.engine.vllm, server.engine.plugin; server.engine.plugin.register();"
+        "import sys, server.engine.backends.vllm.launch, server.engine.backends.vllm.plugin; server.engine.backends.vllm.plugin.register();"
         "sys.exit(any(m in sys.modules for m in ('vllm', 'torch', 'litestar')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

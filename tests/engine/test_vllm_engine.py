@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from server.engine.residency import AdapterRef
+from server.engine.adapter_cache import AdapterRef
 from tests.engine.vllm_process import RunningEngine, make_adapter
 
 pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(300)]

@@ -67,7 +67,7 @@ def main(root: Path) -> None:
         max_lora_rank=8,
         max_model_len=128,
         enforce_eager=True,
-        scheduler_cls="server.engine.plugin.turns.scheduler",
+        scheduler_cls="server.engine.backends.vllm.plugin.lora_scheduler.scheduler",
         additional_config={"turn_seconds": 0.02},
     ).llm_engine
     how = {

@@ -21,9 +21,9 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from server.engine.command import EngineCommand
-from server.engine.residency import AdapterRef
-from server.engine.vllm import vllm_command
+from server.engine.adapter_cache import AdapterRef
+from server.engine.backends.vllm.launch import vllm_command
+from server.engine.process.command import EngineCommand
 from training.adapters.package import (
     AdapterManifest,
     BaseRef,

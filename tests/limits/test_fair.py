@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.errors import EngineBusy, TooMany
-from server.limits.fair import ANSWER_WEIGHT, PROMPT_WEIGHT, FairQueue, Place
+from server.limits.fair_scheduler import ANSWER_WEIGHT, PROMPT_WEIGHT, FairQueue, Place
 
 
 def line(sequences: int = 9, **options: Any) -> FairQueue:

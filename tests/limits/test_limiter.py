@@ -9,16 +9,16 @@ import pytest_asyncio
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import OperationalError
 
+from server.auth.keys import Principal
 from server.chat.schemas import Usage
-from server.chat.usage import UsageLedger
 from server.db.models import Tenant, UsageMinute
 from server.db.session import Database
 from server.errors import Forbidden, TooMany
 from server.limits.limiter import RateLimiter
 from server.settings import Limits
 from server.tenants import service as tenants
-from server.tenants.keys import Principal
 from server.tenants.schemas import TenantRequest
+from server.usage.ledger import UsageLedger
 
 ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -65,7 +65,7 @@ class Copy:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("server.chat.usage.now", lambda: made.now)
+    monkeypatch.setattr("server.usage.ledger.now", lambda: made.now)
     return made
 
 

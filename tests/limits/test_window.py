@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.limits.window import DAY, MINUTE, Account, Bucket, Rate, duration
+from server.limits.sliding_window import DAY, MINUTE, Account, Bucket, Rate, duration
 
 
 def rate(limit: int, before: int, current: int, elapsed: float, period: int = MINUTE) -> Rate:

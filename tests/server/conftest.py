@@ -11,11 +11,11 @@ from httpx2 import ASGITransport, AsyncClient
 from litestar import Litestar
 
 from server.app import create_app
-from server.blobs import BlobStore
+from server.auth import keys
 from server.db.models import Import, SourceFile, Tenant
 from server.db.session import Database
 from server.settings import Settings
-from server.tenants import keys
+from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import KeyRequest, Scope, TenantRequest
 from tests.databases import (

@@ -8,8 +8,8 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from server.api.protocol import BoundedProtocol, BoundedServer
 from server.app import create_app
-from server.http import BoundedProtocol, BoundedServer
 from server.settings import Settings
 
 

@@ -17,14 +17,14 @@ from litestar import Litestar
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
+from server.api.protocol import BoundedProtocol
 from server.app import create_app
+from server.auth import keys
 from server.db.models import Adapter, Tenant
 from server.db.session import Database
-from server.engine.scripted import scripted_command
+from server.engine.backends.fake import scripted_command
 from server.engine.service import EngineService
-from server.http import BoundedProtocol
 from server.settings import Settings
-from server.tenants import keys
 from server.tenants import service as tenants
 from server.tenants.schemas import KeyRequest, Scope, TenantRequest
 from tests.conftest import FAST

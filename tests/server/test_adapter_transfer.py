@@ -15,7 +15,7 @@ from httpx2 import AsyncClient, Response
 
 from server.adapters import service
 from server.db.session import Database
-from server.jobs.workflow import JobSteps
+from server.jobs.steps import JobSteps
 from server.settings import Settings
 from server.tenants import service as tenants
 from tests.training.bare import lora_of, make_bare_base, make_foreign

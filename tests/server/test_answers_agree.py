@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from server.chat.collect import Collected
+from server.chat.aggregation import Collected
+from server.chat.logprobs import Visible
 from server.chat.schemas import ChunkChoice
-from server.chat.visible import Visible
 from server.db.models import UsageDay
 from tests.server.serving import QUESTION, Serving, database_url, server, slow_server, until
 from tests.server.test_openai import events

@@ -7,15 +7,15 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from server.api.body import BodyReader
+from server.api.openai.chat.schemas import CompletionBody
+from server.api.openai.completions.schemas import TextBody
+from server.api.openai.embeddings.schemas import EmbeddingBody
+from server.api.openai.files.form import read_form
+from server.api.openai.fine_tuning.schemas import JobBody
+from server.api.openai.responses.schemas import ResponseBody
+from server.api.openai.uploads.schemas import UploadBody
 from server.errors import Invalid
-from server.openai.body import BodyReader
-from server.openai.chat.schemas import CompletionBody
-from server.openai.completions.schemas import TextBody
-from server.openai.embeddings.schemas import EmbeddingBody
-from server.openai.files.form import read_form
-from server.openai.fine_tuning.schemas import JobBody
-from server.openai.responses.schemas import ResponseBody
-from server.openai.uploads.schemas import UploadBody
 
 GOOD: dict[type[Any], dict[str, Any]] = {
     CompletionBody: {"model": "acme", "messages": [{"role": "user", "content": "hi"}]},

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.db.changes import Changes, Remembered
 from server.db.session import Database
+from server.db.versioned_cache import Changes, Remembered
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch
 

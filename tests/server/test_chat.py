@@ -14,19 +14,19 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from server.adapters.schemas import Resolved
-from server.chat.salt import cache_salt, installation_secret
+from server.auth.keys import Principal
+from server.chat.cache_salt import cache_salt, installation_secret
 from server.chat.schemas import ChatMessage, ChatRequest, FieldNames, Sampling, Usage
 from server.chat.service import ChatService
 from server.chat.stream import Progress
-from server.chat.usage import UsageLedger
 from server.db.models import Tenant, UsageDay
 from server.db.session import Database
 from server.engine.service import AdapterRef
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, StreamBroken
-from server.limits.fair import FairQueue
+from server.limits.fair_scheduler import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
-from server.tenants.keys import Principal
+from server.usage.ledger import UsageLedger
 
 BASE = Resolved(
     model="tiny-base", tenant_id="t1", slug="acme", adapter=None, version=None, system_prompt=""

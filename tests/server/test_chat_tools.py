@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from server.adapters.schemas import Resolved
-from server.chat.collect import Collected
+from server.chat.aggregation import Collected
 from server.chat.schemas import (
     CalledFunction,
     ChatMessage,

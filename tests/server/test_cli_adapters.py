@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from server.adapters import service
 from server.cli import console, main
 from server.db.session import Database
-from server.jobs.workflow import JobSteps
+from server.jobs.steps import JobSteps
 from server.settings import Settings
 from server.tenants import service as tenants
 from tests.tiny import SAMPLE

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from server.cors import EXPOSED_HEADERS
+from server.api.cors import EXPOSED_HEADERS
 from server.db.session import Database
 from server.origins import origins
 from server.settings import Settings

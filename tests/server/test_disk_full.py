@@ -16,11 +16,11 @@ from aiohttp import FormData
 from httpx2 import AsyncClient
 from sqlalchemy import event
 
-from server.blobs import BlobError, BlobStore
-from server.chat.salt import SECRET_BYTES
+from server.chat.cache_salt import SECRET_BYTES
 from server.db.session import Database
 from server.errors import StorageFull
 from server.settings import Settings
+from server.storage.blobs import BlobError, BlobStore
 from tests.server.serving import QUESTION, Serving, database_url, serving
 
 __all__ = ["database_url"]

@@ -10,13 +10,13 @@ import time
 import psutil
 import pytest
 
-from server import ending
+from server import shutdown
 from tests.processes import HERE, lives
 
 RUN = """
 import asyncio, subprocess, sys, time
 import uvloop
-from server.ending import Stopped, run
+from server.shutdown import Stopped, run
 
 async def main():
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -111,16 +111,16 @@ def test_what_is_not_stopped_ends_as_it_would_and_leaves_nothing() -> None:
         raise LookupError("reason")
 
     before = signal.getsignal(signal.SIGTERM)
-    assert ending.run(answer(42), seconds=1) == 42
+    assert shutdown.run(answer(42), seconds=1) == 42
     with pytest.raises(LookupError, match="reason"):
-        ending.run(fail(), seconds=1)
+        shutdown.run(fail(), seconds=1)
     assert signal.getsignal(signal.SIGTERM) is before
     until = time.monotonic() + 10
     while watches() and time.monotonic() < until:
         time.sleep(0.01)
     assert not watches()
     open_files = psutil.Process().num_fds()
-    ending.run(answer(1), seconds=1)
+    shutdown.run(answer(1), seconds=1)
     while watches() and time.monotonic() < until:
         time.sleep(0.01)
     assert psutil.Process().num_fds() == open_files

@@ -12,10 +12,10 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from sqlalchemy import func, select, update
 
 from server.app import create_app
-from server.blobs import BlobStore
+from server.cleanup import Sweeper
 from server.db.models import File, Record, SourceFile, now
-from server.files.sweep import Sweeper
-from server.tenants import holdings
+from server.storage import references
+from server.storage.blobs import BlobStore
 from tests.server.conftest import running
 from tests.server.published import conforms
 
@@ -408,8 +408,8 @@ async def test_a_row_that_comes_while_a_discard_waits_keeps_its_bytes(database, 
     tenant = await make_tenant("acme")
     sha256, _ = await blobs.put_stream(_once(b"x"), max_bytes=9)
     async with asyncio.TaskGroup() as group, database.transaction() as session:
-        await holdings.hold(session, blobs, sha256)
-        discard = group.create_task(holdings.discard_if_unused(database, blobs, sha256))
+        await references.hold(session, blobs, sha256)
+        discard = group.create_task(references.discard_if_unused(database, blobs, sha256))
         await asyncio.sleep(0.05)  # lets it come to wait; it must not end before us
         assert not discard.done()
         session.add(
@@ -463,7 +463,7 @@ def test_every_table_whose_rows_have_bytes_is_asked_before_bytes_go():
         for table in Record.__subclasses__()
         if {"sha256", "size_bytes"} <= set(table.__table__.columns.keys())
     }
-    assert tables == set(holdings.REFERRERS)
+    assert tables == set(references.REFERRERS)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
+from server.datasets.creation import freeze_files
 from server.db.models import (
     Adapter,
     AdapterState,
@@ -22,10 +23,9 @@ from server.db.models import (
     now,
 )
 from server.files import service as files
-from server.jobs import results, states, workflow
-from server.jobs.trainer import TrainingCancelled, TrainingFailed, TrainingPaused
-from server.jobs.workflow import Superseded
-from server.transcripts.freezing import freeze_files
+from server.jobs import results, states, steps
+from server.jobs.steps import Superseded
+from server.jobs.trainer_process import TrainingCancelled, TrainingFailed, TrainingPaused
 from tests.server.published import conforms
 from tests.server.tuning import Make, Tuning, chat, lines, row_id, tuning
 from tests.training.sample_manifest import MANIFEST
@@ -411,7 +411,7 @@ async def test_a_dataset_is_frozen_from_files_redacted_and_split(tuning: Tuning)
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> None:
     """A base that is whole, as far as anybody looks."""
-    monkeypatch.setattr(workflow, "load_base", lambda _: SimpleNamespace(serving_sha256="0" * 64))
+    monkeypatch.setattr(steps, "load_base", lambda _: SimpleNamespace(serving_sha256="0" * 64))
 
 
 def varied(number: int) -> dict[str, Any]:
@@ -514,7 +514,7 @@ async def test_the_gates_are_judged_once_and_only_safety_fails_a_job(
     parity = msgspec.structs.replace(found.parity, mean_abs=mean_abs)
     verdict = judge(found.evaluation, parity, Objectives(max_perplexity_ratio=bound))
     made = msgspec.structs.replace(found, parity=parity, verdict=verdict)
-    monkeypatch.setattr(workflow, "build_report", lambda *_, **__: made)
+    monkeypatch.setattr(steps, "build_report", lambda *_, **__: made)
     job = await tuning.job()
     async with tuning.database.transaction() as session:
         dataset = DatasetVersion(tenant_id=tuning.tenant.id, sha256="d" * 64)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.engine.command import socket_path
+from server.engine.process.command import socket_path
 from server.home import open_to_others, private_folder, take
 from server.settings import Settings, SettingsError
 from tests.tiny import TINY

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from server.http import MAX_HEAD_BYTES, BoundedProtocol, raise_file_limit
+from server.api.protocol import MAX_HEAD_BYTES, BoundedProtocol, raise_file_limit
 from tests.server.serving import QUESTION, Serving, database_url, server, slow_server, until
 
 __all__ = ["database_url", "server", "slow_server"]

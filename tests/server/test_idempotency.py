@@ -10,11 +10,11 @@ from httpx2 import ASGITransport, AsyncClient, ReadError
 from openai import AsyncOpenAI
 from sqlalchemy import func, select
 
+from server.api.openai import idempotency
 from server.app import create_app
+from server.cleanup import Sweeper
 from server.db.models import File, IdempotentRequest, Upload, UploadPart, now
 from server.db.session import Database
-from server.files.sweep import Sweeper
-from server.openai import idempotency
 from tests.server.conftest import running
 
 LINES = b'{"messages": []}\n' * 3
@@ -290,7 +290,7 @@ async def test_uploads_and_parts_are_repeated_under_a_key_only(client, key, data
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 async def test_a_repetition_does_not_wait_for_ever(send, database, monkeypatch):
-    monkeypatch.setattr("server.tenants.repeats.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("server.idempotency.WAIT_SECONDS", 0.1)
     first = await send(idempotency_key="k")
     async with database.transaction() as session:
         row = (await session.scalars(select(IdempotentRequest))).one()

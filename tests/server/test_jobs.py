@@ -12,8 +12,8 @@ from server.db.models import Job
 from server.db.session import Database
 from server.errors import Invalid
 from server.jobs import service, states
+from server.jobs.parity import worker_token
 from server.jobs.schemas import JobRequest
-from server.jobs.scoring import worker_token
 from server.settings import Settings
 
 Make = Callable[..., Awaitable[Any]]

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
+from server.auth import keys
+from server.auth.guards import Keyring
 from server.db.models import ApiKey
 from server.errors import Unauthenticated
-from server.tenants import keys
-from server.tenants.access import Keyring
 from server.tenants.schemas import KeyRequest
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -18,11 +18,11 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from pydantic import SecretStr
 
 from server.app import create_app
+from server.auth import keys
 from server.db.session import Database
-from server.engine.scripted import scripted_command
+from server.engine.backends.fake import scripted_command
 from server.engine.service import EngineService
 from server.settings import Settings
-from server.tenants import keys
 from server.tenants import service as tenants
 from server.tenants.schemas import KeyRequest, TenantRequest
 

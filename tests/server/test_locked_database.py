@@ -15,10 +15,10 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from server.db import behind
-from server.db.behind import WriteBehind
+from server.db import write_behind
 from server.db.models import StoredCompletion, Tenant
 from server.db.session import Database
+from server.db.write_behind import WriteBehind
 from server.errors import Unavailable
 from server.settings import Settings
 from tests.server.serving import QUESTION, Serving, serving, until
@@ -137,8 +137,8 @@ async def server(settings: Settings, database: Database) -> AsyncIterator[Servin
 async def test_no_answer_waits_for_its_bookkeeping(
     server: Serving, lock: Any, monkeypatch: pytest.MonkeyPatch, *, stream: bool
 ) -> None:
-    monkeypatch.setattr(behind, "PATIENCE_SECONDS", 0.2)
-    client = server.openai(await server.key())
+    monkeypatch.setattr(write_behind, "PATIENCE_SECONDS", 0.2)
+    client = server.api.openai(await server.key())
     await client.chat.completions.create(model="acme", messages=[QUESTION])  # warm
     began = time.monotonic()
     with lock():
@@ -171,7 +171,7 @@ async def test_what_was_not_written_yet_is_written_when_the_server_stops(
     async with serving(settings, database, tokens_per_second=2000) as server:
         await server.tenant()
         await server.adapter()
-        client = server.openai(await server.key())
+        client = server.api.openai(await server.key())
         with lock():
             for _ in range(3):
                 chat = await client.chat.completions.create(
@@ -212,8 +212,8 @@ async def test_a_row_that_cannot_be_written_does_not_hold_up_the_next(database: 
 async def test_what_waits_is_bounded_and_nobody_waits_for_ever(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(behind, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(behind, "GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(write_behind, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(write_behind, "GRACE_SECONDS", 0.01)
     rows = WriteBehind(database, most=2)  # nobody writes
 
     async def work(_session: Any) -> None:

@@ -10,11 +10,11 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.fine_tuning import job_create_params
 from openai.types.responses import response_create_params
 
-from server.openai.chat.schemas import CompletionBody
-from server.openai.completions.schemas import TextBody
-from server.openai.embeddings.schemas import EmbeddingBody
-from server.openai.fine_tuning.schemas import JobBody
-from server.openai.responses.schemas import ResponseBody
+from server.api.openai.chat.schemas import CompletionBody
+from server.api.openai.completions.schemas import TextBody
+from server.api.openai.embeddings.schemas import EmbeddingBody
+from server.api.openai.fine_tuning.schemas import JobBody
+from server.api.openai.responses.schemas import ResponseBody
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from server.openai.responses.schemas import ResponseBody
 def test_no_parameter_is_unknown(
     resource: str, body: type[msgspec.Struct], published: type
 ) -> None:
-    module = importlib.import_module(f"server.openai.{resource}.request")
+    module = importlib.import_module(f"server.api.openai.{resource}.request")
     read = {field.encode_name for field in msgspec.structs.fields(body)}
     refused = set(getattr(module, "UNSUPPORTED", {}))
     assert set(typing.get_type_hints(published)) - read - refused == set()

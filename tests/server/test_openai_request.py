@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from server.api.openai.chat.request import UNSUPPORTED, parse, to_chat
 from server.chat.schemas import CalledFunction, ChatRequest, Function, Sampling, ToolCall, Tools
 from server.errors import Invalid
-from server.openai.chat.request import UNSUPPORTED, parse, to_chat
 
 TEXT = {"role": "user", "content": "hi"}
 

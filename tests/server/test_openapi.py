@@ -16,11 +16,11 @@ from litestar import Litestar, post
 from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
+from server.api.reference.document import METHODS, build, operations
+from server.api.reference.prose import html
+from server.api.reference.text import summary_and_description
 from server.app import create_app
 from server.db.session import Database
-from server.openapi.document import METHODS, build, operations
-from server.openapi.prose import html
-from server.openapi.text import summary_and_description
 from server.settings import Settings
 from server.tenants.schemas import SCOPES
 from tests.server.schema_cases import KEY_OF_ITS_OWN, MEANINGFUL, Outcome, Plan, run

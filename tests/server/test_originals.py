@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from server.cleanup import Sweeper
 from server.db.models import ConversationRow, File, Import, SourceFile, now
 from server.files import service as files
-from server.files.sweep import Sweeper
 from server.transcripts import service
 
 ADDRESS = "/admin/tenants/acme/transcripts"

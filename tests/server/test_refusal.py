@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.chat.refusal import of_limit, of_schema, without_source
+from server.chat.engine_errors import of_limit, of_schema, without_source
 from server.chat.schemas import ChatRequest, FieldNames, Function, Sampling, Tools
 from server.errors import EngineRejected
 

@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from server import errors
-from server.blobs import BlobError
-from server.responses import STATUS, add_headers, exception_handlers
+from server.api.problems import STATUS, add_headers, exception_handlers
+from server.storage.blobs import BlobError
 
 
 class Body(msgspec.Struct):

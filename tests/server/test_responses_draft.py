@@ -7,6 +7,7 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from server.api.openai.responses.draft import Draft, Event
 from server.chat.schemas import (
     ChunkChoice,
     Delta,
@@ -16,7 +17,6 @@ from server.chat.schemas import (
     ToolCallDelta,
 )
 from server.errors import StreamBroken
-from server.openai.responses.draft import Draft, Event
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 RESPONSE = "0" * 32

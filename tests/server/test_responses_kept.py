@@ -5,11 +5,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from server.db.models import StoredResponse, new_id, now
-from server.db.session import Database
-from server.errors import Invalid, NotFound
-from server.openai.responses import service
-from server.openai.responses.items import (
+from server.api.openai.responses import service
+from server.api.openai.responses.items import (
     InputText,
     Item,
     MessageItem,
@@ -17,7 +14,10 @@ from server.openai.responses.items import (
     ResultItem,
     item_id,
 )
-from server.openai.responses.schemas import ResponseObject
+from server.api.openai.responses.schemas import ResponseObject
+from server.db.models import StoredResponse, new_id, now
+from server.db.session import Database
+from server.errors import Invalid, NotFound
 from server.tenants import service as tenants
 
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from server.chat.room import make_room
 from server.chat.schemas import ChatMessage, ChatRequest, Role, Sampling
+from server.chat.truncation import make_room
 from server.errors import EngineRejected
 
 TOO_LONG = EngineRejected("too long", status=400, param="input_tokens")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from server import settings as module
-from server.engine import scripted
+from server.engine.backends import fake
 from server.engine.build import build_engine
-from server.engine.command import EngineCommand
+from server.engine.process.command import EngineCommand
 from server.logs import redact
 from server.settings import Limits, Settings, SettingsError, describe
 from training.config import Objectives
@@ -139,9 +139,9 @@ def test_options_reach_the_scripted_engine(tmp_path, monkeypatch):
 def test_each_option_is_one_of_the_scripted_engines_command_line(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["scripted", "--help"])
     with pytest.raises(SystemExit):
-        runpy.run_module("server.engine.scripted", run_name="__main__")
+        runpy.run_module("server.engine.backends.fake", run_name="__main__")
     known = set(re.findall(r"--([a-z-]+) [A-Z]", capsys.readouterr().out))
-    assert {name.replace("_", "-") for name in scripted.LEAST} == known - {
+    assert {name.replace("_", "-") for name in fake.LEAST} == known - {
         "uds",
         "base",
         "adapters",

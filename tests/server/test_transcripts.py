@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from sqlalchemy import func, select
 
+from server.datasets import creation
 from server.db.models import ConversationRow, Import, SourceFile
-from server.transcripts import freezing, service
+from server.transcripts import service
 
 LINES = [
     {"messages": [{"role": "user", "content": f"Where is {thing}, order {i}?"},
@@ -340,8 +341,8 @@ async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
     content = "".join(json.dumps(line) + "\n" for line in lines).encode()
     made = await client.post(ADDRESS, content=content, headers=operator)
     await service.run_import(database, made.json()["id"], settings=settings)
-    first = await freezing.freeze(database, acme.id, settings=settings)
-    second = await freezing.freeze(database, acme.id, settings=settings)
+    first = await creation.freeze(database, acme.id, settings=settings)
+    second = await creation.freeze(database, acme.id, settings=settings)
     assert first.id == second.id
     assert (settings.datasets / first.sha256 / "train.jsonl").stat().st_size > 0
     listed = (await client.get("/admin/tenants/acme/datasets", headers=operator)).json()

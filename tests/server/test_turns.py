@@ -18,12 +18,12 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
-from server.blobs import BlobStore
 from server.db.models import Adapter, Import, Job, SourceFile, Tenant, now
 from server.db.session import Database
-from server.jobs import turns
-from server.jobs.turns import IMPORTS_AT_ONCE, SMALL_BYTES, next_imports, next_jobs
+from server.jobs import fair_turns
+from server.jobs.fair_turns import IMPORTS_AT_ONCE, SMALL_BYTES, next_imports, next_jobs
 from server.settings import Settings
+from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.transcripts import service as transcripts
 
@@ -93,8 +93,8 @@ async def test_each_tenant_has_one_import_under_way_its_oldest(database, queue):
 
 
 async def test_the_tenant_is_next_that_was_served_longest_ago(database, queue, monkeypatch):
-    monkeypatch.setattr(turns, "IMPORTS_AT_ONCE", 1)
-    monkeypatch.setattr(turns, "FOR_SMALL_IMPORTS", 0)
+    monkeypatch.setattr(fair_turns, "IMPORTS_AT_ONCE", 1)
+    monkeypatch.setattr(fair_turns, "FOR_SMALL_IMPORTS", 0)
     first = await queue("first", 3)
     second = await queue("second", 2)
     third = await queue("third")

@@ -10,9 +10,9 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from sqlalchemy import func, select, update
 
+from server.cleanup import Sweeper
 from server.db.models import File, Upload, UploadPart, now
 from server.files import uploads
-from server.files.sweep import Sweeper
 from tests.server.published import conforms
 
 CONTENT = bytes(range(256)) * 1000

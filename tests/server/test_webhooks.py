@@ -27,8 +27,8 @@ from server.metrics import Metrics
 from server.settings import SettingsError
 from server.webhooks import service
 from server.webhooks.addresses import NOT_PUBLIC, check_url, is_public
+from server.webhooks.dispatcher import MAX_PER_ENDPOINT, RETRY_SECONDS, Sender, _Outcome
 from server.webhooks.schemas import EVENT_TYPES, WebhookPatch, WebhookRequest
-from server.webhooks.sender import MAX_PER_ENDPOINT, RETRY_SECONDS, Sender, _Outcome
 from server.webhooks.vault import SecretUnreadable, Vault
 from tests.server.conftest import running
 from tests.server.serving import until

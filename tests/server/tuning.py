@@ -9,12 +9,12 @@ import pytest_asyncio
 from httpx2 import AsyncClient, Response
 
 from server.adapters.service import fine_tuned_name
-from server.blobs import BlobStore
 from server.db.models import Adapter, Job, Tenant
 from server.db.session import Database
 from server.files import service as files
-from server.jobs.workflow import JobSteps
+from server.jobs.steps import JobSteps
 from server.settings import Settings
+from server.storage.blobs import BlobStore
 
 Make = Callable[..., Awaitable[Any]]
 JOBS = "/v1/fine_tuning/jobs"

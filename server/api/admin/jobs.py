@@ -1,0 +1,274 @@
+"""Fine-tuning jobs over HTTP: ``/admin/tenants/{slug}/jobs``, imports, and scoring for workers."""
+
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Request, get, post
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler
+from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.response import File
+
+from server.api.admin.adapters import AdapterController
+from server.auth.guards import bearer, needs
+from server.db.models import MAX_NUMBER
+from server.db.session import Database
+from server.engine.adapter_cache import AdapterRef
+from server.engine.service import EngineService
+from server.errors import EngineUnavailable, Invalid, NotFound, Unauthenticated
+from server.files.upload import Upload
+from server.jobs import service, states
+from server.jobs.adapter_import import import_adapter
+from server.jobs.parity import worker_token
+from server.jobs.schemas import (
+    SUFFIX,
+    Decision,
+    ImportForm,
+    JobEventView,
+    JobRequest,
+    JobView,
+    ScoreRequest,
+    ScoreResponse,
+)
+from server.scratch import scratch
+from server.settings import Settings
+from server.storage.blobs import BlobStore
+from server.storage.references import stored
+from server.tenants import service as tenants
+
+
+class AdapterImportController(AdapterController):
+    """Adapters, and those that were trained elsewhere: Litestar wants a path's methods together."""
+
+    # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
+    @post(
+        "/adapters",
+        status_code=202,
+        request_max_body_size=None,
+        opt={"form": ImportForm, "file": "file", "raw": True},
+    )
+    async def import_(
+        self,
+        slug: FromPath[str],
+        request: Request[Any, Any, Any],
+        *,
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+        filename: Annotated[
+            str, QueryParameter(description="The zip's name, where the body is the zip itself.")
+        ] = "adapter.zip",
+        suffix: Annotated[
+            str | None,
+            QueryParameter(pattern=f"^({SUFFIX})?$", description="Part of the model's name."),
+        ] = None,
+        require_approval: Annotated[
+            bool | None, QueryParameter(description="A person promotes it, not the gates alone.")
+        ] = None,
+    ) -> JobView:
+        """Take a zip of a PEFT adapter that was trained elsewhere, and queue the proof of it.
+
+        Raw, or as the part `file` of a form. Only `adapter_config.json` and
+        `adapter_model.safetensors` are read. The job evaluates it on the tenant's held-out
+        conversations, and promotes it where it passes the gates.
+        """
+        async with database.reading() as session:
+            await service.expect_transcripts(session, await tenants.get(session, slug))
+        limit = settings.max_upload_bytes
+        upload = Upload(request, filename=filename, max_bytes=limit)
+        with scratch(settings, "adapter") as folder:
+            async with (
+                stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, _),
+                blobs.local(sha256, within=folder) as path,
+            ):
+                job = await import_adapter(
+                    database,
+                    slug,
+                    path,
+                    settings=settings,
+                    request=_import_request(upload.fields, suffix, require_approval),
+                    name=upload.filename,
+                )
+        async with database.reading() as session:
+            return await service.view(session, job, slug)
+
+
+def _import_request(
+    fields: Mapping[str, Sequence[str]], suffix: str | None, approval: bool | None
+) -> JobRequest:
+    """What the query says, and where it is silent the form."""
+    said = {name: values[0] for name, values in fields.items()}
+    try:
+        msgspec.convert(said, ImportForm)
+        given = {"suffix": suffix, "require_approval": approval}
+        merged = said | {name: value for name, value in given.items() if value is not None}
+        return msgspec.convert(merged, JobRequest, strict=False)
+    except msgspec.ValidationError as exc:
+        unknown = min(said.keys() - set(ImportForm.__struct_fields__), default=None)
+        if unknown is not None:
+            message = f"Unknown parameter: '{unknown}'."
+            raise Invalid(message, param=unknown, code="unknown_parameter") from exc
+        param = "suffix" if "$.suffix" in str(exc) else "require_approval"
+        raise Invalid(f"Invalid value for '{param}': {exc}", param=param) from exc
+
+
+class JobController(Controller):
+    """Start, follow, stop and approve fine-tuning runs."""
+
+    path = "/admin/tenants/{slug:str}/jobs"
+    tags = ("jobs",)
+    guards = (needs("train"),)
+
+    @post()
+    async def create(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[JobRequest],
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> JobView:
+        """Queue a run on everything imported so far."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.create_job(
+                session,
+                tenant,
+                request=data,
+                settings=settings,
+            )
+            return await service.view(session, job, slug)
+
+    @get()
+    async def list_(
+        self, slug: FromPath[str], database: NamedDependency[Database]
+    ) -> list[JobView]:
+        """The tenant's runs, newest first."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            jobs = await service.list_jobs(session, tenant.id)
+            return [await service.view(session, job, slug) for job in jobs]
+
+    @get("/{job_id:str}")
+    async def retrieve(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """One run."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.get_job(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @get("/{job_id:str}/events")
+    async def events(
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        database: NamedDependency[Database],
+        after: Annotated[int, QueryParameter(ge=0, le=MAX_NUMBER)] = 0,
+    ) -> list[JobEventView]:
+        """What happened after event number ``after``, at most 500 at a time."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            await service.get_job(session, tenant.id, job_id)
+            return await service.list_events(session, tenant.id, job_id, after=after)
+
+    @post("/{job_id:str}/cancel", status_code=200)
+    async def cancel(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """Stop a run; its adapter, if there is one already, is never promoted."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await states.cancel(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @post("/{job_id:str}/pause", status_code=200)
+    async def pause(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """Let a run save and give its place to others."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await states.pause(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @post("/{job_id:str}/resume", status_code=200)
+    async def resume(
+        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+    ) -> JobView:
+        """Put a paused run back into the queue; it goes on where it was."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await states.resume(session, tenant.id, job_id)
+            return await service.view(session, job, slug)
+
+    @post("/{job_id:str}/decision", status_code=200)
+    async def decide(
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        data: JSONBody[Decision],
+        database: NamedDependency[Database],
+    ) -> JobView:
+        """Approve or reject the adapter of a run that awaits it."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            job = await states.decide(session, tenant.id, job_id, decision=data.decision)
+            return await service.view(session, job, slug)
+
+    @get("/{job_id:str}/report", media_type="text/html")
+    async def report(
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> File:
+        """The report as one self-contained HTML page."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            job = await service.get_job(session, tenant.id, job_id)
+        path = settings.jobs / job.id / "report.html"
+        if not path.exists():
+            raise NotFound(f"job {job_id} has no report yet")
+        return File(path, media_type="text/html", content_disposition_type="inline")
+
+
+async def _only_workers(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
+    expected = worker_token(connection.app.state.settings)
+    if not hmac.compare_digest(bearer(connection).encode(), expected.encode()):
+        raise Unauthenticated("not this installation's worker token")
+
+
+class ScoringController(Controller):
+    """What workers ask of the engine. Not part of the public interface."""
+
+    path = "/internal"
+    include_in_schema = False
+    guards = (_only_workers,)
+
+    @post("/score", status_code=200)
+    async def score(
+        self,
+        data: JSONBody[ScoreRequest],
+        engine: NamedDependency[EngineService | None],
+        settings: NamedDependency[Settings],
+    ) -> ScoreResponse:
+        """Log-probabilities of each token of each sequence under an adapter."""
+        folder = settings.adapters / data.adapter_name
+        if folder.parent != settings.adapters or not folder.is_dir():
+            raise Invalid(f"no adapter {data.adapter_name!r} in {settings.adapters}")
+        if engine is None:
+            raise EngineUnavailable("this server runs without an engine")
+        adapter = AdapterRef(name=data.adapter_name, path=str(folder))
+        # one after the other: a job must not crowd out the tenants' chats
+        scores = [
+            await engine.score(sequence, tenant=data.tenant, adapter=adapter)
+            for sequence in data.sequences
+        ]
+        return ScoreResponse(logprobs=scores, dtype=await engine.dtype())

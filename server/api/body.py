@@ -1,0 +1,132 @@
+"""Reads a request's JSON into a struct, or says what is wrong with it in OpenAI's words."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from server.api.openai.metadata import wrong_key
+from server.errors import Invalid
+
+T = TypeVar("T")
+_SOME_KEY = "[...]"
+_MOST_WHOLE = 1 << 63  # integers of JSON bodies have 64 bits
+_WHERE = re.compile(r"(?s)(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
+_FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
+
+
+class WrittenBack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients send back as they got it: keys of their own are left out where they are null."""
+
+
+class BodyReader(Generic[T]):
+    """Decodes one kind of body.
+
+    ``kind`` is an allow-list: give it ``forbid_unknown_fields=True``, so that a field that nobody
+    thought about is refused by name. ``unsupported``: fields that are known and not served (of
+    type None in ``kind``), with the reason.
+    """
+
+    def __init__(self, kind: type[T], *, unsupported: Mapping[str, str] | None = None) -> None:
+        self.kind = kind
+        self._unsupported = unsupported or {}
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def read(self, data: bytes) -> T:
+        """The body.
+
+        Raises:
+            Invalid: it is not JSON, or a field is missing, unknown, unsupported or out of bounds.
+        """
+        try:
+            try:
+                return self._decoder.decode(data)
+            except msgspec.ValidationError as exc:
+                if (mended := self._mended(data, str(exc))) is None:
+                    raise
+            return self._decoder.decode(mended)
+        except msgspec.ValidationError as exc:
+            raise self._explain(str(exc), data) from exc
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise Invalid(
+                f"We could not parse the JSON body of your request: {exc}.", code="invalid_json"
+            ) from exc
+
+    def _mended(self, data: bytes, text: str) -> bytes | None:
+        """The body as OpenAI would have read it, or None where that changes nothing.
+
+        Unknown keys that mean nothing go, and a whole number is one with a decimal point too.
+        """
+        if "unknown field" not in text and "got `float`" not in text:
+            return None
+        body = msgspec.json.decode(data)
+        mended = _mended(body, inspect.type_info(self.kind))
+        # compared as text: 5 and 5.0 are equal
+        return (
+            None if (again := msgspec.json.encode(mended)) == msgspec.json.encode(body) else again
+        )
+
+    def _explain(self, text: str, data: bytes) -> Invalid:
+        """A complaint of msgspec's in OpenAI's words: a message, the field, a code."""
+        match = _WHERE.fullmatch(text)
+        what, path = (match["what"], match["path"]) if match else (text, "")
+        if field := _FIELD.fullmatch(what):
+            name = f"{path}.{field['name']}" if path else field["name"]
+            if field["how"] == "missing required":
+                return Invalid(
+                    f"Missing required parameter: '{name}'.",
+                    param=name,
+                    code="missing_required_parameter",
+                )
+            return Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+        if path == f"metadata{_SOME_KEY}":  # msgspec does not say of which key the value is
+            path = f"metadata.{wrong_key(msgspec.json.decode(data)['metadata'])}"
+        root = re.split(r"[.\[]", path, maxsplit=1)[0]
+        if root in self._unsupported:
+            return Invalid(
+                f"Unsupported parameter: '{root}': {self._unsupported[root]}.",
+                param=root,
+                code="unsupported_parameter",
+            )
+        code = "invalid_type" if ", got `" in what else "invalid_value"
+        where = f" for '{path}'" if path else ""
+        return Invalid(f"Invalid value{where}: {what}.", param=path or None, code=code)
+
+
+def _mended(value: Any, kind: inspect.Type) -> Any:  # noqa: ANN401 - any JSON
+    """The same as ``kind`` can take it.
+
+    Without the unknown keys that are null of whatever is ``WrittenBack``; whole numbers as such.
+    """
+    match kind:
+        case inspect.Metadata():
+            return _mended(value, kind.type)
+        case inspect.UnionType():
+            if not (isinstance(value, float) and any(map(_takes_floats, kind.types))):
+                for one in kind.types:
+                    value = _mended(value, one)
+        case inspect.IntType() if isinstance(value, float):
+            if value.is_integer() and abs(value) < _MOST_WHOLE:
+                return int(value)
+        case inspect.CollectionType() if isinstance(value, list):
+            return [_mended(item, kind.item_type) for item in value]
+        case inspect.DictType() if isinstance(value, dict):
+            return {name: _mended(item, kind.value_type) for name, item in value.items()}
+        case inspect.StructType() if isinstance(value, dict):
+            fields = {field.encode_name: field.type for field in kind.fields}
+            droppable = issubclass(kind.cls, WrittenBack)
+            return {
+                name: _mended(item, fields[name]) if name in fields else item
+                for name, item in value.items()
+                if name in fields or item is not None or not droppable
+            }
+        case _:
+            pass
+    return value
+
+
+def _takes_floats(kind: inspect.Type) -> bool:
+    bare = kind.type if isinstance(kind, inspect.Metadata) else kind
+    return isinstance(bare, inspect.FloatType | inspect.AnyType)

@@ -1,0 +1,290 @@
+"""``/v1/fine_tuning``: the same jobs as on the admin side, in OpenAI's words."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from litestar import Controller, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.api.openai.fine_tuning import request as asked
+from server.api.openai.fine_tuning.schemas import (
+    Checkpoint,
+    EventList,
+    FineTuningJob,
+    JobBody,
+    JobList,
+)
+from server.api.openai.fine_tuning.views import (
+    CHECKPOINT,
+    EVENT,
+    SHOWN_EVENTS,
+    checkpoint_view,
+    event_view,
+    job_view,
+)
+from server.api.openai.idempotency import KEY_PARAMETER, digest_of, once
+from server.api.openai.metadata import METADATA_PARAMETER
+from server.api.openai.paging import MAX_LIMIT, Page, page_of
+from server.auth.guards import needs
+from server.auth.keys import Principal
+from server.db.models import Adapter, Job, JobEvent, Tenant, now
+from server.db.session import Database
+from server.errors import Conflict, Invalid, NotFound
+from server.jobs import results, service, states
+from server.jobs.schemas import PUBLIC_ID
+from server.settings import Settings
+from server.storage.blobs import BlobStore
+from server.tenants import service as tenants
+
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)]
+
+
+class FineTuningController(Controller):
+    """Fine-tuning jobs, for tenants' keys with the scope ``train``."""
+
+    path = "/v1/fine_tuning/jobs"
+    tags = ("fine-tuning",)
+    guards = (needs("train"),)
+
+    @post(status_code=200, opt={"body": JobBody, "parameters": [KEY_PARAMETER]})
+    async def create_fine_tuning_job(
+        self,
+        request: Request[Any, Any, Any],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+    ) -> Response[FineTuningJob]:
+        """Check the files, line by line, and queue a job that learns from them."""
+        began = now()
+        tenant_id = principal.require_tenant()
+        data = await request.body()
+        body = asked.parse(data)
+        async with database.reading() as session:
+            await asked.start_of(session, tenant_id, body.model, settings=settings)
+            named = await asked.files_of(session, tenant_id, body)
+        await asked.check_files(blobs, named, asked.method_of(body), settings=settings)
+
+        async def work(session: AsyncSession) -> FineTuningJob:
+            tenant = await tenants.get_by_id(session, tenant_id)
+            job = await service.create_job(
+                session,
+                tenant,
+                request=asked.to_request(body),
+                settings=settings,
+                learning=await asked.to_learning(session, tenant_id, body, settings=settings),
+            )
+            return await _view(session, tenant, job)
+
+        async def still(session: AsyncSession, job_id: str) -> bool:
+            query = select(Job.id).where(
+                Job.tenant_id == tenant_id,
+                Job.id == _row_id(job_id),
+                Job.state.not_in(("cancelled", "failed")),
+                Job.cancel_requested.is_(False),
+            )
+            return await session.scalar(query) is not None
+
+        digest = digest_of(data)
+        return await once(
+            request, database, work, digest=digest, began=began, guess=True, still=still
+        )
+
+    @get(opt={"parameters": [METADATA_PARAMETER]})
+    async def list_fine_tuning_jobs(
+        self,
+        request: Request[Any, Any, Any],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        after: FromQuery[str | None] = None,
+        limit: Limit = 20,
+    ) -> JobList:
+        """The tenant's jobs, newest first; filtered by ``metadata[key]=value`` or ``metadata=null``."""
+        if after is not None and not PUBLIC_ID.fullmatch(after):
+            raise Invalid(f"Invalid value for 'after': no job's id: {after}.", param="after")
+        pairs, none = asked.metadata_filter(request.query_params.multi_items())
+        async with database.reading() as session:
+            tenant = await tenants.get_by_id(session, principal.require_tenant())
+            jobs = await service.list_jobs(
+                session,
+                tenant.id,
+                limit=limit + 1,
+                after=None if after is None else _row_id(after),
+                metadata=pairs,
+                without_metadata=none,
+            )
+            views = await _views(session, tenant, jobs[:limit])
+        return JobList(data=views, has_more=len(jobs) > limit)
+
+    @get("/{job_id:str}")
+    async def retrieve_fine_tuning_job(
+        self,
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+    ) -> FineTuningJob:
+        """One job."""
+        async with database.reading() as session:
+            tenant = await tenants.get_by_id(session, principal.require_tenant())
+            with _in_their_words(job_id):
+                job = await service.get_job(session, tenant.id, _row_id(job_id))
+            return await _view(session, tenant, job)
+
+    @post("/{job_id:str}/cancel", status_code=200)
+    async def cancel_fine_tuning_job(
+        self,
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+    ) -> FineTuningJob:
+        """Stop a job; it never yields a model."""
+        async with database.transaction() as session:
+            tenant = await tenants.get_by_id(session, principal.require_tenant())
+            with _in_their_words(job_id):
+                job = await states.cancel(session, tenant.id, _row_id(job_id))
+            return await _view(session, tenant, job)
+
+    @post("/{job_id:str}/pause", status_code=200)
+    async def pause_fine_tuning_job(
+        self,
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+    ) -> FineTuningJob:
+        """Let a job save and give its place to others."""
+        async with database.transaction() as session:
+            tenant = await tenants.get_by_id(session, principal.require_tenant())
+            with _in_their_words(job_id):
+                job = await states.pause(session, tenant.id, _row_id(job_id))
+            return await _view(session, tenant, job)
+
+    @post("/{job_id:str}/resume", status_code=200)
+    async def resume_fine_tuning_job(
+        self,
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+    ) -> FineTuningJob:
+        """Put a paused job back into the queue; it goes on where it was."""
+        async with database.transaction() as session:
+            tenant = await tenants.get_by_id(session, principal.require_tenant())
+            with _in_their_words(job_id):
+                job = await states.resume(session, tenant.id, _row_id(job_id))
+            return await _view(session, tenant, job)
+
+    @get("/{job_id:str}/events")
+    async def list_fine_tuning_events(
+        self,
+        job_id: FromPath[str],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        after: FromQuery[str | None] = None,
+        limit: Limit = 20,
+    ) -> EventList:
+        """What happened in a job, newest first."""
+        async with database.reading() as session:
+            tenant_id = principal.require_tenant()
+            with _in_their_words(job_id):
+                job = await service.get_job(session, tenant_id, _row_id(job_id))
+            query = select(JobEvent).where(
+                JobEvent.tenant_id == tenant_id,
+                JobEvent.job_id == job.id,
+                JobEvent.kind.in_(SHOWN_EVENTS),
+            )
+            if after is not None:
+                last = await session.scalar(query.where(JobEvent.id == after.removeprefix(EVENT)))
+                if last is None:
+                    raise Invalid(f"Invalid value for 'after': no event '{after}'.", param="after")
+                query = query.where(JobEvent.seq < last.seq)
+            rows = list(await session.scalars(query.order_by(JobEvent.seq.desc()).limit(limit + 1)))
+        return EventList(data=[event_view(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+    @get("/{job_id:str}/checkpoints")
+    async def list_fine_tuning_checkpoints(
+        self,
+        job_id: FromPath[str],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        after: FromQuery[str | None] = None,
+        limit: Limit = 10,
+    ) -> Page[Checkpoint]:
+        """The step whose weights became the model.
+
+        It is the only one that can be asked for by name: other checkpoints serve to resume, hold no
+        finished adapter, and are removed when training ends.
+        """
+        async with database.reading() as session:
+            tenant = await tenants.get_by_id(session, principal.require_tenant())
+            with _in_their_words(job_id):
+                job = await service.get_job(session, tenant.id, _row_id(job_id))
+            found: list[Checkpoint] = []
+            adapter = (await _adapters(session, tenant.id, [job.adapter_id])).get(job.adapter_id)
+            if job.state == "succeeded" and adapter is not None and adapter.state != "deleted":
+                point = results.chosen(await results.curve(session, job))
+                if point is not None and after != CHECKPOINT + adapter.id:
+                    metrics = await results.metrics(session, job, point)
+                    found = [
+                        checkpoint_view(
+                            job, adapter, slug=tenant.slug, point=point, metrics=metrics
+                        )
+                    ]
+        return page_of(found, [each.id for each in found], limit=limit)
+
+
+@contextlib.contextmanager
+def _in_their_words(job_id: str) -> Iterator[None]:
+    """OpenAI answers 404 with the id as it was asked for, and 400 where a job's state forbids it.
+
+    Not 409: their clients repeat one, unless they are told not to.
+    """
+    try:
+        yield
+    except NotFound as exc:
+        raise NotFound(
+            f"Could not find fine-tuning job: {job_id}",
+            param="fine_tuning_job_id",
+            code="fine_tuning_job_not_found",
+        ) from exc
+    except Conflict as exc:
+        raise Invalid(exc.message, code=exc.code) from exc
+
+
+def _row_id(job_id: str) -> str:
+    """The row's id; one of another form is the id of nothing."""
+    match = PUBLIC_ID.fullmatch(job_id)
+    return match[1] if match else ""
+
+
+async def _view(session: AsyncSession, tenant: Tenant, job: Job) -> FineTuningJob:
+    return (await _views(session, tenant, [job]))[0]
+
+
+async def _views(session: AsyncSession, tenant: Tenant, jobs: list[Job]) -> list[FineTuningJob]:
+    wanted = [each for job in jobs for each in (job.adapter_id, job.start_adapter_id)]
+    found = await _adapters(session, tenant.id, wanted)
+    return [
+        job_view(
+            job,
+            slug=tenant.slug,
+            adapter=found.get(job.adapter_id),
+            start=found.get(job.start_adapter_id),
+        )
+        for job in jobs
+    ]
+
+
+async def _adapters(
+    session: AsyncSession, tenant_id: str, ids: list[str | None]
+) -> dict[str | None, Adapter]:
+    """Adapters by id, deleted ones too: a job keeps the name of what it has made."""
+    wanted = [each for each in ids if each is not None]
+    query = select(Adapter).where(Adapter.tenant_id == tenant_id, Adapter.id.in_(wanted))
+    return {adapter.id: adapter for adapter in await session.scalars(query)}

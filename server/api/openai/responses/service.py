@@ -1,0 +1,209 @@
+"""Responses that are kept: to be read again, and to be gone on from.
+
+A response keeps its own input and output; what came before is in the responses before it. One that
+is gone on from is kept as long as the newest that does.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+from sqlalchemy import delete, literal, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.api.openai.responses.items import Item, read_items, response_of
+from server.api.openai.responses.schemas import KEPT_DAYS, MAX_ITEMS, ResponseObject
+from server.chat import stored
+from server.db.models import StoredResponse, now
+from server.db.session import Database
+from server.errors import Invalid, NotFound
+from server.tenants import service as tenants
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "resp_"
+SWEEP_SECONDS = 600.0
+
+
+class History(NamedTuple):
+    """What came before a response, oldest first: ``ids`` of responses, and their items."""
+
+    ids: list[str]
+    items: list[Item]
+
+
+async def get(session: AsyncSession, tenant_id: str, response_id: str) -> StoredResponse:
+    """A response that is kept.
+
+    Raises:
+        NotFound: never kept, deleted, expired, or another tenant's.
+    """
+    found = await session.scalar(
+        select(StoredResponse).where(
+            StoredResponse.tenant_id == tenant_id,
+            StoredResponse.id == response_id.removeprefix(PREFIX),
+            StoredResponse.expires_at > now(),
+        )
+    )
+    if found is None or not response_id.startswith(PREFIX):
+        raise NotFound(f"Response with id '{response_id}' not found.")
+    return found
+
+
+async def history(session: AsyncSession, tenant_id: str, previous_id: str | None) -> History:
+    """What a response that goes on from another has before it.
+
+    Raises:
+        Invalid: there is no such response (``previous_response_not_found``), one before it is
+            gone, or it failed.
+    """
+    if previous_id is None:
+        return History([], [])
+    rows = await _chain(session, tenant_id, previous_id)
+    missing = previous_id
+    if rows and rows[0].previous_id is not None:
+        missing = f"{PREFIX}{rows[0].previous_id}"
+    elif rows:
+        if rows[-1].answer["status"] == "failed":
+            raise Invalid(
+                f"Response with id '{previous_id}' failed: there is nothing to go on from.",
+                param="previous_response_id",
+            )
+        return History([row.id for row in rows], _items(rows))
+    raise Invalid(
+        f"Previous response with id '{missing}' not found.",
+        param="previous_response_id",
+        code="previous_response_not_found",
+    )
+
+
+async def input_items(session: AsyncSession, tenant_id: str, response_id: str) -> list[Item]:
+    """Everything that a response was made from, oldest first.
+
+    Raises:
+        NotFound: as ``get``.
+    """
+    row = await get(session, tenant_id, response_id)
+    before = []
+    if row.previous_id is not None:
+        before = await _chain(session, tenant_id, f"{PREFIX}{row.previous_id}")
+    return [*_items(before), *read_items(row.items)]
+
+
+async def find_items(
+    session: AsyncSession, tenant_id: str, item_ids: Iterable[str]
+) -> dict[str, Item]:
+    """Those of the items that are kept, by id."""
+    wanted = {item: response for item in item_ids if (response := response_of(item))}
+    if not wanted:
+        return {}
+    rows = await session.scalars(
+        select(StoredResponse).where(
+            StoredResponse.tenant_id == tenant_id,
+            StoredResponse.id.in_(set(wanted.values())),
+            StoredResponse.expires_at > now(),
+        )
+    )
+    return {item.id: item for item in _items(list(rows)) if item.id in wanted}
+
+
+async def keep(
+    session: AsyncSession,
+    tenant_id: str,
+    answer: ResponseObject,
+    *,
+    items: Sequence[Item],
+    before: Sequence[str],
+) -> None:
+    """Keep a response, and those ``before`` it for as long; nothing of a tenant that is gone."""
+    if not await tenants.stays(session, tenant_id):
+        log.info("response of a tenant that is gone was not kept", tenant_id=tenant_id)
+        return
+    expires_at = now() + timedelta(days=KEPT_DAYS)
+    session.add(
+        StoredResponse(
+            id=answer.id.removeprefix(PREFIX),
+            tenant_id=tenant_id,
+            previous_id=before[-1] if before else None,
+            items=msgspec.to_builtins(items),
+            answer=msgspec.to_builtins(answer),
+            expires_at=expires_at,
+        )
+    )
+    if before:
+        await session.execute(
+            update(StoredResponse)
+            .where(StoredResponse.tenant_id == tenant_id, StoredResponse.id.in_(before))
+            .values(expires_at=expires_at)
+        )
+    await session.flush()
+
+
+async def forget(session: AsyncSession, tenant_id: str, response_id: str) -> None:
+    """Delete a response. Those that went on from it cannot be gone on from any more.
+
+    Raises:
+        NotFound: as ``get``.
+    """
+    await session.delete(await get(session, tenant_id, response_id))
+    await session.flush()
+
+
+async def remove_expired(session: AsyncSession) -> None:
+    """Remove what has expired, of all tenants: it must not depend on whether one comes back."""
+    await session.execute(delete(StoredResponse).where(StoredResponse.expires_at <= now()))
+
+
+async def sweep(database: Database) -> None:
+    """Remove expired responses, and completions, now and then until cancelled.
+
+    Several copies may do it together.
+    """
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            async with database.transaction() as session:
+                await remove_expired(session)
+                await stored.remove_old(session)
+        except (SQLAlchemyError, OSError) as exc:
+            log.warning("expired responses were not removed; trying again", error=str(exc))
+
+
+async def _chain(session: AsyncSession, tenant_id: str, last_id: str) -> list[StoredResponse]:
+    """A response and those before it, oldest first, in one query.
+
+    Empty where it is not kept. Where the first has one before it, that is gone.
+    """
+    if not last_id.startswith(PREFIX):
+        return []
+    rows = StoredResponse
+    depth = literal(0).label("depth")
+    chain = (
+        select(rows.id, rows.previous_id, depth)
+        .where(
+            rows.tenant_id == tenant_id,
+            rows.id == last_id.removeprefix(PREFIX),
+            rows.expires_at > now(),
+        )
+        .cte(recursive=True)
+    )
+    before = (
+        select(rows.id, rows.previous_id, chain.c.depth + 1)
+        .join(chain, rows.id == chain.c.previous_id)
+        .where(rows.tenant_id == tenant_id, chain.c.depth < MAX_ITEMS)
+    )
+    chain = chain.union_all(before)
+    query = select(rows).join(chain, rows.id == chain.c.id).order_by(chain.c.depth.desc())
+    return list(await session.scalars(query.where(rows.tenant_id == tenant_id)))
+
+
+def _items(rows: Iterable[StoredResponse]) -> list[Item]:
+    kept: list[Any] = []
+    for row in rows:
+        kept += row.items
+        kept += row.answer["output"]
+    return read_items(kept)

@@ -1,0 +1,213 @@
+"""Makes datasets: of all that a tenant has imported, or of the files of one job.
+
+The slow part runs in a thread and outside any transaction; the same content is the same version.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from connectors.conversation import Conversation, Split
+from connectors.preference import Judged, Preference
+from connectors.redaction.redactor import Redactor
+from connectors.training_files import Method, Record
+from server.datasets.validation import SharedPrompt, redacted
+from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
+from server.db.session import Database
+from server.scratch import scratch
+from server.settings import Settings
+from server.storage.blobs import BlobStore
+from server.tenants import service as tenants
+from server.transcripts.redaction import redactor_of
+from training.data.dataset import Dataset
+from training.data.dataset import freeze as freeze_dataset
+
+ROWS_AT_ONCE = 500
+_KINDS: dict[Method, type[Record]] = {
+    "supervised": Conversation,
+    "dpo": Preference,
+    "kto": Judged,
+}
+
+
+class Frozen(msgspec.Struct, frozen=True):
+    """A dataset version, and what its owner should know about it."""
+
+    dataset: DatasetVersion
+    warnings: tuple[str, ...] = ()
+
+
+async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> DatasetVersion:
+    """Make the dataset version of all that a tenant has now.
+
+    Raises:
+        NotFound: the tenant is gone.
+        training.errors.BadInput: there is too little to train on.
+    """
+    with scratch(settings, "freeze") as folder:
+        spool = folder / "conversations.jsonl"
+        async with database.reading() as session:
+            tenant = await tenants.get_by_id(session, tenant_id)
+            await _spool_conversations(session, tenant_id, spool)
+            import_ids = await _imports_of(session, tenant_id)
+        made = await asyncio.to_thread(
+            _freeze, spool, Conversation, settings.datasets, system_prompt=tenant.system_prompt
+        )
+    return await _register(database, tenant_id, made, import_ids)
+
+
+async def freeze_files(
+    database: Database,
+    tenant_id: str,
+    *,
+    settings: Settings,
+    blobs: BlobStore,
+    method: Method,
+    training: str,
+    validation: str | None,
+) -> Frozen:
+    """Make the dataset version of a training file (by its SHA-256) alone.
+
+    The validation file, where there is one, is the validation split; otherwise some of the
+    training file is. Some of it is kept for the test split, which no training sees: the proof needs
+    it. Only where the examples are too much alike is nothing held out, and a warning says so. A system message that all examples share becomes a part of the prompt that the
+    model is trained and served with; differing ones are left out.
+
+    Raises:
+        NotFound: the tenant or a file's bytes are gone.
+        training.errors.BadInput: there is too little to train on.
+    """
+    async with database.reading() as session:
+        tenant = await tenants.get_by_id(session, tenant_id)
+    redactor = redactor_of(tenant, settings)
+    shared = SharedPrompt()
+    with scratch(settings, "freeze") as folder:
+        spool = folder / "examples.jsonl"
+        sources: list[tuple[str, Split | None]] = [(training, None)]
+        if validation is not None:
+            sources.append((validation, "validation"))
+        for sha256, split in sources:
+            async with blobs.local(sha256, within=folder) as path:
+                await asyncio.to_thread(
+                    _spool_examples, path, spool, method, redactor=redactor, split=split, see=shared
+                )
+        made = await asyncio.to_thread(
+            _freeze,
+            spool,
+            _KINDS[method],
+            settings.datasets,
+            system_prompt=shared.after(tenant.system_prompt),
+            as_given=True,
+        )
+    warnings = _alike(made)
+    if shared.differ:
+        warnings.append(
+            "The examples begin with different system messages: these were left out, and the "
+            "model is trained and served with the tenant's own prompt."
+        )
+    left_out = {reason: count for reason, count in made.manifest.dropped.items() if count}
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        warnings.append(f"Examples left out: {reasons}.")
+    return Frozen(await _register(database, tenant_id, made, set()), tuple(warnings))
+
+
+def _alike(made: Dataset) -> list[str]:
+    """What to tell of examples that repeat one another."""
+    counts, repeated = made.manifest.counts, made.manifest.repeated or 0
+    warnings = []
+    if repeated:
+        warnings.append(
+            f"{repeated} of {sum(counts.values())} examples say the same as others, digits and "
+            "punctuation apart: they are trained on as often as they are there."
+        )
+    if not counts["test"]:
+        warnings.append(
+            "The examples are too much alike to hold any out: nothing can tell whether the new model "
+            "is better than the base, and it goes live only if a person promotes it."
+        )
+    if not counts["validation"]:
+        warnings.append(
+            "No example is left for validation: training takes every step, and keeps the last weights."
+        )
+    return warnings
+
+
+async def _imports_of(session: AsyncSession, tenant_id: str) -> set[str]:
+    """The imports that a tenant's conversations belong to."""
+    found: set[str] = set()
+    for kind in (ConversationRow, ImportedAgain):
+        ids = select(kind.import_id).where(kind.tenant_id == tenant_id).distinct()
+        found.update(await session.scalars(ids))
+    return found
+
+
+async def _register(
+    database: Database, tenant_id: str, made: Dataset, import_ids: set[str]
+) -> DatasetVersion:
+    async with database.transaction() as session:
+        known = await session.scalar(
+            select(DatasetVersion).where(
+                DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256 == made.sha256
+            )
+        )
+        if known is not None:
+            if known.import_ids is not None:
+                known.import_ids = sorted(import_ids.union(known.import_ids))
+            return known
+        manifest: dict[str, Any] = msgspec.to_builtins(made.manifest)
+        row = DatasetVersion(
+            tenant_id=tenant_id,
+            sha256=made.sha256,
+            counts=manifest.get("counts", {}),
+            manifest=manifest,
+            import_ids=sorted(import_ids),
+        )
+        session.add(row)
+        await session.flush()
+        return row
+
+
+async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Path) -> None:
+    """Write every conversation of a tenant to a file, a line each, oldest first."""
+    query = (
+        select(ConversationRow.body)
+        .where(ConversationRow.tenant_id == tenant_id)
+        .order_by(ConversationRow.id)
+        .execution_options(yield_per=ROWS_AT_ONCE)
+    )
+    with spool.open("wb") as file:
+        async for bodies in (await session.stream_scalars(query)).partitions():
+            file.writelines(msgspec.json.encode(body) + b"\n" for body in bodies)
+
+
+def _spool_examples(
+    path: Path,
+    spool: Path,
+    method: Method,
+    *,
+    redactor: Redactor,
+    split: Split | None,
+    see: SharedPrompt,
+) -> None:
+    """Append the redacted examples of a file, pinned to a split, a line each."""
+    with spool.open("ab") as file:
+        for record in redacted(path, method, redactor):
+            see.see(record)
+            pinned = msgspec.structs.replace(record, split=split)
+            file.write(msgspec.json.encode(pinned) + b"\n")
+
+
+def _freeze(
+    spool: Path, kind: type[Record], root: Path, *, system_prompt: str, as_given: bool = False
+) -> Dataset:
+    decoder = msgspec.json.Decoder(kind)
+    root.mkdir(parents=True, exist_ok=True)
+    with spool.open("rb") as lines:
+        return freeze_dataset(
+            map(decoder.decode, lines), root, system_prompt=system_prompt, as_given=as_given
+        )

@@ -1,0 +1,97 @@
+"""An engine without a model: speaks the engine's HTTP contract and answers by rule.
+
+    python -m server.engine.backends.fake --uds PATH --base NAME --adapters DIR
+
+For tests, for work on pages and widgets, and for machines that cannot run vLLM
+(``TENANTUNE_ENGINE=scripted``). What it keeps to, because callers rely on it: chat completions
+and completions, whole and streamed in vLLM's shapes, calls of tools and JSON by schema, scoring
+through ``/v1/completions``, adapters loaded by name from folders with a manifest, 404 for a model
+it does not know, at most ``--max-loras`` adapters that generate at a time (the others take turns),
+at most ``--max-num-seqs`` answers that are generated at a time (the others wait, first come first
+served), and a generation that stops when its client goes. A reply is words that follow from the
+model's name and the messages, the name first,
+so that whoever reads it sees which adapter version answered.
+
+For tests of the watch over answers: once an adapter whose folder holds a file ``poison`` has
+answered, every model answers ``!!!!``, as an engine with NaN in its key-value cache does.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from server.engine.backends.fake.engine import Engine
+from server.engine.process.command import Choice, EngineCommand, socket_path
+from server.settings import SettingsError
+
+__all__ = ["Engine", "scripted_command", "scripted_options"]
+
+LEAST = {  # what each option may be, at least; those that are no seconds or rates are whole
+    "max_cpu_loras": 1,
+    "max_loras": 1,
+    "max_model_len": 0,
+    "max_num_seqs": 1,
+    "start_seconds": 0.0,
+    "tokens_per_second": 0.001,
+    "turn_seconds": 0.001,
+    "words": 0,
+}
+
+
+def scripted_options(overrides: Mapping[str, str]) -> dict[str, Any]:
+    """The operator's options, as ``scripted_command`` takes them.
+
+    Raises:
+        SettingsError: there is no such option, or its value is no number that it may be.
+    """
+    options: dict[str, Any] = {}
+    for given, text in overrides.items():
+        name = given.replace("-", "_")
+        least = LEAST.get(name)
+        if least is None:
+            raise SettingsError(
+                f"engine option {given!r}: the scripted engine has none of this name; it has "
+                f"{', '.join(LEAST)}"
+            )
+        value: float
+        try:
+            value = type(least)(text)
+        except ValueError:
+            value = -1
+        if not least <= value <= 1e9:  # noqa: PLR2004 - neither infinite nor no number
+            kind = "a whole number" if isinstance(least, int) else "a number"
+            raise SettingsError(
+                f"engine option {given}={text!r}: {kind} of at least {least} is needed"
+            )
+        options[name] = value
+    return options
+
+
+def scripted_command(
+    *,
+    base: str,
+    adapters: Path,
+    run: Path,
+    max_loras: int = 4,
+    max_cpu_loras: int = 32,
+    max_num_seqs: int = 256,
+    **options: float,
+) -> EngineCommand:
+    """How to start one on the socket in ``run``; ``options`` as on the command line."""
+    uds = socket_path(run)
+    argv = [sys.executable, "-m", "server.engine.backends.fake", "--uds", str(uds), "--base", base]
+    argv += ["--adapters", str(adapters)]
+    argv += ["--max-loras", str(max_loras), "--max-cpu-loras", str(max_cpu_loras)]
+    argv += ["--max-num-seqs", str(max_num_seqs)]
+    for name, value in options.items():
+        argv += [f"--{name.replace('_', '-')}", str(value)]
+    return EngineCommand(
+        argv=argv,
+        env={"PYTHONPATH": str(Path(__file__).parents[4])},
+        choices=[Choice("engine", "scripted", "asked for: it answers by rule, not by a model")],
+        uds=uds,
+        concurrent_adapters=max_cpu_loras,
+        resident_adapters=max_cpu_loras,
+        sequences=max_num_seqs,
+    )

@@ -1,0 +1,63 @@
+"""What we add to vLLM, through its own plugin groups and nothing else.
+
+``register`` (group ``vllm.general_plugins``) runs in each of the engine's processes;
+``routes.AdapterRoutes`` (group ``vllm.endpoint_plugins``) in the one that answers HTTP. Importing
+this package imports neither vLLM nor torch.
+"""
+
+import logging
+
+from server.engine.backends.vllm.plugin.environment import ALLOW_UNTESTED_VLLM, HERMES, read
+
+TESTED_VLLM = "0.32"
+
+logger = logging.getLogger("vllm.tenantune")
+
+
+def register() -> None:
+    """Install the resolver and our reader of calls; on a CPU LoRA kernels and the zeroing of blocks.
+
+    Does nothing in an engine that was not started by us. May be called more than once.
+
+    Raises:
+        RuntimeError: this vLLM is of a minor version that the plugin was not tested with.
+    """
+    environment = read()
+    if environment.adapters is None:
+        return
+    import vllm  # noqa: PLC0415 - heavy, and only there inside an engine
+
+    check_version(vllm.__version__, allowed=environment.allow_untested_vllm)
+
+    from vllm.lora.resolver import LoRAResolverRegistry  # noqa: PLC0415
+    from vllm.platforms import current_platform  # noqa: PLC0415
+    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
+
+    from server.engine.backends.vllm.plugin.resolver import NAME, shared_resolver  # noqa: PLC0415
+
+    if NAME not in LoRAResolverRegistry.get_supported_resolvers():
+        LoRAResolverRegistry.register_resolver(NAME, shared_resolver(environment))
+    ToolParserManager.register_lazy_module(
+        HERMES, "server.engine.backends.vllm.plugin.calls", "CompactHermes"
+    )
+    if current_platform.is_cpu():
+        from server.engine.backends.vllm.plugin import cpu  # noqa: PLC0415
+
+        cpu.install(environment.kernels)
+
+
+def check_version(version: str, *, allowed: bool) -> None:
+    """Refuse a vLLM whose internals were not looked at.
+
+    Raises:
+        RuntimeError: the minor version is another, and ``allowed`` is not set.
+    """
+    if version.split(".")[:2] == TESTED_VLLM.split("."):
+        return
+    message = (
+        f"vLLM {version} is installed, and tenantune was tested with {TESTED_VLLM}: it replaces "
+        f"LoRA kernels that answer one tenant with another's adapter. Install vLLM {TESTED_VLLM}"
+    )
+    if not allowed:
+        raise RuntimeError(f"{message}, or set {ALLOW_UNTESTED_VLLM}=1 to take the risk.")
+    logger.warning("%s; starting all the same, as %s=1 asks.", message, ALLOW_UNTESTED_VLLM)

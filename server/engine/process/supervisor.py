@@ -1,0 +1,322 @@
+"""Keeps one engine process alive: start, watch, restart, stop, and never leave anything behind.
+
+The engine runs in a process group of its own under a small holder (``server/engine/watchdog.py``)
+that kills the group when this process ends, however it ends. Should holder and server die in the
+same moment, the next start finds the group through ``engine.pid`` and ends it.
+"""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from typing import Literal
+
+import msgspec
+import structlog
+
+from server.engine.process import orphans, watchdog
+from server.engine.process.command import ChildCommand, Choice
+from server.errors import EngineUnavailable, ServerError
+from server.home import private_folder
+
+log = structlog.get_logger(__name__)
+
+State = Literal["starting", "ready", "restarting", "stopped", "failed"]
+LOG_BYTES = 16 << 20
+TERM_SECONDS = 2.0  # enough for vLLM to remove its shared memory, if it still can
+KILL_SECONDS = 10.0
+OWN_LATENESS_SECONDS = 1.0  # of our event loop; a miss of one that is later tells nothing
+LAST_WORDS = 12  # lines of the engine's log that go into ours when it dies
+
+# What the engine's log says on its way up, in our words. The last one found counts.
+STAGES = (
+    (re.compile(r"Starting to load model|Loading safetensors"), "loading the weights"),
+    (re.compile(r"Loading weights took|Model loading took"), "weights loaded"),
+    (re.compile(r"KV cache size|Using .* for KV cache"), "making the key-value cache"),
+    (re.compile(r"Warming up|[Cc]apturing|torch\.compile"), "warming up"),
+    (re.compile(r"Starting vLLM|Started server process|Application startup"), "opening the door"),
+)
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine is doing.
+
+    ``detail`` is for people: the stage of a start, or why there is none and when the next try is.
+    ``restarts`` counts lives after the first. ``failed`` means many short lives in a row: it is
+    still tried again, slowly.
+    """
+
+    state: State = "stopped"
+    detail: str = ""
+    restarts: int = 0
+    pid: int | None = None
+    retry_after_seconds: float = 2.0
+    choices: tuple[Choice, ...] = ()
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient the supervision is, in seconds.
+
+    ``ready``: longest start. A life that ends before it was ready for ``stable`` counts as short;
+    after ``short_lives`` of them the state is ``failed``. ``term``: from SIGTERM to SIGKILL.
+    """
+
+    ready: float = 600.0
+    health_every: float = 1.0
+    health_timeout: float = 10.0  # one step of a long prompt on a busy machine takes seconds
+    health_misses: int = 4
+    stable: float = 60.0
+    short_lives: int = 4
+    back_off_first: float = 1.0
+    back_off_most: float = 60.0
+    back_off_failed: float = 300.0
+    term: float = TERM_SECONDS
+
+
+class Board:
+    """The status, and everybody who watches it."""
+
+    def __init__(self, status: EngineStatus) -> None:
+        self.status = status
+        self._changed = asyncio.Event()
+
+    def show(self, **changes: object) -> None:
+        """Change fields of the status; watchers see it."""
+        status = msgspec.structs.replace(self.status, **changes)
+        if status == self.status:
+            return
+        self.status = status
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def watch(self) -> AsyncIterator[EngineStatus]:
+        """The status now, and again after each change (a slow watcher may miss some)."""
+        while True:
+            changed, status = self._changed, self.status
+            yield status
+            if status is self.status:
+                await changed.wait()
+
+
+class Supervisor:
+    """Runs a command again and again until stopped: an engine, or another child of ours (``name``).
+
+    ``health`` raises EngineUnavailable while the engine is not well. ``prepare`` runs once per
+    life, when it is well and before it counts as ready. ``gone`` is called at the end of each life.
+    """
+
+    def __init__(
+        self,
+        command: ChildCommand,
+        *,
+        run: Path,
+        board: Board,
+        health: Callable[[float], Awaitable[None]],
+        prepare: Callable[[], Awaitable[None]],
+        gone: Callable[[str], None],
+        timing: Timing,
+        name: str = "engine",
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._name = name
+        self._log = log.bind(name=name)
+        self._command = command
+        self._run = run
+        self._board = board
+        self._health = health
+        self._prepare = prepare
+        self._gone = gone
+        self._timing = timing
+        self._chance = chance
+        self._recycle: asyncio.Future[str] | None = None
+        self.log_path = run / f"{name}.log"
+        self._pid_path = run / f"{name}.pid"
+
+    async def supervise(self) -> None:
+        """Live until cancelled; the engine is stopped then, and nothing of it remains."""
+        private_folder(self._run)
+        short = 0
+        try:
+            while True:
+                began = monotonic()
+                reason, ready_seconds = await self._live()
+                short = 0 if ready_seconds >= self._timing.stable else short + 1
+                pause = self._pause(short)
+                failed = short >= self._timing.short_lives
+                detail = f"{reason}; next try in {pause:.0f} s"
+                if failed:
+                    detail = f"ended {short} times in a row: {detail}; see {self.log_path}"
+                self._log.warning(
+                    "process ended",
+                    reason=reason,
+                    lived_seconds=round(monotonic() - began, 1),
+                    next_try_seconds=round(pause, 1),
+                    last_words=self._last_words(),
+                )
+                self._board.show(
+                    state="failed" if failed else "restarting",
+                    detail=detail,
+                    pid=None,
+                    retry_after_seconds=max(1.0, pause),
+                )
+                await asyncio.sleep(pause)
+                self._board.show(restarts=self._board.status.restarts + 1, detail="starting again")
+        finally:
+            self._board.show(state="stopped", detail="", pid=None)
+
+    def recycle(self, reason: str) -> None:
+        """End this life and start another."""
+        if self._recycle is not None and not self._recycle.done():
+            self._recycle.set_result(reason)
+
+    def _pause(self, short_lives: int) -> float:
+        timing = self._timing
+        if short_lives >= timing.short_lives:
+            pause = timing.back_off_failed
+        else:
+            pause = min(timing.back_off_first * 2 ** max(0, short_lives - 1), timing.back_off_most)
+        return pause * (0.8 + 0.4 * self._chance())  # many servers must not start in step
+
+    async def _live(self) -> tuple[str, float]:
+        """One life: (why it ended, how long it was ready)."""
+        try:
+            await asyncio.to_thread(orphans.clear, self._pid_path)
+            self._command.uds.unlink(missing_ok=True)
+            process = await self._start()
+        except (OSError, orphans.InUse) as exc:
+            return f"the {self._name} cannot be started: {exc}", 0.0
+        ready_at: list[float] = []
+        reason = "the server is stopping"
+        self._recycle = asyncio.get_running_loop().create_future()
+        try:
+            reason = await self._first_of(
+                self._ended(process),
+                self._unwell(ready_at),
+                self._recycle,
+            )
+        finally:
+            self._board.show(state="restarting", detail=reason)
+            self._gone(reason)
+            await self._end(process, self._timing.term)
+        return reason, monotonic() - ready_at[0] if ready_at else 0.0
+
+    async def _start(self) -> Process:
+        environment = {**os.environ, **self._command.env}  # noqa: TID251 - inherited, not read
+        holder = [sys.executable, "-I", "-S", watchdog.__file__, str(self.log_path), str(LOG_BYTES)]
+        process = await asyncio.create_subprocess_exec(
+            *holder,
+            *self._command.argv,
+            stdin=PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        orphans.remember(self._pid_path, process.pid)
+        starting = "restarting" if self._board.status.restarts else "starting"
+        self._board.show(
+            state=starting, detail="starting the process", pid=process.pid, retry_after_seconds=5.0
+        )
+        self._log.info("process starts", pid=process.pid, log=str(self.log_path))
+        return process
+
+    @staticmethod
+    async def _first_of(*watchers: Awaitable[str]) -> str:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_wait(watcher)) for watcher in watchers]
+            done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in rest:
+                task.cancel()
+        return next(iter(done)).result()
+
+    async def _ended(self, process: Process) -> str:
+        status = await process.wait()
+        if status > 128:  # noqa: PLR2004 - the holder's way to say "by signal"
+            return f"the {self._name} was ended by {signal.Signals(status - 128).name}"
+        if status < 0:
+            return f"the {self._name}'s holder was ended by {signal.Signals(-status).name}"
+        return f"the {self._name} exited with status {status}"
+
+    async def _unwell(self, ready_at: list[float]) -> str:
+        """Wait for the start, then for a life's end that the process itself does not notice."""
+        timing = self._timing
+        deadline = monotonic() + timing.ready
+        while True:
+            try:
+                await self._health(timing.health_timeout)
+                break
+            except EngineUnavailable:
+                if monotonic() > deadline:
+                    return f"the {self._name} was not ready after {timing.ready:.0f} s"
+                if stage := self._stage():
+                    self._board.show(detail=stage)
+                await asyncio.sleep(min(0.25, timing.health_every))
+        try:
+            async with asyncio.timeout(max(1.0, deadline - monotonic())):
+                await self._prepare()
+        except (ServerError, TimeoutError) as exc:
+            return f"the {self._name} came up and could not answer: {exc}"
+        ready_at.append(monotonic())
+        self._board.show(state="ready", detail="", retry_after_seconds=2.0)
+        self._log.info("process ready")
+        misses = 0
+        while misses < timing.health_misses:
+            began = monotonic()
+            await asyncio.sleep(timing.health_every)
+            try:
+                await self._health(timing.health_timeout)
+                misses = 0
+            except EngineUnavailable:
+                most = timing.health_every + timing.health_timeout + OWN_LATENESS_SECONDS
+                if monotonic() - began < most:  # or it was this process that did not get to it
+                    misses += 1
+        return f"the {self._name} missed {misses} health checks in a row"
+
+    async def _end(self, process: Process, term_seconds: float) -> None:
+        """SIGTERM to the group, SIGKILL if need be, and look that nothing is left."""
+        group = process.pid
+        try:
+            orphans.signal_group(group, signal.SIGTERM)
+            async with asyncio.timeout(term_seconds):
+                await process.wait()
+        except TimeoutError:
+            self._log.warning("process does not end, killing it", pid=group)
+        finally:  # also when a stop cuts the wait short
+            deadline = monotonic() + KILL_SECONDS
+            while orphans.signal_group(group, signal.SIGKILL):
+                if monotonic() > deadline:
+                    left = orphans.members(group)
+                    self._log.error("processes do not end", pids=left)
+                    break
+                await asyncio.sleep(0.02)
+            await process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            self._pid_path.unlink(missing_ok=True)
+
+    def _stage(self) -> str:
+        found = ""
+        for line in self._tail(1 << 16):
+            for pattern, words in STAGES:
+                if pattern.search(line):
+                    found = words
+        return found
+
+    def _last_words(self) -> list[str]:
+        return self._tail(1 << 13)[-LAST_WORDS:]
+
+    def _tail(self, size_bytes: int) -> list[str]:
+        try:
+            with self.log_path.open("rb") as file:
+                file.seek(max(0, self.log_path.stat().st_size - size_bytes))
+                return file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
+
+
+async def _wait(what: Awaitable[str]) -> str:
+    return await what

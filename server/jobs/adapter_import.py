@@ -1,0 +1,93 @@
+"""Adapters trained elsewhere come in here: checked at the door, then proved by a job like ours."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from server.db.models import Job, new_id
+from server.db.session import Database
+from server.engine.backends.vllm.launch import MAX_RANK
+from server.errors import Conflict, Invalid
+from server.jobs import service
+from server.jobs.schemas import Imported, JobRequest
+from server.settings import Settings
+from server.tenants import service as tenants
+from training.adapters.foreign import TakenIn, find_adapter, take_in
+from training.adapters.foreign_zip import largest_adapter_bytes, unpack_adapter
+from training.adapters.validation import linear_shapes
+from training.errors import ArtifactError, BaseModelError
+
+FOREIGN = "foreign"  # in the job's folder: the adapter in our form
+_UNPACKED = "unpacked"
+_LONGEST_NAME = 200
+
+
+async def import_adapter(
+    database: Database,
+    slug: str,
+    source: Path,
+    *,
+    settings: Settings,
+    request: JobRequest,
+    name: str,
+) -> Job:
+    """Take in a PEFT folder, or a zip of one, and queue the job that proves it.
+
+    ``name`` is what to call it. Nothing of what it holds is ever run or unpickled.
+
+    Raises:
+        Invalid: it cannot be served, with the reason.
+        Conflict: the base is not made yet, or there is too little to prove it on.
+        NotFound: no such tenant.
+        TooMany: too many of the tenant's jobs have not ended.
+    """
+    async with database.reading() as session:
+        await service.expect_transcripts(session, await tenants.get(session, slug))
+    job_id, name = new_id(), _shown(name)
+    folder = settings.jobs / job_id
+    try:
+        taken = await asyncio.to_thread(_checked, source, folder, settings=settings, name=name)
+        async with database.transaction() as session:
+            return await service.create_job(
+                session,
+                await tenants.get(session, slug),
+                request=request,
+                settings=settings,
+                imported=Imported(job_id=job_id, taken=taken),
+            )
+    except BaseException:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        raise
+
+
+def _shown(name: str) -> str:
+    """A name that moves no cursor and turns no text around."""
+    return "".join(char for char in name if char.isprintable())[-_LONGEST_NAME:] or "adapter"
+
+
+def _checked(source: Path, folder: Path, *, settings: Settings, name: str) -> TakenIn:
+    take = _take_zip if source.is_file() else _take_folder
+    max_rank = int(settings.engine_options.get("max_lora_rank", MAX_RANK))
+    try:
+        return take(source, folder, settings.bases / settings.base, name=name, max_rank=max_rank)
+    except ArtifactError as exc:
+        said = str(exc).replace(f"{folder / _UNPACKED}/", "").replace(f"{folder / FOREIGN}/", "")
+        raise Invalid(f"{name}: {said}", param="file", code="adapter_refused") from exc
+    except BaseModelError as exc:
+        raise Conflict(str(exc), code="base_not_found") from exc
+
+
+def _take_folder(source: Path, folder: Path, base: Path, *, name: str, max_rank: int) -> TakenIn:
+    found = find_adapter(source)
+    return take_in(found, folder / FOREIGN, base=base, source=name, max_rank=max_rank)
+
+
+def _take_zip(source: Path, folder: Path, base: Path, *, name: str, max_rank: int) -> TakenIn:
+    """What is in the zip is only for the while on the disk."""
+    bound = largest_adapter_bytes(linear_shapes(base / "serving"))
+    unpacked = folder / _UNPACKED
+    try:
+        unpack_adapter(source, unpacked, max_bytes=bound)
+        return take_in(unpacked, folder / FOREIGN, base=base, source=name, max_rank=max_rank)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)

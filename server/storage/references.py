@@ -1,0 +1,107 @@
+"""Who refers to which bytes of the blob store, and when they may go.
+
+Equal bytes are kept once, whoever sent them; rows refer to them by hash. Whoever is about to refer
+to bytes calls ``hold`` in that transaction; whoever referred to them last calls
+``discard_if_unused`` after its own. The two take turns for each hash, so that bytes with a
+committed row are never removed, however close together an upload and a deletion come.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import asynccontextmanager
+
+import structlog
+from sqlalchemy import exists, or_, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import File, SourceFile, UploadPart
+from server.db.session import Database
+from server.errors import ServerError, Unavailable
+from server.storage.blobs import BlobStore
+
+log = structlog.get_logger(__name__)
+
+REFERRERS = (SourceFile, File, UploadPart)  # every table whose rows have bytes in the blob store
+# ... and those of its rows that have let go of them
+_LET_GO = SourceFile.removed_at.is_not(None)
+
+
+@asynccontextmanager
+async def stored(
+    database: Database, blobs: BlobStore, chunks: AsyncIterable[bytes], *, max_bytes: int
+) -> AsyncGenerator[tuple[str, int]]:
+    """Store a stream; yields (sha256, size). Refer to the bytes within the block, or they go again.
+
+    Raises:
+        TooLarge: more than ``max_bytes`` came.
+        BlobError: the store failed.
+    """
+    sha256, size = await blobs.put_stream(chunks, max_bytes=max_bytes)
+    answers = True
+    try:
+        yield sha256, size
+    except SQLAlchemyError:
+        answers = False  # it would be waited for once more: the sweep does it
+        raise
+    finally:
+        if answers:
+            await try_discard(database, blobs, sha256)
+
+
+async def hold(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:
+    """Keep stored bytes from being discarded until the transaction ends; call before referring.
+
+    Raises:
+        Unavailable: somebody discarded them a moment ago, after they were stored; send them again.
+    """
+    await _take_turns(session, sha256)
+    if not await blobs.exists(sha256):
+        raise Unavailable(
+            "An equal file was deleted at the same moment. Send it again.", retry_after_seconds=1
+        )
+
+
+async def discard_if_unused(database: Database, blobs: BlobStore, sha256: str) -> bool:
+    """Remove bytes that no row refers to; call outside any transaction. Whether they were unused."""
+    async with database.reading() as session:
+        if await _is_used(session, sha256):
+            return False
+    async with database.transaction() as session:
+        await _take_turns(session, sha256)
+        if await _is_used(session, sha256):
+            return False
+        await blobs.delete(sha256)
+    return True
+
+
+async def try_discard(database: Database, blobs: BlobStore, *hashes: str) -> None:
+    """``discard_if_unused`` for after the work: what fails now is left to the sweep."""
+    for sha256 in hashes:
+        try:
+            await discard_if_unused(database, blobs, sha256)
+        except (ServerError, SQLAlchemyError) as exc:
+            log.warning("unused bytes were not removed", sha256=sha256, error=str(exc))
+
+
+async def owned_by(session: AsyncSession, tenant_id: str) -> set[str]:
+    """Hashes of all bytes that a tenant's rows refer to; others may refer to them too."""
+    found: set[str] = set()
+    for kind in REFERRERS:
+        found.update(await session.scalars(select(kind.sha256).where(kind.tenant_id == tenant_id)))
+    return found
+
+
+async def _is_used(session: AsyncSession, sha256: str) -> bool:
+    used = or_(
+        exists().where(SourceFile.sha256 == sha256, ~_LET_GO),
+        *(exists().where(kind.sha256 == sha256) for kind in REFERRERS if kind is not SourceFile),
+    )
+    return bool(await session.scalar(select(used)))
+
+
+async def _take_turns(session: AsyncSession, sha256: str) -> None:
+    """One at a time for each hash, until the transaction ends."""
+    connection = await session.connection()  # on SQLite, already the only writer
+    if connection.dialect.name == "postgresql":
+        lock = text("SELECT pg_advisory_xact_lock(:key)")
+        await session.execute(lock, {"key": int(sha256[:15], 16)})

@@ -1,0 +1,156 @@
+"""What tenants used, put together for people and spreadsheets.
+
+Chats and other requests come from the counts by day; training from the jobs, as rows with the
+model ``training:<base>`` on the day that a job ended, so that a day that is over does not change.
+"""
+
+import csv
+import io
+from collections.abc import Collection, Sequence
+from datetime import UTC, date, datetime, time
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.chat.schemas import UsageView
+from server.db.models import Job, Tenant, UsageDay
+from server.errors import Invalid
+from server.usage.ledger import COUNTS, Counts
+
+Dimension = Literal["day", "model", "key"]
+DIMENSIONS: tuple[Dimension, ...] = ("day", "model", "key")
+MAX_ROWS = 50_000
+COLUMNS = tuple(field.name for field in msgspec.structs.fields(UsageView))
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_Place = tuple[str, date | None, str | None, str | None]  # tenant's slug, day, model, key
+
+
+async def usage_of(
+    session: AsyncSession,
+    tenant_id: str | None,
+    *,
+    by: Collection[Dimension] = DIMENSIONS,
+    first: date | None = None,
+    last: date | None = None,
+) -> list[UsageView]:
+    """What a tenant, or each (None), used from the day ``first`` to ``last``, newest day first.
+
+    Rows are added up over what is not in ``by``.
+
+    Raises:
+        Invalid: that would be more rows than anybody reads.
+    """
+    totals = await _requests(session, tenant_id, by=by, first=first, last=last)
+    await _add_training(session, tenant_id, totals, by=by, first=first, last=last)
+    if len(totals) > MAX_ROWS:
+        raise _too_many()
+    places = sorted(totals, key=lambda place: [each or "" for each in (place[0], *place[2:])])
+    places.sort(key=lambda place: place[1] or date.min, reverse=True)
+    return [_view(place, totals[place]) for place in places]
+
+
+def to_csv(rows: Sequence[UsageView]) -> str:
+    """Rows as RFC 4180 has it, with a header; no cell begins like a spreadsheet's formula."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(getattr(row, column)) for column in COLUMNS])
+    return text.getvalue()
+
+
+async def _requests(
+    session: AsyncSession,
+    tenant_id: str | None,
+    *,
+    by: Collection[Dimension],
+    first: date | None,
+    last: date | None,
+) -> dict[_Place, Counts]:
+    columns: dict[Dimension, Any] = {
+        "day": UsageDay.day,
+        "model": UsageDay.model,
+        "key": UsageDay.key_id,
+    }
+    chosen = [Tenant.slug, *(columns[name] for name in DIMENSIONS if name in by)]
+    sums = [func.sum(getattr(UsageDay, name)).label(name) for name in COUNTS]
+    query = select(*chosen, *sums).join(Tenant, Tenant.id == UsageDay.tenant_id)
+    if tenant_id is not None:
+        query = query.where(UsageDay.tenant_id == tenant_id)
+    if first is not None:
+        query = query.where(UsageDay.day >= first)
+    if last is not None:
+        query = query.where(UsageDay.day <= last)
+    found = (await session.execute(query.group_by(*chosen).limit(MAX_ROWS + 1))).all()
+    totals = {}
+    for row in found:
+        values = row._mapping  # noqa: SLF001 - public, in spite of its name
+        place = _place(
+            values["slug"], values.get("day"), values.get("model"), values.get("key_id"), by=by
+        )
+        # PostgreSQL's sums of integers are decimals
+        whole = {name: int(values[name]) for name in COUNTS if name != "gpu_seconds"}
+        totals[place] = Counts(**whole, gpu_seconds=float(values["gpu_seconds"]))
+    return totals
+
+
+async def _add_training(
+    session: AsyncSession,
+    tenant_id: str | None,
+    totals: dict[_Place, Counts],
+    *,
+    by: Collection[Dimension],
+    first: date | None,
+    last: date | None,
+) -> None:
+    query = (
+        select(Tenant.slug, Job.base, Job.finished_at, Job.gpu_seconds)
+        .join(Tenant, Tenant.id == Job.tenant_id)
+        .where(Job.finished_at.is_not(None), Job.gpu_seconds > 0)
+    )
+    if tenant_id is not None:
+        query = query.where(Job.tenant_id == tenant_id)
+    if first is not None:
+        query = query.where(Job.finished_at >= datetime.combine(first, time.min, UTC))
+    if last is not None:
+        query = query.where(Job.finished_at <= datetime.combine(last, time.max, UTC))
+    jobs = (await session.execute(query.limit(MAX_ROWS + 1))).all()
+    if len(jobs) > MAX_ROWS:
+        raise _too_many()
+    for slug, base, finished_at, gpu_seconds in jobs:
+        day = finished_at.date() if finished_at else None
+        place = _place(slug, day, f"training:{base}", "", by=by)
+        totals.setdefault(place, Counts()).gpu_seconds += gpu_seconds
+
+
+def _place(
+    slug: str, day: date | None, model: str | None, key_id: str | None, *, by: Collection[Dimension]
+) -> _Place:
+    return (
+        slug,
+        day if "day" in by else None,
+        model if "model" in by else None,
+        key_id if "key" in by else None,
+    )
+
+
+def _view(place: _Place, counts: Counts) -> UsageView:
+    slug, day, model, key_id = place
+    values = {name: getattr(counts, name) for name in COUNTS}
+    values["gpu_seconds"] = round(counts.gpu_seconds, 6)
+    return UsageView(tenant=slug, day=day, model=model, key_id=key_id, **values)
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def _too_many() -> Invalid:
+    return Invalid(
+        f"That would be more than {MAX_ROWS:,} rows: ask for fewer days, or group by less.",
+        param="first",
+        code="too_many_rows",
+    )
