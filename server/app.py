@@ -14,7 +14,9 @@ from server.api.admin.tenants import KeyController, TenantController
 from server.api.admin.transcripts import TranscriptController
 from server.api.admin.usage import AllUsageController, UsageController
 from server.api.admin.webhooks import WebhookController
+from server.api.body import StrictRequest
 from server.api.cors import config_of, vary_by_origin
+from server.api.guards import provide_principal
 from server.api.head import Application
 from server.api.health import HealthController
 from server.api.openai.chat.controller import ChatController
@@ -28,8 +30,7 @@ from server.api.openai.responses.controller import ResponseController
 from server.api.openai.uploads.controller import UploadController
 from server.api.problems import add_headers, exception_handlers
 from server.api.reference.controller import ReferenceController
-from server.api.strict_request import StrictRequest
-from server.auth.guards import Keyring, provide_principal
+from server.auth.keyring import Keyring
 from server.chat.service import ChatService
 from server.cleanup import Sweeper
 from server.db.session import Database

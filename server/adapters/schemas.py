@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from server.db.models import MAX_NUMBER, AdapterState, PromotionKind
 from server.engine.adapter_cache import AdapterRef
-from server.tenants.schemas import Moment
+from server.schemas import Moment
 from training.adapters.package import Foreign
 
 

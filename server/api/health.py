@@ -20,7 +20,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.auth.guards import needs
+from server.api.guards import needs
 from server.db.session import Database
 from server.engine.service import EngineService
 from server.metrics import Metrics

@@ -16,10 +16,10 @@ import msgspec
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.auth.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 from server.db.models import ApiKey, Tenant, now
 from server.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from server.settings import Limits
-from server.tenants.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256

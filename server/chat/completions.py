@@ -4,8 +4,9 @@ from typing import ClassVar
 
 import msgspec
 
-from server.chat.schemas import CHARACTERS_PER_TOKEN, Usage
+from server.chat.schemas import CHARACTERS_PER_TOKEN
 from server.engine.client import TEXT
+from server.usage.schemas import Usage
 
 
 class TextSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

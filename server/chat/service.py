@@ -48,7 +48,6 @@ from server.chat.schemas import (
     FieldNames,
     Sampling,
     ToolCall,
-    Usage,
 )
 from server.chat.stream import AnyProgress, Progress, TextProgress
 from server.chat.tools import as_calls, as_text, tool_fields
@@ -72,6 +71,7 @@ from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.usage.engine_time import BusyTime
 from server.usage.ledger import UsageLedger
+from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
 

@@ -20,9 +20,9 @@ from server.chat.schemas import (
     Logprobs,
     TokenLogprob,
     ToolCallDelta,
-    Usage,
 )
 from server.errors import StreamBroken
+from server.usage.schemas import Usage
 
 _FINISHED: frozenset[str] = frozenset(get_args(FinishReason))
 _BROKEN = frozenset({"abort", "error"})  # vLLM: somebody else ended it, or a computation failed

@@ -17,6 +17,7 @@ import uvloop
 from rich.table import Table
 
 from server.auth import keys
+from server.auth.schemas import KeyRequest
 from server.cli.bases import ensure_base
 from server.cli.console import EXIT_FAILED, EXIT_USAGE, err, fail, tell
 from server.cli.jobs import describe
@@ -27,7 +28,6 @@ from server.logs import configure_logging
 from server.settings import Settings
 from server.shutdown import Stopped
 from server.shutdown import run as run_until_stopped
-from server.tenants.schemas import KeyRequest
 from training.errors import TrainingError
 
 QUESTION = "I was charged twice this month. Can I get my money back?"

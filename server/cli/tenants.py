@@ -6,19 +6,13 @@ import msgspec
 import rich_click as click
 
 from server.auth import keys as key_service
+from server.auth.schemas import SCOPES, KeyRequest, KeyView, RotateRequest
 from server.cli.console import EXIT_USAGE, App, command, fail, json_option, show, table, tell
 from server.cli.options import checked
 from server.db.models import now
 from server.settings import Limits
 from server.tenants import service
-from server.tenants.schemas import (
-    SCOPES,
-    KeyRequest,
-    KeyView,
-    RotateRequest,
-    TenantPatch,
-    TenantRequest,
-)
+from server.tenants.schemas import TenantPatch, TenantRequest
 
 limit_option = click.option(
     "--limit",

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from server.engine.backends.vllm.plugin.environment import HERMES
-
+HERMES = "tenantune_hermes"  # the name of our reader of calls, a value of vLLM's --tool-call-parser
 _KNOWS = re.compile(r"\btools\b")
 # What a template writes around a call, and the name of who reads that: ours, or one of vLLM's. In this order:
 # Qwen3-Coder's has "<tool_call>" as well.

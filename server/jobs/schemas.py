@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from server.db.models import FINISHED_JOB_STATES, JobState
-from server.tenants.schemas import Moment
+from server.schemas import Moment
 from training.adapters.foreign import TakenIn
 from training.adapters.package import Foreign
 from training.config import Method, Objectives, Tracker

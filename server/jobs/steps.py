@@ -337,13 +337,13 @@ class JobSteps:
         except AdapterRefused as exc:
             raise TrainingFailed("adapter_refused", exc.message) from exc
         computing = read_choices(folder / COMPUTE_FILE)
-        parity = compare_parity(
+        compared = compare_parity(
             samples,
             engine.logprobs,
             trained_in=computing.choices["training"].type if computing else "",
             served_in=engine.dtype,
         )
-        write_atomically(folder / "parity_result.json", msgspec.json.encode(parity))
+        write_atomically(folder / "parity_result.json", msgspec.json.encode(compared))
 
     async def judge(self, job_id: str, name: str) -> str:
         """Apply the gates, write the report, register the adapter; why it is unsafe, or ``""``.

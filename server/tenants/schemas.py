@@ -1,11 +1,11 @@
-"""What the tenant and key endpoints take and give."""
+"""What the tenant endpoints take and give."""
 
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from server.schemas import Moment
 from server.settings import Limits
 
 SLUG_PATTERN = "^[a-z0-9](-?[a-z0-9])+$"
@@ -24,10 +24,6 @@ Keep = Annotated[
 KeepUploadDays = Annotated[
     int, Meta(ge=0, le=3650, description="days that a transcript's file is kept after it was read")
 ]
-# a time with its zone, which msgspec describes as date-time
-Moment = Annotated[datetime, Meta(tz=True)]
-Scope = Literal["chat", "train", "admin"]
-SCOPES: tuple[Scope, ...] = ("chat", "train", "admin")
 
 
 class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,47 +67,3 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     live_revision: int
     created_at: Moment
     updated_at: Moment
-
-
-class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new key. ``expires_at`` needs a time zone; without it the key does not expire.
-
-    ``limits`` come on top of the tenant's; where they are null only the tenant's apply.
-    """
-
-    label: Annotated[str, Meta(max_length=200)] = ""
-    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("chat",)
-    expires_at: Moment | None = None
-    limits: Limits | None = None
-
-
-class RotateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to replace a key: for how long both work, and when the new one expires (as the old)."""
-
-    overlap_seconds: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 86_400
-    expires_at: Moment | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class KeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """A key without its secret; ``prefix`` is its beginning, to tell it from others.
-
-    ``replaces_id``: the key that this one was rotated from.
-    """
-
-    id: str
-    prefix: str
-    label: str
-    scopes: list[str]
-    replaces_id: str | None
-    limits: Limits | None
-    expires_at: Moment | None
-    revoked_at: Moment | None
-    last_used_at: Moment | None
-    created_at: Moment
-
-
-class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A new key; ``key`` is shown this once and not kept."""
-
-    key: str
-    details: KeyView

@@ -6,7 +6,7 @@ import msgspec
 
 from server.db.models import DatasetVersion, Import, ImportState, SourceFile
 from server.files.names import clean_name
-from server.tenants.schemas import Moment
+from server.schemas import Moment
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):

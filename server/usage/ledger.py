@@ -13,10 +13,10 @@ import structlog
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from server.chat.schemas import Usage
 from server.db.models import UsageDay, now
 from server.db.session import Database
 from server.limits.limiter import RateLimiter
+from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
 

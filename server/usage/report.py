@@ -14,10 +14,10 @@ import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.chat.schemas import UsageView
 from server.db.models import Job, Tenant, UsageDay
 from server.errors import Invalid
 from server.usage.ledger import COUNTS, Counts
+from server.usage.schemas import UsageView
 
 Dimension = Literal["day", "model", "key"]
 DIMENSIONS: tuple[Dimension, ...] = ("day", "model", "key")

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from server.db.models import DeliveryState
-from server.tenants.schemas import Moment
+from server.schemas import Moment
 
 EventType = Literal[
     "fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import structlog
 
+from server.auth.schemas import SCOPES
 from server.db.session import Database
 from server.settings import Settings
-from server.tenants.schemas import SCOPES
 from tests.databases import new_database, running_postgres, url_of
 from tests.server.schema_cases import KEY_OF_ITS_OWN, Outcome, Plan, run
 from tests.server.serving import Serving, serving

@@ -191,13 +191,14 @@ async def serve_scripted(home: Path, speed: float) -> None:
 
     from server.app import create_app  # noqa: PLC0415
     from server.auth import keys  # noqa: PLC0415
+    from server.auth.schemas import KeyRequest  # noqa: PLC0415
     from server.db.models import Adapter  # noqa: PLC0415
     from server.db.session import Database  # noqa: PLC0415
     from server.engine.backends.fake import scripted_command  # noqa: PLC0415
     from server.engine.service import EngineService  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
     from server.tenants import service as tenants  # noqa: PLC0415
-    from server.tenants.schemas import KeyRequest, TenantRequest  # noqa: PLC0415
+    from server.tenants.schemas import TenantRequest  # noqa: PLC0415
 
     settings = Settings(home=home, base="scripted-base")
     name = "acme.000000000001"

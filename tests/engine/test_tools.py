@@ -5,8 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.engine.backends.vllm.plugin.environment import HERMES
-from server.engine.tool_format import tool_format
+from server.engine.tool_format import HERMES, tool_format
 
 QWEN = "{% if tools %}...{{ '<tools>' }}{% endif %}{{ '<tool_call>' }}"
 CODER = "{% if tools %}{{ '<tool_call>\n<function=' }}{% endif %}"

@@ -10,7 +10,6 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import OperationalError
 
 from server.auth.keys import Principal
-from server.chat.schemas import Usage
 from server.db.models import Tenant, UsageMinute
 from server.db.session import Database
 from server.errors import Forbidden, TooMany
@@ -19,6 +18,7 @@ from server.settings import Limits
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from server.usage.ledger import UsageLedger
+from server.usage.schemas import Usage
 
 ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -12,12 +12,13 @@ from litestar import Litestar
 
 from server.app import create_app
 from server.auth import keys
+from server.auth.schemas import KeyRequest, Scope
 from server.db.models import Import, SourceFile, Tenant
 from server.db.session import Database
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
-from server.tenants.schemas import KeyRequest, Scope, TenantRequest
+from server.tenants.schemas import TenantRequest
 from tests.databases import (
     database,
     database_url,

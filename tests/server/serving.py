@@ -20,13 +20,14 @@ from openai.types.chat import ChatCompletionUserMessageParam
 from server.api.protocol import BoundedProtocol
 from server.app import create_app
 from server.auth import keys
+from server.auth.schemas import KeyRequest, Scope
 from server.db.models import Adapter, Tenant
 from server.db.session import Database
 from server.engine.backends.fake import scripted_command
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import service as tenants
-from server.tenants.schemas import KeyRequest, Scope, TenantRequest
+from server.tenants.schemas import TenantRequest
 from tests.conftest import FAST
 
 QUESTION: ChatCompletionUserMessageParam = {"role": "user", "content": "Where is my parcel?"}

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from server.adapters.schemas import Resolved
 from server.auth.keys import Principal
 from server.chat.cache_salt import cache_salt, installation_secret
-from server.chat.schemas import ChatMessage, ChatRequest, FieldNames, Sampling, Usage
+from server.chat.schemas import ChatMessage, ChatRequest, FieldNames, Sampling
 from server.chat.service import ChatService
 from server.chat.stream import Progress
 from server.db.models import Tenant, UsageDay
@@ -27,6 +27,7 @@ from server.limits.fair_scheduler import FairQueue
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.usage.ledger import UsageLedger
+from server.usage.schemas import Usage
 
 BASE = Resolved(
     model="tiny-base", tenant_id="t1", slug="acme", adapter=None, version=None, system_prompt=""

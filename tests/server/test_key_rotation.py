@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from server.app import create_app
 from server.auth import keys
-from server.auth.guards import Keyring
+from server.auth.keyring import Keyring
+from server.auth.schemas import KeyRequest, RotateRequest
 from server.db.models import ApiKey, now
 from server.db.session import Database
 from server.errors import Conflict, Invalid, Unauthenticated
 from server.tenants import service as tenants
-from server.tenants.schemas import KeyRequest, RotateRequest
 from tests.server.conftest import running
 
 KEYS = "/admin/tenants/acme/keys"

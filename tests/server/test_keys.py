@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import select
 
 from server.auth import keys
-from server.auth.guards import Keyring
+from server.auth.keyring import Keyring
+from server.auth.schemas import KeyRequest
 from server.db.models import ApiKey
 from server.errors import Unauthenticated
-from server.tenants.schemas import KeyRequest
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -19,12 +19,13 @@ from pydantic import SecretStr
 
 from server.app import create_app
 from server.auth import keys
+from server.auth.schemas import KeyRequest
 from server.db.session import Database
 from server.engine.backends.fake import scripted_command
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import service as tenants
-from server.tenants.schemas import KeyRequest, TenantRequest
+from server.tenants.schemas import TenantRequest
 
 # the client keeps its connections for as long as the process lives, and so does this loop
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,10 +10,10 @@ import openai
 import pytest
 
 from server.auth import keys
+from server.auth.schemas import KeyRequest
 from server.db.session import Database
 from server.settings import Limits, Settings
 from server.tenants import service as tenants
-from server.tenants.schemas import KeyRequest
 from tests.server.serving import QUESTION, Serving, database_url, server, serving, until
 
 __all__ = ["database_url", "server"]

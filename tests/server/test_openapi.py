@@ -20,9 +20,9 @@ from server.api.reference.document import METHODS, build, operations
 from server.api.reference.prose import html
 from server.api.reference.text import summary_and_description
 from server.app import create_app
+from server.auth.schemas import SCOPES
 from server.db.session import Database
 from server.settings import Settings
-from server.tenants.schemas import SCOPES
 from tests.server.schema_cases import KEY_OF_ITS_OWN, MEANINGFUL, Outcome, Plan, run
 from tests.server.serving import Serving, serving
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from server.chat.schemas import Usage, UsageView
 from server.db.models import Job, UsageDay
 from server.errors import Invalid
 from server.usage import report
 from server.usage.engine_time import BusyTime
 from server.usage.ledger import UsageLedger
 from server.usage.report import to_csv, usage_of
+from server.usage.schemas import Usage, UsageView
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
 COUNTS: dict[str, Any] = {

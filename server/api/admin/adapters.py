@@ -19,7 +19,7 @@ from server.adapters.schemas import (
     PromotionView,
     RollbackRequest,
 )
-from server.auth.guards import needs
+from server.api.guards import needs
 from server.auth.keys import Principal
 from server.db.models import MAX_NUMBER, Tenant
 from server.db.session import Database

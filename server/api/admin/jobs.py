@@ -13,7 +13,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File
 
 from server.api.admin.adapters import AdapterController
-from server.auth.guards import bearer, needs
+from server.api.guards import bearer, needs
 from server.db.models import MAX_NUMBER
 from server.db.session import Database
 from server.engine.adapter_cache import AdapterRef

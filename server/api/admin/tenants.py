@@ -9,9 +9,10 @@ from litestar.params import FromPath, JSONBody
 from msgspec import UNSET
 
 from server.adapters.removal import remove_adapters
+from server.api.guards import needs
 from server.auth import keys
-from server.auth.guards import needs
 from server.auth.keys import Principal
+from server.auth.schemas import CreatedKey, KeyRequest, KeyView, RotateRequest
 from server.db.session import Database
 from server.engine.service import EngineService
 from server.errors import Forbidden
@@ -19,15 +20,7 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import try_discard
 from server.tenants import service
-from server.tenants.schemas import (
-    CreatedKey,
-    KeyRequest,
-    KeyView,
-    RotateRequest,
-    TenantPatch,
-    TenantRequest,
-    TenantView,
-)
+from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
 
 class TenantController(Controller):

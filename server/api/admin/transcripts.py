@@ -9,7 +9,7 @@ from litestar.params import FromPath, QueryParameter
 
 from connectors.errors import BadMapping
 from connectors.importers import ImportOptions, parse_map
-from server.auth.guards import needs
+from server.api.guards import needs
 from server.db.session import Database
 from server.errors import Invalid
 from server.files.upload import Upload

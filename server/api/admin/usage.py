@@ -7,12 +7,12 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, Parameter
 
-from server.auth.guards import needs
-from server.chat.schemas import UsageView
+from server.api.guards import needs
 from server.db.session import Database
 from server.tenants import service as tenants
 from server.usage.ledger import UsageLedger
 from server.usage.report import DIMENSIONS, Dimension, to_csv, usage_of
+from server.usage.schemas import UsageView
 
 Format = Literal["json", "csv"]
 CSV = "text/csv; charset=utf-8; header=present"

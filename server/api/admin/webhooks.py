@@ -6,7 +6,7 @@ from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 
-from server.auth.guards import needs
+from server.api.guards import needs
 from server.db.session import Database
 from server.settings import Settings
 from server.webhooks import service

@@ -16,10 +16,11 @@ from litestar.types import Receive, Scope, Send
 from server.api.openai.connection import EventStream, while_connected
 from server.api.problems import failure_of
 from server.chat.completions import TextChoice
-from server.chat.schemas import ChunkChoice, Usage
+from server.chat.schemas import ChunkChoice
 from server.chat.service import StreamedAnswer
 from server.db.models import new_id
 from server.errors import ServerError
+from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
 

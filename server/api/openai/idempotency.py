@@ -28,7 +28,7 @@ from litestar import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server import idempotency
-from server.auth.guards import provide_principal
+from server.api.guards import provide_principal
 from server.db.models import now
 from server.db.session import Database
 from server.errors import Conflict, Invalid

@@ -10,8 +10,9 @@ from server.adapters.schemas import Resolved
 from server.api.openai.answer import Answer
 from server.auth.keys import Principal
 from server.chat.aggregation import Collected
-from server.chat.schemas import ChatRequest, Choice, ChunkChoice, Usage
+from server.chat.schemas import ChatRequest, Choice, ChunkChoice
 from server.chat.service import ChatService, StreamedAnswer
+from server.usage.schemas import Usage
 
 Keep = Callable[[str, dict[str, Any]], Awaitable[None]]
 

@@ -10,6 +10,8 @@ from litestar.types import ASGIApp
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.api.body import BodyReader
+from server.api.guards import needs, provide_principal
+from server.api.metadata import METADATA_PARAMETER, metadata_filter
 from server.api.openai.chat.answer import ChatAnswer, Keep
 from server.api.openai.chat.objects import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat.request import parse, to_chat
@@ -22,9 +24,7 @@ from server.api.openai.chat.stored import (
     stored_answer,
     stored_messages,
 )
-from server.api.openai.metadata import METADATA_PARAMETER, metadata_filter
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
-from server.auth.guards import needs, provide_principal
 from server.auth.keys import Principal
 from server.chat import stored
 from server.chat.service import ChatService

@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from server.chat.schemas import Choice, ChunkChoice, PromptDetails
+from server.chat.schemas import Choice, ChunkChoice
+from server.usage.schemas import PromptDetails
 
 
 class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):

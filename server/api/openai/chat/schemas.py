@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from server.api.body import WrittenBack
-from server.api.openai.metadata import Metadata
+from server.api.metadata import Metadata
 
 MAX_MESSAGES = 1_000
 MAX_PARTS = 256

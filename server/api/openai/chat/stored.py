@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from server.api.openai.metadata import Metadata
+from server.api.metadata import Metadata
 from server.chat.schemas import Choice, ToolCall
 from server.chat.stored import PREFIX
 from server.db.models import StoredCompletion

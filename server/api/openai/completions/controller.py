@@ -9,15 +9,15 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from server.adapters.schemas import Resolved
+from server.api.guards import needs, provide_principal
 from server.api.openai.answer import Answer
 from server.api.openai.completions.objects import TextCompletion
 from server.api.openai.completions.request import parse, to_texts
 from server.api.openai.completions.schemas import TextBody
-from server.auth.guards import needs, provide_principal
 from server.auth.keys import Principal
 from server.chat.completions import TextChoice, TextRequest
-from server.chat.schemas import Usage
 from server.chat.service import ChatService, StreamedAnswer
+from server.usage.schemas import Usage
 
 
 class CompletionController(Controller):

@@ -13,11 +13,11 @@ from litestar.types import Receive, Scope, Send
 from server.api.openai.connection import while_connected
 from server.api.openai.embeddings.schemas import EmbeddingBody, EmbeddingUsage
 from server.auth.keys import Principal
-from server.chat.schemas import Usage
 from server.embeddings.schemas import DIMENSIONS, MODEL
 from server.embeddings.service import EmbeddingService
 from server.limits.limiter import RateLimiter
 from server.usage.ledger import UsageLedger
+from server.usage.schemas import Usage
 
 ROWS_AT_ONCE = 64  # written as JSON in some 3 ms; other requests get their turn in between
 CHARACTERS_PER_TOKEN = 4  # against limits on tokens, until they are counted

@@ -7,10 +7,10 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
+from server.api.guards import needs, provide_principal
 from server.api.openai.embeddings.answer import EmbeddingAnswer
 from server.api.openai.embeddings.request import parse, texts_of
 from server.api.openai.embeddings.schemas import EmbeddingBody, EmbeddingList
-from server.auth.guards import needs, provide_principal
 from server.embeddings.service import EmbeddingService
 from server.limits.limiter import RateLimiter
 from server.usage.ledger import UsageLedger

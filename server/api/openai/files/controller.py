@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.api.guards import needs
 from server.api.openai.files.form import read_form
 from server.api.openai.files.schemas import (
     DeletedFile,
@@ -20,7 +21,6 @@ from server.api.openai.files.schemas import (
 )
 from server.api.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.api.openai.paging import Page, page_of
-from server.auth.guards import needs
 from server.auth.keys import Principal
 from server.db.models import now
 from server.db.session import Database

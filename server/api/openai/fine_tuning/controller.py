@@ -10,6 +10,8 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.api.guards import needs
+from server.api.metadata import METADATA_PARAMETER
 from server.api.openai.fine_tuning import request as asked
 from server.api.openai.fine_tuning.schemas import (
     Checkpoint,
@@ -27,9 +29,7 @@ from server.api.openai.fine_tuning.views import (
     job_view,
 )
 from server.api.openai.idempotency import KEY_PARAMETER, digest_of, once
-from server.api.openai.metadata import METADATA_PARAMETER
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
-from server.auth.guards import needs
 from server.auth.keys import Principal
 from server.db.models import Adapter, Job, JobEvent, Tenant, now
 from server.db.session import Database

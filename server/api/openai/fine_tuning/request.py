@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from connectors.training_files import Method
 from server.adapters import names
 from server.api.body import BodyReader
+from server.api.metadata import MAX_PAIRS, MAX_VALUE
 from server.api.openai.fine_tuning.schemas import JobBody, SupervisedHyperparameters
-from server.api.openai.metadata import MAX_PAIRS, MAX_VALUE
 from server.datasets.validation import check, few
 from server.db.models import File
 from server.errors import Invalid, NotFound

@@ -9,8 +9,8 @@ from server.adapters import service as adapters
 from server.adapters.names import OWNER
 from server.adapters.removal import remove_adapters
 from server.adapters.schemas import ModelCard
+from server.api.guards import needs
 from server.api.openai.models.schemas import DeletedModel, Model, ModelList
-from server.auth.guards import needs
 from server.auth.keys import Principal
 from server.chat.service import ChatService
 from server.db.session import Database

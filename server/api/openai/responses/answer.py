@@ -34,10 +34,10 @@ from server.chat.schemas import (
     Delta,
     FunctionDelta,
     ToolCallDelta,
-    Usage,
 )
 from server.chat.service import ChatService
 from server.errors import Invalid, ServerError
+from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
 

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.types import ASGIApp
 
+from server.api.guards import needs, provide_principal
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
 from server.api.openai.responses import service
 from server.api.openai.responses.answer import ResponseAnswer
@@ -21,7 +22,6 @@ from server.api.openai.responses.schemas import (
     ResponseEvent,
     ResponseObject,
 )
-from server.auth.guards import needs, provide_principal
 from server.auth.keys import Principal
 from server.chat.service import ChatService
 from server.db.models import new_id

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from server.api.body import WrittenBack
-from server.api.openai.metadata import Metadata
+from server.api.metadata import Metadata
 from server.api.openai.responses.items import CallItem, MessageItem, Status
 
 MAX_ITEMS = 1_000

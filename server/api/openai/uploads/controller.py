@@ -8,6 +8,7 @@ from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.api.body import BodyReader
+from server.api.guards import needs
 from server.api.openai.files.schemas import keep_seconds
 from server.api.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.api.openai.uploads.schemas import (
@@ -19,7 +20,6 @@ from server.api.openai.uploads.schemas import (
     openai_part,
     openai_upload,
 )
-from server.auth.guards import needs
 from server.auth.keys import Principal
 from server.db.session import Database
 from server.errors import Invalid

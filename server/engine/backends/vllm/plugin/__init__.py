@@ -7,7 +7,8 @@ this package imports neither vLLM nor torch.
 
 import logging
 
-from server.engine.backends.vllm.plugin.environment import ALLOW_UNTESTED_VLLM, HERMES, read
+from server.engine.backends.vllm.plugin.environment import ALLOW_UNTESTED_VLLM, read
+from server.engine.tool_format import HERMES
 
 TESTED_VLLM = "0.32"
 

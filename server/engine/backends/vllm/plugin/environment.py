@@ -15,7 +15,6 @@ BASE_NAME = "TENANTUNE_BASE_NAME"
 BASE_SHA256 = "TENANTUNE_BASE_SHA256"
 LORA_KERNELS = "TENANTUNE_LORA_KERNELS"
 ALLOW_UNTESTED_VLLM = "TENANTUNE_ALLOW_UNTESTED_VLLM"
-HERMES = "tenantune_hermes"  # the name of our reader of calls, a value of vLLM's --tool-call-parser
 
 Kernels = Literal["grouped", "stock"]
 
