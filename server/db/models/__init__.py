@@ -1,0 +1,74 @@
+"""Every table. Rows of a tenant carry its ``tenant_id``; nothing is reached without it.
+
+Ids are 32 hexadecimal characters that sort by creation time. Times are UTC. Work to be done is a
+row in a state (``Import.state``, ``Job.state``); the worker polls for them.
+"""
+
+from server.db.models.adapters import Adapter, AdapterState, Promotion, PromotionKind
+from server.db.models.base import (
+    MAX_NUMBER,
+    Chars,
+    Json,
+    JsonObject,
+    Prose,
+    Record,
+    new_id,
+    now,
+    storable,
+)
+from server.db.models.datasets import DatasetVersion
+from server.db.models.files import File, Upload, UploadPart, UploadState
+from server.db.models.idempotency import IdempotentRequest
+from server.db.models.jobs import FINISHED_JOB_STATES, Decision, Job, JobEvent, JobState
+from server.db.models.stored import StoredCompletion, StoredResponse
+from server.db.models.tenants import ApiKey, Tenant
+from server.db.models.transcripts import (
+    ConversationRow,
+    Import,
+    ImportedAgain,
+    ImportState,
+    SourceFile,
+)
+from server.db.models.usage import UsageDay, UsageMinute
+from server.db.models.webhooks import DeliveryState, WebhookDelivery, WebhookEndpoint
+
+__all__ = [
+    "FINISHED_JOB_STATES",
+    "MAX_NUMBER",
+    "Adapter",
+    "AdapterState",
+    "ApiKey",
+    "Chars",
+    "ConversationRow",
+    "DatasetVersion",
+    "Decision",
+    "DeliveryState",
+    "File",
+    "IdempotentRequest",
+    "Import",
+    "ImportState",
+    "ImportedAgain",
+    "Job",
+    "JobEvent",
+    "JobState",
+    "Json",
+    "JsonObject",
+    "Promotion",
+    "PromotionKind",
+    "Prose",
+    "Record",
+    "SourceFile",
+    "StoredCompletion",
+    "StoredResponse",
+    "Tenant",
+    "Upload",
+    "UploadPart",
+    "UploadState",
+    "UsageDay",
+    "UsageMinute",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "new_id",
+    "now",
+    "storable",
+]

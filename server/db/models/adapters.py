@@ -1,0 +1,64 @@
+"""Adapter versions and their promotions."""
+
+from typing import Literal
+
+from sqlalchemy import (
+    ForeignKey,
+    Integer,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.db.models.base import Chars, JsonObject, Prose, Record, tenant_column
+
+AdapterState = Literal["candidate", "ready", "failed_gates", "unsafe", "deleted"]
+PromotionKind = Literal["promote", "rollback"]
+
+
+class Adapter(Record):
+    """An adapter version; its files are in ``adapters/<engine_name>``, which never changes.
+
+    ``ready`` passed its gates; of a ``candidate`` they cannot tell, and a person may promote it;
+    ``failed_gates`` is worse than was asked for, and only the operator promotes it. All of them answer
+    to their names. ``unsafe`` is not what was trained (trainer and engine differ): it can only be
+    looked at, by version. A deleted one keeps its row, so that its version is not given again.
+    ``system_prompt`` is what it was trained with, and is served with, whatever the tenant's is by now.
+    """
+
+    __tablename__ = "adapter"
+    __table_args__ = (UniqueConstraint("tenant_id", "version"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    version: Mapped[int] = mapped_column(Integer)
+    engine_name: Mapped[str] = mapped_column(Chars(60), unique=True)
+    base_name: Mapped[str] = mapped_column(Prose)
+    base_sha256: Mapped[str] = mapped_column(Chars(64))
+    system_prompt: Mapped[str] = mapped_column(Prose, default="")
+    job_id: Mapped[str | None] = mapped_column(
+        Chars(32), ForeignKey("job.id", ondelete="SET NULL"), unique=True
+    )
+    dataset_id: Mapped[str | None] = mapped_column(
+        Chars(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
+    )
+    state: Mapped[AdapterState] = mapped_column(Chars(20), default="candidate")
+    scores: Mapped[JsonObject] = mapped_column(default=dict)
+    report: Mapped[JsonObject | None]
+    suffix: Mapped[str] = mapped_column(Chars(64), default="")
+
+
+class Promotion(Record):
+    """One change of a tenant's live adapter, in the order of ``revision``; None is the base."""
+
+    __tablename__ = "promotion"
+    __table_args__ = (UniqueConstraint("tenant_id", "revision"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    revision: Mapped[int] = mapped_column(Integer)
+    from_adapter_id: Mapped[str | None] = mapped_column(
+        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL")
+    )
+    to_adapter_id: Mapped[str | None] = mapped_column(
+        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL")
+    )
+    kind: Mapped[PromotionKind] = mapped_column(Chars(12))
+    actor: Mapped[str] = mapped_column(Prose)

@@ -1,0 +1,109 @@
+"""What tables are made of: ids, times, and columns that both databases store alike."""
+
+import datetime
+import secrets
+import time
+from typing import Annotated, Any
+
+from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention
+from advanced_alchemy.mixins import AuditColumns
+from advanced_alchemy.types import DateTimeUTC
+from sqlalchemy import (
+    JSON,
+    Dialect,
+    ForeignKey,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, registry
+from sqlalchemy.types import TypeEngine
+
+MAX_NUMBER = (1 << 31) - 1  # the largest that an Integer column holds
+
+
+def new_id() -> str:
+    """A version 7 UUID (RFC 9562) as 32 hexadecimal characters."""
+    random = secrets.randbits(74)
+    value = time.time_ns() // 1_000_000 << 80 | 0x7 << 76 | (random >> 62) << 64
+    return f"{value | 0b10 << 62 | random & (1 << 62) - 1:032x}"
+
+
+def now() -> datetime.datetime:
+    """This moment, UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The same JSON without NUL characters, which PostgreSQL cannot store."""
+    match value:
+        case str():
+            return value.replace("\x00", "\ufffd") if "\x00" in value else value
+        case dict():
+            return {storable(key): storable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [storable(item) for item in value]
+        case _:
+            return value
+
+
+class Chars(TypeDecorator[str]):
+    """Text of at most so many characters, stored and compared without NULs.
+
+    Names come from requests: without this a NUL in one is an error of the driver, on PostgreSQL.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Leave out what PostgreSQL refuses, on both, so that both find the same."""
+        return value.replace("\x00", "\ufffd") if value and "\x00" in value else value
+
+
+class Prose(Chars):
+    """The same, of any length."""
+
+    impl = Text
+    cache_ok = True
+
+
+class Json(TypeDecorator[Any]):
+    """JSON: ``jsonb`` on PostgreSQL, text on SQLite. Assign a new value; changes inside go unseen."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Use the native type where there is one."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(JSONB(none_as_null=True))
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        """Leave out what PostgreSQL refuses, on both, so that both hold the same."""
+        return storable(value)
+
+
+JsonObject = Annotated[dict[str, Any], mapped_column(Json)]
+
+
+class Record(AuditColumns, CommonTableAttributes, AdvancedDeclarativeBase):
+    """Base of all tables: ``id``, ``created_at``, ``updated_at``."""
+
+    __abstract__ = True
+    registry = registry(
+        metadata=MetaData(naming_convention=convention),
+        type_annotation_map={datetime.datetime: DateTimeUTC(timezone=True)},
+    )
+
+    id: Mapped[str] = mapped_column(Chars(32), primary_key=True, default=new_id, sort_order=-10)
+
+
+def tenant_column() -> Mapped[str]:
+    """The column of a row that belongs to a tenant and goes with it."""
+    return mapped_column(
+        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True, sort_order=-9
+    )

@@ -1,0 +1,24 @@
+"""Dataset versions."""
+
+from sqlalchemy import (
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.db.models.base import Chars, Json, JsonObject, Record, tenant_column
+
+
+class DatasetVersion(Record):
+    """An immutable dataset; its files are in ``datasets/<sha256>``.
+
+    ``import_ids``: whose conversations it was made of; null where it was made before that was noted.
+    """
+
+    __tablename__ = "dataset_version"
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    sha256: Mapped[str] = mapped_column(Chars(64))
+    counts: Mapped[JsonObject] = mapped_column(default=dict)
+    manifest: Mapped[JsonObject] = mapped_column(default=dict)
+    import_ids: Mapped[list[str] | None] = mapped_column(Json)

@@ -1,0 +1,33 @@
+"""Requests that have their effect once."""
+
+import datetime
+
+from advanced_alchemy.types import DateTimeUTC
+from sqlalchemy import (
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.db.models.base import (
+    Chars,
+    JsonObject,
+    Record,
+    tenant_column,
+)
+
+
+class IdempotentRequest(Record):
+    """A request that must have its effect once, and its answer once it is known.
+
+    ``name``: the client's idempotency key, or ours for one that sends none.
+    """
+
+    __tablename__ = "idempotent_request"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    name: Mapped[str] = mapped_column(Chars(300))
+    request_sha256: Mapped[str] = mapped_column(Chars(64))
+    status: Mapped[int | None]
+    answer: Mapped[JsonObject | None]
+    expires_at: Mapped[datetime.datetime] = mapped_column(DateTimeUTC(timezone=True), index=True)

@@ -1,0 +1,65 @@
+"""Tenants and their keys."""
+
+import datetime
+
+from sqlalchemy import (
+    ForeignKey,
+    Integer,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.db.models.base import (
+    Chars,
+    Json,
+    JsonObject,
+    Prose,
+    Record,
+)
+
+
+class Tenant(Record):
+    """A customer organisation.
+
+    ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
+    ``live_adapter_id``, for compare-and-set. ``keep`` are words that redaction leaves alone: the
+    company's own telephone number. ``keep_upload_days``: how long a transcript's file is kept after it
+    was read; 0: not at all. ``limits`` is a ``server.settings.Limits``, null where the
+    installation's apply.
+    """
+
+    __tablename__ = "tenant"
+
+    slug: Mapped[str] = mapped_column(Chars(40), unique=True)
+    name: Mapped[str] = mapped_column(Prose)
+    system_prompt: Mapped[str] = mapped_column(Prose, default="")
+    number_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
+    keep: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
+    keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    limits: Mapped[JsonObject | None]
+    next_version: Mapped[int] = mapped_column(default=1)
+    live_adapter_id: Mapped[str | None] = mapped_column(
+        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
+    )
+    live_revision: Mapped[int] = mapped_column(default=0)
+
+
+class ApiKey(Record):
+    """A key, by its hash. Without a tenant it is the operator's.
+
+    ``replaces_id`` is the key that this one was rotated from; ``limits`` come on top of the tenant's.
+    """
+
+    __tablename__ = "api_key"
+
+    tenant_id: Mapped[str | None] = mapped_column(
+        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True
+    )
+    label: Mapped[str] = mapped_column(Prose, default="")
+    prefix: Mapped[str] = mapped_column(Chars(24))
+    sha256: Mapped[str] = mapped_column(Chars(64), unique=True)
+    scopes: Mapped[list[str]] = mapped_column(Json, default=list)
+    replaces_id: Mapped[str | None] = mapped_column(Chars(32))
+    limits: Mapped[JsonObject | None]
+    expires_at: Mapped[datetime.datetime | None]
+    revoked_at: Mapped[datetime.datetime | None]
+    last_used_at: Mapped[datetime.datetime | None]

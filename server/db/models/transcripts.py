@@ -1,0 +1,92 @@
+"""Uploads of transcripts, their imports, and the conversations that came of them."""
+
+import datetime
+from typing import Literal
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.db.models.base import (
+    Chars,
+    JsonObject,
+    Prose,
+    Record,
+    tenant_column,
+)
+
+ImportState = Literal["queued", "running", "done", "failed"]
+
+
+class SourceFile(Record):
+    """An upload of transcripts, exactly as it arrived.
+
+    Its bytes are in the blob store under ``sha256`` until ``removed_at``: they hold personal data, and
+    go when they have been read, or ``Tenant.keep_upload_days`` later.
+    """
+
+    __tablename__ = "source_file"
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    filename: Mapped[str] = mapped_column(Prose)
+    sha256: Mapped[str] = mapped_column(Chars(64), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    removed_at: Mapped[datetime.datetime | None]
+
+
+class Import(Record):
+    """Reading of a source file into conversations, and what came of it.
+
+    ``started_at``: when a worker last took it up; whose turn it is depends on that.
+    """
+
+    __tablename__ = "import"
+
+    tenant_id: Mapped[str] = tenant_column()
+    source_file_id: Mapped[str] = mapped_column(
+        Chars(32), ForeignKey("source_file.id", ondelete="CASCADE"), index=True
+    )
+    importer: Mapped[str | None] = mapped_column(Chars(40))
+    options: Mapped[JsonObject] = mapped_column(default=dict)
+    state: Mapped[ImportState] = mapped_column(Chars(20), default="queued", index=True)
+    report: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+    started_at: Mapped[datetime.datetime | None]
+    finished_at: Mapped[datetime.datetime | None]
+
+
+class ConversationRow(Record):
+    """A redacted conversation. ``digest`` is of what was said, so that the same is kept once.
+
+    ``import_id`` is the import that brought it first; it belongs to that and to each import that has
+    an ``ImportedAgain`` of it.
+    """
+
+    __tablename__ = "conversation"
+    __table_args__ = (UniqueConstraint("tenant_id", "digest"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    import_id: Mapped[str] = mapped_column(
+        Chars(32), ForeignKey("import.id", ondelete="CASCADE"), index=True
+    )
+    external_id: Mapped[str] = mapped_column(Prose)
+    digest: Mapped[str] = mapped_column(Chars(64))
+    split: Mapped[str | None] = mapped_column(Chars(12))
+    body: Mapped[JsonObject]
+
+
+class ImportedAgain(Record):
+    """A conversation that an import holds too, and that its tenant had before."""
+
+    __tablename__ = "imported_again"
+    __table_args__ = (UniqueConstraint("import_id", "conversation_id"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    import_id: Mapped[str] = mapped_column(Chars(32), ForeignKey("import.id", ondelete="CASCADE"))
+    conversation_id: Mapped[str] = mapped_column(
+        Chars(32), ForeignKey("conversation.id", ondelete="CASCADE"), index=True
+    )

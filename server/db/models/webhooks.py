@@ -1,0 +1,61 @@
+"""Webhooks and what waits to be sent to them."""
+
+import datetime
+from typing import Literal
+
+from sqlalchemy import (
+    Boolean,
+    ForeignKey,
+    Index,
+    Integer,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.db.models.base import (
+    Chars,
+    Json,
+    JsonObject,
+    Prose,
+    Record,
+    tenant_column,
+)
+
+DeliveryState = Literal["pending", "delivered", "failed"]
+
+
+class WebhookEndpoint(Record):
+    """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash.
+
+    Secrets are encrypted (``server/webhooks/vault.py``); ``secret_hint`` is the end of the present one.
+
+    ``previous_secret`` signs too, until ``previous_secret_until``: a receiver changes in its time.
+    """
+
+    __tablename__ = "webhook_endpoint"
+
+    tenant_id: Mapped[str] = tenant_column()
+    url: Mapped[str] = mapped_column(Prose)
+    secret: Mapped[str] = mapped_column(Prose)
+    secret_hint: Mapped[str | None] = mapped_column(Chars(4))
+    previous_secret: Mapped[str | None] = mapped_column(Prose)
+    previous_secret_until: Mapped[datetime.datetime | None]
+    events: Mapped[list[str]] = mapped_column(Json, default=list)
+    enabled: Mapped[bool] = mapped_column(Boolean, default=True)
+
+
+class WebhookDelivery(Record):
+    """One event for one endpoint, written with what it tells of; the server sends what is due."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (Index(None, "state", "due_at"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    endpoint_id: Mapped[str] = mapped_column(
+        Chars(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), index=True
+    )
+    event: Mapped[JsonObject]
+    state: Mapped[DeliveryState] = mapped_column(Chars(12), default="pending")
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    due_at: Mapped[datetime.datetime]
+    delivered_at: Mapped[datetime.datetime | None]
+    error: Mapped[str | None] = mapped_column(Prose)
