@@ -13,7 +13,7 @@ import pytest_asyncio
 from server.engine.backends.fake import scripted_command
 from server.engine.process.supervisor import Timing
 from server.engine.service import AdapterRef, EngineService
-from tests.engine.vllm_process import vllm_engine
+from tests.server.engine.vllm.vllm_process import vllm_engine
 
 __all__ = ["vllm_engine"]  # one real vLLM for all tests that ask for it
 

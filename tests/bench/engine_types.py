@@ -17,7 +17,7 @@ from pathlib import Path
 import aiohttp
 
 from server.engine.backends.vllm.launch import vllm_command
-from tests.engine.vllm_process import Base, VllmProcess, built_in_base, make_adapter
+from tests.server.engine.vllm.vllm_process import Base, VllmProcess, built_in_base, make_adapter
 from training.compute_dtype import ComputeType, measure_in_child
 
 QUESTIONS = ("Where is my parcel?", "Can I get a refund?", "How do I change my address?")

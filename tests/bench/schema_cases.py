@@ -22,7 +22,7 @@ from server.auth.schemas import SCOPES
 from server.db.session import Database
 from server.settings import Settings
 from tests.databases import new_database, running_postgres, url_of
-from tests.server.schema_cases import KEY_OF_ITS_OWN, Outcome, Plan, run
+from tests.server.api.reference.schema_cases import KEY_OF_ITS_OWN, Outcome, Plan, run
 from tests.server.serving import Serving, serving
 
 

@@ -472,7 +472,7 @@ async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_th
             finishes = [c["finish_reason"] for part in parts for c in part["choices"]]
             assert "length" in finishes
     # Which words a random adapter says depends on the batch's rounding, so answers are not compared
-    # with lone ones here (tests/engine/test_vllm_engine.py does, where they must be equal).
+    # with lone ones here (tests/server/engine/vllm/test_engine.py does, where they must be equal).
     assert not answers[engine.old.name] & answers[engine.new.name]
 
 

@@ -22,8 +22,8 @@ from server.embeddings.schemas import MODEL
 from server.engine.backends.vllm.launch import ENTRY
 from server.locks import hold
 from tests.e2e.up import Up
-from tests.engine.vllm_process import built_in_base
 from tests.processes import Foreground
+from tests.server.engine.vllm.vllm_process import built_in_base
 from tests.tiny import SAMPLE
 from training.base_models.manifest import verify_base
 

@@ -1,0 +1,201 @@
+"""The command line, as its own processes: what it prints, where, and how it exits."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.tiny import TINY
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SAMPLE = Path(__file__).parents[3] / "connectors" / "samples" / "loaf.jsonl"
+
+
+@pytest.fixture
+def tenantune(tmp_path: Path) -> Run:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "server", *words],
+            env={**os.environ, "TENANTUNE_HOME": str(tmp_path / "home"), "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_new_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
+    assert tenantune("tenants", "create", "acme").returncode == 0
+    made = tenantune("keys", "create", "--tenant", "acme", "--scopes", "chat,train")
+    assert made.returncode == 0
+    assert re.fullmatch(r"tt_[0-9A-Za-z]+\n", made.stdout)
+    listed = json.loads(tenantune("keys", "list", "--tenant", "acme", "--json").stdout)
+    assert listed[0]["scopes"] == ["chat", "train"]
+    assert made.stdout.strip() not in json.dumps(listed)
+
+
+def test_a_rotated_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    made = json.loads(tenantune("keys", "create", "--tenant", "acme", "--json").stdout)
+    key_id = made["details"]["id"]
+    rotated = tenantune("keys", "rotate", key_id, "--tenant", "acme", "--overlap", "60")
+    assert re.fullmatch(r"tt_[0-9A-Za-z]+\n", rotated.stdout), rotated.stderr
+    assert tenantune("keys", "rotate", key_id, "--tenant", "acme").returncode == 4
+
+
+def test_a_webhooks_secret_is_all_that_standard_output_holds(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    url = "https://example.com/hook"
+    made = tenantune("webhooks", "create", url, "--tenant", "acme")
+    assert re.fullmatch(r"whsec_[0-9A-Za-z+/]{32}\n", made.stdout), made.stderr
+    [listed] = json.loads(tenantune("webhooks", "list", "--tenant", "acme", "--json").stdout)
+    assert listed["url"] == url
+    refused = tenantune("webhooks", "create", "https://127.0.0.1/", "--tenant", "acme")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "public" in refused.stderr
+    assert tenantune("webhooks", "deliveries", listed["id"], "--tenant", "acme").stdout == ""
+
+
+def test_usage_comes_as_csv(tenantune: Run) -> None:
+    done = tenantune("usage", "--csv", "--by", "day", "--first", "2026-01-31")
+    assert done.stdout.splitlines() == [
+        "tenant,day,model,key_id,requests,errors,prompt_tokens,cached_tokens,completion_tokens,"
+        "gpu_seconds"
+    ], done.stderr
+    assert tenantune("usage", "--tenant", "nobody").returncode == 3
+
+
+def test_limits_are_given_and_taken_away(tenantune: Run) -> None:
+    def limits(*words: str) -> object:
+        done = tenantune("tenants", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["limits"]
+
+    assert limits("create", "acme", "--limit", "requests_per_minute=9") == {
+        "requests_per_minute": 9
+    }
+    assert limits("update", "acme", "--limit", "default") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("keys", "create"), 2, "--tenant"),
+        (("keys", "create", "--tenant", "nobody"), 3, "nobody"),
+        (("tenants", "create", "Not A Slug"), 2, "SLUG 'Not A Slug'"),
+        (("jobs", "list", "--tenant", "nobody"), 3, "nobody"),
+        (("tenants", "create", "acme", "--limit", "requests_per_minute=x"), 2, "--limit"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_exit_codes_and_messages_mean_something(
+    tenantune: Run, words: tuple[str, ...], code: int, says: str
+) -> None:
+    done = tenantune(*words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_a_slug_that_is_taken_is_a_conflict(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    again = tenantune("tenants", "create", "acme")
+    assert again.returncode == 4
+    assert "acme" in again.stderr
+
+
+def test_transcripts_are_imported_without_a_server_and_only_once(tenantune: Run) -> None:
+    tenantune("tenants", "create", "loaf")
+    first = tenantune("transcripts", "import", str(SAMPLE), "--tenant", "loaf")
+    assert first.returncode == 0, first.stderr
+    assert "260 conversations" in first.stdout
+    asked = ("transcripts", "import", str(SAMPLE), "--tenant", "loaf", "--format", "json")
+    again = json.loads(tenantune(*asked).stdout)
+    assert again["report"]["stored"] == 260
+    listed = json.loads(tenantune("transcripts", "list", "--tenant", "loaf", "--json").stdout)
+    assert [each["id"] for each in listed] == [again["id"]]
+    gone = tenantune("transcripts", "delete", again["id"], "--tenant", "loaf")
+    assert (gone.returncode, gone.stdout) == (0, "")
+    assert "260 conversations" in gone.stderr
+    assert tenantune("transcripts", "delete", again["id"], "--tenant", "loaf").returncode == 3
+
+
+def test_a_file_that_no_importer_knows_says_what_there_is(tenantune: Run, tmp_path: Path) -> None:
+    tenantune("tenants", "create", "acme")
+    strange = tmp_path / "strange.bin"
+    strange.write_bytes(b"\x7fELF nothing to read")
+    done = tenantune("transcripts", "import", str(strange), "--tenant", "acme")
+    assert done.returncode == 1
+    assert "openai" in done.stderr
+
+
+def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
+    done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "queued"
+    assert "tenantune up" in done.stderr
+
+
+def test_a_job_is_paused_and_resumed(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
+    asked = ("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
+    job = json.loads(tenantune(*asked).stdout)["id"]
+    assert tenantune("jobs", "pause", job, "--tenant", "acme").returncode == 0
+    shown = tenantune("jobs", "show", job, "--tenant", "acme")
+    assert json.loads(shown.stdout)["state"] == "paused"
+    assert tenantune("jobs", "resume", job, "--tenant", "acme").returncode == 0
+    assert tenantune("jobs", "resume", job, "--tenant", "acme").returncode == 4
+
+
+def test_a_misspelt_objective_names_those_that_exist(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    done = tenantune("train", "--tenant", "acme", "--objective", "max_perplexty=3")
+    assert done.returncode == 2
+    assert "max_perplexity" in done.stderr
+
+
+def test_doctor_tells_what_is_missing_and_what_to_do(tenantune: Run) -> None:
+    done = tenantune("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["python"]["good"]
+    assert not checks["base"]["good"]
+    assert "tenantune up" in checks["base"]["advice"]
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "heads", "reason"),
+    [
+        ("", 36, "attention heads of 16 dimensions"),
+        ("max_lora_rank=5", 9, "engine option max_lora_rank=5"),
+    ],
+)
+def test_up_says_in_words_why_the_engine_cannot_serve(
+    tmp_path: Path, options: str, heads: int, reason: str
+) -> None:
+    serving = tmp_path / "bases" / "tiny" / "serving"
+    serving.mkdir(parents=True)
+    (serving.parent / "base.json").write_bytes(msgspec.json.encode(TINY))
+    (serving / "config.json").write_text(json.dumps({"num_attention_heads": heads}))
+    names = {"TENANTUNE_BASE": "tiny", "TENANTUNE_ENGINE_OPTIONS": options, "COLUMNS": "100"}
+    refused = subprocess.run(
+        [sys.executable, "-m", "server", "up", "--home", str(tmp_path)],
+        env={**os.environ, **names},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert reason in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr

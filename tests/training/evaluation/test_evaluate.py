@@ -1,0 +1,445 @@
+"""Evaluation against plain, one-by-one computation with transformers and PEFT."""
+
+# ruff: noqa: PLC0415 - torch is loaded only when these tests run
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.training.adapters.sample_manifest import MANIFEST
+from tests.training.conftest import FLOAT32, loaf
+from training.adapters.package import WEIGHTS_NAME, BaseRef, write_manifest
+from training.base_models.manifest import load_base
+from training.compute_dtype import ComputeType, TypeChoice, Work
+from training.config import Method, Objectives, TrainingSpec
+from training.data.dataset import Dataset, freeze
+from training.evaluation.gates import judge
+from training.events import EvaluationEvent
+from training.results import Evaluation, ParitySample
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
+
+REPLIES, MOST = 4, 12
+
+
+@pytest.fixture(scope="module")
+def adapters(
+    tiny_base: Path, small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Three adapters with random weights: new, live, and one that holds a NaN."""
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        "new": make_adapter(tiny_base, root / "new", seed=1),
+        "live": make_adapter(tiny_base, root / "live", seed=2, dataset=small_dataset.sha256),
+        "broken": make_adapter(tiny_base, root / "broken", seed=3, broken=True),
+    }
+
+
+def make_adapter(
+    base: Path, folder: Path, *, seed: int, broken: bool = False, dataset: str = "d" * 64
+) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base / "serving", dtype=torch.bfloat16),
+        LoraConfig(
+            r=4,
+            lora_alpha=8,
+            target_modules=["q_proj", "k_proj", "down_proj"],
+            task_type="CAUSAL_LM",
+        ),
+        autocast_adapter_dtype=False,
+    )
+    for name, weights in model.named_parameters():
+        if "lora_B" in name:
+            # Sharp attention: else a random model hardly minds where a token stands.
+            torch.nn.init.normal_(weights, std=0.5 if "down_proj" in name else 4.0)
+            if broken:
+                weights.data[0, 0] = math.nan
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    found = load_base(base)
+    ref = BaseRef(name=found.name, serving_sha256=found.serving_sha256)
+    write_manifest(folder, msgspec.structs.replace(MANIFEST, base=ref, dataset_sha256=dataset))
+    return folder
+
+
+@pytest.fixture
+def small(spec: TrainingSpec) -> TrainingSpec:
+    recipe = msgspec.structs.replace(
+        spec.recipe, evaluation_replies=REPLIES, evaluation_conversations=4, max_reply_tokens=MOST
+    )
+    return msgspec.structs.replace(spec, recipe=recipe)
+
+
+class Plain:
+    """The slow and obvious way: one text at a time, all logits, PEFT as it comes."""
+
+    def __init__(self, base: Path, adapter: Path | None) -> None:
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        self.torch = torch
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
+            base / "serving", dtype=torch.bfloat16
+        )
+        if adapter is not None:
+            self.model = PeftModel.from_pretrained(
+                self.model, adapter, autocast_adapter_dtype=False
+            )
+        self.model.eval().float()
+
+    def logprobs(self, ids: list[int]) -> Any:
+        """(positions, vocabulary); row i is over the token at i + 1."""
+        with self.torch.inference_mode():
+            logits = self.model(input_ids=self.torch.tensor([ids])).logits[0].float()
+        return logits.log_softmax(-1)
+
+
+@pytest.fixture(scope="module")
+def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
+    import torch
+
+    from training.evaluation.generator import Speaker
+
+    # In float32 nothing is left to rounding: the two ways must agree to a thousandth.
+    return Speaker.serving(
+        tiny_base / "serving",
+        {"new": adapters["new"], "live": adapters["live"]},
+        dtype=torch.float32,
+    )
+
+
+def reading(spec: TrainingSpec, speaker: Any) -> tuple[Any, Any]:
+    from training.evaluation.heldout import HeldOut, Reading
+    from training.evaluation.metrics import choose_contexts
+
+    held_out = HeldOut(spec)
+    contexts = choose_contexts(held_out.examples, REPLIES, seed=spec.seed)
+    prompts = [held_out.prompt(speaker, context) for context in contexts]
+    named = held_out.sequences(speaker)
+    return Reading(named, list(zip(contexts, prompts, strict=True))), prompts
+
+
+def ignore(_: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("subject", ["base", "new", "live"])
+def test_scores_are_those_of_one_text_at_a_time(
+    small: TrainingSpec, speaker: Any, adapters: dict[str, Path], subject: Any
+) -> None:
+    plain = Plain(Path(small.base), adapters.get(subject))
+    read, _ = reading(small, speaker)
+    with speaker.speaking_as(subject):
+        scored, _ = speaker.read(read.sequences, read.cuts, ignore)
+    for sequence, found in zip(read.sequences, scored, strict=True):
+        wanted = plain.logprobs(sequence.token_ids)
+        positions = [i for i, learnt in enumerate(sequence.learnt) if learnt]
+        assert len(found.logprobs) == len(positions)
+        for position, logprob in zip(positions, found.logprobs, strict=True):
+            expected = float(wanted[position - 1, sequence.token_ids[position]])
+            assert logprob == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("subject", ["base", "new", "live"])
+def test_every_token_of_a_reply_is_the_most_probable_one_alone(
+    small: TrainingSpec, speaker: Any, adapters: dict[str, Path], subject: Any
+) -> None:
+    check_replies(small, speaker, adapters.get(subject), subject=subject)
+
+
+def test_so_it_is_after_a_shortened_history(
+    small: TrainingSpec, speaker: Any, adapters: dict[str, Path]
+) -> None:
+    recipe = msgspec.structs.replace(small.recipe, max_length=110)
+    short = msgspec.structs.replace(small, recipe=recipe)
+    read, _ = reading(short, speaker)
+    assert any(not any(sequence.learnt) for sequence in read.sequences)
+    assert any(cuts for cuts in read.cuts)
+    check_replies(short, speaker, adapters["new"], subject="new")
+
+
+def test_a_finished_reply_leaves_the_others_as_they_are(
+    small: TrainingSpec, speaker: Any, adapters: dict[str, Path]
+) -> None:
+    free = check_replies(small, speaker, adapters["new"], subject="new")
+    # Stop at the tokens with which two of the replies go on: they then end at different steps.
+    stops = frozenset((free[0][3], free[2][6]))
+    replies = check_replies(small, speaker, adapters["new"], subject="new", stops=stops)
+    assert len({len(reply) for reply in replies}) > 1
+
+
+def check_replies(
+    spec: TrainingSpec,
+    speaker: Any,
+    adapter: Path | None,
+    *,
+    subject: str,
+    stops: frozenset[int] = frozenset(),
+) -> list[list[int]]:
+    plain = Plain(Path(spec.base), adapter)
+    read, prompts = reading(spec, speaker)
+    usual = speaker.stop_ids
+    speaker.stop_ids = stops or usual
+    try:
+        with speaker.speaking_as(subject):
+            _, starts = speaker.read(read.sequences, read.cuts, ignore)
+            replies: list[list[int]] = speaker.reply(read.in_order(starts), MOST, ignore)
+    finally:
+        speaker.stop_ids = usual
+    assert len(replies) == REPLIES
+    for prompt, reply in zip(prompts, replies, strict=True):
+        wanted = plain.logprobs([*prompt, *reply])
+        for step, token in enumerate(reply):
+            row = wanted[len(prompt) - 1 + step]
+            assert float(row.max() - row[token]) < 1e-3
+        if len(reply) < MOST:
+            row = wanted[len(prompt) - 1 + len(reply)]
+            assert float(row.max() - max(row[token] for token in stops or usual)) < 1e-3
+    return replies
+
+
+def test_the_subjects_do_differ(small: TrainingSpec, speaker: Any) -> None:
+    read, _ = reading(small, speaker)
+    found: dict[str, float] = {}
+    for subject in ("base", "new", "live", "base"):
+        with speaker.speaking_as(subject):
+            scored, _ = speaker.read(read.sequences, read.cuts, ignore)
+        nats = sum(sum(each.logprobs) for each in scored)
+        assert found.setdefault(subject, nats) == nats
+    assert len(set(found.values())) == 3
+
+
+class Listening:
+    """Keeps events instead of printing them."""
+
+    def __init__(self) -> None:
+        self.events: list[EvaluationEvent] = []
+
+    def emit(self, kind: type[Any], **fields: Any) -> None:
+        self.events.append(kind(at=0.0, **fields))
+
+
+def run(spec: TrainingSpec, adapter: Path, progress: Any = None) -> Evaluation:
+    from training.evaluation.evaluate import evaluate
+
+    return evaluate(spec, adapter, progress, computing=FLOAT32)
+
+
+def test_the_whole_evaluation_says_everything_and_says_it_again(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    listening = Listening()
+    spec = msgspec.structs.replace(small, live_adapter=str(adapters["live"]))
+    first = run(spec, adapters["new"], listening)
+    assert first.live is not None
+    subjects = {"base": first.base, "new": first.new, "live": first.live, "lookup": first.lookup}
+    assert {scores.replies for scores in subjects.values()} == {REPLIES}
+    assert first.new.tokens == first.base.tokens > 50
+    assert first.lookup.perplexity is None
+    assert first.base.perplexity is not None
+    assert first.base.perplexity == pytest.approx(math.exp(first.base.nats_per_token or 0))
+    assert len(first.samples) == REPLIES
+    assert len(first.differences) == 11
+    last = {event.subject: event for event in listening.events}
+    assert list(last) == ["base", "new", "live", "lookup"]
+    assert all(event.done == event.total for event in last.values())
+    again = run(spec, adapters["new"])
+    assert msgspec.structs.replace(again, seconds=0.0) == msgspec.structs.replace(
+        first, seconds=0.0
+    )
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_shared_preferences_are_those_of_one_text_at_a_time(
+    small: TrainingSpec,
+    adapters: dict[str, Path],
+    preference_datasets: dict[Method, Dataset],
+    speaker: Any,
+    method: Method,
+) -> None:
+    from training.evaluation.heldout import HeldOut
+
+    folder = preference_datasets[method].folder
+    spec = msgspec.structs.replace(small, method=method, dataset=str(folder))
+    found = run(spec, adapters["new"])
+    held_out = HeldOut(spec)
+    wanted = [sequence for _, sequence in held_out.sequences(speaker)]
+    unwanted = held_out.unwanted(speaker)
+    assert found.comparisons == (len(wanted) if method == "dpo" else len(wanted) * len(unwanted))
+    totals: dict[str, list[list[float]]] = {}
+    for subject, scores in (("base", found.base), ("new", found.new)):
+        plain = Plain(Path(spec.base), adapters.get(subject))
+        means: dict[str, list[float]] = {"wanted": [], "unwanted": []}
+        for name, sequences in (("wanted", wanted), ("unwanted", unwanted)):
+            for sequence in sequences:
+                table, ids = plain.logprobs(sequence.token_ids), sequence.token_ids
+                reply = [i for i, learnt in enumerate(sequence.learnt) if learnt]
+                total = sum(float(table[i - 1, ids[i]]) for i in reply)
+                means[name].append(total / len(reply))
+                totals.setdefault(subject, [[], []])[name == "unwanted"].append(total)
+        margin = sum(means["wanted"]) / len(wanted) - sum(means["unwanted"]) / len(unwanted)
+        assert scores.preference_margin == pytest.approx(margin, abs=0.02)  # bf16 there
+        assert scores.preference_accuracy is not None
+    assert found.lookup.preference_accuracy is found.base.preference_gain is None
+    good, bad = (
+        [new - base for new, base in zip(*both, strict=True)]
+        for both in zip(totals["new"], totals["base"], strict=True)
+    )
+    pairs = list(zip(good, bad, strict=True) if method == "dpo" else product(good, bad))
+    assert found.new.preference_gain == sum(g > b for g, b in pairs) / len(pairs)
+    assert any("comparisons of wanted and unwanted replies" in note for note in found.notes)
+
+
+def test_an_adapter_full_of_nan_gets_no_perplexity(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    found = run(small, adapters["broken"])
+    assert found.new.perplexity is None
+    assert found.base.perplexity is not None
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Evaluation) == found
+
+
+def test_a_live_adapter_of_another_base_is_left_out_with_a_note(
+    small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    other = make_adapter(Path(small.base), tmp_path / "other", seed=4)
+    text = (other / "manifest.json").read_text()
+    (other / "manifest.json").write_text(
+        text.replace(load_base(Path(small.base)).serving_sha256, "f" * 64)
+    )
+    found = run(msgspec.structs.replace(small, live_adapter=str(other)), adapters["new"])
+    assert found.live is None
+    assert "another base" in found.live_note
+
+
+def test_a_live_adapter_of_other_data_is_left_out_with_a_note(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    found = run(msgspec.structs.replace(small, live_adapter=str(adapters["new"])), adapters["live"])
+    assert found.live is None
+    assert {difference.against for difference in found.differences} == {"base", "lookup"}
+    assert "what it was trained on is not here" in found.live_note
+
+
+def test_differences_in_perplexity_are_those_of_the_scores(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    found = run(msgspec.structs.replace(small, live_adapter=str(adapters["live"])), adapters["new"])
+    assert found.live is not None
+    for name, other in (("base", found.base), ("live", found.live)):
+        difference = found.difference("nats_per_token", name)  # type: ignore[arg-type]
+        assert difference is not None
+        assert difference.items == found.conversations
+        assert found.new.nats_per_token is not None
+        assert other.nats_per_token is not None
+        assert difference.mean == pytest.approx(found.new.nats_per_token - other.nats_per_token)
+
+
+def test_where_nothing_fits_nothing_is_measured_and_no_gate_can_tell(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    recipe = msgspec.structs.replace(small.recipe, max_length=8)
+    found = run(msgspec.structs.replace(small, recipe=recipe), adapters["new"])
+    assert (found.conversations, found.new.tokens, found.samples) == (0, 0, ())
+    assert "raise the recipe's max_length" in found.notes[0]
+    verdict = judge(found, None, Objectives())
+    assert {gate.result for gate in verdict.gates if gate.name != "parity"} == {"cannot_tell"}
+
+
+def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
+    small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    from training.evaluation.evaluate import parity_reference
+
+    alike = freeze(
+        [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)],
+        tmp_path,
+        system_prompt="You answer for Loaf, a bakery.",
+        as_given=True,
+    )
+    spec = msgspec.structs.replace(small, dataset=str(alike.folder))
+    found = run(spec, adapters["new"])
+    assert (found.conversations, found.notes) == (
+        0,
+        ("nothing was measured: no conversation was held out in the test split",),
+    )
+    samples = parity_reference(spec, adapters["new"], computing=FLOAT32, tokens=60)
+    assert sum(len(sample.positions) for sample in samples) >= 60
+
+
+@pytest.mark.parametrize(("trained_in", "apart"), [("bfloat16", 0.05), ("float32", 1e-4)])
+def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
+    small: TrainingSpec,
+    speaker: Any,
+    adapters: dict[str, Path],
+    tmp_path: Path,
+    *,
+    trained_in: ComputeType,
+    apart: float,
+) -> None:
+    """The quantised base and the serving base are one model: in float32 nothing is between them."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from training.evaluation.evaluate import parity_reference
+
+    trained = shutil.copytree(adapters["new"], tmp_path / "trained")
+    weights = load_file(trained / WEIGHTS_NAME)
+    dtype = getattr(torch, trained_in)
+    save_file({name: w.to(dtype) for name, w in weights.items()}, trained / WEIGHTS_NAME)
+    computing: dict[Work, TypeChoice] = {
+        "training": TypeChoice(type=trained_in, reason="the test says so")
+    }
+    samples = parity_reference(small, trained, computing=computing, tokens=60)
+    assert 60 <= sum(len(s.positions) for s in samples) < 400
+    assert msgspec.json.decode(msgspec.json.encode(samples), type=list[ParitySample]) == samples
+    read, _ = reading(small, speaker)
+    with speaker.speaking_as("new"):
+        scored, _ = speaker.read(read.sequences, read.cuts, ignore)
+    served = {tuple(q.token_ids): s for q, s in zip(read.sequences, scored, strict=True)}
+    gaps: list[float] = []
+    for sample in samples:
+        assert sample.positions[0] > 0
+        assert len(sample.logprobs) == len(sample.positions) == len(sample.greedy)
+        there = served[sample.token_ids].logprobs
+        gaps += [abs(x - y) for x, y in zip(sample.logprobs, there, strict=True)]
+    assert sum(gaps) / len(gaps) < apart
+
+
+def test_an_adapter_folder_is_evaluated_from_the_command_line(
+    small: TrainingSpec, small_dataset: Dataset, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "evaluation.json"
+    argv = [sys.executable, "-m", "training.evaluation.evaluate", "--base", small.base]
+    argv += ["--dataset", str(small_dataset.folder), "--out", str(out)]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*argv, "--adapter", str(adapters["new"])], capture_output=True, check=True, env=env
+    )
+    assert msgspec.json.decode(out.read_bytes(), type=Evaluation).new.replies > 0
+    assert {json.loads(line)["event"] for line in done.stdout.splitlines()} == {"evaluation"}
+
+
+def test_a_folder_that_is_no_adapter_is_told_in_one_line(
+    small: TrainingSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.evaluation.evaluate import main
+
+    folders = ["--base", small.base, "--dataset", small.dataset, "--adapter", str(tmp_path)]
+    assert main([*folders, "--out", str(tmp_path / "x.json")]) == 2
+    assert capsys.readouterr().err.startswith("evaluation: cannot read")
