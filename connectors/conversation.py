@@ -8,7 +8,7 @@ import msgspec
 Split = Literal["train", "validation", "test"]
 
 
-class Speaker(StrEnum):
+class Role(StrEnum):
     """Who wrote a turn.
 
     ``note`` is an agent's internal remark: kept on import, never trained on, never shown.
@@ -24,7 +24,7 @@ class Speaker(StrEnum):
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message. ``weight`` 0 keeps an assistant turn out of the loss (OpenAI's field)."""
 
-    speaker: Speaker
+    speaker: Role
     text: str
     author: str | None = None
     sent_at: str | None = None
@@ -47,7 +47,7 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     language: str | None = None
     labels: dict[str, str] = {}
     split: Split | None = None
-    names: dict[str, Speaker] = {}
+    names: dict[str, Role] = {}
 
 
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,11 +70,11 @@ def chat_messages(conversation: Conversation) -> list[ChatMessage]:
     messages: list[ChatMessage] = []
     for turn in conversation.turns:
         match turn.speaker:
-            case Speaker.CUSTOMER:
+            case Role.CUSTOMER:
                 role: Literal["user", "assistant"] = "user"
-            case Speaker.AGENT | Speaker.BOT:
+            case Role.AGENT | Role.BOT:
                 role = "assistant"
-            case Speaker.NOTE | Speaker.SYSTEM:
+            case Role.NOTE | Role.SYSTEM:
                 continue
             case _:
                 assert_never(turn.speaker)

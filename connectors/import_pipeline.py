@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from connectors.conversation import Conversation, Speaker, Turn
+from connectors.conversation import Conversation, Role, Turn
 from connectors.errors import TookTooLong
 from connectors.importers import (
     HEAD_BYTES,
@@ -113,10 +113,10 @@ class ImportRun:
         self._report.notes[what] = self._redactor.redact_text(found) if self._redactor else found
 
     def _note_missing_sides(self) -> None:
-        answers = self._speakers[Speaker.AGENT] + self._speakers[Speaker.BOT]
+        answers = self._speakers[Role.AGENT] + self._speakers[Role.BOT]
         if not answers:
             self._note("no agent", f"{_NOTHING_TO_LEARN}; {_WHO.format('agent')}")
-        elif not self._speakers[Speaker.CUSTOMER]:
+        elif not self._speakers[Role.CUSTOMER]:
             self._note("no customer", f"{_NOTHING_TO_LEARN}; {_WHO.format('customer')}")
 
     def _leave_out(self, item: Rejected) -> None:

@@ -23,7 +23,7 @@ class Preference(msgspec.Struct, frozen=True, omit_defaults=True):
     split: Split | None = None
 
 
-class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
+class UnpairedPreference(msgspec.Struct, frozen=True, omit_defaults=True):
     """A conversation up to a reply, and whether that reply was wanted (a thumb up or down).
 
     ``turns`` ends in the agent's or bot's turn that ``label`` is about.

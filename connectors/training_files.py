@@ -19,15 +19,15 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from connectors.conversation import Conversation, Speaker, Turn, chat_messages
+from connectors.conversation import Conversation, Role, Turn, chat_messages
 from connectors.importers.base import BadRecord, ImportOptions, Reason, Rejected, quoted
 from connectors.importers.jsonl import Skipped, identifier, is_tool, messages_in, read_records
 from connectors.importers.openai import OpenAIMessages
-from connectors.preference import Judged, Preference
+from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 
 Method = Literal["supervised", "dpo", "kto"]
-Record = Conversation | Preference | Judged
+Record = Conversation | Preference | UnpairedPreference
 Parsed = tuple[Record, list[Skipped]]
 
 _messages = OpenAIMessages()
@@ -51,7 +51,7 @@ def redact(record: Record, redactor: Redactor) -> tuple[Record, Counter[str]]:
     match record:
         case Conversation():
             return redactor.redact(record)
-        case Judged():
+        case UnpairedPreference():
             whole, counts = redactor.redact(Conversation(record.id, record.turns))
             return msgspec.structs.replace(record, id=whole.id, turns=whole.turns), counts
         case Preference():
@@ -71,7 +71,7 @@ def redact(record: Record, redactor: Redactor) -> tuple[Record, Counter[str]]:
 
 def system_message(record: Record) -> str:
     """What the example's own system messages say, joined; empty where there is none."""
-    return "\n\n".join(turn.text for turn in record.turns if turn.speaker is Speaker.SYSTEM)
+    return "\n\n".join(turn.text for turn in record.turns if turn.speaker is Role.SYSTEM)
 
 
 def _supervised(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
@@ -97,8 +97,8 @@ def _preference(record: dict[str, Any], number: int, options: ImportOptions) -> 
         chosen=_reply(record, "preferred_output", options, skipped),
         rejected=_reply(record, "non_preferred_output", options, skipped),
     )
-    said = [turn for turn in made.turns if turn.speaker is not Speaker.SYSTEM]
-    if not said or said[-1].speaker is not Speaker.CUSTOMER:
+    said = [turn for turn in made.turns if turn.speaker is not Role.SYSTEM]
+    if not said or said[-1].speaker is not Role.CUSTOMER:
         raise BadRecord(Reason.BAD_RECORD, "input: the last message must be from 'user'")
     return made, skipped
 
@@ -111,11 +111,11 @@ def _judged(record: dict[str, Any], number: int, options: ImportOptions) -> Pars
         raise BadRecord(Reason.BAD_RECORD, "no 'messages' in the record")
     skipped: list[Skipped] = []
     turns = _turns(record, options, skipped, where="")
-    if not turns or turns[-1].speaker is not Speaker.AGENT:
+    if not turns or turns[-1].speaker is not Role.AGENT:
         raise BadRecord(Reason.BAD_RECORD, "the last message must be from 'assistant'")
-    if not any(turn.speaker is Speaker.CUSTOMER for turn in turns):
+    if not any(turn.speaker is Role.CUSTOMER for turn in turns):
         raise BadRecord(Reason.NO_TURNS, "no user message that an assistant message answers")
-    return Judged(id=identifier(record, number), turns=turns, label=label), skipped
+    return UnpairedPreference(id=identifier(record, number), turns=turns, label=label), skipped
 
 
 def _reply(
@@ -126,7 +126,7 @@ def _reply(
     turns = _turns({"messages": record[key]}, options, skipped, where=key)
     if not turns:
         raise BadRecord(Reason.NO_TURNS, f"{key}: no message with text")
-    if any(turn.speaker is not Speaker.AGENT for turn in turns):
+    if any(turn.speaker is not Role.AGENT for turn in turns):
         raise BadRecord(Reason.BAD_ROLE, f"{key}: every message must be from 'assistant'")
     return turns
 

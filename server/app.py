@@ -32,19 +32,19 @@ from server.api.problems import add_headers, exception_handlers
 from server.api.reference.controller import ReferenceController
 from server.auth.keyring import Keyring
 from server.chat.service import ChatService
-from server.cleanup import Sweeper
+from server.cleanup import Cleaner
 from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
 from server.jobs.parity import worker_token
-from server.limits.fair_scheduler import FairQueue
+from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
-from server.webhooks.dispatcher import Sender
+from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -93,12 +93,12 @@ def create_app(  # noqa: C901 - a function for each dependency
     keyring = Keyring(database)
     metrics = Metrics(engine)
     vault = Vault(settings)
-    webhooks = Sender(
+    webhooks = WebhookDispatcher(
         database, vault=vault, private=settings.webhook_private, tell=metrics.count_webhook
     )
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
-    sweeper = Sweeper(database, blobs)
+    sweeper = Cleaner(database, blobs)
     rows = WriteBehind(database)
     chat = ChatService(
         engine=engine,
@@ -167,7 +167,7 @@ def create_app(  # noqa: C901 - a function for each dependency
                 webhooks.run(),
                 sweeper.run(),
                 embeddings.run(),
-                responses.sweep(database),
+                responses.delete_expired_forever(database),
             ):
                 stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
@@ -207,9 +207,9 @@ def create_app(  # noqa: C901 - a function for each dependency
     )
 
 
-def _line(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairQueue:
+def _line(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairScheduler:
     """Where requests wait for a place at the engine."""
-    queue = FairQueue(
+    queue = FairScheduler(
         sequences=lambda: engine.sequences if engine is not None else 1,
         per_tenant=settings.queue_per_tenant,
         total=settings.queue_total,

@@ -46,6 +46,6 @@ async def run_child(
         await process.wait()
 
 
-def held(module: str, *arguments: str) -> list[str]:
+def with_parent_watch(module: str, *arguments: str) -> list[str]:
     """The command that runs one of our modules so that it watches its standard input."""
     return [sys.executable, "-m", "training.parent_watch", module, *arguments]

@@ -11,14 +11,14 @@ from server.db.session import Database
 from server.errors import ServerError
 from server.files import originals, service, uploads
 from server.storage.blobs import BlobStore
-from server.storage.references import try_discard
+from server.storage.references import try_delete_unreferenced
 
 log = structlog.get_logger(__name__)
 
 ORPHAN_AGE = datetime.timedelta(hours=1)  # no request stays between storing bytes and its row
 
 
-class Sweeper:
+class Cleaner:
     """Sweeps every now and then. Any number of servers may do so at the same time."""
 
     def __init__(
@@ -41,22 +41,22 @@ class Sweeper:
             await asyncio.sleep(self._every_seconds)
             turn += 1
             try:
-                await self.sweep()
+                await self.clean_up()
                 if turn % self._orphans_every == 0:
                     await self.sweep_orphans()
             except (ServerError, SQLAlchemyError, OSError) as exc:  # the next turn does it
                 log.warning("sweeping failed", error=str(exc))
 
-    async def sweep(self) -> None:
+    async def clean_up(self) -> None:
         """Remove rows whose time is over, then the bytes that were theirs alone."""
         async with self._database.transaction() as session:
-            hashes = await service.sweep(session) | await uploads.sweep(session)
-            hashes |= await originals.sweep(session)
-            await idempotency.sweep(session)
-        await try_discard(self._database, self._blobs, *hashes)
+            hashes = await service.delete_expired(session) | await uploads.expire_pending(session)
+            hashes |= await originals.delete_read(session)
+            await idempotency.delete_expired(session)
+        await try_delete_unreferenced(self._database, self._blobs, *hashes)
 
     async def sweep_orphans(self, age: datetime.timedelta = ORPHAN_AGE) -> None:
         """Remove bytes that no row refers to: a server was killed between its steps."""
         await self._blobs.clear_incoming(age)
         async for sha256 in self._blobs.list_old(age):
-            await try_discard(self._database, self._blobs, sha256)
+            await try_delete_unreferenced(self._database, self._blobs, sha256)

@@ -50,7 +50,7 @@ async def claim(
         return found
 
 
-def note(
+def record(
     row: IdempotentRequest, *, status: int, body: bytes, keep: datetime.timedelta, was_repeat: bool
 ) -> None:
     """Write down what came of a claimed request; ``was_repeat``: its client had tried before."""
@@ -59,7 +59,7 @@ def note(
     row.expires_at = now() + keep
 
 
-async def sweep(session: AsyncSession) -> None:
+async def delete_expired(session: AsyncSession) -> None:
     """Forget the requests whose time is over."""
     await session.execute(delete(IdempotentRequest).where(IdempotentRequest.expires_at <= now()))
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 
-def hold(path: Path) -> int | None:
+def try_lock(path: Path) -> int | None:
     """Take the lock for the rest of this process's life; its descriptor, or None if it is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -17,9 +17,9 @@ def hold(path: Path) -> int | None:
     return descriptor
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether some process holds the lock now."""
-    descriptor = hold(path)
+    descriptor = try_lock(path)
     if descriptor is None:
         return True
     os.close(descriptor)

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from server.engine.adapter_cache import Residency
+from server.engine.adapter_cache import AdapterCache
 from server.engine.process.supervisor import EngineStatus, State
 from server.webhooks.dispatcher import Told
 
@@ -18,7 +18,7 @@ _FIRST_TOKEN_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30
 _WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
-class Watched(Protocol):
+class EngineStats(Protocol):
     """The part of the engine service that is looked at."""
 
     @property
@@ -30,14 +30,14 @@ class Watched(Protocol):
         """Requests in flight, those that wait included."""
 
     @property
-    def residency(self) -> Residency:
+    def residency(self) -> AdapterCache:
         """Which adapters are loaded, in flight and waiting."""
 
 
 class Metrics:
     """One app's figures, in a registry of their own so that a test may build a second app."""
 
-    def __init__(self, engine: Watched | None) -> None:
+    def __init__(self, engine: EngineStats | None) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "tenantune_http_requests",
@@ -108,7 +108,7 @@ class Metrics:
 class _EngineCollector(Collector):
     """Asks the engine service when somebody looks."""
 
-    def __init__(self, engine: Watched) -> None:
+    def __init__(self, engine: EngineStats) -> None:
         self._engine = engine
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:

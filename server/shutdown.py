@@ -23,7 +23,7 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
-class Ending:
+class GracefulShutdown:
     """While entered, the first signal calls ``stop``, once, in the main thread.
 
     The process, with all its children, is ended by force when it is told a second time, or when it
@@ -40,7 +40,7 @@ class Ending:
         self._before: dict[int, Any] = {}
         self._watch = Watch(seconds, status=self._status, with_parent=with_parent)
 
-    def __enter__(self) -> "Ending":
+    def __enter__(self) -> "GracefulShutdown":
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._on_signal)
         self._watch.start()
@@ -97,7 +97,7 @@ def run(
         finally:
             cancel.clear()
 
-    with Ending(stop, seconds=seconds) as ending:
+    with GracefulShutdown(stop, seconds=seconds) as ending:
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 result = runner.run(cancellable())

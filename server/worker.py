@@ -29,13 +29,13 @@ from server.db.models import FINISHED_JOB_STATES, Import, Job, now
 from server.db.session import Database
 from server.home import keep_private, take
 from server.jobs.fair_turns import IMPORTS_AT_ONCE, WORKED_ON, next_imports, next_jobs
-from server.jobs.states import held, set_state
+from server.jobs.states import get_for_update, set_state
 from server.jobs.steps import JobSteps, Superseded, failure
 from server.jobs.trainer_process import TrainingCancelled, TrainingPaused
-from server.locks import hold
+from server.locks import try_lock
 from server.logs import configure_logging
 from server.settings import Settings
-from server.shutdown import Ending
+from server.shutdown import GracefulShutdown
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Worker:
                 await self._dispatch()
                 if tidied is None or now() - tidied >= TIDY_EVERY:
                     begun = now()
-                    await self.steps.tidy(tidied and tidied - TIDY_EVERY)
+                    await self.steps.cleanup_finished(tidied and tidied - TIDY_EVERY)
                     tidied = begun
             except Exception:
                 log.exception("dispatch failed; trying again")
@@ -138,7 +138,7 @@ class Worker:
         with SetWorkflowID(name):
             await DBOS.enqueue_workflow_async(queue, workflow, *args)
 
-    async def adopt(self) -> None:
+    async def requeue_orphaned(self) -> None:
         """Queue again what no workflow will ever finish: call once, before the first dispatch.
 
         That is what was begun by another version of this worker on this machine, whose workflows
@@ -162,7 +162,7 @@ class Worker:
             if await self._forgotten(workflow_id(job_id, attempt)):
                 async with self.database.transaction() as session:
                     row = await session.get_one(Job, job_id)
-                    job = await held(session, row.tenant_id, job_id)
+                    job = await get_for_update(session, row.tenant_id, job_id)
                     if job.attempts == attempt and job.state != "paused":
                         await set_state(session, job, "queued")
             else:
@@ -237,9 +237,9 @@ def compare_with_engine(job_id: str, name: str) -> None:
 
 
 @DBOS.step()
-def judge(job_id: str, name: str) -> str:
+def apply_gates(job_id: str, name: str) -> str:
     """Gates, report, registration."""
-    return worker().call(worker().steps.judge(job_id, name))
+    return worker().call(worker().steps.apply_gates(job_id, name))
 
 
 @DBOS.step()
@@ -295,7 +295,7 @@ def job_workflow(job_id: str, attempt: int) -> str:
         train(job_id)
         name = publish(job_id)
         compare_with_engine(job_id, name)
-        unsafe = judge(job_id, name)
+        unsafe = apply_gates(job_id, name)
         keep_results(job_id)
         if unsafe:
             end(job_id, "failed", {"code": "unsafe_adapter", "message": unsafe})
@@ -364,7 +364,7 @@ async def main() -> None:
     configure_logging(settings)
     keep_private()
     take(settings, thorough=True)
-    if hold(settings.run / "worker.lock") is None:
+    if try_lock(settings.run / "worker.lock") is None:
         sys.exit(f"a worker already runs on {settings.home}")
     _worker = Worker(settings)
     loop, stopping = asyncio.get_running_loop(), _worker.steps.stopping
@@ -373,11 +373,11 @@ async def main() -> None:
         loop.call_soon_threadsafe(stopping.set)
 
     with_parent = "--with-parent" in sys.argv
-    with Ending(stop, seconds=STOP_SECONDS, with_parent=with_parent):
+    with GracefulShutdown(stop, seconds=STOP_SECONDS, with_parent=with_parent):
         async with asyncio.TaskGroup() as group:
             group.create_task(_work(_worker))  # an error of it ends the group
             await stopping.wait()
-            await _worker.steps.settle()
+            await _worker.steps.reconcile()
             # A step that is still open must not be recorded as done or failed: it is run again.
             sys.stdout.flush()
             os._exit(0)
@@ -392,7 +392,7 @@ async def _work(this: Worker) -> None:
     await DBOS.register_queue_async("jobs", worker_concurrency=settings.worker_jobs)
     await DBOS.register_queue_async("imports", worker_concurrency=IMPORTS_AT_ONCE)
     await DBOS.register_queue_async("decisions")
-    await this.adopt()
+    await this.requeue_orphaned()
     log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
     await this.run()
 

@@ -136,7 +136,7 @@ def parse(line: str | bytes) -> Event | None:
         return None
 
 
-class Progress:
+class EventWriter:
     """Writes events to standard output and appends them to ``<out>/events.jsonl``."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:

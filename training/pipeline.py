@@ -35,7 +35,7 @@ from training.events import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     ErrorEvent,
-    Progress,
+    EventWriter,
     ResultEvent,
     StageEvent,
 )
@@ -72,7 +72,7 @@ def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = N
     stopper = stopper or Stopper()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        progress = Progress(out / "events.jsonl")
+        progress = EventWriter(out / "events.jsonl")
     except OSError as exc:
         print(f"cannot write to {out}: {exc.strerror}")  # noqa: T201 - there is nowhere else
         return EXIT_BAD_INPUT
@@ -80,7 +80,9 @@ def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = N
         return _run(spec_path, out, progress, resume=resume, stopper=stopper)
 
 
-def _run(spec_path: Path, out: Path, progress: Progress, *, resume: bool, stopper: Stopper) -> int:
+def _run(
+    spec_path: Path, out: Path, progress: EventWriter, *, resume: bool, stopper: Stopper
+) -> int:
     started = time.monotonic()
     try:
         with stopper, _alone_in(out):
@@ -129,7 +131,7 @@ def _message(exc: Exception) -> str:
 
 
 def _stages(
-    spec: TrainingSpec, out: Path, progress: Progress, *, resume: bool, stopper: Stopper
+    spec: TrainingSpec, out: Path, progress: EventWriter, *, resume: bool, stopper: Stopper
 ) -> None:
     if not resume:
         for name in (ADAPTER, "trained", "checkpoints"):

@@ -7,11 +7,11 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
-from connectors.conversation import Conversation, Speaker, Split, Turn
+from connectors.conversation import Conversation, Role, Split, Turn
 from connectors.importers.base import (
+    MAX_CHARACTERS,
+    MAX_TURNS,
     MIB,
-    MOST_CHARACTERS,
-    MOST_TURNS,
     BadRecord,
     ImportOptions,
     Note,
@@ -126,8 +126,8 @@ class JsonLines:
             reason = skipped[0].reason if skipped else Reason.NO_TURNS
             why = f"no message is left: {skipped[0].detail}" if skipped else "no messages"
             raise BadRecord(reason, why)
-        if sum(len(turn.text) for turn in turns) > MOST_CHARACTERS:
-            detail = f"a conversation of more than {MOST_CHARACTERS / MIB:g} million characters"
+        if sum(len(turn.text) for turn in turns) > MAX_CHARACTERS:
+            detail = f"a conversation of more than {MAX_CHARACTERS / MIB:g} million characters"
             raise BadRecord(Reason.TOO_LARGE, detail)
         conversation = Conversation(
             id=identifier(record, number),
@@ -139,7 +139,7 @@ class JsonLines:
             names=_names(
                 record,
                 record[self.key],
-                {turn.author for turn in turns if turn.speaker is not Speaker.BOT},
+                {turn.author for turn in turns if turn.speaker is not Role.BOT},
             ),
         )
         return conversation, skipped
@@ -158,10 +158,8 @@ def messages_in(record: Mapping[str, Any], key: str) -> Iterator[tuple[int, dict
     messages = record[key]
     if not isinstance(messages, list):
         raise BadRecord(Reason.BAD_RECORD, f"{key!r} is not a list")
-    if len(messages) > MOST_TURNS:
-        raise BadRecord(
-            Reason.TOO_MANY_TURNS, f"{len(messages):,} messages; at most {MOST_TURNS:,}"
-        )
+    if len(messages) > MAX_TURNS:
+        raise BadRecord(Reason.TOO_MANY_TURNS, f"{len(messages):,} messages; at most {MAX_TURNS:,}")
     for position, message in enumerate(messages, 1):
         if not isinstance(message, dict):
             raise BadRecord(Reason.BAD_RECORD, f"message {position} is not an object")
@@ -185,8 +183,8 @@ def is_note(message: Mapping[str, Any]) -> bool:
 
 
 def speaker_of(
-    role: object, roles: Mapping[str, Speaker], options: ImportOptions, *, position: int
-) -> Speaker:
+    role: object, roles: Mapping[str, Role], options: ImportOptions, *, position: int
+) -> Role:
     """Who a role is: the operator's word first, then the format's own.
 
     Raises:
@@ -283,7 +281,7 @@ def _names(
     record: Mapping[str, Any],
     messages: Iterable[Mapping[str, Any]],
     authors: Collection[str | None],
-) -> dict[str, Speaker]:
+) -> dict[str, Role]:
     """The people whom a record or its messages name in fields such as ``customer_name``."""
     found = {}
     for fields in (record, record.get("labels"), record.get("metadata"), *messages):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from connectors.conversation import Speaker, Turn
+from connectors.conversation import Role, Turn
 from connectors.importers.base import BadRecord, ImportOptions, Reason, clean_text
 from connectors.importers.jsonl import (
     JsonLines,
@@ -17,10 +17,10 @@ from connectors.importers.jsonl import (
 )
 
 _ROLES = {
-    "user": Speaker.CUSTOMER,
-    "assistant": Speaker.AGENT,
-    "system": Speaker.SYSTEM,
-    "developer": Speaker.SYSTEM,
+    "user": Role.CUSTOMER,
+    "assistant": Role.AGENT,
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
 }
 
 
@@ -40,7 +40,7 @@ class OpenAIMessages(JsonLines):
                 continue
             speaker = speaker_of(role, _ROLES, options, position=position)
             if is_note(message):
-                speaker = Speaker.NOTE
+                speaker = Role.NOTE
             content = message.get("content")
             if content is None and (message.get("tool_calls") or message.get("function_call")):
                 yield Skipped(Reason.TOOL_MESSAGE, f"message {position} only calls a tool")

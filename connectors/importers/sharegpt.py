@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from connectors.conversation import Speaker, Turn
+from connectors.conversation import Role, Turn
 from connectors.importers.base import ImportOptions, Reason
 from connectors.importers.jsonl import (
     JsonLines,
@@ -17,13 +17,13 @@ from connectors.importers.jsonl import (
 )
 
 _ROLES = {
-    "human": Speaker.CUSTOMER,
-    "user": Speaker.CUSTOMER,
-    "gpt": Speaker.AGENT,
-    "assistant": Speaker.AGENT,
-    "chatgpt": Speaker.AGENT,
-    "model": Speaker.AGENT,
-    "system": Speaker.SYSTEM,
+    "human": Role.CUSTOMER,
+    "user": Role.CUSTOMER,
+    "gpt": Role.AGENT,
+    "assistant": Role.AGENT,
+    "chatgpt": Role.AGENT,
+    "model": Role.AGENT,
+    "system": Role.SYSTEM,
 }
 
 
@@ -43,7 +43,7 @@ class ShareGpt(JsonLines):
                 continue
             speaker = speaker_of(role, _ROLES, options, position=position)
             if is_note(message):
-                speaker = Speaker.NOTE
+                speaker = Role.NOTE
             text = text_or_skip(message.get("value"), position=position, field="value")
             if isinstance(text, Skipped):
                 yield text

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from connectors.conversation import Speaker
-from connectors.importers.words import LONGEST, NO, YES, plain, words
+from connectors.conversation import Role
+from connectors.importers.words import MAX_WORD_LENGTH, NO, YES, plain, words
 
-_SPEAKERS: Mapping[Speaker, str] = {
-    Speaker.CUSTOMER: "customer client visitor human consumer guest enduser requester requestor "
+_SPEAKERS: Mapping[Role, str] = {
+    Role.CUSTOMER: "customer client visitor human consumer guest enduser requester requestor "
     "buyer shopper caller contact member lead patient passenger subscriber incoming inbound "
     "received in endcustomer customercontact "
     "kunde kundin kundinnen besucher besucherin gast anrufer anruferin interessent kontakt "
@@ -30,7 +30,7 @@ _SPEAKERS: Mapping[Speaker, str] = {
     "клієнт відвідувач вхідне πελατης 客户 客戶 顾客 顧客 访客 訪客 买家 買家 访问者 收到 "
     "お客様 お客さま 訪問者 受信 고객 고객님 방문자 구매자 수신 عميل العميل زبون לקוח khachhang "
     "pelanggan ลูกค้า",
-    Speaker.AGENT: "agent assistant support supportagent humanagent operator representative rep "
+    Role.AGENT: "agent assistant support supportagent humanagent operator representative rep "
     "staff employee advisor adviser admin administrator helpdesk service csr team outgoing "
     "outbound sent out assignee responder owner moderator technician specialist consultant "
     "teammate host seller merchant vendor customersupport customerservice customercare "
@@ -53,17 +53,17 @@ _SPEAKERS: Mapping[Speaker, str] = {
     "исходящая продавец підтримка вихідне υποστηριξη 客服 坐席 座席 商家 卖家 賣家 客服人员 "
     "客服人員 发送 发出 担当者 担当 オペレーター エージェント サポート 送信 상담원 상담사 담당자 "
     "에이전트 판매자 발신 وكيل موظف الدعم נציג nhanvien เจ้าหน้าที่",
-    Speaker.BOT: "bot chatbot agentbot aibot virtualassistant virtualagent ai aiagent automated "
+    Role.BOT: "bot chatbot agentbot aibot virtualassistant virtualagent ai aiagent automated "
     "automatic automation autoresponder autoreply answerbot captainassistant template campaign "
     "workflow botti робот бот 机器人 機器人 ボット 봇 챗봇",
-    Speaker.NOTE: "note notes internal internalnote internalnotes privatenote private "
+    Role.NOTE: "note notes internal internalnote internalnotes privatenote private "
     "internalcomment privatecomment internalmessage agentnote staffnote whisper "
     "notiz internenotiz privatenotiz interneanmerkung anmerkung vermerk intern privat "
     "noteinterne noteprivee notainterna notaprivada notaprivata interne notitie internenotitie "
     "interneopmerking notatka notatkawewnetrzna wewnetrzna interna interno anteckning "
     "interntnotat notat dahilinot заметка примечание внутренняязаметка внутренний внутренняя "
     "внутреннийкомментарий 备注 內部備註 内部备注 内部 メモ 社内メモ 内部メモ 메모 내부메모",
-    Speaker.SYSTEM: "system event activity systemmessage lineitem log trigger systeme sistema "
+    Role.SYSTEM: "system event activity systemmessage lineitem log trigger systeme sistema "
     "systeem ereignis система системное 系统 系統 システム 시스템",
 }
 # Either side, by who else speaks: the other side of whoever is plainly there.
@@ -74,11 +74,11 @@ _EITHER = words(
 )
 # What an exporter calls a public answer where the customer's own messages have a name.
 _REPLY = words("message reply response answer antwort reponse respuesta risposta")
-_CODES = {"a": Speaker.AGENT, "v": Speaker.CUSTOMER, "c": Speaker.CUSTOMER, "u": Speaker.CUSTOMER}
-_CODES |= {"b": Speaker.BOT, "s": Speaker.SYSTEM, "n": Speaker.NOTE}
-_CODES |= {"m": Speaker.CUSTOMER, "r": Speaker.AGENT}  # osTicket's messages and responses
+_CODES = {"a": Role.AGENT, "v": Role.CUSTOMER, "c": Role.CUSTOMER, "u": Role.CUSTOMER}
+_CODES |= {"b": Role.BOT, "s": Role.SYSTEM, "n": Role.NOTE}
+_CODES |= {"m": Role.CUSTOMER, "r": Role.AGENT}  # osTicket's messages and responses
 _NUMBERED = dict(  # Chatwoot's message_type
-    zip("0123", (Speaker.CUSTOMER, Speaker.AGENT, Speaker.SYSTEM, Speaker.BOT), strict=True)
+    zip("0123", (Role.CUSTOMER, Role.AGENT, Role.SYSTEM, Role.BOT), strict=True)
 )
 _MESSAGE_TYPE = "messagetype"
 # Headers of a column of yes and no, and who a yes is.
@@ -99,14 +99,14 @@ _IN_BRACKETS = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
 _MOST_VALUES = 64
 
 
-def _words() -> dict[str, Speaker]:
+def _words() -> dict[str, Role]:
     return {plain(word): who for who, known in _SPEAKERS.items() for word in known.split()}
 
 
 _WORDS = _words()
-NOTE_WORDS = frozenset(word for word, who in _WORDS.items() if who is Speaker.NOTE)
-SYSTEM_WORDS = frozenset(word for word, who in _WORDS.items() if who is Speaker.SYSTEM)
-_ALONE = {plain(word): Speaker.CUSTOMER for word in _EITHER}
+NOTE_WORDS = frozenset(word for word, who in _WORDS.items() if who is Role.NOTE)
+SYSTEM_WORDS = frozenset(word for word, who in _WORDS.items() if who is Role.SYSTEM)
+_ALONE = {plain(word): Role.CUSTOMER for word in _EITHER}
 _DEPENDENT = _REPLY.union(_ALONE)
 _KNOWN = _DEPENDENT.union(_WORDS)
 
@@ -115,18 +115,18 @@ class _Value(msgspec.Struct):
     """A word of the column: as first written, and whom the operator says it is."""
 
     written: str
-    told: Speaker | None
+    told: Role | None
 
 
 class Voices:
     """Sees every value of a file's speaker column; afterwards ``who`` knows them."""
 
-    def __init__(self, header: str, told: Mapping[str, Speaker]) -> None:
+    def __init__(self, header: str, told: Mapping[str, Role]) -> None:
         self._header = plain(header)
         self._told = {word.strip().casefold(): speaker for word, speaker in told.items()}
         self._values: dict[str, _Value] = {}
         self._together: set[tuple[str, str]] = set()
-        self._by_file: dict[str, Speaker] = {}
+        self._by_file: dict[str, Role] = {}
         self._beside: dict[str, str] = {}
         self._word_of: dict[str, str] = {}
 
@@ -143,9 +143,7 @@ class Voices:
     def see_conversation(self, words: Collection[str]) -> None:
         """Take the different words of one conversation."""
         for word in _DEPENDENT.intersection(words):
-            self._together |= {
-                (word, other) for other in words if self._is(other, Speaker.CUSTOMER)
-            }
+            self._together |= {(word, other) for other in words if self._is(other, Role.CUSTOMER)}
 
     def settle(self) -> None:
         """Decide the words that depend on the others; call once, before ``who``."""
@@ -153,19 +151,19 @@ class Voices:
         if not words:
             return
         if self._header in FLAG_HEADERS and words <= YES | NO:
-            other = {Speaker.CUSTOMER: Speaker.AGENT, Speaker.AGENT: Speaker.CUSTOMER}
-            yes = Speaker.CUSTOMER if self._header in _YES_IS_CUSTOMER else Speaker.AGENT
+            other = {Role.CUSTOMER: Role.AGENT, Role.AGENT: Role.CUSTOMER}
+            yes = Role.CUSTOMER if self._header in _YES_IS_CUSTOMER else Role.AGENT
             self._by_file = {word: yes if word in YES else other[yes] for word in words}
         elif self._header == _MESSAGE_TYPE and words <= set(_NUMBERED):
             self._by_file = dict(_NUMBERED)
         elif len(words) > 1 and words <= set(_CODES):
             self._by_file = dict(_CODES)
-        elif not any(self._is(word, Speaker.AGENT) for word in words):
+        elif not any(self._is(word, Role.AGENT) for word in words):
             for word, customer in sorted(self._together):
-                self._by_file[word] = Speaker.AGENT
+                self._by_file[word] = Role.AGENT
                 self._beside[word] = self._values[customer].written
 
-    def who(self, value: str) -> Speaker | None:
+    def who(self, value: str) -> Role | None:
         """Who that is; None when neither the operator nor we know."""
         told = self._told.get(value.strip().casefold())
         word = self._word(value)
@@ -173,7 +171,11 @@ class Voices:
 
     def name_in(self, value: str) -> str | None:
         """The person's name beside the word: "Jo Low (agent)", "Agent: Jo Low"."""
-        if len(value) > LONGEST or self.who(value) is None or self._word(value) == plain(value):
+        if (
+            len(value) > MAX_WORD_LENGTH
+            or self.who(value) is None
+            or self._word(value) == plain(value)
+        ):
             return None
         beside = _IN_BRACKETS.search(value)
         name = value[: beside.start()] if beside else value.partition(":")[2]
@@ -184,7 +186,7 @@ class Voices:
     @property
     def known(self) -> bool:
         """Whether any value is a side's; true of a column without values."""
-        sides = {Speaker.CUSTOMER, Speaker.AGENT}
+        sides = {Role.CUSTOMER, Role.AGENT}
         values = self._values.values()
         return not values or any(self.who(value.written) in sides for value in values)
 
@@ -201,11 +203,11 @@ class Voices:
         word = self._word_of.get(value)
         if word is None:
             word = _word_in(value)
-            if len(self._word_of) < _MOST_VALUES and len(value) <= LONGEST:
+            if len(self._word_of) < _MOST_VALUES and len(value) <= MAX_WORD_LENGTH:
                 self._word_of[value] = word
         return word
 
-    def _is(self, word: str, speaker: Speaker) -> bool:
+    def _is(self, word: str, speaker: Role) -> bool:
         """Whether a word is plainly this speaker's, by itself or by the operator's word."""
         value = self._values.get(word)
         return speaker is ((value and value.told) or _WORDS.get(word))
@@ -214,7 +216,7 @@ class Voices:
 def _word_in(value: str) -> str:
     """The word that says who: also in "agent:4039", "Customer (web)", "Jo (agent)", "user_reply"."""
     word = plain(value)
-    if word in _KNOWN or len(value) > LONGEST:
+    if word in _KNOWN or len(value) > MAX_WORD_LENGTH:
         return word
     beside = (_LEADING.match(value), _IN_BRACKETS.search(value))
     for candidate in (word, *(plain(found[1]) for found in beside if found)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.conversation import Speaker, Split, Turn
+from connectors.conversation import Role, Split, Turn
 from connectors.importers.base import BadRecord, ImportOptions, Reason, clean_text, quoted
 from connectors.importers.jsonl import (
     JsonLines,
@@ -16,7 +16,7 @@ from connectors.importers.jsonl import (
     weight_of,
 )
 
-_ROLES = {speaker.value: speaker for speaker in Speaker}
+_ROLES = {speaker.value: speaker for speaker in Role}
 
 
 class Tenantune(JsonLines):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from connectors.conversation import Speaker
+from connectors.conversation import Role
 from connectors.importers.base import quoted
 from connectors.importers.speakers import NOTE_WORDS, SYSTEM_WORDS
 from connectors.importers.words import NO, YES, plain, words
@@ -109,18 +109,18 @@ class Visibility:
                 self._ignored.append(f"{flag.header} is no flag (such as {example})")
         self._flags = tuple(kept)
 
-    def of(self, fields: Sequence[str]) -> Speaker | None:
+    def of(self, fields: Sequence[str]) -> Role | None:
         """``NOTE`` or ``SYSTEM`` where the row says so, ``BOT`` where that is the kind; else None."""
-        found: Speaker | None = None
+        found: Role | None = None
         for flag in self._flags:
             value = plain(fields[flag.at])
             if self._is_private(flag, value):
                 self.notes[f"{flag.header}={fields[flag.at].strip()}"] += 1
-                return Speaker.NOTE
+                return Role.NOTE
             if flag.says == "kind" and value in SYSTEM_WORDS:
-                found = Speaker.SYSTEM
+                found = Role.SYSTEM
             elif flag.says == "kind" and value in _BOT_KINDS:
-                found = found or Speaker.BOT
+                found = found or Role.BOT
         return found
 
     def __str__(self) -> str:

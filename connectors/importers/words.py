@@ -4,13 +4,13 @@ import re
 import unicodedata
 from functools import lru_cache
 
-LONGEST = 100
+MAX_WORD_LENGTH = 100
 """Characters of a header or value that are looked at; what is longer is no word."""
 
 
 def plain(text: str) -> str:
     """Letters and figures alone, lower case, without accents; of the first ``LONGEST`` characters."""
-    return _plain(text[:LONGEST])
+    return _plain(text[:MAX_WORD_LENGTH])
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
-from connectors.redaction.detectors import Finding
+from connectors.redaction.detectors import Span
 
 _CHAIN = re.compile(r"\d+(?:[ .,/_\n-]{1,3}\d+)*")
 _GROUP = re.compile(r"\d+")
@@ -75,7 +75,7 @@ _CARD_PLACEHOLDER = re.compile(r"\[CARD_\d+\]")
 _NEAR = 80  # characters between a card and its expiry
 
 
-def cards(text: str) -> Iterator[Finding]:
+def cards(text: str) -> Iterator[Span]:
     """Card numbers, in groups or not, with other numbers before and behind."""
     for chain in _CHAIN.finditer(text):
         if chain.end() - chain.start() < _SHORTEST:
@@ -92,7 +92,7 @@ def cards(text: str) -> Iterator[Finding]:
                 used = _groups_of_card(text, groups, sizes, at, total)
             if used:
                 start, end = groups[at][0], groups[at + used - 1][1]
-                yield Finding(start, end, "CARD", "".join(_GROUP.findall(text, start, end)))
+                yield Span(start, end, "CARD", "".join(_GROUP.findall(text, start, end)))
             at += used or 1
 
 
@@ -177,19 +177,17 @@ def _is_issued(digits: str, *, whole: bool) -> bool:
     return whole and _MAESTRO.match(digits) is not None
 
 
-def card_details(text: str) -> Iterator[Finding]:
+def card_details(text: str) -> Iterator[Span]:
     """What is named as a card's code, and as the expiry of a card that was found nearby.
 
     Bare numbers behind a card (``[CARD_1] 04/27 123``) stay: without the card's number they say
     nothing, and as often as not they are an amount, a date or a count of something else.
     """
     for found in _CODE.finditer(text):
-        yield Finding(*found.span("value"), "CARD_CODE", found["value"])
+        yield Span(*found.span("value"), "CARD_CODE", found["value"])
     cards_at = [found.start() for found in _CARD_PLACEHOLDER.finditer(text)]
     if cards_at:
         for found in _EXPIRY.finditer(text):
             next_card = bisect_left(cards_at, found.start() - _NEAR)
             if next_card < len(cards_at) and cards_at[next_card] < found.end() + _NEAR:
-                yield Finding(
-                    *found.span("value"), "CARD_EXPIRY", re.sub(r"\s", "", found["value"])
-                )
+                yield Span(*found.span("value"), "CARD_EXPIRY", re.sub(r"\s", "", found["value"]))

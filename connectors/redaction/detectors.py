@@ -14,7 +14,7 @@ from stdnum import iban
 from connectors.redaction.folding import folded_words
 
 
-class Finding(NamedTuple):
+class Span(NamedTuple):
     """``text[start:end]`` is of ``kind``; equal ``key`` means the same thing written otherwise.
 
     ``keep`` is put before the placeholder (a URL's scheme and host).
@@ -55,14 +55,14 @@ _IBAN_LENGTHS = {
 }
 
 
-def ibans(text: str) -> Iterator[Finding]:
+def ibans(text: str) -> Iterator[Span]:
     """IBANs, in groups or not; the words after one are not swallowed."""
     at = 0
     while found := _IBAN.search(text, at):
         end = _iban_end(found[0])
         if end:
             key = re.sub(r"[^A-Za-z0-9]", "", found[0][:end]).upper()
-            yield Finding(found.start(), found.start() + end, "IBAN", key)
+            yield Span(found.start(), found.start() + end, "IBAN", key)
         at = found.start() + (end or 2)
 
 
@@ -78,7 +78,7 @@ def _iban_end(candidate: str) -> int:
     return end if ends_there and iban.is_valid(plain, check_country=False) else 0
 
 
-def ip_addresses(text: str) -> Iterator[Finding]:
+def ip_addresses(text: str) -> Iterator[Span]:
     """IPv4 and IPv6; not loopback, unspecified, netmasks, or version numbers."""
     for found in _IPV4.finditer(text):
         before = text[max(0, found.start() - 16) : found.start()]
@@ -89,11 +89,11 @@ def ip_addresses(text: str) -> Iterator[Finding]:
             yield from _address(found)
 
 
-def _address(found: re.Match[str]) -> Iterator[Finding]:
+def _address(found: re.Match[str]) -> Iterator[Span]:
     try:
         address = ipaddress.ip_address(found[0])
     except ValueError:
         return
     netmask = address.version == 4 and found[0].startswith(("255.", "0."))  # noqa: PLR2004
     if not (address.is_loopback or address.is_unspecified or netmask):
-        yield Finding(found.start(), found.end(), "IP", address.compressed)
+        yield Span(found.start(), found.end(), "IP", address.compressed)

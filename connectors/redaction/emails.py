@@ -7,7 +7,7 @@ parts an address from the words round it.
 import re
 from collections.abc import Iterator
 
-from connectors.redaction.detectors import Finding
+from connectors.redaction.detectors import Span
 from connectors.redaction.folding import UNSPACED, folded_words
 
 _LATIN = "A-Za-z\u00c0-\u024f\u1e00-\u1eff"
@@ -61,7 +61,7 @@ _NO_LOCAL = frozenset(
 )
 
 
-def emails(text: str) -> Iterator[Finding]:
+def emails(text: str) -> Iterator[Span]:
     """E-mail addresses; a blank round the @ is allowed, and ``(at)``, ``%40``, ``dot`` are read."""
     done = 0
     for at in _AT.finditer(text):
@@ -76,7 +76,7 @@ def emails(text: str) -> Iterator[Finding]:
         if runs_on := _NEXT_SENTENCE.fullmatch(whole):
             whole = runs_on[1]
         done = at.end() + len(whole)
-        yield Finding(start, done, "EMAIL", f"{local}@{_plain(whole)}".casefold())
+        yield Span(start, done, "EMAIL", f"{local}@{_plain(whole)}".casefold())
 
 
 def _local_part(before: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from connectors.redaction.detectors import PLACEHOLDER, Finding
+from connectors.redaction.detectors import PLACEHOLDER, Span
 from connectors.redaction.emails import emails
 from connectors.redaction.folding import UNSPACED
 
@@ -86,7 +86,7 @@ _SHORTEST_RANDOM = 20
 _FEWEST_TURNS = 3  # between letters, digits and cases: "iphone15" has one
 
 
-def urls(text: str) -> Iterator[Finding]:
+def urls(text: str) -> Iterator[Span]:
     """URLs that carry a secret or belong to a person: the whole, behind their host."""
     if "/" not in text and "?" not in text:
         return
@@ -108,7 +108,7 @@ def urls(text: str) -> Iterator[Finding]:
         ):
             scheme = f"{parts.scheme}://" if has_scheme else ""
             start = found.start()
-            yield Finding(start, start + len(url), "URL", url, keep=f"{scheme}{host}{port}/")
+            yield Span(start, start + len(url), "URL", url, keep=f"{scheme}{host}{port}/")
 
 
 def _is_private(host: str, path: str, query: str, fragment: str) -> bool:

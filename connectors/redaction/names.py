@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from connectors.redaction.detectors import PLACEHOLDER, Finding
+from connectors.redaction.detectors import PLACEHOLDER, Span
 from connectors.redaction.folding import UNSPACED, fold, folded_words
 from connectors.redaction.name_words import (
     ALSO_WORDS,
@@ -151,7 +151,7 @@ class PersonNames:
         self._words = _Node()
         self._letters = _Node()
 
-    def find(self, text: str) -> Iterator[Finding]:
+    def find(self, text: str) -> Iterator[Span]:
         """Full names in any case; single parts only where they are written like a name.
 
         ``text`` is folded.
@@ -234,10 +234,10 @@ class PersonNames:
             node = following
         node.end(person, kind)
 
-    def _find_words(self, text: str) -> Iterator[Finding]:
+    def _find_words(self, text: str) -> Iterator[Span]:
         text = PLACEHOLDER.sub(lambda found: "_" * len(found[0]), text)
         tokens = [found.span() for found in _TOKEN.finditer(text)]
-        pending: Finding | None = None
+        pending: Span | None = None
         at = 0
         while at < len(tokens):
             match = self._longest(text, tokens, at)
@@ -245,7 +245,7 @@ class PersonNames:
                 at += 1
                 continue
             at += match.words
-            found = Finding(match.start, match.end, "NAME", match.node.person)
+            found = Span(match.start, match.end, "NAME", match.node.person)
             if pending and pending.key == found.key and _is_glued(text, pending, found):
                 pending = pending._replace(end=found.end)
                 continue
@@ -296,7 +296,7 @@ class PersonNames:
             node = node.next.setdefault(letter, _Node())
         node.end(person, kind)
 
-    def _find_letters(self, text: str, first: int, last: int) -> Iterator[Finding]:
+    def _find_letters(self, text: str, first: int, last: int) -> Iterator[Span]:
         at = first
         while at < last:
             node, place, best = self._letters, at, None
@@ -311,13 +311,13 @@ class PersonNames:
                 if node.kind and _is_called(text, at, place, node.kind):
                     best = place, node.person
             if best:
-                yield Finding(at, best[0], "NAME", best[1])
+                yield Span(at, best[0], "NAME", best[1])
                 at = best[0]
             else:
                 at += 1
 
 
-def _is_glued(text: str, one: Finding, other: Finding) -> bool:
+def _is_glued(text: str, one: Span, other: Span) -> bool:
     """Whether two parts of a name stand together as one."""
     return text[one.end : other.start] in (" ", "-")
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import phonenumbers
 from phonenumbers import PhoneMetadata
 
-from connectors.redaction.detectors import Finding
+from connectors.redaction.detectors import Span
 from connectors.redaction.phone_words import PhoneWords, Said
 
 _CHAIN = re.compile(r"\d+(?:[ ().\-/]{1,3}\d+)*")
@@ -62,7 +62,7 @@ _SHORT = 80
 _ASKED = 400  # characters of the turn before
 
 
-def phones(text: str, *, before: str, regions: tuple[str, ...]) -> Iterator[Finding]:
+def phones(text: str, *, before: str, regions: tuple[str, ...]) -> Iterator[Span]:
     """Phone numbers in ``text``, whose national numbers are those of ``regions`` (ISO 3166).
 
     ``before`` is the turn that came before: it is asked what the number is when the text is
@@ -140,7 +140,7 @@ class _Search:
             tuple[tuple[int, ...], bool], tuple[tuple[int, ...], tuple[int, ...]]
         ] = {}
 
-    def chain(self, first: int, last: int) -> Iterator[Finding]:
+    def chain(self, first: int, last: int) -> Iterator[Span]:
         """Numbers among groups of digits that only signs and blanks part.
 
         At each group, the longest that the plans know, or else the longest that may be one abroad.
@@ -189,9 +189,9 @@ class _Search:
 
     def _longest(
         self, groups: list[tuple[int, int]], at: int, counts: Iterable[int], plus: str
-    ) -> tuple[Finding | None, int]:
+    ) -> tuple[Span | None, int]:
         """The best number of so many groups, and how many are done with."""
-        abroad: tuple[Finding | None, int] = (None, 1)
+        abroad: tuple[Span | None, int] = (None, 1)
         for count in counts:
             if not self._may_end(groups, at + count - 1):
                 continue
@@ -283,7 +283,7 @@ class _Search:
 
     def _dialled(
         self, sign: str, groups: list[tuple[int, int]], digits: str
-    ) -> tuple[Finding | None, bool]:
+    ) -> tuple[Span | None, bool]:
         """What stands behind a plus, and whether the country has such numbers."""
         start, end = groups[0][0] - len(sign), groups[-1][1]
         if key := _international(digits):
@@ -291,7 +291,7 @@ class _Search:
         possible = _FEWEST < len(digits) <= _MOST and digits[0] != "0" and digits[1:4] != "000"
         return (self._found(start, end, f"+{digits}") if possible else None), False
 
-    def _national(self, groups: list[tuple[int, int]], digits: str) -> tuple[Finding | None, bool]:
+    def _national(self, groups: list[tuple[int, int]], digits: str) -> tuple[Span | None, bool]:
         """What the groups are together, and whether a country's plan has such numbers."""
         if len(digits) > _MOST:
             return None, False
@@ -328,9 +328,7 @@ class _Search:
             or _MONEY_BEHIND.match(self._text, end)
         )
 
-    def _foreign(
-        self, groups: list[tuple[int, int]], digits: str, *, opened: bool
-    ) -> Finding | None:
+    def _foreign(self, groups: list[tuple[int, int]], digits: str, *, opened: bool) -> Span | None:
         """A number of another country: so called, or with a trunk 0 and in groups."""
         start, end = groups[0][0], groups[-1][1]
         written = self._text[start - opened : end]
@@ -352,10 +350,10 @@ class _Search:
             return None
         return self._found(start - opened, end, f"+1{digits}" if american else digits)
 
-    def _found(self, start: int, end: int, key: str) -> Finding:
+    def _found(self, start: int, end: int, key: str) -> Span:
         if extension := _EXTENSION.match(self._text, end):
             end = extension.end()
-        return Finding(start, end, "PHONE", key)
+        return Span(start, end, "PHONE", key)
 
     def _said(self, end: int) -> Said | None:
         """What the words around say: a phone number, something else, or nothing."""

@@ -14,10 +14,10 @@ from itertools import chain
 
 import msgspec
 
-from connectors.conversation import Conversation, Speaker, Turn
+from connectors.conversation import Conversation, Role, Turn
 from connectors.redaction.cards import card_details, cards
 from connectors.redaction.custom_patterns import compile_patterns
-from connectors.redaction.detectors import PLACEHOLDER, Finding, ibans, ip_addresses
+from connectors.redaction.detectors import PLACEHOLDER, Span, ibans, ip_addresses
 from connectors.redaction.emails import emails
 from connectors.redaction.folding import fold
 from connectors.redaction.links import urls
@@ -64,16 +64,14 @@ class Redactor:
         Texts, authors, labels and an identifier that is itself an address are covered. Doing it
         twice changes nothing more.
         """
-        page = _Page(
+        page = _PlaceholderMap(
             texts=[turn.text for turn in conversation.turns],
             placeholders=chain.from_iterable(_texts_of(conversation)),
             keep=self._keep,
         )
         names = person_names(
-            (turn.author for turn in conversation.turns if turn.speaker is not Speaker.BOT),
-            customers=(
-                turn.author for turn in conversation.turns if turn.speaker is Speaker.CUSTOMER
-            ),
+            (turn.author for turn in conversation.turns if turn.speaker is not Role.BOT),
+            customers=(turn.author for turn in conversation.turns if turn.speaker is Role.CUSTOMER),
         )
         changed = set(range(len(page.texts)))
         for _ in range(_MOST_ROUNDS):
@@ -101,10 +99,10 @@ class Redactor:
 
     def redact_text(self, text: str) -> str:
         """One text alone: numbering starts at 1."""
-        page = _Page(texts=[], placeholders=[text], keep=self._keep)
+        page = _PlaceholderMap(texts=[], placeholders=[text], keep=self._keep)
         return self._alone(text, page, PersonNames())
 
-    def _alone(self, text: str, page: "_Page", names: PersonNames) -> str:
+    def _alone(self, text: str, page: "_PlaceholderMap", names: PersonNames) -> str:
         for _ in range(_MOST_ROUNDS):
             replaced = page.replace(text, self._find(text, "", names))
             if replaced == text:
@@ -112,23 +110,23 @@ class Redactor:
             text = replaced
         return text
 
-    def _redact_text(self, page: "_Page", at: int, names: PersonNames) -> bool:
+    def _redact_text(self, page: "_PlaceholderMap", at: int, names: PersonNames) -> bool:
         text = page.texts[at]
         before = page.texts[at - 1] if at else ""
         page.texts[at] = page.replace(text, self._find(text, before, names))
         return page.texts[at] != text
 
-    def _author(self, turn: Turn, page: "_Page", names: PersonNames) -> str | None:
+    def _author(self, turn: Turn, page: "_PlaceholderMap", names: PersonNames) -> str | None:
         if turn.author is None:
             return None
-        if turn.speaker is not Speaker.BOT and turn.author in names.authors:
+        if turn.speaker is not Role.BOT and turn.author in names.authors:
             return page.placeholder("NAME", names.authors[turn.author])
         alone = self._alone(turn.author, page, names)
         # One placeholder for the whole field: a remainder would look like a name the next time.
         first = PLACEHOLDER.search(alone)
         return first[0] if first and alone != turn.author else alone
 
-    def _find(self, text: str, before: str, names: PersonNames) -> Iterator[Finding]:
+    def _find(self, text: str, before: str, names: PersonNames) -> Iterator[Span]:
         """Everything found in a text, what wins an overlap first."""
         folded = fold(text)
         for found in self._find_folded(folded.text, fold(before).text, names):
@@ -137,7 +135,7 @@ class Redactor:
         if folded.text != text:  # a tenant's own pattern may mean what folding takes away
             yield from self._tenants_numbers(text)
 
-    def _find_folded(self, text: str, before: str, names: PersonNames) -> Iterator[Finding]:
+    def _find_folded(self, text: str, before: str, names: PersonNames) -> Iterator[Span]:
         if _INTERESTING.search(text):
             certain = [
                 *chain.from_iterable(
@@ -152,14 +150,14 @@ class Redactor:
             yield from self._tenants_numbers(text)
         yield from names.find(text)
 
-    def _tenants_numbers(self, text: str) -> Iterator[Finding]:
+    def _tenants_numbers(self, text: str) -> Iterator[Span]:
         for name, pattern in self._patterns.items():
             for found in pattern.finditer(text):
                 if found[0].strip():
-                    yield Finding(found.start(), found.end(), name, found[0].casefold())
+                    yield Span(found.start(), found.end(), name, found[0].casefold())
 
 
-def _masked(text: str, findings: Iterable[Finding]) -> str:
+def _masked(text: str, findings: Iterable[Span]) -> str:
     """The text with what was found made as unreadable as its placeholder will be."""
     parts = []
     at = 0
@@ -170,7 +168,7 @@ def _masked(text: str, findings: Iterable[Finding]) -> str:
     return "".join([*parts, text[at:]]) if parts else text
 
 
-class _Page:
+class _PlaceholderMap:
     """One conversation's texts, and which placeholder stands for what in it."""
 
     def __init__(self, *, texts: list[str], placeholders: Iterable[str], keep: "_Keep") -> None:
@@ -192,12 +190,12 @@ class _Page:
         self.counts[kind] += 1
         return f"[{kind}_{self._numbers[kind, key]}]"
 
-    def replace(self, text: str, findings: Iterable[Finding]) -> str:
+    def replace(self, text: str, findings: Iterable[Span]) -> str:
         """Put placeholders in; the first finding wins an overlap, placeholders stay."""
         taken = bytearray(len(text))  # a byte a character: 1 in a placeholder, 2 in a finding
         for fixed in PLACEHOLDER.finditer(text):
             taken[fixed.start() : fixed.end()] = b"\1" * (fixed.end() - fixed.start())
-        chosen: list[Finding] = []
+        chosen: list[Span] = []
         for found in findings:
             here = taken[found.start : found.end]
             if 2 in here or (1 in here and found.kind != "URL"):  # noqa: PLR2004
@@ -222,7 +220,7 @@ class _Keep:
         plain = {"".join(value.split()).casefold() for value in values}
         self._values = plain | {_digits(value) for value in plain if "@" not in value} - {""}
 
-    def has(self, found: Finding, text: str) -> bool:
+    def has(self, found: Span, text: str) -> bool:
         if not self._values:
             return False
         raw = "".join(text[found.start : found.end].split()).casefold()
@@ -244,7 +242,7 @@ def _texts_of(conversation: Conversation) -> Iterator[list[str]]:
     yield list(conversation.labels.values())
 
 
-_ID_DETECTORS: tuple[Callable[[str], Iterator[Finding]], ...] = (emails, ibans, cards)
+_ID_DETECTORS: tuple[Callable[[str], Iterator[Span]], ...] = (emails, ibans, cards)
 
 
 def _pseudonym(identifier: str, names: PersonNames) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Literal
 
-from server.child_processes import held, run_child
+from server.child_processes import run_child, with_parent_watch
 from server.db.models import Adapter
 from server.errors import Invalid, NotFound
 from server.scratch import scratch
@@ -55,7 +55,7 @@ async def _gguf(adapter: Path, base: Path, *, settings: Settings) -> list[export
     with scratch(settings, "gguf") as work:
         out, errors = work / "out", work / "errors"
         with errors.open("wb") as said:
-            command = held("training.adapters.gguf", str(adapter), str(base), str(out))
+            command = with_parent_watch("training.adapters.gguf", str(adapter), str(base), str(out))
             status = await run_child(command, stdout=said, stderr=said)
         if status:
             reason = errors.read_text(errors="replace").strip().rpartition("\n")[2]

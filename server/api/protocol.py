@@ -33,7 +33,7 @@ MAX_HEAD_BYTES = 64 << 10  # as uvicorn's other implementation, over h11
 # Apache's mod_reqtimeout by default: "header=20-40,MinRate=500 body=20,MinRate=500"
 PATIENCE_SECONDS = 20.0
 BYTES_PER_SECOND = 500
-MOST_RESERVED = 64
+MAX_RESERVED = 64
 CROWDED_SECONDS = 1.0  # what a request may take that will be answered 503
 ACCEPTED_AT_ONCE = 64  # then others get their turn
 PAUSE_SECONDS = 0.02
@@ -239,7 +239,7 @@ def _descriptors_left(newest: socket.socket) -> int:
 
 def _reserve() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_RESERVED if soft == resource.RLIM_INFINITY else min(MOST_RESERVED, soft // 4)
+    return MAX_RESERVED if soft == resource.RLIM_INFINITY else min(MAX_RESERVED, soft // 4)
 
 
 def _answer(status: int, message: str) -> bytes:

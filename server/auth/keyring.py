@@ -11,7 +11,7 @@ from server.auth import keys
 from server.auth.keys import Principal
 from server.db.models import now
 from server.db.session import Database
-from server.db.versioned_cache import Remembered
+from server.db.versioned_cache import VersionedCache
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ class Keyring:
     def __init__(self, database: Database, *, flush_seconds: float = 60.0) -> None:
         self._database = database
         self._flush_seconds = flush_seconds
-        self._known: Remembered[bytes, Principal] = Remembered(database)
+        self._known: VersionedCache[bytes, Principal] = VersionedCache(database)
         self._used: dict[str, datetime] = {}
 
     async def authenticate(self, raw: str) -> Principal:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 _SPECIAL = re.compile(r"<\S+>|\[\S+\]")
 
 
-class Visible(Generic[T]):
+class LogprobAligner(Generic[T]):
     """The tokens of one answer, found in its text one after the other.
 
     ``strict``: what the text does not have is left out; otherwise only tokens that look special are,

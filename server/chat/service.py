@@ -49,11 +49,11 @@ from server.chat.schemas import (
     Sampling,
     ToolCall,
 )
-from server.chat.stream import AnyProgress, Progress, TextProgress
+from server.chat.stream import ChatStreamDecoder, StreamDecoder, TextStreamDecoder
 from server.chat.tools import as_calls, as_text, tool_fields
 from server.chat.truncation import CLIENT_ERRORS, is_too_long, make_room
 from server.db.session import Database
-from server.db.versioned_cache import Remembered
+from server.db.versioned_cache import VersionedCache
 from server.db.write_behind import WriteBehind
 from server.engine.client import RETRY_AFTER_SECONDS
 from server.engine.service import EngineService
@@ -66,10 +66,10 @@ from server.errors import (
     ServerError,
     StreamBroken,
 )
-from server.limits.fair_scheduler import FairQueue, Place
+from server.limits.fair_scheduler import FairScheduler, Ticket
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
-from server.usage.engine_time import BusyTime
+from server.usage.engine_time import EngineTime
 from server.usage.ledger import UsageLedger
 from server.usage.schemas import Usage
 
@@ -92,7 +92,7 @@ class StreamedAnswer(Generic[C]):
     """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end."""
 
     def __init__(
-        self, payloads: AsyncIterator[bytes], progress: AnyProgress[C], *, place: Place
+        self, payloads: AsyncIterator[bytes], progress: StreamDecoder[C], *, place: Ticket
     ) -> None:
         self._payloads = payloads
         self._progress = progress
@@ -133,7 +133,7 @@ class ChatService:
         ledger: UsageLedger,
         metrics: Metrics,
         limiter: RateLimiter,
-        queue: FairQueue,
+        queue: FairScheduler,
         base: str,
         home: Path,
         adapters: Path,
@@ -145,7 +145,7 @@ class ChatService:
         self.rows = rows or WriteBehind(database)
         self._ledger = ledger
         self._metrics = metrics
-        self._busy = BusyTime()
+        self._busy = EngineTime()
         self._limiter = limiter
         self._queue = queue
         self._base = base
@@ -235,8 +235,8 @@ class ChatService:
         self._names.close()
 
     @cached_property
-    def _names(self) -> Remembered[tuple[str, str], Resolved]:
-        return Remembered(self.database)
+    def _names(self) -> VersionedCache[tuple[str, str], Resolved]:
+        return VersionedCache(self.database)
 
     @cached_property
     def _secret(self) -> bytes:
@@ -288,7 +288,7 @@ class ChatService:
     def _chat(
         self, request: ChatRequest, resolved: Resolved, principal: Principal, *, mode: _Mode
     ) -> AbstractAsyncContextManager[StreamedAnswer[ChunkChoice]]:
-        progress = Progress(
+        progress = ChatStreamDecoder(
             request.choices, calls=request.tools is not None, stops=bool(request.sampling.stop)
         )
         body = self._body(request, resolved)
@@ -297,7 +297,7 @@ class ChatService:
     def _texts(
         self, request: TextRequest, resolved: Resolved, principal: Principal, *, mode: _Mode
     ) -> AbstractAsyncContextManager[StreamedAnswer[TextChoice]]:
-        progress = TextProgress(
+        progress = TextStreamDecoder(
             request.choices,
             prompts=len(request.prompts),
             generates=request.sampling.max_tokens > 0,
@@ -313,7 +313,7 @@ class ChatService:
         resolved: Resolved,
         principal: Principal,
         *,
-        progress: AnyProgress[C],
+        progress: StreamDecoder[C],
         mode: _Mode,
     ) -> AsyncIterator[StreamedAnswer[C]]:
         began = time.monotonic()
@@ -334,7 +334,7 @@ class ChatService:
         body: dict[str, Any],
         request: _AnyRequest,
         resolved: Resolved,
-        progress: AnyProgress[Any],
+        progress: StreamDecoder[Any],
     ) -> AsyncIterator[bytes]:
         def begun() -> None:
             progress.begun = True
@@ -383,8 +383,8 @@ class ChatService:
         principal: Principal,
         *,
         mode: _Mode,
-        progress: AnyProgress[Any],
-    ) -> AsyncIterator[Place]:
+        progress: StreamDecoder[Any],
+    ) -> AsyncIterator[Ticket]:
         """Wait for this request's turn at the engine, and account for what it uses there.
 
         Raises:
@@ -420,7 +420,7 @@ class ChatService:
         principal: Principal,
         *,
         mode: _Mode,
-        progress: AnyProgress[Any],
+        progress: StreamDecoder[Any],
     ) -> Iterator[None]:
         """Count the request however it ends, in memory."""
         outcome = "failed"
@@ -479,7 +479,7 @@ def _prompt_tokens(request: _AnyRequest, resolved: Resolved) -> int:
 
 
 def _used(
-    request: _AnyRequest, resolved: Resolved, progress: AnyProgress[Any], *, failed: bool
+    request: _AnyRequest, resolved: Resolved, progress: StreamDecoder[Any], *, failed: bool
 ) -> Usage:
     """What a request used, wherever it ended.
 

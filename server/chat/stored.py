@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.json_contains import holds
+from server.db.json_contains import json_contains
 from server.db.models import StoredCompletion, now
 from server.errors import NotFound
 from server.tenants import service as tenants
@@ -30,7 +30,7 @@ async def keep(
     metadata: dict[str, str] | None,
 ) -> None:
     """Keep what was said and answered, for ``KEPT_FOR``; nothing of a tenant that is gone."""
-    if not await tenants.stays(session, tenant_id):
+    if not await tenants.exists_for_update(session, tenant_id):
         log.info("completion of a tenant that is gone was not kept", tenant_id=tenant_id)
         return
     session.add(
@@ -94,7 +94,7 @@ async def find(
     if model is not None:
         query = query.where(rows.model == model)
     for key, value in metadata.items():
-        query = query.where(holds(rows.client_metadata, key, value))
+        query = query.where(json_contains(rows.client_metadata, key, value))
     if after is not None:
         last = await get(session, tenant_id, after)
         query = query.where(rows.id < last.id if newest_first else rows.id > last.id)

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar, get_args
 import msgspec
 
 from server.chat.completions import TextChoice, TextCompletion, TextLogprobs
-from server.chat.logprobs import Visible
+from server.chat.logprobs import LogprobAligner
 from server.chat.schemas import (
     Chunk,
     ChunkChoice,
@@ -46,7 +46,7 @@ class _Event(Protocol[C]):
     def usage(self) -> Usage | None: ...
 
 
-class AnyProgress(Generic[C]):
+class StreamDecoder(Generic[C]):
     """What has been seen of one answer of so many choices, as many for each prompt.
 
     ``begun``: the engine has taken the request. ``tokens`` counts chunks with something in them, for
@@ -118,7 +118,7 @@ class AnyProgress(Generic[C]):
         raise NotImplementedError
 
 
-class Progress(AnyProgress[ChunkChoice]):
+class ChatStreamDecoder(StreamDecoder[ChunkChoice]):
     """Of a chat: the role is said once, at the beginning of each choice, and so is a call's name.
 
     ``calls``: the answer may make calls, so that it need not have a text. ``stops``: it may have
@@ -131,7 +131,7 @@ class Progress(AnyProgress[ChunkChoice]):
         self._calls = calls
         self._stops = stops
         self._called: dict[int, dict[int, str]] = {}
-        self._visible: dict[int, Visible[TokenLogprob]] = {}
+        self._visible: dict[int, LogprobAligner[TokenLogprob]] = {}
 
     def _adds(self, choice: ChunkChoice) -> bool:
         index, delta = choice.index, choice.delta
@@ -167,7 +167,7 @@ class Progress(AnyProgress[ChunkChoice]):
         """Leave the log-probabilities of what can be seen, as soon as it can."""
         visible = self._visible.get(choice.index)
         if visible is None:
-            visible = self._visible[choice.index] = Visible(strict=self._calls)
+            visible = self._visible[choice.index] = LogprobAligner(strict=self._calls)
         tokens = (choice.logprobs.content if choice.logprobs else None) or ()
         seen = visible.take(
             choice.delta.content or "",
@@ -191,13 +191,13 @@ class Progress(AnyProgress[ChunkChoice]):
         return True
 
 
-class TextProgress(AnyProgress[TextChoice]):
+class TextStreamDecoder(StreamDecoder[TextChoice]):
     """Of texts. Without ``generates`` only the prompts are wanted."""
 
     def __init__(self, choices: int, *, prompts: int = 1, generates: bool = True) -> None:
         super().__init__(choices, _texts.decode, prompts=prompts)
         self._generates = generates
-        self._visible: dict[int, Visible[_TextToken]] = {}
+        self._visible: dict[int, LogprobAligner[_TextToken]] = {}
 
     @property
     def usage(self) -> Usage | None:
@@ -229,7 +229,7 @@ class TextProgress(AnyProgress[TextChoice]):
         """Leave the log-probabilities of what can be seen, as soon as it can."""
         visible = self._visible.get(choice.index)
         if visible is None:
-            visible = self._visible[choice.index] = Visible(strict=False)
+            visible = self._visible[choice.index] = LogprobAligner(strict=False)
         told = choice.logprobs or TextLogprobs()
         tokens = zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=False)
         seen = visible.take(

@@ -9,7 +9,7 @@ import rich_click as click
 
 from server.adapters import service
 from server.adapters.download import Form
-from server.child_processes import held, run_child
+from server.child_processes import run_child, with_parent_watch
 from server.cli.console import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -221,7 +221,7 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
             raise Conflict(f"the dataset of {tenant}@{version} is gone")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "evaluation.json"
-        argv = held(
+        argv = with_parent_watch(
             "training.evaluation.evaluate",
             *("--adapter", str(app.settings.adapters / adapter.engine_name)),
             *("--base", str(app.settings.bases / adapter.base_name)),

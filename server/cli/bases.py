@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import rich_click as click
 
-from server.child_processes import held, run_child
+from server.child_processes import run_child, with_parent_watch
 from server.cli.console import App, command, json_option, show, table, tell
 from server.settings import Settings
 from training.base_models.manifest import list_bases, load_base
@@ -39,7 +39,9 @@ async def add_in_child(settings: Settings, source: str, *extra: str) -> None:
     Raises:
         BaseModelError: it ended with an error, which it has printed.
     """
-    if await run_child(held("training.base_models.quantize", source, str(settings.bases), *extra)):
+    if await run_child(
+        with_parent_watch("training.base_models.quantize", source, str(settings.bases), *extra)
+    ):
         raise BaseModelError(f"the base {source!r} was not made; the reason is above")
 
 

@@ -13,7 +13,7 @@ import rich_click as click
 from server.cli.console import EXIT_FAILED, json_option, show, tell
 from server.cli.up import settings_or_fail
 from server.home import open_to_others
-from server.locks import is_held
+from server.locks import is_locked
 from server.settings import Settings, SettingsError
 from training.base_models.manifest import BASE_FILE, load_base
 from training.compute_dtype import measure_in_child
@@ -151,6 +151,6 @@ def _state(settings: Settings) -> list[Check]:
     except BaseModelError as exc:
         advice = f"`tenantune bases add {settings.base}` makes it, and so does `tenantune up`"
         checks = [Check("base", False, str(exc), advice)]
-    up = is_held(settings.run / "up.lock")
+    up = is_locked(settings.run / "up.lock")
     checks.append(Check("server", True, f"running on {settings.own_url}" if up else "not running"))
     return checks

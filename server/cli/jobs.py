@@ -29,7 +29,7 @@ from server.cli.options import checked
 from server.db.models import Decision, Tenant
 from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
-from server.locks import is_held
+from server.locks import is_locked
 from server.tenants import service as tenants
 from training.config import Objectives, Tracker
 
@@ -118,7 +118,7 @@ async def see_through(
     app: App, tenant: Tenant, view: JobView, *, wait: bool, as_json: bool
 ) -> None:
     """Follow a job that was just made to its end, where a worker runs, and say how it ended."""
-    running = is_held(app.settings.run / "worker.lock")
+    running = is_locked(app.settings.run / "worker.lock")
     if not running:
         tell("no worker runs on this machine: the job waits until `tenantune up` runs")
     if wait and running:

@@ -33,7 +33,7 @@ RULES = {
 }
 """What a JSON schema may say of a field, in words."""
 
-LONGEST_SHOWN = 60
+MAX_SHOWN = 60
 
 
 def checked(kind: type[T], values: Mapping[str, Any], *, names: Mapping[str, str] = {}) -> T:
@@ -52,7 +52,7 @@ def checked(kind: type[T], values: Mapping[str, Any], *, names: Mapping[str, str
         name = names.get(field) or NAMES.get(field) or "--" + field.replace("_", "-")
         value = values[field]
         shown = repr(" ".join(value) if isinstance(value, list | tuple) else value)
-        said = f" {shown}" if len(shown) <= LONGEST_SHOWN else ""
+        said = f" {shown}" if len(shown) <= MAX_SHOWN else ""
         rules = _rules(kind, field) or str(exc)[: found.start()]
         fail(f"{name}{said}: expected {rules}", code=EXIT_USAGE)
 

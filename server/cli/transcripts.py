@@ -26,9 +26,9 @@ from server.cli.console import (
     tenant_option,
 )
 from server.datasets import creation
-from server.locks import is_held
+from server.locks import is_locked
 from server.storage.blobs import BlobStore
-from server.storage.references import hold, stored
+from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
 from server.transcripts import deletion, service
 from server.transcripts.schemas import ImportView, dataset_view, import_view
@@ -107,7 +107,7 @@ async def import_(
         if size == 0:  # known only now: what a pipe holds has no size before it is read
             fail(f"{file}: the file is empty", code=EXIT_USAGE)
         owner = await tenants.get(session, tenant)
-        await hold(session, blobs, sha256)
+        await acquire_reference(session, blobs, sha256)
         row, _ = await service.queue_import(
             session,
             owner,
@@ -117,7 +117,7 @@ async def import_(
             importer=importer,
             options=options,
         )
-    if not is_held(app.settings.run / "worker.lock"):
+    if not is_locked(app.settings.run / "worker.lock"):
         await service.run_import(app.database, row.id, settings=app.settings, blobs=blobs)
     view = await _wait(app, tenant, row.id)
     if view.state == "failed":
@@ -229,7 +229,7 @@ async def freeze(app: App, tenant: str, *, as_json: bool) -> None:
     """Make the dataset version that the next job would train on, to look at it first."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
-    row = await creation.freeze(app.database, owner.id, settings=app.settings)
+    row = await creation.create_version(app.database, owner.id, settings=app.settings)
     view = dataset_view(row)
     if as_json:
         show(view)

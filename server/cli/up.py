@@ -23,7 +23,7 @@ from server.engine.build import build_engine
 from server.engine.service import EngineService
 from server.errors import ServerError
 from server.home import take
-from server.locks import hold
+from server.locks import try_lock
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
 from server.shutdown import Stopped, run
@@ -176,7 +176,7 @@ async def _base(settings: Settings, *, say: Say) -> None:
 
 def take_home(settings: Settings) -> None:
     """One ``up`` for a data folder, which is closed to other users from then on."""
-    if hold(settings.run / "up.lock") is None:
+    if try_lock(settings.run / "up.lock") is None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
     try:
         take(settings, thorough=True)

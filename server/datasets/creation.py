@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.conversation import Conversation, Split
-from connectors.preference import Judged, Preference
+from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, Record
 from server.datasets.validation import SharedPrompt, redacted
@@ -24,13 +24,13 @@ from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.transcripts.redaction import redactor_of
 from training.data.dataset import Dataset
-from training.data.dataset import freeze as freeze_dataset
+from training.data.dataset import create_version as freeze_dataset
 
 ROWS_AT_ONCE = 500
 _KINDS: dict[Method, type[Record]] = {
     "supervised": Conversation,
     "dpo": Preference,
-    "kto": Judged,
+    "kto": UnpairedPreference,
 }
 
 
@@ -41,7 +41,9 @@ class Frozen(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> DatasetVersion:
+async def create_version(
+    database: Database, tenant_id: str, *, settings: Settings
+) -> DatasetVersion:
     """Make the dataset version of all that a tenant has now.
 
     Raises:
@@ -60,7 +62,7 @@ async def freeze(database: Database, tenant_id: str, *, settings: Settings) -> D
     return await _register(database, tenant_id, made, import_ids)
 
 
-async def freeze_files(
+async def create_from_files(
     database: Database,
     tenant_id: str,
     *,

@@ -9,7 +9,7 @@ import msgspec
 from connectors.importers import Rejected
 from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, Record, read, redact, system_message
-from training.data.dataset import FEWEST
+from training.data.dataset import MIN_EXAMPLES
 from training.data.splitting import is_usable
 
 SHOWN = 20
@@ -55,7 +55,7 @@ def check(path: Path, method: Method) -> Checked:
                         found.problems.append(item)
                 case _:
                     found.examples += 1
-                    if found.usable < FEWEST:
+                    if found.usable < MIN_EXAMPLES:
                         found.usable += is_usable(item, found.unusable)
     return found
 
@@ -65,14 +65,14 @@ def few(found: Checked) -> str | None:
 
     As at OpenAI, whose API asks for as many, they may be alike.
     """
-    if found.usable >= FEWEST:
+    if found.usable >= MIN_EXAMPLES:
         return None
     if not found.unusable:
-        return f"{found.examples} examples; a training file needs at least {FEWEST}"
+        return f"{found.examples} examples; a training file needs at least {MIN_EXAMPLES}"
     reasons = ", ".join(f"{count} {reason}" for reason, count in found.unusable.items())
     return (
         f"{found.usable} of its {found.examples} examples can be used (left out: {reasons}); a "
-        f"training file needs at least {FEWEST}"
+        f"training file needs at least {MIN_EXAMPLES}"
     )
 
 

@@ -21,7 +21,7 @@ class _Holds(GenericFunction[bool]):
     _register = False
 
 
-def holds(column: InstrumentedAttribute[Any], key: str, value: str) -> ColumnElement[bool]:
+def json_contains(column: InstrumentedAttribute[Any], key: str, value: str) -> ColumnElement[bool]:
     """Whether the object in a JSON column has this text under this key; not where it is null."""
     return _Holds(
         column,

@@ -10,10 +10,10 @@ from server.db.session import Database
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-MOST_REMEMBERED = 10_000
+MAX_ENTRIES = 10_000
 
 
-class Changes:
+class DataVersion:
     """A stamp that differs after every commit, whichever process made it.
 
     SQLite keeps such a number for each connection (``PRAGMA data_version``), read from shared
@@ -57,7 +57,7 @@ class Changes:
             self._connection = None
 
 
-class Remembered(Generic[K, V]):
+class VersionedCache(Generic[K, V]):
     """Answers from the database, kept for as long as nobody has written to it.
 
     Where that cannot be told (PostgreSQL) each asker reads. Those who ask the same at the same time
@@ -65,7 +65,7 @@ class Remembered(Generic[K, V]):
     """
 
     def __init__(self, database: Database) -> None:
-        self._changes = Changes(database)
+        self._changes = DataVersion(database)
         self._known: dict[K, V] = {}
         self._known_at: tuple[int, int] | None = None
         self._reading: dict[K, asyncio.Lock] = {}
@@ -100,6 +100,6 @@ class Remembered(Generic[K, V]):
         stamp = self._changes.stamp()
         if stamp is None:
             return None
-        if stamp != self._known_at or len(self._known) >= MOST_REMEMBERED:
+        if stamp != self._known_at or len(self._known) >= MAX_ENTRIES:
             self._known, self._known_at = {}, stamp
         return self._known

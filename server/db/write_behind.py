@@ -25,7 +25,7 @@ Work = Callable[[AsyncSession], Awaitable[None]]
 GRACE_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 DRAIN_SECONDS = 5.0
-MOST_WAITING = 1_000  # each may hold a conversation
+MAX_WAITING = 1_000  # each may hold a conversation
 PATIENCE_SECONDS = 10.0  # of those who need a row that is not written yet
 _PASSING = (OperationalError, InterfaceError, PoolTimeout, OSError)  # tried again
 
@@ -33,7 +33,7 @@ _PASSING = (OperationalError, InterfaceError, PoolTimeout, OSError)  # tried aga
 class WriteBehind:
     """The rows of one process that wait. ``run`` writes them; use on one event loop."""
 
-    def __init__(self, database: Database, *, most: int = MOST_WAITING) -> None:
+    def __init__(self, database: Database, *, most: int = MAX_WAITING) -> None:
         self._database = database
         self._most = most
         self._waiting: deque[tuple[str, Work, asyncio.Future[None]]] = deque()

@@ -27,7 +27,7 @@ class TextTooLong(Exception):
         self.where = where
 
 
-class Line:
+class RoundRobinQueue:
     """Who is next. Each tenant's requests take turns among themselves, and the tenants do.
 
     So a request of a few texts waits for at most one batch of each other tenant, however much they
@@ -75,12 +75,12 @@ class Line:
             del self._tenants[tenant]
 
 
-class Desk:
+class EncodingService:
     """Answers requests with one encoder, in one thread: its tokenizer is not safe in two."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._line = Line()
+        self._line = RoundRobinQueue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
     async def embed(self, request: EmbedRequest) -> Embedded:

@@ -14,7 +14,7 @@ import structlog
 from server.embeddings.client import RETRY_AFTER_SECONDS, EncoderClient
 from server.embeddings.schemas import Embedded, EmbedRequest
 from server.engine.process.command import ChildCommand, socket_path
-from server.engine.process.supervisor import Board, EngineStatus, Supervisor, Timing
+from server.engine.process.supervisor import EngineStatus, StatusFeed, Supervisor, Timing
 from server.errors import TooMany, Unavailable
 from server.settings import Settings
 
@@ -46,7 +46,7 @@ class EmbeddingService:
         self._timing = timing
         self._start_seconds = start_seconds
         self._idle_seconds = idle_seconds
-        self._board = Board(EngineStatus())
+        self._board = StatusFeed(EngineStatus())
         self._open: Counter[str] = Counter()
         self._wanted = asyncio.Event()  # somebody asked since the process was last ended
         self._left = asyncio.Event()  # a request came or ended

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from server.embeddings.encoder import Encoder
-from server.embeddings.round_robin import Desk, TextTooLong
+from server.embeddings.round_robin import EncodingService, TextTooLong
 from server.embeddings.schemas import EmbedRequest
 
 MAX_BODY_BYTES = 64 << 20
@@ -19,7 +19,7 @@ _requests = msgspec.msgpack.Decoder(EmbedRequest)
 @asynccontextmanager
 async def serving(encoder: Encoder, uds: Path) -> AsyncIterator[None]:
     """Listen; a client that goes takes its request along."""
-    desk = Desk(encoder)
+    desk = EncodingService(encoder)
 
     async def health(_: web.Request) -> web.Response:
         return web.Response()

@@ -37,7 +37,7 @@ class _Line:
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
 
-class Residency:
+class AdapterCache:
     """Leases on adapters. Use on one event loop.
 
     ``load`` and ``unload`` talk to the engine and are idempotent. ``on_fresh`` is called when the
@@ -125,7 +125,7 @@ class Residency:
         self._loaded.clear()
         self._fresh.clear()
 
-    def turn_away(self, reason: Unavailable) -> None:
+    def reject_waiting(self, reason: Unavailable) -> None:
         """Everybody in line gets this error instead of a place."""
         for line in self._lines.values():
             for place in line.waiters:
@@ -133,7 +133,7 @@ class Residency:
                     place.set_exception(reason)
         self._lines.clear()
 
-    def doubt(self, name: str) -> None:
+    def mark_stale(self, name: str) -> None:
         """The engine did not know this adapter: load it again before its next use."""
         if name in self._loaded:
             self._loaded[name] = False

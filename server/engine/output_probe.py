@@ -33,7 +33,7 @@ class _Completion(msgspec.Struct):
     choices: list[_Choice]
 
 
-class Canary:
+class OutputProbe:
     """Remembers how the base answered when the engine was fresh."""
 
     def __init__(self, base: str, complete: Callable[[dict[str, Any]], Awaitable[bytes]]) -> None:

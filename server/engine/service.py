@@ -13,11 +13,11 @@ from typing import Any
 
 import structlog
 
-from server.engine.adapter_cache import AdapterRef, Residency
+from server.engine.adapter_cache import AdapterCache, AdapterRef
 from server.engine.client import CHAT, EngineClient
-from server.engine.output_probe import Canary
+from server.engine.output_probe import OutputProbe
 from server.engine.process.command import EngineCommand
-from server.engine.process.supervisor import Board, EngineStatus, Supervisor, Timing
+from server.engine.process.supervisor import EngineStatus, StatusFeed, Supervisor, Timing
 from server.errors import EngineRejected, EngineUnavailable, StreamBroken
 
 __all__ = ["AdapterRef", "EngineService", "EngineStatus"]
@@ -57,12 +57,12 @@ class EngineService:
         self._timing = timing or Timing()
         self._canary_seconds = canary_seconds
         self._silent_seconds = silent_seconds
-        self._board = Board(EngineStatus(choices=tuple(command.choices) if command else ()))
+        self._board = StatusFeed(EngineStatus(choices=tuple(command.choices) if command else ()))
         if command is not None:
             self.client = EngineClient(uds=command.uds, idle_seconds=idle_seconds)
         else:
             self.client = EngineClient(url=url, idle_seconds=idle_seconds)
-        self._residency = Residency(
+        self._residency = AdapterCache(
             load=lambda ref: self.client.ensure(ref.name, ref.path),
             unload=self.client.drop,
             concurrent=command.concurrent_adapters if command else 1,
@@ -71,7 +71,7 @@ class EngineService:
             wait_seconds=wait_seconds,
             on_fresh=lambda _: self._check_soon.set(),
         )
-        self._canary = Canary(base, self.client.complete)
+        self._canary = OutputProbe(base, self.client.complete)
         self._check_soon = asyncio.Event()
         self._supervisor = command and Supervisor(
             command,
@@ -106,7 +106,7 @@ class EngineService:
         return self._requests
 
     @property
-    def residency(self) -> Residency:
+    def residency(self) -> AdapterCache:
         """Which adapters are loaded, in flight and waiting; to look at."""
         return self._residency
 
@@ -254,7 +254,7 @@ class EngineService:
             if adapter is None or exc.status != _NOT_FOUND:
                 raise
             log.warning("engine lost an adapter", adapter=adapter.name, tenant=tenant)
-            self._residency.doubt(adapter.name)
+            self._residency.mark_stale(adapter.name)
             raise EngineUnavailable(
                 "the adapter is being loaded again", retry_after_seconds=1.0
             ) from exc
@@ -266,7 +266,7 @@ class EngineService:
 
     def _gone(self, reason: str) -> None:
         self._residency.reset()
-        self._residency.turn_away(EngineUnavailable(reason))
+        self._residency.reject_waiting(EngineUnavailable(reason))
         self.client.break_streams(reason)
 
     async def _run(self) -> None:

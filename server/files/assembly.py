@@ -15,7 +15,7 @@ from server.errors import Invalid, NotFound
 from server.files import service
 from server.files.uploads import get, public_part_id, require_pending
 from server.storage.blobs import BlobStore
-from server.storage.references import stored, try_discard
+from server.storage.references import stored, try_delete_unreferenced
 
 
 class _Digest(Protocol):
@@ -63,7 +63,7 @@ async def assembled(
         if sha256:
             _check_md5(seen, md5)
         yield sha256
-    await try_discard(database, blobs, *{part.sha256 for part in parts})
+    await try_delete_unreferenced(database, blobs, *{part.sha256 for part in parts})
 
 
 async def complete(

@@ -32,7 +32,7 @@ async def let_go(session: AsyncSession, source_id: str) -> str | None:
     return source.sha256
 
 
-async def sweep(session: AsyncSession) -> set[str]:
+async def delete_read(session: AsyncSession) -> set[str]:
     """Let go of all whose time is over; returns their hashes, to discard after the commit."""
     kept = exists().where(SourceFile.tenant_id == Tenant.id, SourceFile.removed_at.is_(None))
     gone: set[str] = set()

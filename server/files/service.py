@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from server.db.models import File, now
 from server.errors import Invalid, NotFound
 from server.storage.blobs import BlobStore
-from server.storage.references import hold
+from server.storage.references import acquire_reference
 
 PUBLIC_ID = re.compile(r"file-([0-9a-f]{32})")
 
@@ -43,7 +43,7 @@ async def create(
     Raises:
         Unavailable: its bytes were discarded a moment ago, with an equal file; store them again.
     """
-    await hold(session, blobs, sha256)
+    await acquire_reference(session, blobs, sha256)
     moment = now()
     kept = None if keep_seconds is None else datetime.timedelta(seconds=keep_seconds)
     file = File(
@@ -123,7 +123,7 @@ async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
     return file.sha256
 
 
-async def sweep(session: AsyncSession) -> set[str]:
+async def delete_expired(session: AsyncSession) -> set[str]:
     """Remove the files that have expired; returns their hashes, to discard after the commit."""
     gone = delete_rows(File).where(File.expires_at <= now()).returning(File.sha256)
     return set(await session.scalars(gone))

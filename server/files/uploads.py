@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.db.models import Upload, UploadPart, UploadState, now
 from server.errors import Invalid, NotFound
 from server.storage.blobs import BlobStore
-from server.storage.references import hold
+from server.storage.references import acquire_reference
 
 PUBLIC_ID = re.compile(r"upload_([0-9a-f]{32})")
 LIFE = datetime.timedelta(hours=1)
@@ -128,7 +128,7 @@ async def add_part(
             f"The upload was announced with {upload.size_bytes:,} bytes, and its parts hold more.",
             param="data",
         )
-    await hold(session, blobs, sha256)
+    await acquire_reference(session, blobs, sha256)
     part = UploadPart(
         tenant_id=tenant_id, upload_id=upload.id, sha256=sha256, size_bytes=size_bytes
     )
@@ -156,7 +156,7 @@ async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple
     return upload, hashes
 
 
-async def sweep(session: AsyncSession) -> set[str]:
+async def expire_pending(session: AsyncSession) -> set[str]:
     """Close uploads that are too old; returns their parts' hashes, to discard after the commit."""
     old = select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
     uploads = (await session.scalars(old.limit(SWEPT_AT_ONCE).with_for_update())).all()

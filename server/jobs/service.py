@@ -14,7 +14,7 @@ from server.db.models import (
     Import,
     Job,
     JobEvent,
-    Prose,
+    SafeText,
     Tenant,
 )
 from server.errors import Conflict, Invalid, NotFound, TooMany
@@ -34,12 +34,12 @@ from server.settings import Settings
 from training.adapters.foreign import TakenIn
 from training.adapters.package import Foreign
 from training.config import Method, Objectives, Recipe, load_recipe, recipe_names
-from training.data.dataset import FEWEST
+from training.data.dataset import MIN_EXAMPLES
 from training.errors import BadInput
 from training.finetuning.trackers import what_to_install
 
 DEFAULT_RECIPE = "cpu-small"
-MOST_UNFINISHED = 100
+MAX_UNFINISHED = 100
 """Of one tenant; a queue of days tells nobody anything."""
 
 
@@ -81,9 +81,9 @@ async def create_job(
     unfinished = select(func.count(Job.id)).where(
         Job.tenant_id == tenant.id, Job.state.not_in(FINAL_STATES)
     )
-    if (await session.scalar(unfinished) or 0) >= MOST_UNFINISHED:
+    if (await session.scalar(unfinished) or 0) >= MAX_UNFINISHED:
         raise TooMany(
-            f"{MOST_UNFINISHED} jobs have not ended yet; wait for one, or cancel some.",
+            f"{MAX_UNFINISHED} jobs have not ended yet; wait for one, or cancel some.",
             retry_after_seconds=60,
         )
     job = Job(
@@ -138,9 +138,9 @@ async def expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
     kept = select(func.count(ConversationRow.id)).where(ConversationRow.tenant_id == tenant.id)
     count = await session.scalar(kept) or 0
     coming = exists().where(Import.tenant_id == tenant.id, Import.state.in_(("queued", "running")))
-    if count < FEWEST and not await session.scalar(select(coming)):
+    if count < MIN_EXAMPLES and not await session.scalar(select(coming)):
         raise Conflict(
-            f"'{tenant.slug}' has {count} conversations, at least {FEWEST} are needed: upload some "
+            f"'{tenant.slug}' has {count} conversations, at least {MIN_EXAMPLES} are needed: upload some "
             f"first (`tenantune transcripts import FILE --tenant {tenant.slug}`).",
             code="no_transcripts",
         )
@@ -224,7 +224,7 @@ async def list_jobs(
         each = func.jsonb_each_text
     for key, value in (metadata or {}).items():  # not by a path: a key may hold any character
         pairs = each(Job.client_metadata).table_valued("key", "value")
-        same = pairs.c.key == literal(key, Prose), pairs.c.value == literal(value, Prose)
+        same = pairs.c.key == literal(key, SafeText), pairs.c.value == literal(value, SafeText)
         query = query.where(select(pairs.c.key).where(*same).exists())
     return list(await session.scalars(query.limit(limit)))
 

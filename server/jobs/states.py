@@ -29,7 +29,7 @@ ENDS: dict[JobState, EventType] = {
 }
 
 
-async def held(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
+async def get_for_update(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
     """A job of this tenant as it is now; nobody else moves it until the transaction ends.
 
     Raises:
@@ -102,7 +102,7 @@ async def cancel(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
         NotFound: no such job, or another tenant's.
         Conflict: the job has already ended, or a person has made its adapter live.
     """
-    job = await held(session, tenant_id, job_id)
+    job = await get_for_update(session, tenant_id, job_id)
     if job.state in FINAL_STATES:
         raise Conflict(
             f"job {job_id} has already {_past(job.state)}; it cannot be cancelled",
@@ -130,7 +130,7 @@ async def pause(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
         NotFound: no such job, or another tenant's.
         Conflict: the job has ended, is told to stop, or waits for a person.
     """
-    job = await held(session, tenant_id, job_id)
+    job = await get_for_update(session, tenant_id, job_id)
     if job.state == "paused":
         return job
     if job.state not in PAUSABLE or job.cancel_requested:
@@ -155,7 +155,7 @@ async def resume(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
         NotFound: no such job, or another tenant's.
         Conflict: the job is not paused.
     """
-    job = await held(session, tenant_id, job_id)
+    job = await get_for_update(session, tenant_id, job_id)
     if job.state != "paused" and not (job.pause_requested and job.state in PAUSABLE):
         raise Conflict(
             f"job {job_id} is {job.state}, not paused; there is nothing to resume",
@@ -180,7 +180,7 @@ async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision
         NotFound: no such job, or another tenant's.
         Conflict: the job does not await approval, or somebody has decided.
     """
-    job = await held(session, tenant_id, job_id)
+    job = await get_for_update(session, tenant_id, job_id)
     if job.state != "awaiting_approval" or job.decision is not None:
         raise Conflict(f"job {job_id} does not await a decision")
     job.decision = decision

@@ -35,12 +35,12 @@ from server.jobs import parity, results
 from server.jobs.adapter_import import FOREIGN
 from server.jobs.schemas import FINAL_STATES, Outcome, public_id
 from server.jobs.service import foreign_of, method_of
-from server.jobs.states import add_event, held, requeue, set_state
+from server.jobs.states import add_event, get_for_update, requeue, set_state
 from server.jobs.trainer_process import (
-    Request,
+    Interruption,
     TrainingFailed,
     event_body,
-    obey,
+    raise_if_interrupted,
     run_trainer,
 )
 from server.scratch import clear
@@ -110,7 +110,7 @@ class JobSteps:
             job = await _hold(session, job_id)
             if job.attempts != attempt or job.state in {*FINAL_STATES, "paused"}:
                 raise Superseded
-            obey(_asked(job))
+            raise_if_interrupted(_asked(job))
             # whoever deletes conversations is done by now, or sees this job and is refused
             await tenants.hold_transcripts(session, job.tenant_id)
             await set_state(session, job, "validating", stage="reading what to learn from")
@@ -172,9 +172,11 @@ class JobSteps:
             training = await _sha256_of(session, job, "training_file")
             validation = await _sha256_of(session, job, "validation_file")
         if training is None:
-            return await creation.freeze(self._database, job.tenant_id, settings=self._settings)
+            return await creation.create_version(
+                self._database, job.tenant_id, settings=self._settings
+            )
         try:
-            frozen = await creation.freeze_files(
+            frozen = await creation.create_from_files(
                 self._database,
                 job.tenant_id,
                 settings=self._settings,
@@ -204,13 +206,13 @@ class JobSteps:
             Import.created_at <= job.created_at,
         )
         while True:
-            obey(await self._asked(job.id))
+            raise_if_interrupted(await self._asked(job.id))
             async with self._database.reading() as session:
                 if not await session.scalar(unread):
                     return
             await asyncio.sleep(UPLOAD_POLL_SECONDS)
 
-    async def _asked(self, job_id: str) -> Request | None:
+    async def _asked(self, job_id: str) -> Interruption | None:
         async with self._database.reading() as session:
             return _asked(await session.get_one(Job, job_id))
 
@@ -234,11 +236,11 @@ class JobSteps:
                 job.gpu_seconds += uncounted()
                 await _record(session, job, event)
 
-        async def asked() -> Request | None:
+        async def asked() -> Interruption | None:
             return await self._asked(job_id)
 
         await self._catch_up(job_id)
-        obey(await asked())
+        raise_if_interrupted(await asked())
         self._training += 1
         self._saved.clear()
         try:
@@ -278,7 +280,7 @@ class JobSteps:
         if self._training == 0:
             self._saved.set()
 
-    async def settle(self) -> None:
+    async def reconcile(self) -> None:
         """After ``stopping``: wait until every trainer has saved and ended."""
         if self._training:
             await self._saved.wait()
@@ -293,7 +295,7 @@ class JobSteps:
         """
         async with self._database.transaction() as session:
             job = await _hold(session, job_id)
-            obey(_asked(job))
+            raise_if_interrupted(_asked(job))
             await set_state(session, job, "evaluating", stage="checking the weights")
             tenant = await session.get_one(Tenant, job.tenant_id)
         base_folder = self._settings.bases / job.base
@@ -321,7 +323,7 @@ class JobSteps:
         folder = self.folder(job_id)
         async with self._database.transaction() as session:
             job = await _hold(session, job_id)
-            obey(_asked(job))
+            raise_if_interrupted(_asked(job))
             await set_state(session, job, "evaluating", stage="comparing trainer and engine")
             tenant = await session.get_one(Tenant, job.tenant_id)
         samples = msgspec.json.decode(
@@ -345,7 +347,7 @@ class JobSteps:
         )
         write_atomically(folder / "parity_result.json", msgspec.json.encode(compared))
 
-    async def judge(self, job_id: str, name: str) -> str:
+    async def apply_gates(self, job_id: str, name: str) -> str:
         """Apply the gates, write the report, register the adapter; why it is unsafe, or ``""``.
 
         An adapter that is unsafe is registered too, marked, so that it can be looked at.
@@ -357,7 +359,7 @@ class JobSteps:
         folder = self.folder(job_id)
         async with self._database.transaction() as session:
             job = await _hold(session, job_id)
-            obey(_asked(job))
+            raise_if_interrupted(_asked(job))
             tenant = await session.get_one(Tenant, job.tenant_id)
             dataset = await session.get_one(DatasetVersion, job.dataset_id)
             report = build_report(
@@ -437,7 +439,7 @@ class JobSteps:
         """
         async with self._database.transaction() as session:
             job = await _hold(session, job_id)
-            obey(_asked(job))
+            raise_if_interrupted(_asked(job))
             adapter = await session.get_one(Adapter, job.adapter_id)
             asked = job.require_approval and adapter.state != "failed_gates"
             if not asked or job.decision is not None:
@@ -459,7 +461,7 @@ class JobSteps:
             job = await _hold(session, job_id)
             if job.state in FINAL_STATES:
                 return
-            obey(_asked(job))
+            raise_if_interrupted(_asked(job))
             tenant = await session.get_one(Tenant, job.tenant_id)
             adapter = await session.get_one(Adapter, job.adapter_id)
             reason = _not_promoted(job, adapter)
@@ -510,7 +512,7 @@ class JobSteps:
             else:
                 await set_state(session, job, "failed", error=error)
 
-    async def tidy(self, since: datetime | None = None) -> None:
+    async def cleanup_finished(self, since: datetime | None = None) -> None:
         """Remove the files of jobs that failed or were cancelled, but ``KEPT_OF_ENDED``, and of killed work.
 
         ``since``: only of those that ended from then on.
@@ -539,7 +541,7 @@ class JobSteps:
 async def _hold(session: AsyncSession, job_id: str) -> Job:
     """The job, held until the transaction ends."""
     job = await session.get_one(Job, job_id)
-    return await held(session, job.tenant_id, job_id)
+    return await get_for_update(session, job.tenant_id, job_id)
 
 
 def _not_promoted(job: Job, adapter: Adapter) -> str | None:
@@ -556,7 +558,7 @@ def _not_promoted(job: Job, adapter: Adapter) -> str | None:
     return None
 
 
-def _asked(job: Job) -> Request | None:
+def _asked(job: Job) -> Interruption | None:
     if job.cancel_requested:
         return "cancel"
     return "pause" if job.pause_requested else None

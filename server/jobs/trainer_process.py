@@ -34,9 +34,9 @@ ASK_SECONDS = 1.0
 MAX_RESTARTS = 5  # deaths without a new step in between; then it is not bad luck
 NICENESS = 10
 
-Request = Literal["cancel", "pause"]
+Interruption = Literal["cancel", "pause"]
 """What a person may ask of a run."""
-Asked = Callable[[], Awaitable[Request | None]]
+Asked = Callable[[], Awaitable[Interruption | None]]
 
 
 class TrainingFailed(Exception):
@@ -60,7 +60,7 @@ class TrainingPaused(Exception):
     """The run was stopped, its state saved, because its job is to wait."""
 
 
-def obey(asked: Request | None) -> None:
+def raise_if_interrupted(asked: Interruption | None) -> None:
     """Raise what was asked for, if anything was.
 
     Raises:
@@ -104,7 +104,7 @@ async def run_trainer(
             await asyncio.Event().wait()  # the process is about to end; see worker.py
         if code == EXIT_OK:
             return
-        obey(await asked())
+        raise_if_interrupted(await asked())
         if run.error is not None and code != EXIT_INTERRUPTED:
             raise TrainingFailed(run.error.code, run.error.message)
         if code == EXIT_BAD_INPUT:

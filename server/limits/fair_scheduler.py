@@ -33,10 +33,12 @@ _RESERVE = 9  # one place of so many is kept
 _FEW = 4  # where there are fewer, none is
 
 
-class Place:
+class Ticket:
     """A place at the engine. Say what it generates, so that its tenant's counter grows."""
 
-    def __init__(self, queue: "FairQueue", tenant: str, *, prompt_tokens: int, width: int) -> None:
+    def __init__(
+        self, queue: "FairScheduler", tenant: str, *, prompt_tokens: int, width: int
+    ) -> None:
         self._queue = queue
         self.tenant = tenant
         self.prompt_tokens = prompt_tokens
@@ -58,11 +60,11 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    place: Place
+    place: Ticket
     turn: asyncio.Future[None]
 
 
-class FairQueue:
+class FairScheduler:
     """The line before the engine. Use on one event loop.
 
     ``sequences`` tells how many answers the engine generates at once. At most ``total`` requests wait,
@@ -95,7 +97,7 @@ class FairQueue:
     @asynccontextmanager
     async def place(
         self, tenant: str, *, prompt_tokens: int, answers: int = 1
-    ) -> AsyncIterator[Place]:
+    ) -> AsyncIterator[Ticket]:
         """Hold a place at the engine, of as many as there are ``answers``.
 
         With a free place and nobody in line nothing is waited for.
@@ -105,7 +107,7 @@ class FairQueue:
             EngineBusy: so many of all tenants' wait already, or this one has waited long enough.
         """
         width = min(answers, self._open_to_all)
-        place = Place(self, tenant, prompt_tokens=prompt_tokens, width=width)
+        place = Ticket(self, tenant, prompt_tokens=prompt_tokens, width=width)
         self._lift(tenant)
         if not self._lines and self._free >= width:
             self._enter(place)
@@ -141,7 +143,7 @@ class FairQueue:
                 counter = max(counter, self.counters.get(self._last, 0.0))
         self.counters[tenant] = counter
 
-    async def _wait(self, place: Place) -> None:
+    async def _wait(self, place: Ticket) -> None:
         line = self._lines.get(place.tenant, ())
         if len(line) >= self._per_tenant:
             raise TooMany(
@@ -203,7 +205,7 @@ class FairQueue:
         ]
         return (self._lines[min(quiet, key=served)][0], True) if quiet else None
 
-    def _enter(self, place: Place, *, reserved: bool = False) -> None:
+    def _enter(self, place: Ticket, *, reserved: bool = False) -> None:
         place.reserved = reserved
         if reserved:
             self._taken_reserve += place.width
@@ -213,7 +215,7 @@ class FairQueue:
         self.counters[place.tenant] += PROMPT_WEIGHT * place.prompt_tokens
         self._last = place.tenant
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, place: Ticket) -> None:
         if place.reserved:
             self._taken_reserve -= place.width
         else:

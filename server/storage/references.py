@@ -45,10 +45,10 @@ async def stored(
         raise
     finally:
         if answers:
-            await try_discard(database, blobs, sha256)
+            await try_delete_unreferenced(database, blobs, sha256)
 
 
-async def hold(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:
+async def acquire_reference(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:
     """Keep stored bytes from being discarded until the transaction ends; call before referring.
 
     Raises:
@@ -61,7 +61,7 @@ async def hold(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:
         )
 
 
-async def discard_if_unused(database: Database, blobs: BlobStore, sha256: str) -> bool:
+async def delete_if_unreferenced(database: Database, blobs: BlobStore, sha256: str) -> bool:
     """Remove bytes that no row refers to; call outside any transaction. Whether they were unused."""
     async with database.reading() as session:
         if await _is_used(session, sha256):
@@ -74,11 +74,11 @@ async def discard_if_unused(database: Database, blobs: BlobStore, sha256: str) -
     return True
 
 
-async def try_discard(database: Database, blobs: BlobStore, *hashes: str) -> None:
+async def try_delete_unreferenced(database: Database, blobs: BlobStore, *hashes: str) -> None:
     """``discard_if_unused`` for after the work: what fails now is left to the sweep."""
     for sha256 in hashes:
         try:
-            await discard_if_unused(database, blobs, sha256)
+            await delete_if_unreferenced(database, blobs, sha256)
         except (ServerError, SQLAlchemyError) as exc:
             log.warning("unused bytes were not removed", sha256=sha256, error=str(exc))
 

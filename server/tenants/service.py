@@ -91,7 +91,7 @@ async def get_by_id(session: AsyncSession, tenant_id: str) -> Tenant:
     return tenant
 
 
-async def stays(session: AsyncSession, tenant_id: str) -> bool:
+async def exists_for_update(session: AsyncSession, tenant_id: str) -> bool:
     """Whether a tenant is there; one that is cannot be deleted before the transaction's end."""
     query = select(Tenant.id).where(Tenant.id == tenant_id)
     # the lock that a row's foreign key takes: it waits for nothing but a deletion

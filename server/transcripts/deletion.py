@@ -30,7 +30,7 @@ from server.errors import Conflict, NotFound
 from server.files import originals
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import try_discard
+from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
 from server.transcripts.schemas import ImportDeletion
 
@@ -95,7 +95,7 @@ async def remove(
 ) -> None:
     """Remove what a deletion left outside the database, once it is committed."""
     await database.scrub()
-    await try_discard(database, blobs, *leftovers.blobs)
+    await try_delete_unreferenced(database, blobs, *leftovers.blobs)
     for sha256 in leftovers.datasets:
         await asyncio.to_thread(shutil.rmtree, settings.datasets / sha256, ignore_errors=True)
 

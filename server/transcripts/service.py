@@ -32,7 +32,7 @@ from server.files.names import clean_name
 from server.scratch import scratch
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import try_discard
+from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
 from server.transcripts.reading import Kept, Reading, read
 
@@ -311,4 +311,4 @@ async def end_import(
     elif report is not None:
         log.info("import done", id=import_id, stored=report.stored, rejected=report.rejected)
     if sha256 is not None:
-        await try_discard(database, blobs, sha256)
+        await try_delete_unreferenced(database, blobs, sha256)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-class BusyTime:
+class EngineTime:
     """A clock that runs at 1 / (requests in flight), and stands still without any.
 
     What it moved on between a request's ``enter`` and ``leave`` is that request's share, in

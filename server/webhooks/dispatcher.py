@@ -55,7 +55,7 @@ class _Claim(msgspec.Struct, frozen=True):
     event: dict[str, Any]
 
 
-class _Outcome(msgspec.Struct, frozen=True):
+class _DeliveryOutcome(msgspec.Struct, frozen=True):
     """What came of an attempt: no ``error`` is success."""
 
     error: str | None = None
@@ -63,7 +63,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     retry_after_seconds: float = 0.0
 
 
-class Sender:
+class WebhookDispatcher:
     """``run`` sends what is due, every ``poll_seconds`` and whenever an attempt has ended.
 
     ``vault`` must be open. ``private``: whether it may connect to addresses that are not public. ``clock`` and ``lookup``
@@ -217,7 +217,7 @@ class Sender:
 
     async def _send(self, client: aiohttp.ClientSession, claim: _Claim) -> None:
         try:
-            outcome = _Outcome("The secret cannot be decrypted with this server's key.")
+            outcome = _DeliveryOutcome("The secret cannot be decrypted with this server's key.")
             if claim.secrets:  # else another copy of the server may have the key
                 outcome = await self._attempt(client, claim)
             await self._record(claim, outcome)
@@ -228,7 +228,7 @@ class Sender:
             self._in_flight += Counter()  # forgets endpoints with none
             self._freed.set()
 
-    async def _attempt(self, client: aiohttp.ClientSession, claim: _Claim) -> _Outcome:
+    async def _attempt(self, client: aiohttp.ClientSession, claim: _Claim) -> _DeliveryOutcome:
         """Post the event. Only the answer's status is looked at; its body is not even read."""
         payload = msgspec.json.encode(claim.event)
         headers = _signed(claim, payload, at=self._clock())
@@ -238,17 +238,19 @@ class Sender:
             ) as response:
                 return _judge(response.status, response.headers.get("retry-after"), self._clock())
         except TimeoutError:
-            return _Outcome(f"There was no answer within {self._timeout_seconds:g} seconds.")
+            return _DeliveryOutcome(
+                f"There was no answer within {self._timeout_seconds:g} seconds."
+            )
         except aiohttp.ClientConnectorCertificateError:
-            return _Outcome("The certificate is not good.")
+            return _DeliveryOutcome("The certificate is not good.")
         except aiohttp.ClientConnectorDNSError:
-            return _Outcome("The host's name has no address.")
+            return _DeliveryOutcome("The host's name has no address.")
         except aiohttp.ClientConnectorError as exc:
-            return _Outcome(exc.os_error.strerror or str(exc.os_error))
+            return _DeliveryOutcome(exc.os_error.strerror or str(exc.os_error))
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return _Outcome(f"The connection failed: {type(exc).__name__}.")
+            return _DeliveryOutcome(f"The connection failed: {type(exc).__name__}.")
 
-    async def _record(self, claim: _Claim, outcome: _Outcome) -> None:
+    async def _record(self, claim: _Claim, outcome: _DeliveryOutcome) -> None:
         ours = select(WebhookDelivery).where(
             WebhookDelivery.id == claim.delivery_id,
             WebhookDelivery.state == "pending",
@@ -302,16 +304,18 @@ def _signed(claim: _Claim, payload: bytes, *, at: datetime) -> dict[str, str]:
     }
 
 
-def _judge(status: int, retry_after: str | None, at: datetime) -> _Outcome:
+def _judge(status: int, retry_after: str | None, at: datetime) -> _DeliveryOutcome:
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return _Outcome()
+        return _DeliveryOutcome()
     if status == HTTPStatus.GONE:
-        return _Outcome("HTTP 410: the receiver is gone; the webhook was disabled.", gone=True)
+        return _DeliveryOutcome(
+            "HTTP 410: the receiver is gone; the webhook was disabled.", gone=True
+        )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return _Outcome(f"HTTP {status}: redirects are not followed.")
+        return _DeliveryOutcome(f"HTTP {status}: redirects are not followed.")
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        return _Outcome(f"HTTP {status}", retry_after_seconds=_seconds(retry_after, at))
-    return _Outcome(f"HTTP {status}")
+        return _DeliveryOutcome(f"HTTP {status}", retry_after_seconds=_seconds(retry_after, at))
+    return _DeliveryOutcome(f"HTTP {status}")
 
 
 def _seconds(retry_after: str | None, at: datetime) -> float:

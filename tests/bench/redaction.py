@@ -29,7 +29,7 @@ from phonenumbers import (
 from stdnum import luhn
 from stdnum.iso7064 import mod_97_10
 
-from connectors.conversation import Conversation, Speaker, Turn
+from connectors.conversation import Conversation, Role, Turn
 from connectors.redaction.detectors import PLACEHOLDER
 from connectors.redaction.redactor import Redactor
 
@@ -168,7 +168,7 @@ def hostile(redactor: Redactor) -> None:
         redactor.redact_text(text)
         speeds.append((len(text.encode()) / 1000 / (time.process_time() - started), name))
     crowd = tuple(
-        Turn(Speaker.CUSTOMER, f"Hello {at}, I never got my order", author=f"Ann{word(at)} Lee{word(at * 7)}")
+        Turn(Role.CUSTOMER, f"Hello {at}, I never got my order", author=f"Ann{word(at)} Lee{word(at * 7)}")
         for at in range(9_100)
     )  # fmt: skip
     started = time.process_time()

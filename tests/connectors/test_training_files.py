@@ -8,7 +8,7 @@ import pytest
 
 from connectors.conversation import Conversation, Turn
 from connectors.importers import Rejected
-from connectors.preference import Judged, Preference
+from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, read, redact, system_message
 
@@ -51,7 +51,7 @@ def test_a_pair_is_redacted_as_one_conversation() -> None:
 def test_a_judged_conversation_and_a_plain_one_are_redacted() -> None:
     (judged,) = records("kto", {"messages": [USER, GOOD], "label": False})
     (plain,) = records("supervised", {"messages": [USER, GOOD]})
-    assert isinstance(judged, Judged)
+    assert isinstance(judged, UnpairedPreference)
     assert isinstance(plain, Conversation)
     assert judged.label is False
     for record in (judged, plain):

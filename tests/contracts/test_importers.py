@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import pytest
 
-from connectors.conversation import Conversation, Speaker
+from connectors.conversation import Conversation, Role
 from connectors.errors import BadMapping, UnknownFormat
 from connectors.importers import IMPORTERS, ImportOptions, Reason, Rejected, choose
 
@@ -83,7 +83,7 @@ def read(
     return kept, [item for item in items if isinstance(item, Rejected)], notes
 
 
-def said(conversation: Conversation) -> list[tuple[Speaker, str]]:
+def said(conversation: Conversation) -> list[tuple[Role, str]]:
     return [(turn.speaker, turn.text) for turn in conversation.turns]
 
 
@@ -99,7 +99,7 @@ def test_an_exchange_is_read_whole(form):
     kept, rejected, _ = read(form, file_of(form, form.record(*GOOD)).encode())
     assert not rejected
     assert [conversation.id for conversation in kept] == ["c1"]
-    assert said(kept[0]) == [(Speaker.CUSTOMER, GOOD[1]), (Speaker.AGENT, GOOD[2])]
+    assert said(kept[0]) == [(Role.CUSTOMER, GOOD[1]), (Role.AGENT, GOOD[2])]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 
 from server.embeddings.schemas import MODEL
 from server.engine.backends.vllm.launch import ENTRY
-from server.locks import hold
+from server.locks import try_lock
 from tests.e2e.up import Up
 from tests.processes import Foreground
 from tests.server.engine.vllm.vllm_process import built_in_base
@@ -162,7 +162,7 @@ def test_a_client_that_is_stopped_says_what_becomes_of_its_job(
 ) -> None:
     node.command("tenants", "create", "loaf", "--name", "Loaf")
     node.command("transcripts", "import", str(SAMPLE), "--tenant", "loaf")
-    assert hold(node.home / "run" / "worker.lock") is not None  # as a worker that is busy
+    assert try_lock(node.home / "run" / "worker.lock") is not None  # as a worker that is busy
     for number in (SIGINT, SIGTERM):
         running = node.run("train", "--tenant", "loaf")
         node.wait(lambda: "state: queued" in node.logs(), "it follows the job")

@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from connectors.conversation import Conversation, Speaker, Turn
+from connectors.conversation import Conversation, Role, Turn
 from connectors.importers import ImportOptions, choose
-from connectors.preference import Judged, Preference
+from connectors.preference import Preference, UnpairedPreference
 from training.compute_dtype import WORKS, TypeChoice
 from training.config import Method, Recipe, TrainingSpec
-from training.data.dataset import Dataset, freeze
+from training.data.dataset import Dataset, create_version
 
 FLOAT32 = {work: TypeChoice(type="float32", reason="the test says so") for work in WORKS}
 SAMPLE = Path(__file__).parents[2] / "connectors" / "samples" / "loaf.jsonl"
@@ -69,7 +69,7 @@ def loaf() -> list[Conversation]:
         return [c for c in found if isinstance(c, Conversation)][:40]
 
 
-RUDE = Turn(speaker=Speaker.AGENT, text="No idea, read the page yourself. Next!")
+RUDE = Turn(speaker=Role.AGENT, text="No idea, read the page yourself. Next!")
 
 
 def comparisons() -> list[Preference]:
@@ -80,10 +80,12 @@ def comparisons() -> list[Preference]:
     ]
 
 
-def judgements() -> list[Judged]:
+def judgements() -> list[UnpairedPreference]:
     """Every other conversation ends in the rude reply, which nobody wanted."""
     return [
-        Judged(id=p.id, turns=(*p.turns, *(p.chosen if good else p.rejected)), label=good)
+        UnpairedPreference(
+            id=p.id, turns=(*p.turns, *(p.chosen if good else p.rejected)), label=good
+        )
         for p, good in zip(comparisons(), cycle((True, False)), strict=False)
     ]
 
@@ -92,7 +94,7 @@ def judgements() -> list[Judged]:
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Forty of the sample conversations, frozen."""
     root = tmp_path_factory.mktemp("datasets")
-    return freeze(loaf(), root, system_prompt="You answer for Loaf, a bakery.")
+    return create_version(loaf(), root, system_prompt="You answer for Loaf, a bakery.")
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +103,8 @@ def preference_datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[Method
     root = tmp_path_factory.mktemp("datasets")
     prompt = "You answer for Loaf, a bakery."
     return {
-        "dpo": freeze(comparisons(), root, system_prompt=prompt),
-        "kto": freeze(judgements(), root, system_prompt=prompt),
+        "dpo": create_version(comparisons(), root, system_prompt=prompt),
+        "kto": create_version(judgements(), root, system_prompt=prompt),
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import load_spec
-from training.events import Progress
+from training.events import EventWriter
 from training.finetuning import qlora, trainer
 
 
@@ -53,7 +53,7 @@ def live(spec_path: Path, out: Path, moment: str) -> int:
     if child == 0:
         arm(moment)
         out.mkdir(parents=True, exist_ok=True)
-        progress = Progress(out / "events.jsonl")
+        progress = EventWriter(out / "events.jsonl")
         qlora.train(load_spec(spec_path), out, progress, resume=True, should_stop=lambda: False)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

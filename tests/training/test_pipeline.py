@@ -17,7 +17,7 @@ from tests.training.conftest import loaf, write_spec
 from training.adapters.package import verify
 from training.base_models.manifest import load_base
 from training.config import TrainingSpec
-from training.data.dataset import freeze
+from training.data.dataset import create_version
 from training.errors import BadInput, BaseModelError, Interrupted, TrainingError, UnsafeWeights
 from training.events import (
     ErrorEvent,
@@ -108,7 +108,7 @@ def test_a_run_on_examples_that_are_all_alike_ends_with_an_adapter(
     spec: TrainingSpec, tiny_base: Path, tmp_path: Path
 ) -> None:
     same = [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)]
-    dataset = freeze(same, tmp_path / "datasets", system_prompt="Be warm.", as_given=True)
+    dataset = create_version(same, tmp_path / "datasets", system_prompt="Be warm.", as_given=True)
     assert dataset.manifest.counts == {"train": 10, "validation": 0, "test": 0}
     path = write_spec(tmp_path, msgspec.structs.replace(spec, dataset=str(dataset.folder)))
     out = tmp_path / "job-1"

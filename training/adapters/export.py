@@ -36,7 +36,7 @@ from training.adapters.safetensors_io import (
     TensorFile,
     as_bytes,
 )
-from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, LoraConfig, read_lora_config
+from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, AdapterConfig, read_lora_config
 from training.base_models.manifest import BaseModel, load_base, public_name
 from training.errors import BaseModelError
 from training.filesystem import sync_path, sync_tree
@@ -230,7 +230,7 @@ def _opened(path: Path) -> Entry:
     return Entry(path.name, path.stat().st_size, chunks)
 
 
-def _merged(weights: Path, adapter: Path, config: LoraConfig) -> Entry:
+def _merged(weights: Path, adapter: Path, config: AdapterConfig) -> Entry:
     """One file of the base's weights, with the same header, and B·A added where there is one."""
 
     def chunks() -> Iterator[bytes]:

@@ -35,7 +35,7 @@ _DTYPES = ("F32", "F16", "BF16")
 _MODULE = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 
-class LoraConfig(msgspec.Struct, frozen=True, kw_only=True):
+class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The part of PEFT's adapter_config.json that decides what the weights mean."""
 
     peft_type: Literal["LORA"]
@@ -60,7 +60,7 @@ _HARMLESS = {
 _PLAIN_VALUES = {"bias": ("none",), "init_lora_weights": (True, "gaussian", "eva", "orthogonal")}
 
 
-def check_weights(folder: Path, *, base_serving: Path, max_rank: int = MAX_RANK) -> LoraConfig:
+def check_weights(folder: Path, *, base_serving: Path, max_rank: int = MAX_RANK) -> AdapterConfig:
     """Check an adapter's configuration and every weight, against the base it is made for.
 
     Raises:
@@ -87,7 +87,7 @@ def check_weights(folder: Path, *, base_serving: Path, max_rank: int = MAX_RANK)
     return config
 
 
-def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> LoraConfig:
+def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> AdapterConfig:
     """Read an adapter_config.json that describes a plain LoRA.
 
     Raises:
@@ -97,13 +97,13 @@ def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> LoraConfig:
         with path.open("rb") as file:
             raw = file.read(_MAX_CONFIG_BYTES)
         fields = msgspec.json.decode(raw, type=dict[str, Any])
-        config = msgspec.convert(fields, LoraConfig)
+        config = msgspec.convert(fields, AdapterConfig)
     except OSError as exc:
         raise UnsafeWeights(f"cannot read {path}: {exc.strerror}") from exc
     except (ValueError, msgspec.DecodeError, RecursionError) as exc:
         raise UnsafeWeights(f"{path}: not the configuration of a plain LoRA: {exc}") from exc
     for name, value in fields.items():
-        plain = name in LoraConfig.__struct_fields__ or name in _HARMLESS
+        plain = name in AdapterConfig.__struct_fields__ or name in _HARMLESS
         plain = plain or value in _PLAIN_VALUES.get(name, ()) or _unset(value)
         if not plain:
             raise UnsafeWeights(

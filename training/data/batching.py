@@ -14,7 +14,7 @@ MAX_PADDING = 0.05
 Batch = list[int]  # indices of sequences that are padded to one length
 
 
-class Plan(msgspec.Struct, frozen=True):
+class BatchPlan(msgspec.Struct, frozen=True):
     """``steps[s]`` is the batches of one optimiser step, run one after another.
 
     ``tokens[s]`` counts the step's real tokens, ``padded[s]`` those with padding; ``epochs[s]`` is
@@ -32,13 +32,13 @@ class Plan(msgspec.Struct, frozen=True):
         return 1 - sum(self.tokens) / sum(self.padded) if self.padded else 0.0
 
 
-def shortened(plan: Plan, tokens: int) -> Plan:
+def shortened(plan: BatchPlan, tokens: int) -> BatchPlan:
     """The plan up to the step that reaches so many tokens: what it would be with that bound."""
     done = 0
     for step, count in enumerate(plan.tokens, start=1):
         done += count
         if done >= tokens:
-            return Plan(*(part[:step] for part in msgspec.structs.astuple(plan)))
+            return BatchPlan(*(part[:step] for part in msgspec.structs.astuple(plan)))
     return plan
 
 
@@ -77,13 +77,13 @@ def plan_run(
     batch_tokens: int,
     max_train_tokens: int = 0,
     tokens: Sequence[int] | None = None,
-) -> Plan:
+) -> BatchPlan:
     """Lay out a run: shuffled batches of ``batch_tokens``, steps of at most ``step_tokens``.
 
     Ends after ``epochs`` or with the step that reaches ``max_train_tokens`` (0: no bound).
     ``tokens`` are the real ones of each item, where its length holds padding already.
     """
-    plan = Plan([], [], [], [])
+    plan = BatchPlan([], [], [], [])
     tokens = lengths if tokens is None else tokens
     total = sum(tokens)
     wanted = epochs * total if not max_train_tokens else min(epochs * total, max_train_tokens)

@@ -12,7 +12,7 @@ from training.data.chat_template import TrainingSequence
 IGNORED = -100
 
 
-class Read(NamedTuple):
+class TokenLosses(NamedTuple):
     """What a model made of the learnt tokens of some rows, one row after another.
 
     ``nats``: (tokens,), -log p of each. ``hits``: (tokens,), whether it was the most probable.

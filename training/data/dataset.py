@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from connectors.conversation import ChatMessage, Conversation, Split
-from connectors.preference import Judged, Preference
+from connectors.preference import Preference, UnpairedPreference
 from training.data.deduplication import METHOD, NGRAM, SAME_SPLIT
 from training.data.splitting import (
     DUPLICATE,
@@ -37,7 +37,7 @@ from training.errors import BadInput
 from training.filesystem import sync_path, sync_tree
 
 FORMAT = 1
-FEWEST = 10
+MIN_EXAMPLES = 10
 """Conversations that must be left; OpenAI asks for as many."""
 
 _MANIFEST = "manifest.json"
@@ -46,7 +46,7 @@ Kind = Literal["conversations", "preferences", "judgements"]
 _KINDS: dict[type[Record], Kind] = {
     Conversation: "conversations",
     Preference: "preferences",
-    Judged: "judgements",
+    UnpairedPreference: "judgements",
 }
 
 
@@ -125,7 +125,7 @@ class Dataset(msgspec.Struct, frozen=True):
         return [msgspec.json.decode(line, type=Example) for line in lines]
 
 
-def freeze(
+def create_version(
     conversations: Iterable[Record],
     root: Path,
     *,
@@ -166,13 +166,13 @@ def freeze(
     if not as_given:
         dropped["exact_duplicate"] += len(repeats)
         repeats = []
-    if kept + len(repeats) < FEWEST:
+    if kept + len(repeats) < MIN_EXAMPLES:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
         raise BadInput(
-            f"{kept} usable conversations, at least {FEWEST} are needed; dropped: {reasons}"
+            f"{kept} usable conversations, at least {MIN_EXAMPLES} are needed; dropped: {reasons}"
         )
     splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    few = as_given and _unpinned(clusters) < FEWEST
+    few = as_given and _unpinned(clusters) < MIN_EXAMPLES
     for some in _by_sort(clusters):
         spared = few or (as_given and _unpinned(some) < len(SPLITS))
         shares = (1.0, 0.0, 0.0) if spared else fractions

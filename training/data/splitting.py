@@ -14,8 +14,8 @@ from typing import NamedTuple, assert_never, get_args
 import msgspec
 
 from connectors.control_tokens import has_control_token
-from connectors.conversation import ChatMessage, Conversation, Speaker, Split, Turn, chat_messages
-from connectors.preference import Judged, Preference
+from connectors.conversation import ChatMessage, Conversation, Role, Split, Turn, chat_messages
+from connectors.preference import Preference, UnpairedPreference
 from training.data.deduplication import (
     SAME_SPLIT,
     Clusters,
@@ -40,9 +40,9 @@ REASONS = (
 NO_PREFERENCE = "no_preference"  # both replies say the same; counted for preferences alone
 
 
-Record = Conversation | Preference | Judged
+Record = Conversation | Preference | UnpairedPreference
 
-_UNSPOKEN = (Speaker.NOTE, Speaker.SYSTEM)
+_UNSPOKEN = (Role.NOTE, Role.SYSTEM)
 
 
 class Item(NamedTuple):
@@ -89,13 +89,13 @@ def _messages(record: Record) -> tuple[list[ChatMessage], str | None]:
     match record:
         case Conversation():
             return chat_messages(record), None
-        case Judged():
+        case UnpairedPreference():
             return _one_reply(record.turns), None
         case Preference():
             asked = [turn for turn in record.turns if turn.speaker not in _UNSPOKEN]
             chosen = _one_reply((*record.turns, *record.chosen))
             rejected = _one_reply((*record.turns, *record.rejected))
-            last_asks = bool(asked) and asked[-1].speaker == Speaker.CUSTOMER
+            last_asks = bool(asked) and asked[-1].speaker == Role.CUSTOMER
             if not last_asks or not rejected or chosen[:-1] != rejected[:-1]:
                 return [], None
             return chosen, rejected[-1].content
@@ -107,7 +107,7 @@ def _one_reply(turns: tuple[Turn, ...]) -> list[ChatMessage]:
     """Messages with weight on the last reply alone; none where the last turn is not a reply."""
     spoken = [turn for turn in turns if turn.speaker not in _UNSPOKEN]
     messages = chat_messages(Conversation(id="", turns=turns))
-    if not messages or spoken[-1].speaker == Speaker.CUSTOMER:
+    if not messages or spoken[-1].speaker == Role.CUSTOMER:
         return []
     before = [
         msgspec.structs.replace(m, weight=0 if m.role == "assistant" else m.weight)
@@ -118,7 +118,7 @@ def _one_reply(turns: tuple[Turn, ...]) -> list[ChatMessage]:
 
 def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> Item:
     ranks = {"train": 0, None: 1, "validation": 2, "test": 3}
-    label = record.label if isinstance(record, Judged) else True
+    label = record.label if isinstance(record, UnpairedPreference) else True
     said = [f"{m.role} {normalise(m.content)}" for m in messages]
     whole = msgspec.json.encode(messages)
     if rejected is not None:

@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Pair(msgspec.Struct, frozen=True):
+class TokenizedPair(msgspec.Struct, frozen=True):
     """Two replies to one history; of both, only the reply is learnt."""
 
     chosen: TrainingSequence
     rejected: TrainingSequence
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class TokenizedUnpaired(msgspec.Struct, frozen=True):
     """A reply, and whether it was wanted; only the reply is learnt."""
 
     reply: TrainingSequence
     wanted: bool
 
 
-Item = TrainingSequence | Pair | Judgement
+Item = TrainingSequence | TokenizedPair | TokenizedUnpaired
 
 
 def rows_of(item: Item) -> list[TrainingSequence]:
     """The sequences that a model reads for an item."""
     match item:
-        case Pair():
+        case TokenizedPair():
             return [item.chosen, item.rejected]
-        case Judgement():
+        case TokenizedUnpaired():
             return [item.reply]
         case TrainingSequence():
             return [item]
@@ -56,7 +56,7 @@ def width_of(item: Item) -> int:
     return len(rows) * max(len(row.token_ids) for row in rows)
 
 
-class Encoder:
+class ExampleTokenizer:
     """Encodes a dataset's examples for one base, prompt and ``max_length``."""
 
     def __init__(
@@ -82,10 +82,10 @@ class Encoder:
             return list(self._pair(example))
         sequences = self._encode(example.messages, max_length=self._max_length)
         if self._kind == "judgements":
-            return [Judgement(sequence, example.wanted) for sequence in sequences]
+            return [TokenizedUnpaired(sequence, example.wanted) for sequence in sequences]
         return list(sequences)
 
-    def _pair(self, example: Example) -> Iterator[Pair]:
+    def _pair(self, example: Example) -> Iterator[TokenizedPair]:
         """The pair with as much of the history as leaves room for either reply."""
         *history, chosen = example.messages
         rejected = msgspec.structs.replace(chosen, content=example.rejected or "")
@@ -97,7 +97,7 @@ class Encoder:
                 for row in self._encode([*shorter, reply], max_length=sys.maxsize)
             ]
             if len(rows) == 2 and max(len(r.token_ids) for r in rows) <= self._max_length:  # noqa: PLR2004
-                yield Pair(*rows)
+                yield TokenizedPair(*rows)
                 return
             shorter = without_oldest(shorter)
 
@@ -112,7 +112,9 @@ class Encoder:
         )
 
 
-def mismatched(prompt: Judgement, reply: Judgement, *, max_length: int) -> TrainingSequence:
+def mismatched(
+    prompt: TokenizedUnpaired, reply: TokenizedUnpaired, *, max_length: int
+) -> TrainingSequence:
     """One judgement's history with the reply of another, cut at ``max_length`` tokens."""
     before = prompt.reply.token_ids[: prompt.reply.learnt.index(True)]
     first = reply.reply.learnt.index(True)

@@ -6,7 +6,7 @@ from statistics import NormalDist
 CONFIDENCE = 0.95
 """Of every interval here. A gate looks at one end of it, so it is wrong once in forty times."""
 
-FEWEST = 6
+MIN_SAMPLES = 6
 """Paired items below which nothing is said of a difference: by the sign test, five that all point the
 same way happen once in sixteen times by chance (2 x 0.5^5), six once in 32, under one in twenty."""
 

@@ -27,7 +27,7 @@ from training.compute_dtype import TypeChoice, Work
 from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
 from training.errors import TrainingError
-from training.evaluation.generator import Done, Scored, Speaker
+from training.evaluation.generator import Done, Generator, Scored
 from training.evaluation.heldout import SPLIT, HeldOut, Reading
 from training.evaluation.metrics import (
     Context,
@@ -40,8 +40,8 @@ from training.evaluation.metrics import (
     token_f1,
 )
 from training.evaluation.scores import (
-    Liked,
     Nats,
+    ReplyLogprobs,
     differences_of,
     perplexity_differences,
     preference_differences,
@@ -49,7 +49,7 @@ from training.evaluation.scores import (
     shared_preferences,
 )
 from training.evaluation.shared_holdout import CommonGround, common_ground
-from training.events import EXIT_BAD_INPUT, EXIT_OK, EvaluationEvent, Progress
+from training.events import EXIT_BAD_INPUT, EXIT_OK, EvaluationEvent, EventWriter
 from training.filesystem import write_atomically
 from training.results import Evaluation, ParitySample, Reply, ReplySample, Subject
 
@@ -60,7 +60,7 @@ _COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
 def evaluate(
     spec: TrainingSpec,
     trained_folder: Path,
-    progress: Progress | None = None,
+    progress: EventWriter | None = None,
     *,
     computing: Mapping[Work, TypeChoice],
 ) -> Evaluation:
@@ -87,7 +87,7 @@ def evaluate(
     if spec.live_adapter is not None and ground.conversations:
         adapters["live"] = Path(spec.live_adapter)
     dtype = getattr(torch, computing["evaluation"].type)
-    speaker = Speaker.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
+    speaker = Generator.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
     named, unwanted = held_out.sequences(speaker), held_out.unwanted(speaker)
     if not named:
         longest = spec.recipe.max_length
@@ -100,16 +100,16 @@ def evaluate(
     subjects: list[Subject] = ["base", *adapters]
     nats: dict[Subject, Nats] = {}
     texts: dict[Subject, list[str]] = {}
-    liked: dict[Subject, Liked] = {}
+    liked: dict[Subject, ReplyLogprobs] = {}
     total = len(reading.sequences) + len(unwanted) + len(contexts)
     for subject in subjects:
         tell = _teller(progress, subject, total=total)
         with speaker.speaking_as(subject):
-            scored, starts = speaker.read(reading.sequences, reading.cuts, tell)
+            scored, starts = speaker.score(reading.sequences, reading.cuts, tell)
             nats[subject] = _nats(named, scored, ground if subject == "live" else None)
-            others, _ = speaker.read(unwanted, [()] * len(unwanted), tell)
-            liked[subject] = Liked(_logprobs(scored[: len(named)]), _logprobs(others))
-            replies = speaker.reply(reading.in_order(starts), longest, tell)
+            others, _ = speaker.score(unwanted, [()] * len(unwanted), tell)
+            liked[subject] = ReplyLogprobs(_logprobs(scored[: len(named)]), _logprobs(others))
+            replies = speaker.generate(reading.in_order(starts), longest, tell)
         texts[subject] = [speaker.text(ids) for ids in replies]
 
     tell = _teller(progress, "lookup", total=len(contexts))
@@ -176,7 +176,7 @@ def evaluate(
 def parity_reference(
     spec: TrainingSpec,
     trained_folder: Path,
-    progress: Progress | None = None,
+    progress: EventWriter | None = None,
     *,
     computing: Mapping[Work, TypeChoice],
     tokens: int = PARITY_TOKENS,
@@ -194,7 +194,7 @@ def parity_reference(
     """
     held_out = HeldOut(spec)
     dtype = getattr(torch, computing["training"].type)
-    speaker = Speaker.training(Path(spec.base) / "nf4", trained_folder, dtype=dtype)
+    speaker = Generator.training(Path(spec.base) / "nf4", trained_folder, dtype=dtype)
     chosen: list[tuple[str, TrainingSequence]] = []
     counted = 0
     for name, sequence in held_out.parity_sequences(speaker):
@@ -203,7 +203,7 @@ def parity_reference(
             counted += sum(sequence.learnt)
     tell = _teller(progress, "parity", total=len(chosen))
     with speaker.speaking_as("new"):
-        scored, _ = speaker.read([sequence for _, sequence in chosen], [()] * len(chosen), tell)
+        scored, _ = speaker.score([sequence for _, sequence in chosen], [()] * len(chosen), tell)
     return [
         ParitySample(
             conversation=name,
@@ -234,7 +234,7 @@ def load_embedder(dtype: torch.dtype) -> Embed:
     return embed
 
 
-def _longest_reply(speaker: Speaker, contexts: Sequence[Context], most: int) -> int:
+def _longest_reply(speaker: Generator, contexts: Sequence[Context], most: int) -> int:
     """Tokens to let a reply have: a quarter more than any true one here, and 8.
 
     What never stops by itself (the base, mostly) is cut there, which can only help its scores.
@@ -320,7 +320,7 @@ def _samples(
     )
 
 
-def _teller(progress: Progress | None, subject: str, *, total: int) -> Done:
+def _teller(progress: EventWriter | None, subject: str, *, total: int) -> Done:
     """Count what is done and say so."""
     done = 0
 
@@ -354,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             live_adapter=str(options.live.resolve()) if options.live else None,
             method=manifest.method,
         )
-        progress = Progress(out.with_suffix(".events.jsonl"))
+        progress = EventWriter(out.with_suffix(".events.jsonl"))
         computing = choose_all(Path(spec.base), recipe=spec.recipe).choices
         result = evaluate(spec, options.adapter.resolve(), progress, computing=computing)
     except TrainingError as exc:

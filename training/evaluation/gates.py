@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from training.config import Objectives
-from training.evaluation.confidence_intervals import FEWEST, share_interval
+from training.evaluation.confidence_intervals import MIN_SAMPLES, share_interval
 from training.results import Difference, Evaluation, Parity, Scores, Subject
 
 Result = Literal["better", "worse", "cannot_tell"]
@@ -84,7 +84,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return "; and ".join(parts) or f"passed all {len(self.gates)} gates"
 
 
-def judge(evaluation: Evaluation, parity: Parity | None, objectives: Objectives) -> Verdict:
+def apply_gates(evaluation: Evaluation, parity: Parity | None, objectives: Objectives) -> Verdict:
     """Apply the objectives.
 
     The live adapter is a bound only where the evaluation could compare it (`common_ground`).
@@ -326,4 +326,4 @@ def _few(difference: Difference, what: str = "conversation") -> str:
 
 def _too_few(items: int, what: str = "conversation") -> str:
     which = f"one {what} is" if items == 1 else f"{items} {what}s are"
-    return f"; {which} too few to tell, {FEWEST} are needed"
+    return f"; {which} too few to tell, {MIN_SAMPLES} are needed"

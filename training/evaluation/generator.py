@@ -49,7 +49,7 @@ class Scored(NamedTuple):
     greedy: list[int]
 
 
-class Start(NamedTuple):
+class Prefill(NamedTuple):
     """A model's state where a reply may start.
 
     ``layers``: keys and values, each (heads, length, size); ``hidden``: (hidden size,).
@@ -60,7 +60,7 @@ class Start(NamedTuple):
     length: int
 
 
-class Speaker:
+class Generator:
     """A causal language model with adapters that are switched on one at a time."""
 
     def __init__(self, wrapped: PeftModel, folder: Path) -> None:
@@ -74,7 +74,7 @@ class Speaker:
     @classmethod
     def serving(
         cls, folder: Path, adapters: Mapping[Subject, Path], *, dtype: torch.dtype
-    ) -> "Speaker":
+    ) -> "Generator":
         """The serving weights, computed in ``dtype`` the way an engine does."""
         AttentionInterface.register(_ATTENTION, _grouped_attention)
         AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
@@ -96,7 +96,7 @@ class Speaker:
         return cls(wrapped, folder)
 
     @classmethod
-    def training(cls, folder: Path, adapter: Path, *, dtype: torch.dtype) -> "Speaker":
+    def training(cls, folder: Path, adapter: Path, *, dtype: torch.dtype) -> "Generator":
         """The NF4 checkpoint with PEFT's own arithmetic in ``dtype``, as the trainer computes it.
 
         The adapter's weights keep the type that they are stored in, the one they were trained in.
@@ -125,9 +125,9 @@ class Speaker:
                 self.peft.set_adapter(subject)
                 yield
 
-    def read(
+    def score(
         self, sequences: Sequence[TrainingSequence], cuts: Sequence[Sequence[int]], tell: Done
-    ) -> tuple[list[Scored], list[list[Start]]]:
+    ) -> tuple[list[Scored], list[list[Prefill]]]:
         """Read sequences once: score what is learnt, and keep where replies may start.
 
         For each sequence, the log-probability of every learnt token given all before it; and for
@@ -135,7 +135,7 @@ class Speaker:
         conversation is thus never read a second time.
         """
         scored: dict[int, Scored] = {}
-        starts: dict[int, list[Start]] = {}
+        starts: dict[int, list[Prefill]] = {}
         lengths = [len(s.token_ids) for s in sequences]
         for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
             # Padding stands on the right, where causal attention keeps it from the tokens.
@@ -162,7 +162,7 @@ class Speaker:
                 greedy += logits.argmax(1).tolist()
         return Scored(logprobs, greedy)
 
-    def reply(self, starts: Sequence[Start], max_tokens: int, tell: Done) -> list[list[int]]:
+    def generate(self, starts: Sequence[Prefill], max_tokens: int, tell: Done) -> list[list[int]]:
         """Greedy replies as token ids, without the token that ends a turn.
 
         All are decoded together; a finished one makes room for the others.
@@ -249,13 +249,13 @@ def _pad(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     return ids.to(device)
 
 
-def _start(hidden: torch.Tensor, cache: Cache | None, row: int, length: int) -> Start:
+def _start(hidden: torch.Tensor, cache: Cache | None, row: int, length: int) -> Prefill:
     """Copy one row's state out of a batch, so that the batch can be let go."""
     layers = [
         (layer.keys[row, :, :length].clone(), layer.values[row, :, :length].clone())
         for layer in (cache.layers if cache is not None else ())
     ]
-    return Start(layers, hidden[row, length - 1].clone(), length)
+    return Prefill(layers, hidden[row, length - 1].clone(), length)
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -284,7 +284,7 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.used
 
 
-def _roomy_layers(starts: Sequence[Start], used: int, room: int) -> list[_RoomyLayer]:
+def _roomy_layers(starts: Sequence[Prefill], used: int, room: int) -> list[_RoomyLayer]:
     """Join the starts' caches, padded on the right; whoever reads them masks those places."""
     joined: list[_RoomyLayer] = []
     for layer in zip(*(start.layers for start in starts), strict=True):

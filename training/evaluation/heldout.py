@@ -11,12 +11,12 @@ from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, render, token_ids
 from training.data.dataset import Dataset, Example
 from training.data.dataset import load as load_dataset
-from training.data.tokenization import Encoder, rows_of
+from training.data.tokenization import ExampleTokenizer, rows_of
 from training.errors import BadInput
 from training.evaluation.metrics import Context
 
 if TYPE_CHECKING:
-    from training.evaluation.generator import Speaker, Start
+    from training.evaluation.generator import Generator, Prefill
 
 SPLIT: Split = "test"
 
@@ -40,14 +40,14 @@ class HeldOut:
         """Whether each unwanted reply belongs to one wanted reply: to that of the same number."""
         return self.dataset.kind == "preferences"
 
-    def sequences(self, speaker: "Speaker") -> list[tuple[str, TrainingSequence]]:
+    def sequences(self, speaker: "Generator") -> list[tuple[str, TrainingSequence]]:
         """(conversation, tokens and mask), exactly as training makes them; wanted replies alone.
 
         Those that fit into the recipe's ``max_length``: perhaps none.
         """
         return self._rows(speaker, self.examples)
 
-    def parity_sequences(self, speaker: "Speaker") -> list[tuple[str, TrainingSequence]]:
+    def parity_sequences(self, speaker: "Generator") -> list[tuple[str, TrainingSequence]]:
         """What trainer and engine are compared on: the same, or training's where that is nothing.
 
         Whether both are one model can be seen on any text; how good it is, only on new ones.
@@ -64,7 +64,7 @@ class HeldOut:
         return found
 
     def _rows(
-        self, speaker: "Speaker", examples: Iterable[Example]
+        self, speaker: "Generator", examples: Iterable[Example]
     ) -> list[tuple[str, TrainingSequence]]:
         encoder = self._encoder(speaker)
         return [
@@ -74,7 +74,7 @@ class HeldOut:
             for row in rows_of(item)[:1]
         ]
 
-    def unwanted(self, speaker: "Speaker") -> list[TrainingSequence]:
+    def unwanted(self, speaker: "Generator") -> list[TrainingSequence]:
         """The replies that are not wanted; none where the dataset is of conversations."""
         encoder = self._encoder(speaker)
         if self.paired:
@@ -83,15 +83,15 @@ class HeldOut:
         items = [item for example in self._unwanted for item in encoder.items(example)]
         return [row for item in items for row in rows_of(item)]
 
-    def _encoder(self, speaker: "Speaker") -> Encoder:
-        return Encoder(
+    def _encoder(self, speaker: "Generator") -> ExampleTokenizer:
+        return ExampleTokenizer(
             self.dataset,
             speaker.tokenizer,
             stop_ids=speaker.stop_ids,
             max_length=self._max_length,
         )
 
-    def prompt(self, speaker: "Speaker", context: Context) -> list[int]:
+    def prompt(self, speaker: "Generator", context: Context) -> list[int]:
         """Token ids up to where the reply begins; a long history loses its oldest exchanges."""
         history = list(context.history)
         while True:
@@ -126,6 +126,6 @@ class Reading:
             self._places.append((number, len(self.cuts[number])))
             self.cuts[number].append(len(ids))
 
-    def in_order(self, starts: Sequence[Sequence["Start"]]) -> list["Start"]:
+    def in_order(self, starts: Sequence[Sequence["Prefill"]]) -> list["Prefill"]:
         """The starts of the prompts, in the prompts' order."""
         return [starts[number][place] for number, place in self._places]

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.confidence_intervals import CONFIDENCE, FEWEST
+from training.evaluation.confidence_intervals import CONFIDENCE, MIN_SAMPLES
 from training.evaluation.metrics import BOOTSTRAP_SAMPLES, bootstrap_interval
 from training.results import Difference, Metric, Reply, Scores, Subject, perplexity
 
@@ -43,7 +43,7 @@ def compare(
     return Comparison(won / len(pairs), margin)
 
 
-class Liked(NamedTuple):
+class ReplyLogprobs(NamedTuple):
     """Log-probabilities of each wanted and each unwanted reply's tokens, under one model."""
 
     wanted: Sequence[Sequence[float]]
@@ -58,7 +58,9 @@ class Preferences(NamedTuple):
     gain: float | None = None
 
 
-def shared_preferences(one: Liked | None, *, base: Liked, paired: bool) -> Preferences:
+def shared_preferences(
+    one: ReplyLogprobs | None, *, base: ReplyLogprobs, paired: bool
+) -> Preferences:
     """How far a model shares the preferences, and moved towards them from the base."""
     if one is None or not one.unwanted:
         return Preferences()
@@ -102,7 +104,7 @@ def scores_of(
     """Means over replies; ``nats`` is None for a subject without a model."""
     found = perplexity(nats.mean) if nats is not None and nats.tokens else None
     low = high = None
-    if nats is not None and found is not None and len(nats.totals) >= FEWEST:
+    if nats is not None and found is not None and len(nats.totals) >= MIN_SAMPLES:
         low, high = map(perplexity, bootstrap_interval(nats.totals, sizes=nats.tokens, seed=seed))
     known = [reply for reply in replies if reply is not None]
     return Scores(
@@ -170,7 +172,7 @@ def perplexity_differences(nats: Mapping[Subject, Nats], *, seed: int) -> tuple[
 
 
 def preference_differences(
-    new: Liked | None, base: Liked, *, paired: bool, seed: int
+    new: ReplyLogprobs | None, base: ReplyLogprobs, *, paired: bool, seed: int
 ) -> tuple[Difference, ...]:
     """New minus the base in sharing the preferences, comparison by comparison.
 
@@ -199,7 +201,7 @@ def preference_differences(
     )
 
 
-def _margins(liked: Liked, *, paired: bool) -> Grid:
+def _margins(liked: ReplyLogprobs, *, paired: bool) -> Grid:
     """By how many nats a token wanted replies are likelier: (pairs, 1), or (wanted, unwanted)."""
     wanted, unwanted = (
         np.array([math.fsum(reply) / len(reply) for reply in replies])
@@ -211,7 +213,7 @@ def _margins(liked: Liked, *, paired: bool) -> Grid:
 
 def _interval(gaps: Grid, items: int, *, seed: int) -> dict[str, float | None]:
     """Percentile bootstrap of the mean; rows and columns are drawn, each for itself."""
-    if items < FEWEST:
+    if items < MIN_SAMPLES:
         return {"low": None, "high": None}
     source = np.random.default_rng(seed)
     drawn = [
@@ -235,7 +237,7 @@ def _difference(
     if not totals or not all(map(math.isfinite, totals)):
         return []
     low = high = None
-    if len(totals) >= FEWEST:
+    if len(totals) >= MIN_SAMPLES:
         low, high = bootstrap_interval(totals, sizes=sizes, seed=seed)
     return [
         Difference(

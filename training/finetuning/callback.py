@@ -8,15 +8,15 @@ from collections.abc import Callable
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.config import Recipe
-from training.events import CheckpointEvent, Progress, StepEvent, ValidationEvent
-from training.finetuning.checkpoint import RunState
-from training.finetuning.preparation import Workload
+from training.events import CheckpointEvent, EventWriter, StepEvent, ValidationEvent
+from training.finetuning.checkpoint import CheckpointState
+from training.finetuning.preparation import TrainingData
 from training.finetuning.trainer import PlanTrainer
 
 SAVE_SECONDS = 60.0  # from one checkpoint to the next at most, where steps are slow
 
 
-class Follower(TrainerCallback):  # type: ignore[misc] # untyped
+class TrainingCallback(TrainerCallback):  # type: ignore[misc] # untyped
     """After each step: tells the loss, validates, saves, and stops the run when it should end."""
 
     trainer: PlanTrainer
@@ -24,10 +24,10 @@ class Follower(TrainerCallback):  # type: ignore[misc] # untyped
     def __init__(
         self,
         recipe: Recipe,
-        work: Workload,
-        state: RunState,
+        work: TrainingData,
+        state: CheckpointState,
         *,
-        progress: Progress,
+        progress: EventWriter,
         should_stop: Callable[[], bool],
     ) -> None:
         self._recipe, self._work, self._run = recipe, work, state
@@ -45,7 +45,7 @@ class Follower(TrainerCallback):  # type: ignore[misc] # untyped
             return "every step was taken"
         return ""
 
-    def follow(self, work: Workload) -> None:
+    def follow(self, work: TrainingData) -> None:
         """Take over a workload whose plan was shortened."""
         self._work = work
 

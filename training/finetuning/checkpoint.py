@@ -9,7 +9,7 @@ from training.errors import BadInput
 STATE_FILE = "tenantune.json"
 
 
-class RunState(msgspec.Struct):
+class CheckpointState(msgspec.Struct):
     """What a checkpoint remembers beside trl's own state.
 
     ``tokens``: what the run was shortened to by a budget of time (0: it was not); a faster or
@@ -36,13 +36,13 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def read_state(checkpoint: Path, fingerprint: str) -> RunState:
+def read_state(checkpoint: Path, fingerprint: str) -> CheckpointState:
     """Read a checkpoint's state.
 
     Raises:
         BadInput: it belongs to another spec, base or dataset.
     """
-    state = msgspec.json.decode((checkpoint / STATE_FILE).read_bytes(), type=RunState)
+    state = msgspec.json.decode((checkpoint / STATE_FILE).read_bytes(), type=CheckpointState)
     if state.fingerprint != fingerprint:
         raise BadInput(
             f"{checkpoint} belongs to a run with another recipe, base or dataset; "

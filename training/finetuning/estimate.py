@@ -8,7 +8,7 @@ import msgspec
 from training.base_models.manifest import BaseModel
 from training.compute_dtype import BYTES, ComputeType
 from training.config import Recipe
-from training.data.batching import Plan
+from training.data.batching import BatchPlan
 
 # Of the model's forward and backward passes together; the output head, where it is used, too.
 _FORWARD_SHARE = 0.4
@@ -42,7 +42,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def estimate(
-    plan: Plan,
+    plan: BatchPlan,
     *,
     recipe: Recipe,
     base: BaseModel,

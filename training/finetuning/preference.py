@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from training.data.batching import Batch, length_batches
 from training.data.chat_template import TrainingSequence
-from training.data.collate import Read
-from training.data.tokenization import Item, Judgement, Pair, mismatched, width_of
+from training.data.collate import TokenLosses
+from training.data.tokenization import Item, TokenizedPair, TokenizedUnpaired, mismatched, width_of
 from training.evaluation.scores import compare
-from training.finetuning.trainer import Measured, PlanTrainer, Weights
+from training.finetuning.trainer import PlanTrainer, StepMetrics, Weights
 
 
 def dpo_losses(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ class PreferenceTrainer(PlanTrainer):
 
     def _rewards(
         self, rows: Sequence[TrainingSequence], numbers: Sequence[int], known: dict[int, float]
-    ) -> tuple[torch.Tensor, Read]:
+    ) -> tuple[torch.Tensor, TokenLosses]:
         """(rows,) rewards; ``known``, the reference's log p of a row by number, is added to.
 
         What is not known is read in the very batch that the policy reads, so that before the
@@ -111,7 +111,7 @@ class DpoTrainer(PreferenceTrainer):
         """The reference reads a pair once; later epochs know what it said."""
         return 1 / max(1.0, self._recipe.epochs)
 
-    def learn(self, step: int) -> Measured:
+    def learn(self, step: int) -> StepMetrics:
         """Add the gradients of one step."""
         batches = self._work.plan.steps[step]
         pairs = sum(len(batch) for batch in batches)
@@ -121,7 +121,7 @@ class DpoTrainer(PreferenceTrainer):
             self.accelerator.backward(losses.sum() / pairs)
         return tally.measured()
 
-    def judge(self) -> Measured:
+    def judge(self) -> StepMetrics:
         """Measure all validation pairs."""
         items, tally = self._work.validation, _Tally(paired=True)
         for batch in _batches(items, self._work.batch_tokens):
@@ -132,7 +132,7 @@ class DpoTrainer(PreferenceTrainer):
         self, items: Sequence[Any], batch: Batch, *, known: dict[int, float], tally: "_Tally"
     ) -> torch.Tensor:
         """(pairs,) losses of a batch."""
-        pairs: list[Pair] = [items[i] for i in batch]
+        pairs: list[TokenizedPair] = [items[i] for i in batch]
         rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         numbers = [2 * i for i in batch] + [2 * i + 1 for i in batch]
         rewards, read = self._rewards(rows, numbers, known)
@@ -154,7 +154,7 @@ class KtoTrainer(PreferenceTrainer):
         """Both models read the mismatched replies, and the reference every judged one once."""
         return 2 + 1 / max(1.0, self._recipe.epochs)
 
-    def learn(self, step: int) -> Measured:
+    def learn(self, step: int) -> StepMetrics:
         """Add the gradients of one step."""
         steps, items = self._work.plan.steps, self._work.train
         numbers = [i for batch in steps[step] for i in batch]
@@ -166,7 +166,7 @@ class KtoTrainer(PreferenceTrainer):
             self.accelerator.backward(losses.sum() / len(numbers))
         return tally.measured()
 
-    def judge(self) -> Measured:
+    def judge(self) -> StepMetrics:
         """Measure all validation replies against what is usual among them."""
         items, known = self._work.validation, self._validation_reference
         numbers = list(range(len(items)))
@@ -205,7 +205,7 @@ class KtoTrainer(PreferenceTrainer):
         tally: "_Tally",
     ) -> torch.Tensor:
         """(replies,) losses of a batch."""
-        replies: list[Judgement] = [items[i] for i in batch]
+        replies: list[TokenizedUnpaired] = [items[i] for i in batch]
         rewards, read = self._rewards([item.reply for item in replies], batch, known)
         labels = [item.wanted for item in replies]
         wanted = torch.tensor(labels, device=self.args.device)
@@ -225,7 +225,7 @@ class _Tally:
         self._hits = self._tokens = 0
 
     def add(
-        self, losses: torch.Tensor, rewards: torch.Tensor, wanted: Sequence[bool], read: Read
+        self, losses: torch.Tensor, rewards: torch.Tensor, wanted: Sequence[bool], read: TokenLosses
     ) -> None:
         """Take a batch's losses, and of each row its reward, whether it was wanted, its tokens."""
         self._losses += losses.tolist()
@@ -236,10 +236,10 @@ class _Tally:
                 self._hits += int(hits.sum())
                 self._tokens += len(hits)
 
-    def measured(self) -> Measured:
+    def measured(self) -> StepMetrics:
         """The means."""
         found = compare(self._rewards[True], self._rewards[False], paired=self._paired)
-        return Measured(
+        return StepMetrics(
             loss=sum(self._losses) / len(self._losses),
             accuracy=self._hits / self._tokens if self._tokens else None,
             reward_margin=found and found.margin,

@@ -12,9 +12,15 @@ import msgspec
 from connectors.conversation import Split
 from training.base_models.manifest import BaseModel, load_base
 from training.config import Recipe, TrainingSpec
-from training.data.batching import Plan, length_batches, plan_run, positions
+from training.data.batching import BatchPlan, length_batches, plan_run, positions
 from training.data.dataset import Dataset, load
-from training.data.tokenization import Encoder, Item, Judgement, token_count, width_of
+from training.data.tokenization import (
+    ExampleTokenizer,
+    Item,
+    TokenizedUnpaired,
+    token_count,
+    width_of,
+)
 from training.errors import BadInput
 from training.finetuning.estimate import batch_limit
 
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
 
-class Workload(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
     """``fingerprint`` names the run: same spec, base, data and packages, same steps.
 
     ``batch_tokens`` bounds the positions of one forward pass; ``left_out`` counts conversations
@@ -36,7 +42,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     train: list[Item]
     validation: list[Item]
     left_out: int
-    plan: Plan
+    plan: BatchPlan
     batch_tokens: int
     fingerprint: str
 
@@ -56,7 +62,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 def prepare(
     spec: TrainingSpec, tokenizer: "PreTrainedTokenizerBase", *, stop_ids: Collection[int]
-) -> Workload:
+) -> TrainingData:
     """Read base and dataset, encode, and plan.
 
     Raises:
@@ -84,7 +90,7 @@ def prepare(
         max_train_tokens=spec.recipe.max_train_tokens,
     )
     facts = msgspec.json.encode((spec, base.serving_sha256, dataset.sha256, packages()))
-    return Workload(
+    return TrainingData(
         base=base,
         dataset=dataset,
         train=train,
@@ -114,7 +120,7 @@ def packages() -> dict[str, str]:
 
 def _need_both_sorts(train: Sequence[Item], spec: TrainingSpec) -> None:
     """Judged replies that are all wanted, or all unwanted, teach only to say more, or less."""
-    if len({item.wanted for item in train if isinstance(item, Judgement)}) == 1:
+    if len({item.wanted for item in train if isinstance(item, TokenizedUnpaired)}) == 1:
         raise BadInput(
             f"the judgements that fit into max_length {spec.recipe.max_length} are all of one "
             "sort; kto needs wanted and unwanted replies: raise the recipe's max_length"
@@ -137,6 +143,8 @@ def _encode(
     if split == "validation":
         random.Random(spec.seed).shuffle(examples)  # noqa: S311 - an order, not a secret
         examples = examples[: spec.recipe.validation_conversations]
-    encoder = Encoder(dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length)
+    encoder = ExampleTokenizer(
+        dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length
+    )
     found = [encoder.items(example) for example in examples]
     return [item for items in found for item in items], sum(not items for items in found)

@@ -26,22 +26,22 @@ from training.base_models.manifest import BaseModel, load_base
 from training.base_models.quantize import load_nf4, quiet_libraries
 from training.compute_dtype import TypeChoice, weights_fit
 from training.config import Method, Recipe, TrainingSpec, method_recipe
-from training.data.batching import Plan, shortened
+from training.data.batching import BatchPlan, shortened
 from training.data.chat_template import TrainingSequence, stop_token_ids
 from training.data.tokenization import rows_of
 from training.errors import ArtifactError, BadInput, Interrupted
 from training.events import (
     EstimateEvent,
-    Progress,
+    EventWriter,
     ResumedEvent,
     StageEvent,
 )
 from training.filesystem import sync_path, sync_tree, write_atomically
-from training.finetuning.callback import Follower
-from training.finetuning.checkpoint import RunState, newest_checkpoint, read_state
+from training.finetuning.callback import TrainingCallback
+from training.finetuning.checkpoint import CheckpointState, newest_checkpoint, read_state
 from training.finetuning.estimate import Estimate, Footprint, disk_is_short, estimate, tokens_in
 from training.finetuning.preference import DpoTrainer, KtoTrainer, PreferenceTrainer
-from training.finetuning.preparation import Workload, packages, prepare
+from training.finetuning.preparation import TrainingData, packages, prepare
 from training.finetuning.sft import SupervisedTrainer
 from training.finetuning.trainer import PlanTrainer, trainer_config
 
@@ -70,7 +70,7 @@ class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
 def train(
     spec: TrainingSpec,
     out: Path,
-    progress: Progress,
+    progress: EventWriter,
     *,
     resume: bool,
     should_stop: Callable[[], bool],
@@ -112,13 +112,13 @@ def train(
     state = (
         read_state(checkpoint, work.fingerprint)
         if checkpoint
-        else RunState(fingerprint=work.fingerprint)
+        else CheckpointState(fingerprint=work.fingerprint)
     )
     recipe = method_recipe(spec)
     if computing.type not in state.types:
         state.types.append(computing.type)
     set_seed(spec.seed)
-    follower = Follower(recipe, work, state, progress=progress, should_stop=should_stop)
+    follower = TrainingCallback(recipe, work, state, progress=progress, should_stop=should_stop)
     trainer = TRAINERS[spec.method](
         get_peft_model(model, _lora(spec, recipe, base)),
         config=trainer_config(recipe, work.plan, out=checkpoints, seed=spec.seed),
@@ -201,12 +201,12 @@ def _adapter_dtype(recipe: Recipe, computing: TypeChoice) -> torch.dtype:
 def _estimate(
     trainer: PlanTrainer,
     recipe: Recipe,
-    work: Workload,
+    work: TrainingData,
     *,
     footprint: Footprint,
-    progress: Progress,
+    progress: EventWriter,
     out: Path,
-) -> Workload:
+) -> TrainingData:
     """Measure one small batch, and say what the run needs before it starts.
 
     Returns the workload, shortened where the recipe has a budget of time and it needs more.
@@ -221,7 +221,7 @@ def _estimate(
         seconds = min(seconds, _probe_seconds(trainer, probe))
     measured = len(probe) * max(len(row.token_ids) for row in probe)
 
-    def estimated(work: Workload, note: str = "") -> Estimate:
+    def estimated(work: TrainingData, note: str = "") -> Estimate:
         return estimate(
             work.plan,
             recipe=recipe,
@@ -273,7 +273,7 @@ def _probe_seconds(trainer: PlanTrainer, probe: Sequence[TrainingSequence]) -> f
     return seconds
 
 
-def _write(trainer: PlanTrainer, work: Workload, *, out: Path, stopped: str) -> TrainedAdapter:
+def _write(trainer: PlanTrainer, work: TrainingData, *, out: Path, stopped: str) -> TrainedAdapter:
     """Save the best weights, by rename, and return what was saved."""
     run = trainer.run
     if trainer.best:
@@ -281,7 +281,7 @@ def _write(trainer: PlanTrainer, work: Workload, *, out: Path, stopped: str) -> 
     partial, target = out / f".{TRAINED}.partial", out / TRAINED
     shutil.rmtree(partial, ignore_errors=True)
     targets = _save_peft(trainer.model, partial, base_name=work.base.name)
-    plan: Plan = work.plan
+    plan: BatchPlan = work.plan
     lora = trainer.model.peft_config["default"]
     trained = TrainedAdapter(
         folder=str(target),

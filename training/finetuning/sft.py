@@ -9,13 +9,13 @@ import torch
 from training.data.batching import Batch, length_batches
 from training.data.chat_template import TrainingSequence
 from training.data.tokenization import Item, rows_of
-from training.finetuning.trainer import Measured, PlanTrainer
+from training.finetuning.trainer import PlanTrainer, StepMetrics
 
 
 class SupervisedTrainer(PlanTrainer):
     """-log p, the mean over a step's learnt tokens, whatever batch they are in."""
 
-    def learn(self, step: int) -> Measured:
+    def learn(self, step: int) -> StepMetrics:
         """Add the gradients of one step."""
         batches = [_rows(self._work.train, batch) for batch in self._work.plan.steps[step]]
         learnt = max(sum(sum(row.learnt) for rows in batches for row in rows), 1)
@@ -26,9 +26,9 @@ class SupervisedTrainer(PlanTrainer):
             self.accelerator.backward(loss)
             total = total + loss.detach()
             hits = hits + read.hits.sum()
-        return Measured(loss=total.item(), accuracy=hits.item() / learnt)
+        return StepMetrics(loss=total.item(), accuracy=hits.item() / learnt)
 
-    def judge(self) -> Measured:
+    def judge(self) -> StepMetrics:
         """Nats a token over all validation sequences."""
         items = self._work.validation
         rows = _rows(items, range(len(items)))
@@ -39,7 +39,7 @@ class SupervisedTrainer(PlanTrainer):
             total += read.nats.sum().item()
             hits += int(read.hits.sum())
             tokens += len(read.nats)
-        return Measured(loss=total / tokens, accuracy=hits / tokens)
+        return StepMetrics(loss=total / tokens, accuracy=hits / tokens)
 
 
 def _rows(items: Sequence[Item], batch: Batch | range) -> list[TrainingSequence]:

@@ -29,19 +29,19 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from training.config import Recipe
-from training.data.batching import Plan
+from training.data.batching import BatchPlan
 from training.data.chat_template import TrainingSequence
-from training.data.collate import IGNORED, Read, collate
+from training.data.collate import IGNORED, TokenLosses, collate
 from training.errors import TrainingError
 from training.filesystem import sync_path, sync_tree, write_atomically
-from training.finetuning.checkpoint import STATE_FILE, RunState
-from training.finetuning.preparation import Workload
+from training.finetuning.checkpoint import STATE_FILE, CheckpointState
+from training.finetuning.preparation import TrainingData
 
 BEST_FILE = "best.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
-class Measured(NamedTuple):
+class StepMetrics(NamedTuple):
     """Means of a step or a validation; see `training.events.StepEvent`."""
 
     loss: float
@@ -74,7 +74,7 @@ def rate_factor(recipe: Recipe, *, steps: int, step: int) -> float:
 class _Steps:
     """The plan's steps, by number: the trainer makes its batches itself."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
 
     def __len__(self) -> int:
@@ -84,7 +84,7 @@ class _Steps:
         return {"step": step}
 
 
-def trainer_config(recipe: Recipe, plan: Plan, *, out: Path, seed: int) -> SFTConfig:
+def trainer_config(recipe: Recipe, plan: BatchPlan, *, out: Path, seed: int) -> SFTConfig:
     """The recipe in trl's words; saving, logging and validation are ours."""
     return SFTConfig(
         output_dir=str(out),
@@ -121,8 +121,8 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         config: SFTConfig,
         recipe: Recipe,
         tokenizer: PreTrainedTokenizerBase,
-        work: Workload,
-        state: RunState,
+        work: TrainingData,
+        state: CheckpointState,
         callback: TrainerCallback,
         adapter_dtype: torch.dtype,
     ) -> None:
@@ -136,7 +136,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         self.remove_callback(PrinterCallback)
         self.run = state
         self.best: Weights = {}
-        self.measured = Measured(math.nan, math.nan)
+        self.measured = StepMetrics(math.nan, math.nan)
         self.step_rate = 0.0
         self._recipe, self._work = recipe, work
         self._kept: torch.Tensor | None = None
@@ -146,7 +146,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         head = model.get_output_embeddings()
         head.register_forward_pre_hook(self._keep_learnt)
 
-    def follow(self, work: Workload) -> None:
+    def follow(self, work: TrainingData) -> None:
         """Take the plan's steps from here on; before `train`."""
         self._work, self.args.max_steps = work, len(work.plan.steps)
 
@@ -169,14 +169,14 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         return 0.0
 
     @abstractmethod
-    def learn(self, step: int) -> Measured:
+    def train_step(self, step: int) -> StepMetrics:
         """Add the gradients of the plan's step ``step`` (from 0)."""
 
     @abstractmethod
-    def judge(self) -> Measured:
+    def validation_step(self) -> StepMetrics:
         """Measure the workload's validation items; no gradients, and the model is in eval mode."""
 
-    def read(self, rows: Sequence[TrainingSequence]) -> Read:
+    def read(self, rows: Sequence[TrainingSequence]) -> TokenLosses:
         """Read rows in one pass."""
         batch = collate(rows, pad=self.processing_class.pad_token_id)
         ids, labels = (batch[name].to(self.args.device) for name in ("input_ids", "labels"))
@@ -186,7 +186,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         finally:
             kept, self._kept = self._kept, None
         wanted = labels[kept]
-        return Read(
+        return TokenLosses(
             nats=functional.cross_entropy(logits.float(), wanted, reduction="none"),
             hits=logits.detach().argmax(-1) == wanted,
             counts=kept.sum(1).tolist(),
@@ -206,7 +206,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         """Gradients of one step of the plan."""
         del num_items_in_batch
         model.train()
-        self.measured = self.learn(inputs["step"])
+        self.measured = self.train_step(inputs["step"])
         self.step_rate = self._get_learning_rate()
         loss = self.measured.loss
         if not math.isfinite(loss):
@@ -216,11 +216,11 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
             )
         return torch.tensor(loss, device=self.args.device)
 
-    def validate(self) -> Measured:
+    def validate(self) -> StepMetrics:
         """Measure the validation items."""
         self.model.eval()
         with torch.no_grad():
-            measured = self.judge()
+            measured = self.validation_step()
         self.model.train()
         return measured
 

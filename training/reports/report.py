@@ -14,7 +14,7 @@ from training.adapters.safetensors_io import parameter_count
 from training.base_models.manifest import BaseModel
 from training.config import Method, Objectives
 from training.data.dataset import load as load_dataset
-from training.evaluation.gates import Result, Verdict, judge
+from training.evaluation.gates import Result, Verdict, apply_gates
 from training.reports.loss_curve import CurvePoint, chart, read_curves
 from training.reports.tables import SUBJECTS, difference_rows, findings, score_rows
 from training.results import Evaluation, Parity
@@ -105,7 +105,7 @@ def build_report(
         version=0,
         evaluation=evaluation,
         parity=parity,
-        verdict=judge(evaluation, parity, objectives),
+        verdict=apply_gates(evaluation, parity, objectives),
         training_curve=training,
         validation_curve=validation,
         provenance=Provenance(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from connectors.conversation import Speaker
+from connectors.conversation import Role
 from connectors.errors import BadMapping
 from connectors.importers.csv.headers import (
     AGENT_WORDS,
@@ -42,7 +42,7 @@ class NameColumn(NamedTuple):
     """
 
     at: int
-    side: Speaker
+    side: Role
     bare: bool = False
 
     def name_in(self, fields: Sequence[str]) -> str | None:
@@ -69,7 +69,7 @@ class Columns(NamedTuple):
     sure: bool = True
 
 
-def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Speaker]]:
+def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Role]]:
     """Read ``--map`` arguments: ``text=Message,author=Name`` and ``speaker:Kunde=customer``.
 
     ``private:Intern=yes`` says what a value of the column ``private`` (or ``public``) means.
@@ -79,16 +79,16 @@ def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Speaker]]
         BadMapping: an item is not of that form, or names an unknown field or speaker.
     """
     mapping: dict[str, str] = {}
-    speakers: dict[str, Speaker] = {}
+    speakers: dict[str, Role] = {}
     for item in (part for text in items for part in text.split(",") if part.strip()):
         left, equals, right = (part.strip() for part in item.partition("="))
         if not (left and equals and right):
             raise BadMapping(f"--map {item!r}: write field=Column, or speaker:Value=customer")
         if left.startswith("speaker:"):
             try:
-                speakers[left.removeprefix("speaker:")] = Speaker(right.lower())
+                speakers[left.removeprefix("speaker:")] = Role(right.lower())
             except ValueError as exc:
-                known = ", ".join(Speaker)
+                known = ", ".join(Role)
                 raise BadMapping(f"--map {item!r}: {right!r} is none of {known}") from exc
         else:
             if not left.startswith(_PRIVATE):
@@ -202,9 +202,9 @@ def _names(
     found: list[NameColumn] = []
     for at, header in enumerate(headers):
         if at == named.get("customer_name"):
-            found.append(NameColumn(at, Speaker.CUSTOMER))
+            found.append(NameColumn(at, Role.CUSTOMER))
         elif at == named.get("agent_name"):
-            found.append(NameColumn(at, Speaker.AGENT))
+            found.append(NameColumn(at, Role.AGENT))
         elif at not in taken and (column := name_column(at, header)):
             found.append(column)
     return tuple(found)
@@ -214,7 +214,7 @@ def name_column(at: int, header: str) -> NameColumn | None:
     """Whose name a column holds; None where it holds no name of a person."""
     word = plain(header)
     if word in OTHER_NAMES:
-        return NameColumn(at, Speaker.NOTE)
+        return NameColumn(at, Role.NOTE)
     bare = word in AGENT_WORDS or word in CUSTOMER_WORDS
     parts = {plain(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
     if not bare and not any(part in word for part in NAME_WORDS):
@@ -222,9 +222,9 @@ def name_column(at: int, header: str) -> NameColumn | None:
     if any(part in parts if len(part) < 5 else part in word for part in NO_PERSON):  # noqa: PLR2004
         return None
     if any(part in word for part in AGENT_WORDS):
-        return NameColumn(at, Speaker.AGENT, bare)
+        return NameColumn(at, Role.AGENT, bare)
     return (
-        NameColumn(at, Speaker.CUSTOMER, bare)
+        NameColumn(at, Role.CUSTOMER, bare)
         if any(part in word for part in CUSTOMER_WORDS)
         else None
     )

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from connectors.conversation import Conversation, Speaker, Turn
+from connectors.conversation import Conversation, Role, Turn
 from connectors.importers.base import (
+    MAX_CHARACTERS,
     MIB,
-    MOST_CHARACTERS,
     BadRecord,
     ImportOptions,
     Note,
@@ -28,7 +28,7 @@ from connectors.importers.times import Moment
 OPEN_CONVERSATIONS = 20_000
 _TURNS_IN_A_CONVERSATION = 2_000  # more is a wrong conversation column, not a conversation
 
-_Names = dict[Speaker, list[str]]
+_Names = dict[Role, list[str]]
 
 
 class _Row(NamedTuple):
@@ -45,7 +45,7 @@ class _Gathered(msgspec.Struct):
     rows: list[_Row] = []
     turns: int = 0
     characters: int = 0
-    names: dict[str, Speaker] = {}
+    names: dict[str, Role] = {}
 
 
 class Gathering:
@@ -118,8 +118,8 @@ class Gathering:
         if into.turns + len(row.turns) > _TURNS_IN_A_CONVERSATION:
             detail = f"more than {_TURNS_IN_A_CONVERSATION:,} turns; is the column right?"
             raise BadRecord(Reason.TOO_MANY_TURNS, detail)
-        if into.characters + size > MOST_CHARACTERS:
-            detail = f"a conversation of more than {MOST_CHARACTERS / MIB:g} million characters"
+        if into.characters + size > MAX_CHARACTERS:
+            detail = f"a conversation of more than {MAX_CHARACTERS / MIB:g} million characters"
             raise BadRecord(Reason.TOO_LARGE, detail)
         into.rows.append(row)
         into.turns += len(row.turns)
@@ -135,8 +135,8 @@ class Gathering:
         turns = tuple(turn for row in rows for turn in row.turns)
         spoken = [turn.speaker for turn in turns if turn.speaker in _SPOKEN]
         self._finished += 1
-        self._agent_opens += spoken[:1] + spoken[-1:] == [Speaker.AGENT, Speaker.CUSTOMER]
-        authors = {turn.author for turn in turns if turn.speaker is not Speaker.BOT}
+        self._agent_opens += spoken[:1] + spoken[-1:] == [Role.AGENT, Role.CUSTOMER]
+        authors = {turn.author for turn in turns if turn.speaker is not Role.BOT}
         names = {name: side for name, side in gathered.names.items() if name not in authors}
         return msgspec.structs.replace(gathered.conversation, turns=turns, names=names)
 
@@ -200,7 +200,7 @@ class Gathering:
         speaker = self._survey.voices.who(value)
         beside = self._survey.voices.name_in(value)
         shown_to = self._survey.visibility.of(fields)
-        if shown_to in (Speaker.NOTE, Speaker.SYSTEM) or speaker is None:
+        if shown_to in (Role.NOTE, Role.SYSTEM) or speaker is None:
             speaker = shown_to
         if speaker is None:
             detail = f"who is {quoted(value)}? say it with --map 'speaker:VALUE=customer' or =agent"
@@ -215,17 +215,17 @@ class Gathering:
     def _pair(self, fields: Sequence[str], names: _Names) -> tuple[Turn, ...]:
         sent_at = self._sent_at(fields)
         asked, answered = self._survey.text(fields, "question"), self._survey.text(fields, "answer")
-        answers = self._survey.visibility.of(fields) or Speaker.AGENT
+        answers = self._survey.visibility.of(fields) or Role.AGENT
         return (
-            Turn(Speaker.CUSTOMER, asked, _name_of(Speaker.CUSTOMER, names), sent_at),
-            Turn(answers, answered, _name_of(Speaker.AGENT, names), sent_at),
+            Turn(Role.CUSTOMER, asked, _name_of(Role.CUSTOMER, names), sent_at),
+            Turn(answers, answered, _name_of(Role.AGENT, names), sent_at),
         )
 
 
-_SPOKEN = frozenset({Speaker.CUSTOMER, Speaker.AGENT, Speaker.BOT})
+_SPOKEN = frozenset({Role.CUSTOMER, Role.AGENT, Role.BOT})
 
 
-def _name_of(speaker: Speaker, names: _Names) -> str | None:
+def _name_of(speaker: Role, names: _Names) -> str | None:
     """The name in the row that belongs to a speaker's side."""
-    side = {Speaker.NOTE: Speaker.AGENT}.get(speaker, speaker)
+    side = {Role.NOTE: Role.AGENT}.get(speaker, speaker)
     return next(iter(names.get(side, ())), None)

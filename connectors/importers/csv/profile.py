@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from connectors.importers.base import (
-    MOST_TURNS,
+    MAX_TURNS,
     BadRecord,
     ImportOptions,
     Note,
@@ -94,7 +94,7 @@ class Survey:
                 self._strange = self._strange or [(line, text)]
             else:
                 self._dates.see(line, text, reading)
-                if len(seen.times) < MOST_TURNS:
+                if len(seen.times) < MAX_TURNS:
                     seen.times.append(reading)
         if len(self._open) > self._most_open:
             self._close(next(iter(self._open)))

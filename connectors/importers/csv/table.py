@@ -10,7 +10,7 @@ from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, NamedTuple, cast
 
-from connectors.conversation import Conversation, Speaker
+from connectors.conversation import Conversation, Role
 from connectors.errors import BadMapping
 from connectors.importers.base import (
     MIB,
@@ -164,9 +164,9 @@ _NEEDED: tuple[Field, ...] = ("conversation", "speaker", "text", "question", "an
 
 
 _NAME_FIELDS = {
-    Speaker.CUSTOMER: "customer_name",
-    Speaker.AGENT: "agent_name",
-    Speaker.NOTE: "name",
+    Role.CUSTOMER: "customer_name",
+    Role.AGENT: "agent_name",
+    Role.NOTE: "name",
 }
 
 

@@ -18,7 +18,7 @@ from server.engine.service import EngineService
 from server.errors import Forbidden
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import try_discard
+from server.storage.references import try_delete_unreferenced
 from server.tenants import service
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
@@ -86,7 +86,7 @@ class TenantController(Controller):
         async with database.transaction() as session:
             leftovers = await service.delete(session, slug)
         await remove_adapters(leftovers.engine_names, settings=settings, engine=engine)
-        await try_discard(database, blobs, *leftovers.blobs)
+        await try_delete_unreferenced(database, blobs, *leftovers.blobs)
         for sha256 in leftovers.datasets:
             folder = settings.datasets / sha256
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

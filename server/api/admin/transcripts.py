@@ -15,7 +15,7 @@ from server.errors import Invalid
 from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import hold, stored
+from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
 from server.transcripts import deletion, service
 from server.transcripts.schemas import (
@@ -106,7 +106,7 @@ class TranscriptController(Controller):
             options = _options([*(mapping or []), *fields.get("map", [])], said)
             async with database.transaction() as session:
                 tenant = await tenants.get(session, slug)
-                await hold(session, blobs, sha256)
+                await acquire_reference(session, blobs, sha256)
                 row, source = await service.queue_import(
                     session,
                     tenant,

@@ -114,7 +114,7 @@ async def once(
         ):
             return _answer(row.answer["body"].encode(), replayed=True)
         body = msgspec.json.encode(await work(session))
-        idempotency.note(
+        idempotency.record(
             row,
             status=200,
             body=body,

@@ -125,7 +125,7 @@ def build(app: Litestar) -> dict[str, Any]:
         tags.setdefault(tag.name, tag)
         described = _describe(operation, book, forms)
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
-    components = book.settle()
+    components = book.resolve_refs()
     for form, part in forms:
         schemas.as_form(form, part, components)
     every = [one for path in paths.values() for one in path.values()]

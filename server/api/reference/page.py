@@ -48,7 +48,7 @@ class Answer(NamedTuple):
     contents: list[Content]
 
 
-class Shown(NamedTuple):
+class OperationView(NamedTuple):
     """An operation as it is shown."""
 
     id: str
@@ -63,13 +63,13 @@ class Shown(NamedTuple):
     curl: str
 
 
-class Chapter(NamedTuple):
+class TagSection(NamedTuple):
     """Operations that belong together."""
 
     anchor: str
     name: str
     text: str
-    operations: list[Shown]
+    operations: list[OperationView]
 
 
 class Definition(NamedTuple):
@@ -99,7 +99,7 @@ def render(document: dict[str, Any]) -> tuple[str, dict[str, str]]:
     }
 
 
-def _chapters(document: dict[str, Any]) -> Iterator[Chapter]:
+def _chapters(document: dict[str, Any]) -> Iterator[TagSection]:
     for tag in document["tags"]:
         name = tag["name"]
         shown = [
@@ -109,14 +109,16 @@ def _chapters(document: dict[str, Any]) -> Iterator[Chapter]:
             if name in operation["tags"]
         ]
         anchor = name.lower().replace(" ", "-")
-        yield Chapter(f"chapter-{anchor}", name, tag["description"], shown)
+        yield TagSection(f"chapter-{anchor}", name, tag["description"], shown)
 
 
-def _shown(document: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> Shown:
+def _shown(
+    document: dict[str, Any], path: str, method: str, operation: dict[str, Any]
+) -> OperationView:
     answers = [
         _answer(document, status, answer) for status, answer in operation["responses"].items()
     ]
-    return Shown(
+    return OperationView(
         id=operation["operationId"],
         method=method.upper(),
         path=_breakable(path),

@@ -33,7 +33,7 @@ class SchemaBook:
         self._asked.append((kind, schema))
         return schema
 
-    def settle(self) -> dict[str, Schema]:
+    def resolve_refs(self) -> dict[str, Schema]:
         """Fill in every schema that was asked for; returns those that they refer to, by name."""
         kinds = [kind for kind, _ in self._asked]
         schemas, components = msgspec.json.schema_components(

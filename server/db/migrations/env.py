@@ -6,14 +6,14 @@ from advanced_alchemy.types import DateTimeUTC
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
-from server.db.models import Chars, Json, Record
+from server.db.models import Json, Record, SafeString
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:  # noqa: ANN401
     """Write our column types as plain SQLAlchemy, so that old migrations need none of our code."""
     if kind == "type" and isinstance(item, DateTimeUTC):
         return "sa.DateTime(timezone=True)"
-    if kind == "type" and isinstance(item, Chars):
+    if kind == "type" and isinstance(item, SafeString):
         return f"sa.{item.impl_instance!r}"
     if kind == "type" and isinstance(item, Json):
         autogen.imports.add("from sqlalchemy.dialects.postgresql import JSONB")

@@ -9,7 +9,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from server.db.models.base import Chars, JsonObject, Prose, Record, tenant_column
+from server.db.models.base import JsonObject, Record, SafeString, SafeText, tenant_column
 
 AdapterState = Literal["candidate", "ready", "failed_gates", "unsafe", "deleted"]
 PromotionKind = Literal["promote", "rollback"]
@@ -30,20 +30,20 @@ class Adapter(Record):
 
     tenant_id: Mapped[str] = tenant_column()
     version: Mapped[int] = mapped_column(Integer)
-    engine_name: Mapped[str] = mapped_column(Chars(60), unique=True)
-    base_name: Mapped[str] = mapped_column(Prose)
-    base_sha256: Mapped[str] = mapped_column(Chars(64))
-    system_prompt: Mapped[str] = mapped_column(Prose, default="")
+    engine_name: Mapped[str] = mapped_column(SafeString(60), unique=True)
+    base_name: Mapped[str] = mapped_column(SafeText)
+    base_sha256: Mapped[str] = mapped_column(SafeString(64))
+    system_prompt: Mapped[str] = mapped_column(SafeText, default="")
     job_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("job.id", ondelete="SET NULL"), unique=True
+        SafeString(32), ForeignKey("job.id", ondelete="SET NULL"), unique=True
     )
     dataset_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
+        SafeString(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
     )
-    state: Mapped[AdapterState] = mapped_column(Chars(20), default="candidate")
+    state: Mapped[AdapterState] = mapped_column(SafeString(20), default="candidate")
     scores: Mapped[JsonObject] = mapped_column(default=dict)
     report: Mapped[JsonObject | None]
-    suffix: Mapped[str] = mapped_column(Chars(64), default="")
+    suffix: Mapped[str] = mapped_column(SafeString(64), default="")
 
 
 class Promotion(Record):
@@ -55,10 +55,10 @@ class Promotion(Record):
     tenant_id: Mapped[str] = tenant_column()
     revision: Mapped[int] = mapped_column(Integer)
     from_adapter_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL")
+        SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL")
     )
     to_adapter_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL")
+        SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL")
     )
-    kind: Mapped[PromotionKind] = mapped_column(Chars(12))
-    actor: Mapped[str] = mapped_column(Prose)
+    kind: Mapped[PromotionKind] = mapped_column(SafeString(12))
+    actor: Mapped[str] = mapped_column(SafeText)

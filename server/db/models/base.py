@@ -49,7 +49,7 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
             return value
 
 
-class Chars(TypeDecorator[str]):
+class SafeString(TypeDecorator[str]):
     """Text of at most so many characters, stored and compared without NULs.
 
     Names come from requests: without this a NUL in one is an error of the driver, on PostgreSQL.
@@ -63,7 +63,7 @@ class Chars(TypeDecorator[str]):
         return value.replace("\x00", "\ufffd") if value and "\x00" in value else value
 
 
-class Prose(Chars):
+class SafeText(SafeString):
     """The same, of any length."""
 
     impl = Text
@@ -99,11 +99,13 @@ class Record(AuditColumns, CommonTableAttributes, AdvancedDeclarativeBase):
         type_annotation_map={datetime.datetime: DateTimeUTC(timezone=True)},
     )
 
-    id: Mapped[str] = mapped_column(Chars(32), primary_key=True, default=new_id, sort_order=-10)
+    id: Mapped[str] = mapped_column(
+        SafeString(32), primary_key=True, default=new_id, sort_order=-10
+    )
 
 
 def tenant_column() -> Mapped[str]:
     """The column of a row that belongs to a tenant and goes with it."""
     return mapped_column(
-        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True, sort_order=-9
+        SafeString(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True, sort_order=-9
     )

@@ -5,7 +5,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from server.db.models.base import Chars, Json, JsonObject, Record, tenant_column
+from server.db.models.base import Json, JsonObject, Record, SafeString, tenant_column
 
 
 class DatasetVersion(Record):
@@ -18,7 +18,7 @@ class DatasetVersion(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
 
     tenant_id: Mapped[str] = tenant_column()
-    sha256: Mapped[str] = mapped_column(Chars(64))
+    sha256: Mapped[str] = mapped_column(SafeString(64))
     counts: Mapped[JsonObject] = mapped_column(default=dict)
     manifest: Mapped[JsonObject] = mapped_column(default=dict)
     import_ids: Mapped[list[str] | None] = mapped_column(Json)

@@ -10,9 +10,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
-    Prose,
     Record,
+    SafeString,
+    SafeText,
     tenant_column,
 )
 
@@ -25,10 +25,10 @@ class File(Record):
     __tablename__ = "file"
 
     tenant_id: Mapped[str] = tenant_column()
-    sha256: Mapped[str] = mapped_column(Chars(64), index=True)
+    sha256: Mapped[str] = mapped_column(SafeString(64), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    filename: Mapped[str] = mapped_column(Prose)
-    purpose: Mapped[str] = mapped_column(Chars(40))
+    filename: Mapped[str] = mapped_column(SafeText)
+    purpose: Mapped[str] = mapped_column(SafeString(40))
     expires_at: Mapped[datetime.datetime | None]
 
 
@@ -41,14 +41,14 @@ class Upload(Record):
     __tablename__ = "upload"
 
     tenant_id: Mapped[str] = tenant_column()
-    filename: Mapped[str] = mapped_column(Prose)
-    purpose: Mapped[str] = mapped_column(Chars(40))
-    mime_type: Mapped[str] = mapped_column(Prose)
+    filename: Mapped[str] = mapped_column(SafeText)
+    purpose: Mapped[str] = mapped_column(SafeString(40))
+    mime_type: Mapped[str] = mapped_column(SafeText)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[UploadState] = mapped_column(Chars(12), default="pending")
+    state: Mapped[UploadState] = mapped_column(SafeString(12), default="pending")
     file_seconds: Mapped[int | None]  # how long the finished file is kept; None: for good
-    file_id: Mapped[str | None] = mapped_column(Chars(32))
-    parts_sha256: Mapped[str | None] = mapped_column(Chars(64))
+    file_id: Mapped[str | None] = mapped_column(SafeString(32))
+    parts_sha256: Mapped[str | None] = mapped_column(SafeString(64))
     expires_at: Mapped[datetime.datetime]
 
 
@@ -59,7 +59,7 @@ class UploadPart(Record):
 
     tenant_id: Mapped[str] = tenant_column()
     upload_id: Mapped[str] = mapped_column(
-        Chars(32), ForeignKey("upload.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("upload.id", ondelete="CASCADE"), index=True
     )
-    sha256: Mapped[str] = mapped_column(Chars(64), index=True)
+    sha256: Mapped[str] = mapped_column(SafeString(64), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)

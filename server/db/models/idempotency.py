@@ -9,9 +9,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
     JsonObject,
     Record,
+    SafeString,
     tenant_column,
 )
 
@@ -26,8 +26,8 @@ class IdempotentRequest(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
 
     tenant_id: Mapped[str] = tenant_column()
-    name: Mapped[str] = mapped_column(Chars(300))
-    request_sha256: Mapped[str] = mapped_column(Chars(64))
+    name: Mapped[str] = mapped_column(SafeString(300))
+    request_sha256: Mapped[str] = mapped_column(SafeString(64))
     status: Mapped[int | None]
     answer: Mapped[JsonObject | None]
     expires_at: Mapped[datetime.datetime] = mapped_column(DateTimeUTC(timezone=True), index=True)

@@ -15,10 +15,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
     JsonObject,
-    Prose,
     Record,
+    SafeString,
+    SafeText,
     tenant_column,
 )
 
@@ -53,32 +53,32 @@ class Job(Record):
     __table_args__ = (Index(None, "tenant_id", "created_at"), Index(None, "state", "created_at"))
 
     tenant_id: Mapped[str] = mapped_column(
-        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), sort_order=-9
+        SafeString(32), ForeignKey("tenant.id", ondelete="CASCADE"), sort_order=-9
     )
-    state: Mapped[JobState] = mapped_column(Chars(20), default="queued")
-    stage: Mapped[str] = mapped_column(Chars(40), default="")
-    base: Mapped[str] = mapped_column(Prose)
-    recipe_name: Mapped[str] = mapped_column(Prose)
+    state: Mapped[JobState] = mapped_column(SafeString(20), default="queued")
+    stage: Mapped[str] = mapped_column(SafeString(40), default="")
+    base: Mapped[str] = mapped_column(SafeText)
+    recipe_name: Mapped[str] = mapped_column(SafeText)
     recipe: Mapped[JsonObject] = mapped_column(default=dict)
     seed: Mapped[int] = mapped_column(BigInteger, default=17)
     objectives: Mapped[JsonObject] = mapped_column(default=dict)
-    suffix: Mapped[str | None] = mapped_column(Chars(64))
+    suffix: Mapped[str | None] = mapped_column(SafeString(64))
     require_approval: Mapped[bool] = mapped_column(Boolean, default=False)
-    decision: Mapped[Decision | None] = mapped_column(Chars(12))
+    decision: Mapped[Decision | None] = mapped_column(SafeString(12))
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     pause_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")
-    training_file_id: Mapped[str | None] = mapped_column(Chars(32))
-    validation_file_id: Mapped[str | None] = mapped_column(Chars(32))
-    result_file_id: Mapped[str | None] = mapped_column(Chars(32))
-    start_adapter_id: Mapped[str | None] = mapped_column(Chars(32))
+    training_file_id: Mapped[str | None] = mapped_column(SafeString(32))
+    validation_file_id: Mapped[str | None] = mapped_column(SafeString(32))
+    result_file_id: Mapped[str | None] = mapped_column(SafeString(32))
+    start_adapter_id: Mapped[str | None] = mapped_column(SafeString(32))
     method: Mapped[JsonObject | None]
     client_metadata: Mapped[JsonObject | None]
     gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
     dataset_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
+        SafeString(32), ForeignKey("dataset_version.id", ondelete="SET NULL"), index=True
     )
     adapter_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
+        SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
     )
     progress: Mapped[JsonObject] = mapped_column(default=dict)
     estimate: Mapped[JsonObject | None]
@@ -96,7 +96,7 @@ class JobEvent(Record):
     __table_args__ = (UniqueConstraint("job_id", "seq"),)
 
     tenant_id: Mapped[str] = tenant_column()
-    job_id: Mapped[str] = mapped_column(Chars(32), ForeignKey("job.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(SafeString(32), ForeignKey("job.id", ondelete="CASCADE"))
     seq: Mapped[int] = mapped_column(Integer)
-    kind: Mapped[str] = mapped_column(Chars(40))
+    kind: Mapped[str] = mapped_column(SafeString(40))
     body: Mapped[JsonObject] = mapped_column(default=dict)

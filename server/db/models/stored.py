@@ -7,11 +7,11 @@ from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
     Json,
     JsonObject,
-    Prose,
     Record,
+    SafeString,
+    SafeText,
     tenant_column,
 )
 
@@ -22,7 +22,7 @@ class StoredCompletion(Record):
     __tablename__ = "stored_completion"
 
     tenant_id: Mapped[str] = tenant_column()
-    model: Mapped[str] = mapped_column(Prose)
+    model: Mapped[str] = mapped_column(SafeText)
     messages: Mapped[list[Any]] = mapped_column(Json)
     answer: Mapped[JsonObject]
     client_metadata: Mapped[JsonObject | None]
@@ -34,7 +34,7 @@ class StoredResponse(Record):
     __tablename__ = "stored_response"
 
     tenant_id: Mapped[str] = tenant_column()
-    previous_id: Mapped[str | None] = mapped_column(Chars(32))
+    previous_id: Mapped[str | None] = mapped_column(SafeString(32))
     items: Mapped[list[Any]] = mapped_column(Json)
     answer: Mapped[JsonObject]
     expires_at: Mapped[datetime.datetime] = mapped_column(DateTimeUTC(timezone=True), index=True)

@@ -9,11 +9,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
     Json,
     JsonObject,
-    Prose,
     Record,
+    SafeString,
+    SafeText,
 )
 
 
@@ -29,16 +29,16 @@ class Tenant(Record):
 
     __tablename__ = "tenant"
 
-    slug: Mapped[str] = mapped_column(Chars(40), unique=True)
-    name: Mapped[str] = mapped_column(Prose)
-    system_prompt: Mapped[str] = mapped_column(Prose, default="")
+    slug: Mapped[str] = mapped_column(SafeString(40), unique=True)
+    name: Mapped[str] = mapped_column(SafeText)
+    system_prompt: Mapped[str] = mapped_column(SafeText, default="")
     number_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
     keep: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     limits: Mapped[JsonObject | None]
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
+        SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
     )
     live_revision: Mapped[int] = mapped_column(default=0)
 
@@ -52,13 +52,13 @@ class ApiKey(Record):
     __tablename__ = "api_key"
 
     tenant_id: Mapped[str | None] = mapped_column(
-        Chars(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True
     )
-    label: Mapped[str] = mapped_column(Prose, default="")
-    prefix: Mapped[str] = mapped_column(Chars(24))
-    sha256: Mapped[str] = mapped_column(Chars(64), unique=True)
+    label: Mapped[str] = mapped_column(SafeText, default="")
+    prefix: Mapped[str] = mapped_column(SafeString(24))
+    sha256: Mapped[str] = mapped_column(SafeString(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(Json, default=list)
-    replaces_id: Mapped[str | None] = mapped_column(Chars(32))
+    replaces_id: Mapped[str | None] = mapped_column(SafeString(32))
     limits: Mapped[JsonObject | None]
     expires_at: Mapped[datetime.datetime | None]
     revoked_at: Mapped[datetime.datetime | None]

@@ -11,10 +11,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
     JsonObject,
-    Prose,
     Record,
+    SafeString,
+    SafeText,
     tenant_column,
 )
 
@@ -32,8 +32,8 @@ class SourceFile(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
 
     tenant_id: Mapped[str] = tenant_column()
-    filename: Mapped[str] = mapped_column(Prose)
-    sha256: Mapped[str] = mapped_column(Chars(64), index=True)
+    filename: Mapped[str] = mapped_column(SafeText)
+    sha256: Mapped[str] = mapped_column(SafeString(64), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     removed_at: Mapped[datetime.datetime | None]
 
@@ -48,11 +48,11 @@ class Import(Record):
 
     tenant_id: Mapped[str] = tenant_column()
     source_file_id: Mapped[str] = mapped_column(
-        Chars(32), ForeignKey("source_file.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("source_file.id", ondelete="CASCADE"), index=True
     )
-    importer: Mapped[str | None] = mapped_column(Chars(40))
+    importer: Mapped[str | None] = mapped_column(SafeString(40))
     options: Mapped[JsonObject] = mapped_column(default=dict)
-    state: Mapped[ImportState] = mapped_column(Chars(20), default="queued", index=True)
+    state: Mapped[ImportState] = mapped_column(SafeString(20), default="queued", index=True)
     report: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
     started_at: Mapped[datetime.datetime | None]
@@ -71,11 +71,11 @@ class ConversationRow(Record):
 
     tenant_id: Mapped[str] = tenant_column()
     import_id: Mapped[str] = mapped_column(
-        Chars(32), ForeignKey("import.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("import.id", ondelete="CASCADE"), index=True
     )
-    external_id: Mapped[str] = mapped_column(Prose)
-    digest: Mapped[str] = mapped_column(Chars(64))
-    split: Mapped[str | None] = mapped_column(Chars(12))
+    external_id: Mapped[str] = mapped_column(SafeText)
+    digest: Mapped[str] = mapped_column(SafeString(64))
+    split: Mapped[str | None] = mapped_column(SafeString(12))
     body: Mapped[JsonObject]
 
 
@@ -86,7 +86,9 @@ class ImportedAgain(Record):
     __table_args__ = (UniqueConstraint("import_id", "conversation_id"),)
 
     tenant_id: Mapped[str] = tenant_column()
-    import_id: Mapped[str] = mapped_column(Chars(32), ForeignKey("import.id", ondelete="CASCADE"))
+    import_id: Mapped[str] = mapped_column(
+        SafeString(32), ForeignKey("import.id", ondelete="CASCADE")
+    )
     conversation_id: Mapped[str] = mapped_column(
-        Chars(32), ForeignKey("conversation.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("conversation.id", ondelete="CASCADE"), index=True
     )

@@ -12,9 +12,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
-    Prose,
     Record,
+    SafeString,
+    SafeText,
     tenant_column,
 )
 
@@ -26,8 +26,8 @@ class UsageDay(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "day", "key_id", "model"),)
 
     tenant_id: Mapped[str] = tenant_column()
-    key_id: Mapped[str] = mapped_column(Chars(32), default="")
-    model: Mapped[str] = mapped_column(Prose)
+    key_id: Mapped[str] = mapped_column(SafeString(32), default="")
+    model: Mapped[str] = mapped_column(SafeText)
     day: Mapped[datetime.date] = mapped_column(Date)
     requests: Mapped[int] = mapped_column(BigInteger, default=0)
     prompt_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -44,7 +44,7 @@ class UsageMinute(Record):
     __table_args__ = (UniqueConstraint("tenant_id", "minute", "key_id"),)
 
     tenant_id: Mapped[str] = tenant_column()
-    key_id: Mapped[str] = mapped_column(Chars(32), default="")
+    key_id: Mapped[str] = mapped_column(SafeString(32), default="")
     minute: Mapped[datetime.datetime] = mapped_column(DateTimeUTC(timezone=True), index=True)
     requests: Mapped[int] = mapped_column(BigInteger, default=0)
     tokens: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -12,11 +12,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    Chars,
     Json,
     JsonObject,
-    Prose,
     Record,
+    SafeString,
+    SafeText,
     tenant_column,
 )
 
@@ -34,10 +34,10 @@ class WebhookEndpoint(Record):
     __tablename__ = "webhook_endpoint"
 
     tenant_id: Mapped[str] = tenant_column()
-    url: Mapped[str] = mapped_column(Prose)
-    secret: Mapped[str] = mapped_column(Prose)
-    secret_hint: Mapped[str | None] = mapped_column(Chars(4))
-    previous_secret: Mapped[str | None] = mapped_column(Prose)
+    url: Mapped[str] = mapped_column(SafeText)
+    secret: Mapped[str] = mapped_column(SafeText)
+    secret_hint: Mapped[str | None] = mapped_column(SafeString(4))
+    previous_secret: Mapped[str | None] = mapped_column(SafeText)
     previous_secret_until: Mapped[datetime.datetime | None]
     events: Mapped[list[str]] = mapped_column(Json, default=list)
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
@@ -51,11 +51,11 @@ class WebhookDelivery(Record):
 
     tenant_id: Mapped[str] = tenant_column()
     endpoint_id: Mapped[str] = mapped_column(
-        Chars(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), index=True
     )
     event: Mapped[JsonObject]
-    state: Mapped[DeliveryState] = mapped_column(Chars(12), default="pending")
+    state: Mapped[DeliveryState] = mapped_column(SafeString(12), default="pending")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     due_at: Mapped[datetime.datetime]
     delivered_at: Mapped[datetime.datetime | None]
-    error: Mapped[str | None] = mapped_column(Prose)
+    error: Mapped[str | None] = mapped_column(SafeText)

@@ -79,7 +79,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     term: float = TERM_SECONDS
 
 
-class Board:
+class StatusFeed:
     """The status, and everybody who watches it."""
 
     def __init__(self, status: EngineStatus) -> None:
@@ -116,7 +116,7 @@ class Supervisor:
         command: ChildCommand,
         *,
         run: Path,
-        board: Board,
+        board: StatusFeed,
         health: Callable[[float], Awaitable[None]],
         prepare: Callable[[], Awaitable[None]],
         gone: Callable[[str], None],

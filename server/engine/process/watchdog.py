@@ -51,7 +51,7 @@ class Log:
         self._size += len(data)
 
 
-def hold(command: list[str], log: Log) -> int:
+def run_watched(command: list[str], log: Log) -> int:
     """Run ``command`` to its end; returns its exit status, 128 + N for signal N."""
     parent = os.getppid()
     # A handler, not SIG_IGN: the latter would be inherited by the engine.
@@ -101,4 +101,4 @@ def _drain(descriptor: int, log: Log) -> bool:
 
 if __name__ == "__main__":
     _, path, limit, *words = sys.argv
-    sys.exit(hold(words, Log(Path(path), limit_bytes=int(limit))))
+    sys.exit(run_watched(words, Log(Path(path), limit_bytes=int(limit))))

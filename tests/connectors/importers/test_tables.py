@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from connectors.conversation import Conversation, Speaker, chat_messages
+from connectors.conversation import Conversation, Role, chat_messages
 from connectors.errors import BadMapping
 from connectors.import_pipeline import run_import
 from connectors.importers import IMPORTERS, ImportOptions, Reason, Rejected, parse_map
@@ -388,7 +388,7 @@ def test_a_name_that_no_turn_is_by_reaches_the_redactor_and_goes_no_further():
         "1,customer,Jane here,shopper77,Jane,Doe",
         '1,agent,"Hello Jane Doe",Tom,Jane,Doe',
     )
-    assert Read(table).kept[0].names == {"Jane Doe": Speaker.CUSTOMER}
+    assert Read(table).kept[0].names == {"Jane Doe": Role.CUSTOMER}
     kept = redacted(table)[0]
     assert "Jane" not in kept.turns[0].text + kept.turns[1].text
     assert "Doe" not in kept.turns[1].text
@@ -415,7 +415,7 @@ def test_two_columns_that_name_the_same_person_name_one():
     )
     kept = Read(table).kept[0]
     assert kept.turns[0].author == "Jane Doe"
-    assert kept.names == {"Ann Low": Speaker.CUSTOMER}
+    assert kept.names == {"Ann Low": Role.CUSTOMER}
 
 
 @pytest.mark.parametrize(

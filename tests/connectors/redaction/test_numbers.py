@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.conversation import Conversation, Speaker, Turn
+from connectors.conversation import Conversation, Role, Turn
 from connectors.redaction.redactor import Redactor
 
 CARDS = [
@@ -746,7 +746,7 @@ def test_numbers_that_are_nobodys_stay(text):
     ],
 )  # fmt: skip
 def test_a_bare_number_is_what_the_turn_before_asked_for(region, asked, answer, expected):
-    turns = (Turn(Speaker.AGENT, asked), Turn(Speaker.CUSTOMER, answer))
+    turns = (Turn(Role.AGENT, asked), Turn(Role.CUSTOMER, answer))
     redacted, _ = Redactor({}, region).redact(Conversation("c", turns))
     assert redacted.turns[1].text == expected
 

@@ -18,12 +18,12 @@ from server.auth.keys import Principal
 from server.chat.cache_salt import cache_salt, installation_secret
 from server.chat.schemas import ChatMessage, ChatRequest, FieldNames, Sampling
 from server.chat.service import ChatService
-from server.chat.stream import Progress
+from server.chat.stream import ChatStreamDecoder
 from server.db.models import Tenant, UsageDay
 from server.db.session import Database
 from server.engine.service import AdapterRef
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, StreamBroken
-from server.limits.fair_scheduler import FairQueue
+from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.usage.ledger import UsageLedger
@@ -101,7 +101,7 @@ class Chat(ChatService):
             ledger=self.ledger,  # type: ignore[arg-type]
             metrics=Metrics(None),
             limiter=RateLimiter(None),  # type: ignore[arg-type]
-            queue=FairQueue(sequences=lambda: 16),
+            queue=FairScheduler(sequences=lambda: 16),
             base="tiny-base",
             home=home,
             adapters=home,
@@ -291,7 +291,7 @@ def chunk(index: int = 0, *, finish: str | None = None, **delta: Any) -> bytes:
 
 
 def test_what_only_engines_say_does_not_pass() -> None:
-    progress = Progress(1)
+    progress = ChatStreamDecoder(1)
     said = {
         "id": "chatcmpl-1",
         "model": "acme.0123456789ab",
@@ -322,7 +322,7 @@ def test_what_only_engines_say_does_not_pass() -> None:
 
 
 def test_the_role_is_said_once_and_nothing_after_the_end() -> None:
-    progress = Progress(1)
+    progress = ChatStreamDecoder(1)
     assert progress.take(chunk(content="a"))[0].delta.role == "assistant"
     assert progress.take(chunk(role="assistant", content="b"))[0].delta.role is None
     assert progress.take(chunk(content="")) == []
@@ -333,7 +333,7 @@ def test_the_role_is_said_once_and_nothing_after_the_end() -> None:
 
 
 def test_an_answer_without_an_end_is_broken() -> None:
-    progress = Progress(2)
+    progress = ChatStreamDecoder(2)
     progress.take(chunk(0, finish="stop"))
     with pytest.raises(StreamBroken):
         progress.finish()
@@ -342,7 +342,7 @@ def test_an_answer_without_an_end_is_broken() -> None:
 @pytest.mark.parametrize("payload", [chunk(finish="abort"), b"{", b'{"choices": 1}', b"\xff"])
 def test_an_engine_that_gives_up_or_babbles_breaks_the_answer(payload: bytes) -> None:
     with pytest.raises(StreamBroken):
-        Progress(1).take(payload)
+        ChatStreamDecoder(1).take(payload)
 
 
 # --- what is counted ---

@@ -17,7 +17,7 @@ from server.chat.schemas import (
     ToolCall,
     Tools,
 )
-from server.chat.stream import Progress
+from server.chat.stream import ChatStreamDecoder
 from server.chat.tools import as_calls, as_text, tool_fields
 from tests.server.chat.test_service import TUNED, Chat
 
@@ -163,7 +163,7 @@ ENGINES = [  # as vLLM's reader for Hermes, and its reader of forced calls, cut 
 
 
 def test_streamed_calls_have_ids_types_and_names_once_and_end_as_calls() -> None:
-    progress = Progress(1, calls=True)
+    progress = ChatStreamDecoder(1, calls=True)
     deltas = [c.delta for payload in ENGINES for c in progress.take(payload)]
     progress.finish()
     said = msgspec.to_builtins(deltas)
@@ -190,7 +190,7 @@ def test_streamed_calls_have_ids_types_and_names_once_and_end_as_calls() -> None
 
 
 def test_a_stream_put_together_is_the_answer_in_one_piece() -> None:
-    progress, collected = Progress(1, calls=True), Collected()
+    progress, collected = ChatStreamDecoder(1, calls=True), Collected()
     for payload in ENGINES:
         collected.add(progress.take(payload))
     (choice,) = collected.choices
@@ -216,7 +216,7 @@ def test_a_stream_put_together_is_the_answer_in_one_piece() -> None:
 )
 def test_an_answer_with_calls_ends_as_one(said: str, called: bool, expected: str) -> None:
     calls = [part(0, id="x", type="function", function={"name": "f", "arguments": "{}"})]
-    progress, collected = Progress(1, calls=True), Collected()
+    progress, collected = ChatStreamDecoder(1, calls=True), Collected()
     for payload in (chunk({"tool_calls": calls} if called else {}), chunk({}, said)):
         collected.add(progress.take(payload))
     (choice,) = collected.choices

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.db.session import Database
-from server.db.versioned_cache import Changes, Remembered
+from server.db.versioned_cache import DataVersion, VersionedCache
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch
 
@@ -17,7 +17,7 @@ from server.tenants.schemas import TenantPatch
 async def test_a_stamp_changes_with_every_commit_and_only_then(
     database: Database, make_tenant: Callable[..., Any]
 ) -> None:
-    changes = Changes(database)
+    changes = DataVersion(database)
     if not database.is_sqlite:
         assert changes.stamp() is None
         return
@@ -36,7 +36,7 @@ async def test_a_stamp_changes_with_every_commit_and_only_then(
 
 
 async def test_a_stamp_changes_when_another_process_commits(sqlite_url: str) -> None:
-    changes = Changes(Database(sqlite_url_of(sqlite_url)))
+    changes = DataVersion(Database(sqlite_url_of(sqlite_url)))
     before = changes.stamp()
     other = sqlite3.connect(sqlite_url)
     with other:
@@ -47,7 +47,7 @@ async def test_a_stamp_changes_when_another_process_commits(sqlite_url: str) -> 
 
 
 async def test_stamps_of_different_connections_differ(sqlite_url: str) -> None:
-    changes = Changes(Database(sqlite_url_of(sqlite_url)))
+    changes = DataVersion(Database(sqlite_url_of(sqlite_url)))
     before = changes.stamp()
     changes.close()
     assert changes.stamp() != before
@@ -71,7 +71,7 @@ class Reading:
 async def test_those_who_ask_together_read_once_until_somebody_writes(
     database: Database, make_tenant: Callable[..., Any]
 ) -> None:
-    remembered: Remembered[str, int] = Remembered(database)
+    remembered: VersionedCache[str, int] = VersionedCache(database)
     reading = Reading()
     await asyncio.gather(*(remembered.get("a", reading) for _ in range(10)))
     assert reading.times == (1 if database.is_sqlite else 10)
@@ -83,7 +83,7 @@ async def test_those_who_ask_together_read_once_until_somebody_writes(
 
 
 async def test_who_gives_up_reading_leaves_it_to_the_next(sqlite_url: str) -> None:
-    remembered: Remembered[str, int] = Remembered(Database(sqlite_url_of(sqlite_url)))
+    remembered: VersionedCache[str, int] = VersionedCache(Database(sqlite_url_of(sqlite_url)))
     reading = Reading()
     reading.go_on.clear()
     first = asyncio.ensure_future(remembered.get("a", reading))
@@ -98,7 +98,7 @@ async def test_who_gives_up_reading_leaves_it_to_the_next(sqlite_url: str) -> No
 
 
 async def test_a_failure_is_not_remembered(sqlite_url: str) -> None:
-    remembered: Remembered[str, int] = Remembered(Database(sqlite_url_of(sqlite_url)))
+    remembered: VersionedCache[str, int] = VersionedCache(Database(sqlite_url_of(sqlite_url)))
 
     async def fail() -> int:
         raise KeyError
@@ -110,8 +110,8 @@ async def test_a_failure_is_not_remembered(sqlite_url: str) -> None:
 
 
 def test_without_a_file_nobody_knows(tmp_path: Path) -> None:
-    assert Changes(Database(sqlite_url_of(str(tmp_path / "none.sqlite")))).stamp() is None
-    assert Changes(Database("sqlite+aiosqlite:///:memory:")).stamp() is None
+    assert DataVersion(Database(sqlite_url_of(str(tmp_path / "none.sqlite")))).stamp() is None
+    assert DataVersion(Database("sqlite+aiosqlite:///:memory:")).stamp() is None
     assert not list(tmp_path.iterdir())
 
 

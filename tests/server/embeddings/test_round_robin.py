@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from server.embeddings.encoder import ScriptedEncoder
-from server.embeddings.round_robin import Desk, Line
+from server.embeddings.round_robin import EncodingService, RoundRobinQueue
 from server.embeddings.schemas import EmbedRequest
 
 
@@ -19,7 +19,7 @@ class Stage:
     """Runs work in a line, one piece at a time, as the test says."""
 
     def __init__(self) -> None:
-        self.line = Line()
+        self.line = RoundRobinQueue()
         self.done: list[str] = []
         self._go = asyncio.Semaphore(0)
 
@@ -63,7 +63,7 @@ async def test_who_leaves_while_waiting_or_when_called_holds_nobody_up():
 
 
 async def test_who_is_cancelled_in_the_moment_of_its_turn_passes_it_on():
-    line, release = Line(), asyncio.Event()
+    line, release = RoundRobinQueue(), asyncio.Event()
     done = []
 
     async def note() -> None:
@@ -95,7 +95,7 @@ class _Counting(ScriptedEncoder):
 
 async def test_batches_are_bounded_and_rows_come_back_in_order():
     encoder = _Counting()
-    desk = Desk(encoder)
+    desk = EncodingService(encoder)
     texts = [f"word{n} " * (1 + n * 37 % 250) for n in range(120)]
     answer = await desk.embed(EmbedRequest(tenant="acme", texts=texts, dimensions=384))
     assert max(encoder.batches) <= 1024

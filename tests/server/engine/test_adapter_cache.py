@@ -3,7 +3,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from server.engine.adapter_cache import AdapterRef, Residency
+from server.engine.adapter_cache import AdapterCache, AdapterRef
 from server.errors import AdapterRefused, EngineBusy, EngineUnavailable
 
 
@@ -34,8 +34,8 @@ def ref(name: str) -> AdapterRef:
     return AdapterRef(name=name, path=f"/adapters/{name}")
 
 
-def residency(engine: Engine, concurrent: int = 2, **options) -> Residency:
-    return Residency(
+def residency(engine: Engine, concurrent: int = 2, **options) -> AdapterCache:
+    return AdapterCache(
         load=engine.load,
         unload=engine.unload,
         concurrent=concurrent,
@@ -119,7 +119,7 @@ async def test_within_the_patience_a_running_adapter_lets_more_requests_in():
                 assert not other.done()
 
 
-async def _enter(places: Residency, name: str) -> None:
+async def _enter(places: AdapterCache, name: str) -> None:
     async with places.lease(ref(name)):
         pass
 
@@ -220,12 +220,12 @@ async def test_everybody_in_line_is_turned_away_when_the_engine_goes():
     async with asyncio.TaskGroup() as group, places.lease(ref("a")):
         waiting = group.create_task(_outcome(places, "b"))
         await asyncio.sleep(0)
-        places.turn_away(EngineUnavailable("gone"))
+        places.reject_waiting(EngineUnavailable("gone"))
         assert isinstance(await waiting, EngineUnavailable)
     assert places.in_flight == {}
 
 
-async def _outcome(places: Residency, name: str) -> Exception | None:
+async def _outcome(places: AdapterCache, name: str) -> Exception | None:
     try:
         await _enter(places, name)
     except EngineUnavailable as exc:

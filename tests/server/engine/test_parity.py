@@ -13,7 +13,7 @@ from tests.server.engine.vllm.vllm_process import RunningEngine, VllmProcess, sm
 from tests.training.conftest import loaf, write_spec
 from training.adapters.package import publish, read_manifest
 from training.config import Objectives, Recipe, TrainingSpec
-from training.data.dataset import freeze
+from training.data.dataset import create_version
 from training.results import ParitySample, compare_parity
 
 pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(420)]
@@ -44,7 +44,7 @@ RECIPE = Recipe(
 def run(vllm_engine: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of `RECIPE` on the built-in base."""
     root = tmp_path_factory.mktemp("parity")
-    dataset = freeze(loaf(), root / "datasets", system_prompt="You answer for a bakery.")
+    dataset = create_version(loaf(), root / "datasets", system_prompt="You answer for a bakery.")
     spec = TrainingSpec(
         label="loaf",
         base=str(vllm_engine.base_files.serving.parent),

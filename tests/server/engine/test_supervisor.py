@@ -12,7 +12,7 @@ import pytest
 
 from server.engine.process import orphans, supervisor, watchdog
 from server.engine.process.command import EngineCommand
-from server.engine.process.supervisor import Board, EngineStatus, Supervisor, Timing
+from server.engine.process.supervisor import EngineStatus, StatusFeed, Supervisor, Timing
 from server.errors import EngineUnavailable
 
 FAST = Timing(
@@ -30,7 +30,7 @@ class Life:
     """A supervisor over a shell command, and what happened to it."""
 
     def __init__(self, run: Path, script: str, *, timing: Timing = FAST) -> None:
-        self.board = Board(EngineStatus(state="starting"))
+        self.board = StatusFeed(EngineStatus(state="starting"))
         self.well = False
         self.reasons: list[str] = []
         self.supervisor = Supervisor(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from server.cleanup import Sweeper
+from server.cleanup import Cleaner
 from server.db.models import ConversationRow, File, Import, SourceFile, now
 from server.files import service as files
 from server.transcripts import service
@@ -116,7 +116,7 @@ async def test_it_stays_while_a_file_of_the_api_has_the_same_bytes(
     assert await blobs.exists(made["sha256"])
     async with database.transaction() as session:
         await session.execute(update(File).where(File.id == row.id).values(expires_at=now()))
-    await Sweeper(database, blobs).sweep()
+    await Cleaner(database, blobs).clean_up()
     assert not await blobs.exists(made["sha256"])
 
 
@@ -129,12 +129,12 @@ async def test_a_tenant_may_have_them_kept_for_days(
     assert changed.json()["keep_upload_days"] == 2
     made = await send()
     await service.run_import(database, made["id"], settings=settings)
-    sweeper = Sweeper(database, blobs)
-    await sweeper.sweep()
+    sweeper = Cleaner(database, blobs)
+    await sweeper.clean_up()
     assert await blobs.exists(made["sha256"])
     assert (await view(made))["file_removed_at"] is None
     await _age(database, made, days=3)
-    await sweeper.sweep()
+    await sweeper.clean_up()
     assert not await blobs.exists(made["sha256"])
     assert (await view(made))["file_removed_at"] is not None
     async with database.reading() as session:
@@ -148,7 +148,7 @@ async def test_what_an_older_version_kept_goes_with_the_next_sweep_and_what_wait
     async with database.transaction() as session:
         done = {"state": "done", "finished_at": now()}
         await session.execute(update(Import).where(Import.id == old["id"]).values(done))
-    await Sweeper(database, blobs).sweep()
+    await Cleaner(database, blobs).clean_up()
     assert not await blobs.exists(old["sha256"])
     assert await blobs.exists(waits["sha256"])
 
@@ -164,7 +164,7 @@ async def test_bytes_that_a_killed_worker_left_go_with_the_sweep_of_orphans(
     with pytest.raises(KeyboardInterrupt):
         await service.run_import(database, made["id"], settings=settings)
     assert await blobs.exists(made["sha256"])
-    await Sweeper(database, blobs).sweep_orphans(datetime.timedelta(0))
+    await Cleaner(database, blobs).sweep_orphans(datetime.timedelta(0))
     assert not await blobs.exists(made["sha256"])
 
 

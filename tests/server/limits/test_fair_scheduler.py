@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from server.errors import EngineBusy, TooMany
-from server.limits.fair_scheduler import ANSWER_WEIGHT, PROMPT_WEIGHT, FairQueue, Place
+from server.limits.fair_scheduler import ANSWER_WEIGHT, PROMPT_WEIGHT, FairScheduler, Ticket
 
 
-def line(sequences: int = 9, **options: Any) -> FairQueue:
-    return FairQueue(sequences=lambda: sequences, **options)
+def line(sequences: int = 9, **options: Any) -> FairScheduler:
+    return FairScheduler(sequences=lambda: sequences, **options)
 
 
 async def settle() -> None:
@@ -25,10 +25,10 @@ async def settle() -> None:
 class Requests:
     """Requests that hold their places until they are told to end."""
 
-    def __init__(self, queue: FairQueue, group: asyncio.TaskGroup) -> None:
+    def __init__(self, queue: FairScheduler, group: asyncio.TaskGroup) -> None:
         self.queue = queue
         self.entered: list[str] = []
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Ticket] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.Event] = {}
         self._group = group
@@ -73,7 +73,7 @@ class Engine:
         self.served: Counter[str] = Counter()
         self._waiting: list[asyncio.Future[None]] = []
 
-    async def answer(self, queue: FairQueue, tenant: str, prompt: int, tokens: int) -> None:
+    async def answer(self, queue: FairScheduler, tenant: str, prompt: int, tokens: int) -> None:
         async with queue.place(tenant, prompt_tokens=prompt) as place:
             self.served[tenant] += PROMPT_WEIGHT * prompt
             for _ in range(tokens):
@@ -207,7 +207,7 @@ async def test_a_free_place_is_taken_without_waiting_for_anything():
     with pytest.raises(StopIteration) as entered:
         step.send(None)
     await entering.__aexit__(None, None, None)
-    assert isinstance(entered.value.value, Place)
+    assert isinstance(entered.value.value, Ticket)
 
 
 async def test_one_tenants_line_has_an_end():

@@ -196,9 +196,9 @@ async def test_datasets_and_adapters_that_learnt_from_it_are_named(
     acme, imported, delete, *, database, settings
 ):
     first = await imported(*many("where"))
-    dataset = await creation.freeze(database, acme.id, settings=settings)
+    dataset = await creation.create_version(database, acme.id, settings=settings)
     second = await imported(*many("when"))
-    later = await creation.freeze(database, acme.id, settings=settings)
+    later = await creation.create_version(database, acme.id, settings=settings)
     async with database.transaction() as session:
         adapter = _adapter(acme, 1, dataset_id=dataset.id)
         session.add(adapter)
@@ -231,10 +231,12 @@ async def test_the_datasets_go_too_where_that_is_asked_for_unless_another_tenant
     other = await make_tenant("other")
     first = await imported(*many("where"))
     await imported(*many("where"), slug="other")
-    shared = await creation.freeze(database, acme.id, settings=settings)
-    assert (await creation.freeze(database, other.id, settings=settings)).sha256 == shared.sha256
+    shared = await creation.create_version(database, acme.id, settings=settings)
+    assert (
+        await creation.create_version(database, other.id, settings=settings)
+    ).sha256 == shared.sha256
     await imported("one more")
-    own = await creation.freeze(database, acme.id, settings=settings)
+    own = await creation.create_version(database, acme.id, settings=settings)
     async with database.transaction() as session:
         session.add(_adapter(acme, 1, dataset_id=own.id))
     gone = await delete(first, "?datasets=true")
@@ -249,7 +251,7 @@ async def test_a_dataset_of_before_it_was_noted_is_named_where_it_may_hold_it(
     acme, imported, delete, *, database, settings
 ):
     first = await imported(*many("where"))
-    old = await creation.freeze(database, acme.id, settings=settings)
+    old = await creation.create_version(database, acme.id, settings=settings)
     later = await imported("b")
     async with database.transaction() as session:
         await session.execute(update(DatasetVersion).values(import_ids=None))
@@ -274,7 +276,7 @@ async def test_a_job_that_learns_from_it_is_in_the_way(
     acme, imported, delete, *, database, settings, state, file, with_dataset, status
 ):
     made = await imported(*many("where"))
-    dataset = await creation.freeze(database, acme.id, settings=settings)
+    dataset = await creation.create_version(database, acme.id, settings=settings)
     async with database.transaction() as session:
         job = Job(tenant_id=acme.id, base="b", recipe_name="r", state=state, training_file_id=file)
         job.dataset_id = dataset.id if with_dataset else None

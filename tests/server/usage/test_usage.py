@@ -13,7 +13,7 @@ import pytest_asyncio
 from server.db.models import Job, UsageDay
 from server.errors import Invalid
 from server.usage import report
-from server.usage.engine_time import BusyTime
+from server.usage.engine_time import EngineTime
 from server.usage.ledger import UsageLedger
 from server.usage.report import to_csv, usage_of
 from server.usage.schemas import Usage, UsageView
@@ -40,7 +40,7 @@ class Clock:
 
 def test_a_request_alone_gets_all_of_its_time_and_two_share():
     clock = Clock()
-    busy = BusyTime(clock)
+    busy = EngineTime(clock)
     clock.now += 50  # idle
     first = busy.enter()
     clock.now += 4
@@ -60,7 +60,7 @@ def test_shares_add_up_to_the_time_that_the_engine_was_busy(seed):
     clock, busy_seconds = Clock(), 0.0
     open_requests: list[float] = []
     shares: list[float] = []
-    busy = BusyTime(clock)
+    busy = EngineTime(clock)
     for _ in range(500):
         if open_requests and chance.random() < 0.5:
             entered = open_requests.pop(chance.randrange(len(open_requests)))

@@ -27,7 +27,12 @@ from server.metrics import Metrics
 from server.settings import SettingsError
 from server.webhooks import service
 from server.webhooks.addresses import NOT_PUBLIC, check_url, is_public
-from server.webhooks.dispatcher import MAX_PER_ENDPOINT, RETRY_SECONDS, Sender, _Outcome
+from server.webhooks.dispatcher import (
+    MAX_PER_ENDPOINT,
+    RETRY_SECONDS,
+    WebhookDispatcher,
+    _DeliveryOutcome,
+)
 from server.webhooks.schemas import EVENT_TYPES, WebhookPatch, WebhookRequest
 from server.webhooks.vault import SecretUnreadable, Vault
 from tests.server.conftest import running
@@ -110,8 +115,8 @@ async def vault(settings, database) -> Vault:
 
 
 @pytest.fixture
-def sender(database, clock, vault) -> Sender:
-    return Sender(database, vault=vault, private=True, clock=clock)
+def sender(database, clock, vault) -> WebhookDispatcher:
+    return WebhookDispatcher(database, vault=vault, private=True, clock=clock)
 
 
 @pytest.fixture
@@ -227,7 +232,7 @@ async def test_a_receiver_that_never_answers_is_tried_again(
 ):
     receiver.hold.clear()
     await emit(await endpoint())
-    await Sender(database, vault=vault, private=True, timeout_seconds=0.1).send_due()
+    await WebhookDispatcher(database, vault=vault, private=True, timeout_seconds=0.1).send_due()
     [row] = await rows()
     assert (row.state, row.attempts) == ("pending", 1)
     assert "no answer within 0.1 seconds" in row.error
@@ -274,7 +279,9 @@ async def test_outcomes_are_counted_and_name_nobody(
     endpoint, emit, database, *, receiver, clock, rows, vault
 ):
     metrics = Metrics(None)
-    sender = Sender(database, vault=vault, private=True, clock=clock, tell=metrics.count_webhook)
+    sender = WebhookDispatcher(
+        database, vault=vault, private=True, clock=clock, tell=metrics.count_webhook
+    )
 
     def counted() -> dict[str, float]:
         [family] = [each for each in metrics.registry.collect() if "webhook" in each.name]
@@ -326,7 +333,7 @@ async def test_retry_after_is_honoured_within_bounds(
     receiver.answers = [web.Response(status=status, headers={"retry-after": retry_after})]
     at = now()
     await emit(await endpoint())
-    await Sender(
+    await WebhookDispatcher(
         database, vault=vault, private=True, clock=lambda: at + timedelta(seconds=60)
     ).send_due()
     [row] = await rows()
@@ -352,14 +359,14 @@ async def test_a_sender_that_dies_before_it_sends_loses_nothing(
 ):
     await emit(await endpoint())
     dead, other, third = (
-        Sender(database, vault=vault, private=True, clock=clock) for _ in range(3)
+        WebhookDispatcher(database, vault=vault, private=True, clock=clock) for _ in range(3)
     )
     [claim] = await dead._claim()
     assert await other.send_due() == 0
     clock.move(61)
     assert len(await other._claim()) == 1
     # if it only slept, what it has to say is too late
-    await dead._record(claim, _Outcome("late"))
+    await dead._record(claim, _DeliveryOutcome("late"))
     [row] = await rows()
     assert (row.state, row.attempts, row.error) == ("pending", 2, None)
     assert await third.send_due() == 0
@@ -377,7 +384,9 @@ async def test_copies_of_the_server_send_each_event_once(
     for _ in range(6):
         await emit(made)
     other_database = type(database)(settings.database)
-    copies = [Sender(each, vault=vault, private=True) for each in (database, other_database)]
+    copies = [
+        WebhookDispatcher(each, vault=vault, private=True) for each in (database, other_database)
+    ]
     async with asyncio.timeout(20):
         while sum(await asyncio.gather(*(copy.send_due() for copy in copies))):
             pass
@@ -518,7 +527,7 @@ async def test_a_connection_is_only_made_to_a_public_address_whatever_it_is_call
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     await emit(await endpoint(url=receiver.url.replace("127.0.0.1", host)))
-    await Sender(database, vault=vault, private=False, lookup=lookup).send_due()
+    await WebhookDispatcher(database, vault=vault, private=False, lookup=lookup).send_due()
     assert receiver.got == []
     [row] = await rows()
     assert row.state == "pending"
@@ -527,7 +536,7 @@ async def test_a_connection_is_only_made_to_a_public_address_whatever_it_is_call
     assert len(lookups) <= 1
     # and where it is allowed, a name is looked up once, and that address is connected to
     if host == "hook.example":
-        later = Sender(
+        later = WebhookDispatcher(
             database,
             vault=vault,
             private=True,
@@ -547,7 +556,7 @@ async def test_one_private_address_among_public_ones_is_not_connected_to(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
 
     await emit(await endpoint(url=receiver.url.replace("127.0.0.1", "hook.example")))
-    await Sender(database, vault=vault, private=False, lookup=lookup).send_due()
+    await WebhookDispatcher(database, vault=vault, private=False, lookup=lookup).send_due()
     [row] = await rows()
     assert (row.error, receiver.got) == (NOT_PUBLIC, [])
 
@@ -654,7 +663,7 @@ async def test_after_a_rotation_both_secrets_verify_for_a_while(
     assert len(sender._secrets(await _only_endpoint(sender))) == 1
 
 
-async def _only_endpoint(sender: Sender) -> WebhookEndpoint:
+async def _only_endpoint(sender: WebhookDispatcher) -> WebhookEndpoint:
     async with sender._database.reading() as session:
         return (await session.scalars(select(WebhookEndpoint))).one()
 
@@ -816,12 +825,12 @@ async def test_a_machine_with_another_key_neither_sends_nor_adds_and_says_so(
         async with database.transaction() as session:
             await service.create(session, request, slug="acme", private=True, vault=foreign)
     await emit(made)
-    await Sender(database, vault=foreign, private=True, clock=clock).send_due()
+    await WebhookDispatcher(database, vault=foreign, private=True, clock=clock).send_due()
     [row] = await rows()
     assert (row.state, receiver.got) == ("pending", [])
     assert "cannot be decrypted" in row.error
     clock.move(RETRY_SECONDS[0] * 2)
-    await Sender(database, vault=vault, private=True, clock=clock).send_due()
+    await WebhookDispatcher(database, vault=vault, private=True, clock=clock).send_due()
     [row] = await rows()
     assert row.state == "delivered"
 

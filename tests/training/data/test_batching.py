@@ -5,13 +5,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.config import load_recipe
-from training.data.batching import MAX_PADDING, Plan, length_batches, plan_run, positions, shortened
+from training.data.batching import (
+    MAX_PADDING,
+    BatchPlan,
+    length_batches,
+    plan_run,
+    positions,
+    shortened,
+)
 from training.finetuning.preparation import step_tokens
 
 LENGTHS = st.lists(st.integers(2, 600), min_size=1, max_size=120)
 
 
-def planned(lengths: list[int], *, seed: int = 1, epochs: float = 1.0, tokens: int = 0) -> Plan:
+def planned(
+    lengths: list[int], *, seed: int = 1, epochs: float = 1.0, tokens: int = 0
+) -> BatchPlan:
     return plan_run(
         lengths,
         seed=seed,

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from connectors.conversation import Conversation, Speaker, Split, Turn
-from training.data.dataset import Dataset, freeze, load
+from connectors.conversation import Conversation, Role, Split, Turn
+from training.data.dataset import Dataset, create_version, load
 from training.data.deduplication import candidates, jaccard, normalise, shingles
 from training.data.splitting import SPLITS
 from training.errors import BadInput
@@ -33,8 +33,8 @@ def conversation(
     identifier: str, asked: str, said: str = "We will look.", split: Split | None = None
 ) -> Conversation:
     turns = (
-        Turn(speaker=Speaker.CUSTOMER, text=asked),
-        Turn(speaker=Speaker.AGENT, text=said),
+        Turn(speaker=Role.CUSTOMER, text=asked),
+        Turn(speaker=Role.AGENT, text=said),
     )
     return Conversation(id=identifier, turns=turns, split=split)
 
@@ -58,7 +58,7 @@ def ids(dataset: Dataset, split: Split) -> set[str]:
 
 
 def frozen(conversations: Iterable[Conversation], root: Path, **options) -> Dataset:
-    return freeze(conversations, root, system_prompt="You are brief.", **options)
+    return create_version(conversations, root, system_prompt="You are brief.", **options)
 
 
 def test_the_same_conversations_give_the_same_hash_in_any_order(tmp_path):
@@ -77,7 +77,7 @@ def test_another_prompt_seed_or_conversation_gives_another_hash(tmp_path):
         frozen(conversations, tmp_path).sha256,
         frozen(conversations, tmp_path, seed=18).sha256,
         frozen(conversations[:-1], tmp_path).sha256,
-        freeze(conversations, tmp_path, system_prompt="Other").sha256,
+        create_version(conversations, tmp_path, system_prompt="Other").sha256,
     }
     assert len(hashes) == 4
     assert {path.name for path in tmp_path.iterdir()} == hashes
@@ -173,8 +173,8 @@ def test_a_pinned_held_out_conversation_that_repeats_training_is_dropped(tmp_pat
 
 
 def test_what_cannot_be_trained_on_is_counted_by_reason(tmp_path):
-    asked = Turn(speaker=Speaker.CUSTOMER, text="hi")
-    unweighted = Turn(speaker=Speaker.AGENT, text="hello", weight=0)
+    asked = Turn(speaker=Role.CUSTOMER, text="hi")
+    unweighted = Turn(speaker=Role.AGENT, text="hello", weight=0)
     useless = [
         Conversation(id="a", turns=(asked,)),
         Conversation(id="b", turns=(unweighted,)),

@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from connectors.conversation import Speaker, Turn
-from connectors.preference import Judged, Preference
+from connectors.conversation import Role, Turn
+from connectors.preference import Preference, UnpairedPreference
 from tests.training.data.test_dataset import ids, varied
-from training.data.dataset import Dataset, freeze, load
+from training.data.dataset import Dataset, create_version, load
 from training.data.splitting import SPLITS, Record
 from training.errors import BadInput
 
 
-def turn(speaker: Speaker, text: str) -> Turn:
+def turn(speaker: Role, text: str) -> Turn:
     return Turn(speaker=speaker, text=text)
 
 
 def asked(text: str) -> tuple[Turn, ...]:
-    return (turn(Speaker.CUSTOMER, text),)
+    return (turn(Role.CUSTOMER, text),)
 
 
 def said(text: str) -> tuple[Turn, ...]:
-    return (turn(Speaker.AGENT, text),)
+    return (turn(Role.AGENT, text),)
 
 
 def preferences(count: int, *, seed: int = 1) -> list[Preference]:
@@ -34,16 +34,16 @@ def preferences(count: int, *, seed: int = 1) -> list[Preference]:
     ]
 
 
-def judged(count: int, *, every: int = 2, seed: int = 1) -> list[Judged]:
+def judged(count: int, *, every: int = 2, seed: int = 1) -> list[UnpairedPreference]:
     """Every so-maniest reply was unwanted."""
     return [
-        Judged(id=c.id, turns=c.turns, label=number % every > 0)
+        UnpairedPreference(id=c.id, turns=c.turns, label=number % every > 0)
         for number, c in enumerate(varied(count, seed=seed))
     ]
 
 
 def frozen(records: Iterable[Record], root: Path, **options: Any) -> Dataset:
-    return freeze(records, root, system_prompt="You are brief.", **options)
+    return create_version(records, root, system_prompt="You are brief.", **options)
 
 
 def test_the_manifest_tells_the_kind_and_the_hash_any_order(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_only_the_compared_reply_has_weight(tmp_path: Path) -> None:
             turns=(
                 *asked("hello"),
                 *said("Hi!"),
-                turn(Speaker.NOTE, "a regular"),
+                turn(Role.NOTE, "a regular"),
                 *p.turns,
-                turn(Speaker.SYSTEM, "transferred"),
+                turn(Role.SYSTEM, "transferred"),
             ),
             chosen=(*p.chosen, *said("Anything else?")),
             rejected=p.rejected,
@@ -160,7 +160,9 @@ def test_opposite_verdicts_stay_and_share_a_split(tmp_path: Path) -> None:
     assert sorted(len(some) for some in found) == [0, 0, 2]
 
     good, bad = (
-        Judged(id=name, turns=(*asked(question), *said("Of course.")), label=name == "good")
+        UnpairedPreference(
+            id=name, turns=(*asked(question), *said("Of course.")), label=name == "good"
+        )
         for name in ("good", "bad")
     )
     dataset = frozen([*judged(40), good, bad], tmp_path)
@@ -177,6 +179,6 @@ def test_pinned_splits_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_conversation_alone_is_no_judgement(tmp_path: Path) -> None:
-    open_ended = Judged(id="open", turns=asked("Hello?"), label=True)
+    open_ended = UnpairedPreference(id="open", turns=asked("Hello?"), label=True)
     dataset = frozen([*judged(40), open_ended], tmp_path)
     assert dataset.manifest.dropped["unanswered"] == 1

@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from training.evaluation.confidence_intervals import FEWEST, share_interval
+from training.evaluation.confidence_intervals import MIN_SAMPLES, share_interval
 from training.evaluation.metrics import bootstrap_interval
 from training.evaluation.scores import (
-    Liked,
     Nats,
+    ReplyLogprobs,
     differences_of,
     perplexity_differences,
     preference_differences,
@@ -88,15 +88,15 @@ def test_perplexity_has_an_interval_once_there_are_enough_conversations() -> Non
     assert found.perplexity_low is not None
     assert found.perplexity_high is not None
     assert found.perplexity_low < math.exp(1.1) < found.perplexity_high
-    assert scores_of([], nats=nats([1.0] * (FEWEST - 1))).perplexity_low is None
+    assert scores_of([], nats=nats([1.0] * (MIN_SAMPLES - 1))).perplexity_low is None
     nothing = scores_of([], nats=Nats([], [], []))
     assert (nothing.perplexity, nothing.tokens) == (None, 0)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_preferences_differ_by_comparisons_and_by_margins(paired: bool) -> None:
-    base = Liked([[-2.0]] * 12, [[-2.0 + 0.1 * (n % 3 - 1)] for n in range(12)])
-    new = Liked([[-1.0]] * 12, base.unwanted)
+    base = ReplyLogprobs([[-2.0]] * 12, [[-2.0 + 0.1 * (n % 3 - 1)] for n in range(12)])
+    new = ReplyLogprobs([[-1.0]] * 12, base.unwanted)
     accuracy, margin = preference_differences(new, base, paired=paired, seed=1)
     assert (accuracy.metric, margin.metric) == ("preference_accuracy", "preference_margin")
     assert accuracy.items == margin.items == 12
@@ -105,8 +105,8 @@ def test_preferences_differ_by_comparisons_and_by_margins(paired: bool) -> None:
     assert accuracy.low > 0
     assert margin.mean == margin.low == pytest.approx(1.0)
     few, _ = preference_differences(
-        Liked(new.wanted[:5], new.unwanted[:5]),
-        Liked(base.wanted[:5], base.unwanted[:5]),
+        ReplyLogprobs(new.wanted[:5], new.unwanted[:5]),
+        ReplyLogprobs(base.wanted[:5], base.unwanted[:5]),
         paired=paired,
         seed=1,
     )

@@ -21,8 +21,8 @@ from training.adapters.package import WEIGHTS_NAME, BaseRef, write_manifest
 from training.base_models.manifest import load_base
 from training.compute_dtype import ComputeType, TypeChoice, Work
 from training.config import Method, Objectives, TrainingSpec
-from training.data.dataset import Dataset, freeze
-from training.evaluation.gates import judge
+from training.data.dataset import Dataset, create_version
+from training.evaluation.gates import apply_gates
 from training.events import EvaluationEvent
 from training.results import Evaluation, ParitySample
 
@@ -113,10 +113,10 @@ class Plain:
 def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
     import torch
 
-    from training.evaluation.generator import Speaker
+    from training.evaluation.generator import Generator
 
     # In float32 nothing is left to rounding: the two ways must agree to a thousandth.
-    return Speaker.serving(
+    return Generator.serving(
         tiny_base / "serving",
         {"new": adapters["new"], "live": adapters["live"]},
         dtype=torch.float32,
@@ -357,7 +357,7 @@ def test_where_nothing_fits_nothing_is_measured_and_no_gate_can_tell(
     found = run(msgspec.structs.replace(small, recipe=recipe), adapters["new"])
     assert (found.conversations, found.new.tokens, found.samples) == (0, 0, ())
     assert "raise the recipe's max_length" in found.notes[0]
-    verdict = judge(found, None, Objectives())
+    verdict = apply_gates(found, None, Objectives())
     assert {gate.result for gate in verdict.gates if gate.name != "parity"} == {"cannot_tell"}
 
 
@@ -366,7 +366,7 @@ def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
 ) -> None:
     from training.evaluation.evaluate import parity_reference
 
-    alike = freeze(
+    alike = create_version(
         [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)],
         tmp_path,
         system_prompt="You answer for Loaf, a bakery.",

@@ -8,7 +8,7 @@ import pytest
 
 from training.config import Objectives
 from training.errors import BadInput
-from training.evaluation.gates import Gate, Verdict, judge
+from training.evaluation.gates import Gate, Verdict, apply_gates
 from training.results import (
     Difference,
     Evaluation,
@@ -96,7 +96,7 @@ def gates_of(verdict: Verdict) -> dict[str, Gate]:
 
 
 def test_an_adapter_that_is_clearly_better_passes() -> None:
-    verdict = judge(evaluation(scores(2.41, similarity=0.8)), PARITY, Objectives())
+    verdict = apply_gates(evaluation(scores(2.41, similarity=0.8)), PARITY, Objectives())
     assert verdict.passed
     assert verdict.result == "better"
     assert list(gates_of(verdict)) == ["perplexity_ratio", "similarity_gain", "parity"]
@@ -105,7 +105,7 @@ def test_an_adapter_that_is_clearly_better_passes() -> None:
 
 
 def test_the_reason_has_both_figures_the_ratio_its_interval_and_the_rule() -> None:
-    gate = gates_of(judge(evaluation(scores(2.41)), PARITY, Objectives()))["perplexity_ratio"]
+    gate = gates_of(apply_gates(evaluation(scores(2.41)), PARITY, Objectives()))["perplexity_ratio"]
     assert gate.why == (
         "held-out perplexity 2.41 against 14.10 of the base: ratio 0.171 (0.166 to 0.176), must be "
         "at most 0.80"
@@ -127,7 +127,7 @@ def test_the_reason_has_both_figures_the_ratio_its_interval_and_the_rule() -> No
 def test_a_bound_is_kept_or_broken_by_the_whole_interval(
     ppl: float, spread: float | None, result: str
 ) -> None:
-    verdict = judge(evaluation(scores(ppl), nats=spread, items=4), PARITY, Objectives())
+    verdict = apply_gates(evaluation(scores(ppl), nats=spread, items=4), PARITY, Objectives())
     gate = gates_of(verdict)["perplexity_ratio"]
     assert (gate.result, gate.passed) == (result, result == "better")
     assert verdict.result == result
@@ -138,7 +138,7 @@ def test_a_bound_is_kept_or_broken_by_the_whole_interval(
 def test_an_interval_that_ends_on_the_bound_passes() -> None:
     result = evaluation(scores(7.0), base=scores(14.0), nats=0.0)
     objectives = Objectives(max_perplexity_ratio=0.5 + 1e-12, max_parity_nats=0.003)
-    assert judge(result, PARITY, objectives).passed
+    assert apply_gates(result, PARITY, objectives).passed
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_replies_must_surely_not_have_lost_meaning(
     gain: float, spread: float | None, result: str
 ) -> None:
     found = evaluation(scores(2.0, similarity=0.5 + gain, replies=16), meaning=spread, items=1)
-    gate = gates_of(judge(found, PARITY, Objectives()))["similarity_gain"]
+    gate = gates_of(apply_gates(found, PARITY, Objectives()))["similarity_gain"]
     assert gate.result == result
     assert gate.why.endswith("; one conversation is too few to tell, 6 are needed") is (
         spread is None
@@ -167,7 +167,7 @@ def test_replies_must_surely_not_have_lost_meaning(
 
 def test_a_bound_that_nothing_can_break_is_kept_by_anything() -> None:
     found = evaluation(scores(2.0), meaning=None, items=1)
-    assert gates_of(judge(found, PARITY, Objectives(min_similarity_gain=-2)))[
+    assert gates_of(apply_gates(found, PARITY, Objectives(min_similarity_gain=-2)))[
         "similarity_gain"
     ].passed
 
@@ -195,7 +195,7 @@ def preferring(
 
 
 def test_after_preferences_sharing_them_counts_in_place_of_perplexity() -> None:
-    verdict = judge(preferring(0.8), PARITY, Objectives())
+    verdict = apply_gates(preferring(0.8), PARITY, Objectives())
     assert list(gates_of(verdict)) == ["preference_accuracy", "similarity_gain", "parity"]
     assert verdict.passed
     assert gates_of(verdict)["preference_accuracy"].why == (
@@ -220,13 +220,13 @@ def test_after_preferences_sharing_them_counts_in_place_of_perplexity() -> None:
 def test_preferences_must_be_shared_more_than_by_the_base(
     new: float, margin: float, result: str
 ) -> None:
-    verdict = judge(preferring(new, margin=margin), PARITY, Objectives())
+    verdict = apply_gates(preferring(new, margin=margin), PARITY, Objectives())
     assert gates_of(verdict)["preference_accuracy"].result == result
 
 
 def test_of_few_comparisons_nothing_is_said() -> None:
     found = preferring(1.0, margin=2.0, spread=None, margin_spread=None)
-    gate = gates_of(judge(found, PARITY, Objectives()))["preference_accuracy"]
+    gate = gates_of(apply_gates(found, PARITY, Objectives()))["preference_accuracy"]
     assert gate.result == "cannot_tell"
     assert "comparisons are too few to tell" in gate.why
 
@@ -236,16 +236,16 @@ def test_of_few_comparisons_nothing_is_said() -> None:
 )
 def test_a_bound_for_preferences_can_be_declared(share: float, result: str) -> None:
     objectives = Objectives(min_preference_accuracy=0.7)
-    gate = gates_of(judge(preferring(share), PARITY, objectives))["preference_accuracy"]
+    gate = gates_of(apply_gates(preferring(share), PARITY, objectives))["preference_accuracy"]
     assert gate.result == result
     assert "must be at least 70%" in gate.why
 
 
 def test_preferences_that_were_not_measured_do_not_pass() -> None:
-    verdict = judge(preferring(None, None), PARITY, Objectives())
+    verdict = apply_gates(preferring(None, None), PARITY, Objectives())
     assert gates_of(verdict)["preference_accuracy"].result == "cannot_tell"
     nothing = msgspec.structs.replace(preferring(None, None), comparisons=0)
-    assert next(iter(gates_of(judge(nothing, PARITY, Objectives())))) == "preference_accuracy"
+    assert next(iter(gates_of(apply_gates(nothing, PARITY, Objectives())))) == "preference_accuracy"
 
 
 def test_after_preferences_the_live_adapter_is_still_a_bound() -> None:
@@ -254,18 +254,18 @@ def test_after_preferences_the_live_adapter_is_still_a_bound() -> None:
     worse = msgspec.structs.replace(
         found, live=scores(10.0), differences=(*found.differences, live)
     )
-    gate = gates_of(judge(worse, PARITY, Objectives()))["live_perplexity_ratio"]
+    gate = gates_of(apply_gates(worse, PARITY, Objectives()))["live_perplexity_ratio"]
     assert gate.result == "worse"
 
 
 def test_an_adapter_hardly_better_than_the_base_fails_and_the_summary_says_why() -> None:
-    verdict = judge(evaluation(scores(13.0)), PARITY, Objectives())
+    verdict = apply_gates(evaluation(scores(13.0)), PARITY, Objectives())
     assert not verdict.passed
     assert verdict.summary.startswith("failed 1 of 3 gates: held-out perplexity 13.00 against")
 
 
 def test_what_is_worse_and_what_is_open_are_told_apart() -> None:
-    verdict = judge(evaluation(scores(13.0), meaning=None, items=9), PARITY, Objectives())
+    verdict = apply_gates(evaluation(scores(13.0), meaning=None, items=9), PARITY, Objectives())
     assert verdict.result == "worse"
     assert verdict.summary.startswith("failed 1 of 3 gates: held-out perplexity 13.00")
     assert "; and left 1 of 3 gates open: semantic similarity" in verdict.summary
@@ -276,7 +276,7 @@ def test_what_is_worse_and_what_is_open_are_told_apart() -> None:
 )
 def test_an_adapter_must_surely_be_no_worse_than_the_live_one(live: float, result: str) -> None:
     found = evaluation(scores(2.4), live=scores(live))
-    gate = gates_of(judge(found, PARITY, Objectives()))["live_perplexity_ratio"]
+    gate = gates_of(apply_gates(found, PARITY, Objectives()))["live_perplexity_ratio"]
     assert gate.result == result
     assert "of the live adapter: ratio" in gate.why
     assert "must be at most 1.05" in gate.why
@@ -284,13 +284,13 @@ def test_an_adapter_must_surely_be_no_worse_than_the_live_one(live: float, resul
 
 def test_without_a_live_adapter_its_objective_is_not_applied() -> None:
     assert "live_perplexity_ratio" not in gates_of(
-        judge(evaluation(scores(2.4)), PARITY, Objectives())
+        apply_gates(evaluation(scores(2.4)), PARITY, Objectives())
     )
 
 
 def test_absolute_bounds_apply_only_when_declared() -> None:
     objectives = Objectives(max_perplexity=3.0, min_exact=0.5)
-    found = gates_of(judge(evaluation(scores(2.4, exact=0.25)), PARITY, objectives))
+    found = gates_of(apply_gates(evaluation(scores(2.4, exact=0.25)), PARITY, objectives))
     assert found["perplexity"].passed
     assert found["perplexity"].why == (
         "held-out perplexity is 2.40 (2.35 to 2.45), must be at most 3.00"
@@ -314,7 +314,7 @@ def test_absolute_bounds_are_held_against_intervals_too(
     new: Scores, perplexity: str, exact: str
 ) -> None:
     objectives = Objectives(max_perplexity=3.0, min_exact=0.5)
-    found = gates_of(judge(evaluation(new), PARITY, objectives))
+    found = gates_of(apply_gates(evaluation(new), PARITY, objectives))
     assert (found["perplexity"].result, found["exact"].result) == (perplexity, exact)
 
 
@@ -322,7 +322,7 @@ def test_where_nothing_was_held_out_no_gate_can_tell() -> None:
     none = msgspec.structs.replace(scores(None, replies=0), tokens=0)
     found = evaluation(none, base=none)
     objectives = Objectives(max_perplexity=3.0, min_exact=0.5)
-    verdict = judge(found, PARITY, objectives)
+    verdict = apply_gates(found, PARITY, objectives)
     assert (verdict.result, verdict.passed, verdict.unsafe) == ("cannot_tell", False, "")
     assert {gate.result for gate in verdict.gates} == {"cannot_tell", "better"}
     assert verdict.summary.startswith(
@@ -331,18 +331,18 @@ def test_where_nothing_was_held_out_no_gate_can_tell() -> None:
 
 
 def test_a_model_that_gives_no_numbers_is_worse() -> None:
-    verdict = judge(evaluation(scores(None)), PARITY, Objectives(max_perplexity=3.0))
+    verdict = apply_gates(evaluation(scores(None)), PARITY, Objectives(max_perplexity=3.0))
     found = gates_of(verdict)
     assert found["perplexity_ratio"].result == found["perplexity"].result == "worse"
     assert "is not a number" in found["perplexity_ratio"].why
-    learnt = judge(
+    learnt = apply_gates(
         msgspec.structs.replace(evaluation(scores(None)), comparisons=9), PARITY, Objectives()
     )
     assert gates_of(learnt)["preference_accuracy"].result == "worse"
 
 
 def test_without_parity_nothing_is_served() -> None:
-    verdict = judge(evaluation(scores(2.0)), None, Objectives())
+    verdict = apply_gates(evaluation(scores(2.0)), None, Objectives())
     assert not verdict.passed
     assert "were not compared" in verdict.summary
     assert "were not compared" in verdict.unsafe
@@ -353,19 +353,19 @@ def test_an_engine_that_serves_something_else_is_unsafe_however_good_the_scores(
     mean: float,
 ) -> None:
     parity = msgspec.structs.replace(PARITY, mean_abs=mean, tokens=10)
-    verdict = judge(evaluation(scores(2.0)), parity, Objectives())
+    verdict = apply_gates(evaluation(scores(2.0)), parity, Objectives())
     assert "trainer and engine differ" in verdict.unsafe
     assert gates_of(verdict)["parity"].label == "UNSAFE"
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
 
 
 def test_what_the_gates_find_worse_is_not_unsafe() -> None:
-    assert judge(evaluation(scores(20.0)), PARITY, Objectives()).unsafe == ""
+    assert apply_gates(evaluation(scores(20.0)), PARITY, Objectives()).unsafe == ""
 
 
 def test_tokens_the_engine_left_out_fail_parity_however_small_the_mean() -> None:
     parity = msgspec.structs.replace(PARITY, missing=3)
-    verdict = judge(evaluation(scores(2.0)), parity, Objectives())
+    verdict = apply_gates(evaluation(scores(2.0)), parity, Objectives())
     assert "no log-probability for 3 of 2,003 tokens" in gates_of(verdict)["parity"].why
     assert verdict.unsafe
 
@@ -374,7 +374,7 @@ def test_tokens_the_engine_left_out_fail_parity_however_small_the_mean() -> None
 def test_no_number_is_never_a_pass_and_survives_json(value: float) -> None:
     found = evaluation(scores(2.0, similarity=value))
     kept = tuple(d for d in found.differences if d.metric != "similarity")
-    verdict = judge(msgspec.structs.replace(found, differences=kept), PARITY, Objectives())
+    verdict = apply_gates(msgspec.structs.replace(found, differences=kept), PARITY, Objectives())
     gate = gates_of(verdict)["similarity_gain"]
     assert gate.result == "cannot_tell"
     assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from connectors.conversation import Conversation, Speaker, Turn
+from connectors.conversation import Conversation, Role, Turn
 from tests.training.adapters.sample_manifest import MANIFEST
 from tests.training.conftest import TINY_RECIPE
 from training.adapters.package import MANIFEST_NAME
 from training.config import TrainingSpec
-from training.data.dataset import Dataset, freeze
+from training.data.dataset import Dataset, create_version
 from training.evaluation.shared_holdout import common_ground
 from training.results import shared_holdout as module
 
@@ -33,10 +33,10 @@ def varied(count: int, *, seed: int) -> list[Conversation]:
             id=f"{seed}-{n}",
             turns=(
                 Turn(
-                    speaker=Speaker.CUSTOMER,
+                    speaker=Role.CUSTOMER,
                     text=" ".join("".join(source.choices("abcdefghij", k=6)) for _ in range(8)),
                 ),
-                Turn(speaker=Speaker.AGENT, text="We will look."),
+                Turn(speaker=Role.AGENT, text="We will look."),
             ),
         )
         for n in range(count)
@@ -46,7 +46,7 @@ def varied(count: int, *, seed: int) -> list[Conversation]:
 @pytest.fixture
 def frozen(tmp_path: Path) -> Callable[[Sequence[Conversation]], Dataset]:
     """Datasets beside one another, as an installation keeps them."""
-    return lambda some: freeze(some, tmp_path / "datasets", system_prompt="")
+    return lambda some: create_version(some, tmp_path / "datasets", system_prompt="")
 
 
 @pytest.fixture

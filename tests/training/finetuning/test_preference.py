@@ -158,7 +158,7 @@ class Side:
         from transformers import AutoTokenizer, TrainerCallback
 
         from training.data.chat_template import stop_token_ids
-        from training.finetuning.checkpoint import RunState
+        from training.finetuning.checkpoint import CheckpointState
         from training.finetuning.preparation import prepare
         from training.finetuning.qlora import TRAINERS
         from training.finetuning.trainer import trainer_config
@@ -176,7 +176,7 @@ class Side:
             recipe=recipe,
             tokenizer=self.tokenizer,
             work=self.work,
-            state=RunState(fingerprint=""),
+            state=CheckpointState(fingerprint=""),
             callback=TrainerCallback(),
             adapter_dtype=torch.float32,
         )
@@ -210,7 +210,7 @@ class Side:
         theirs.model.train()
         expected = theirs.compute_loss(theirs.model, batch)
         expected.backward()
-        measured = self.trainer.learn(0)
+        measured = self.trainer.train_step(0)
         assert measured.loss == pytest.approx(expected.item(), rel=1e-5)
         assert abs(measured.reward_margin) > 0.01
         metrics = theirs._metrics["train"]

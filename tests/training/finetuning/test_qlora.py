@@ -20,7 +20,7 @@ from training.events import (
     CheckpointEvent,
     EstimateEvent,
     Event,
-    Progress,
+    EventWriter,
     ResumedEvent,
     StepEvent,
     ValidationEvent,
@@ -51,7 +51,7 @@ def run(
     from training.finetuning.qlora import train  # noqa: PLC0415 - loads torch
 
     out.mkdir(exist_ok=True)
-    with closing(Progress(out / "events.jsonl")) as progress:
+    with closing(EventWriter(out / "events.jsonl")) as progress:
         return train(spec, out, progress, resume=resume, should_stop=stop)
 
 

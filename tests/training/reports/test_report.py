@@ -12,7 +12,7 @@ from rich.console import Console
 
 from connectors.conversation import ChatMessage
 from training.config import Objectives
-from training.evaluation.gates import judge
+from training.evaluation.gates import apply_gates
 from training.events import StepEvent, ValidationEvent
 from training.reports.loss_curve import CurvePoint, chart, read_curves
 from training.reports.report import (
@@ -114,7 +114,7 @@ def report(
         version=3,
         evaluation=result,
         parity=measured,
-        verdict=judge(result, measured, Objectives()),
+        verdict=apply_gates(result, measured, Objectives()),
         training_curve=[CurvePoint(n, 3 - n / 20) for n in range(1, points)],
         validation_curve=[CurvePoint(n, 3 - n / 25) for n in range(10, points, 10)],
         provenance=Provenance(
@@ -179,7 +179,7 @@ def test_the_verdict_is_the_first_thing_on_the_page() -> None:
 
 def test_a_gate_that_says_worse_is_named_and_counted() -> None:
     worse = report()
-    verdict = judge(worse.evaluation, worse.parity, Objectives(max_perplexity_ratio=0.1))
+    verdict = apply_gates(worse.evaluation, worse.parity, Objectives(max_perplexity_ratio=0.1))
     text = words(render_html(msgspec.structs.replace(worse, verdict=verdict)))
     assert "Not promoted: 1 of 3 gates says worse" in text
     assert "worse Held-out perplexity" in text
@@ -316,7 +316,7 @@ def learnt_from_pairs() -> Report:
     )
     made = msgspec.structs.replace(whole.provenance, method="dpo", started_from="acme.0123456789ab")
     return msgspec.structs.replace(
-        whole, evaluation=result, provenance=made, verdict=judge(result, None, Objectives())
+        whole, evaluation=result, provenance=made, verdict=apply_gates(result, None, Objectives())
     )
 
 

@@ -30,7 +30,7 @@ from server.files.names import clean_name
 from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import stored, try_discard
+from server.storage.references import stored, try_delete_unreferenced
 
 MAX_LIMIT = 10_000
 
@@ -159,7 +159,7 @@ class FileController(Controller):
         """Delete a file."""
         async with database.transaction() as session:
             sha256 = await service.delete(session, principal.require_tenant(), file_id)
-        await try_discard(database, blobs, sha256)
+        await try_delete_unreferenced(database, blobs, sha256)
         return DeletedFile(id=file_id)
 
 

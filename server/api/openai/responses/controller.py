@@ -13,7 +13,7 @@ from server.api.guards import needs, provide_principal
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
 from server.api.openai.responses import service
 from server.api.openai.responses.answer import ResponseAnswer
-from server.api.openai.responses.input import Conversation, items_of, references
+from server.api.openai.responses.input import InputConversation, items_of, references
 from server.api.openai.responses.items import CallItem, MessageItem, ResultItem, response_of
 from server.api.openai.responses.request import opening, parse, to_chat
 from server.api.openai.responses.schemas import (
@@ -63,7 +63,7 @@ class ResponseController(Controller):
                 found = await service.find_items(session, tenant_id, named)
         name = new_id()
         items = items_of(body, name, found)
-        asked = to_chat(body, Conversation(before.items, items))
+        asked = to_chat(body, InputConversation(before.items, items))
         resolved = await chat.resolve(tenant_id, body.model)
         return ResponseAnswer(
             chat,

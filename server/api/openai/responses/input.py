@@ -34,7 +34,7 @@ _PARTS = {
 }
 
 
-class Conversation:
+class InputConversation:
     """What a response answers: ``history`` from earlier ones, and ``items`` that are new."""
 
     def __init__(self, history: Sequence[Item], items: Sequence[Item]) -> None:

@@ -3,7 +3,7 @@
 import msgspec
 
 from server.api.body import BodyReader
-from server.api.openai.responses.input import Conversation
+from server.api.openai.responses.input import InputConversation
 from server.api.openai.responses.schemas import (
     NoReasoning,
     ResponseBody,
@@ -49,7 +49,7 @@ def parse(data: bytes) -> ResponseBody:
     return body
 
 
-def to_chat(body: ResponseBody, conversation: Conversation) -> ChatRequest:
+def to_chat(body: ResponseBody, conversation: InputConversation) -> ChatRequest:
     """What the body asks for, in the chat service's terms.
 
     Raises:

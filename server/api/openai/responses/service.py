@@ -120,7 +120,7 @@ async def keep(
     before: Sequence[str],
 ) -> None:
     """Keep a response, and those ``before`` it for as long; nothing of a tenant that is gone."""
-    if not await tenants.stays(session, tenant_id):
+    if not await tenants.exists_for_update(session, tenant_id):
         log.info("response of a tenant that is gone was not kept", tenant_id=tenant_id)
         return
     expires_at = now() + timedelta(days=KEPT_DAYS)
@@ -158,7 +158,7 @@ async def remove_expired(session: AsyncSession) -> None:
     await session.execute(delete(StoredResponse).where(StoredResponse.expires_at <= now()))
 
 
-async def sweep(database: Database) -> None:
+async def delete_expired_forever(database: Database) -> None:
     """Remove expired responses, and completions, now and then until cancelled.
 
     Several copies may do it together.

@@ -28,7 +28,7 @@ from server.files.names import clean_name
 from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import stored, try_discard
+from server.storage.references import stored, try_delete_unreferenced
 
 _uploads = BodyReader(UploadBody)
 _completions = BodyReader(CompleteBody)
@@ -161,5 +161,5 @@ class UploadController(Controller):
         """Close the upload and throw its parts away; twice is the same."""
         async with database.transaction() as session:
             upload, hashes = await uploads.cancel(session, principal.require_tenant(), upload_id)
-        await try_discard(database, blobs, *hashes)
+        await try_delete_unreferenced(database, blobs, *hashes)
         return openai_upload(upload)

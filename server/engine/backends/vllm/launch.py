@@ -35,7 +35,7 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
-class Plan:
+class LaunchPlan:
     """Settings under way: flags as ``max_loras``, environment variables in capitals."""
 
     def __init__(self, overrides: Mapping[str, str]) -> None:
@@ -69,7 +69,7 @@ class Plan:
             raise SettingsError(f"engine option {name}={text!r}: a whole number is needed")
         return int(text)
 
-    def pass_on(self) -> None:
+    def apply_overrides(self) -> None:
         """Take over what the operator set and we have no opinion on.
 
         Raises:
@@ -108,7 +108,7 @@ def vllm_command(
         SettingsError: an override that cannot be used, or a base that vLLM cannot serve here.
     """
     machine = machine or this_machine()
-    plan = Plan({name.replace("-", "_"): value for name, value in (overrides or {}).items()})
+    plan = LaunchPlan({name.replace("-", "_"): value for name, value in (overrides or {}).items()})
     uds = socket_path(run)
     plan.flags = {"model": str(serving), "served_model_name": base.name, "uds": str(uds)}
     plan.flags["enable_lora"] = "true"
@@ -131,7 +131,7 @@ def vllm_command(
     sequences = settle(plan, machine, model)
     _serving(plan)
     _tools(plan, serving)
-    plan.pass_on()
+    plan.apply_overrides()
     return EngineCommand(
         argv=[sys.executable, "-m", ENTRY, *plan.words()],
         env=plan.env,
@@ -182,7 +182,7 @@ def _check_heads(model: _Shape) -> None:
         )
 
 
-def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
+def _cpu(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
     """Returns how many answers it generates together."""
     cores = machine.cores
     plan.choose(
@@ -242,7 +242,7 @@ def _cpu(plan: Plan, machine: Machine, model: _Shape) -> int:
     return sequences
 
 
-def _gpu(plan: Plan, machine: Machine, model: _Shape) -> int:
+def _gpu(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
     gpu = machine.gpus[0]
     size = f"{gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB"
     plan.choose(
@@ -260,7 +260,7 @@ def _gpu(plan: Plan, machine: Machine, model: _Shape) -> int:
     )
 
 
-def _adapters(plan: Plan, machine: Machine, model: _Shape) -> int:
+def _adapters(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
     gpu = machine.device == "gpu"
     slots = plan.number(
         "max_loras",
@@ -302,7 +302,7 @@ def _adapters(plan: Plan, machine: Machine, model: _Shape) -> int:
     return resident
 
 
-def _serving(plan: Plan) -> None:
+def _serving(plan: LaunchPlan) -> None:
     plan.choose(
         "enable_prefix_caching", "true", "system prompts repeat; the server salts by tenant"
     )
@@ -318,7 +318,7 @@ def _serving(plan: Plan) -> None:
     plan.choose("disable_fastapi_docs", "true", "nobody reads them on a socket")
 
 
-def _tools(plan: Plan, serving: Path) -> None:
+def _tools(plan: LaunchPlan, serving: Path) -> None:
     found = tool_format(serving)
     parser = plan.choose("tool_call_parser", found.parser, found.reason)
     plan.choose(
@@ -338,7 +338,7 @@ def _tools(plan: Plan, serving: Path) -> None:
     )
 
 
-def _quiet(plan: Plan, run: Path) -> None:
+def _quiet(plan: LaunchPlan, run: Path) -> None:
     cache = run / "cache"
     reason = "everything the engine writes stays in the data folder"
     for name, folder in (

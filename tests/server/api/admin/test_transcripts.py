@@ -341,8 +341,8 @@ async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
     content = "".join(json.dumps(line) + "\n" for line in lines).encode()
     made = await client.post(ADDRESS, content=content, headers=operator)
     await service.run_import(database, made.json()["id"], settings=settings)
-    first = await creation.freeze(database, acme.id, settings=settings)
-    second = await creation.freeze(database, acme.id, settings=settings)
+    first = await creation.create_version(database, acme.id, settings=settings)
+    second = await creation.create_version(database, acme.id, settings=settings)
     assert first.id == second.id
     assert (settings.datasets / first.sha256 / "train.jsonl").stat().st_size > 0
     listed = (await client.get("/admin/tenants/acme/datasets", headers=operator)).json()

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from sqlalchemy import func, select, update
 
 from server.app import create_app
-from server.cleanup import Sweeper
+from server.cleanup import Cleaner
 from server.db.models import File, Record, SourceFile, now
 from server.storage import references
 from server.storage.blobs import BlobStore
@@ -408,8 +408,8 @@ async def test_a_row_that_comes_while_a_discard_waits_keeps_its_bytes(database, 
     tenant = await make_tenant("acme")
     sha256, _ = await blobs.put_stream(_once(b"x"), max_bytes=9)
     async with asyncio.TaskGroup() as group, database.transaction() as session:
-        await references.hold(session, blobs, sha256)
-        discard = group.create_task(references.discard_if_unused(database, blobs, sha256))
+        await references.acquire_reference(session, blobs, sha256)
+        discard = group.create_task(references.delete_if_unreferenced(database, blobs, sha256))
         await asyncio.sleep(0.05)  # lets it come to wait; it must not end before us
         assert not discard.done()
         session.add(
@@ -434,7 +434,7 @@ async def test_an_expired_file_is_gone_at_once_and_swept_later(
         assert (await client.get(path, headers=key)).status_code == 404
     assert (await client.delete(f"/v1/files/{made}", headers=key)).status_code == 404
     assert len(blobs_in(blobs)) == 2
-    await Sweeper(database, blobs).sweep()
+    await Cleaner(database, blobs).clean_up()
     assert await count(database) == 1
     assert len(blobs_in(blobs)) == 1  # the other tenant's
 
@@ -446,7 +446,7 @@ async def test_bytes_that_no_row_knows_are_swept_when_they_are_old(
     await blobs.put_stream(_once(b"of a server that was killed"), max_bytes=99)
     half = tmp_path / "blobs" / "incoming" / "0#1"
     half.write_bytes(b"half")
-    sweeper = Sweeper(database, blobs)
+    sweeper = Cleaner(database, blobs)
     await sweeper.sweep_orphans()
     assert len(blobs_in(blobs)) == 2
     assert half.exists()

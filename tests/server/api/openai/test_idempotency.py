@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from server.api.openai import idempotency
 from server.app import create_app
-from server.cleanup import Sweeper
+from server.cleanup import Cleaner
 from server.db.models import File, IdempotentRequest, Upload, UploadPart, now
 from server.db.session import Database
 from tests.server.conftest import running
@@ -117,12 +117,12 @@ async def test_a_key_is_forgotten_after_a_day(send, database, blobs):
     first = await send(idempotency_key="k")
     await age(database, datetime.timedelta(hours=23, minutes=59))
     assert same(first, await send(idempotency_key="k"))
-    await Sweeper(database, blobs).sweep()
+    await Cleaner(database, blobs).clean_up()
     assert await count(database, IdempotentRequest) == 1
     await age(database, datetime.timedelta(minutes=1))
     assert not same(first, await send(b"other", idempotency_key="k"))  # expired, not yet swept
     await age(database, datetime.timedelta(hours=24))
-    await Sweeper(database, blobs).sweep()
+    await Cleaner(database, blobs).clean_up()
     assert await count(database, IdempotentRequest) == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from server.chat.aggregation import Collected
-from server.chat.logprobs import Visible
+from server.chat.logprobs import LogprobAligner
 from server.chat.schemas import ChunkChoice
 from server.db.models import UsageDay
 from tests.server.api.openai.test_clients import events
@@ -195,7 +195,7 @@ def visible(
     *chunks: tuple[str, list[str]], strict: bool = False
 ) -> tuple[list[list[str]], list[int]]:
     """What each chunk shows, and where it is in the text."""
-    found: Visible[str] = Visible(strict=strict)
+    found: LogprobAligner[str] = LogprobAligner(strict=strict)
     last = len(chunks) - 1
     seen = [
         found.take(text, ((token, token) for token in tokens), last=place == last)

@@ -10,7 +10,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from sqlalchemy import func, select, update
 
-from server.cleanup import Sweeper
+from server.cleanup import Cleaner
 from server.db.models import File, Upload, UploadPart, now
 from server.files import uploads
 from tests.server.api.openai.published import conforms
@@ -188,14 +188,14 @@ async def test_an_upload_that_is_too_old_is_closed_and_swept(openai, database, b
     await _age(database, datetime.timedelta(hours=1))
     with pytest.raises(BadRequestError, match="is expired"):
         await openai.uploads.complete(upload.id, part_ids=parts)
-    sweeper = Sweeper(database, blobs)
-    await sweeper.sweep()
+    sweeper = Cleaner(database, blobs)
+    await sweeper.clean_up()
     assert await count(database, UploadPart) == 0
     assert blobs_in(blobs) == []
     with pytest.raises(BadRequestError, match="is expired"):
         await openai.uploads.complete(upload.id, part_ids=parts)
     await _age(database, datetime.timedelta(hours=24))
-    await sweeper.sweep()
+    await sweeper.clean_up()
     assert await count(database, Upload) == 0
 
 

@@ -34,7 +34,7 @@ class WeakLocks:
         return lock
 
 
-class Residents:
+class LoraRegistry:
     """``ensure`` and ``drop`` over vLLM's list of names (``OpenAIServingModels``) and its worker.
 
     Both lists change together, under the lock of the name that vLLM's resolver also takes.

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.datastructures import State
 
 from server.engine.backends.vllm.plugin.environment import read
-from server.engine.backends.vllm.plugin.lora_registry import NameInUse, Residents
+from server.engine.backends.vllm.plugin.lora_registry import LoraRegistry, NameInUse
 from server.engine.backends.vllm.plugin.resolver import (
     ADAPTER_NAME,
     Missing,
@@ -74,7 +74,7 @@ class AdapterRoutes:
         resolver = shared_resolver(environment)
         resolver.serving = Path(args.model)
         resolver.max_rank = lora.max_lora_rank
-        state.tenantune = Residents(engine_client, state.openai_serving_models, resolver)
+        state.tenantune = LoraRegistry(engine_client, state.openai_serving_models, resolver)
         cache, scheduler = state.vllm_config.cache_config, state.vllm_config.scheduler_config
         state.tenantune_info = {
             "vllm": vllm.__version__,
@@ -105,7 +105,7 @@ async def _ensure(request: Request) -> Response:
     if not ADAPTER_NAME.fullmatch(wanted.name) or not folder.is_absolute() or ".." in folder.parts:
         message = "name must be <slug>.<12 hexadecimal digits>, and path absolute without '..'"
         return _error(HTTPStatus.UNPROCESSABLE_ENTITY, message, code="adapter_refused")
-    residents: Residents = request.app.state.tenantune
+    residents: LoraRegistry = request.app.state.tenantune
     try:
         seconds = await residents.ensure(wanted.name, folder)
     except Missing as exc:
@@ -122,13 +122,13 @@ async def _drop(request: Request) -> Response:
         wanted = msgspec.json.decode(await request.body(), type=DropRequest)
     except msgspec.DecodeError as exc:
         return _error(HTTPStatus.BAD_REQUEST, str(exc), code="invalid_value")
-    residents: Residents = request.app.state.tenantune
+    residents: LoraRegistry = request.app.state.tenantune
     dropped = await residents.drop(wanted.name)
     return _json({"name": wanted.name, "dropped": dropped})
 
 
 async def _list(request: Request) -> Response:
-    residents: Residents = request.app.state.tenantune
+    residents: LoraRegistry = request.app.state.tenantune
     return _json({"adapters": residents.names})
 
 

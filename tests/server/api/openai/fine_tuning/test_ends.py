@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from server.datasets.creation import freeze_files
+from server.datasets.creation import create_from_files
 from server.db.models import (
     Adapter,
     AdapterState,
@@ -33,7 +33,7 @@ from tests.training.reports.test_report import report
 from training.adapters.package import MANIFEST_NAME
 from training.config import Objectives, load_spec
 from training.data.dataset import load
-from training.evaluation.gates import judge
+from training.evaluation.gates import apply_gates
 
 __all__ = ["tuning"]
 
@@ -386,7 +386,7 @@ async def test_a_dataset_is_frozen_from_files_redacted_and_split(tuning: Tuning)
 
     async with tuning.database.transaction() as session:
         (await session.get_one(Tenant, tuning.tenant.id)).system_prompt = "Be warm."
-    frozen = await freeze_files(
+    frozen = await create_from_files(
         tuning.database,
         tuning.tenant.id,
         settings=tuning.settings,
@@ -512,7 +512,7 @@ async def test_the_gates_are_judged_once_and_only_safety_fails_a_job(
     found = report()
     assert found.parity is not None
     parity = msgspec.structs.replace(found.parity, mean_abs=mean_abs)
-    verdict = judge(found.evaluation, parity, Objectives(max_perplexity_ratio=bound))
+    verdict = apply_gates(found.evaluation, parity, Objectives(max_perplexity_ratio=bound))
     made = msgspec.structs.replace(found, parity=parity, verdict=verdict)
     monkeypatch.setattr(steps, "build_report", lambda *_, **__: made)
     job = await tuning.job()
@@ -526,7 +526,7 @@ async def test_the_gates_are_judged_once_and_only_safety_fails_a_job(
     (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(MANIFEST))
     (tuning.settings.jobs / row_id(job)).mkdir(parents=True)
     for _ in range(2):  # steps may be run again
-        unsafe = await tuning.steps.judge(row_id(job), folder.name)
+        unsafe = await tuning.steps.apply_gates(row_id(job), folder.name)
     async with tuning.database.reading() as session:
         (adapter,) = await session.scalars(select(Adapter))
     assert adapter.state == state
@@ -558,10 +558,10 @@ async def test_the_files_of_a_job_that_yields_no_model_go_but_for_its_logs(
         (folder / name).write_text("x")
     ended = now()
     await tuning.change(job, state=state, finished_at=ended)
-    await tuning.steps.tidy(ended + timedelta(seconds=1))
+    await tuning.steps.cleanup_finished(ended + timedelta(seconds=1))
     assert (folder / "evaluation.json").exists(), "that one ended before"
     for _ in range(2):
-        await tuning.steps.tidy(ended)
+        await tuning.steps.cleanup_finished(ended)
         left = {path.name for path in folder.iterdir()}
         large = {"checkpoints", "evaluation.json"}
         assert left == {"trainer.log", "report.html"} | (large if stays else set())
