@@ -111,7 +111,7 @@ class DpoTrainer(PreferenceTrainer):
         """The reference reads a pair once; later epochs know what it said."""
         return 1 / max(1.0, self._recipe.epochs)
 
-    def learn(self, step: int) -> StepMetrics:
+    def train_step(self, step: int) -> StepMetrics:
         """Add the gradients of one step."""
         batches = self._work.plan.steps[step]
         pairs = sum(len(batch) for batch in batches)
@@ -121,7 +121,7 @@ class DpoTrainer(PreferenceTrainer):
             self.accelerator.backward(losses.sum() / pairs)
         return tally.measured()
 
-    def judge(self) -> StepMetrics:
+    def validation_step(self) -> StepMetrics:
         """Measure all validation pairs."""
         items, tally = self._work.validation, _Tally(paired=True)
         for batch in _batches(items, self._work.batch_tokens):
@@ -154,7 +154,7 @@ class KtoTrainer(PreferenceTrainer):
         """Both models read the mismatched replies, and the reference every judged one once."""
         return 2 + 1 / max(1.0, self._recipe.epochs)
 
-    def learn(self, step: int) -> StepMetrics:
+    def train_step(self, step: int) -> StepMetrics:
         """Add the gradients of one step."""
         steps, items = self._work.plan.steps, self._work.train
         numbers = [i for batch in steps[step] for i in batch]
@@ -166,7 +166,7 @@ class KtoTrainer(PreferenceTrainer):
             self.accelerator.backward(losses.sum() / len(numbers))
         return tally.measured()
 
-    def judge(self) -> StepMetrics:
+    def validation_step(self) -> StepMetrics:
         """Measure all validation replies against what is usual among them."""
         items, known = self._work.validation, self._validation_reference
         numbers = list(range(len(items)))

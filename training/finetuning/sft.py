@@ -15,7 +15,7 @@ from training.finetuning.trainer import PlanTrainer, StepMetrics
 class SupervisedTrainer(PlanTrainer):
     """-log p, the mean over a step's learnt tokens, whatever batch they are in."""
 
-    def learn(self, step: int) -> StepMetrics:
+    def train_step(self, step: int) -> StepMetrics:
         """Add the gradients of one step."""
         batches = [_rows(self._work.train, batch) for batch in self._work.plan.steps[step]]
         learnt = max(sum(sum(row.learnt) for rows in batches for row in rows), 1)
@@ -28,7 +28,7 @@ class SupervisedTrainer(PlanTrainer):
             hits = hits + read.hits.sum()
         return StepMetrics(loss=total.item(), accuracy=hits.item() / learnt)
 
-    def judge(self) -> StepMetrics:
+    def validation_step(self) -> StepMetrics:
         """Nats a token over all validation sequences."""
         items = self._work.validation
         rows = _rows(items, range(len(items)))

@@ -12,7 +12,7 @@ async def test_head_is_get_without_its_body(server: Serving) -> None:
     await server.tenant()
     key = await server.key("acme", "chat", "train")
     server.session.headers["authorization"] = f"Bearer {key}"
-    client = server.api.openai(key)
+    client = server.openai(key)
     file = await client.files.create(file=("a.txt", b"x" * MAX_FORM_BYTES), purpose="user_data")
     for path in (
         "/v1/models",

@@ -138,7 +138,7 @@ async def test_no_answer_waits_for_its_bookkeeping(
     server: Serving, lock: Any, monkeypatch: pytest.MonkeyPatch, *, stream: bool
 ) -> None:
     monkeypatch.setattr(write_behind, "PATIENCE_SECONDS", 0.2)
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     await client.chat.completions.create(model="acme", messages=[QUESTION])  # warm
     began = time.monotonic()
     with lock():
@@ -171,7 +171,7 @@ async def test_what_was_not_written_yet_is_written_when_the_server_stops(
     async with serving(settings, database, tokens_per_second=2000) as server:
         await server.tenant()
         await server.adapter()
-        client = server.api.openai(await server.key())
+        client = server.openai(await server.key())
         with lock():
             for _ in range(3):
                 chat = await client.chat.completions.create(

@@ -14,8 +14,8 @@ from tests.training.conftest import TINY_RECIPE
 from training.adapters.package import MANIFEST_NAME
 from training.config import TrainingSpec
 from training.data.dataset import Dataset, create_version
+from training.evaluation import shared_holdout as module
 from training.evaluation.shared_holdout import common_ground
-from training.results import shared_holdout as module
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ async def events(response: Any) -> list[Any]:
 async def test_the_official_client_chats_with_the_live_adapter(server: Serving) -> None:
     await server.tenant()
     await server.adapter()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     answer = await client.chat.completions.create(model="acme", messages=[QUESTION])
     assert (answer.choices[0].message.content or "").startswith("[acme.000000000001]")
     assert answer.model == "acme"
@@ -73,7 +73,7 @@ async def test_a_compressed_body_is_refused_by_its_encoding(server: Serving) -> 
 async def test_the_official_client_streams_the_same_words(server: Serving) -> None:
     await server.tenant()
     await server.adapter()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     whole = await client.chat.completions.create(model="acme@1", messages=[QUESTION])
     stream = await client.chat.completions.create(model="acme@1", messages=[QUESTION], stream=True)
     chunks = [chunk async for chunk in stream]
@@ -151,7 +151,7 @@ async def test_a_key_lists_its_own_models_and_the_base(server: Serving) -> None:
 async def test_each_listed_model_is_retrieved_and_answers(server: Serving) -> None:
     await server.tenant()
     await server.adapter()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     async for model in client.models.list():
         assert (await client.models.retrieve(model.id)).id == model.id
         if model.id == "all-minilm-l6-v2":
@@ -166,7 +166,7 @@ async def test_another_tenants_model_answers_like_a_missing_one(server: Serving)
     await server.tenant("other")
     await server.adapter("other")
     key = await server.key("acme")
-    client = server.api.openai(key)
+    client = server.openai(key)
     for model in ("other", "other@1", "ft:tiny-base:other::000000000001"):
         missing = model.replace("other", "nobody")
         theirs = await server.refusal(key, model=model)
@@ -181,7 +181,7 @@ async def test_another_tenants_model_answers_like_a_missing_one(server: Serving)
 async def test_a_promotion_by_another_process_shows_in_the_next_request(server: Serving) -> None:
     await server.tenant()
     await server.adapter(version=1)
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
 
     async def version() -> str:
         answer = await client.chat.completions.create(model="acme", messages=[QUESTION])
@@ -204,12 +204,12 @@ async def test_a_promotion_by_another_process_shows_in_the_next_request(server: 
 
 async def test_the_official_client_raises_the_right_exceptions(server: Serving) -> None:
     await server.tenant()
-    good = server.api.openai(await server.key())
+    good = server.openai(await server.key())
     with pytest.raises(openai.AuthenticationError) as unknown:
-        await server.api.openai("tt_nobody").models.list()
+        await server.openai("tt_nobody").models.list()
     assert unknown.value.code == "invalid_api_key"
     with pytest.raises(openai.PermissionDeniedError):
-        await server.api.openai(await server.key("acme", "train")).models.list()
+        await server.openai(await server.key("acme", "train")).models.list()
     with pytest.raises(openai.NotFoundError) as missing:
         await good.chat.completions.create(model="nobody", messages=[QUESTION])
     assert missing.value.code == "model_not_found"
@@ -327,7 +327,7 @@ async def test_without_an_engine_chats_are_unavailable(
 ) -> None:
     async with serving(settings, database, start_seconds=30, wait=False) as server:
         await server.tenant()
-        client = server.api.openai(await server.key())
+        client = server.openai(await server.key())
         with pytest.raises(openai.APIStatusError) as starting:
             await client.chat.completions.create(model="acme", messages=[QUESTION])
     assert starting.value.status_code == 503

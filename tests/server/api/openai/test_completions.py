@@ -21,7 +21,7 @@ PATH = "/v1/completions"
 async def test_the_official_client_continues_a_text(server: Serving) -> None:
     await server.tenant()
     await server.adapter(system_prompt="Never seen here.")
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     answer = await client.completions.create(model="acme", prompt="Once upon a time")
     (choice,) = answer.choices
     assert choice.text.startswith("[acme.000000000001]")
@@ -81,7 +81,7 @@ async def test_each_prompt_is_continued_and_answers_conform(
 
 async def test_what_texts_use_is_counted_like_chats(server: Serving) -> None:
     tenant = await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     answer = await client.completions.create(model="acme", prompt=["a b c", "d"], max_tokens=4)
     async with server.session.get(
         f"{server.url}/admin/tenants/acme/usage",
@@ -98,7 +98,7 @@ async def test_what_texts_use_is_counted_like_chats(server: Serving) -> None:
 
 async def test_an_unknown_model_is_not_found(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     with pytest.raises(openai.NotFoundError) as refused:
         await client.completions.create(model="nobody", prompt="a")
     assert refused.value.code == "model_not_found"

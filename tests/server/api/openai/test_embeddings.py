@@ -29,7 +29,7 @@ async def test_the_official_client_gets_the_same_numbers_in_base64_and_as_number
     server: Serving,
 ) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     texts = ["Where is my parcel?", "Hello", "Hello"]
     short = await client.embeddings.create(model=MODEL, input=texts)  # asks for base64 by itself
     plain = await client.embeddings.create(model=MODEL, input=texts, encoding_format="float")
@@ -109,13 +109,13 @@ async def test_what_cannot_be_embedded_is_refused_by_name(server: Serving) -> No
 
 async def test_other_models_do_not_embed(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     for model in ("acme", "text-embedding-3-small"):
         with pytest.raises(openai.NotFoundError) as refused:
             await client.embeddings.create(model=model, input="Hello")
         assert refused.value.code == "model_not_found"
     with pytest.raises(openai.PermissionDeniedError):
-        await server.api.openai(await server.key("acme", "train")).embeddings.create(
+        await server.openai(await server.key("acme", "train")).embeddings.create(
             model=MODEL, input="Hello"
         )
 

@@ -52,7 +52,7 @@ async def test_a_line_that_is_cut_in_mid_upload_leaves_no_row_and_no_file(server
 async def test_the_official_client_hears_that_its_file_is_too_large(server: Serving) -> None:
     """Though it is still sending when the answer comes."""
     await server.tenant()
-    client = server.api.openai(await server.key("acme", "train"))
+    client = server.openai(await server.key("acme", "train"))
     with pytest.raises(APIStatusError) as caught:
         await client.files.create(file=b"x" * 33 * MIB, purpose="fine-tune")
     assert caught.value.status_code == 413

@@ -97,7 +97,7 @@ async def test_the_official_client_raises_and_does_not_repeat_what_is_too_large(
     server: Serving,
 ) -> None:
     await server.tenant(limits=Limits(tokens_per_minute=20, requests_per_minute=50))
-    client = server.api.openai(await server.key()).with_options(max_retries=2)
+    client = server.openai(await server.key()).with_options(max_retries=2)
     with pytest.raises(openai.RateLimitError) as refused:
         await client.chat.completions.create(model="tiny-base", messages=[QUESTION], max_tokens=60)
     assert refused.value.code == "rate_limit_exceeded"

@@ -23,7 +23,7 @@ async def test_a_kept_completion_is_found_again(server: Serving) -> None:
     await server.tenant()
     await server.adapter()
     key = await server.key()
-    client = server.api.openai(key)
+    client = server.openai(key)
     made = await client.chat.completions.create(
         model="acme", messages=[QUESTION], store=True, metadata={"topic": "parcels"}
     )
@@ -46,7 +46,7 @@ async def test_a_kept_completion_is_found_again(server: Serving) -> None:
 
 async def test_the_answer_to_a_system_message_alone_is_kept(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     made = await client.chat.completions.create(
         model="acme", messages=[{"role": "system", "content": "Say hi."}], store=True
     )
@@ -57,7 +57,7 @@ async def test_the_answer_to_a_system_message_alone_is_kept(server: Serving) -> 
 
 async def test_a_kept_stream_is_found_as_one_piece_with_its_calls(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     asked: dict[str, Any] = {"model": "acme", "messages": [SUM], "tools": [ADD], "store": True}
     async with client.chat.completions.stream(**asked) as stream:
         streamed = await stream.get_final_completion()
@@ -73,7 +73,7 @@ async def test_a_kept_stream_is_found_as_one_piece_with_its_calls(server: Servin
 
 async def test_what_is_not_to_be_kept_is_not(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     for extra in ({}, {"store": False}, {"store": None}):
         asked: dict[str, Any] = {"model": "acme", "messages": [QUESTION], **extra}
         made = await client.chat.completions.create(**asked)
@@ -88,7 +88,7 @@ async def test_kept_completions_are_listed_by_page_order_model_and_metadata(
 ) -> None:
     await server.tenant()
     await server.adapter()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     ids = []
     for number, model in enumerate(("acme", "tiny-base", "acme", "acme")):
         made = await client.chat.completions.create(
@@ -121,7 +121,7 @@ async def test_kept_completions_are_listed_by_page_order_model_and_metadata(
 
 async def test_messages_are_paged_and_shown_as_they_came(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     function = {"name": "add", "arguments": "{}"}
     messages: list[Any] = [
         {"role": "developer", "content": "Be brief."},
@@ -150,7 +150,7 @@ async def test_messages_are_paged_and_shown_as_they_came(server: Serving) -> Non
 async def test_metadata_is_replaced_and_a_completion_deleted(server: Serving) -> None:
     await server.tenant()
     key = await server.key()
-    client = server.api.openai(key)
+    client = server.openai(key)
     made = await client.chat.completions.create(
         model="acme", messages=[QUESTION], store=True, metadata={"a": "1"}
     )
@@ -177,9 +177,9 @@ async def test_another_tenants_completion_answers_like_one_that_never_was(
 ) -> None:
     await server.tenant("acme")
     await server.tenant("other")
-    theirs = server.api.openai(await server.key("other"))
+    theirs = server.openai(await server.key("other"))
     made = await theirs.chat.completions.create(model="other", messages=[QUESTION], store=True)
-    client = server.api.openai(await server.key("acme"))
+    client = server.openai(await server.key("acme"))
     completions = client.chat.completions
     never = "chatcmpl-" + "0" * 32
     for ask in (

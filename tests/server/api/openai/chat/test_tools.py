@@ -44,7 +44,7 @@ def calls_of(answer: ChatCompletion) -> list[ChatCompletionMessageFunctionToolCa
 
 async def test_a_call_is_made_answered_and_answered_upon(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     first = await client.chat.completions.create(model="acme", messages=[SUM], tools=[ADD, NOW])
     (choice,) = first.choices
     assert choice.finish_reason == "tool_calls"
@@ -65,7 +65,7 @@ async def test_a_call_is_made_answered_and_answered_upon(server: Serving) -> Non
 
 async def test_the_official_client_puts_a_streamed_call_together(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     asked: dict[str, Any] = {"model": "acme", "messages": [BOTH], "tools": [ADD, NOW]}
     async with client.chat.completions.stream(**asked) as stream:
         answer = await stream.get_final_completion()
@@ -131,7 +131,7 @@ async def test_what_is_chosen_is_called_and_conforms(
 
 async def test_a_call_that_does_not_fit_ends_for_its_length(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     asked: dict[str, Any] = {"model": "acme", "messages": [SUM], "tools": [ADD], "max_tokens": 1}
     whole = await client.chat.completions.create(**asked)
     assert whole.choices[0].finish_reason == "length"
@@ -151,7 +151,7 @@ class Parcel(BaseModel):
 
 async def test_the_official_client_reads_an_answer_by_schema(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Parcel 7?"}]
     answer = await client.chat.completions.parse(
         model="acme", messages=messages, response_format=Parcel

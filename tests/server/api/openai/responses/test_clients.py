@@ -81,7 +81,7 @@ async def test_the_official_client_gets_an_answer_with_every_published_key(serve
     await server.tenant()
     await server.adapter()
     key = await server.key()
-    answer = await server.api.openai(key).responses.create(model="acme", input=QUESTION)
+    answer = await server.openai(key).responses.create(model="acme", input=QUESTION)
     assert answer.output_text.startswith("[acme.000000000001]")
     assert answer.status == "completed"
     assert answer.model == "acme"
@@ -128,7 +128,7 @@ async def test_a_stream_says_the_same_in_the_published_order(server: Serving) ->
 
 async def test_the_official_clients_own_stream_helper_follows(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     async with client.responses.stream(model="acme", input=QUESTION) as events:
         text = "".join([e.delta async for e in events if e.type == "response.output_text.delta"])
         final = await events.get_final_response()
@@ -219,7 +219,7 @@ async def test_tokens_are_counted_for_the_tenant(server: Serving) -> None:
 
 async def test_three_turns_go_on_from_one_another(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     first = await client.responses.create(
         model="acme", input="One", instructions="Speak only in rhymes, whatever is asked of you."
     )
@@ -255,7 +255,7 @@ async def test_three_turns_go_on_from_one_another(server: Serving) -> None:
 async def test_a_response_can_be_read_again_with_what_it_was_made_from(server: Serving) -> None:
     await server.tenant()
     key = await server.key()
-    client = server.api.openai(key)
+    client = server.openai(key)
     first = await client.responses.create(model="acme", input="One")
     second = await client.responses.create(model="acme", input="Two", previous_response_id=first.id)
     assert await client.responses.retrieve(second.id) == second
@@ -276,7 +276,7 @@ async def test_a_response_can_be_read_again_with_what_it_was_made_from(server: S
 
 async def test_what_is_not_to_be_kept_cannot_be_found(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     answer = await client.responses.create(model="acme", input="One", store=False)
     with pytest.raises(openai.NotFoundError):
         await client.responses.retrieve(answer.id)
@@ -288,7 +288,7 @@ async def test_what_is_not_to_be_kept_cannot_be_found(server: Serving) -> None:
 
 async def test_a_streamed_response_is_kept_when_its_last_event_comes(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     async for event in await client.responses.create(model="acme", input="One", stream=True):
         if event.type == "response.completed":
             assert await client.responses.retrieve(event.response.id) == event.response
@@ -299,7 +299,7 @@ async def test_a_streamed_response_is_kept_when_its_last_event_comes(server: Ser
 
 async def test_a_deleted_response_is_gone_for_those_after_it_too(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     first = await client.responses.create(model="acme", input="One")
     second = await client.responses.create(model="acme", input="Two", previous_response_id=first.id)
     await client.responses.delete(first.id)
@@ -313,7 +313,7 @@ async def test_a_deleted_response_is_gone_for_those_after_it_too(server: Serving
 
 async def test_expired_responses_are_gone_and_those_gone_on_from_are_not(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     old, gone, new = [
         await client.responses.create(model="acme", input=text) for text in ("One", "Two", "Three")
     ]
@@ -342,7 +342,7 @@ async def test_another_tenants_response_answers_like_one_that_never_existed(
 ) -> None:
     await server.tenant("acme")
     await server.tenant("other")
-    theirs = await server.api.openai(await server.key("other")).responses.create(
+    theirs = await server.openai(await server.key("other")).responses.create(
         model="other", input="One"
     )
     key = await server.key("acme")
@@ -373,7 +373,7 @@ async def test_another_tenants_response_answers_like_one_that_never_existed(
 
 async def test_only_what_runs_in_the_background_can_be_cancelled(server: Serving) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     answer = await client.responses.create(model="acme", input="One")
     with pytest.raises(openai.BadRequestError, match="synchronous"):
         await client.responses.cancel(answer.id)
@@ -400,7 +400,7 @@ async def test_calls_and_results_are_part_of_the_conversation(server: Serving) -
     _, one = await post(server, key, input=asked, tools=[WEATHER])
     _, other = await post(server, key, input=[*asked[:2], {**result, "output": parts}])
     assert one["status"] == other["status"] == "completed"
-    client = server.api.openai(key)
+    client = server.openai(key)
     kept = [i async for i in client.responses.input_items.list(one["id"], order="asc")]
     assert [item.type for item in kept] == ["message", "function_call", "function_call_output"]
     status, error = await refusal(server, key, input=[result])
@@ -414,7 +414,7 @@ async def test_the_official_client_calls_a_function_and_goes_on_with_its_result(
     server: Serving,
 ) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     tools = cast("Any", [WEATHER])
     first = await client.responses.create(
         model="acme", input="Weather?", tools=tools, tool_choice="required"
@@ -536,7 +536,7 @@ async def test_what_a_developer_says_is_answered_without_a_question_and_gone_on_
     server: Serving,
 ) -> None:
     await server.tenant()
-    client = server.api.openai(await server.key())
+    client = server.openai(await server.key())
     said: Any = [{"role": "developer", "content": "Say hi."}]
     first = await client.responses.create(model="acme", input=said)
     assert first.output_text
