@@ -10,6 +10,8 @@ from litestar.params import FromPath, QueryParameter
 from connectors.errors import BadMapping
 from connectors.importers import ImportOptions, parse_map
 from server.api.guards import needs
+from server.datasets import service as dataset_service
+from server.datasets.schemas import DatasetView, dataset_view
 from server.db.session import Database
 from server.errors import Invalid
 from server.files.upload import Upload
@@ -19,11 +21,9 @@ from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
 from server.transcripts import deletion, service
 from server.transcripts.schemas import (
-    DatasetView,
     ImportDeletion,
     ImportView,
     UploadForm,
-    dataset_view,
     import_view,
 )
 
@@ -175,7 +175,9 @@ class TranscriptController(Controller):
         """Dataset versions, newest first."""
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
-            return [dataset_view(row) for row in await service.list_datasets(session, tenant)]
+            return [
+                dataset_view(row) for row in await dataset_service.list_datasets(session, tenant)
+            ]
 
     @get("/datasets/{sha256:str}")
     async def read_dataset(
@@ -184,7 +186,7 @@ class TranscriptController(Controller):
         """One dataset version."""
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
-            return dataset_view(await service.get_dataset(session, tenant, sha256))
+            return dataset_view(await dataset_service.get_dataset(session, tenant, sha256))
 
 
 def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
