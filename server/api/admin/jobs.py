@@ -13,13 +13,13 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File
 
 from server.api.admin.adapters import AdapterController
+from server.api.admin.upload import post_file, received
 from server.api.guards import bearer, needs
 from server.db.models import MAX_NUMBER
 from server.db.session import Database
 from server.engine.adapter_cache import AdapterRef
 from server.engine.service import EngineService
 from server.errors import EngineUnavailable, Invalid, NotFound, Unauthenticated
-from server.files.upload import Upload
 from server.jobs import service, states
 from server.jobs.adapter_import import import_adapter
 from server.jobs.parity import worker_token
@@ -36,20 +36,13 @@ from server.jobs.schemas import (
 from server.scratch import scratch
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import stored
 from server.tenants import service as tenants
 
 
 class AdapterImportController(AdapterController):
     """Adapters, and those that were trained elsewhere: Litestar wants a path's methods together."""
 
-    # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
-    @post(
-        "/adapters",
-        status_code=202,
-        request_max_body_size=None,
-        opt={"form": ImportForm, "file": "file", "raw": True},
-    )
+    @post_file("/adapters", form=ImportForm)
     async def import_(
         self,
         slug: FromPath[str],
@@ -77,20 +70,20 @@ class AdapterImportController(AdapterController):
         """
         async with database.reading() as session:
             await service.expect_transcripts(session, await tenants.get(session, slug))
-        limit = settings.max_upload_bytes
-        upload = Upload(request, filename=filename, max_bytes=limit)
         with scratch(settings, "adapter") as folder:
             async with (
-                stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, _),
-                blobs.local(sha256, within=folder) as path,
+                received(
+                    request, filename, database=database, blobs=blobs, settings=settings
+                ) as file,
+                blobs.local(file.sha256, within=folder) as path,
             ):
                 job = await import_adapter(
                     database,
                     slug,
                     path,
                     settings=settings,
-                    request=_import_request(upload.fields, suffix, require_approval),
-                    name=upload.filename,
+                    request=_import_request(file.fields, suffix, require_approval),
+                    name=file.filename,
                 )
         async with database.reading() as session:
             return await service.view(session, job, slug)
@@ -99,15 +92,15 @@ class AdapterImportController(AdapterController):
 def _import_request(
     fields: Mapping[str, Sequence[str]], suffix: str | None, approval: bool | None
 ) -> JobRequest:
-    """What the query says, and where it is silent the form."""
-    said = {name: values[0] for name, values in fields.items()}
+    """The parameters of the query, and for those that are absent the form's fields."""
+    form = {name: values[0] for name, values in fields.items()}
     try:
-        msgspec.convert(said, ImportForm)
-        given = {"suffix": suffix, "require_approval": approval}
-        merged = said | {name: value for name, value in given.items() if value is not None}
+        msgspec.convert(form, ImportForm)
+        query = {"suffix": suffix, "require_approval": approval}
+        merged = form | {name: value for name, value in query.items() if value is not None}
         return msgspec.convert(merged, JobRequest, strict=False)
     except msgspec.ValidationError as exc:
-        unknown = min(said.keys() - set(ImportForm.__struct_fields__), default=None)
+        unknown = min(form.keys() - set(ImportForm.__struct_fields__), default=None)
         if unknown is not None:
             message = f"Unknown parameter: '{unknown}'."
             raise Invalid(message, param=unknown, code="unknown_parameter") from exc

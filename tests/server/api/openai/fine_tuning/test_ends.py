@@ -377,7 +377,7 @@ async def test_a_model_is_deleted_by_its_name_and_a_live_one_makes_way(
     assert await tuning.live() is None
 
 
-async def test_a_dataset_is_frozen_from_files_redacted_and_split(tuning: Tuning) -> None:
+async def test_a_dataset_is_made_from_files_redacted_and_split(tuning: Tuning) -> None:
     system = {"role": "system", "content": "You answer for Acme."}
     words = [f"{chr(97 + n) * 5} {chr(98 + n) * 6} {chr(99 + n) * 7}" for n in range(20)]
 
@@ -431,7 +431,7 @@ def varied(number: int) -> dict[str, Any]:
     return chat(number, messages=[{"role": r, "content": word} for r in ("user", "assistant")])
 
 
-async def test_a_job_learns_from_what_it_froze_whatever_becomes_of_the_file(
+async def test_a_job_learns_from_its_dataset_version_whatever_becomes_of_the_file(
     tuning: Tuning, base: None
 ) -> None:
     del base
