@@ -20,10 +20,11 @@ from typing import Any
 
 import structlog
 from dbos import DBOS, DBOSConfig, SetWorkflowID
-from sqlalchemy import or_, select
+from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Import, Job, now
+from server.db.scope import across_tenants
 from server.db.session import Database
 from server.home import keep_private, take
 from server.jobs.cleanup import cleanup_finished
@@ -42,6 +43,7 @@ POLL_SECONDS = 0.5
 CLEANUP_INTERVAL = timedelta(minutes=1)
 APPROVAL_TIMEOUT = timedelta(days=90)
 STOP_SECONDS = 7.0  # trainers take 6 at most, see trainer_process.STOP_SECONDS
+EVERYONE = across_tenants("a worker serves the queued work of all tenants")
 
 
 class Worker:
@@ -99,13 +101,11 @@ class Worker:
                 started=[job_id for job_id, _ in self._jobs],
                 max_running=self.settings.worker_jobs,
             )
-            waiting = await session.execute(
-                select(Job.id, Job.attempts).where(
-                    Job.state == "awaiting_approval",
-                    or_(Job.decision.is_not(None), Job.cancel_requested, Job.updated_at < expired),
-                )
+            waiting = EVERYONE.select(Job.id, Job.attempts).where(
+                Job.state == "awaiting_approval",
+                or_(Job.decision.is_not(None), Job.cancel_requested, Job.updated_at < expired),
             )
-            decided = list(waiting)
+            decided = list(await session.execute(waiting))
         workflows = self.workflows
         for import_id in imports:
             await self._enqueue("imports", workflows.import_workflow, import_id, import_id)
@@ -120,11 +120,11 @@ class Worker:
 
     async def _free_ended(self, session: AsyncSession) -> None:
         """Free the slots of what has ended, or was put back into the queue."""
-        running = select(Import.id).where(
+        running = EVERYONE.select(Import.id).where(
             Import.id.in_(self._imports), Import.state.in_(("queued", "running"))
         )
         self._imports &= set(await session.scalars(running))
-        active = select(Job.id, Job.attempts).where(
+        active = EVERYONE.select(Job.id, Job.attempts).where(
             Job.id.in_([job_id for job_id, _ in self._jobs]), Job.state.in_(ACTIVE_STATES)
         )
         self._jobs &= {(row.id, row.attempts) for row in await session.execute(active)}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.conversation import Conversation, Split
@@ -17,6 +16,7 @@ from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, Record
 from server.datasets.validation import SharedPrompt, redacted_examples
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
+from server.db.scope import of_tenant
 from server.db.session import Database
 from server.scratch import scratch
 from server.settings import Settings
@@ -165,7 +165,7 @@ async def _imports_of(session: AsyncSession, tenant_id: str) -> set[str]:
     """The imports that a tenant's conversations belong to."""
     found: set[str] = set()
     for kind in (ConversationRow, ImportedAgain):
-        ids = select(kind.import_id).where(kind.tenant_id == tenant_id).distinct()
+        ids = of_tenant(tenant_id).select(kind.import_id).distinct()
         found.update(await session.scalars(ids))
     return found
 
@@ -174,11 +174,8 @@ async def _register(
     database: Database, tenant_id: str, made: Dataset, import_ids: set[str]
 ) -> DatasetVersion:
     async with database.transaction() as session:
-        known = await session.scalar(
-            select(DatasetVersion).where(
-                DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256 == made.sha256
-            )
-        )
+        query = of_tenant(tenant_id).select(DatasetVersion)
+        known = await session.scalar(query.where(DatasetVersion.sha256 == made.sha256))
         if known is not None:
             if known.import_ids is not None:
                 known.import_ids = sorted(import_ids.union(known.import_ids))
@@ -199,8 +196,8 @@ async def _register(
 async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Path) -> None:
     """Write every conversation of a tenant to a file, a line each, oldest first."""
     query = (
-        select(ConversationRow.body)
-        .where(ConversationRow.tenant_id == tenant_id)
+        of_tenant(tenant_id)
+        .select(ConversationRow.body)
         .order_by(ConversationRow.id)
         .execution_options(yield_per=ROWS_AT_ONCE)
     )

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
-
 from server.db.models import Job
+from server.db.scope import across_tenants
 from server.db.session import Database
 from server.scratch import clear
 from server.settings import Settings
@@ -28,7 +27,8 @@ async def cleanup_finished(
     any more. An unsafe version has its own copy of the weights.
     """
     async with database.reading() as session:
-        ended = select(Job.id).where(Job.state.in_(("failed", "cancelled")))
+        jobs = across_tenants("cleaning up is for all folders of jobs").select(Job.id)
+        ended = jobs.where(Job.state.in_(("failed", "cancelled")))
         if since is not None:
             ended = ended.where(Job.finished_at >= since)
         folders = [settings.jobs / job_id for job_id in await session.scalars(ended)]

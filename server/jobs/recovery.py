@@ -2,11 +2,12 @@
 
 import structlog
 from dbos import DBOS
-from sqlalchemy import select
 
 from server.db.models import FINISHED_JOB_STATES, Import, Job
+from server.db.scope import across_tenants
 from server.db.session import Database
-from server.jobs.states import get_for_update, set_state
+from server.jobs.states import set_state
+from server.jobs.steps.context import lock_job
 from server.jobs.workflows import WORKFLOW_VERSION, decision_id, workflow_id
 
 log = structlog.get_logger(__name__)
@@ -24,16 +25,14 @@ async def requeue_orphaned(
         What DBOS goes on with: ids of imports, and (id, attempt) of jobs.
     """
     async with database.reading() as session:
+        everyone = across_tenants("a worker recovers the work of all tenants")
+        attempts = everyone.select(Job.id, Job.attempts)
         jobs = await session.execute(
-            select(Job.id, Job.attempts).where(
-                Job.state.not_in([*FINISHED_JOB_STATES, "paused", "awaiting_approval"])
-            )
+            attempts.where(Job.state.not_in([*FINISHED_JOB_STATES, "paused", "awaiting_approval"]))
         )
-        waiting = await session.execute(
-            select(Job.id, Job.attempts).where(Job.state == "awaiting_approval")
-        )
+        waiting = await session.execute(attempts.where(Job.state == "awaiting_approval"))
         imports = await session.scalars(
-            select(Import.id).where(Import.state.in_(("queued", "running")))
+            everyone.select(Import.id).where(Import.state.in_(("queued", "running")))
         )
         open_jobs, open_imports, open_decisions = list(jobs), list(imports), list(waiting)
     running_imports: set[str] = set()
@@ -41,8 +40,7 @@ async def requeue_orphaned(
     for job_id, attempt in open_jobs:
         if await _is_orphaned(workflow_id(job_id, attempt), executor_id):
             async with database.transaction() as session:
-                row = await session.get_one(Job, job_id)
-                job = await get_for_update(session, row.tenant_id, job_id)
+                job = await lock_job(session, job_id)
                 if job.attempts == attempt and job.state != "paused":
                     await set_state(session, job, "queued")
         else:

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
 import msgspec
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Import, Job, JobState, SourceFile
+from server.db.scope import across_tenants
 
 MAX_RUNNING_IMPORTS = 8
 """Each of another tenant. An import is a process of some 40 MB, and the system shares the cores
@@ -23,6 +24,7 @@ SLOTS_FOR_SMALL_IMPORTS = 2
 SMALL_IMPORT_BYTES = 256 << 10
 """Two seconds of redaction, at the slowest."""
 NEVER = datetime.min.replace(tzinfo=UTC)
+EVERYONE = across_tenants("tenants take turns, so all are looked at")
 ACTIVE_STATES: tuple[JobState, ...] = ("queued", "validating", "running", "evaluating")
 
 
@@ -83,17 +85,17 @@ def round_robin(
 
 async def next_imports(session: AsyncSession, *, started: Collection[str]) -> list[str]:
     """Ids of the imports to start now. ``started``: those that were, and may not have ended."""
-    under_way = select(Import.tenant_id, SourceFile.size_bytes).join(
+    under_way = EVERYONE.select(Import.tenant_id, SourceFile.size_bytes).join(
         SourceFile, Import.source_file_id == SourceFile.id
     )
     under_way = under_way.where(Import.id.in_(started), Import.state.in_(("queued", "running")))
     running = [(row.tenant_id, row.size_bytes) for row in await session.execute(under_way)]
-    oldest = select(Import.id, Import.tenant_id, Import.created_at, SourceFile.size_bytes).join(
-        SourceFile, Import.source_file_id == SourceFile.id
-    )
+    oldest = EVERYONE.select(
+        Import.id, Import.tenant_id, Import.created_at, SourceFile.size_bytes
+    ).join(SourceFile, Import.source_file_id == SourceFile.id)
     first = _numbered_by_tenant(Import).where(Import.state == "queued", Import.id.not_in(started))
     rows = list(await session.execute(oldest.where(Import.id.in_(_first_ids(first)))))
-    starts = select(Import.tenant_id, func.max(Import.started_at).label("at"))
+    starts = EVERYONE.select(Import.tenant_id, func.max(Import.started_at).label("at"))
     starts = starts.where(Import.tenant_id.in_([row.tenant_id for row in rows]))
     served = {
         row.tenant_id: row.at for row in await session.execute(starts.group_by(Import.tenant_id))
@@ -127,11 +129,13 @@ async def next_jobs(
         started: ids of jobs that were started, and may not have ended.
         max_running: how many jobs run at a time, those of ``started`` included.
     """
-    under_way = select(Job.tenant_id).where(Job.id.in_(started), Job.state.in_(ACTIVE_STATES))
+    under_way = EVERYONE.select(Job.tenant_id).where(
+        Job.id.in_(started), Job.state.in_(ACTIVE_STATES)
+    )
     running = list(await session.scalars(under_way))
     if len(running) >= max_running:
         return []
-    unread = exists().where(
+    older = EVERYONE.select(Import.id).where(
         Import.tenant_id == Job.tenant_id,
         Import.state.in_(("queued", "running")),
         Import.created_at <= Job.created_at,
@@ -139,11 +143,11 @@ async def next_jobs(
     first = _numbered_by_tenant(Job).where(
         Job.state == "queued",
         Job.id.not_in(started),
-        Job.training_file_id.is_not(None) | ~unread,
+        Job.training_file_id.is_not(None) | ~older.exists(),
     )
-    oldest = select(Job.id, Job.tenant_id, Job.created_at, Job.attempts)
+    oldest = EVERYONE.select(Job.id, Job.tenant_id, Job.created_at, Job.attempts)
     rows = list(await session.execute(oldest.where(Job.id.in_(_first_ids(first)))))
-    starts = select(Job.tenant_id, func.max(Job.started_at).label("at"))
+    starts = EVERYONE.select(Job.tenant_id, func.max(Job.started_at).label("at"))
     starts = starts.where(Job.tenant_id.in_([row.tenant_id for row in rows]))
     served = {
         row.tenant_id: row.at for row in await session.execute(starts.group_by(Job.tenant_id))
@@ -164,7 +168,7 @@ async def next_jobs(
 def _numbered_by_tenant(kind: type[Import | Job]) -> Select[tuple[str, int]]:
     """Ids, each with its position, from 1, among those of its tenant by age."""
     order = func.row_number().over(partition_by=kind.tenant_id, order_by=(kind.created_at, kind.id))
-    return select(kind.id, order.label("position"))
+    return EVERYONE.select(kind.id, order.label("position"))
 
 
 def _first_ids(numbered: Select[tuple[str, int]]) -> Select[tuple[str]]:

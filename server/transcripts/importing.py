@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.importers import ImportOptions
 from connectors.report import ImportReport
 from server.db.models import ConversationRow, Import, ImportedAgain, SourceFile, new_id, now
+from server.db.scope import of_tenant
 from server.db.session import Database
 from server.errors import Invalid, ServerError
 from server.files import originals
@@ -33,11 +34,11 @@ ROWS_AT_ONCE = 500
 async def run_import(
     database: Database, import_id: str, *, settings: Settings, blobs: BlobStore | None = None
 ) -> None:
-    """Read a queued upload: parse, redact, and store what is new, with the report; then it goes.
+    """Read a queued upload: parse, redact, store what is new and the report, release the file.
 
-    May be run again after a crash at any point; an import that ended is left as it is, and one that
-    was deleted is no more. What a person can mend (an unknown format, a wrong column, a file of
-    which nothing could be used) ends it as failed, with the reason; nothing is kept of it.
+    May run again after a crash at any point. An import that has ended, or was deleted, is left as it
+    is. What a person can mend (an unknown format, a wrong column, a file with nothing to use) ends
+    it as failed, with the reason, and nothing is stored.
     """
     blobs = blobs or BlobStore.open(settings.blobs)
     async with database.transaction() as session:
@@ -68,7 +69,7 @@ async def run_import(
             await end_import(database, blobs, import_id, exc=exc)
             return
         if not report.read:
-            await end_import(database, blobs, import_id, exc=_nothing(report), report=report)
+            await end_import(database, blobs, import_id, exc=_nothing_usable(report), report=report)
             return
         report.stored, report.known = await _store(database, import_id, spool)
         await end_import(database, blobs, import_id, report=report)
@@ -82,7 +83,7 @@ async def end_import(
     report: ImportReport | None = None,
     exc: ServerError | None = None,
 ) -> None:
-    """Write how an import ended, and let go of the upload with it."""
+    """Write how an import ended, and release its file."""
     async with database.transaction() as session:
         row = await session.get(Import, import_id)
         if row is None:  # deleted with its tenant
@@ -105,9 +106,9 @@ async def end_import(
 
 
 async def _store(database: Database, import_id: str, spool: Path) -> tuple[int, int]:
-    """Insert the conversations that the tenant has not got; returns (stored, known).
+    """Insert the conversations that the tenant does not have yet; returns (stored, known).
 
-    In many short transactions: on SQLite others write in between, whatever the size of the import.
+    In many short transactions, so that on SQLite others write in between.
     """
     stored = known = 0
     for group in _in_groups(spool):
@@ -116,13 +117,10 @@ async def _store(database: Database, import_id: str, spool: Path) -> tuple[int, 
             if row is None or not await tenants.hold_transcripts(session, row.tenant_id):
                 break  # its tenant was deleted
             fresh = {kept.digest: kept for kept in group}
-            query = select(ConversationRow.digest, ConversationRow.id, ConversationRow.import_id)
-            found = await session.execute(
-                query.where(
-                    ConversationRow.tenant_id == row.tenant_id,
-                    ConversationRow.digest.in_(list(fresh)),
-                )
+            query = of_tenant(row.tenant_id).select(
+                ConversationRow.digest, ConversationRow.id, ConversationRow.import_id
             )
+            found = await session.execute(query.where(ConversationRow.digest.in_(list(fresh))))
             others = []
             for digest, conversation_id, first in found:
                 del fresh[digest]
@@ -155,7 +153,9 @@ async def _insert(session: AsyncSession, row: Import, fresh: list[Kept]) -> None
 async def _note_again(session: AsyncSession, row: Import, conversation_ids: list[str]) -> None:
     """Note that these conversations of earlier imports belong to this one too."""
     noted = await session.scalars(
-        select(ImportedAgain.conversation_id).where(
+        of_tenant(row.tenant_id)
+        .select(ImportedAgain.conversation_id)
+        .where(
             ImportedAgain.import_id == row.id, ImportedAgain.conversation_id.in_(conversation_ids)
         )
     )
@@ -186,8 +186,8 @@ def _in_groups(spool: Path) -> Iterator[list[Kept]]:
         yield group
 
 
-def _nothing(report: ImportReport) -> Invalid:
-    """Why a file was read to its end in vain."""
+def _nothing_usable(report: ImportReport) -> Invalid:
+    """Why nothing in a file could be used."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.items())
     why = f"left out: {reasons}" if reasons else "it holds no conversation"
     if report.examples:

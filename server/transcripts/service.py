@@ -3,11 +3,11 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.importers import IMPORTERS, ImportOptions
 from server.db.models import Import, SourceFile, Tenant
+from server.db.scope import of_tenant
 from server.errors import Invalid, NotFound
 from server.files import originals
 from server.files.names import clean_name
@@ -23,10 +23,10 @@ async def queue_import(
     importer: str | None = None,
     options: ImportOptions | None = None,
 ) -> tuple[Import, SourceFile]:
-    """Note an upload whose bytes are stored, and queue the reading of it.
+    """Record an upload whose bytes are stored, and queue its import.
 
-    The same bytes with the same importer and options are the same import, which is returned as it
-    is, unless it failed.
+    The same bytes with the same importer and options are the same import. It is returned as it is,
+    unless it failed.
 
     Raises:
         Invalid: there is no importer of that name.
@@ -48,14 +48,15 @@ async def queue_import(
         )
         session.add(source)
         await session.flush()
-    said: dict[str, Any] = msgspec.to_builtins(options or ImportOptions())
+    given: dict[str, Any] = msgspec.to_builtins(options or ImportOptions())
+    imports = of_tenant(tenant.id).select(Import)
     for row in await session.scalars(
-        select(Import).where(Import.source_file_id == source.id, Import.state != "failed")
+        imports.where(Import.source_file_id == source.id, Import.state != "failed")
     ):
-        if importer in {None, row.importer} and row.options == said:
+        if importer in {None, row.importer} and row.options == given:
             return row, source
     source.removed_at = None
-    row = Import(tenant_id=tenant.id, source_file_id=source.id, importer=importer, options=said)
+    row = Import(tenant_id=tenant.id, source_file_id=source.id, importer=importer, options=given)
     session.add(row)
     await session.flush()
     return row, source
@@ -66,9 +67,9 @@ async def list_imports(
 ) -> list[tuple[Import, SourceFile]]:
     """A tenant's imports, newest first."""
     query = (
-        select(Import, SourceFile)
+        of_tenant(tenant.id)
+        .select(Import, SourceFile)
         .join(SourceFile, Import.source_file_id == SourceFile.id)
-        .where(Import.tenant_id == tenant.id)
         .order_by(Import.id.desc())
         .limit(limit)
     )
@@ -84,9 +85,10 @@ async def get_import(
         NotFound: no such import.
     """
     query = (
-        select(Import, SourceFile)
+        of_tenant(tenant.id)
+        .select(Import, SourceFile)
         .join(SourceFile, Import.source_file_id == SourceFile.id)
-        .where(Import.tenant_id == tenant.id, Import.id == import_id)
+        .where(Import.id == import_id)
     )
     found = (await session.execute(query)).one_or_none()
     if found is None:

@@ -3,11 +3,12 @@
 import asyncio
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.datasets import creation
 from server.db.models import Adapter, DatasetVersion, File, Import, Job, Tenant
+from server.db.scope import of_tenant
 from server.errors import NotFound
 from server.jobs.adapter_import import FOREIGN
 from server.jobs.schemas import FINAL_STATES
@@ -60,8 +61,9 @@ async def prepare(context: StepContext, job_id: str, attempt: int) -> None:
         job.dataset_id = dataset.id
         job.progress = {**job.progress, "examples": dataset.counts.get("train", 0)}
         tenant = await session.get_one(Tenant, job.tenant_id)
-        live = await _adapter(session, tenant, tenant.live_adapter_id)
-        start = await _adapter(session, tenant, job.start_adapter_id)
+        mine = of_tenant(tenant.id)
+        live = await mine.get(session, Adapter, tenant.live_adapter_id)
+        start = await mine.get(session, Adapter, job.start_adapter_id)
     if job.start_adapter_id and (start is None or start.state == "deleted"):
         raise TrainingFailed("model_not_found", "the model to begin with was deleted meanwhile")
     if start is not None and start.base_sha256 != base.serving_sha256:
@@ -89,10 +91,9 @@ async def _wait_for_uploads(context: StepContext, job: Job) -> None:
         TrainingCancelled: the job was cancelled meanwhile.
         TrainingPaused: the job's pause was requested.
     """
-    unread = select(func.count(Import.id)).where(
-        Import.tenant_id == job.tenant_id,
-        Import.state.in_(("queued", "running")),
-        Import.created_at <= job.created_at,
+    count = of_tenant(job.tenant_id).select(func.count(Import.id))
+    unread = count.where(
+        Import.state.in_(("queued", "running")), Import.created_at <= job.created_at
     )
     while True:
         raise_if_interrupted(await context.requested_interruption(job.id))
@@ -146,19 +147,11 @@ async def _sha256_of(session: AsyncSession, job: Job, which: str) -> str | None:
     file_id: str | None = getattr(job, f"{which}_id")
     if file_id is None:
         return None
-    found = select(File.sha256).where(File.tenant_id == job.tenant_id, File.id == file_id)
-    sha256: str | None = await session.scalar(found)
+    found = of_tenant(job.tenant_id).select(File.sha256).where(File.id == file_id)
+    sha256 = await session.scalar(found)
     if sha256 is None:
         raise TrainingFailed(f"invalid_{which}", f"file-{file_id} was deleted meanwhile")
     return sha256
-
-
-async def _adapter(session: AsyncSession, tenant: Tenant, adapter_id: str | None) -> Adapter | None:
-    if adapter_id is None:
-        return None
-    return await session.scalar(
-        select(Adapter).where(Adapter.tenant_id == tenant.id, Adapter.id == adapter_id)
-    )
 
 
 def _path_of(adapter: Adapter | None, base: BaseModel, settings: Settings) -> str | None:

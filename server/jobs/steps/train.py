@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Job, JobEvent
+from server.db.scope import of_tenant
 from server.jobs.states import add_event, set_state
 from server.jobs.steps.context import StepContext, lock_job
 from server.jobs.trainer_process import (
@@ -80,8 +80,9 @@ async def _catch_up(context: StepContext, job_id: str) -> None:
     async with context.database.transaction() as session:
         job = await lock_job(session, job_id)
         bodies = await session.scalars(
-            select(JobEvent.body).where(
-                JobEvent.tenant_id == job.tenant_id,
+            of_tenant(job.tenant_id)
+            .select(JobEvent.body)
+            .where(
                 JobEvent.job_id == job_id,
                 JobEvent.kind.in_({_kind_of(event) for event in written}),
             )
