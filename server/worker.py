@@ -2,12 +2,12 @@
 
 ``python -m server.worker``. Rows are the truth: what is queued there is given to DBOS under the
 row's own id when it is its tenant's turn (``server/jobs/scheduling.py``), any number of times, and
-runs once. What happens then is in ``server/jobs/workflows.py``; a worker that was killed at any
-point goes on at the step it had reached when it, or ``tenantune up``, starts again.
+runs once. The work itself is in ``server/jobs/workflows.py``. A worker that was killed at any point
+goes on at the step it had reached when it, or ``tenantune up``, starts again.
 
-A workflow that pauses its job ends; resuming raises ``Job.attempts``, which is a part of the
-workflow's id, so that the next one is another workflow. One that comes to its turn after its job
-was paused, resumed or ended without it changes nothing.
+A workflow that pauses its job ends. Resuming raises ``Job.attempts``, which is a part of the
+workflow's id, so that the next one is another workflow. A workflow whose job was paused, resumed or
+ended before its turn changes nothing.
 """
 
 import asyncio
@@ -82,10 +82,10 @@ class Worker:
             try:
                 await self._dispatch()
                 if cleaned is None or now() - cleaned >= CLEANUP_INTERVAL:
-                    begun = now()
+                    started = now()
                     since = cleaned and cleaned - CLEANUP_INTERVAL
                     await cleanup_finished(self.database, self.settings, since=since)
-                    cleaned = begun
+                    cleaned = started
             except Exception:
                 log.exception("dispatch failed; trying again")
             with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""What earlier workers have begun: DBOS goes on with its own workflows, the others are begun anew."""
+"""Recovers what earlier workers have started and DBOS does not recover: it is started again."""
 
 import structlog
 from dbos import DBOS

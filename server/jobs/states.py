@@ -137,7 +137,7 @@ async def pause(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
         return job
     if job.state not in PAUSABLE or job.cancel_requested:
         reason = (
-            "is told to stop"
+            "is being cancelled"
             if job.cancel_requested and job.state not in FINAL_STATES
             else f"has {_past(job.state)}"
         )

@@ -112,8 +112,8 @@ async def run_trainer(
     Raises:
         TrainingFailed: bad input, an error of the trainer, or ``MAX_RESTARTS`` deaths without a
             new step.
-        TrainingCancelled: ``requested`` said so; the child has ended.
-        TrainingPaused: the same; the child has saved.
+        TrainingCancelled: ``requested`` returned ``cancel``; the child has ended.
+        TrainingPaused: it returned ``pause``; the child has saved and ended.
     """
     deaths = 0
     while True:
@@ -204,7 +204,7 @@ class _TrainerProcess:
             await self._on_event(event)
 
     async def _stop_when_interrupted(self, process: asyncio.subprocess.Process) -> None:
-        async with asyncio.TaskGroup() as group:  # a database that hangs must not hold up our end
+        async with asyncio.TaskGroup() as group:  # a database that hangs must not delay our end
             reasons = [
                 group.create_task(self._stopping.wait()),
                 group.create_task(self._interruption()),

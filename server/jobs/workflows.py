@@ -1,21 +1,21 @@
 """The life of a job and of an import, as workflows of DBOS: read ``job_workflow`` first.
 
 prepare -> train and evaluate (a child process) -> publish the folder -> parity with the engine
--> gates, report, adapter row -> result file -> approval, when asked for -> promotion, or not
+-> gates, report, adapter row -> result file -> approval, where required -> promotion, or not
 
-Gates decide what goes live, not whether a job has succeeded: one that has trained a safe adapter
-has, and the adapter answers to its own name. What fails a job is input, weights that must not reach
-an engine, and an engine that does not serve what was trained.
+Gates decide what goes live, not whether a job succeeds: a job that has trained a safe adapter has
+succeeded, and the adapter answers to its own name. A job fails because of its input, of weights that
+must not reach an engine, or of an engine that does not serve what was trained.
 
 DBOS records each step that is done, with what it returned or raised. A worker that was killed goes
 on at the first step that is not recorded, so every step may run again after a crash at any point
 within it. A paused job goes through all steps again when it is resumed, as another workflow, and
-each finds what it had made: the spec, the checkpoint, the published folder, the adapter's row.
+each finds its earlier result: the spec, the checkpoint, the published folder, the adapter's row.
 
 A step is a function of ``server/jobs/steps/``. To add one:
 
-1. Write it in the module of its stage. It takes the context and what it needs of the job's, returns
-   what can be pickled, and finds what an earlier run of it has made::
+1. Write it in the module of its stage. Arguments and result can be pickled, and a second run finds
+   what the first has made::
 
        async def measure(context: StepContext, job_id: str) -> float: ...
 
@@ -44,8 +44,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORKFLOW_VERSION = "4"
-"""Changes with the names and the order of steps, and with the place of an exception that they
-raise. DBOS recovers only workflows of its own version; ``recovery`` begins the others anew."""
+"""Changes with the names and the order of steps, and with the module of an exception that
+they raise. DBOS recovers only workflows of its own version; ``recovery`` starts the others again."""
 
 
 @DBOS.dbos_class("Workflows")
@@ -58,7 +58,7 @@ class Workflows(DBOSConfiguredInstance):
     """
 
     def __init__(self, context: StepContext, *, on_end: Callable[[str], None]) -> None:
-        super().__init__("worker")  # DBOS stores this name with each workflow, to find us again
+        super().__init__("worker")  # DBOS stores it with each workflow, and finds this object by it
         self._context = context
         self._on_end = on_end
 

@@ -148,8 +148,8 @@ async def _trained_on(
     mine = of_tenant(tenant.id)
     query = mine.select(Adapter).where(Adapter.state != "deleted")
     adapters = list(await session.scalars(query.order_by(Adapter.version)))
-    begun = mine.select(Job.id, Job.start_adapter_id).where(Job.start_adapter_id.is_not(None))
-    starts = {row.id: row.start_adapter_id for row in await session.execute(begun)}
+    starting = mine.select(Job.id, Job.start_adapter_id).where(Job.start_adapter_id.is_not(None))
+    starts = {row.id: row.start_adapter_id for row in await session.execute(starting)}
     datasets = {dataset.id for dataset in holding}
     found = {adapter.id for adapter in adapters if adapter.dataset_id in datasets}
     while True:

@@ -40,7 +40,7 @@ from server.tenants import service as tenants
 
 
 class AdapterImportController(AdapterController):
-    """Adapters, and those that were trained elsewhere: Litestar wants a path's methods together."""
+    """Adapters, and the import of one: Litestar wants a path's methods together."""
 
     @post_file("/adapters", form=ImportForm)
     async def import_(
@@ -62,7 +62,7 @@ class AdapterImportController(AdapterController):
             bool | None, QueryParameter(description="A person promotes it, not the gates alone.")
         ] = None,
     ) -> JobView:
-        """Take a zip of a PEFT adapter that was trained elsewhere, and queue the proof of it.
+        """Import a zip of a PEFT adapter that was trained elsewhere, and queue its evaluation.
 
         Raw, or as the part `file` of a form. Only `adapter_config.json` and
         `adapter_model.safetensors` are read. The job evaluates it on the tenant's held-out
@@ -182,7 +182,7 @@ class JobController(Controller):
     async def pause(
         self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
     ) -> JobView:
-        """Let a run save and give its place to others."""
+        """Pause a run: it saves, and its slot goes to another."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
             job = await states.pause(session, tenant.id, job_id)
@@ -239,7 +239,7 @@ async def _only_workers(
 
 
 class ScoringController(Controller):
-    """What workers ask of the engine. Not part of the public interface."""
+    """Scores for workers, from the engine. Not part of the public interface."""
 
     path = "/internal"
     include_in_schema = False

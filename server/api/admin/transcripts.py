@@ -29,7 +29,7 @@ from server.transcripts.schemas import (
 
 
 class TranscriptController(Controller):
-    """``/admin/tenants/<slug>/transcripts`` and what becomes of them."""
+    """``/admin/tenants/<slug>/transcripts``, their imports and datasets."""
 
     path = "/admin/tenants/{slug:str}"
     guards = (needs("train"),)
@@ -76,7 +76,7 @@ class TranscriptController(Controller):
             QueryParameter(description="`train`, `validation` or `test`, for all of the file."),
         ] = None,
     ) -> ImportView:
-        """Take a file, raw or as the part ``file`` of a form, and queue the reading of it.
+        """Store a file, raw or as the part ``file`` of a form, and queue its import.
 
         The options may be given in the query or as fields of the form.
         """
@@ -149,9 +149,9 @@ class TranscriptController(Controller):
             ),
         ] = False,
     ) -> ImportDeletion:
-        """Remove an upload and its conversations, but those that another import holds too.
+        """Delete an upload and its conversations, but those that another import has too.
 
-        What was learnt from them stays, and is named in the answer.
+        Datasets and adapters that were made from them stay, and are named in the answer.
         """
         async with database.transaction() as session:
             deleted, leftovers = await deletion.delete_import(

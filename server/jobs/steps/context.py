@@ -54,14 +54,14 @@ class StepContext:
         self.blobs = BlobStore.open(settings.blobs)
         self.trainers = RunningTrainers()
         self.stopping = asyncio.Event()
-        """Set when the worker was asked to end."""
+        """Set when the worker is to end."""
 
     def folder(self, job_id: str) -> Path:
         """Where the job's files are."""
         return self.settings.jobs / job_id
 
     async def requested_interruption(self, job_id: str) -> Interruption | None:
-        """What a person has asked of the job by now."""
+        """What a person has requested of the job by now."""
         async with self.database.reading() as session:
             return requested_interruption(await session.get_one(Job, job_id))
 
@@ -72,7 +72,7 @@ async def lock_job(session: AsyncSession, job_id: str) -> Job:
 
 
 def requested_interruption(job: Job) -> Interruption | None:
-    """What a person has asked of the job; a cancellation counts more than a pause."""
+    """What a person has requested of the job; a cancellation counts more than a pause."""
     if job.cancel_requested:
         return "cancel"
     return "pause" if job.pause_requested else None

@@ -104,7 +104,7 @@ async def _wait_for_uploads(context: StepContext, job: Job) -> None:
 
 
 async def _dataset(context: StepContext, job: Job) -> DatasetVersion:
-    """The dataset version that the job learns from, made once; a resumed job keeps it.
+    """The dataset version that the job learns from, created once; a resumed job keeps it.
 
     Raises:
         TrainingFailed: a file was deleted since the job was made.

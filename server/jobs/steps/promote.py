@@ -15,7 +15,7 @@ _GATE_RESULTS: dict[str, str] = {"candidate": "cannot_tell", "failed_gates": "wo
 async def await_approval(context: StepContext, job_id: str) -> bool:
     """Enter ``awaiting_approval`` when the job asks for it; True if there is nothing to await.
 
-    No approval is asked for an adapter that the gates found worse.
+    An adapter that the gates found worse needs none.
 
     Raises:
         TrainingCancelled: the job's cancellation was requested.
