@@ -49,6 +49,8 @@ class Scope:
 
     Each table named in ``select``, ``update`` or ``delete`` is filtered. One that only a later
     ``join`` names is not: select it as well, or compare its ``tenant_id`` in the join's condition.
+    With an outer join it must be the second (and ``add_columns`` selects it): a filter would make
+    the join an inner one.
     """
 
     def __init__(self, tenant_id: str | None, *, all_tenants: bool = False) -> None:
