@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     SelectBase,
     SQLColumnExpression,
+    Table,
     Update,
     inspect,
 )
@@ -127,4 +128,5 @@ def _tables(entity: Any) -> list[str]:  # noqa: ANN401 - what select takes
     parts = list(visitors.iterate(entity))
     if any(isinstance(part, SelectBase) for part in parts):
         raise TypeError("a tenant's query cannot select from a subquery: scope that one")
-    return [part.table.name for part in parts if isinstance(part, Column)]
+    columns = [part for part in parts if isinstance(part, Column)]
+    return [column.table.name for column in columns if isinstance(column.table, Table)]
