@@ -5,11 +5,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
-from sqlalchemy import delete as delete_rows
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import File, Upload, UploadPart
+from server.db.scope import of_tenant
 from server.db.session import Database
 from server.errors import Invalid, NotFound
 from server.files import service
@@ -101,7 +100,8 @@ async def complete(
     upload.state = "completed"
     upload.file_id = file.id
     upload.parts_sha256 = _order_of(part_ids)
-    await session.execute(delete_rows(UploadPart).where(UploadPart.upload_id == upload.id))
+    parts_of_it = of_tenant(tenant_id).delete(UploadPart)
+    await session.execute(parts_of_it.where(UploadPart.upload_id == upload.id))
     await session.flush()
     return upload, file
 
@@ -119,9 +119,7 @@ async def _plan(
     if upload.state == "completed" and upload.parts_sha256 == _order_of(part_ids):
         return upload, []
     require_pending(upload)
-    query = select(UploadPart).where(
-        UploadPart.tenant_id == tenant_id, UploadPart.upload_id == upload.id
-    )
+    query = of_tenant(tenant_id).select(UploadPart).where(UploadPart.upload_id == upload.id)
     known = {public_part_id(part): part for part in await session.scalars(query)}
     if len(set(part_ids)) != len(part_ids):
         raise Invalid("A part is named twice.", param="part_ids")

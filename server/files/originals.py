@@ -8,10 +8,11 @@ bytes are discarded after that is committed.
 
 import datetime
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Import, SourceFile, Tenant, now
+from server.db.scope import Scope, across_tenants, of_tenant
 
 UNFINISHED = ("queued", "running")
 
@@ -21,11 +22,12 @@ async def let_go(session: AsyncSession, source_id: str) -> str | None:
     source = await lock(session, SourceFile.id == source_id)
     if source is None:
         return None
-    days = await session.scalar(
-        select(Tenant.keep_upload_days).where(Tenant.id == source.tenant_id)
+    scope = of_tenant(source.tenant_id)
+    days = await session.scalar(scope.select(Tenant.keep_upload_days))
+    unfinished = scope.select(Import.id).where(
+        Import.source_file_id == source.id, Import.state.in_(UNFINISHED)
     )
-    unfinished = exists().where(Import.source_file_id == source.id, Import.state.in_(UNFINISHED))
-    if days or await session.scalar(select(unfinished)):
+    if days or await session.scalar(unfinished.limit(1)) is not None:
         return None
     source.removed_at = now()
     await session.flush()
@@ -34,30 +36,41 @@ async def let_go(session: AsyncSession, source_id: str) -> str | None:
 
 async def delete_read(session: AsyncSession) -> set[str]:
     """Let go of all whose time is over; returns their hashes, to discard after the commit."""
-    kept = exists().where(SourceFile.tenant_id == Tenant.id, SourceFile.removed_at.is_(None))
+    all_tenants = across_tenants("a sweep of each tenant's uploads")
+    kept = all_tenants.select(SourceFile.id).where(
+        SourceFile.tenant_id == Tenant.id, SourceFile.removed_at.is_(None)
+    )
     gone: set[str] = set()
     for tenant_id, days in await session.execute(
-        select(Tenant.id, Tenant.keep_upload_days).where(kept)
+        select(Tenant.id, Tenant.keep_upload_days).where(kept.exists())
     ):
-        wanted = exists().where(
+        scope = of_tenant(tenant_id)
+        wanted = all_tenants.select(Import.id).where(
             Import.source_file_id == SourceFile.id,
             or_(
                 Import.state.in_(UNFINISHED),
                 Import.finished_at > now() - datetime.timedelta(days=days),
             ),
         )
-        over = (SourceFile.tenant_id == tenant_id, SourceFile.removed_at.is_(None), ~wanted)
+        over = (SourceFile.removed_at.is_(None), ~wanted.exists())
         # locked first and looked at again: an upload of the same bytes may have come in between
-        ids = list(await session.scalars(select(SourceFile.id).where(*over).with_for_update()))
+        found = scope.select(SourceFile.id).where(*over).with_for_update()
+        ids = list(await session.scalars(found))
         if ids:
-            removal = update(SourceFile).where(SourceFile.id.in_(ids), *over)
+            removal = scope.update(SourceFile).where(SourceFile.id.in_(ids), *over)
             hashes = removal.values(removed_at=now()).returning(SourceFile.sha256)
             gone.update(await session.scalars(hashes))
     return gone
 
 
-async def lock(session: AsyncSession, *which: object) -> SourceFile | None:
-    """A source file as it is now, held until the transaction ends."""
-    query = select(SourceFile).where(*which)  # type: ignore[arg-type]
+async def lock(
+    session: AsyncSession, *which: ColumnElement[bool], scope: Scope | None = None
+) -> SourceFile | None:
+    """A source file as it is now, held until the transaction ends.
+
+    ``scope`` is its tenant's scope; without one ``which`` is the file's id, from a row of the tenant.
+    """
+    scope = scope or across_tenants("the id comes from a row of the tenant")
+    query = scope.select(SourceFile).where(*which)
     query = query.with_for_update().execution_options(populate_existing=True)
     return (await session.scalars(query)).one_or_none()

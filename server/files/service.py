@@ -7,12 +7,12 @@ import datetime
 import re
 from typing import Literal
 
-from sqlalchemy import delete as delete_rows
-from sqlalchemy import or_, select
+from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
 from server.db.models import File, now
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Invalid, NotFound
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference
@@ -79,8 +79,8 @@ async def find(session: AsyncSession, tenant_id: str, file_id: str) -> File | No
     match = PUBLIC_ID.fullmatch(file_id)
     if match is None:
         return None
-    query = select(File).where(File.tenant_id == tenant_id, File.id == match[1], _is_alive())
-    return await session.scalar(query)
+    query = of_tenant(tenant_id).select(File)
+    return await session.scalar(query.where(File.id == match[1], _is_alive()))
 
 
 async def list_for(
@@ -99,7 +99,7 @@ async def list_for(
     Raises:
         Invalid: ``after`` is no file's id.
     """
-    query = select(File).where(File.tenant_id == tenant_id, _is_alive())
+    query = of_tenant(tenant_id).select(File).where(_is_alive())
     if purpose is not None:
         query = query.where(File.purpose == purpose)
     if after is not None:
@@ -125,8 +125,9 @@ async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
 
 async def delete_expired(session: AsyncSession) -> set[str]:
     """Remove the files that have expired; returns their hashes, to discard after the commit."""
-    gone = delete_rows(File).where(File.expires_at <= now()).returning(File.sha256)
-    return set(await session.scalars(gone))
+    gone = across_tenants("a sweep of what has expired").delete(File)
+    gone = gone.where(File.expires_at <= now())
+    return set(await session.scalars(gone.returning(File.sha256)))
 
 
 def _is_alive() -> ColumnElement[bool]:

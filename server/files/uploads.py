@@ -8,11 +8,11 @@ import datetime
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Upload, UploadPart, UploadState, now
+from server.db.scope import Scope, across_tenants, of_tenant
 from server.errors import Invalid, NotFound
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference
@@ -78,10 +78,7 @@ async def get(
     match = PUBLIC_ID.fullmatch(upload_id)
     found = None
     if match is not None:
-        query = select(Upload).where(Upload.tenant_id == tenant_id, Upload.id == match[1])
-        if lock:
-            query = query.with_for_update().execution_options(populate_existing=True)
-        found = await session.scalar(query)
+        found = await of_tenant(tenant_id).get(session, Upload, match[1], lock=lock)
     if found is None:
         raise NotFound(f"No such Upload object: {upload_id}", param="upload_id")
     return found
@@ -120,7 +117,8 @@ async def add_part(
     """
     upload = await get(session, tenant_id, upload_id, lock=True)
     require_pending(upload)
-    counts = select(func.count(), func.coalesce(func.sum(UploadPart.size_bytes), 0))
+    total = func.coalesce(func.sum(UploadPart.size_bytes), 0)
+    counts = of_tenant(tenant_id).select(func.count(UploadPart.id), total)
     count, size = (await session.execute(counts.where(UploadPart.upload_id == upload.id))).one()
     # twice what was announced: a client may send parts again whose answers it lost
     if count >= MAX_PARTS or size + size_bytes > 2 * upload.size_bytes:
@@ -151,28 +149,29 @@ async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple
         return upload, set()
     require_pending(upload)
     upload.state = "cancelled"
-    hashes = await _drop_parts(session, [upload.id])
+    hashes = await _drop_parts(session, of_tenant(tenant_id), [upload.id])
     await session.flush()
     return upload, hashes
 
 
 async def expire_pending(session: AsyncSession) -> set[str]:
     """Close uploads that are too old; returns their parts' hashes, to discard after the commit."""
-    old = select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
+    all_tenants = across_tenants("a sweep of what has expired")
+    old = all_tenants.select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
     uploads = (await session.scalars(old.limit(SWEPT_AT_ONCE).with_for_update())).all()
     for upload in uploads:
         upload.state = "expired"
-    hashes = await _drop_parts(session, [upload.id for upload in uploads])
+    hashes = await _drop_parts(session, all_tenants, [upload.id for upload in uploads])
     await session.execute(
-        delete_rows(Upload).where(
+        all_tenants.delete(Upload).where(
             Upload.state != "pending", Upload.expires_at <= now() - REMEMBERED
         )
     )
     return hashes
 
 
-async def _drop_parts(session: AsyncSession, upload_ids: Sequence[str]) -> set[str]:
+async def _drop_parts(session: AsyncSession, scope: Scope, upload_ids: Sequence[str]) -> set[str]:
     if not upload_ids:
         return set()
-    gone = delete_rows(UploadPart).where(UploadPart.upload_id.in_(upload_ids))
+    gone = scope.delete(UploadPart).where(UploadPart.upload_id.in_(upload_ids))
     return set(await session.scalars(gone.returning(UploadPart.sha256)))

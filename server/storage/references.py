@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
 
 import structlog
-from sqlalchemy import exists, or_, select, text
+from sqlalchemy import or_, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import File, SourceFile, UploadPart
+from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.errors import ServerError, Unavailable
 from server.storage.blobs import BlobStore
@@ -87,16 +88,16 @@ async def owned_by(session: AsyncSession, tenant_id: str) -> set[str]:
     """Hashes of all bytes that a tenant's rows refer to; others may refer to them too."""
     found: set[str] = set()
     for kind in REFERRERS:
-        found.update(await session.scalars(select(kind.sha256).where(kind.tenant_id == tenant_id)))
+        found.update(await session.scalars(of_tenant(tenant_id).select(kind.sha256)))
     return found
 
 
 async def _is_used(session: AsyncSession, sha256: str) -> bool:
-    used = or_(
-        exists().where(SourceFile.sha256 == sha256, ~_LET_GO),
-        *(exists().where(kind.sha256 == sha256) for kind in REFERRERS if kind is not SourceFile),
-    )
-    return bool(await session.scalar(select(used)))
+    all_tenants = across_tenants("equal bytes of several tenants are stored once")
+    rows = {kind: all_tenants.select(kind.id).where(kind.sha256 == sha256) for kind in REFERRERS}
+    rows[SourceFile] = rows[SourceFile].where(~_LET_GO)
+    used = or_(*(each.exists() for each in rows.values()))
+    return bool(await session.scalar(all_tenants.select(used)))
 
 
 async def _take_turns(session: AsyncSession, sha256: str) -> None:
