@@ -7,11 +7,12 @@ repetition that comes while the first is at work waits for it, and finds its ans
 
 import datetime
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import IdempotentRequest, now
+from server.db.scope import across_tenants, of_tenant
 from server.errors import InProgress
 from server.tenants import service as tenants
 
@@ -36,9 +37,8 @@ async def claim(
         )
         if await _insert(session, row):
             return row
-        query = select(IdempotentRequest).where(
-            IdempotentRequest.tenant_id == tenant_id, IdempotentRequest.name == name
-        )
+        query = of_tenant(tenant_id).select(IdempotentRequest)
+        query = query.where(IdempotentRequest.name == name)
         query = query.with_for_update().execution_options(populate_existing=True)
         found = await session.scalar(query)
         if found is None:  # swept between the two statements, or there is no tenant to have it
@@ -61,7 +61,8 @@ def record(
 
 async def delete_expired(session: AsyncSession) -> None:
     """Forget the requests whose time is over."""
-    await session.execute(delete(IdempotentRequest).where(IdempotentRequest.expires_at <= now()))
+    old = across_tenants("a sweep of what has expired").delete(IdempotentRequest)
+    await session.execute(old.where(IdempotentRequest.expires_at <= now()))
 
 
 async def _insert(session: AsyncSession, row: IdempotentRequest) -> bool:

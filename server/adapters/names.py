@@ -114,17 +114,22 @@ async def _find(
     session: AsyncSession, tenant_id: str, model: str
 ) -> tuple[Tenant, Adapter | None] | None:
     """The tenant, and its adapter that a name asks for; None where the tenant is gone."""
-    on = and_(Adapter.tenant_id == Tenant.id, Adapter.state != "deleted", _wanted(model))
-    query = of_tenant(tenant_id).select(Tenant).outerjoin(Adapter, on).add_columns(Adapter)
+    query = (
+        of_tenant(tenant_id)
+        .select(Tenant)
+        .outerjoin(Adapter, and_(Adapter.tenant_id == Tenant.id, _wanted(model)))
+        .add_columns(Adapter)
+    )
     found = (await session.execute(query)).first()
     return None if found is None else (found[0], found[1])
 
 
 def _wanted(model: str) -> ColumnElement[bool]:
-    """What a name says of the adapter; ``ft:`` names are compared in full later."""
+    """The adapter that a name asks for; ``ft:`` names are compared in full later."""
+    there = Adapter.state != "deleted"
     if match := VERSIONED.fullmatch(model):
-        return and_(Tenant.slug == match["slug"], Adapter.version == int(match["version"]))
+        return and_(there, Tenant.slug == match["slug"], Adapter.version == int(match["version"]))
     if match := FINE_TUNED.fullmatch(model):
         name = f"{match['slug']}.{match['id']}"
-        return and_(Adapter.engine_name == name, Adapter.state != "unsafe")
-    return and_(Tenant.slug == model, Adapter.id == Tenant.live_adapter_id)
+        return and_(there, Adapter.engine_name == name, Adapter.state != "unsafe")
+    return and_(there, Tenant.slug == model, Adapter.id == Tenant.live_adapter_id)

@@ -5,6 +5,7 @@ An adapter's folder never changes and its version is never given again. What is 
 """
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ async def get(session: AsyncSession, tenant: Tenant, *, version: int) -> Adapter
     return adapter
 
 
+async def get_by_ids(
+    session: AsyncSession, tenant_id: str, ids: Collection[str | None]
+) -> dict[str | None, Adapter]:
+    """This tenant's versions with these ids, deleted ones too; None among them is left out."""
+    wanted = [each for each in ids if each is not None]
+    query = of_tenant(tenant_id).select(Adapter).where(Adapter.id.in_(wanted))
+    return {adapter.id: adapter for adapter in await session.scalars(query)}
+
+
+async def dataset_of(session: AsyncSession, adapter: Adapter) -> DatasetVersion | None:
+    """The dataset that a version was trained for; None where it was deleted."""
+    return await of_tenant(adapter.tenant_id).get(session, DatasetVersion, adapter.dataset_id)
+
+
 async def list_for(session: AsyncSession, tenant: Tenant) -> list[Adapter]:
     """Every version of this tenant but deleted ones, newest first."""
     query = of_tenant(tenant.id).select(Adapter).where(Adapter.state != "deleted")
@@ -169,15 +184,15 @@ async def roll_back(
             ``expected_revision`` was read.
     """
     await _lock(session, tenant, expected_revision)
-    mine = of_tenant(tenant.id)
+    scope = of_tenant(tenant.id)
     trail: list[str | None] = [None]
-    for step in await session.scalars(mine.select(Promotion).order_by(Promotion.revision)):
+    for step in await session.scalars(scope.select(Promotion).order_by(Promotion.revision)):
         if step.kind == "promote":
             trail.append(step.to_adapter_id)
         else:
             while len(trail) > 1 and trail[-1] != step.to_adapter_id:
                 trail.pop()
-    gone = mine.select(Adapter.id).where(Adapter.state == "deleted")
+    gone = scope.select(Adapter.id).where(Adapter.state == "deleted")
     deleted = set(await session.scalars(gone))
     current = trail.pop() if len(trail) > 1 else None
     while trail and (trail[-1] in deleted or trail[-1] == current):
@@ -215,10 +230,10 @@ async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
 
 async def history(session: AsyncSession, tenant: Tenant) -> list[PromotionView]:
     """Every change of what is live, newest first."""
-    mine = of_tenant(tenant.id)
-    rows = await session.execute(mine.select(Adapter.id, Adapter.version))
+    scope = of_tenant(tenant.id)
+    rows = await session.execute(scope.select(Adapter.id, Adapter.version))
     versions = {row.id: row.version for row in rows}
-    steps = await session.scalars(mine.select(Promotion).order_by(Promotion.revision.desc()))
+    steps = await session.scalars(scope.select(Promotion).order_by(Promotion.revision.desc()))
     return [
         PromotionView(
             revision=step.revision,

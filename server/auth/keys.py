@@ -13,11 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.auth.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 from server.db.models import ApiKey, Tenant, now
+from server.db.scope import Scope as TenantScope
+from server.db.scope import across_tenants, of_operator, of_tenant
 from server.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from server.settings import Limits
 
@@ -95,8 +97,8 @@ async def create(
 
 async def list_for(session: AsyncSession, tenant: Tenant | None) -> list[ApiKey]:
     """The keys of a tenant (of the operator where None), newest first, revoked ones included."""
-    query = select(ApiKey).where(ApiKey.tenant_id == (tenant.id if tenant else None))
-    return list(await session.scalars(query.order_by(ApiKey.id.desc())))
+    query = _scope_of(tenant).select(ApiKey).order_by(ApiKey.id.desc())
+    return list(await session.scalars(query))
 
 
 async def rotate(
@@ -115,7 +117,8 @@ async def rotate(
     moment = now()
     if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= moment):
         raise Conflict("This key does not work any more: make a new one.", code="key_not_active")
-    newer = await session.scalar(select(ApiKey.id).where(ApiKey.replaces_id == old.id))
+    replacing = _scope_of(tenant).select(ApiKey.id).where(ApiKey.replaces_id == old.id)
+    newer = await session.scalar(replacing)
     if newer is not None:
         raise Conflict(
             f"This key was replaced already, by '{newer}': rotate that one.",
@@ -160,7 +163,8 @@ async def authenticate(session: AsyncSession, raw: str) -> Principal:
     """
     if is_well_formed(raw):
         query = (
-            select(ApiKey, Tenant.slug, Tenant.limits)
+            across_tenants("a key's hash tells whose it is")
+            .select(ApiKey, Tenant.slug, Tenant.limits)
             .outerjoin(Tenant, ApiKey.tenant_id == Tenant.id)
             .where(ApiKey.sha256 == _digest(raw))
         )
@@ -188,7 +192,8 @@ async def mark_used(session: AsyncSession, used: Mapping[str, datetime]) -> None
     """Record when keys were last used; never moves a time back."""
     for key_id, at in used.items():
         await session.execute(
-            update(ApiKey)
+            across_tenants("times of use are written together")
+            .update(ApiKey)
             .where(ApiKey.id == key_id)
             .where(or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < at))
             .values(last_used_at=at, updated_at=ApiKey.updated_at)
@@ -253,13 +258,14 @@ def _make(*, operator: bool, **fields: Any) -> tuple[str, ApiKey]:  # noqa: ANN4
 async def _get(
     session: AsyncSession, key_id: str, tenant: Tenant | None, *, lock: bool = False
 ) -> ApiKey:
-    query = select(ApiKey).where(
-        ApiKey.id == key_id, ApiKey.tenant_id == (tenant.id if tenant else None)
-    )
-    row = (await session.scalars(query.with_for_update() if lock else query)).one_or_none()
+    row = await _scope_of(tenant).get(session, ApiKey, key_id, lock=lock)
     if row is None:
         raise NotFound(f"There is no key '{key_id}'.", code="key_not_found")
     return row
+
+
+def _scope_of(tenant: Tenant | None) -> TenantScope:
+    return of_operator() if tenant is None else of_tenant(tenant.id)
 
 
 def _digest(raw: str) -> str:

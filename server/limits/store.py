@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Tenant, UsageDay, UsageMinute, now
+from server.db.scope import across_tenants
 from server.limits.sliding_window import MINUTE
 
 Amounts = tuple[int, int]  # requests, tokens
@@ -93,14 +94,16 @@ async def write_minutes(session: AsyncSession, rows: Mapping[Place, Amounts]) ->
 
 async def prune(session: AsyncSession, *, before: int) -> None:
     """Remove minutes that no limit looks at any more, of all tenants."""
-    await session.execute(delete(UsageMinute).where(UsageMinute.minute < _time(before)))
+    old = across_tenants("a sweep of what no limit counts").delete(UsageMinute)
+    await session.execute(old.where(UsageMinute.minute < _time(before)))
 
 
 async def read(session: AsyncSession, tenant_ids: Collection[str], at: float) -> Totals:
     """What these tenants used in this minute and the two before, and in this UTC day."""
     totals = Totals()
     first = _time(int(at // MINUTE) - 2)
-    minutes = select(
+    all_tenants = across_tenants("counts of all that are active are read at once")
+    minutes = all_tenants.select(
         UsageMinute.tenant_id,
         UsageMinute.key_id,
         UsageMinute.minute,
@@ -112,7 +115,7 @@ async def read(session: AsyncSession, tenant_ids: Collection[str], at: float) ->
         totals.of(tenant_id).add_minute(key_id, number, (requests, tokens))
     today = datetime.fromtimestamp(at, UTC).date()
     days = (
-        select(
+        all_tenants.select(
             UsageDay.tenant_id,
             UsageDay.key_id,
             func.sum(UsageDay.requests),

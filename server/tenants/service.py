@@ -3,8 +3,7 @@
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import delete as sql_delete
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,6 +17,7 @@ from server.db.models import (
     Job,
     Tenant,
 )
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound
 from server.storage.references import owned_by
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
@@ -93,7 +93,7 @@ async def get_by_id(session: AsyncSession, tenant_id: str) -> Tenant:
 
 async def exists_for_update(session: AsyncSession, tenant_id: str) -> bool:
     """Whether a tenant is there; one that is cannot be deleted before the transaction's end."""
-    query = select(Tenant.id).where(Tenant.id == tenant_id)
+    query = of_tenant(tenant_id).select(Tenant.id)
     # the lock that a row's foreign key takes: it waits for nothing but a deletion
     found = await session.scalar(query.with_for_update(read=True, key_share=True))
     return found is not None
@@ -105,7 +105,7 @@ async def hold_transcripts(session: AsyncSession, tenant_id: str) -> bool:
     False where the tenant is gone. On PostgreSQL this lock leaves those alone who only refer to the
     tenant; on SQLite whoever writes is the only one.
     """
-    query = select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)
+    query = of_tenant(tenant_id).select(Tenant.id).with_for_update(key_share=True)
     return await session.scalar(query) is not None
 
 
@@ -147,18 +147,19 @@ async def delete(session: AsyncSession, slug: str) -> Leftovers:
         Conflict: a job of it is not finished.
     """
     tenant = await get(session, slug, lock=True)
-    unfinished = exists().where(Job.tenant_id == tenant.id, Job.state.not_in(FINISHED_JOB_STATES))
-    if await session.scalar(select(unfinished)):
+    scope = of_tenant(tenant.id)
+    unfinished = scope.select(Job.id).where(Job.state.not_in(FINISHED_JOB_STATES)).limit(1)
+    if await session.scalar(unfinished) is not None:
         raise Conflict(
             f"A job of '{slug}' is not finished: cancel it first.", code="job_in_progress"
         )
-    names = await session.scalars(select(Adapter.engine_name).where(Adapter.tenant_id == tenant.id))
+    names = await session.scalars(scope.select(Adapter.engine_name))
     leftovers = Leftovers(
         engine_names=tuple(names),
         blobs=tuple(await owned_by(session, tenant.id)),
         datasets=await _only_of_it(session, tenant.id),
     )
-    await session.execute(sql_delete(Tenant).where(Tenant.id == tenant.id))
+    await session.execute(scope.delete(Tenant))
     return leftovers
 
 
@@ -170,7 +171,9 @@ async def view(session: AsyncSession, tenant: Tenant) -> TenantView:
 async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView]:
     """Tenants as people see them, with one query for all."""
     live = [tenant.live_adapter_id for tenant in tenants if tenant.live_adapter_id]
-    rows = await session.execute(select(Adapter.id, Adapter.version).where(Adapter.id.in_(live)))
+    all_tenants = across_tenants("tenants are listed with their live versions")
+    query = all_tenants.select(Adapter.id, Adapter.version)
+    rows = await session.execute(query.where(Adapter.id.in_(live)))
     versions = {row.id: row.version for row in rows}
     return [
         TenantView(
@@ -192,12 +195,10 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
 
 async def _only_of_it(session: AsyncSession, tenant_id: str) -> tuple[str, ...]:
     """Hashes of this tenant's datasets that no other tenant has too."""
-    hashes = select(DatasetVersion.sha256)
-    others = hashes.where(DatasetVersion.tenant_id != tenant_id)
-    query = hashes.where(
-        DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256.not_in(others)
-    )
-    return tuple(await session.scalars(query.distinct()))
+    all_tenants = across_tenants("equal datasets of several tenants are one folder")
+    others = all_tenants.select(DatasetVersion.sha256).where(DatasetVersion.tenant_id != tenant_id)
+    scope = of_tenant(tenant_id).select(DatasetVersion.sha256).distinct()
+    return tuple(await session.scalars(scope.where(DatasetVersion.sha256.not_in(others))))
 
 
 def _check_patterns(patterns: dict[str, str]) -> None:
