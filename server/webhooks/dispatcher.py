@@ -19,12 +19,13 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 import structlog
-from sqlalchemy import delete, func, select
+from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks import Webhook
 
 from server.db.models import WebhookDelivery, WebhookEndpoint, now
+from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.webhooks.addresses import Lookup, connections
 from server.webhooks.schemas import TEST_EVENT
@@ -41,6 +42,7 @@ KEPT = timedelta(days=30)
 MAX_IN_FLIGHT = 64
 MAX_PER_ENDPOINT = 2  # times MAX_ENDPOINTS, a tenant holds less than a third of all
 PRUNE_SECONDS = 3600.0
+_all_tenants = across_tenants("each copy of the server sends for every tenant")
 Told = Literal["delivered", "failed", "given_up"]  # failed: it is tried again later
 
 
@@ -122,9 +124,8 @@ class WebhookDispatcher:
     async def prune(self) -> None:
         """Remove rows that nobody asks about any more."""
         async with self._database.transaction() as session:
-            await session.execute(
-                delete(WebhookDelivery).where(WebhookDelivery.created_at < self._clock() - KEPT)
-            )
+            old = _all_tenants.delete(WebhookDelivery)
+            await session.execute(old.where(WebhookDelivery.created_at < self._clock() - KEPT))
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -152,7 +153,7 @@ class WebhookDispatcher:
         room = MAX_IN_FLIGHT - self._in_flight.total()
         due = (WebhookDelivery.state == "pending", WebhookDelivery.due_at <= self._clock())
         query = (
-            select(WebhookDelivery.endpoint_id)
+            _all_tenants.select(WebhookDelivery.endpoint_id)
             .where(*due, WebhookDelivery.endpoint_id.not_in(full))
             .group_by(WebhookDelivery.endpoint_id)
             .order_by(func.min(WebhookDelivery.due_at))
@@ -167,7 +168,7 @@ class WebhookDispatcher:
                 break
             # on PostgreSQL another copy's rows are skipped; on SQLite there is one writer at a time
             rows = (
-                select(WebhookDelivery)
+                _all_tenants.select(WebhookDelivery)
                 .where(*due, WebhookDelivery.endpoint_id == endpoint_id)
                 .order_by(WebhookDelivery.due_at, WebhookDelivery.id)
                 .limit(most)
@@ -184,7 +185,7 @@ class WebhookDispatcher:
     async def _take(
         self, session: AsyncSession, endpoint_id: str, rows: list[WebhookDelivery]
     ) -> list[_Claim]:
-        endpoint = await session.get(WebhookEndpoint, endpoint_id)
+        endpoint = await _all_tenants.get(session, WebhookEndpoint, endpoint_id)
         claims = []
         for row in rows:
             if endpoint is None or not endpoint.enabled:
@@ -251,7 +252,7 @@ class WebhookDispatcher:
             return _DeliveryOutcome(f"The connection failed: {type(exc).__name__}.")
 
     async def _record(self, claim: _Claim, outcome: _DeliveryOutcome) -> None:
-        ours = select(WebhookDelivery).where(
+        ours = _all_tenants.select(WebhookDelivery).where(
             WebhookDelivery.id == claim.delivery_id,
             WebhookDelivery.state == "pending",
             WebhookDelivery.attempts == claim.attempt,
@@ -273,8 +274,10 @@ class WebhookDispatcher:
                 delay = max(delays[claim.attempt - 1] * spread, outcome.retry_after_seconds)
                 row.due_at = self._clock() + timedelta(seconds=delay)
             if outcome.gone:
-                endpoint = await session.get_one(WebhookEndpoint, claim.endpoint_id)
-                endpoint.enabled = False
+                scope = of_tenant(row.tenant_id)
+                endpoint = await scope.get(session, WebhookEndpoint, claim.endpoint_id)
+                if endpoint is not None:
+                    endpoint.enabled = False
             level = log.info if outcome.error is None else log.warning
             # never the URL: for many receivers it is a secret itself
             level(

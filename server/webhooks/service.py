@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete as sql_delete
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import WebhookDelivery, WebhookEndpoint, new_id, now
+from server.db.scope import of_tenant
 from server.errors import Conflict, NotFound, TooMany
 from server.tenants import service as tenants
 from server.webhooks.addresses import check_url
@@ -43,9 +43,7 @@ async def emit(
     it commits is sent, by whichever copy of the server is faster, until somebody takes it.
     ``data`` is what OpenAI's event of this type has there: ``{"id": "ftjob-..."}``.
     """
-    query = select(WebhookEndpoint).where(
-        WebhookEndpoint.tenant_id == tenant_id, WebhookEndpoint.enabled
-    )
+    query = of_tenant(tenant_id).select(WebhookEndpoint).where(WebhookEndpoint.enabled)
     event = _event(type, data)
     for endpoint in await session.scalars(query):
         if type in endpoint.events:
@@ -68,7 +66,7 @@ async def create(
     """
     check_url(request.url, private=private)
     tenant = await tenants.get(session, slug, lock=True)
-    count = select(func.count()).where(WebhookEndpoint.tenant_id == tenant.id)
+    count = of_tenant(tenant.id).select(func.count(WebhookEndpoint.id))
     if (await session.scalar(count) or 0) >= MAX_ENDPOINTS:
         raise Conflict(
             f"A tenant may have {MAX_ENDPOINTS} webhooks: delete one first.",
@@ -89,7 +87,7 @@ async def create(
 async def list_for(session: AsyncSession, slug: str) -> list[WebhookEndpoint]:
     """A tenant's endpoints, oldest first."""
     tenant = await tenants.get(session, slug)
-    query = select(WebhookEndpoint).where(WebhookEndpoint.tenant_id == tenant.id)
+    query = of_tenant(tenant.id).select(WebhookEndpoint)
     return list(await session.scalars(query.order_by(WebhookEndpoint.id)))
 
 
@@ -102,10 +100,7 @@ async def get(
         NotFound: there is no such tenant, or it has no such endpoint.
     """
     tenant = await tenants.get(session, slug)
-    query = select(WebhookEndpoint).where(
-        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.tenant_id == tenant.id
-    )
-    endpoint = (await session.scalars(query.with_for_update() if lock else query)).one_or_none()
+    endpoint = await of_tenant(tenant.id).get(session, WebhookEndpoint, endpoint_id, lock=lock)
     if endpoint is None:
         raise NotFound(f"There is no webhook '{endpoint_id}'.", code="webhook_not_found")
     return endpoint
@@ -139,7 +134,8 @@ async def delete(session: AsyncSession, endpoint_id: str, *, slug: str) -> None:
         NotFound: there is no such endpoint.
     """
     endpoint = await get(session, endpoint_id, slug=slug)
-    await session.execute(sql_delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
+    scope = of_tenant(endpoint.tenant_id)
+    await session.execute(scope.delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
 
 
 async def rotate_secret(
@@ -172,9 +168,9 @@ async def send_test(session: AsyncSession, endpoint_id: str, *, slug: str) -> We
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
     _require_enabled(endpoint)
     waiting = await session.scalars(
-        select(WebhookDelivery.event).where(
-            WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.state == "pending"
-        )
+        of_tenant(endpoint.tenant_id)
+        .select(WebhookDelivery.event)
+        .where(WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.state == "pending")
     )
     if sum(event["type"] == TEST_EVENT for event in waiting) >= MAX_WAITING_TESTS:
         raise TooMany("Earlier tests of this webhook still wait.", retry_after_seconds=5.0)
@@ -192,8 +188,20 @@ async def deliveries(
         NotFound: there is no such endpoint.
     """
     endpoint = await get(session, endpoint_id, slug=slug)
-    query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id)
+    query = of_tenant(endpoint.tenant_id).select(WebhookDelivery)
+    query = query.where(WebhookDelivery.endpoint_id == endpoint.id)
     return list(await session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit)))
+
+
+async def get_delivery(
+    session: AsyncSession, endpoint_id: str, delivery_id: str, *, slug: str
+) -> WebhookDelivery:
+    """An event for an endpoint, by its id, with or without the prefix.
+
+    Raises:
+        NotFound: there is no such endpoint or event.
+    """
+    return await _delivery(session, await get(session, endpoint_id, slug=slug), delivery_id)
 
 
 async def redeliver(
@@ -207,13 +215,7 @@ async def redeliver(
     """
     endpoint = await get(session, endpoint_id, slug=slug)
     _require_enabled(endpoint)
-    query = select(WebhookDelivery).where(
-        WebhookDelivery.id == delivery_id.removeprefix(DELIVERY_PREFIX),
-        WebhookDelivery.endpoint_id == endpoint.id,
-    )
-    row = (await session.scalars(query.with_for_update())).one_or_none()
-    if row is None:
-        raise NotFound(f"There is no delivery '{delivery_id}'.", code="delivery_not_found")
+    row = await _delivery(session, endpoint, delivery_id, lock=True)
     row.state, row.attempts, row.due_at = "pending", 0, now()
     row.delivered_at = row.error = None
     await session.flush()
@@ -266,6 +268,16 @@ def _queue(
         tenant_id=endpoint.tenant_id, endpoint_id=endpoint.id, event=event, due_at=now()
     )
     session.add(row)
+    return row
+
+
+async def _delivery(
+    session: AsyncSession, endpoint: WebhookEndpoint, delivery_id: str, *, lock: bool = False
+) -> WebhookDelivery:
+    row_id = delivery_id.removeprefix(DELIVERY_PREFIX)
+    row = await of_tenant(endpoint.tenant_id).get(session, WebhookDelivery, row_id, lock=lock)
+    if row is None or row.endpoint_id != endpoint.id:
+        raise NotFound(f"There is no delivery '{delivery_id}'.", code="delivery_not_found")
     return row
 
 

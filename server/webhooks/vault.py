@@ -16,10 +16,10 @@ from pathlib import Path
 
 import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import WebhookEndpoint
+from server.db.scope import across_tenants
 from server.db.session import Database
 from server.errors import ServerError
 from server.settings import Settings, SettingsError
@@ -145,7 +145,8 @@ def _is_plain(stored: str | None) -> bool:
 
 
 async def _endpoints(session: AsyncSession, *, lock: bool = False) -> list[WebhookEndpoint]:
-    query = select(WebhookEndpoint).order_by(WebhookEndpoint.id)
+    all_tenants = across_tenants("one key encrypts every tenant's secrets")
+    query = all_tenants.select(WebhookEndpoint).order_by(WebhookEndpoint.id)
     return list(await session.scalars(query.with_for_update() if lock else query))
 
 
