@@ -88,7 +88,7 @@ async def create(
         label=request.label,
         scopes=sorted(set(request.scopes)) if tenant else list(SCOPES),
         expires_at=request.expires_at,
-        limits=stored_limits(request.limits),
+        limits=request.limits,
     )
     session.add(row)
     await session.flush()
@@ -180,8 +180,8 @@ async def authenticate(session: AsyncSession, raw: str) -> Principal:
                     tenant_id=row.tenant_id,
                     slug=slug,
                     expires_at=row.expires_at,
-                    limits=limits_of(row.limits),
-                    tenant_limits=limits_of(tenant_limits),
+                    limits=row.limits,
+                    tenant_limits=tenant_limits,
                 )
     raise Unauthenticated(
         "Incorrect API key provided. Keys begin with tt_ and are made with `tenantune keys create`."
@@ -198,16 +198,6 @@ async def mark_used(session: AsyncSession, used: Mapping[str, datetime]) -> None
             .where(or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < at))
             .values(last_used_at=at, updated_at=ApiKey.updated_at)
         )
-
-
-def limits_of(stored: dict[str, Any] | None) -> Limits | None:
-    """Limits as they are kept in a row."""
-    return None if stored is None else msgspec.convert(stored, Limits)
-
-
-def stored_limits(limits: Limits | None) -> dict[str, Any] | None:
-    """Limits as a row keeps them."""
-    return None if limits is None else msgspec.to_builtins(limits)
 
 
 def require(principal: Principal, scope: Scope) -> None:
@@ -241,7 +231,7 @@ def view(row: ApiKey) -> KeyView:
         label=row.label,
         scopes=row.scopes,
         replaces_id=row.replaces_id,
-        limits=limits_of(row.limits),
+        limits=row.limits,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,

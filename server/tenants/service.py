@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import BadPattern
 from connectors.redaction.redactor import Redactor
-from server.auth.keys import limits_of, stored_limits
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,
@@ -51,7 +50,7 @@ async def create(
         number_patterns=dict(request.number_patterns),
         keep=list(request.keep),
         keep_upload_days=request.keep_upload_days,
-        limits=stored_limits(request.limits),
+        limits=request.limits,
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
     if request.slug in reserved:
@@ -134,7 +133,7 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     if patch.keep_upload_days is not msgspec.UNSET:
         tenant.keep_upload_days = patch.keep_upload_days
     if patch.limits is not msgspec.UNSET:
-        tenant.limits = stored_limits(patch.limits)
+        tenant.limits = patch.limits
     await session.flush()
     return tenant
 
@@ -183,7 +182,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             number_patterns=tenant.number_patterns,
             keep=tenant.keep,
             keep_upload_days=tenant.keep_upload_days,
-            limits=limits_of(tenant.limits),
+            limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,
             created_at=tenant.created_at,

@@ -5,6 +5,7 @@ import secrets
 import time
 from typing import Annotated, Any
 
+import msgspec
 from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention
 from advanced_alchemy.mixins import AuditColumns
 from advanced_alchemy.types import DateTimeUTC
@@ -85,6 +86,27 @@ class Json(TypeDecorator[Any]):
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
         """Leave out what PostgreSQL refuses, on both, so that both hold the same."""
         return storable(value)
+
+
+class StructJson(Json):
+    """A msgspec struct, kept as JSON; ``StructJson(Limits)`` for ``Mapped[Limits | None]``.
+
+    A row whose JSON does not fit the struct cannot be read: ``msgspec.ValidationError``.
+    """
+
+    cache_ok = True
+
+    def __init__(self, struct: type[msgspec.Struct]) -> None:
+        super().__init__()
+        self.struct = struct
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        """As JSON; None stays SQL's null."""
+        return None if value is None else storable(msgspec.to_builtins(value))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        """As a struct again."""
+        return None if value is None else msgspec.convert(value, self.struct)
 
 
 JsonObject = Annotated[dict[str, Any], mapped_column(Json)]
