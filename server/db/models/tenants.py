@@ -22,9 +22,9 @@ class Tenant(Record):
     """A customer organisation.
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
-    ``live_adapter_id``, for compare-and-set. ``keep`` are words that redaction leaves alone: the
-    company's own telephone number. ``keep_upload_days``: how long a transcript's file is kept after it
-    was read; 0: not at all. ``limits`` are null where the installation's apply.
+    ``live_adapter_id``, for compare-and-set. ``keep`` are words that redaction leaves alone, such as
+    the company's own telephone number. ``keep_upload_days``: for how many days a transcript's file is
+    kept after it was read. ``limits`` are null where the installation's apply.
     """
 
     __tablename__ = "tenant"
