@@ -1,7 +1,7 @@
 """API keys: random, shown once, kept only as their hash.
 
-``tt_admin_...`` is the operator's, ``tt_...`` a tenant's. The last six characters are a checksum,
-so that a mistyped key, or a scanner's false find, is told without a look at the database.
+``tt_admin_...`` is the operator's, ``tt_...`` a tenant's. The last six characters are a checksum: a
+mistyped key, or a text that a scanner takes for one, is recognised without a query.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ CHECK_LENGTH = 6  # 62 ** 6 > 2 ** 32
 KEY = re.compile(
     rf"(tt_(?:admin_)?)([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECK_LENGTH}}})"
 )
-SHOWN = 8
+SHOWN = 8  # characters of the secret, to tell keys apart
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is calling. Without a tenant it is the operator, who may do everything.
+    """The caller. Without a tenant it is the operator, who may do everything.
 
-    ``limits`` are the key's own; ``tenant_limits`` None means the installation's.
+    ``limits`` are the key's own. Where ``tenant_limits`` is None the installation's apply.
     """
 
     key_id: str
@@ -75,10 +75,12 @@ class Principal(msgspec.Struct, frozen=True):
 async def create(
     session: AsyncSession, request: KeyRequest, *, tenant: Tenant | None
 ) -> tuple[str, ApiKey]:
-    """Make a key and return it raw, which only happens here; no tenant makes an operator's key.
+    """Make a key: of a tenant, or of the operator where that is None.
+
+    Returns the raw key, which is not kept and cannot be shown again, and its row.
 
     Raises:
-        Invalid: it would have expired already.
+        Invalid: ``expires_at`` is in the past.
     """
     if request.expires_at is not None and request.expires_at <= now():
         raise Invalid("expires_at is in the past.", param="expires_at")
@@ -106,12 +108,12 @@ async def rotate(
 ) -> tuple[str, ApiKey]:
     """Replace a key by one that may do the same; the old one works until the overlap is over.
 
-    Without ``request.expires_at`` the new key ends when the old one was to end before.
+    Without ``request.expires_at`` the new key expires when the old one would have.
 
     Raises:
         NotFound: this tenant has no such key.
-        Conflict: it does not work any more, or was replaced already.
-        Invalid: the new one would have expired already.
+        Conflict: it is revoked or expired, or was replaced already.
+        Invalid: the new key's ``expires_at`` is in the past.
     """
     old = await _get(session, key_id, tenant, lock=True)
     moment = now()
@@ -144,7 +146,7 @@ async def rotate(
 
 
 async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -> ApiKey:
-    """Make a key useless from now on; revoking twice changes nothing.
+    """Make a key invalid from now on. Revoking it again changes nothing.
 
     Raises:
         NotFound: this tenant has no such key.
@@ -156,10 +158,10 @@ async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -
 
 
 async def authenticate(session: AsyncSession, raw: str) -> Principal:
-    """Find whose key this is: one look by hash, whatever is wrong with it.
+    """The caller with this raw key, by one query on its hash.
 
     Raises:
-        Unauthenticated: unknown, revoked or expired; one message for all.
+        Unauthenticated: the key is unknown, revoked or expired; the message is the same.
     """
     if is_well_formed(raw):
         query = (
@@ -204,7 +206,7 @@ def require(principal: Principal, scope: Scope) -> None:
     """Check a scope.
 
     Raises:
-        Forbidden: the key has not got it.
+        Forbidden: the key lacks it.
     """
     if not principal.may(scope):
         raise Forbidden(f"This needs a key with the scope '{scope}'.")
@@ -224,7 +226,7 @@ def is_well_formed(raw: str) -> bool:
 
 
 def view(row: ApiKey) -> KeyView:
-    """A key as people see it."""
+    """A key as the API shows it."""
     return KeyView(
         id=row.id,
         prefix=row.prefix,

@@ -39,9 +39,6 @@ WAIT_MS = "sqlite_wait_ms"  # a connection's option: for how long its BEGIN may 
 class Database:
     """A connection pool: ``transaction`` writes, ``reading`` only reads.
 
-        async with database.transaction() as session:
-            session.add(Tenant(slug="acme", name="Acme"))
-
     On SQLite a writer takes the write lock when it begins (``BEGIN IMMEDIATE``), so that it does not
     fail halfway because another was faster. Readers see the last committed state and do not wait.
 
@@ -49,6 +46,10 @@ class Database:
         url: SQLAlchemy's, with an asynchronous driver.
         patience_seconds: how long a writer on SQLite waits for its turn in this process, a connection
             and the lock, all together.
+
+    Example:
+        async with database.transaction() as session:
+            session.add(Tenant(slug="acme", name="Acme"))
     """
 
     def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:

@@ -1,9 +1,8 @@
 """Uploads of transcripts as they arrived: kept until they have been read, for a while at most.
 
-They hold the personal data that redaction takes out, so they go when no import of them is left to
-end, ``Tenant.keep_upload_days`` later where that is set: what could not be read, too, since trying
-again begins with sending it again. A row says that they are gone (``SourceFile.removed_at``); the
-bytes are discarded after that is committed.
+They hold the personal data that redaction removes. So they go when the last import of them has ended,
+or ``Tenant.keep_upload_days`` later; also when it failed, since a new try sends the file again.
+``SourceFile.removed_at`` says that they are gone; the bytes are deleted after that is committed.
 """
 
 import datetime
@@ -18,7 +17,10 @@ UNFINISHED = ("queued", "running")
 
 
 async def let_go(session: AsyncSession, source_id: str) -> str | None:
-    """Call where an import of a file has ended: its sha256, to discard after commit, if it goes now."""
+    """Call it when an import of a file has ended.
+
+    Returns the file's sha256 if it goes now, for ``try_delete_unreferenced`` after the commit.
+    """
     source = await lock(session, SourceFile.id == source_id)
     if source is None:
         return None
@@ -35,7 +37,10 @@ async def let_go(session: AsyncSession, source_id: str) -> str | None:
 
 
 async def delete_read(session: AsyncSession) -> set[str]:
-    """Let go of all whose time is over; returns their hashes, to discard after the commit."""
+    """Let go of every file whose time is over.
+
+    Returns their hashes, for ``try_delete_unreferenced`` after the commit.
+    """
     all_tenants = across_tenants("a sweep of each tenant's uploads")
     kept = all_tenants.select(SourceFile.id).where(
         SourceFile.tenant_id == Tenant.id, SourceFile.removed_at.is_(None)
@@ -53,7 +58,7 @@ async def delete_read(session: AsyncSession) -> set[str]:
             ),
         )
         over = (SourceFile.removed_at.is_(None), ~wanted.exists())
-        # locked first and looked at again: an upload of the same bytes may have come in between
+        # locked first and checked again: the same bytes may have been uploaded in between
         found = scope.select(SourceFile.id).where(*over).with_for_update()
         ids = list(await session.scalars(found))
         if ids:

@@ -1,7 +1,7 @@
 """Files that arrive in parts: rows of a tenant that live for an hour.
 
-An upload is open (``pending``) until it is completed, cancelled or too old. Whoever changes it
-locks its row first, so that no part comes to an upload that is closed.
+An upload is open (``pending``) until it is completed, cancelled or too old. Each change locks its row
+first, so that no part is added to a closed upload.
 """
 
 import datetime
@@ -19,7 +19,7 @@ from server.storage.references import acquire_reference
 
 PUBLIC_ID = re.compile(r"upload_([0-9a-f]{32})")
 LIFE = datetime.timedelta(hours=1)
-REMEMBERED = datetime.timedelta(hours=24)  # closed uploads, for clients that ask twice
+REMEMBERED = datetime.timedelta(hours=24)  # closed uploads: clients may repeat a request
 MAX_PART_BYTES = 64 << 20
 MAX_PARTS = 10_000
 SWEPT_AT_ONCE = 1000
@@ -36,7 +36,7 @@ def public_part_id(part: UploadPart) -> str:
 
 
 def state_of(upload: Upload) -> UploadState:
-    """Its state, at this moment."""
+    """An upload's state now; the row of an expired one may still say ``pending``."""
     if upload.state == "pending" and upload.expires_at <= now():
         return "expired"
     return upload.state
@@ -52,7 +52,7 @@ async def create(
     size_bytes: int,
     keep_seconds: int | None = None,
 ) -> Upload:
-    """Begin an upload of ``size_bytes``; ``keep_seconds`` are for the finished file."""
+    """Begin an upload of ``size_bytes``; its file will expire after ``keep_seconds``, if given."""
     upload = Upload(
         tenant_id=tenant_id,
         filename=filename,
@@ -70,10 +70,12 @@ async def create(
 async def get(
     session: AsyncSession, tenant_id: str, upload_id: str, *, lock: bool = False
 ) -> Upload:
-    """A tenant's upload, by its public id; ``lock`` keeps others from changing it until the end.
+    """A tenant's upload, by its public id.
+
+    ``lock`` keeps others from changing it until the transaction ends.
 
     Raises:
-        NotFound: there is none, or it is another's.
+        NotFound: the tenant has no such upload.
     """
     match = PUBLIC_ID.fullmatch(upload_id)
     found = None
@@ -112,8 +114,8 @@ async def add_part(
 
     Raises:
         NotFound: as ``get``.
-        Invalid: the upload is closed, or the parts are more than it can need.
-        Unavailable: the bytes were discarded a moment ago; store them again.
+        Invalid: the upload is closed, or has twice the announced bytes or ``MAX_PARTS`` parts.
+        Unavailable: the bytes were deleted since they were stored; store them again.
     """
     upload = await get(session, tenant_id, upload_id, lock=True)
     require_pending(upload)
@@ -136,9 +138,9 @@ async def add_part(
 
 
 async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple[Upload, set[str]]:
-    """Close an upload without a file; returns it and its parts' hashes, to discard after commit.
+    """Close an upload without a file. Cancelling it again changes nothing.
 
-    Cancelling it twice changes nothing.
+    Returns it and its parts' hashes, for ``try_delete_unreferenced`` after the commit.
 
     Raises:
         NotFound: as ``get``.
@@ -155,7 +157,10 @@ async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple
 
 
 async def expire_pending(session: AsyncSession) -> set[str]:
-    """Close uploads that are too old; returns their parts' hashes, to discard after the commit."""
+    """Close uploads that are too old.
+
+    Returns their parts' hashes, for ``try_delete_unreferenced`` after the commit.
+    """
     all_tenants = across_tenants("a sweep of what has expired")
     old = all_tenants.select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
     uploads = (await session.scalars(old.limit(SWEPT_AT_ONCE).with_for_update())).all()

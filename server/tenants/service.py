@@ -1,4 +1,4 @@
-"""Tenants: who owns everything else."""
+"""Tenants, which own all other rows."""
 
 from collections.abc import Collection
 
@@ -23,9 +23,9 @@ from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
 
 class Leftovers(msgspec.Struct, frozen=True):
-    """What a deleted tenant leaves outside the database, for the caller to remove after commit.
+    """What a deleted tenant leaves outside the database, for the caller to remove after the commit.
 
-    ``blobs``: what it referred to; others may too, so remove them with ``holdings.try_discard``.
+    Other tenants may refer to the same ``blobs``: remove them with ``try_delete_unreferenced``.
     """
 
     engine_names: tuple[str, ...]
@@ -36,7 +36,7 @@ class Leftovers(msgspec.Struct, frozen=True):
 async def create(
     session: AsyncSession, request: TenantRequest, *, reserved: Collection[str] = ()
 ) -> Tenant:
-    """Add a tenant. ``reserved`` slugs mean something else already: the base's name.
+    """Add a tenant. ``reserved`` slugs are taken by other models: the base's name.
 
     Raises:
         Conflict: the slug is taken.
@@ -64,7 +64,7 @@ async def create(
 
 
 async def get(session: AsyncSession, slug: str, *, lock: bool = False) -> Tenant:
-    """The tenant of this slug; ``lock`` keeps others from changing its row until the end.
+    """The tenant of this slug; ``lock`` keeps others from changing it until the transaction ends.
 
     Raises:
         NotFound: there is none.
@@ -91,7 +91,7 @@ async def get_by_id(session: AsyncSession, tenant_id: str) -> Tenant:
 
 
 async def exists_for_update(session: AsyncSession, tenant_id: str) -> bool:
-    """Whether a tenant is there; one that is cannot be deleted before the transaction's end."""
+    """Whether a tenant exists; if so it cannot be deleted before the transaction ends."""
     query = of_tenant(tenant_id).select(Tenant.id)
     # the lock that a row's foreign key takes: it waits for nothing but a deletion
     found = await session.scalar(query.with_for_update(read=True, key_share=True))
@@ -99,10 +99,10 @@ async def exists_for_update(session: AsyncSession, tenant_id: str) -> bool:
 
 
 async def hold_transcripts(session: AsyncSession, tenant_id: str) -> bool:
-    """Let nobody else add or remove a tenant's conversations until the transaction ends.
+    """Keep other transactions from adding or removing a tenant's conversations until this one ends.
 
-    False where the tenant is gone. On PostgreSQL this lock leaves those alone who only refer to the
-    tenant; on SQLite whoever writes is the only one.
+    False where the tenant is gone. On PostgreSQL the lock does not stop rows that only refer to the
+    tenant; on SQLite there is one writer at a time.
     """
     query = of_tenant(tenant_id).select(Tenant.id).with_for_update(key_share=True)
     return await session.scalar(query) is not None
@@ -163,12 +163,12 @@ async def delete(session: AsyncSession, slug: str) -> Leftovers:
 
 
 async def view(session: AsyncSession, tenant: Tenant) -> TenantView:
-    """A tenant as people see it."""
+    """A tenant as the API shows it."""
     return (await views(session, [tenant]))[0]
 
 
 async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView]:
-    """Tenants as people see them, with one query for all."""
+    """Tenants as the API shows them, with one query for all."""
     live = [tenant.live_adapter_id for tenant in tenants if tenant.live_adapter_id]
     all_tenants = across_tenants("tenants are listed with their live versions")
     query = all_tenants.select(Adapter.id, Adapter.version)
@@ -193,7 +193,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
 
 
 async def _only_of_it(session: AsyncSession, tenant_id: str) -> tuple[str, ...]:
-    """Hashes of this tenant's datasets that no other tenant has too."""
+    """Hashes of the datasets that this tenant has and no other."""
     all_tenants = across_tenants("equal datasets of several tenants are one folder")
     others = all_tenants.select(DatasetVersion.sha256).where(DatasetVersion.tenant_id != tenant_id)
     scope = of_tenant(tenant_id).select(DatasetVersion.sha256).distinct()

@@ -1,4 +1,4 @@
-"""Webhooks: where tenants want to hear of events, and the events that wait to be sent."""
+"""Webhooks: the URLs that tenants' events are sent to, and the events that wait to be sent."""
 
 import base64
 import secrets
@@ -24,8 +24,8 @@ from server.webhooks.schemas import (
 )
 from server.webhooks.vault import PLAIN, Vault
 
-SECRET_BYTES = 24  # the least that Standard Webhooks asks for; 32 characters without padding
-MAX_ENDPOINTS = 10  # of a tenant: what all of them do at once is bounded by it
+SECRET_BYTES = 24  # Standard Webhooks' minimum; 32 characters without padding
+MAX_ENDPOINTS = 10  # of a tenant; bounds how many deliveries it has at the same time
 MAX_WAITING_TESTS = 5
 DELIVERY_PREFIX = "wh_"
 
@@ -39,9 +39,9 @@ async def emit(
 ) -> None:
     """Write an event for every endpoint of the tenant that wants its type.
 
-    The rows belong to the caller's transaction: what it undoes is never told to anybody, and what
-    it commits is sent, by whichever copy of the server is faster, until somebody takes it.
-    ``data`` is what OpenAI's event of this type has there: ``{"id": "ftjob-..."}``.
+    The rows belong to the caller's transaction: an event is sent only if that is committed, and then
+    by any copy of the server, until a receiver accepts it. ``data`` is that of OpenAI's event of this
+    type: ``{"id": "ftjob-..."}``.
     """
     query = of_tenant(tenant_id).select(WebhookEndpoint).where(WebhookEndpoint.enabled)
     event = _event(type, data)
@@ -54,15 +54,15 @@ async def emit(
 async def create(
     session: AsyncSession, request: WebhookRequest, *, slug: str, private: bool, vault: Vault
 ) -> WebhookEndpoint:
-    """Add an endpoint to a tenant. ``private``: whether it may be at a private address.
+    """Add an endpoint to a tenant. ``private`` allows plain http and private addresses.
 
-    Its secret is in the row as ``vault`` has encrypted it.
+    Its row holds a new secret, encrypted by ``vault``.
 
     Raises:
         NotFound: there is no such tenant.
-        Invalid: the URL cannot be sent to.
-        Conflict: the tenant has as many as it may have.
-        SecretUnreadable: this machine's key is not that of the others.
+        Invalid: the server does not send to this URL.
+        Conflict: the tenant has ``MAX_ENDPOINTS`` already.
+        SecretUnreadable: this machine's key is not the one of the other machines.
     """
     check_url(request.url, private=private)
     tenant = await tenants.get(session, slug, lock=True)
@@ -113,7 +113,7 @@ async def update(
 
     Raises:
         NotFound: there is no such endpoint.
-        Invalid: the URL cannot be sent to.
+        Invalid: the server does not send to this URL.
     """
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
     if patch.url is not msgspec.UNSET:
@@ -141,11 +141,11 @@ async def delete(session: AsyncSession, endpoint_id: str, *, slug: str) -> None:
 async def rotate_secret(
     session: AsyncSession, endpoint_id: str, *, slug: str, overlap_seconds: int, vault: Vault
 ) -> WebhookEndpoint:
-    """Give an endpoint a new secret. For the overlap both sign, so that either verifies.
+    """Give an endpoint a new secret. During the overlap both sign, and either verifies.
 
     Raises:
         NotFound: there is no such endpoint.
-        SecretUnreadable: this machine's key is not that of the others.
+        SecretUnreadable: this machine's key is not the one of the other machines.
     """
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
     endpoint.previous_secret = endpoint.secret if overlap_seconds else None
@@ -158,7 +158,7 @@ async def rotate_secret(
 
 
 async def send_test(session: AsyncSession, endpoint_id: str, *, slug: str) -> WebhookDelivery:
-    """Write an event of the type ``webhook.test``, which is sent once and never again.
+    """Write an event of the type ``webhook.test``, for which one attempt is made.
 
     Raises:
         NotFound: there is no such endpoint.
@@ -207,7 +207,7 @@ async def get_delivery(
 async def redeliver(
     session: AsyncSession, endpoint_id: str, delivery_id: str, *, slug: str
 ) -> WebhookDelivery:
-    """Send an event again, now, with its old id and all attempts before it.
+    """Send an event again now, with the same id and a full set of attempts.
 
     Raises:
         NotFound: there is no such endpoint or event.
@@ -223,7 +223,7 @@ async def redeliver(
 
 
 def view(row: WebhookEndpoint) -> WebhookView:
-    """An endpoint as people see it."""
+    """An endpoint as the API shows it."""
     until = row.previous_secret_until
     return WebhookView(
         id=row.id,
@@ -238,7 +238,7 @@ def view(row: WebhookEndpoint) -> WebhookView:
 
 
 def view_delivery(row: WebhookDelivery) -> DeliveryView:
-    """A delivery as people see it."""
+    """A delivery as the API shows it."""
     return DeliveryView(
         id=DELIVERY_PREFIX + row.id,
         state=row.state,

@@ -46,7 +46,7 @@ class Tenant(Record):
 class ApiKey(Record):
     """A key, by its hash. Without a tenant it is the operator's.
 
-    ``replaces_id`` is the key that this one was rotated from; ``limits`` come on top of the tenant's.
+    ``replaces_id`` is the key that this one was rotated from; ``limits`` apply beside the tenant's.
     """
 
     __tablename__ = "api_key"
