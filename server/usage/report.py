@@ -1,7 +1,7 @@
-"""What tenants used, put together for people and spreadsheets.
+"""Reports of what tenants used, as rows and as CSV.
 
-Chats and other requests come from the counts by day; training from the jobs, as rows with the
-model ``training:<base>`` on the day that a job ended, so that a day that is over does not change.
+Requests come from the counts by day. Training comes from the jobs, as rows with the model
+``training:<base>`` on the day that a job ended, so that past days do not change.
 """
 
 import csv
@@ -36,12 +36,12 @@ async def usage_of(
     first: date | None = None,
     last: date | None = None,
 ) -> list[UsageView]:
-    """What a tenant, or each (None), used from the day ``first`` to ``last``, newest day first.
+    """What one tenant, or each one (None), used from day ``first`` to ``last``, newest day first.
 
-    Rows are added up over what is not in ``by``.
+    Rows are summed over the dimensions that are not in ``by``.
 
     Raises:
-        Invalid: that would be more rows than anybody reads.
+        Invalid: there would be more than ``MAX_ROWS`` rows.
     """
     scope = across_tenants("the operator sees what each used")
     if tenant_id is not None:
@@ -56,7 +56,7 @@ async def usage_of(
 
 
 def to_csv(rows: Sequence[UsageView]) -> str:
-    """Rows as RFC 4180 has it, with a header; no cell begins like a spreadsheet's formula."""
+    """Rows as CSV (RFC 4180) with a header; no cell begins like a spreadsheet's formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)

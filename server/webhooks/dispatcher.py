@@ -43,7 +43,7 @@ MAX_IN_FLIGHT = 64
 MAX_PER_ENDPOINT = 2  # times MAX_ENDPOINTS: a tenant has less than a third of MAX_IN_FLIGHT
 PRUNE_SECONDS = 3600.0
 _all_tenants = across_tenants("each copy of the server sends for every tenant")
-Told = Literal["delivered", "failed", "given_up"]  # failed: it is tried again later
+AttemptResult = Literal["delivered", "failed", "given_up"]  # failed: it is tried again later
 
 
 class _Claim(msgspec.Struct, frozen=True):
@@ -76,7 +76,8 @@ class WebhookDispatcher:
         poll_seconds: between two looks for due events.
         clock: the current time; for tests.
         lookup: resolves names, as ``socket.getaddrinfo`` does; for tests.
-        tell: called with the result of each attempt, and for an event that is given up without one.
+        on_attempt: called with the result of each attempt, and for an event that is given up without
+            one.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class WebhookDispatcher:
         poll_seconds: float = 1.0,
         clock: Callable[[], datetime] = now,
         lookup: Lookup = socket.getaddrinfo,
-        tell: Callable[[Told], object] = lambda _: None,
+        on_attempt: Callable[[AttemptResult], object] = lambda _: None,
     ) -> None:
         self._database = database
         self._vault = vault
@@ -98,7 +99,7 @@ class WebhookDispatcher:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._lookup = lookup
-        self._tell = tell
+        self._on_attempt = on_attempt
         self._in_flight: Counter[str] = Counter()  # by endpoint
         self._freed = asyncio.Event()
 
@@ -185,7 +186,7 @@ class WebhookDispatcher:
                 taken = await self._take(session, endpoint_id, found)
             claims += taken
             for _ in range(len(found) - len(taken)):
-                self._tell("given_up")
+                self._on_attempt("given_up")
         return claims
 
     async def _take(
@@ -267,14 +268,14 @@ class WebhookDispatcher:
             row = (await session.scalars(ours.with_for_update())).one_or_none()
             if row is None:  # deleted, or claimed by another since the lease ended
                 return
-            told: Told = "failed"
+            result: AttemptResult = "failed"
             row.error = outcome.error
             delays = () if claim.event["type"] == TEST_EVENT else RETRY_SECONDS
             if outcome.error is None:
-                told = row.state = "delivered"
+                result = row.state = "delivered"
                 row.delivered_at = self._clock()
             elif outcome.gone or claim.attempt > len(delays):
-                row.state, told = "failed", "given_up"
+                row.state, result = "failed", "given_up"
             else:
                 spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
                 delay = max(delays[claim.attempt - 1] * spread, outcome.retry_after_seconds)
@@ -294,7 +295,7 @@ class WebhookDispatcher:
                 state=row.state,
                 error=row.error,
             )
-        self._tell(told)
+        self._on_attempt(result)
 
 
 def _signed(claim: _Claim, payload: bytes, *, at: datetime) -> dict[str, str]:
