@@ -24,6 +24,7 @@ from sqlalchemy import (
     Update,
     inspect,
 )
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql import visitors
@@ -91,6 +92,19 @@ class Scope:
         if lock:
             query = query.with_for_update().execution_options(populate_existing=True)
         return await session.scalar(query)
+
+    async def get_one(
+        self, session: AsyncSession, model: type[R], row_id: str | None, *, lock: bool = False
+    ) -> R:
+        """The row with this id, as ``get``, where it is known to be there.
+
+        Raises:
+            NoResultFound: there is none in this scope.
+        """
+        found = await self.get(session, model, row_id, lock=lock)
+        if found is None:
+            raise NoResultFound(f"no row {row_id} in {model.__tablename__}")
+        return found
 
     def _filters(self, *entities: Any) -> list[ColumnElement[bool]]:  # noqa: ANN401 - as select's
         if self._all_tenants:
