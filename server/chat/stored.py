@@ -69,6 +69,16 @@ async def get(session: AsyncSession, tenant_id: str, completion_id: str) -> Stor
     return found
 
 
+async def delete(session: AsyncSession, tenant_id: str, completion_id: str) -> None:
+    """Delete a completion.
+
+    Raises:
+        NotFound: as ``get``.
+    """
+    await session.delete(await get(session, tenant_id, completion_id))
+    await session.flush()
+
+
 async def find(
     session: AsyncSession,
     tenant_id: str,
