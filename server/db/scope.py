@@ -20,9 +20,11 @@ from sqlalchemy import (
     Select,
     SelectBase,
     SQLColumnExpression,
+    Table,
     Update,
     inspect,
 )
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql import visitors
@@ -49,6 +51,8 @@ class Scope:
 
     Each table named in ``select``, ``update`` or ``delete`` is filtered. One that only a later
     ``join`` names is not: select it as well, or compare its ``tenant_id`` in the join's condition.
+    With an outer join it must be the second (and ``add_columns`` selects it): a filter would make
+    the join an inner one.
     """
 
     def __init__(self, tenant_id: str | None, *, all_tenants: bool = False) -> None:
@@ -89,6 +93,19 @@ class Scope:
             query = query.with_for_update().execution_options(populate_existing=True)
         return await session.scalar(query)
 
+    async def get_one(
+        self, session: AsyncSession, model: type[R], row_id: str | None, *, lock: bool = False
+    ) -> R:
+        """The row with this id, as ``get``, where it is known to be there.
+
+        Raises:
+            NoResultFound: there is none in this scope.
+        """
+        found = await self.get(session, model, row_id, lock=lock)
+        if found is None:
+            raise NoResultFound(f"no row {row_id} in {model.__tablename__}")
+        return found
+
     def _filters(self, *entities: Any) -> list[ColumnElement[bool]]:  # noqa: ANN401 - as select's
         if self._all_tenants:
             return []
@@ -125,4 +142,5 @@ def _tables(entity: Any) -> list[str]:  # noqa: ANN401 - what select takes
     parts = list(visitors.iterate(entity))
     if any(isinstance(part, SelectBase) for part in parts):
         raise TypeError("a tenant's query cannot select from a subquery: scope that one")
-    return [part.table.name for part in parts if isinstance(part, Column)]
+    columns = [part for part in parts if isinstance(part, Column)]
+    return [column.table.name for column in columns if isinstance(column.table, Table)]

@@ -1,4 +1,4 @@
-"""The body of an upload, as it arrives: nothing of it is ever whole in memory."""
+"""The body of an upload, read as a stream: the file is never whole in memory."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -20,11 +20,10 @@ MAX_PARTS = 64
 
 
 class Upload:
-    """One file of a request: in a form, as the part ``part``, or raw.
+    """One file of a request: the part ``part`` of a form or, where ``raw`` allows it, the whole body.
 
-    Read ``chunks`` to its end first; then ``filename`` (cleaned) and ``fields`` hold what the form
-    said.
-    ``max_bytes`` is for the file.
+    Read ``chunks`` to its end first; then ``filename`` (cleaned) and ``fields`` are what the form
+    says. ``max_bytes`` bounds the file.
     """
 
     def __init__(
@@ -47,8 +46,8 @@ class Upload:
         """The file's bytes.
 
         Raises:
-            TooLarge: the request is larger than is accepted, or says so.
-            Invalid: a form that is none, or that holds no file, or several; a file without a byte.
+            TooLarge: the request is too large, or says so.
+            Invalid: the form cannot be read or does not hold one file, or the file is empty.
         """
         length = self._request.headers.get("content-length", "")
         if length.isdecimal():

@@ -1,15 +1,14 @@
-"""Shares out the time that the engine is busy between the requests that keep it busy."""
+"""Divides the engine's busy time among the requests that keep it busy."""
 
 import time
 from collections.abc import Callable
 
 
 class EngineTime:
-    """A clock that runs at 1 / (requests in flight), and stands still without any.
+    """A clock that runs at the speed 1 / (requests in flight), and stops without any.
 
-    What it moved on between a request's ``enter`` and ``leave`` is that request's share, in
-    seconds. Whatever comes and goes meanwhile, the shares of all requests add up to the time that
-    there was at least one. Use on one thread.
+    Its time between a request's ``enter`` and ``leave`` is that request's share, in seconds. The shares
+    of all requests add up to the time in which at least one was in flight. Use on one thread.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -19,7 +18,7 @@ class EngineTime:
         self._at = clock()
 
     def enter(self) -> float:
-        """Begin a request; what it returns is for ``leave``."""
+        """Begin a request; pass the result to ``leave``."""
         self._move_on()
         self._in_flight += 1
         return self._shared

@@ -1,7 +1,7 @@
-"""Counts what tenants use, by UTC day, key and model, without making an answer wait for a disk.
+"""Counts what tenants use, by UTC day, key and model, without delaying an answer.
 
 A request is counted when it ends. Counts are added up in memory and written together every second
-and at the end, so a process that is killed loses those of requests under way, and of those that
+and at the end, so a process that is killed loses those of requests under way and of requests that
 ended in the last second.
 """
 
@@ -33,9 +33,9 @@ _Place = tuple[str, str, str, date]  # tenant, key, model, day
 
 @dataclass(slots=True)
 class Counts:
-    """What was used; ``errors`` counts requests that did not end well.
+    """What was used; ``errors`` counts requests that failed.
 
-    ``gpu_seconds`` is a request's share of the time that the engine was busy (``busy.py``).
+    ``gpu_seconds`` are the requests' shares of the engine's busy time (``engine_time.py``).
     """
 
     requests: int = 0
@@ -92,8 +92,8 @@ class UsageLedger:
     async def flush(self) -> None:
         """Write what has been counted, and share it with the limits of other copies.
 
-        All that was counted before is written then, by whomever: a second call waits for the first.
-        What could not be written stays and is tried again.
+        When it returns, all that was counted before is written: a second call waits for the first.
+        Counts that could not be written are kept for the next time.
         """
         async with self._flushing:
             pending, self._pending = self._pending, {}
@@ -112,14 +112,14 @@ class UsageLedger:
                 raise
 
     async def try_flush(self) -> None:
-        """The same, where what is written already will do."""
+        """Flush; a failure is logged, and the counts are kept for the next time."""
         try:
             await self.flush()
         except (SQLAlchemyError, OSError) as exc:
             log.warning("usage was not written; trying again", error=str(exc))
 
     async def run(self) -> None:
-        """Write every now and then until cancelled, and once more then."""
+        """Flush every ``flush_seconds`` until cancelled, and once more at the end."""
         try:
             while True:
                 await asyncio.sleep(self._flush_seconds)

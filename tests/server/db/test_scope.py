@@ -2,6 +2,7 @@
 
 import pytest
 from sqlalchemy import func, literal, select, true
+from sqlalchemy.exc import NoResultFound
 
 from server.db.models import ApiKey, File, Tenant, Upload, UploadPart, now
 from server.db.scope import across_tenants, of_operator, of_tenant
@@ -67,6 +68,9 @@ async def test_get_finds_only_the_tenants_row(database, two):
             assert found.filename == "ours"
             assert await mine.get(session, File, two["theirs"][1], lock=lock) is None
         assert await mine.get(session, File, None) is None
+        assert (await mine.get_one(session, File, two["ours"][1])).filename == "ours"
+        with pytest.raises(NoResultFound):
+            await mine.get_one(session, File, two["theirs"][1])
 
 
 async def test_a_locked_row_is_read_anew(database, two):
