@@ -13,8 +13,8 @@ from server.transcripts.reading import NICENESS, Reading, read
 
 
 def line(text: str) -> str:
-    said = [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
-    return json.dumps({"messages": said}) + "\n"
+    messages = [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
+    return json.dumps({"messages": messages}) + "\n"
 
 
 SLOW = line("my numbers " + "1/1/1/1 4 1 1 1 07 911 1 " * 20_000)
