@@ -14,7 +14,7 @@ from connectors.conversation import Conversation, Split
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, Record
-from server.datasets.validation import SharedPrompt, redacted_examples
+from server.datasets.validation import SharedPrompt, redacted
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.scope import of_tenant
 from server.db.session import Database
@@ -124,7 +124,7 @@ async def create_from_files(
             spool,
             _KINDS[method],
             settings.datasets,
-            system_prompt=shared.joined_to(tenant.system_prompt),
+            system_prompt=shared.after(tenant.system_prompt),
             as_given=True,
         )
     warnings = _duplicate_warnings(made)
@@ -133,9 +133,9 @@ async def create_from_files(
             "The examples begin with different system messages: these were left out, and the "
             "model is trained and served with the tenant's own prompt."
         )
-    skipped = {reason: count for reason, count in made.manifest.dropped.items() if count}
-    if skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    left_out = {reason: count for reason, count in made.manifest.dropped.items() if count}
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         warnings.append(f"Examples left out: {reasons}.")
     return CreatedDataset(await _register(database, tenant_id, made, set()), tuple(warnings))
 
@@ -213,12 +213,12 @@ def _spool_examples(
     *,
     redactor: Redactor,
     split: Split | None,
-    shared: SharedPrompt,
+    see: SharedPrompt,
 ) -> None:
     """Append the redacted examples of a file, pinned to a split, a line each."""
     with spool.open("ab") as file:
-        for record in redacted_examples(path, method, redactor):
-            shared.add(record)
+        for record in redacted(path, method, redactor):
+            see.see(record)
             pinned = msgspec.structs.replace(record, split=split)
             file.write(msgspec.json.encode(pinned) + b"\n")
 

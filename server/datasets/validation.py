@@ -1,4 +1,4 @@
-"""Checks and reads the training files of fine-tuning jobs, line by line and without a database."""
+"""Checks and reads the files of fine-tuning jobs: a line at a time, without a database."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,47 +12,46 @@ from connectors.training_files import Method, Record, read, redact, system_messa
 from training.data.dataset import MIN_EXAMPLES
 from training.data.splitting import is_usable
 
-MAX_SHOWN_PROBLEMS = 20
+SHOWN = 20
 
 
-class FileCheck(msgspec.Struct):
-    """What a training file holds.
+class Checked(msgspec.Struct):
+    """What a file holds. ``problems`` are the first ``SHOWN`` of ``unfit`` lines that are no example.
 
-    ``invalid`` lines are no example; ``problems`` are the first ``MAX_SHOWN_PROBLEMS`` of them.
-    ``skipped`` counts parts of good examples (calls of tools), by reason. ``usable`` examples can be
-    trained on, and are counted up to ``MIN_EXAMPLES``; ``unusable`` counts those before that cannot,
-    by reason.
+    ``left_out`` counts parts of good examples (calls of tools), by reason. ``usable`` are the
+    examples that can be trained on, counted up to ``FEWEST``; ``unusable`` says why the others
+    before cannot.
     """
 
     examples: int = 0
     usable: int = 0
-    invalid: int = 0
+    unfit: int = 0
     problems: list[Rejected] = []
-    skipped: Counter[str] = msgspec.field(default_factory=Counter)
+    left_out: Counter[str] = msgspec.field(default_factory=Counter)
     unusable: Counter[str] = msgspec.field(default_factory=Counter)
 
-    def describe_problems(self) -> str | None:
+    def complaint(self) -> str | None:
         """What is wrong with the file, line by line; None where nothing is."""
-        if not self.invalid:
+        if not self.unfit:
             return None
         lines = [f"line {each.line}: {each.detail}" for each in self.problems]
-        if self.invalid > len(lines):
-            lines.append(f"and {self.invalid - len(lines)} more")
-        count = "1 line is" if self.invalid == 1 else f"{self.invalid} lines are"
+        if self.unfit > len(lines):
+            lines.append(f"and {self.unfit - len(lines)} more")
+        count = "1 line is" if self.unfit == 1 else f"{self.unfit} lines are"
         return "\n".join([f"{count} not fit to train on.", *lines])
 
 
-def check_file(path: Path, method: Method) -> FileCheck:
+def check(path: Path, method: Method) -> Checked:
     """Read a whole file and say what is wrong with it."""
-    found = FileCheck(problems=[])
+    found = Checked(problems=[])
     with path.open("rb") as stream:
         for item in read(stream, method):
             match item:
                 case Rejected(part=True):
-                    found.skipped[item.reason] += 1
+                    found.left_out[item.reason] += 1
                 case Rejected():
-                    found.invalid += 1
-                    if len(found.problems) < MAX_SHOWN_PROBLEMS:
+                    found.unfit += 1
+                    if len(found.problems) < SHOWN:
                         found.problems.append(item)
                 case _:
                     found.examples += 1
@@ -61,10 +60,10 @@ def check_file(path: Path, method: Method) -> FileCheck:
     return found
 
 
-def too_few_examples(found: FileCheck) -> str | None:
-    """Why a training file has too few examples; None where it has enough.
+def few(found: Checked) -> str | None:
+    """What is wrong with a training file that has too few examples; None where it has enough.
 
-    OpenAI's API asks for as many, and like there they may be alike.
+    As at OpenAI, whose API asks for as many, they may be alike.
     """
     if found.usable >= MIN_EXAMPLES:
         return None
@@ -77,8 +76,8 @@ def too_few_examples(found: FileCheck) -> str | None:
     )
 
 
-def redacted_examples(path: Path, method: Method, redactor: Redactor) -> Iterator[Record]:
-    """The examples of a file that was checked, redacted."""
+def redacted(path: Path, method: Method, redactor: Redactor) -> Iterator[Record]:
+    """The examples of a file that was checked, without personal data."""
     with path.open("rb") as stream:
         for item in read(stream, method):
             if not isinstance(item, Rejected):
@@ -86,24 +85,24 @@ def redacted_examples(path: Path, method: Method, redactor: Redactor) -> Iterato
 
 
 class SharedPrompt:
-    """Finds the system message that all examples share, if they do."""
+    """Whether all examples begin with one and the same system message."""
 
     def __init__(self) -> None:
         self._first: str | None = None
         self._differ = False
 
-    def add(self, record: Record) -> None:
+    def see(self, record: Record) -> None:
         """Look at one more example."""
-        message = system_message(record)
-        self._differ = self._differ or self._first not in {None, message}
-        self._first = message
+        said = system_message(record)
+        self._differ = self._differ or self._first not in {None, said}
+        self._first = said
 
     @property
     def differ(self) -> bool:
-        """Whether examples begin differently, so that none of it can be the model's prompt."""
+        """Whether examples say different things, so that none of it can be the model's prompt."""
         return self._differ
 
-    def joined_to(self, prompt: str) -> str:
-        """The tenant's prompt and then the shared message, in the order in which serving joins them."""
-        shared = "" if self._differ else self._first or ""
-        return "\n\n".join(part for part in (prompt, shared) if part)
+    def after(self, prompt: str) -> str:
+        """The tenant's prompt, and what the examples share, in the order in which serving joins them."""
+        own = "" if self._differ else self._first or ""
+        return "\n\n".join(part for part in (prompt, own) if part)

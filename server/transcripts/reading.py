@@ -69,7 +69,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read(reading: Reading) -> ImportReport:
-    """Run a process that reads. It ends when this call is cancelled, or this process ends.
+    """Have a process read; cancelling ends it, and so does the end of this one.
 
     Raises:
         Invalid: the file cannot be read; ``code`` is the name of the ``ConnectorError``, or
@@ -133,9 +133,9 @@ def read_source(reading: Reading) -> ImportReport:
 
 
 def digest_of(conversation: Conversation) -> str:
-    """The SHA-256 of the turns' speakers, texts and weights, without ids, times and labels."""
-    turns = [(turn.speaker, turn.text, turn.weight) for turn in conversation.turns]
-    return hashlib.sha256(msgspec.json.encode(turns)).hexdigest()
+    """The SHA-256 of who said what; ids, times and labels aside."""
+    said = [(turn.speaker, turn.text, turn.weight) for turn in conversation.turns]
+    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from server.adapters import names
 from server.api.body import BodyReader
 from server.api.metadata import MAX_PAIRS, MAX_VALUE
 from server.api.openai.fine_tuning.schemas import JobBody, SupervisedHyperparameters
-from server.datasets.validation import check_file, too_few_examples
+from server.datasets.validation import check, few
 from server.db.models import File
 from server.errors import Invalid, NotFound
 from server.files import service as files
@@ -117,16 +117,16 @@ async def check_files(
         try:
             with scratch(settings, "check") as folder:
                 async with blobs.local(file.sha256, within=folder) as path:
-                    checked = await asyncio.to_thread(check_file, path, method)
+                    checked = await asyncio.to_thread(check, path, method)
         except NotFound as exc:
             raise _bad_file(param, f"No such File object: {files.public_id(file)}") from exc
-        problem = checked.describe_problems()
-        if problem is None and param == "training_file":
-            problem = too_few_examples(checked)
-        if problem is None and not checked.examples:
-            problem = "it holds no example"
-        if problem is not None:
-            raise _bad_file(param, f"{param} cannot be used for '{method}': {problem}")
+        complaint = checked.complaint()
+        if complaint is None and param == "training_file":
+            complaint = few(checked)
+        if complaint is None and not checked.examples:
+            complaint = "it holds no example"
+        if complaint is not None:
+            raise _bad_file(param, f"{param} cannot be used for '{method}': {complaint}")
 
 
 async def to_learning(
