@@ -35,7 +35,7 @@ def worker_token(settings: Settings) -> str:
     try:
         beside.touch(mode=0o600)
         beside.write_text(secrets.token_urlsafe(32))
-        path.hardlink_to(beside)  # of processes that start together, the first one wins
+        path.hardlink_to(beside)  # the first one wins, whoever else is starting
     except FileExistsError:
         pass
     finally:

@@ -181,7 +181,7 @@ class TranscriptController(Controller):
             return dataset_view(await dataset_service.get_dataset(session, tenant, sha256))
 
 
-def _options(mapping: list[str], given: dict[str, str | None]) -> ImportOptions:
+def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
     """The options of an import, from a request's parameters or fields.
 
     Raises:
@@ -192,7 +192,7 @@ def _options(mapping: list[str], given: dict[str, str | None]) -> ImportOptions:
     except BadMapping as exc:
         raise Invalid(str(exc), param="map") from exc
     plain = ImportOptions(mapping=columns, speakers=speakers)
-    for name, value in given.items():
+    for name, value in said.items():
         if value:  # a form sends an empty field for what is not filled in
             try:
                 checked = msgspec.convert({name: value}, ImportOptions)
