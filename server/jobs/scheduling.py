@@ -165,12 +165,12 @@ async def next_jobs(
     return [(job_id, attempts[job_id]) for job_id in chosen]
 
 
-def _numbered_by_tenant(kind: type[Import | Job]) -> Select[tuple[str, int]]:
+def _numbered_by_tenant(kind: type[Import | Job]) -> Select[str, int]:
     """Ids, each with its position, from 1, among those of its tenant by age."""
     order = func.row_number().over(partition_by=kind.tenant_id, order_by=(kind.created_at, kind.id))
     return EVERYONE.select(kind.id, order.label("position"))
 
 
-def _first_ids(numbered: Select[tuple[str, int]]) -> Select[tuple[str]]:
+def _first_ids(numbered: Select[str, int]) -> Select[str]:
     table = numbered.subquery()
     return select(table.c.id).where(table.c.position == 1)
