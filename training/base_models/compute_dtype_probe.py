@@ -5,6 +5,7 @@
 
 # ruff: noqa: TID253 - a process of its own, or the trainer's, which has loaded torch
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -83,9 +84,9 @@ class _Layer:
         return functional.linear(x, self.weights[number]) + changed
 
     def run(self, rows: int) -> float:
-        """Milliseconds of one pass of ``rows`` tokens."""
+        """Milliseconds of this thread's CPU for one pass of ``rows`` tokens."""
         x = torch.full((1, rows, self.wide), 0.1, dtype=self.dtype, requires_grad=self.backward)
-        began = time.perf_counter()
+        began = time.thread_time()
         with torch.set_grad_enabled(self.backward):
             normed = functional.rms_norm(x, (self.wide,), self.norm)
             query, key, value = (self._linear(number, normed) for number in range(3))
@@ -100,26 +101,30 @@ class _Layer:
             )
         if self.backward:
             x.sum().backward()
-        return (time.perf_counter() - began) * 1e3
+        return (time.thread_time() - began) * 1e3
 
 
 def measure(shape: LayerShape, rows: Sequence[int], *, backward: bool) -> dict[str, float]:
     """Milliseconds of one layer's passes in float32 and bfloat16, the least of several.
 
-    On one thread: what two do together depends on who else is on the machine, and the choice does
-    not. float32 goes first; a type that is hopeless is not tried often.
+    On one thread and by its CPU time, the types in turn: what two threads take together, and how
+    long one takes by the clock, depend on who else is on the machine, and the choice must not.
+    (With eight programs on two cores the clock chose a type at random, and a run took nine times
+    as long.) A type that is hopeless is not tried often.
     """
     found: dict[str, float] = {}
     with _one_thread():
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-            layer = _Layer(shape, dtype, backward=backward)
-            best = sum(layer.run(count) for count in rows)  # the first pass also builds kernels
-            for _ in range(_REPEATS):
-                if best > _HOPELESS * found.get("float32", best):
-                    break
-                best = min(best, sum(layer.run(count) for count in rows))
-            found[name] = round(best, 3)
-    return found
+        layers = {
+            name: _Layer(shape, dtype, backward=backward)
+            for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+        }
+        for _ in range(1 + _REPEATS):  # the first pass also builds kernels
+            for name, layer in layers.items():
+                best = min(found.values(), default=math.inf)
+                if found.get(name, 0) <= _HOPELESS * best:
+                    took = sum(layer.run(count) for count in rows)
+                    found[name] = min(found.get(name, took), took)
+    return {name: round(best, 3) for name, best in found.items()}
 
 
 def choose(work: Work, base: Path, *, insisted: ComputeType | None = None) -> TypeChoice:
