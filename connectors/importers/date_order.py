@@ -6,7 +6,7 @@ from typing import Literal
 
 from connectors.errors import BadMapping
 from connectors.importers.base import quoted
-from connectors.importers.times import Moment, Reading
+from connectors.importers.timestamps import Moment, Reading
 
 Dates = Literal["day-first", "month-first"]
 _HALF_A_DAY = 12 * 3600

@@ -18,7 +18,7 @@ import charset_normalizer
 
 from connectors.errors import BadMapping
 from connectors.importers.base import MIB, ImportOptions, Note, Reason, ignore_note
-from connectors.importers.twice_encoded import mend as mend_twice
+from connectors.importers.mojibake import mend as mend_twice
 
 _CHUNK = 64 * 1024
 _GZIP = b"\x1f\x8b"

@@ -7,7 +7,7 @@ what people send to a help desk is not to be trusted.
 import html
 import re
 
-from connectors.importers.words import words
+from connectors.importers.normalization import words
 
 _BLOCKS = words(
     "address article aside blockquote body br center dd div dl dt fieldset figure footer form h1 "

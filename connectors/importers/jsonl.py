@@ -24,7 +24,7 @@ from connectors.importers.base import (
 from connectors.importers.csv.columns import name_column
 from connectors.importers.decode import Line, peek, read_lines
 from connectors.importers.json_documents import documents
-from connectors.importers.twice_encoded import mend
+from connectors.importers.mojibake import mend
 
 T = TypeVar("T")
 

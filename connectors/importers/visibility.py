@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 from connectors.conversation import Role
 from connectors.importers.base import quoted
-from connectors.importers.speakers import NOTE_WORDS, SYSTEM_WORDS
-from connectors.importers.words import NO, YES, plain, words
+from connectors.importers.roles import NOTE_WORDS, SYSTEM_WORDS
+from connectors.importers.normalization import NO, YES, plain, words
 
 # Headers as ``plain`` gives them. A "kind" counts only where its value is a word for a note or an
 # event; anything else it says ("comment", "email") is no matter of ours.

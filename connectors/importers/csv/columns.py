@@ -22,7 +22,7 @@ from connectors.importers.csv.headers import (
     Field,
 )
 from connectors.importers.visibility import Flag, flags_among
-from connectors.importers.words import NO, YES, plain, words
+from connectors.importers.normalization import NO, YES, plain, words
 
 _MOST_COLUMNS = 2_000  # real exports have some hundreds
 _SHOWN_COLUMNS = 60

@@ -21,7 +21,7 @@ from connectors.importers.base import (
 from connectors.importers.csv.headers import Field
 from connectors.importers.csv.profile import Survey
 from connectors.importers.date_order import step_between
-from connectors.importers.times import Moment
+from connectors.importers.timestamps import Moment
 
 # Rows of one conversation need not stand together (exports sorted by time), but memory is
 # bounded: the conversation untouched for longest is closed when more than this many are open.

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from connectors.importers.speakers import FLAG_HEADERS
-from connectors.importers.words import words
+from connectors.importers.roles import FLAG_HEADERS
+from connectors.importers.normalization import words
 
 Field = Literal[
     "conversation",

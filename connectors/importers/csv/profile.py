@@ -23,8 +23,8 @@ from connectors.importers.csv.columns import Columns, private_values, what_to_pa
 from connectors.importers.csv.headers import Field
 from connectors.importers.date_order import DateOrder
 from connectors.importers.html_text import has_markup, is_html, text_of
-from connectors.importers.speakers import Voices
-from connectors.importers.times import Moment, Reading, read_time
+from connectors.importers.roles import Voices
+from connectors.importers.timestamps import Moment, Reading, read_time
 from connectors.importers.visibility import Visibility
 
 # As spreadsheets write a number of more than eleven figures, in a column that is not text.

@@ -8,7 +8,7 @@ import pytest
 from connectors.conversation import Conversation
 from connectors.errors import UnknownFormat
 from connectors.importers import IMPORTERS, ImportOptions, choose
-from connectors.importers.twice_encoded import mend
+from connectors.importers.mojibake import mend
 
 
 def read(name: str, data: bytes) -> tuple[list[str], dict[str, str]]:

@@ -4,7 +4,7 @@ import pytest
 
 from connectors.errors import BadMapping
 from connectors.importers.date_order import DateOrder
-from connectors.importers.times import read_time
+from connectors.importers.timestamps import read_time
 
 
 def moment(text: str, *, month_first: bool = False) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from connectors.conversation import Role
-from connectors.importers.words import MAX_WORD_LENGTH, NO, YES, plain, words
+from connectors.importers.normalization import MAX_WORD_LENGTH, NO, YES, plain, words
 
 _SPEAKERS: Mapping[Role, str] = {
     Role.CUSTOMER: "customer client visitor human consumer guest enduser requester requestor "
