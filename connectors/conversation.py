@@ -24,7 +24,7 @@ class Role(StrEnum):
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message. ``weight`` 0 keeps an assistant turn out of the loss (OpenAI's field)."""
 
-    speaker: Role
+    role: Role = msgspec.field(name="speaker")
     text: str
     author: str | None = None
     sent_at: str | None = None
@@ -69,7 +69,7 @@ def chat_messages(conversation: Conversation) -> list[ChatMessage]:
     """
     messages: list[ChatMessage] = []
     for turn in conversation.turns:
-        match turn.speaker:
+        match turn.role:
             case Role.CUSTOMER:
                 role: Literal["user", "assistant"] = "user"
             case Role.AGENT | Role.BOT:

@@ -25,7 +25,7 @@ from connectors.importers.base import Reason, quoted
 from connectors.redaction.redactor import Redactor
 from connectors.report import EXAMPLES_OF_A_REASON, ImportReport
 
-Bound = Callable[[], AbstractContextManager[None]]
+RecordLimit = Callable[[], AbstractContextManager[None]]
 
 _NOTHING_TO_LEARN = "no turn in this file is theirs, so nothing can be learnt from it"
 _WHO = "say who they are with --map 'speaker:VALUE={}'"
@@ -42,10 +42,10 @@ class ImportRun:
         importer: Importer,
         options: ImportOptions,
         redactor: Redactor | None,
-        bound: Bound,
+        record_limit: RecordLimit,
     ) -> None:
         self.importer = importer
-        self._bound = bound
+        self._limit = record_limit
         self._source = source
         self._options = options
         self._redactor = redactor
@@ -53,20 +53,20 @@ class ImportRun:
         self._reasons: Counter[str] = Counter()
         self._redacted: Counter[str] = Counter()
         self._ids: Counter[str] = Counter()
-        self._speakers: Counter[str] = Counter()
+        self._roles: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Conversation]:
         """Yield what is kept, redacted. Raises BadMapping before the first."""
         stream = cast("BinaryIO", self._source)
         for item in self.importer.read(stream, self._options, self._note):
             if isinstance(item, Rejected):
-                self._leave_out(item)
+                self._reject(item)
                 continue
             try:
                 kept = self._keep(item)
             except TookTooLong as exc:  # never kept as it was
                 detail = f"conversation {quoted(item.id)}: {exc}"
-                self._leave_out(Rejected(line=0, reason=Reason.TOO_SLOW, detail=detail))
+                self._reject(Rejected(line=0, reason=Reason.TOO_SLOW, detail=detail))
                 continue
             yield kept
         if self._report.read:
@@ -79,9 +79,9 @@ class ImportRun:
         return msgspec.structs.replace(
             self._report,
             sha256=self._source.sha256,
-            size_bytes=self._source.done,
+            size_bytes=self._source.position,
             reasons={str(reason): count for reason, count in self._reasons.most_common()},
-            speakers=dict(self._speakers.most_common()),
+            roles=dict(self._roles.most_common()),
             redacted=dict(self._redacted.most_common()),
             examples=sorted(self._report.examples, key=lambda rejected: rejected.line),
             notes=dict(self._report.notes),
@@ -89,11 +89,11 @@ class ImportRun:
 
     def _keep(self, conversation: Conversation) -> Conversation:
         if self._redactor:
-            with self._bound():
+            with self._limit():
                 conversation, counts = _redacted(conversation, self._redactor)
             self._redacted += counts
         conversation = msgspec.structs.replace(conversation, names={})
-        self._speakers.update(turn.speaker.value for turn in conversation.turns)
+        self._roles.update(turn.role.value for turn in conversation.turns)
         wanted = conversation.id
         self._ids[wanted] += 1
         while self._ids[wanted] > 1:
@@ -113,14 +113,14 @@ class ImportRun:
         self._report.notes[what] = self._redactor.redact_text(found) if self._redactor else found
 
     def _note_missing_sides(self) -> None:
-        answers = self._speakers[Role.AGENT] + self._speakers[Role.BOT]
+        answers = self._roles[Role.AGENT] + self._roles[Role.BOT]
         if not answers:
             self._note("no agent", f"{_NOTHING_TO_LEARN}; {_WHO.format('agent')}")
-        elif not self._speakers[Role.CUSTOMER]:
+        elif not self._roles[Role.CUSTOMER]:
             self._note("no customer", f"{_NOTHING_TO_LEARN}; {_WHO.format('customer')}")
 
-    def _leave_out(self, item: Rejected) -> None:
-        self._report.trimmed += item.part
+    def _reject(self, item: Rejected) -> None:
+        self._report.partially_rejected += item.part
         self._report.rejected += not item.part
         self._reasons[item.reason] += 1
         if self._reasons[item.reason] <= EXAMPLES_OF_A_REASON:
@@ -152,7 +152,7 @@ def run_import(
     options: ImportOptions | None = None,
     redactor: Redactor | None = None,
     progress: Callable[[int], None] | None = None,
-    bound: Bound = nullcontext,
+    record_limit: RecordLimit = nullcontext,
 ) -> ImportRun:
     """Choose the importer (by name, or by the file's first bytes) and return the run, not begun.
 
@@ -171,7 +171,7 @@ def run_import(
         importer=chosen,
         options=options or ImportOptions(),
         redactor=redactor,
-        bound=bound,
+        record_limit=record_limit,
     )
 
 
@@ -184,7 +184,7 @@ class _Source(RawIOBase):
         self._progress = progress
         self._head = b""
         self._digest = hashlib.sha256()
-        self.done = 0
+        self.position = 0
 
     @property
     def sha256(self) -> str:
@@ -205,9 +205,9 @@ class _Source(RawIOBase):
         else:
             self._head = b""
         self._digest.update(data)
-        self.done += len(data)
+        self.position += len(data)
         if self._progress and data:
-            self._progress(self.done)
+            self._progress(self.position)
         return data
 
     def drain(self) -> None:

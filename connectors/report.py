@@ -32,10 +32,10 @@ class ImportReport(msgspec.Struct, kw_only=True):
     renamed: int = 0
     turns: int = 0
     rejected: int = 0
-    trimmed: int = 0
+    partially_rejected: int = msgspec.field(name="trimmed", default=0)
     reasons: dict[str, int] = {}
     examples: list[Rejected] = []
-    speakers: dict[str, int] = {}
+    roles: dict[str, int] = msgspec.field(name="speakers", default_factory=dict)
     redacted: dict[str, int] = {}
     notes: dict[str, str] = {}
 
@@ -47,14 +47,17 @@ def render_table(report: ImportReport) -> str:
         name = f"{report.filename} ({report.size_bytes:,} bytes, sha256 {report.sha256[:12]})"
         rows.insert(0, ("file", name))
     rows.append(("kept", f"{report.read:,} conversations, {report.turns:,} turns"))
-    if report.speakers:
-        rows.append(("turns of", _listed(report.speakers)))
+    if report.roles:
+        rows.append(("turns of", _listed(report.roles)))
     if report.stored or report.known or report.repeated:
         stored = f"{report.stored:,} new, {report.known:,} known, {report.repeated:,} repeated"
         rows.append(("stored", stored))
     rows += [
         ("redacted", _listed(report.redacted) or "nothing"),
-        ("left out", f"{report.rejected:,} records, {report.trimmed:,} parts of kept ones"),
+        (
+            "left out",
+            f"{report.rejected:,} records, {report.partially_rejected:,} parts of kept ones",
+        ),
     ]
     if report.reasons:
         rows.append(("because", _listed(report.reasons)))

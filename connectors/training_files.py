@@ -21,20 +21,21 @@ import msgspec
 
 from connectors.conversation import Conversation, Role, Turn, chat_messages
 from connectors.importers.base import BadRecord, ImportOptions, Reason, Rejected, quoted
-from connectors.importers.jsonl import Skipped, identifier, is_tool, messages_in, read_records
+from connectors.importers.jsonl import Skipped, identifier, read_records
+from connectors.importers.messages import is_tool, messages_in
 from connectors.importers.openai import OpenAIMessages
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 
 Method = Literal["supervised", "dpo", "kto"]
-Record = Conversation | Preference | UnpairedPreference
-Parsed = tuple[Record, list[Skipped]]
+TrainingExample = Conversation | Preference | UnpairedPreference
+Parsed = tuple[TrainingExample, list[Skipped]]
 
 _messages = OpenAIMessages()
 _CALL = "function_call"  # as a key of an assistant's message, or as a role
 
 
-def read(stream: BinaryIO, method: Method) -> Iterator[Record | Rejected]:
+def read_examples(stream: BinaryIO, method: Method) -> Iterator[TrainingExample | Rejected]:
     """Yield every example in order, and a ``Rejected`` for all that is left out.
 
     A ``Rejected`` that is not a ``part`` makes the file unfit for a job: it names the line.
@@ -42,7 +43,9 @@ def read(stream: BinaryIO, method: Method) -> Iterator[Record | Rejected]:
     return read_records(stream, ImportOptions(), _PARSERS[method])
 
 
-def redact(record: Record, redactor: Redactor) -> tuple[Record, Counter[str]]:
+def redact_example(
+    record: TrainingExample, redactor: Redactor
+) -> tuple[TrainingExample, Counter[str]]:
     """The example without personal data, and how often each kind was replaced.
 
     The replies that are compared count as one conversation with what came before them, so that
@@ -69,9 +72,9 @@ def redact(record: Record, redactor: Redactor) -> tuple[Record, Counter[str]]:
             return redacted, counts
 
 
-def system_message(record: Record) -> str:
+def system_message(record: TrainingExample) -> str:
     """What the example's own system messages say, joined; empty where there is none."""
-    return "\n\n".join(turn.text for turn in record.turns if turn.speaker is Role.SYSTEM)
+    return "\n\n".join(turn.text for turn in record.turns if turn.role is Role.SYSTEM)
 
 
 def _supervised(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
@@ -97,13 +100,13 @@ def _preference(record: dict[str, Any], number: int, options: ImportOptions) -> 
         chosen=_reply(record, "preferred_output", options, skipped),
         rejected=_reply(record, "non_preferred_output", options, skipped),
     )
-    said = [turn for turn in made.turns if turn.speaker is not Role.SYSTEM]
-    if not said or said[-1].speaker is not Role.CUSTOMER:
+    said = [turn for turn in made.turns if turn.role is not Role.SYSTEM]
+    if not said or said[-1].role is not Role.CUSTOMER:
         raise BadRecord(Reason.BAD_RECORD, "input: the last message must be from 'user'")
     return made, skipped
 
 
-def _judged(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
+def _unpaired_preference(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
     label = record.get("label")
     if not isinstance(label, bool):
         raise BadRecord(Reason.BAD_RECORD, "'label' must be true or false")
@@ -111,9 +114,9 @@ def _judged(record: dict[str, Any], number: int, options: ImportOptions) -> Pars
         raise BadRecord(Reason.BAD_RECORD, "no 'messages' in the record")
     skipped: list[Skipped] = []
     turns = _turns(record, options, skipped, where="")
-    if not turns or turns[-1].speaker is not Role.AGENT:
+    if not turns or turns[-1].role is not Role.AGENT:
         raise BadRecord(Reason.BAD_RECORD, "the last message must be from 'assistant'")
-    if not any(turn.speaker is Role.CUSTOMER for turn in turns):
+    if not any(turn.role is Role.CUSTOMER for turn in turns):
         raise BadRecord(Reason.NO_TURNS, "no user message that an assistant message answers")
     return UnpairedPreference(id=identifier(record, number), turns=turns, label=label), skipped
 
@@ -126,7 +129,7 @@ def _reply(
     turns = _turns({"messages": record[key]}, options, skipped, where=key)
     if not turns:
         raise BadRecord(Reason.NO_TURNS, f"{key}: no message with text")
-    if any(turn.speaker is not Role.AGENT for turn in turns):
+    if any(turn.role is not Role.AGENT for turn in turns):
         raise BadRecord(Reason.BAD_ROLE, f"{key}: every message must be from 'assistant'")
     return turns
 
@@ -191,5 +194,5 @@ def _expect_call(message: Mapping[str, Any], called: set[str], *, position: int)
 _PARSERS: dict[Method, Callable[[dict[str, Any], int, ImportOptions], Parsed]] = {
     "supervised": _supervised,
     "dpo": _preference,
-    "kto": _judged,
+    "kto": _unpaired_preference,
 }

@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 _QUOTED_CHARACTERS = 40
 
 MAX_TURNS = 10_000
-MAX_CHARACTERS = 2 * MIB
+MAX_CONVERSATION_CHARACTERS = 2 * MIB
 """Of one conversation. More is a file that is cut wrongly, and would hold up those that wait:
 redaction takes some 5 s a MiB of the worst text.
 """
@@ -71,7 +71,7 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """
 
     mapping: dict[str, str] = {}
-    speakers: dict[str, Role] = {}
+    roles: dict[str, Role] = msgspec.field(name="speakers", default_factory=dict)
     encoding: str | None = None
     delimiter: str | None = None
     dates: Literal["day-first", "month-first"] | None = None

@@ -6,14 +6,14 @@ from typing import Literal
 
 from connectors.errors import BadMapping
 from connectors.importers.base import quoted
-from connectors.importers.timestamps import Moment, Reading
+from connectors.importers.timestamps import ParsedTimestamp, Timestamp
 
 Dates = Literal["day-first", "month-first"]
 _HALF_A_DAY = 12 * 3600
 _CLEARLY = 2  # as many steps the one way as the other, at least
 
 
-class DateOrder:
+class DateOrderDetector:
     """Sees every time of a file, then says which comes first, the day or the month, and why."""
 
     def __init__(self) -> None:
@@ -23,35 +23,35 @@ class DateOrder:
         self._differs = False
         # for each order: rises and falls from a row to the next, in conversations and in the file
         self._steps = {"conversation": ([0, 0], [0, 0]), "file": ([0, 0], [0, 0])}
-        self._last: Reading | None = None
+        self._last: ParsedTimestamp | None = None
 
-    def see(self, line: int, text: str, reading: Reading) -> None:
+    def observe(self, line: int, text: str, reading: ParsedTimestamp) -> None:
         """Take the next row's time, in the order of the file."""
-        if reading.doubtful:
+        if reading.ambiguous:
             self._doubtful = self._doubtful or (line, text)
         elif reading.month_first is None or reading.day_first is None:
             only = "day-first" if reading.month_first is None else "month-first"
             self._only[only] += 1
             self._proof.setdefault(only, (line, text))
-        if self._last is not None and self._last.dated and reading.dated:
+        if self._last is not None and self._last.has_date and reading.has_date:
             self._step("file", self._last, reading)
         self._last = reading
 
-    def see_conversation(self, readings: Sequence[Reading]) -> None:
+    def observe_conversation(self, readings: Sequence[ParsedTimestamp]) -> None:
         """Take the times of one conversation, in the order of the file."""
         for earlier, later in pairwise(readings):
             self._step("conversation", earlier, later)
-        if not self._differs and any(reading.doubtful for reading in readings):
+        if not self._differs and any(reading.ambiguous for reading in readings):
             orders = [
                 sorted(
                     range(len(readings)),
-                    key=[r.at(month_first=order) for r in readings].__getitem__,
+                    key=[r.seconds(month_first=order) for r in readings].__getitem__,
                 )
                 for order in (False, True)
             ]
             self._differs = orders[0] != orders[1]
 
-    def settle(self, told: Dates | None) -> tuple[bool, str]:
+    def resolve(self, told: Dates | None) -> tuple[bool, str]:
         """Whether the month comes first, and a note on how that is known (empty: no question).
 
         Raises:
@@ -86,24 +86,24 @@ class DateOrder:
             f"day or month first? {quoted(text)} in line {line} does not tell; no order depends on it",
         )
 
-    def falls(self, *, month_first: bool) -> bool | None:
+    def newest_first(self, *, month_first: bool) -> bool | None:
         """Whether the file lists the newest turn of a conversation first; None: now so, now so."""
         rises, falls = self._steps["conversation"][month_first]
         if falls > _CLEARLY * rises:
             return True
         return False if rises > _CLEARLY * falls else None
 
-    def _step(self, what: str, earlier: Reading, later: Reading) -> None:
+    def _step(self, what: str, earlier: ParsedTimestamp, later: ParsedTimestamp) -> None:
         for order, steps in enumerate(self._steps[what]):
-            step = step_between(
-                (earlier.at(month_first=bool(order)), earlier.dated),
-                (later.at(month_first=bool(order)), later.dated),
+            step = seconds_between(
+                (earlier.seconds(month_first=bool(order)), earlier.has_date),
+                (later.seconds(month_first=bool(order)), later.has_date),
             )
             steps[0] += step > 0
             steps[1] += step < 0
 
 
-def step_between(earlier: Moment, later: Moment) -> float:
+def seconds_between(earlier: Timestamp, later: Timestamp) -> float:
     """Seconds from one to the other; of times of day, half a day or more is over midnight."""
     step = later[0] - earlier[0]
     if not earlier[1] and not later[1] and abs(step) >= _HALF_A_DAY:

@@ -18,7 +18,7 @@ import charset_normalizer
 
 from connectors.errors import BadMapping
 from connectors.importers.base import MIB, ImportOptions, Note, Reason, ignore_note
-from connectors.importers.mojibake import mend as mend_twice
+from connectors.importers.mojibake import fix_mojibake as mend_twice
 
 _CHUNK = 64 * 1024
 _GZIP = b"\x1f\x8b"
@@ -61,7 +61,11 @@ class _UnreadableError(Exception):
 
 
 def read_lines(
-    stream: BinaryIO, options: ImportOptions, note: Note = ignore_note, *, mend: bool = False
+    stream: BinaryIO,
+    options: ImportOptions,
+    note: Note = ignore_note,
+    *,
+    fix_mojibake: bool = False,
 ) -> Iterator[Line]:
     """Yield every line, in order; notes ``encoding`` at the end.
 
@@ -86,7 +90,7 @@ def read_lines(
         old_mac = _OLD_MAC.match(first) is not None
         if old_mac:
             chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
-        decoder = _LineDecoder(encoding, first, certain=certain, old_mac=old_mac, mend=mend)
+        decoder = _LineDecoder(encoding, first, certain=certain, old_mac=old_mac, mend=fix_mojibake)
         decoder.label = label
         for raw in _split(chunks, options.max_line_bytes):
             number += 1

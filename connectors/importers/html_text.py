@@ -7,18 +7,18 @@ what people send to a help desk is not to be trusted.
 import html
 import re
 
-from connectors.importers.normalization import words
+from connectors.importers.normalization import normalized_words
 
-_BLOCKS = words(
+_BLOCKS = normalized_words(
     "address article aside blockquote body br center dd div dl dt fieldset figure footer form h1 "
     "h2 h3 h4 h5 h6 header hr html li main nav ol p pre section table tbody tfoot thead tr ul"
 )
-_PARAGRAPHS = words("blockquote h1 h2 h3 h4 h5 h6 ol p pre table ul")
-_INLINE = words(
+_PARAGRAPHS = normalized_words("blockquote h1 h2 h3 h4 h5 h6 ol p pre table ul")
+_INLINE = normalized_words(
     "a abbr b big code em font i img ins kbd label mark s small span strike strong sub sup td th "
     "tt u"
 )
-_UNSEEN = words("head script style title template")
+_UNSEEN = normalized_words("head script style title template")
 # What stands for a tag that opens, and for one that closes.
 _MARKS = dict.fromkeys(_BLOCKS, ("\n", "\n"))
 _MARKS |= dict.fromkeys(_PARAGRAPHS, ("\n\n", "\n\n"))

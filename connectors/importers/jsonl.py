@@ -3,14 +3,13 @@
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
 from connectors.conversation import Conversation, Role, Split, Turn
 from connectors.importers.base import (
-    MAX_CHARACTERS,
-    MAX_TURNS,
+    MAX_CONVERSATION_CHARACTERS,
     MIB,
     BadRecord,
     ImportOptions,
@@ -19,16 +18,13 @@ from connectors.importers.base import (
     Rejected,
     clean_text,
     ignore_note,
-    quoted,
 )
 from connectors.importers.csv.columns import name_column
 from connectors.importers.decode import Line, peek, read_lines
 from connectors.importers.json_documents import documents
-from connectors.importers.mojibake import mend
+from connectors.importers.mojibake import fix_mojibake
 
 T = TypeVar("T")
-
-_TOOL_ROLES = frozenset({"tool", "function", "function_call", "observation", "tool_response"})
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -62,8 +58,8 @@ def read_records(
         except BadRecord as exc:
             yield Rejected(line.number, exc.reason, exc.detail)
             continue
-        for left_out in skipped:
-            yield Rejected(line.number, left_out.reason, left_out.detail, part=True)
+        for part in skipped:
+            yield Rejected(line.number, part.reason, part.detail, part=True)
         yield made
     if blank:
         note("blank lines", str(blank))
@@ -78,7 +74,7 @@ class JsonLines:
     name = ""
     description = ""
     key = ""
-    mends = True
+    fixes_mojibake = True
     """Whether text that was encoded twice is put right."""
 
     def sniff(self, head: bytes, filename: str) -> bool:
@@ -96,8 +92,8 @@ class JsonLines:
         ) -> tuple[Conversation, list[Skipped]]:
             nonlocal mended
             conversation, skipped = self.parse(record, number, options)
-            if self.mends:
-                conversation, count = _mended(conversation)
+            if self.fixes_mojibake:
+                conversation, count = _without_mojibake(conversation)
                 mended += count
             return conversation, skipped
 
@@ -126,8 +122,8 @@ class JsonLines:
             reason = skipped[0].reason if skipped else Reason.NO_TURNS
             why = f"no message is left: {skipped[0].detail}" if skipped else "no messages"
             raise BadRecord(reason, why)
-        if sum(len(turn.text) for turn in turns) > MAX_CHARACTERS:
-            detail = f"a conversation of more than {MAX_CHARACTERS / MIB:g} million characters"
+        if sum(len(turn.text) for turn in turns) > MAX_CONVERSATION_CHARACTERS:
+            detail = f"a conversation of more than {MAX_CONVERSATION_CHARACTERS / MIB:g} million characters"
             raise BadRecord(Reason.TOO_LARGE, detail)
         conversation = Conversation(
             id=identifier(record, number),
@@ -139,7 +135,7 @@ class JsonLines:
             names=_names(
                 record,
                 record[self.key],
-                {turn.author for turn in turns if turn.speaker is not Role.BOT},
+                {turn.author for turn in turns if turn.role is not Role.BOT},
             ),
         )
         return conversation, skipped
@@ -147,85 +143,6 @@ class JsonLines:
     def pinned(self, record: Mapping[str, Any]) -> Split | None:
         """The split the record itself is pinned to; only our own format says."""
         return None
-
-
-def messages_in(record: Mapping[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The record's messages, numbered from 1.
-
-    Raises:
-        BadRecord: the value is not a list of objects, or a list of more than ``MOST_TURNS``.
-    """
-    messages = record[key]
-    if not isinstance(messages, list):
-        raise BadRecord(Reason.BAD_RECORD, f"{key!r} is not a list")
-    if len(messages) > MAX_TURNS:
-        raise BadRecord(Reason.TOO_MANY_TURNS, f"{len(messages):,} messages; at most {MAX_TURNS:,}")
-    for position, message in enumerate(messages, 1):
-        if not isinstance(message, dict):
-            raise BadRecord(Reason.BAD_RECORD, f"message {position} is not an object")
-        yield position, message
-
-
-def is_tool(role: object) -> bool:
-    """Whether the role is a machine talking to the model: never trained on."""
-    return isinstance(role, str) and role.strip().lower() in _TOOL_ROLES
-
-
-def is_note(message: Mapping[str, Any]) -> bool:
-    """Whether a flag says that the message was meant for colleagues alone."""
-    return (
-        any(
-            message.get(key) is True for key in ("private", "is_private", "internal", "is_internal")
-        )
-        or message.get("public") is False
-        or message.get("is_public") is False
-    )
-
-
-def speaker_of(
-    role: object, roles: Mapping[str, Role], options: ImportOptions, *, position: int
-) -> Role:
-    """Who a role is: the operator's word first, then the format's own.
-
-    Raises:
-        BadRecord: nobody knows the role.
-    """
-    if isinstance(role, str):
-        word = role.strip().lower()
-        for value, speaker in options.speakers.items():
-            if value.strip().lower() == word:
-                return speaker
-        if word in roles:
-            return roles[word]
-    known = ", ".join(roles)
-    raise BadRecord(Reason.BAD_ROLE, f"message {position}: role {quoted(role)} is none of {known}")
-
-
-def weight_of(message: Mapping[str, Any], *, position: int) -> Literal[0, 1]:
-    """The message's ``weight``: 0 or 1, 1 when absent.
-
-    Raises:
-        BadRecord: it is anything else.
-    """
-    weight = message.get("weight")
-    if weight is None or weight == 1:
-        return 1
-    if weight == 0:
-        return 0
-    detail = f"message {position}: weight must be 0 or 1, not {quoted(weight)}"
-    raise BadRecord(Reason.BAD_RECORD, detail)
-
-
-def text_or_skip(text: object, *, position: int, field: str) -> str | Skipped:
-    """The cleaned text of a message, or why there is none.
-
-    Raises:
-        BadRecord: the field is not a string, or holds a NUL.
-    """
-    if not isinstance(text, str):
-        raise BadRecord(Reason.BAD_RECORD, f"message {position}: {field!r} is not a string")
-    cleaned = clean_text(text)
-    return cleaned or Skipped(Reason.EMPTY_TEXT, f"message {position} is empty")
 
 
 def _decode(line: Line) -> dict[str, Any]:
@@ -264,12 +181,12 @@ def identifier(record: Mapping[str, Any], number: int) -> str:
     return f"line-{number}"
 
 
-def _mended(conversation: Conversation) -> tuple[Conversation, int]:
+def _without_mojibake(conversation: Conversation) -> tuple[Conversation, int]:
     turns = []
     total = 0
     for turn in conversation.turns:
-        text, count = mend(turn.text)
-        author = mend(turn.author)[0] if turn.author else turn.author
+        text, count = fix_mojibake(turn.text)
+        author = fix_mojibake(turn.author)[0] if turn.author else turn.author
         total += count
         turns.append(msgspec.structs.replace(turn, text=text, author=author))
     if not total:

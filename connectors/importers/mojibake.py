@@ -21,16 +21,16 @@ _COMMON = frozenset(
     "\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014\u2026\u2039\u203a\u2022«»°·¡¿"
 )  # what people write after a letter
 _THREE, _FOUR = 0xE0, 0xF0  # from here on a character has so many bytes
-_ROUNDS = 3  # some files went through it more than once more
+_MAX_ROUNDS = 3  # some files went through it more than once more
 
 
-class _Page(NamedTuple):
+class _CodePage(NamedTuple):
     """A code page: runs of characters that are UTF-8 in it, and each character's byte."""
 
     runs: re.Pattern[str]
     bytes_of: dict[int, int]
 
-    def mend(self, text: str) -> tuple[str, int]:
+    def fix(self, text: str) -> tuple[str, int]:
         """The text with each run decoded, and how many characters that made."""
         parts = []
         count = at = 0
@@ -46,13 +46,13 @@ class _Page(NamedTuple):
         return "".join([*parts, text[at:]]), count
 
 
-def mend(text: str) -> tuple[str, int]:
+def fix_mojibake(text: str) -> tuple[str, int]:
     """The text as it was meant, and how many characters were mended."""
     total = 0
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         if text.isascii():
             break
-        mended, count = max((page.mend(text) for page in _PAGES), key=lambda result: result[1])
+        mended, count = max((page.fix(text) for page in _CODE_PAGES), key=lambda result: result[1])
         if not count:
             break
         text = mended
@@ -65,7 +65,7 @@ def _inside_a_word(text: str, found: re.Match[str]) -> bool:
     return before.islower() or after.islower()
 
 
-def _page(codec: str) -> _Page:
+def _code_page(codec: str) -> _CodePage:
     of_byte = {}
     for byte in range(0x80, 0x100):
         try:
@@ -96,7 +96,7 @@ def _page(codec: str) -> _Page:
     forms = [
         f"{re.escape(of_byte[lead])}{second.get(lead, rest)}{more[lead]}" for lead in _LEADS[codec]
     ]
-    return _Page(re.compile(f"(?:{'|'.join(forms)})+"), bytes_of)
+    return _CodePage(re.compile(f"(?:{'|'.join(forms)})+"), bytes_of)
 
 
-_PAGES = tuple(map(_page, _LEADS))
+_CODE_PAGES = tuple(map(_code_page, _LEADS))

@@ -8,28 +8,28 @@ MAX_WORD_LENGTH = 100
 """Characters of a header or value that are looked at; what is longer is no word."""
 
 
-def plain(text: str) -> str:
+def normalize(text: str) -> str:
     """Letters and figures alone, lower case, without accents; of the first ``LONGEST`` characters."""
-    return _plain(text[:MAX_WORD_LENGTH])
+    return _normalize(text[:MAX_WORD_LENGTH])
 
 
 @lru_cache(maxsize=4096)
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     parts = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(c for c in parts if unicodedata.category(c) != "Mn").replace("ł", "l")
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", bare.replace("ø", "o")))
 
 
-def words(text: str) -> frozenset[str]:
+def normalized_words(text: str) -> frozenset[str]:
     """The words of a line, each ``plain``."""
-    return frozenset(map(plain, text.split()))
+    return frozenset(map(normalize, text.split()))
 
 
-YES = words(
+YES_WORDS = normalized_words(
     "true t yes y 1 10 on x wahr ja j oui vrai si verdadero vero sim verdadeiro sand tak evet da "
     "да истина 是 真 はい 예"
 )
-NO = words(
+NO_WORDS = normalized_words(
     "false f no n 0 00 off falsch nein non faux falso nao nej nie hayir nee nei нет ложь 否 假 "
     "いいえ 아니요"
 )

@@ -81,18 +81,18 @@ _CLOCK = re.compile(
 _HOUR = re.compile(rf"(?<!\d)(?P<h>\d{{1,2}})\s?(?:(?P<half>{_HALF})|uhr\b|h\b|時|时|시)")
 _AFTERNOON = {"pm", "下午", "午後", "午后", "오후"}
 _OFFSET = re.compile(r"(?:utc|gmt)?\s?([+-])(\d{1,2}):?(\d\d)?(?!\d)")
-_LONGEST = 120  # characters; JavaScript's take 70
+_MAX_LENGTH = 120  # characters; JavaScript's take 70
 _FIRST_YEAR, _LAST_YEAR = 1970, 2199
 _CENTURY = 69  # years 00 to 68 are of this century, as POSIX has it
 _NOON, _MIDNIGHT = 12, 24
 _LEAP_SECOND = 60
 
 
-Moment = tuple[float, bool]
+Timestamp = tuple[float, bool]
 """Seconds since 1970, and whether there was a date."""
 
 
-class Reading(NamedTuple):
+class ParsedTimestamp(NamedTuple):
     """When a value says something happened, in seconds since 1970, in both orders of a date.
 
     They are equal where there is no doubt, and one is None where only the other is a date.
@@ -101,15 +101,15 @@ class Reading(NamedTuple):
 
     day_first: float | None
     month_first: float | None
-    dated: bool = True
+    has_date: bool = True
 
     @property
-    def doubtful(self) -> bool:
+    def ambiguous(self) -> bool:
         """Whether the order of day and month makes a difference."""
         both = self.day_first is not None and self.month_first is not None
         return both and self.day_first != self.month_first
 
-    def at(self, *, month_first: bool) -> float:
+    def seconds(self, *, month_first: bool) -> float:
         """The seconds in one order; in the other where this one is no date."""
         wanted, other = self.day_first, self.month_first
         if month_first:
@@ -117,13 +117,13 @@ class Reading(NamedTuple):
         return wanted if wanted is not None else other or 0.0
 
 
-def read_time(text: str) -> Reading | None:
+def parse_timestamp(text: str) -> ParsedTimestamp | None:
     """What a value of a time column says; None where it is not understood."""
-    return _read(text) if len(text) <= _LONGEST else None
+    return _parse(text) if len(text) <= _MAX_LENGTH else None
 
 
 @lru_cache(maxsize=4096)
-def _read(text: str) -> Reading | None:
+def _parse(text: str) -> ParsedTimestamp | None:
     try:
         return _certain(datetime.fromisoformat(text.strip()))
     except ValueError:
@@ -148,12 +148,12 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(kept)).translate(_LETTERS).strip()
 
 
-def _certain(moment: datetime) -> Reading:
+def _certain(moment: datetime) -> ParsedTimestamp:
     seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return Reading(seconds, seconds)
+    return ParsedTimestamp(seconds, seconds)
 
 
-def _number(text: str) -> Reading | None:
+def _number(text: str) -> ParsedTimestamp | None:
     found = _COMPACT.fullmatch(text)
     if found:
         year, month, day, *clock = (int(part or 0) for part in found.groups())
@@ -169,7 +169,7 @@ def _number(text: str) -> Reading | None:
     if number:
         unit = number.lastgroup or "s"
         seconds = float(number[unit]) / {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
-        return Reading(seconds, seconds)
+        return ParsedTimestamp(seconds, seconds)
     if _SHEET_DAYS.fullmatch(text):
         days = timedelta(days=float(text.replace(",", ".")))
         return _certain(datetime(1899, 12, 30, tzinfo=UTC) + days)
@@ -184,7 +184,7 @@ class _Date(NamedTuple):
     rest: str
 
 
-def _words(text: str) -> Reading | None:
+def _words(text: str) -> ParsedTimestamp | None:
     date = _date(text)
     rest = date.rest if date else text
     clock = _CLOCK.search(rest) or _HOUR.search(rest)
@@ -202,8 +202,8 @@ def _words(text: str) -> Reading | None:
     if date is None:
         if re.search(r"[^\W_]{4}", before + after):  # "yesterday": no time of day alone
             return None
-        return Reading(since_midnight, since_midnight, dated=False)
-    return Reading(
+        return ParsedTimestamp(since_midnight, since_midnight, has_date=False)
+    return ParsedTimestamp(
         _midnight(date.day_first) + since_midnight if date.day_first else None,
         _midnight(date.month_first) + since_midnight if date.month_first else None,
     )

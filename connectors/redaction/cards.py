@@ -25,7 +25,7 @@ _ISSUERS = (
 )
 _MAESTRO = re.compile(r"50|5[6-8]|6")
 _ISSUER_PATTERNS = tuple((re.compile(prefix), lengths) for prefix, lengths in _ISSUERS)
-_SHORTEST, _LONGEST = 13, 19
+_MIN_DIGITS, _MAX_DIGITS = 13, 19
 _UNUSUAL = (13, 17, 18)
 _FIRST_DIGITS = frozenset("234569")
 _USUAL = (16, 15, 14, 19, 13, 18, 17)  # the likelier length first where two would do
@@ -78,12 +78,12 @@ _NEAR = 80  # characters between a card and its expiry
 def cards(text: str) -> Iterator[Span]:
     """Card numbers, in groups or not, with other numbers before and behind."""
     for chain in _CHAIN.finditer(text):
-        if chain.end() - chain.start() < _SHORTEST:
+        if chain.end() - chain.start() < _MIN_DIGITS:
             continue
         groups = [found.span() for found in _GROUP.finditer(text, *chain.span())]
         sizes = [end - start for start, end in groups]
         total = sum(sizes)
-        if total < _SHORTEST:
+        if total < _MIN_DIGITS:
             continue
         at = 0
         while at < len(groups):
@@ -101,18 +101,18 @@ def _groups_of_card(
 ) -> int:
     """How many groups from the given one on are a card; 0 for none."""
     tried: dict[int, int] = {}  # length: groups
-    if _SHORTEST <= sizes[at] <= _LONGEST:
+    if _MIN_DIGITS <= sizes[at] <= _MAX_DIGITS:
         tried[sizes[at]] = 1
     for count in (2, 3, 4, 5):
         shape = tuple(sizes[at : at + count])
         if shape in _SHAPES:
             tried[sum(shape)] = len(shape)
     free = {}
-    if total <= _LONGEST + _BESIDE:  # nearly alone: in groups of any size
+    if total <= _MAX_DIGITS + _BESIDE:  # nearly alone: in groups of any size
         length = 0
         for count, size in enumerate(sizes[at:], start=1):
             length += size
-            if length not in tried and _SHORTEST <= length <= _LONGEST:
+            if length not in tried and _MIN_DIGITS <= length <= _MAX_DIGITS:
                 free[length] = count
     if not (tried or free) or not _may_begin(text, groups[at][0]):
         return 0

@@ -24,7 +24,7 @@ class Span(NamedTuple):
     end: int
     kind: str
     key: str
-    keep: str = ""
+    prefix: str = ""
 
 
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]*_[1-9]\d*\]")

@@ -34,8 +34,8 @@ _TLD = rf"(?:(?:xn--[a-z0-9-]{{1,59}}|[A-Za-z]{{2,24}})(?![A-Za-z0-9_-])|{_OTHER
 _DOMAIN = re.compile(
     rf"(?:{_LABEL}{_DOT}){{1,8}}?{_TLD}(?!\.?[A-Za-z0-9]|{_DOT}{_TLD})", re.IGNORECASE
 )
-_LONGEST_LOCAL = 128  # twice what a mail server takes: what hangs on it must not stay behind
-_LOCAL = re.compile(rf"[\w.+%'&-]{{1,{_LONGEST_LOCAL}}}")  # of the reversed text
+_MAX_LOCAL_LENGTH = 128  # twice what a mail server takes: what hangs on it must not stay behind
+_LOCAL = re.compile(rf"[\w.+%'&-]{{1,{_MAX_LOCAL_LENGTH}}}")  # of the reversed text
 _TRIM = re.compile(r"[^\w]+$")
 _CLASSES = re.compile(rf"(?P<unspaced>[{UNSPACED}])|(?P<latin>[{_LATIN}])|(?P<other>[^\W\d_])")
 _HAS_DOT_WORD = re.compile(rf"(?<![^\W_])(?:{_DOT_WORDS})(?![^\W_])", re.IGNORECASE)
@@ -65,12 +65,12 @@ def emails(text: str) -> Iterator[Span]:
     """E-mail addresses; a blank round the @ is allowed, and ``(at)``, ``%40``, ``dot`` are read."""
     done = 0
     for at in _AT.finditer(text):
-        local = _local_part(text[max(done, at.start() - _LONGEST_LOCAL) : at.start()])
+        local = _local_part(text[max(done, at.start() - _MAX_LOCAL_LENGTH) : at.start()])
         if not local:
             continue
         domain = _DOMAIN.match(text, at.end())
         start = at.start() - len(local)
-        if domain is None or (at["word"] and not _is_meant(text, start, local, domain[0])):
+        if domain is None or (at["word"] and not _is_intended(text, start, local, domain[0])):
             continue
         whole = domain[0]
         if runs_on := _NEXT_SENTENCE.fullmatch(whole):
@@ -103,7 +103,7 @@ def _border(reversed_run: str) -> int:
     return len(reversed_run)
 
 
-def _is_meant(text: str, start: int, local: str, domain: str) -> bool:
+def _is_intended(text: str, start: int, local: str, domain: str) -> bool:
     """Whether "jane at post dot example" is an address: "look at shop.example" is none."""
     first = _LABELS.match(domain)
     if local.casefold() in _NO_LOCAL or (first and first[0].casefold() in _NO_DOMAIN):

@@ -77,13 +77,13 @@ _TOKENS = re.compile(r"[^A-Za-z0-9]+")
 _WORDY = re.compile(
     r"(?:[A-Z]?[a-z]+|[A-Z]+|[A-Z]?[a-z]+(?:[A-Z][a-z]+)+)\d{0,4}|\d{1,4}[a-z]{0,3}"
 )
-_TURNS = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[A-Za-z])(?=[0-9])|(?<=[a-z])(?=[A-Z])")
+_CHANGES = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[A-Za-z])(?=[0-9])|(?<=[a-z])(?=[A-Z])")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _COUNTS = frozenset(["s", "t", "h", "state"])  # a page, a time
-_SHORTEST_SECRET = 4  # "otp=1234" is one, "reset=yes" is none
-_SHORTEST_LINK_CODE = 6
-_SHORTEST_RANDOM = 20
-_FEWEST_TURNS = 3  # between letters, digits and cases: "iphone15" has one
+_MIN_SECRET_LENGTH = 4  # "otp=1234" is one, "reset=yes" is none
+_MIN_LINK_CODE_LENGTH = 6
+_MIN_RANDOM_LENGTH = 20
+_MIN_CHANGES = 3  # between letters, digits and cases: "iphone15" has one
 
 
 def urls(text: str) -> Iterator[Span]:
@@ -108,7 +108,7 @@ def urls(text: str) -> Iterator[Span]:
         ):
             scheme = f"{parts.scheme}://" if has_scheme else ""
             start = found.start()
-            yield Span(start, start + len(url), "URL", url, keep=f"{scheme}{host}{port}/")
+            yield Span(start, start + len(url), "URL", url, prefix=f"{scheme}{host}{port}/")
 
 
 def _is_private(host: str, path: str, query: str, fragment: str) -> bool:
@@ -133,12 +133,12 @@ def _private_path(segments: list[str]) -> bool:
     for segment in segments:
         if _is_random(segment) and not (_COMMIT.fullmatch(segment) and before in _TREES):
             return True
-        if len(segment) >= _SHORTEST_LINK_CODE and not _is_article(segment):
+        if len(segment) >= _MIN_LINK_CODE_LENGTH and not _is_article(segment):
             code = any(not _WORDY.fullmatch(token) for token in _TOKENS.split(segment) if token)
             if code and _AUTH_SEGMENT.fullmatch(before):
                 return True
             digits = sum(character.isdigit() for character in segment)
-            numbered = code and digits >= _SHORTEST_SECRET
+            numbered = code and digits >= _MIN_SECRET_LENGTH
             if numbered and not helpful and _PERSON_SEGMENT.fullmatch(before):
                 return True
         helpful = helpful or _WORDS_OF_HELP.fullmatch(segment) is not None
@@ -153,7 +153,7 @@ def _is_article(segment: str) -> bool:
 
 
 def _private_pair(key: str, value: str, *, at_a_door: bool, public_host: bool) -> bool:
-    if PLACEHOLDER.fullmatch(value) or len(value) < _SHORTEST_SECRET:
+    if PLACEHOLDER.fullmatch(value) or len(value) < _MIN_SECRET_LENGTH:
         return False
     if _SECRET_KEY.search(key):
         return value != "false"
@@ -164,7 +164,7 @@ def _private_pair(key: str, value: str, *, at_a_door: bool, public_host: bool) -
         return at_a_door or key.casefold() not in _COUNTS
     if _DOUBTFUL_KEY.search(key):
         return any(not _WORDY.fullmatch(token) for token in _TOKENS.split(value) if token)
-    theirs = _PERSON_KEY.fullmatch(key) and sum(map(str.isdigit, value)) >= _SHORTEST_SECRET
+    theirs = _PERSON_KEY.fullmatch(key) and sum(map(str.isdigit, value)) >= _MIN_SECRET_LENGTH
     return bool(theirs) or (not public_host and _is_random(value))
 
 
@@ -172,15 +172,15 @@ def _is_random(value: str) -> bool:
     """Whether it looks made by a machine: long, of mixed letters and digits, and no slug."""
     if _UUID.search(value):
         return True
-    if len(value) < _SHORTEST_RANDOM:
+    if len(value) < _MIN_RANDOM_LENGTH:
         return False
     for token in _TOKENS.split(value):
-        turns = len(_TURNS.findall(token))
-        longest = len(token) >= _SHORTEST_RANDOM
-        if turns >= _FEWEST_TURNS and (longest or len(value) - len(token) <= _SHORTEST_SECRET):
+        turns = len(_CHANGES.findall(token))
+        longest = len(token) >= _MIN_RANDOM_LENGTH
+        if turns >= _MIN_CHANGES and (longest or len(value) - len(token) <= _MIN_SECRET_LENGTH):
             return True
     tokens = [token for token in _TOKENS.split(value) if token]
     strange = [token for token in tokens if not _WORDY.fullmatch(token) and not token.isdigit()]
     return sum(map(len, strange)) * 2 > len(value) and any(
-        len(_TURNS.findall(token)) >= _FEWEST_TURNS for token in strange
+        len(_CHANGES.findall(token)) >= _MIN_CHANGES for token in strange
     )

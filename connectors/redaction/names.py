@@ -27,10 +27,10 @@ from connectors.redaction.name_words import (
     ROLES_UNSPACED,
 )
 
-_SHORTEST_PART = 3
-_LONGEST_INITIAL = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
-_LONGEST_FIELD = 300  # characters of an author field that are read, and words that are kept:
-_MOST_WORDS = 12  # what is longer is no name, and would make each look-up as long
+_MIN_PART_LENGTH = 3
+_MAX_INITIAL_LENGTH = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
+_MAX_FIELD_LENGTH = 300  # characters of an author field that are read, and words that are kept:
+_MAX_WORDS = 12  # what is longer is no name, and would make each look-up as long
 _TOKEN = re.compile(rf"[^\W\d_{UNSPACED}]+")
 _COMPOUND = re.compile(rf"[^\W\d_{UNSPACED}]+(?:['-][^\W\d_{UNSPACED}]+)*")
 _GLUE = re.compile(r"[ '-]|[ \n]{1,3}|\. ?| ?- ?")  # between the words of one name
@@ -60,7 +60,7 @@ _STRIPPED = str.maketrans(
     {"ø": "o", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ł": "l", "đ": "d", "ı": "i"}
 )
 _TWO_VOWELS = re.compile(r"(?<![aeiou])([aou])e(?![aeiou])")
-_SHORTEST_CONTRACTED = 5
+_MIN_CONTRACTED_LENGTH = 5
 _RUN = re.compile(rf"[{UNSPACED}]+(?:[ \u30fb\u00b7=][{UNSPACED}]+)*")
 _CYRILLIC = re.compile("[\u0400-\u04ff]{4,}")
 # Folded, so "й" is "и".
@@ -166,7 +166,7 @@ class PersonNames:
         """Learn who an author field names; roles and organisations are left alone."""
         if author in self.authors or PLACEHOLDER.fullmatch(author):
             return
-        plain = PLACEHOLDER.sub(" ", fold(author[:_LONGEST_FIELD]).text)
+        plain = PLACEHOLDER.sub(" ", fold(author[:_MAX_FIELD_LENGTH]).text)
         segments = [
             segment
             for segment in _SEGMENTS.split(_ADDRESS.sub(" ", plain))
@@ -179,7 +179,7 @@ class PersonNames:
             if not _is_role(compound, first=at == 0)
         ]
         runs = [run for segment in segments for run in _runs(segment)]
-        compounds, runs = compounds[:_MOST_WORDS], runs[:_MOST_WORDS]
+        compounds, runs = compounds[:_MAX_WORDS], runs[:_MAX_WORDS]
         if compounds or runs:
             person = " ".join([*map(_key, compounds), *runs])
             self.authors[author] = person
@@ -219,7 +219,7 @@ class PersonNames:
                 continue
             if plain in ORGANISATIONS_OR_SURNAMES or plain in ORGANISATIONS or plain in ROLES:
                 self._sequence([word], person, _Kind.CALLED)
-            elif len(word) >= _SHORTEST_PART or (len(word) > 1 and not word.isascii()):
+            elif len(word) >= _MIN_PART_LENGTH or (len(word) > 1 and not word.isascii()):
                 self._sequence([word], person, _Kind.PART)
 
     def _sequence(self, words: list[str], person: str, kind: int) -> None:
@@ -262,7 +262,7 @@ class PersonNames:
         for after in range(at, len(tokens)):
             if after > at and not _GLUE.fullmatch(text, end, tokens[after][0]):
                 break
-            if after > at and text[end] == "." and end - tokens[after - 1][0] > _LONGEST_INITIAL:
+            if after > at and text[end] == "." and end - tokens[after - 1][0] > _MAX_INITIAL_LENGTH:
                 break
             forms = _forms_of_word(text[slice(*tokens[after])])
             following = next((node.next[form] for form in forms if form in node.next), None)
@@ -379,7 +379,7 @@ def _names_of_mailbox(local: str) -> list[str]:
     if any(word in MAILBOXES or word in ROLES or word in ORGANISATIONS for word in plain):
         return []
     if len(words) == 1 and plain[0] not in GIVEN:
-        for size in range(len(plain[0]) - _SHORTEST_PART, _SHORTEST_PART, -1):
+        for size in range(len(plain[0]) - _MIN_PART_LENGTH, _MIN_PART_LENGTH, -1):
             if plain[0][:size] in GIVEN:
                 return [words[0][:size], words[0][size:]]
     return words
@@ -428,7 +428,9 @@ def _is_called(text: str, start: int, end: int, kind: int) -> bool:
         return False
     starts = not (before and _LETTER.match(before))
     if kind == _Kind.FULL:
-        hangul_inside = len(word) < _SHORTEST_PART and _HANGUL.match(word) and _HANGUL.match(before)
+        hangul_inside = (
+            len(word) < _MIN_PART_LENGTH and _HANGUL.match(word) and _HANGUL.match(before)
+        )
         return not hangul_inside
     if _HANGUL.match(word) and not starts:
         return False
@@ -476,7 +478,7 @@ def _forms_of_name(word: str) -> tuple[str, ...]:
     """What a word of a name is kept as: "Müller" is found as Mueller and Muller, and they as it."""
     forms = list(_forms_of_word(word))
     contracted = _TWO_VOWELS.sub(r"\1", forms[0])
-    if len(contracted) >= _SHORTEST_CONTRACTED and contracted not in COMMON:
+    if len(contracted) >= _MIN_CONTRACTED_LENGTH and contracted not in COMMON:
         forms.append(contracted)
     if _CYRILLIC.fullmatch(forms[0]):
         forms = [form for form in forms if not form.startswith("~")]

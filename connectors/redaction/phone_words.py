@@ -135,11 +135,11 @@ _TEXT_ME = re.compile(r"(?: me| us)?(?: on| at)?[ :]+[+(\d]")
 _NEXT_NUMBER = re.compile(r"[^\d,;!?\n]{0,14}\d{4}")
 _AT_ONCE = 4
 _BEFORE, _AFTER, _HELD = 60, 40, 16
-_LONGEST_WORD, _LONGEST_NUMBER, _CLAUSE = 30, 50, 200
+_MAX_WORD_LENGTH, _MAX_NUMBER_LENGTH, _CLAUSE = 30, 50, 200
 _LETTERS_OF_SIGNATURES = frozenset("tmp")  # "T: 020 ...", "M. 07 ..."
 
 
-class Said(Enum):
+class NumberContext(Enum):
     """What words say of a number near them."""
 
     PHONE = "phone"
@@ -148,17 +148,17 @@ class Said(Enum):
 
 
 _UNSPACED_SAID = {
-    "reach": Said.PHONE,
-    "own": Said.PHONE,
-    "against": Said.OTHER,
-    "number": Said.NUMBER,
+    "reach": NumberContext.PHONE,
+    "own": NumberContext.PHONE,
+    "against": NumberContext.OTHER,
+    "number": NumberContext.NUMBER,
 }
 
 
 class _Signal(NamedTuple):
     start: int
     end: int
-    said: Said
+    said: NumberContext
     reach: int = _BEFORE  # characters, to the number behind
 
 
@@ -176,14 +176,14 @@ class PhoneWords:
 
     def any_round(self, start: int) -> bool:
         """Whether there is a telling word near enough to a number that begins there."""
-        at = bisect_left(self._starts, start - _BEFORE - _LONGEST_WORD)
-        return at < len(self._starts) and self._starts[at] < start + _LONGEST_NUMBER + _AFTER
+        at = bisect_left(self._starts, start - _BEFORE - _MAX_WORD_LENGTH)
+        return at < len(self._starts) and self._starts[at] < start + _MAX_NUMBER_LENGTH + _AFTER
 
-    def last(self) -> Said | None:
+    def last(self) -> NumberContext | None:
         """What the text asks for: its last telling word."""
         return self._signals[-1].said if self._signals else None
 
-    def before(self, start: int) -> Said | None:
+    def before(self, start: int) -> NumberContext | None:
         """What the words before a number that begins there say."""
         at = bisect_left(self._starts, start) - 1
         while at >= 0 and not self._reaches(self._signals[at], start):
@@ -210,7 +210,7 @@ class PhoneWords:
     def _reaches(self, signal: _Signal, start: int) -> bool:
         if not start - signal.reach <= signal.end <= start:
             return False
-        if signal.said is not Said.OTHER:
+        if signal.said is not NumberContext.OTHER:
             return True
         between = self._text[signal.end : start]
         if _BREAK.search(between):
@@ -219,7 +219,7 @@ class PhoneWords:
         # unless it is a list of them.
         return _DIGITS.search(between) is None or _LIST.fullmatch(between) is not None
 
-    def behind(self, end: int) -> Said | None:
+    def behind(self, end: int) -> NumberContext | None:
         """What the words behind a number that ends there say."""
         at = bisect_left(self._starts, end)
         if at == len(self._signals) or self._signals[at].start > end + _AFTER:
@@ -234,19 +234,23 @@ class PhoneWords:
 
 
 def _signals(text: str) -> Iterator[_Signal]:
-    clause: list[tuple[str, Said | None]] = []
+    clause: list[tuple[str, NumberContext | None]] = []
     last: _Signal | None = None  # in a script without blanks
     for token in _TOKEN.finditer(text):
         start, end = token.span()
         match token.lastgroup:
             case "hash":
-                yield _Signal(start, end, Said.OTHER)
+                yield _Signal(start, end, NumberContext.OTHER)
             case "break":
                 clause.clear()
             case "unspaced":
                 for found in _UNSPACED_WORDS.finditer(token[0]):
                     said = _UNSPACED_SAID[found.lastgroup or ""]
-                    if said is Said.NUMBER and last and start + found.start() - last.end <= 1:
+                    if (
+                        said is NumberContext.NUMBER
+                        and last
+                        and start + found.start() - last.end <= 1
+                    ):
                         said = last.said  # "the order's number"
                     last = _Signal(start + found.start(), start + found.end(), said)
                     yield last
@@ -257,36 +261,36 @@ def _signals(text: str) -> Iterator[_Signal]:
                 if told:
                     yield _Signal(start, end, told)
                 elif word in _HOLDERS_WHOLE or word.startswith(_HOLDERS):
-                    yield _Signal(start, end, Said.OTHER, _HELD)
+                    yield _Signal(start, end, NumberContext.OTHER, _HELD)
 
 
-def _by_place(word: str, before: list[tuple[str, Said | None]]) -> Said | None:
+def _by_place(word: str, before: list[tuple[str, NumberContext | None]]) -> NumberContext | None:
     """What a word says by those before it: "my number", "my locker number", "numéro de casier"."""
     if word not in _NUMBER:
         of = len(before) > 1 and before[-1][0] in _OF and before[-2][0] in _NUMBER
-        return Said.OTHER if of and word not in _OWN and word not in _PLAIN else None
+        return NumberContext.OTHER if of and word not in _OWN and word not in _PLAIN else None
     of_what = None
     for earlier, told in reversed(before):
         if told:
             return told
         if earlier in _OWN:
-            return of_what or Said.PHONE
+            return of_what or NumberContext.PHONE
         if earlier not in _PLAIN:
             if of_what:
                 return None
-            of_what = Said.OTHER
-    return None if of_what else Said.NUMBER
+            of_what = NumberContext.OTHER
+    return None if of_what else NumberContext.NUMBER
 
 
-def _said_by(word: str, text: str, end: int) -> Said | None:
+def _said_by(word: str, text: str, end: int) -> NumberContext | None:
     if word in _FOR_WHOLE or word.startswith(_FOR):
         if word == "text" and not _TEXT_ME.match(text, end):
             return None
-        return Said.PHONE
+        return NumberContext.PHONE
     if word in _AGAINST_WHOLE or word.startswith(_AGAINST):
-        return Said.OTHER
+        return NumberContext.OTHER
     if word in _LETTERS_OF_SIGNATURES and text[end : end + 1] in (":", "."):
-        return Said.PHONE
+        return NumberContext.PHONE
     if word.endswith(("nummer", "number")) and len(word) > len("nummer"):
-        return Said.OTHER  # of something: the telephone's are known
+        return NumberContext.OTHER  # of something: the telephone's are known
     return None

@@ -19,16 +19,16 @@ import phonenumbers
 from phonenumbers import PhoneMetadata
 
 from connectors.redaction.detectors import Span
-from connectors.redaction.phone_words import PhoneWords, Said
+from connectors.redaction.phone_words import NumberContext, PhoneWords
 
 _CHAIN = re.compile(r"\d+(?:[ ().\-/]{1,3}\d+)*")
 _GROUP = re.compile(r"\d+")
 _ENOUGH_DIGITS = re.compile(r"(?:\d[^\dA-Za-z\n]{0,3}){7}")
-_FEWEST, _MOST = 7, 15  # digits; 15 is E.164's most
+_MIN_DIGITS, _MAX_DIGITS = 7, 15  # digits; 15 is E.164's most
 _WHOLE = 9  # digits of a number that needs no other group
 _AMERICAN = (3, 3, 4)
-_MOST_GROUPS = 8  # "+33 (0) 6 12 34 56 78"
-_MOST_NATIONAL_GROUPS = 6  # "0033 6 12 34 56 78"
+_MAX_GROUPS = 8  # "+33 (0) 6 12 34 56 78"
+_MAX_NATIONAL_GROUPS = 6  # "0033 6 12 34 56 78"
 _EXTENSION = re.compile(
     r",?\s?(?:ext(?:ension|n)?\.?|x|extension|durchwahl|poste|anexo|int\.?|\u0434\u043e\u0431\.?)\s?:?\s?\d{1,6}(?!\w)",
     re.IGNORECASE,
@@ -72,7 +72,7 @@ def phones(text: str, *, before: str, regions: tuple[str, ...]) -> Iterator[Span
         return
     search = _Search(text, before, tuple(filter(None, map(_plan, regions))))
     for chain in _CHAIN.finditer(text):
-        if chain.end() - chain.start() >= _FEWEST:
+        if chain.end() - chain.start() >= _MIN_DIGITS:
             yield from search.chain(*chain.span())
 
 
@@ -135,7 +135,7 @@ class _Search:
         self._words = PhoneWords(text)
         short = len(text) <= _SHORT and self._words.words <= _FEW_WORDS
         self._asked = PhoneWords(before[-_ASKED:]).last() if short else None
-        self._said_before: Said | None = None  # of the number that is looked at
+        self._said_before: NumberContext | None = None  # of the number that is looked at
         self._known_shapes: dict[
             tuple[tuple[int, ...], bool], tuple[tuple[int, ...], tuple[int, ...]]
         ] = {}
@@ -154,7 +154,7 @@ class _Search:
             lead = text[max(0, start - 3) : start]
             plus = _PLUS.search(lead) if "+" in lead else None
             if plus:
-                counts = _counts(sizes[at : at + _MOST_GROUPS])
+                counts = _counts(sizes[at : at + _MAX_GROUPS])
             else:
                 counts = self._national_counts(groups, sizes, at)
             found, used = None, 1
@@ -172,10 +172,10 @@ class _Search:
         near = self._words.any_at_all and self._words.any_round(start)
         self._said_before = self._words.before(start) if near else None
         if self._in_link(start):
-            self._said_before = Said.PHONE
-        if self._said_before is Said.OTHER:
+            self._said_before = NumberContext.PHONE
+        if self._said_before is NumberContext.OTHER:
             return ()
-        every = _counts(sizes[at : at + _MOST_NATIONAL_GROUPS])
+        every = _counts(sizes[at : at + _MAX_NATIONAL_GROUPS])
         if self._said_before or self._asked:
             return every
         evident = self._evident(groups, sizes, at)
@@ -212,7 +212,7 @@ class _Search:
         """Of how many groups a number may be that no word tells of; mostly none."""
         start = groups[at][0]
         zero = self._text[start] == "0"
-        shape = sizes[at : at + _MOST_NATIONAL_GROUPS]
+        shape = sizes[at : at + _MAX_NATIONAL_GROUPS]
         if zero and _ABROAD.match(self._text, start):
             return _counts(shape)
         key = (shape, zero)
@@ -288,16 +288,18 @@ class _Search:
         start, end = groups[0][0] - len(sign), groups[-1][1]
         if key := _international(digits):
             return self._found(start, end, key), True
-        possible = _FEWEST < len(digits) <= _MOST and digits[0] != "0" and digits[1:4] != "000"
+        possible = (
+            _MIN_DIGITS < len(digits) <= _MAX_DIGITS and digits[0] != "0" and digits[1:4] != "000"
+        )
         return (self._found(start, end, f"+{digits}") if possible else None), False
 
     def _national(self, groups: list[tuple[int, int]], digits: str) -> tuple[Span | None, bool]:
         """What the groups are together, and whether a country's plan has such numbers."""
-        if len(digits) > _MOST:
+        if len(digits) > _MAX_DIGITS:
             return None, False
         start, end = groups[0][0], groups[-1][1]
         if digits.startswith("00") and (key := _international(digits[2:])):
-            other = self._said(end) is Said.OTHER
+            other = self._said(end) is NumberContext.OTHER
             return (None if other else self._found(start, end, key)), True
         opened = self._text.endswith("(", 0, start) and ")" in self._text[start:end]
         for plan in self._plans:
@@ -305,10 +307,14 @@ class _Search:
             if number is None:
                 continue
             said = self._said(end)
-            if said is Said.OTHER:
+            if said is NumberContext.OTHER:
                 return None, True
-            numbered = said is Said.NUMBER and digits != number  # as it is dialled at home
-            if said is Said.PHONE or numbered or self._is_evident(plan, digits, number, groups):
+            numbered = said is NumberContext.NUMBER and digits != number  # as it is dialled at home
+            if (
+                said is NumberContext.PHONE
+                or numbered
+                or self._is_evident(plan, digits, number, groups)
+            ):
                 return self._found(start - opened, end, f"+{plan.code}{number}"), True
         return self._foreign(groups, digits, opened=opened), False
 
@@ -342,9 +348,9 @@ class _Search:
         if not (american or trunk):
             if not (long_enough or _LOCAL.fullmatch(written)):
                 return None
-            if self._said(end) is not Said.PHONE:
+            if self._said(end) is not NumberContext.PHONE:
                 return None
-        elif self._said(end) is Said.OTHER:
+        elif self._said(end) is NumberContext.OTHER:
             return None
         if _DATE_OR_TIME.search(written):
             return None
@@ -355,7 +361,7 @@ class _Search:
             end = extension.end()
         return Span(start, end, "PHONE", key)
 
-    def _said(self, end: int) -> Said | None:
+    def _said(self, end: int) -> NumberContext | None:
         """What the words around say: a phone number, something else, or nothing."""
         return self._said_before or self._words.behind(end) or self._asked
 
@@ -363,8 +369,10 @@ class _Search:
 def _counts(sizes: tuple[int, ...]) -> tuple[int, ...]:
     """How many of the groups may be a number together, the most first."""
     totals = list(accumulate(sizes))
-    most = _MOST + 2  # with "00" or "(0)"
-    return tuple(at + 1 for at in range(len(totals) - 1, -1, -1) if _FEWEST <= totals[at] <= most)
+    most = _MAX_DIGITS + 2  # with "00" or "(0)"
+    return tuple(
+        at + 1 for at in range(len(totals) - 1, -1, -1) if _MIN_DIGITS <= totals[at] <= most
+    )
 
 
 @lru_cache(maxsize=64)

@@ -31,7 +31,7 @@ _INTERESTING = re.compile(
     r"[@\d/?(\[{]|::| (?:at|arroba|arobase|chiocciola|\u0441\u043e\u0431\u0430\u043a\u0430) ",
     re.IGNORECASE,
 )
-_MOST_ROUNDS = 20  # each round shortens what is not a placeholder; two is the usual number
+_MAX_ROUNDS = 20  # each round shortens what is not a placeholder; two is the usual number
 _PSEUDONYM = re.compile(r"redacted-[0-9a-f]{16}")
 
 
@@ -40,10 +40,10 @@ class Redactor:
 
     def __init__(
         self,
-        number_patterns: Mapping[str, str] | None = None,
+        custom_patterns: Mapping[str, str] | None = None,
         default_region: str = "GB",
         *,
-        keep: Iterable[str] = (),
+        allowlist: Iterable[str] = (),
     ) -> None:
         """Check the patterns: name -> regular expression, ``{"order": "ORD-[0-9]+"}``.
 
@@ -54,9 +54,9 @@ class Redactor:
         Raises:
             BadPattern: a name or a pattern is not allowed.
         """
-        self._patterns = compile_patterns(number_patterns or {}, reserved=frozenset(KINDS))
+        self._patterns = compile_patterns(custom_patterns or {}, reserved=frozenset(KINDS))
         self._regions = (default_region.upper(),)
-        self._keep = _Keep(keep)
+        self._allowlist = _Allowlist(allowlist)
 
     def redact(self, conversation: Conversation) -> tuple[Conversation, Counter[str]]:
         """The conversation without personal data, and how many times each kind was replaced.
@@ -67,14 +67,14 @@ class Redactor:
         page = _PlaceholderMap(
             texts=[turn.text for turn in conversation.turns],
             placeholders=chain.from_iterable(_texts_of(conversation)),
-            keep=self._keep,
+            allowlist=self._allowlist,
         )
         names = person_names(
-            (turn.author for turn in conversation.turns if turn.speaker is not Role.BOT),
-            customers=(turn.author for turn in conversation.turns if turn.speaker is Role.CUSTOMER),
+            (turn.author for turn in conversation.turns if turn.role is not Role.BOT),
+            customers=(turn.author for turn in conversation.turns if turn.role is Role.CUSTOMER),
         )
         changed = set(range(len(page.texts)))
-        for _ in range(_MOST_ROUNDS):
+        for _ in range(_MAX_ROUNDS):
             # A turn is looked at again when it or the one before it (its context) has changed.
             changed = {
                 at
@@ -99,11 +99,11 @@ class Redactor:
 
     def redact_text(self, text: str) -> str:
         """One text alone: numbering starts at 1."""
-        page = _PlaceholderMap(texts=[], placeholders=[text], keep=self._keep)
+        page = _PlaceholderMap(texts=[], placeholders=[text], allowlist=self._allowlist)
         return self._alone(text, page, PersonNames())
 
     def _alone(self, text: str, page: "_PlaceholderMap", names: PersonNames) -> str:
-        for _ in range(_MOST_ROUNDS):
+        for _ in range(_MAX_ROUNDS):
             replaced = page.replace(text, self._find(text, "", names))
             if replaced == text:
                 break
@@ -119,7 +119,7 @@ class Redactor:
     def _author(self, turn: Turn, page: "_PlaceholderMap", names: PersonNames) -> str | None:
         if turn.author is None:
             return None
-        if turn.speaker is not Role.BOT and turn.author in names.authors:
+        if turn.role is not Role.BOT and turn.author in names.authors:
             return page.placeholder("NAME", names.authors[turn.author])
         alone = self._alone(turn.author, page, names)
         # One placeholder for the whole field: a remainder would look like a name the next time.
@@ -133,7 +133,7 @@ class Redactor:
             start, end = folded.span(found.start, found.end)
             yield found._replace(start=start, end=end)
         if folded.text != text:  # a tenant's own pattern may mean what folding takes away
-            yield from self._tenants_numbers(text)
+            yield from self._find_custom(text)
 
     def _find_folded(self, text: str, before: str, names: PersonNames) -> Iterator[Span]:
         if _INTERESTING.search(text):
@@ -141,16 +141,16 @@ class Redactor:
                 *chain.from_iterable(
                     detect(text) for detect in (urls, emails, ibans, cards, card_details)
                 ),
-                *self._tenants_numbers(text),
+                *self._find_custom(text),
                 *ip_addresses(text),
             ]
             yield from certain
             yield from phones(_masked(text, certain), before=before, regions=self._regions)
         else:
-            yield from self._tenants_numbers(text)
+            yield from self._find_custom(text)
         yield from names.find(text)
 
-    def _tenants_numbers(self, text: str) -> Iterator[Span]:
+    def _find_custom(self, text: str) -> Iterator[Span]:
         for name, pattern in self._patterns.items():
             for found in pattern.finditer(text):
                 if found[0].strip():
@@ -171,10 +171,12 @@ def _masked(text: str, findings: Iterable[Span]) -> str:
 class _PlaceholderMap:
     """One conversation's texts, and which placeholder stands for what in it."""
 
-    def __init__(self, *, texts: list[str], placeholders: Iterable[str], keep: "_Keep") -> None:
+    def __init__(
+        self, *, texts: list[str], placeholders: Iterable[str], allowlist: "_Allowlist"
+    ) -> None:
         self.texts = texts
         self.counts: Counter[str] = Counter()
-        self._keep = keep
+        self._allowlist = allowlist
         self._numbers: dict[tuple[str, str], int] = {}
         self._last: Counter[str] = Counter()
         for text in placeholders:
@@ -200,7 +202,7 @@ class _PlaceholderMap:
             here = taken[found.start : found.end]
             if 2 in here or (1 in here and found.kind != "URL"):  # noqa: PLR2004
                 continue
-            if not self._keep.has(found, text):
+            if not self._allowlist.allows(found, text):
                 chosen.append(found)
             taken[found.start : found.end] = b"\2" * (found.end - found.start)
         if not chosen:
@@ -208,19 +210,19 @@ class _PlaceholderMap:
         parts = []
         at = 0
         for found in sorted(chosen):
-            parts += [text[at : found.start], found.keep, self.placeholder(found.kind, found.key)]
+            parts += [text[at : found.start], found.prefix, self.placeholder(found.kind, found.key)]
             at = found.end
         return "".join([*parts, text[at:]])
 
 
-class _Keep:
+class _Allowlist:
     """Public values; compared without case, blanks and the punctuation of numbers."""
 
     def __init__(self, values: Iterable[str]) -> None:
         plain = {"".join(value.split()).casefold() for value in values}
         self._values = plain | {_digits(value) for value in plain if "@" not in value} - {""}
 
-    def has(self, found: Span, text: str) -> bool:
+    def allows(self, found: Span, text: str) -> bool:
         if not self._values:
             return False
         raw = "".join(text[found.start : found.end].split()).casefold()

@@ -88,13 +88,13 @@ async def import_(
     form: str,
 ) -> None:
     """Read a file of transcripts; the same bytes twice change nothing."""
-    columns, speakers = parse_map(list(mapping))
+    columns, roles = parse_map(list(mapping))
     options = msgspec.structs.replace(
         msgspec.convert(
             {"split": split, "encoding": encoding, "dates": dates, "order": order}, ImportOptions
         ),
         mapping=columns,
-        speakers=speakers,
+        roles=roles,
     )
     async with app.database.reading() as session:
         await tenants.get(session, tenant)

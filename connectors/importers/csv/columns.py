@@ -21,10 +21,10 @@ from connectors.importers.csv.headers import (
     SURE_SPEAKER_LINES,
     Field,
 )
-from connectors.importers.visibility import Flag, flags_among
-from connectors.importers.normalization import NO, YES, plain, words
+from connectors.importers.normalization import NO_WORDS, YES_WORDS, normalize, normalized_words
+from connectors.importers.visibility import VisibilityColumn, visibility_columns
 
-_MOST_COLUMNS = 2_000  # real exports have some hundreds
+_MAX_COLUMNS = 2_000  # real exports have some hundreds
 _SHOWN_COLUMNS = 60
 _PRIVATE = "private:"
 _IN_BRACKETS = re.compile(
@@ -64,9 +64,9 @@ class Columns(NamedTuple):
     pairs: bool
     at: dict[Field, int]
     date: int | None = None
-    flags: tuple[Flag, ...] = ()
+    flags: tuple[VisibilityColumn, ...] = ()
     names: tuple[NameColumn, ...] = ()
-    sure: bool = True
+    certain: bool = True
 
 
 def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Role]]:
@@ -107,9 +107,9 @@ def private_values(mapping: Mapping[str, str]) -> dict[str, bool]:
     values = {}
     for left, right in mapping.items():
         if left.startswith(_PRIVATE):
-            if plain(right) not in YES | NO:
+            if normalize(right) not in YES_WORDS | NO_WORDS:
                 raise BadMapping(f"--map {left}={right}: {right!r} is neither yes nor no")
-            values[left.removeprefix(_PRIVATE)] = plain(right) in YES
+            values[left.removeprefix(_PRIVATE)] = normalize(right) in YES_WORDS
     return values
 
 
@@ -120,8 +120,8 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
         BadMapping: a named column is not there, a needed one cannot be told, or both a
             question/answer and a turn-by-turn reading would fit, or there are too many columns.
     """
-    if len(headers) > _MOST_COLUMNS:
-        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MOST_COLUMNS:,}")
+    if len(headers) > _MAX_COLUMNS:
+        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MAX_COLUMNS:,}")
     bare = [_IN_BRACKETS.sub("", header) or header for header in headers]
     index: dict[Field, int] = {}
     fields = {
@@ -150,33 +150,33 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
     )
     missing = [field for field in wanted if field not in index]
     if missing:
-        raise BadMapping(_what_to_pass(headers, missing, unclear))
-    kept: tuple[Field, ...] = ("conversation", "time", "channel", "language", *_BY_HAND)
+        raise BadMapping(_missing_columns_message(headers, missing, unclear))
+    kept: tuple[Field, ...] = ("conversation", "time", "channel", "language", *_GIVEN_ONLY)
     if not pairs:
         kept = (*kept, "author")
     index = {f: at for f, at in index.items() if f in (*wanted, *kept)}
     if pairs:
-        rows = [at for at, header in enumerate(bare) if plain(header) == "id"]
+        rows = [at for at, header in enumerate(bare) if normalize(header) == "id"]
         if "conversation" not in index and len(rows) == 1:
             index["conversation"] = rows[0]
     taken = {*index.values(), date}
-    named = {field: index.pop(field) for field in _BY_HAND if field in index}
+    named = {field: index.pop(field) for field in _GIVEN_ONLY if field in index}
     return Columns(
         pairs,
         index,
         date=date,
         flags=_flags(bare, index, named, taken),
         names=_names(bare, named, taken),
-        sure=sure or pairs,
+        certain=sure or pairs,
     )
 
 
-_BY_HAND: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
+_GIVEN_ONLY: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
 
 
-def what_to_pass(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
+def missing_columns_error(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
     """The error for columns that the values turned out not to bear out."""
-    return BadMapping(_what_to_pass(headers, missing, {}))
+    return BadMapping(_missing_columns_message(headers, missing, {}))
 
 
 def _flags(
@@ -184,16 +184,16 @@ def _flags(
     index: Mapping[Field, int],
     named: Mapping[Field, int],
     taken: set[int | None],
-) -> tuple[Flag, ...]:
+) -> tuple[VisibilityColumn, ...]:
     told = tuple(
-        Flag(named[field], headers[named[field]], field, told=True)
+        VisibilityColumn(named[field], headers[named[field]], field, given=True)
         for field in ("private", "public")
         if field in named
     )
     free = [(at, header) for at, header in enumerate(headers) if at not in taken]
     if "channel" in index:
         free.append((index["channel"], headers[index["channel"]]))
-    return told or flags_among(free)
+    return told or visibility_columns(free)
 
 
 def _names(
@@ -212,11 +212,11 @@ def _names(
 
 def name_column(at: int, header: str) -> NameColumn | None:
     """Whose name a column holds; None where it holds no name of a person."""
-    word = plain(header)
+    word = normalize(header)
     if word in OTHER_NAMES:
         return NameColumn(at, Role.NOTE)
     bare = word in AGENT_WORDS or word in CUSTOMER_WORDS
-    parts = {plain(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
+    parts = {normalize(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
     if not bare and not any(part in word for part in NAME_WORDS):
         return None
     if any(part in parts if len(part) < 5 else part in word for part in NO_PERSON):  # noqa: PLR2004
@@ -231,8 +231,8 @@ def name_column(at: int, header: str) -> NameColumn | None:
 
 
 def _date_and_clock(headers: Sequence[str]) -> tuple[int | None, int | None]:
-    dates = [at for at, header in enumerate(headers) if plain(header) in DATES]
-    clocks = [at for at, header in enumerate(headers) if plain(header) in CLOCKS]
+    dates = [at for at, header in enumerate(headers) if normalize(header) in DATES]
+    clocks = [at for at, header in enumerate(headers) if normalize(header) in CLOCKS]
     return (dates[0], clocks[0]) if len(dates) == len(clocks) == 1 else (None, None)
 
 
@@ -251,7 +251,7 @@ def _listed(headers: Sequence[str]) -> str:
 
 def _position(header: str, headers: Sequence[str]) -> int:
     exact = [at for at, found in enumerate(headers) if found == header]
-    loose = [at for at, found in enumerate(headers) if plain(found) == plain(header)]
+    loose = [at for at, found in enumerate(headers) if normalize(found) == normalize(header)]
     found = exact or loose
     if len(found) != 1:
         how = "no column" if not found else "more than one column"
@@ -263,8 +263,8 @@ def _candidates(
     field: Field, headers: Sequence[str], *, taken: set[int | None]
 ) -> tuple[list[int], int]:
     """The columns that fit best, and in which line of the headers (0: the field's own name)."""
-    free = [(at, plain(header)) for at, header in enumerate(headers) if at not in taken]
-    for line, known in enumerate((words(field), *map(words, HEADERS[field]))):
+    free = [(at, normalize(header)) for at, header in enumerate(headers) if at not in taken]
+    for line, known in enumerate((normalized_words(field), *map(normalized_words, HEADERS[field]))):
         if found := [at for at, word in free if word in known]:
             return found, line
         if not known:
@@ -296,7 +296,7 @@ def _is_pairs(
     return pairs
 
 
-def _what_to_pass(
+def _missing_columns_message(
     headers: Sequence[str], missing: Sequence[Field], unclear: Mapping[Field, list[str]]
 ) -> str:
     parts = []

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+from connectors.importers.normalization import normalized_words
 from connectors.importers.roles import FLAG_HEADERS
-from connectors.importers.normalization import words
 
 Field = Literal[
     "conversation",
@@ -107,8 +107,8 @@ ANOTHER_TIME = re.compile(
 )
 
 # A date and a time of day in two columns.
-DATES = words("date datum fecha data дата 日期 날짜 sentdate messagedate createddate")
-CLOCKS = words(
+DATES = normalized_words("date datum fecha data дата 日期 날짜 sentdate messagedate createddate")
+CLOCKS = normalized_words(
     "time uhrzeit zeit hora heure ora tijd время 时间 時間 時刻 시간 senttime messagetime "
     "createdtime"
 )
@@ -130,7 +130,7 @@ CUSTOMER_WORDS = (
     "solicitante", "utente", "klant", "bezoeker", "klient", "kund", "клиент", "客户", "顾客", "お客様",
     "顧客", "고객",
 )  # fmt: skip
-OTHER_NAMES = words(
+OTHER_NAMES = normalized_words(
     "name fullname displayname nickname firstname lastname surname givenname familyname authorname "
     "sendername speakername vorname nachname prenom apellido apellidos cognome imie nazwisko "
     "author autor auteur username screenname handle"

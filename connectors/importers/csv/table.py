@@ -22,9 +22,9 @@ from connectors.importers.base import (
     ignore_note,
 )
 from connectors.importers.csv.columns import Columns, choose_columns
-from connectors.importers.csv.grouping import OPEN_CONVERSATIONS, Gathering
+from connectors.importers.csv.grouping import MAX_OPEN_CONVERSATIONS, ConversationGrouper
 from connectors.importers.csv.headers import Field
-from connectors.importers.csv.profile import Survey
+from connectors.importers.csv.profile import TableProfile
 from connectors.importers.csv.records import Record, delimiter_of, read_records
 from connectors.importers.decode import peek, read_lines
 
@@ -69,22 +69,24 @@ class CsvTable:
             first = _opened(copy, options, ignore_note)
             if first is None:
                 return
-            survey = Survey(first.columns, first.headers, options, most_open=OPEN_CONVERSATIONS)
+            survey = TableProfile(
+                first.columns, first.headers, options, max_open=MAX_OPEN_CONVERSATIONS
+            )
             for row in first.rows:
                 if row.fields is not None:
-                    survey.see(row.line, row.fields)
+                    survey.observe(row.line, row.fields)
             note("columns", _listed(first))
-            survey.settle(note)
+            survey.resolve(note)
             copy.seek(0)
             again = _opened(copy, options, note)
-            table = Gathering(survey, options)
+            table = ConversationGrouper(survey, options)
             for row in again.rows if again else ():
                 try:
                     yield from table.add(row.line, _fields(row))
                 except BadRecord as exc:
                     yield Rejected(row.line, exc.reason, exc.detail)
             yield from table.close()
-            table.tell(note)
+            table.write_notes(note)
 
 
 class _Opened(NamedTuple):
@@ -97,7 +99,7 @@ class _Opened(NamedTuple):
 
 def _opened(stream: BinaryIO, options: ImportOptions, note: Note) -> _Opened | None:
     """Read the header; None of a file without one. Raises BadMapping."""
-    lines = read_lines(stream, options, note, mend=True)
+    lines = read_lines(stream, options, note, fix_mojibake=True)
     first = next((line for line in lines if line.text is None or line.text.strip()), None)
     if first is None:
         for _ in lines:  # so that the encoding is noted
