@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
-from connectors.redaction.detectors import Span
+from connectors.redaction.recognizer import Span
 
 _CHAIN = re.compile(r"\d+(?:[ .,/_\n-]{1,3}\d+)*")
 _GROUP = re.compile(r"\d+")
@@ -75,8 +75,24 @@ _CARD_PLACEHOLDER = re.compile(r"\[CARD_\d+\]")
 _NEAR = 80  # characters between a card and its expiry
 
 
-def cards(text: str) -> Iterator[Span]:
-    """Card numbers, in groups or not, with other numbers before and behind."""
+class CardRecognizer:
+    """Card numbers, in groups or not, and the code and expiry of a card.
+
+    A code counts where it is called one. An expiry counts near a card that was replaced before.
+    Bare numbers behind a card (``[CARD_1] 04/27 123``) stay: without the card's number they say
+    nothing, and as often as not they are an amount, a date or a count of something else.
+    """
+
+    supported_entities = ("CARD", "CARD_CODE", "CARD_EXPIRY")
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``."""
+        yield from _numbers(text)
+        yield from _details(text)
+
+
+def _numbers(text: str) -> Iterator[Span]:
+    """Card numbers, with other numbers before and behind."""
     for chain in _CHAIN.finditer(text):
         if chain.end() - chain.start() < _MIN_DIGITS:
             continue
@@ -177,12 +193,8 @@ def _is_issued(digits: str, *, whole: bool) -> bool:
     return whole and _MAESTRO.match(digits) is not None
 
 
-def card_details(text: str) -> Iterator[Span]:
-    """What is named as a card's code, and as the expiry of a card that was found nearby.
-
-    Bare numbers behind a card (``[CARD_1] 04/27 123``) stay: without the card's number they say
-    nothing, and as often as not they are an amount, a date or a count of something else.
-    """
+def _details(text: str) -> Iterator[Span]:
+    """What is named as a card's code, and as the expiry of a card that was found nearby."""
     for found in _CODE.finditer(text):
         yield Span(*found.span("value"), "CARD_CODE", found["value"])
     cards_at = [found.start() for found in _CARD_PLACEHOLDER.finditer(text)]

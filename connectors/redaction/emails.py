@@ -7,8 +7,8 @@ parts an address from the words round it.
 import re
 from collections.abc import Iterator
 
-from connectors.redaction.detectors import Span
 from connectors.redaction.folding import UNSPACED, folded_words
+from connectors.redaction.recognizer import Span
 
 _LATIN = "A-Za-z\u00c0-\u024f\u1e00-\u1eff"
 _OTHER = rf"(?:(?![{_LATIN}{UNSPACED}])[^\W\d_])"  # Cyrillic, Greek, Arabic, Devanagari ...
@@ -61,22 +61,27 @@ _NO_LOCAL = frozenset(
 )
 
 
-def emails(text: str) -> Iterator[Span]:
+class EmailRecognizer:
     """E-mail addresses; a blank round the @ is allowed, and ``(at)``, ``%40``, ``dot`` are read."""
-    done = 0
-    for at in _AT.finditer(text):
-        local = _local_part(text[max(done, at.start() - _MAX_LOCAL_LENGTH) : at.start()])
-        if not local:
-            continue
-        domain = _DOMAIN.match(text, at.end())
-        start = at.start() - len(local)
-        if domain is None or (at["word"] and not _is_intended(text, start, local, domain[0])):
-            continue
-        whole = domain[0]
-        if runs_on := _NEXT_SENTENCE.fullmatch(whole):
-            whole = runs_on[1]
-        done = at.end() + len(whole)
-        yield Span(start, done, "EMAIL", f"{local}@{_plain(whole)}".casefold())
+
+    supported_entities = ("EMAIL",)
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``."""
+        done = 0
+        for at in _AT.finditer(text):
+            local = _local_part(text[max(done, at.start() - _MAX_LOCAL_LENGTH) : at.start()])
+            if not local:
+                continue
+            domain = _DOMAIN.match(text, at.end())
+            start = at.start() - len(local)
+            if domain is None or (at["word"] and not _is_intended(text, start, local, domain[0])):
+                continue
+            whole = domain[0]
+            if runs_on := _NEXT_SENTENCE.fullmatch(whole):
+                whole = runs_on[1]
+            done = at.end() + len(whole)
+            yield Span(start, done, "EMAIL", f"{local}@{_undisguised(whole)}".casefold())
 
 
 def _local_part(before: str) -> str:
@@ -110,9 +115,10 @@ def _is_intended(text: str, start: int, local: str, domain: str) -> bool:
         return False
     if _HAS_DOT_WORD.search(domain) or re.search(r"[._\d]", local):
         return True
-    told = _MAIL_BEFORE.search(text[max(0, start - 24) : start])
-    return told is not None or _PROVIDERS.match(domain) is not None
+    announced = _MAIL_BEFORE.search(text[max(0, start - 24) : start])
+    return announced is not None or _PROVIDERS.match(domain) is not None
 
 
-def _plain(domain: str) -> str:
+def _undisguised(domain: str) -> str:
+    """The domain with its dots written as dots."""
     return _DOTS.sub(".", domain)

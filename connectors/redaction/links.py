@@ -9,9 +9,12 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from connectors.redaction.detectors import PLACEHOLDER, Span
-from connectors.redaction.emails import emails
+from connectors.redaction.emails import EmailRecognizer
 from connectors.redaction.folding import UNSPACED
+from connectors.redaction.placeholders import PLACEHOLDER
+from connectors.redaction.recognizer import Span
+
+_EMAILS = EmailRecognizer()
 
 _URL = re.compile(
     r"(?:(?<![A-Za-z0-9])[a-z][a-z0-9+.-]{1,20}://|(?<![A-Za-z0-9])www\."
@@ -86,29 +89,34 @@ _MIN_RANDOM_LENGTH = 20
 _MIN_CHANGES = 3  # between letters, digits and cases: "iphone15" has one
 
 
-def urls(text: str) -> Iterator[Span]:
+class UrlRecognizer:
     """URLs that carry a secret or belong to a person: the whole, behind their host."""
-    if "/" not in text and "?" not in text:
-        return
-    for found in _URL.finditer(text):
-        url = found[0].rstrip(".,;:!?)]}\u2026")
-        if url.count("[") > url.count("]") and found[0].startswith(f"{url}]"):
-            url += "]"
-        has_scheme = "://" in url
-        try:
-            parts = urlsplit(url if has_scheme else f"//{url}")
-            host = parts.hostname or ""
-            port = f":{parts.port}" if parts.port else ""
-        except ValueError:
-            continue
-        if (
-            parts.password
-            or (parts.username and has_scheme)
-            or _is_private(host, parts.path, parts.query, parts.fragment)
-        ):
-            scheme = f"{parts.scheme}://" if has_scheme else ""
-            start = found.start()
-            yield Span(start, start + len(url), "URL", url, prefix=f"{scheme}{host}{port}/")
+
+    supported_entities = ("URL",)
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``."""
+        if "/" not in text and "?" not in text:
+            return
+        for found in _URL.finditer(text):
+            url = found[0].rstrip(".,;:!?)]}\u2026")
+            if url.count("[") > url.count("]") and found[0].startswith(f"{url}]"):
+                url += "]"
+            has_scheme = "://" in url
+            try:
+                parts = urlsplit(url if has_scheme else f"//{url}")
+                host = parts.hostname or ""
+                port = f":{parts.port}" if parts.port else ""
+            except ValueError:
+                continue
+            if (
+                parts.password
+                or (parts.username and has_scheme)
+                or _is_private(host, parts.path, parts.query, parts.fragment)
+            ):
+                scheme = f"{parts.scheme}://" if has_scheme else ""
+                start = found.start()
+                yield Span(start, start + len(url), "URL", url, prefix=f"{scheme}{host}{port}/")
 
 
 def _is_private(host: str, path: str, query: str, fragment: str) -> bool:
@@ -119,7 +127,9 @@ def _is_private(host: str, path: str, query: str, fragment: str) -> bool:
     if any(_private_pair(*pair, at_a_door=at_a_door, public_host=public_host) for pair in pairs):
         return True
     # A literal address is replaced where it stands; a hidden one takes the link with it.
-    if "%40" in f"{path}{query}{fragment}" and any(emails(unquote(f"{path} {query} {fragment}"))):
+    if "%40" in f"{path}{query}{fragment}" and any(
+        _EMAILS.analyze(unquote(f"{path} {query} {fragment}"))
+    ):
         return True
     if public_host:
         return False

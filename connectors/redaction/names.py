@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from connectors.redaction.detectors import PLACEHOLDER, Span
 from connectors.redaction.folding import UNSPACED, fold, folded_words
 from connectors.redaction.name_words import (
     ALSO_WORDS,
@@ -26,6 +25,8 @@ from connectors.redaction.name_words import (
     ROLES,
     ROLES_UNSPACED,
 )
+from connectors.redaction.placeholders import PLACEHOLDER
+from connectors.redaction.recognizer import Span
 
 _MIN_PART_LENGTH = 3
 _MAX_INITIAL_LENGTH = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
@@ -143,18 +144,23 @@ class _Match(NamedTuple):
     words: int
 
 
-class PersonNames:
-    """``authors``: author field -> person; ``find`` finds them in texts."""
+class PersonNameRecognizer:
+    """The people whom one conversation's author fields name. Make it with ``person_name_recognizer``.
+
+    ``authors`` maps each author field that names a person to that person's key.
+    """
+
+    supported_entities = ("NAME",)
 
     def __init__(self) -> None:
         self.authors: dict[str, str] = {}
         self._words = _Node()
         self._letters = _Node()
 
-    def find(self, text: str) -> Iterator[Span]:
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
         """Full names in any case; single parts only where they are written like a name.
 
-        ``text`` is folded.
+        See ``Recognizer.analyze``.
         """
         if self._words.next:
             yield from self._find_words(text)
@@ -322,15 +328,15 @@ def _is_glued(text: str, one: Span, other: Span) -> bool:
     return text[one.end : other.start] in (" ", "-")
 
 
-def person_names(
+def person_name_recognizer(
     authors: Iterable[str | None], *, customers: Iterable[str | None] = ()
-) -> PersonNames:
+) -> PersonNameRecognizer:
     """Gather the people that author fields name.
 
     ``customers`` are the fields of those of whom no one would be called after a bank: a customer
     "Anna Bank" is a person where an agent "Lloyds Bank" is none.
     """
-    names = PersonNames()
+    names = PersonNameRecognizer()
     theirs = set(customers)
     for author in authors:
         if author:

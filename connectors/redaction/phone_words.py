@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from connectors.redaction.detectors import PLACEHOLDER
 from connectors.redaction.folding import UNSPACED, fold, folded_words
+from connectors.redaction.placeholders import PLACEHOLDER
 
 _FOR = folded_words(
     """

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import phonenumbers
 from phonenumbers import PhoneMetadata
 
-from connectors.redaction.detectors import Span
 from connectors.redaction.phone_words import NumberContext, PhoneWords
+from connectors.redaction.recognizer import Span
 
 _CHAIN = re.compile(r"\d+(?:[ ().\-/]{1,3}\d+)*")
 _GROUP = re.compile(r"\d+")
@@ -62,18 +62,31 @@ _SHORT = 80
 _ASKED = 400  # characters of the turn before
 
 
-def phones(text: str, *, before: str, regions: tuple[str, ...]) -> Iterator[Span]:
-    """Phone numbers in ``text``, whose national numbers are those of ``regions`` (ISO 3166).
+class PhoneRecognizer:
+    """Phone numbers: international ones, and the national ones of one region.
 
-    ``before`` is the turn that came before: it is asked what the number is when the text is
-    hardly more than a number.
+    Args:
+        region: ISO 3166 code of the country whose national numbers are expected: ``"GB"``. An
+            unknown one has no national numbers.
     """
-    if not _ENOUGH_DIGITS.search(text):
-        return
-    search = _Search(text, before, tuple(filter(None, map(_plan, regions))))
-    for chain in _CHAIN.finditer(text):
-        if chain.end() - chain.start() >= _MIN_DIGITS:
-            yield from search.chain(*chain.span())
+
+    supported_entities = ("PHONE",)
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``.
+
+        ``context`` says what a text that is hardly more than a number answers: "your order number?".
+        """
+        if not _ENOUGH_DIGITS.search(text):
+            return
+        plan = _plan(self._region)
+        search = _Search(text, context, (plan,) if plan else ())
+        for chain in _CHAIN.finditer(text):
+            if chain.end() - chain.start() >= _MIN_DIGITS:
+                yield from search.chain(*chain.span())
 
 
 class _Plan(NamedTuple):

@@ -118,9 +118,9 @@ async def run_import(
                         filename=clean_name(source.filename),
                         importer=row.importer,
                         options=msgspec.convert(row.options, ImportOptions),
-                        custom_patterns=tenant.number_patterns,
+                        custom_patterns=tenant.custom_patterns,
                         region=settings.default_region,
-                        allowlist=tenant.keep,
+                        allowlist=tenant.allowlist,
                     )
                 )
         except ServerError as exc:
