@@ -1,9 +1,9 @@
-"""What the JSON formats share: records, one a line or in an array, read and counted the same way."""
+"""What the JSON formats share: records, one a line or in an array, are read and counted alike."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import msgspec
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A message that is left out while its conversation stays."""
+    """A message that is not kept while the rest of its conversation is."""
 
     reason: Reason
     detail: str
@@ -42,10 +42,14 @@ def read_records(
     note: Note = ignore_note,
     spread: bool = False,
 ) -> Iterator[T | Rejected]:
-    """Yield what ``parse`` makes of each line's object, and what was left out.
+    """Yield what ``parse`` makes of each line's object, and what was rejected.
 
-    ``parse`` gets the object and its line, and raises BadRecord. With ``spread`` the objects may
-    also stand in an array, or go over several lines.
+    Args:
+        stream: Read once; it may be compressed with gzip.
+        options: Encoding and bounds; passed on to ``parse``.
+        parse: Gets the object and its line, and raises BadRecord.
+        note: Gets the encoding and the number of blank lines.
+        spread: Whether the objects may also stand in an array, or take several lines.
     """
     blank = 0
     lines = read_lines(stream, options, note)
@@ -66,40 +70,46 @@ def read_records(
 
 
 class JsonLines:
-    """Base of the JSON-lines importers: a subclass turns one decoded record into turns.
+    """Base of the importers of JSON lines: a subclass turns one decoded record into turns.
 
-    ``key`` is the list that makes a record one of this format.
+    ``key`` names the list by which a record of the format is recognized. Where a record has
+    several such lists, the format that was defined first counts.
     """
 
     name = ""
     description = ""
     key = ""
     fixes_mojibake = True
-    """Whether text that was encoded twice is put right."""
+    """Whether text that was encoded twice is repaired."""
+    _keys: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls) -> None:
+        if cls.key and cls.key not in JsonLines._keys:
+            JsonLines._keys.append(cls.key)
 
     def sniff(self, head: bytes, filename: str) -> bool:
         """Whether the first records hold this format's list."""
-        return _key_of(peek(head)) == self.key
+        return _key_of(peek(head), self._keys) == self.key
 
     def read(
         self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
         """Yield a conversation a record; see ``Importer.read``."""
-        mended = 0
+        repaired = 0
 
         def parse(
             record: dict[str, Any], number: int, options: ImportOptions
         ) -> tuple[Conversation, list[Skipped]]:
-            nonlocal mended
+            nonlocal repaired
             conversation, skipped = self.parse(record, number, options)
             if self.fixes_mojibake:
                 conversation, count = _without_mojibake(conversation)
-                mended += count
+                repaired += count
             return conversation, skipped
 
         yield from read_records(stream, options, parse, note=note, spread=True)
-        if mended:
-            note("encoded twice", f"{mended:,} characters, put right")
+        if repaired:
+            note("encoded twice", f"{repaired:,} characters, put right")
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
         """Turn a record's list into turns; raises BadRecord."""
@@ -141,7 +151,7 @@ class JsonLines:
         return conversation, skipped
 
     def pinned(self, record: Mapping[str, Any]) -> Split | None:
-        """The split the record itself is pinned to; only our own format says."""
+        """The split that the record itself is pinned to; only our own format has one."""
         return None
 
 
@@ -162,7 +172,7 @@ def _decode(line: Line) -> dict[str, Any]:
 
 
 def _why(text: str, error: msgspec.DecodeError) -> str:
-    """What is wrong with a line; of half a surrogate pair msgspec says that the line is cut off."""
+    """What is wrong with a line; for half a surrogate pair msgspec says that the line is cut off."""
     try:
         json.dumps(json.loads(text), ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -199,7 +209,7 @@ def _names(
     messages: Iterable[Mapping[str, Any]],
     authors: Collection[str | None],
 ) -> dict[str, Role]:
-    """The people whom a record or its messages name in fields such as ``customer_name``."""
+    """The people whom a record or its messages name, in fields such as ``customer_name``."""
     found = {}
     for fields in (record, record.get("labels"), record.get("metadata"), *messages):
         if not isinstance(fields, dict):
@@ -218,7 +228,7 @@ def _word(record: Mapping[str, Any], key: str) -> str | None:
 
 
 def _labels(value: object) -> dict[str, str]:
-    """Labels as text: nulls left out, numbers and flags as JSON writes them."""
+    """Labels as text: without nulls, numbers and booleans as in JSON."""
     if not isinstance(value, dict):
         return {}
     labels = {}
@@ -229,9 +239,8 @@ def _labels(value: object) -> dict[str, str]:
     return labels
 
 
-def _key_of(text: str) -> str | None:
-    """The list that the first readable record holds; of a cut-off record, the first one named."""
-    keys = ("messages", "conversations", "turns")
+def _key_of(text: str, keys: Sequence[str]) -> str | None:
+    """Which of the lists the first readable record holds; in a cut-off record, the first named."""
     lines = (Line(number, line) for number, line in enumerate(text.split("\n"), 1))
     for line in islice(documents(lines, max_bytes=len(text) + 1), 50):
         try:

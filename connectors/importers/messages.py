@@ -75,12 +75,12 @@ def messages_in(record: Mapping[str, Any], key: str) -> Iterator[tuple[int, dict
 
 
 def is_tool(role: object) -> bool:
-    """Whether the role is a machine talking to the model: never trained on."""
+    """Whether the role is a tool's; such messages are never trained on."""
     return isinstance(role, str) and role.strip().lower() in _TOOL_ROLES
 
 
 def is_note(message: Mapping[str, Any]) -> bool:
-    """Whether a flag says that the message was meant for colleagues alone."""
+    """Whether a flag says that the message is internal, for colleagues only."""
     return (
         any(
             message.get(key) is True for key in ("private", "is_private", "internal", "is_internal")
@@ -93,10 +93,10 @@ def is_note(message: Mapping[str, Any]) -> bool:
 def role_of(
     role: object, roles: Mapping[str, Role], options: ImportOptions, *, position: int
 ) -> Role:
-    """Who a role is: the operator's word first, then the format's own.
+    """The role that a role's name means: by the options first, then by the format's own names.
 
     Raises:
-        BadRecord: nobody knows the role.
+        BadRecord: neither has the name.
     """
     if isinstance(role, str):
         word = role.strip().lower()

@@ -1,14 +1,14 @@
-"""Text that went through UTF-8 twice: "GrÃ¼ÃŸe" was "Grüße" before a program took it for cp1252.
+"""Repairs mojibake: "GrÃ¼ÃŸe" was "Grüße" before a program read its UTF-8 as cp1252.
 
-Mended are runs of characters that are the bytes of UTF-8 characters in a code page that programs
-take UTF-8 for. A single one counts only where nobody writes it: "Ã¼" and "â€™" are no words, but
-"MAÇÃ”" may end a quotation.
+Repaired are runs of characters whose bytes, in a code page that UTF-8 is often mistaken for, are
+UTF-8. A run that stands for a single character counts only where it is no ordinary text: "Ã¼" and
+"â€™" are not, but "MAÇÃ”" may end a quotation.
 """
 
 import re
 from typing import NamedTuple
 
-# The first bytes of what is mended: Latin, Greek, Cyrillic, Hebrew, Arabic; three bytes; emoji.
+# The first bytes of what is repaired: Latin, Greek, Cyrillic, Hebrew, Arabic; three bytes; emoji.
 # The other code pages have words and dashes in the places of most of them.
 _LEADS = {
     "cp1252": bytes(
@@ -19,9 +19,9 @@ _LEADS = {
 }
 _COMMON = frozenset(
     "\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014\u2026\u2039\u203a\u2022«»°·¡¿"
-)  # what people write after a letter
-_THREE, _FOUR = 0xE0, 0xF0  # from here on a character has so many bytes
-_MAX_ROUNDS = 3  # some files went through it more than once more
+)  # ordinary after a letter
+_THREE, _FOUR = 0xE0, 0xF0  # lead bytes of characters of three and of four bytes
+_MAX_ROUNDS = 3  # some files were encoded more than twice
 
 
 class _CodePage(NamedTuple):
@@ -31,7 +31,7 @@ class _CodePage(NamedTuple):
     bytes_of: dict[int, int]
 
     def fix(self, text: str) -> tuple[str, int]:
-        """The text with each run decoded, and how many characters that made."""
+        """The text with each run decoded, and how many characters that gave."""
         parts = []
         count = at = 0
         for found in self.runs.finditer(text):
@@ -47,15 +47,17 @@ class _CodePage(NamedTuple):
 
 
 def fix_mojibake(text: str) -> tuple[str, int]:
-    """The text as it was meant, and how many characters were mended."""
+    """The repaired text, and how many characters were repaired."""
     total = 0
     for _ in range(_MAX_ROUNDS):
         if text.isascii():
             break
-        mended, count = max((page.fix(text) for page in _CODE_PAGES), key=lambda result: result[1])
+        repaired, count = max(
+            (page.fix(text) for page in _CODE_PAGES), key=lambda result: result[1]
+        )
         if not count:
             break
-        text = mended
+        text = repaired
         total += count
     return text, total
 

@@ -1,15 +1,15 @@
-"""Words of headers and values, and the form in which they are compared."""
+"""The form in which words of headers and values are compared."""
 
 import re
 import unicodedata
 from functools import lru_cache
 
 MAX_WORD_LENGTH = 100
-"""Characters of a header or value that are looked at; what is longer is no word."""
+"""Characters of a header or value that are looked at; what is longer is no single word."""
 
 
 def normalize(text: str) -> str:
-    """Letters and figures alone, lower case, without accents; of the first ``LONGEST`` characters."""
+    """Letters and digits only, lower case, without accents; of the first ``MAX_WORD_LENGTH`` characters."""
     return _normalize(text[:MAX_WORD_LENGTH])
 
 
@@ -21,7 +21,7 @@ def _normalize(text: str) -> str:
 
 
 def normalized_words(text: str) -> frozenset[str]:
-    """The words of a line, each ``plain``."""
+    """The words of a text, each normalized."""
     return frozenset(map(normalize, text.split()))
 
 
@@ -33,4 +33,4 @@ NO_WORDS = normalized_words(
     "false f no n 0 00 off falsch nein non faux falso nao nej nie hayir nee nei нет ложь 否 假 "
     "いいえ 아니요"
 )
-"""As ``plain`` gives them: "1.0" is "10"."""
+"""As ``normalize`` returns them: "1.0" is "10"."""

@@ -48,7 +48,7 @@ class OpenAIMessages(MessageLines):
 
 
 def _text_parts(parts: list[Any], *, position: int) -> tuple[str, int]:
-    """The text parts joined by newlines, and how many parts are something else."""
+    """The text parts joined by newlines, and the number of other parts."""
     texts = []
     other = 0
     for part in parts:

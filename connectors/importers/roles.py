@@ -1,7 +1,8 @@
-"""Who a value of the speaker column is; a word that can mean either side is settled by the file.
+"""The roles behind the values of a table's speaker column.
 
-"User" is the customer beside "admin" or "bot", and the agent beside "contact" (Chatwoot, Help
-Scout, Drift). So a file's words are gathered first, with which of them stand in one conversation.
+Some words can mean either side: "user" is the customer beside "admin" or "bot", and the agent
+beside "contact" (Chatwoot, Help Scout, Drift). So a file's words are collected first, with those
+that occur in one conversation, and then resolved.
 """
 
 import re
@@ -72,13 +73,13 @@ _ROLE_WORDS: Mapping[Role, str] = {
     Role.SYSTEM: "system event activity systemmessage lineitem log trigger systeme sistema "
     "systeem ereignis система системное 系统 系統 システム 시스템",
 }
-# Either side, by who else speaks: the other side of whoever is plainly there.
+# Either side: the opposite of the side that is clearly there.
 _EITHER = normalized_words(
     "user users enduseraccount benutzer nutzer anwender utilisateur utilisatrice usuario usuaria "
     "utente utilizador gebruiker uzytkownik anvandare bruger bruker uzivatel kullanici "
     "пользователь користувач 用户 用戶 ユーザー 사용자 مستخدم"
 )
-# What an exporter calls a public answer where the customer's own messages have a name.
+# Names of a public answer in exports where only the customer's messages have a name of their own.
 _REPLY = normalized_words("message reply response answer antwort reponse respuesta risposta")
 _CODES = {"a": Role.AGENT, "v": Role.CUSTOMER, "c": Role.CUSTOMER, "u": Role.CUSTOMER}
 _CODES |= {"b": Role.BOT, "s": Role.SYSTEM, "n": Role.NOTE}
@@ -87,7 +88,7 @@ _NUMBERED = dict(  # Chatwoot's message_type
     zip("0123", (Role.CUSTOMER, Role.AGENT, Role.SYSTEM, Role.BOT), strict=True)
 )
 _MESSAGE_TYPE = "messagetype"
-# Headers of a column of yes and no, and who a yes is.
+# Headers of a column of yes and no, by the role that yes means.
 _YES_IS_CUSTOMER = normalized_words(
     "incoming isincoming inbound isinbound fromcustomer iscustomer fromclient isclient fromuser "
     "isuser fromvisitor isvisitor fromcontact iscontact fromenduser bycustomer"
@@ -106,30 +107,37 @@ _MAX_VALUES = 64
 
 
 def _words() -> dict[str, Role]:
-    return {normalize(word): who for who, known in _ROLE_WORDS.items() for word in known.split()}
+    return {normalize(word): role for role, known in _ROLE_WORDS.items() for word in known.split()}
 
 
 _WORDS = _words()
-NOTE_WORDS = frozenset(word for word, who in _WORDS.items() if who is Role.NOTE)
-SYSTEM_WORDS = frozenset(word for word, who in _WORDS.items() if who is Role.SYSTEM)
+NOTE_WORDS = frozenset(word for word, role in _WORDS.items() if role is Role.NOTE)
+SYSTEM_WORDS = frozenset(word for word, role in _WORDS.items() if role is Role.SYSTEM)
 _ALONE = {normalize(word): Role.CUSTOMER for word in _EITHER}
 _DEPENDENT = _REPLY.union(_ALONE)
 _KNOWN = _DEPENDENT.union(_WORDS)
 
 
 class _Value(msgspec.Struct):
-    """A word of the column: as first written, and whom the operator says it is."""
+    """A word of the column: as first written, and the role that the operator gave it."""
 
     written: str
     given: Role | None
 
 
 class RoleResolver:
-    """Sees every value of a file's speaker column; afterwards ``who`` knows them."""
+    """Maps a file's values to roles: ``observe`` every row, ``resolve``, then ``role_of``.
+
+    ``observe_conversation`` tells which words occur together.
+
+    Args:
+        header: The column's header: it gives meaning to numbers and to yes and no.
+        given: Values whose role the operator gave.
+    """
 
     def __init__(self, header: str, given: Mapping[str, Role]) -> None:
         self._header = normalize(header)
-        self._given = {word.strip().casefold(): speaker for word, speaker in given.items()}
+        self._given = {word.strip().casefold(): role for word, role in given.items()}
         self._values: dict[str, _Value] = {}
         self._seen_together: set[tuple[str, str]] = set()
         self._by_file: dict[str, Role] = {}
@@ -137,13 +145,13 @@ class RoleResolver:
         self._word_of: dict[str, str] = {}
 
     def observe(self, value: str) -> str:
-        """Take a row's value; returns the word by which ``see_conversation`` knows it."""
+        """Take a row's value; returns the word for ``observe_conversation``."""
         word = self._word(value)
         if word and word not in self._values and len(self._values) < _MAX_VALUES:
             written = value.strip()
-            told = self._given.get(written.casefold())
-            # of "Jo Low (agent)" the word alone: the report names nobody
-            self._values[word] = _Value(written if normalize(written) == word else word, told)
+            given = self._given.get(written.casefold())
+            # of "Jo Low (agent)" only the word: the report names no person
+            self._values[word] = _Value(written if normalize(written) == word else word, given)
         return word
 
     def observe_conversation(self, words: Collection[str]) -> None:
@@ -154,7 +162,7 @@ class RoleResolver:
             }
 
     def resolve(self) -> None:
-        """Decide the words that depend on the others; call once, before ``who``."""
+        """Decide on the words that depend on the others; call once, before ``role_of``."""
         words = set(self._values)
         if not words:
             return
@@ -172,10 +180,10 @@ class RoleResolver:
                 self._beside[word] = self._values[customer].written
 
     def role_of(self, value: str) -> Role | None:
-        """Who that is; None when neither the operator nor we know."""
-        told = self._given.get(value.strip().casefold())
+        """The value's role; None where it is unknown."""
+        given = self._given.get(value.strip().casefold())
         word = self._word(value)
-        return told or self._by_file.get(word) or _WORDS.get(word) or _ALONE.get(word)
+        return given or self._by_file.get(word) or _WORDS.get(word) or _ALONE.get(word)
 
     def name_in(self, value: str) -> str | None:
         """The person's name beside the word: "Jo Low (agent)", "Agent: Jo Low"."""
@@ -193,18 +201,18 @@ class RoleResolver:
 
     @property
     def has_participants(self) -> bool:
-        """Whether any value is a side's; true of a column without values."""
+        """Whether some value is the customer or the agent; true for a column without values."""
         sides = {Role.CUSTOMER, Role.AGENT}
         values = self._values.values()
         return not values or any(self.role_of(value.written) in sides for value in values)
 
     def __str__(self) -> str:
-        """What was understood, for the report: "Contact=customer, User=agent (beside 'Contact')"."""
+        """The roles, for the report: "Contact=customer, User=agent (beside 'Contact')"."""
         parts = []
         for word, value in self._values.items():
-            if who := self.role_of(value.written):
+            if role := self.role_of(value.written):
                 beside = f" (beside {self._beside[word]!r})" if word in self._beside else ""
-                parts.append(f"{value.written}={who}{'' if value.given else beside}")
+                parts.append(f"{value.written}={role}{'' if value.given else beside}")
         return ", ".join(parts)
 
     def _word(self, value: str) -> str:
@@ -215,14 +223,14 @@ class RoleResolver:
                 self._word_of[value] = word
         return word
 
-    def _is(self, word: str, speaker: Role) -> bool:
-        """Whether a word is plainly this speaker's, by itself or by the operator's word."""
+    def _is(self, word: str, role: Role) -> bool:
+        """Whether a word has this role by itself, or because the operator said so."""
         value = self._values.get(word)
-        return speaker is ((value and value.given) or _WORDS.get(word))
+        return role is ((value and value.given) or _WORDS.get(word))
 
 
 def _word_in(value: str) -> str:
-    """The word that says who: also in "agent:4039", "Customer (web)", "Jo (agent)", "user_reply"."""
+    """The word for the role: also in "agent:4039", "Customer (web)", "Jo (agent)", "user_reply"."""
     word = normalize(value)
     if word in _KNOWN or len(value) > MAX_WORD_LENGTH:
         return word

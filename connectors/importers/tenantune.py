@@ -19,7 +19,7 @@ _ROLES = {role.value: role for role in Role}
 
 
 class Tenantune(JsonLines):
-    """Keeps everything a conversation can say: notes, authors, times, labels, a pinned split."""
+    """Keeps everything that a conversation can hold: notes, authors, times, labels, a pinned split."""
 
     name = "tenantune"
     description = 'JSON lines with {"id", "turns": [{"speaker", "text", ...}]}: our own, lossless'
@@ -27,7 +27,7 @@ class Tenantune(JsonLines):
     fixes_mojibake = False
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
-        """Each turn, or the reason why not."""
+        """Each turn, or why it is skipped; raises BadRecord."""
         for position, turn in messages_in(record, self.key):
             role = role_of(turn.get("speaker"), _ROLES, options, position=position)
             text = text_or_skip(turn.get("text"), position=position, field="text")

@@ -1,4 +1,4 @@
-"""Rows of a table gathered into conversations, oldest turn first."""
+"""Groups the rows of a table into conversations, oldest turn first."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -23,23 +23,23 @@ from connectors.importers.csv.profile import TableProfile
 from connectors.importers.date_order import seconds_between
 from connectors.importers.timestamps import Timestamp
 
-# Rows of one conversation need not stand together (exports sorted by time), but memory is
-# bounded: the conversation untouched for longest is closed when more than this many are open.
+# Rows of one conversation need not stand together (exports sorted by time), but memory is bounded:
+# when more conversations are open, the one whose last row was longest ago is closed.
 MAX_OPEN_CONVERSATIONS = 20_000
-_MAX_TURNS = 2_000  # more is a wrong conversation column, not a conversation
+_MAX_TURNS = 2_000  # more means a wrong conversation column
 
 _Names = dict[Role, list[str]]
 
 
 class _Row(NamedTuple):
-    """The turns of a row, and when it was sent: (seconds, with a date), or unknown."""
+    """The turns of a row, and its time; None where that is unknown."""
 
     turns: tuple[Turn, ...]
     timestamp: Timestamp | None
 
 
 class _OpenConversation(msgspec.Struct):
-    """A conversation whose rows may go on."""
+    """A conversation that may get more rows."""
 
     conversation: Conversation
     rows: list[_Row] = []
@@ -49,7 +49,12 @@ class _OpenConversation(msgspec.Struct):
 
 
 class ConversationGrouper:
-    """Gathers rows into conversations."""
+    """Groups rows into conversations: ``add`` every row, then ``close``.
+
+    Args:
+        profile: What is known of the whole file; resolved.
+        options: What the operator said.
+    """
 
     def __init__(self, profile: TableProfile, options: ImportOptions) -> None:
         self._profile = profile
@@ -64,7 +69,7 @@ class ConversationGrouper:
         self._agent_opens = 0
 
     def add(self, line: int, fields: Sequence[str]) -> Iterator[Conversation]:
-        """Take a row; yields the conversations that close. Raises BadRecord."""
+        """Take a row; yields the conversations that are complete with it. Raises BadRecord."""
         identifier = self._profile.identifier(fields)
         names = self._names(fields)
         turns = self._pair(fields, names) if self._columns.pairs else (self._turn(fields, names),)
@@ -88,12 +93,12 @@ class ConversationGrouper:
             yield self._finish(next(iter(self._open)))
 
     def close(self) -> Iterator[Conversation]:
-        """Yield what is still open, in the order of the last row seen."""
+        """Yield the open conversations, in the order of their last rows."""
         for identifier in list(self._open):
             yield self._finish(identifier)
 
     def write_notes(self, note: Note) -> None:
-        """What was assumed, for the report."""
+        """Note what was assumed, for the report."""
         if self._reversed or self._reordered:
             note(
                 "order",
@@ -132,15 +137,15 @@ class ConversationGrouper:
         self._closed.add(identifier)
         return self._build(self._open.pop(identifier))
 
-    def _build(self, gathered: _OpenConversation) -> Conversation:
-        rows = self._in_order(gathered.rows)
+    def _build(self, opened: _OpenConversation) -> Conversation:
+        rows = self._in_order(opened.rows)
         turns = tuple(turn for row in rows for turn in row.turns)
         spoken = [turn.role for turn in turns if turn.role in _SPOKEN]
         self._finished += 1
         self._agent_opens += spoken[:1] + spoken[-1:] == [Role.AGENT, Role.CUSTOMER]
         authors = {turn.author for turn in turns if turn.role is not Role.BOT}
-        names = {name: side for name, side in gathered.names.items() if name not in authors}
-        return msgspec.structs.replace(gathered.conversation, turns=turns, names=names)
+        names = {name: side for name, side in opened.names.items() if name not in authors}
+        return msgspec.structs.replace(opened.conversation, turns=turns, names=names)
 
     def _in_order(self, rows: list[_Row]) -> list[_Row]:
         """Oldest first. A row without a time stays beside the one before it."""
@@ -180,12 +185,12 @@ class ConversationGrouper:
         return None if at is None else clean_text(fields[at]) or None
 
     def _sent_at(self, fields: Sequence[str]) -> str | None:
-        """The time as the file has it."""
+        """The row's time, as written in the file."""
         day = fields[self._columns.date].strip() if self._columns.date is not None else ""
         return f"{day} {self._value(fields, 'time') or ''}".strip() or None
 
     def _names(self, fields: Sequence[str]) -> "_Names":
-        """The people that the row names, by side: first and last names joined."""
+        """The people that the row names, by role: first and last names joined."""
         found: _Names = {}
         for column in self._columns.names:
             if name := column.name_in(fields):
@@ -199,18 +204,18 @@ class ConversationGrouper:
     def _turn(self, fields: Sequence[str], names: _Names) -> Turn:
         text = self._profile.text(fields, "text")
         value = self._value(fields, "speaker") or ""
-        speaker = self._profile.roles.role_of(value)
+        role = self._profile.roles.role_of(value)
         beside = self._profile.roles.name_in(value)
         shown_to = self._profile.visibility.role_of(fields)
-        if shown_to in (Role.NOTE, Role.SYSTEM) or speaker is None:
-            speaker = shown_to
-        if speaker is None:
+        if shown_to in (Role.NOTE, Role.SYSTEM) or role is None:
+            role = shown_to
+        if role is None:
             detail = f"who is {quoted(value)}? say it with --map 'speaker:VALUE=customer' or =agent"
             raise BadRecord(Reason.BAD_ROLE, detail)
         return Turn(
-            role=speaker,
+            role=role,
             text=text,
-            author=self._value(fields, "author") or _name_of(speaker, names) or beside,
+            author=self._value(fields, "author") or _name_of(role, names) or beside,
             sent_at=self._sent_at(fields),
         )
 
@@ -230,7 +235,7 @@ class ConversationGrouper:
 _SPOKEN = frozenset({Role.CUSTOMER, Role.AGENT, Role.BOT})
 
 
-def _name_of(speaker: Role, names: _Names) -> str | None:
-    """The name in the row that belongs to a speaker's side."""
-    side = {Role.NOTE: Role.AGENT}.get(speaker, speaker)
+def _name_of(role: Role, names: _Names) -> str | None:
+    """The row's name of the person with a role; agents write the notes."""
+    side = {Role.NOTE: Role.AGENT}.get(role, role)
     return next(iter(names.get(side, ())), None)

@@ -1,7 +1,7 @@
-"""A first look at a whole table: what no row tells by itself.
+"""The profile of a table: what only the whole file can show.
 
-Who "User" is, whether the day or the month comes first, whether the newest turn does, whether ids
-were rounded and texts are HTML: each is settled once a file, and told in the report.
+What "User" means, whether the day or the month comes first, whether the newest turn is first,
+whether ids were rounded and texts are HTML: each is decided once a file, and the report says how.
 """
 
 import re
@@ -27,10 +27,10 @@ from connectors.importers.roles import RoleResolver
 from connectors.importers.timestamps import ParsedTimestamp, Timestamp, parse_timestamp
 from connectors.importers.visibility import VisibilityResolver
 
-# As spreadsheets write a number of more than eleven figures, in a column that is not text.
+# As spreadsheets write a number of more than eleven digits, in a column that is not text.
 _ROUNDED = re.compile(r"[+-]?\d(?:[.,]\d+)?E\+\d{2,3}|#{3,}", re.IGNORECASE)
-_FIGURES = 15  # that a spreadsheet keeps of a number
-_LOST_FIGURES = 4  # zeros in the place of further ones, in all long ids: no chance
+_KEPT_DIGITS = 15  # that a spreadsheet keeps of a number
+_LOST_DIGITS = 4  # zeros in the place of further digits, in all long ids: no coincidence
 _NO_VALUES = (
     *("null", "(null)", "none", "nan", "nil", "n/a", "na", "undefined", "-", "\\n"),
     *("#n/a", "#ref!", "#value!", "#name?", "#div/0!"),
@@ -38,15 +38,22 @@ _NO_VALUES = (
 _MAX_IDS = 1000
 
 
-class _Open(msgspec.Struct):
-    """What was seen of a conversation."""
+class _Observed(msgspec.Struct):
+    """The role words and times of a conversation."""
 
     words: set[str]
     times: list[ParsedTimestamp]
 
 
 class TableProfile:
-    """Call ``see`` for each row, then ``settle``; afterwards it knows how to read the file."""
+    """Call ``observe`` for each row and then ``resolve``; the other methods then read a row.
+
+    Args:
+        columns: The columns to read.
+        headers: The table's header.
+        options: What the operator said.
+        max_open: How many conversations are kept in memory at a time.
+    """
 
     def __init__(
         self, columns: Columns, headers: Sequence[str], options: ImportOptions, *, max_open: int
@@ -57,15 +64,15 @@ class TableProfile:
         self._max_open = max_open
         at = columns.at
         self.roles = RoleResolver(headers[at["speaker"]] if "speaker" in at else "", options.roles)
-        self.visibility = VisibilityResolver(columns.flags, private_values(options.mapping))
+        self.visibility = VisibilityResolver(columns.visibility, private_values(options.mapping))
         self.month_first = False
         self.newest_first: bool | None = None
         self._dates = DateOrderDetector()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: OrderedDict[str, _Observed] = OrderedDict()
         self._notes: dict[str, str] = {}
         self._times = 0
-        self._strange: list[tuple[int, str]] = []
-        self._strange_count = 0
+        self._unparsed: list[tuple[int, str]] = []
+        self._unparsed_count = 0
         self._long_ids: set[str] = set()
         self._exact_id = False
         self._texts = self._html_texts = 0
@@ -73,7 +80,7 @@ class TableProfile:
         self.html_texts = 0
 
     def observe(self, line: int, fields: Sequence[str]) -> None:
-        """Take a row of the right number of fields."""
+        """Take a row with as many fields as there are headers."""
         self.visibility.observe(fields)
         identifier = self._identifier(fields)
         word = ""
@@ -83,32 +90,32 @@ class TableProfile:
             if text := self._value(fields, field):
                 self._texts += 1
                 self._html_texts += is_html(text)
-        seen = self._open.setdefault(identifier, _Open(set(), []))
+        seen = self._open.setdefault(identifier, _Observed(set(), []))
         self._open.move_to_end(identifier)
         seen.words.add(word)
         if text := self._value(fields, "time"):
             self._times += 1
-            reading = self._parsed_time(fields)
-            if reading is None:
-                self._strange_count += 1
-                self._strange = self._strange or [(line, text)]
+            time = self._parsed_time(fields)
+            if time is None:
+                self._unparsed_count += 1
+                self._unparsed = self._unparsed or [(line, text)]
             else:
-                self._dates.observe(line, text, reading)
+                self._dates.observe(line, text, time)
                 if len(seen.times) < MAX_TURNS:
-                    seen.times.append(reading)
+                    seen.times.append(time)
         if len(self._open) > self._max_open:
             self._close(next(iter(self._open)))
 
     def resolve(self, note: Note) -> None:
-        """Decide; raises BadMapping where the file does not tell what its meaning depends on."""
+        """Decide, and note why; raises BadMapping where the file leaves open what must be known."""
         for identifier in list(self._open):
             self._close(identifier)
         self.roles.resolve()
         self.visibility.resolve()
         if not self.columns.certain and not self.roles.has_participants:
             raise missing_columns_error(self._headers, ["speaker"])
-        lost = sum(len(each) - _FIGURES for each in self._long_ids)
-        self._ids_rounded = not self._exact_id and lost >= _LOST_FIGURES
+        lost = sum(len(each) - _KEPT_DIGITS for each in self._long_ids)
+        self._ids_rounded = not self._exact_id and lost >= _LOST_DIGITS
         self.month_first, known = self._dates.resolve(self._options.dates)
         if known:
             note("dates", known)
@@ -117,16 +124,20 @@ class TableProfile:
             self.newest_first = self._options.order == "newest-first"
         if said := str(self.roles):
             note("speakers", said)
-        if self._strange_count:
-            line, text = self._strange[0]
+        if self._unparsed_count:
+            line, text = self._unparsed[0]
             note(
                 "times",
-                f"{self._strange_count:,} of {self._times:,} are not understood, such as "
+                f"{self._unparsed_count:,} of {self._times:,} are not understood, such as "
                 f"{quoted(text)} in line {line}; those turns keep their place in the file",
             )
 
     def identifier(self, fields: Sequence[str]) -> str | None:
-        """The row's conversation; None where the table has no such column. Raises BadRecord."""
+        """The id of the row's conversation; None where the table has no such column.
+
+        Raises:
+            BadRecord: it is empty, or a spreadsheet has rounded it.
+        """
         if "conversation" not in self.columns.at:
             return None
         identifier = self._identifier(fields)
@@ -142,10 +153,8 @@ class TableProfile:
 
     def timestamp(self, fields: Sequence[str]) -> Timestamp | None:
         """The row's time in seconds, and whether it has a date; None where it has no time."""
-        reading = self._parsed_time(fields)
-        return (
-            (reading.seconds(month_first=self.month_first), reading.has_date) if reading else None
-        )
+        time = self._parsed_time(fields)
+        return (time.seconds(month_first=self.month_first), time.has_date) if time else None
 
     def text(self, fields: Sequence[str], field: Field) -> str:
         """The row's text without markup, where it is HTML. Raises BadRecord where it is empty."""
@@ -165,7 +174,7 @@ class TableProfile:
         identifier = self._value(fields, "conversation") or ""
         if identifier.casefold() in _NO_VALUES:
             return ""
-        if identifier.isdecimal() and len(identifier) > _FIGURES:
+        if identifier.isdecimal() and len(identifier) > _KEPT_DIGITS:
             if not _is_rounded(identifier):
                 self._exact_id = True
             elif len(self._long_ids) < _MAX_IDS:
@@ -174,11 +183,11 @@ class TableProfile:
 
     def _parsed_time(self, fields: Sequence[str]) -> ParsedTimestamp | None:
         text = self._value(fields, "time")
-        reading = parse_timestamp(text) if text else None
-        if self.columns.date is not None and (reading is None or not reading.has_date):
+        time = parse_timestamp(text) if text else None
+        if self.columns.date is not None and (time is None or not time.has_date):
             day = fields[self.columns.date].strip()
-            return parse_timestamp(f"{day} {text or ''}".strip()) or reading
-        return reading
+            return parse_timestamp(f"{day} {text or ''}".strip()) or time
+        return time
 
     def _close(self, identifier: str) -> None:
         seen = self._open.pop(identifier)
@@ -193,7 +202,7 @@ class TableProfile:
 
 def _is_rounded(identifier: str) -> bool:
     return (
-        len(identifier) > _FIGURES
+        len(identifier) > _KEPT_DIGITS
         and identifier.isdecimal()
-        and not identifier[_FIGURES:].strip("0")
+        and not identifier[_KEPT_DIGITS:].strip("0")
     )
