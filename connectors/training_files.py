@@ -1,16 +1,19 @@
-"""Files for fine-tuning jobs, as OpenAI's API takes them: JSON lines, one example a line.
+"""Parses the files of fine-tuning jobs, in OpenAI's formats: JSON lines, one example a line.
 
 supervised   {"messages": [{"role", "content", "weight"?}, ...]}
 dpo          {"input": {"messages": [...]}, "preferred_output": [{"role": "assistant", "content"}],
               "non_preferred_output": [{"role": "assistant", "content"}]}
 kto          {"messages": [..., {"role": "assistant", "content"}], "label": true | false}
 
-The last is ours: a conversation, and whether its last reply was wanted. Tool calls and their
-results are left out and counted, since there is nothing here that could learn them; other keys
-(``tools``, ``parallel_tool_calls``) are passed over. What is read is redacted by ``redact``.
+The last is ours: a conversation, and whether its last reply was desirable. Tool calls and their
+results are skipped and counted: they are not trained on. Other keys (``tools``,
+``parallel_tool_calls``) are ignored. Redaction is a second step, ``redact_example``.
 
-As at OpenAI, ``weight`` belongs to the assistant's messages alone, and a tool's result to a call
-before it: whoever wrote it otherwise means something that would not happen.
+As with OpenAI, only the assistant's messages have a ``weight``, and a tool's result follows the call
+that it answers. A file that differs is refused, since it expects what would not happen.
+
+The format is all that is known here; whether a whole file is fit for a job is decided in
+``server.datasets.validation``.
 """
 
 from collections import Counter
@@ -36,7 +39,7 @@ _CALL = "function_call"  # as a key of an assistant's message, or as a role
 
 
 def read_examples(stream: BinaryIO, method: Method) -> Iterator[TrainingExample | Rejected]:
-    """Yield every example in order, and a ``Rejected`` for all that is left out.
+    """Yield every example in order, and a ``Rejected`` for everything that is not kept.
 
     A ``Rejected`` that is not a ``part`` makes the file unfit for a job: it names the line.
     """
@@ -46,10 +49,10 @@ def read_examples(stream: BinaryIO, method: Method) -> Iterator[TrainingExample 
 def redact_example(
     record: TrainingExample, redactor: Redactor
 ) -> tuple[TrainingExample, Counter[str]]:
-    """The example without personal data, and how often each kind was replaced.
+    """The example without personal data, and how often each entity type was replaced.
 
-    The replies that are compared count as one conversation with what came before them, so that
-    one placeholder stands for one thing in all of them.
+    History and replies of a preference count as one conversation, so that a placeholder means the
+    same in all of them.
     """
     match record:
         case Conversation():
@@ -73,7 +76,7 @@ def redact_example(
 
 
 def system_message(record: TrainingExample) -> str:
-    """What the example's own system messages say, joined; empty where there is none."""
+    """The example's own system messages, joined; empty where there is none."""
     return "\n\n".join(turn.text for turn in record.turns if turn.role is Role.SYSTEM)
 
 
@@ -90,18 +93,18 @@ def _supervised(record: dict[str, Any], number: int, options: ImportOptions) -> 
 
 
 def _preference(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
-    asked = record.get("input")
-    if not isinstance(asked, dict) or "messages" not in asked:
+    history = record.get("input")
+    if not isinstance(history, dict) or "messages" not in history:
         raise BadRecord(Reason.BAD_RECORD, "no 'input' with 'messages' in the record")
     skipped: list[Skipped] = []
     made = Preference(
         id=identifier(record, number),
-        turns=_turns(asked, options, skipped, where="input"),
+        turns=_turns(history, options, skipped, where="input"),
         chosen=_reply(record, "preferred_output", options, skipped),
         rejected=_reply(record, "non_preferred_output", options, skipped),
     )
-    said = [turn for turn in made.turns if turn.role is not Role.SYSTEM]
-    if not said or said[-1].role is not Role.CUSTOMER:
+    spoken = [turn for turn in made.turns if turn.role is not Role.SYSTEM]
+    if not spoken or spoken[-1].role is not Role.CUSTOMER:
         raise BadRecord(Reason.BAD_RECORD, "input: the last message must be from 'user'")
     return made, skipped
 
@@ -152,10 +155,10 @@ def _turns(
 
 
 def _check(record: Mapping[str, Any]) -> None:
-    """Refuse what the messages of a record say that nothing here would do.
+    """Refuse messages that expect what training does not do.
 
     Raises:
-        BadRecord: a weight on what is not the assistant's, or a result of a tool without its call.
+        BadRecord: a weight on a message that is not the assistant's, or a tool's result without its call.
     """
     called: set[str] = set()
     for position, message in messages_in(record, "messages"):
@@ -171,7 +174,7 @@ def _check(record: Mapping[str, Any]) -> None:
 
 
 def _calls(message: Mapping[str, Any], *, by_role: bool) -> set[str]:
-    """The ids of the calls in a message; "" for one without, which any result may answer."""
+    """The ids of the calls in a message; "" for a call without id, which any result may answer."""
     calls = message.get("tool_calls")
     found: set[str] = {""} if by_role or message.get(_CALL) else set()
     for call in calls if isinstance(calls, list) else []:

@@ -30,8 +30,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _EIGHT_BIT = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb18030", "cp949", "big5"]
-# Below 0xC0 every Windows code page has punctuation (curly quotes, the euro), which tells none
-# apart; with fewer letters than this the guess is a coin toss (tried on a dozen sentences in nine languages).
+# Below 0xC0 every Windows code page has punctuation (curly quotes, the euro), which distinguishes
+# none of them; with fewer letters than this the guess is a coin toss (tried on a dozen sentences in nine languages).
 _FIRST_LETTER = 0xC0
 _LETTERS_FOR_A_GUESS = 8
 # What else Latin text may be: from a classic Mac (with CR line ends), or from DOS.

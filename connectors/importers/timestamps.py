@@ -162,7 +162,7 @@ def _number(text: str) -> ParsedTimestamp | None:
             return _certain(datetime(year, month, day, hour, minute, second, tzinfo=UTC))
         except ValueError:
             pass
-    if _WHOLE_FLOAT.fullmatch(text):  # "1.714557700E+09", with no figure lost
+    if _WHOLE_FLOAT.fullmatch(text):  # "1.714557700E+09", with no digit lost
         text = f"{float(text):f}".rstrip("0").rstrip(".")
     dotnet = _DOTNET.fullmatch(text)
     number = _NUMBER.fullmatch(dotnet[1] if dotnet else text)

@@ -158,9 +158,8 @@ class VisibilityResolver:
             return value in _NOTES
         if column.meaning == "kind":  # of osTicket's messages, responses and notes, n is a note
             return value == "n" and {word for word in self._values[column] if word} <= _OSTICKET
-        if (
-            column.given and self._given and value not in _YES_OR_NO
-        ):  # the given values leave the others
+        # the given values leave the others
+        if column.given and self._given and value not in _YES_OR_NO:
             return set(self._given.values()) != {True}
         if not value:
             return column.meaning == "public" and not self._blank_is_public(column)

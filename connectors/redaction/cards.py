@@ -1,6 +1,6 @@
-"""Payment cards, and what belongs to them: an issuer's prefix and length, and the check digit.
+"""Payment cards: an issuer's prefix and length, and the check digit; also the code and expiry.
 
-A number is seldom alone: an order number stands before it, expiry and code behind it. So each
+A number is seldom alone: an order number may stand before it, expiry and code after it. So each
 issuer's lengths are tried from each group of digits, and a number ends where a group ends.
 """
 
@@ -142,7 +142,7 @@ def _groups_of_card(
 
 
 def _stands_apart(text: str, groups: list[tuple[int, int]], at: int, count: int) -> bool:
-    """Whether only blanks and hyphens part the groups, and more than a hyphen the rest."""
+    """Whether there are only blanks and hyphens inside, and more than a hyphen around it."""
     if not count:
         return False
     if not all(
@@ -182,7 +182,7 @@ def _may_begin(text: str, start: int) -> bool:
 
 
 def _has_check_digit(digits: str) -> bool:
-    """Luhn's; a tenth of what a general library's takes, which hostile texts would feel."""
+    """Luhn's; takes a tenth of the time of the library's, which counts for hostile texts."""
     return sum(map(int, digits[-1::-2] + digits[-2::-2].translate(_DOUBLED))) % 10 == 0
 
 

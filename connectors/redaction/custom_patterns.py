@@ -1,9 +1,9 @@
-"""A tenant's own numbers (orders, policies): regular expressions checked before they are run.
+"""A tenant's own patterns (order or policy numbers): regular expressions, checked before they run.
 
-Python's matcher backtracks, so a careless pattern can take hours on one message. What is allowed
-here has a bound instead: no nested or back-referring repetition, and an open-ended ``+`` or ``*``
-counts as at most 32 repetitions, so that the work at one place in a text is at most
-``_MAX_WAYS`` steps and the whole is linear in the text.
+Python's matcher backtracks, so a careless pattern can take hours on one message. The patterns
+allowed here are bounded instead: no nested repetition, no back references, and an open-ended ``+``
+or ``*`` means at most 32 repetitions. So the work at one place of a text is at most ``_MAX_WAYS``
+steps, and the whole is linear in the text.
 """
 
 import re

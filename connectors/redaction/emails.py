@@ -1,7 +1,7 @@
-"""E-mail addresses: in any script, and as people write them to hide them from machines.
+"""E-mail addresses: in any script, and disguised ("jane at post dot example").
 
-Between scripts a letter of another script is a border: in Chinese, Japanese and Thai nothing else
-parts an address from the words round it.
+A change of script ends an address: in Chinese, Japanese and Thai nothing else separates it from the
+words around it.
 """
 
 import re
@@ -34,7 +34,7 @@ _TLD = rf"(?:(?:xn--[a-z0-9-]{{1,59}}|[A-Za-z]{{2,24}})(?![A-Za-z0-9_-])|{_OTHER
 _DOMAIN = re.compile(
     rf"(?:{_LABEL}{_DOT}){{1,8}}?{_TLD}(?!\.?[A-Za-z0-9]|{_DOT}{_TLD})", re.IGNORECASE
 )
-_MAX_LOCAL_LENGTH = 128  # twice what a mail server takes: what hangs on it must not stay behind
+_MAX_LOCAL_LENGTH = 128  # twice what a mail server accepts: no rest of an address may stay
 _LOCAL = re.compile(rf"[\w.+%'&-]{{1,{_MAX_LOCAL_LENGTH}}}")  # of the reversed text
 _TRIM = re.compile(r"[^\w]+$")
 _CLASSES = re.compile(rf"(?P<unspaced>[{UNSPACED}])|(?P<latin>[{_LATIN}])|(?P<other>[^\W\d_])")
@@ -85,7 +85,7 @@ class EmailRecognizer:
 
 
 def _local_part(before: str) -> str:
-    """The end of what stands before the @ that is an address's."""
+    """The part of the text before the @ that belongs to the address."""
     found = _LOCAL.match(before[::-1])
     if found is None:
         return ""
@@ -96,7 +96,7 @@ def _local_part(before: str) -> str:
 
 
 def _border(reversed_run: str) -> int:
-    """Where letters of one script touch those of another."""
+    """Where the script changes."""
     previous = None
     for at, character in enumerate(reversed_run):
         found = _CLASSES.match(character)
@@ -109,7 +109,7 @@ def _border(reversed_run: str) -> int:
 
 
 def _is_intended(text: str, start: int, local: str, domain: str) -> bool:
-    """Whether "jane at post dot example" is an address: "look at shop.example" is none."""
+    """Whether "jane at post dot example" is meant as an address: "look at shop.example" is not."""
     first = _LABELS.match(domain)
     if local.casefold() in _NO_LOCAL or (first and first[0].casefold() in _NO_DOMAIN):
         return False

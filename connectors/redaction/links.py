@@ -1,8 +1,8 @@
-"""URLs: which open something of one person's, and which are pages for everyone.
+"""URLs that are private to one person, in contrast to public pages.
 
-A support team's help-centre links are what the assistant should learn to give, so a link stays
-unless something in it is a secret (a token, a signature, a session, a password reset) or belongs to
-one person (an order's page, an address in the query).
+The assistant should learn the links of the help centre. So a link stays, unless it has a secret (a
+token, a signature, a session, a password reset) or belongs to one person (the page of an order, an
+address in the query).
 """
 
 import re
@@ -22,13 +22,13 @@ _URL = re.compile(
     rf"[^\s<>\"'`{UNSPACED}]+",
     re.IGNORECASE,
 )
-# What such a key holds is a secret, whatever it looks like.
+# The value of such a key is a secret, whatever it looks like.
 _SECRET_KEY = re.compile(
     r"token|secret|passw|pwd|api_?key|signature|^sig$|^sid$|jwt|otp|credential|^pin$|hmac|magic"
     r"|session_?id|^mkt_tok$|^mc_eid$",
     re.IGNORECASE,
 )
-# What such a key holds is a secret unless it is a plain word or a count: "state=open".
+# The value of such a key is a secret unless it is a plain word or a count: "state=open".
 _DOUBTFUL_KEY = re.compile(
     r"^key$|^k$|auth(?!or)|session|^code$|^state$|nonce|invite|reset|ticket|hash|access|^u?uid$|^cid$"
     r"|verif|confirm|activat|unsub|share_?(?:id|key)|^h$|^s$|^t$",
@@ -46,7 +46,7 @@ _PUBLIC_KEY = re.compile(
     r"|_ga|_gl|ref_?|ref_src|feature|v|list|si|variant|v\d?|rev|ver|version|build|etag",
     re.IGNORECASE,
 )
-# Places whose ids are of pages, films and programs.
+# Sites whose ids are of pages, videos and apps.
 _PUBLIC_HOST = re.compile(
     r"(?:.*\.)?(?:youtube\.com|youtube-nocookie\.com|youtu\.be|vimeo\.com|open\.spotify\.com"
     r"|apps\.apple\.com|itunes\.apple\.com|play\.google\.com|github\.com|gitlab\.com|wikipedia\.org"
@@ -90,7 +90,7 @@ _MIN_CHANGES = 3  # between letters, digits and cases: "iphone15" has one
 
 
 class UrlRecognizer:
-    """URLs that carry a secret or belong to a person: the whole, behind their host."""
+    """URLs that carry a secret or belong to a person. The placeholder stands behind the host."""
 
     supported_entities = ("URL",)
 
@@ -122,9 +122,11 @@ class UrlRecognizer:
 def _is_private(host: str, path: str, query: str, fragment: str) -> bool:
     public_host = _PUBLIC_HOST.fullmatch(host) is not None
     segments = [unquote(segment) for segment in path.split("/")]
-    at_a_door = any(_AUTH_SEGMENT.fullmatch(segment) for segment in segments)
+    on_auth_page = any(_AUTH_SEGMENT.fullmatch(segment) for segment in segments)
     pairs = parse_qsl(query) + parse_qsl(fragment)
-    if any(_private_pair(*pair, at_a_door=at_a_door, public_host=public_host) for pair in pairs):
+    if any(
+        _private_pair(*pair, on_auth_page=on_auth_page, public_host=public_host) for pair in pairs
+    ):
         return True
     # A literal address is replaced where it stands; a hidden one takes the link with it.
     if "%40" in f"{path}{query}{fragment}" and any(
@@ -162,16 +164,16 @@ def _is_article(segment: str) -> bool:
     return words > 1 and _ARTICLE.fullmatch(segment) is not None
 
 
-def _private_pair(key: str, value: str, *, at_a_door: bool, public_host: bool) -> bool:
+def _private_pair(key: str, value: str, *, on_auth_page: bool, public_host: bool) -> bool:
     if PLACEHOLDER.fullmatch(value) or len(value) < _MIN_SECRET_LENGTH:
         return False
     if _SECRET_KEY.search(key):
         return value != "false"
-    voucher = key.casefold() == "code" and not at_a_door and _VOUCHER.fullmatch(value)
+    voucher = key.casefold() == "code" and not on_auth_page and _VOUCHER.fullmatch(value)
     if voucher or _PUBLIC_KEY.fullmatch(key):
         return False
     if _DOUBTFUL_KEY.search(key) and value.isdigit():
-        return at_a_door or key.casefold() not in _COUNTS
+        return on_auth_page or key.casefold() not in _COUNTS
     if _DOUBTFUL_KEY.search(key):
         return any(not _WORDY.fullmatch(token) for token in _TOKENS.split(value) if token)
     theirs = _PERSON_KEY.fullmatch(key) and sum(map(str.isdigit, value)) >= _MIN_SECRET_LENGTH
@@ -179,7 +181,7 @@ def _private_pair(key: str, value: str, *, at_a_door: bool, public_host: bool) -
 
 
 def _is_random(value: str) -> bool:
-    """Whether it looks made by a machine: long, of mixed letters and digits, and no slug."""
+    """Whether it looks generated: long, of mixed letters and digits, and not a slug."""
     if _UUID.search(value):
         return True
     if len(value) < _MIN_RANDOM_LENGTH:

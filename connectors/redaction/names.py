@@ -1,7 +1,7 @@
-"""People's names that a transcript's metadata tells, found again in its texts.
+"""Finds in a conversation's texts the people whom its metadata names.
 
-However many people a conversation has, each word of its texts is looked up a few times: the names are
-kept as trees of words, and of letters where a script puts no blanks between words.
+The names are kept as tries of words, and of letters for scripts without blanks between words. So the
+time does not grow with the number of people: each word of a text is looked up a few times.
 """
 
 import re
@@ -114,15 +114,15 @@ _TITLES_UNSPACED = folded_words("先生 女士 小姐 さん 様 さま 님 씨 
 
 
 class _Kind:
-    """How surely a finding of this form is the person."""
+    """How certain it is that a form means the person."""
 
-    FULL = 3  # in any case
+    FULL = 3  # always
     PART = 2  # where it is written like a name
-    CALLED = 1  # only where someone is so addressed
+    CALLED = 1  # only where someone is addressed by it
 
 
 class _Node:
-    """A tree's branch: the words (or letters) that may follow, and who it is when it ends here."""
+    """A node of a trie: the words (or letters) that may follow, and the person whose name ends here."""
 
     __slots__ = ("kind", "next", "person")
 
@@ -132,7 +132,7 @@ class _Node:
         self.kind = 0
 
     def end(self, person: str, kind: int) -> None:
-        """Name the person, if nobody is yet, or less surely."""
+        """Set the person, unless another is set with at least the same certainty."""
         if kind > self.kind:
             self.person, self.kind = person, kind
 
@@ -169,7 +169,7 @@ class PersonNameRecognizer:
                 yield from self._find_letters(text, *run.span())
 
     def add(self, author: str, *, customer: bool = False) -> None:
-        """Learn who an author field names; roles and organisations are left alone."""
+        """Add the person whom an author field names; roles and organisations are ignored."""
         if author in self.authors or PLACEHOLDER.fullmatch(author):
             return
         plain = PLACEHOLDER.sub(" ", fold(author[:_MAX_FIELD_LENGTH]).text)
@@ -324,17 +324,19 @@ class PersonNameRecognizer:
 
 
 def _is_glued(text: str, one: Span, other: Span) -> bool:
-    """Whether two parts of a name stand together as one."""
+    """Whether two parts of a name stand directly together."""
     return text[one.end : other.start] in (" ", "-")
 
 
 def person_name_recognizer(
     authors: Iterable[str | None], *, customers: Iterable[str | None] = ()
 ) -> PersonNameRecognizer:
-    """Gather the people that author fields name.
+    """The recognizer of the people whom author fields name.
 
-    ``customers`` are the fields of those of whom no one would be called after a bank: a customer
-    "Anna Bank" is a person where an agent "Lloyds Bank" is none.
+    Args:
+        authors: The author fields of a conversation.
+        customers: Those of customers. A customer "Anna Bank" is a person, while an agent "Lloyds
+            Bank" is an organisation.
     """
     names = PersonNameRecognizer()
     theirs = set(customers)
@@ -379,7 +381,7 @@ def _runs(segment: str) -> Iterator[str]:
 
 
 def _names_of_mailbox(local: str) -> list[str]:
-    """The words of "jane.doe+shop" that may be names; none of a mailbox of many."""
+    """The words of "jane.doe+shop" that may be names; none of a shared mailbox."""
     words = [word for word in re.split(r"[^\w]|_|\d", local.partition("+")[0]) if len(word) > 1]
     plain = [_plain(word) for word in words]
     if any(word in MAILBOXES or word in ROLES or word in ORGANISATIONS for word in plain):
@@ -398,7 +400,7 @@ def _plain(word: str) -> str:
 def _is_written_like_a_name(
     text: str, tokens: list[tuple[int, int]], at: int, match: _Match
 ) -> bool:
-    """Whether what may be a part of a name is one here."""
+    """Whether a possible part of a name is one here."""
     if match.node.kind == _Kind.FULL:
         return True
     word = text[match.start : match.end]
@@ -458,14 +460,14 @@ def _is_called(text: str, start: int, end: int, kind: int) -> bool:
 
 
 def _key(word: str) -> str:
-    """Without case, accents and what joins: "José" and "Jose" are one."""
+    """Without case, accents and hyphens: "José" and "Jose" are the same."""
     plain = unicodedata.normalize("NFKD", word.casefold().translate(_STRIPPED))
     return "".join([letter for letter in plain if letter.isalpha()])
 
 
 @lru_cache(maxsize=1 << 14)
 def _forms_of_word(word: str) -> tuple[str, ...]:
-    """What a word of a text is looked up as."""
+    """The forms under which a word of a text is looked up."""
     if word.isascii():
         return (word.lower(),)
     composed = unicodedata.normalize("NFC", word.casefold())
@@ -481,7 +483,7 @@ def _forms_of_word(word: str) -> tuple[str, ...]:
 
 
 def _forms_of_name(word: str) -> tuple[str, ...]:
-    """What a word of a name is kept as: "Müller" is found as Mueller and Muller, and they as it."""
+    """The forms under which a word of a name is stored: "Müller" also matches Mueller and Muller."""
     forms = list(_forms_of_word(word))
     contracted = _TWO_VOWELS.sub(r"\1", forms[0])
     if len(contracted) >= _MIN_CONTRACTED_LENGTH and contracted not in COMMON:

@@ -1,7 +1,6 @@
-"""Words round a number that say whether it is a phone number, in the languages of support desks.
+"""Words near a number that show whether it is a phone number, in the languages of support desks.
 
-Each list holds beginnings of words, in lower case. They are read word by word, with what a text's
-folding does to them.
+Each list holds beginnings of words in lower case, folded as the texts are (see ``folding``).
 """
 
 import re
@@ -91,7 +90,7 @@ _OWN = frozenset(
         """
     )
 )
-# Between "my" and "number"; any other word there says what is numbered: "my locker number".
+# Between "my" and "number"; any other word there is what the number is of: "my locker number".
 _PLAIN = frozenset(
     folded_words(
         """
@@ -140,14 +139,14 @@ _LETTERS_OF_SIGNATURES = frozenset("tmp")  # "T: 020 ...", "M. 07 ..."
 
 
 class NumberContext(Enum):
-    """What words say of a number near them."""
+    """What words say about a number near them."""
 
     PHONE = "phone"
     OTHER = "other"
-    NUMBER = "number"  # no more than that it is one
+    NUMBER = "number"  # only that it is a number
 
 
-_UNSPACED_SAID = {
+_UNSPACED_MEANINGS = {
     "reach": NumberContext.PHONE,
     "own": NumberContext.PHONE,
     "against": NumberContext.OTHER,
@@ -158,12 +157,12 @@ _UNSPACED_SAID = {
 class _Signal(NamedTuple):
     start: int
     end: int
-    said: NumberContext
+    meaning: NumberContext
     reach: int = _BEFORE  # characters, to the number behind
 
 
 class PhoneWords:
-    """The telling words of one folded text, found once."""
+    """The signal words of one folded text, found once."""
 
     def __init__(self, text: str) -> None:
         self._text = PLACEHOLDER.sub(lambda found: " " * len(found[0]), text).casefold()
@@ -175,13 +174,13 @@ class PhoneWords:
         self.words = sum(1 for _ in re.finditer(r"[^\W\d_]+", self._text[:200]))
 
     def any_round(self, start: int) -> bool:
-        """Whether there is a telling word near enough to a number that begins there."""
+        """Whether there is a signal word near a number that begins there."""
         at = bisect_left(self._starts, start - _BEFORE - _MAX_WORD_LENGTH)
         return at < len(self._starts) and self._starts[at] < start + _MAX_NUMBER_LENGTH + _AFTER
 
     def last(self) -> NumberContext | None:
-        """What the text asks for: its last telling word."""
-        return self._signals[-1].said if self._signals else None
+        """What the text asks for: the meaning of its last signal word."""
+        return self._signals[-1].meaning if self._signals else None
 
     def before(self, start: int) -> NumberContext | None:
         """What the words before a number that begins there say."""
@@ -194,7 +193,7 @@ class PhoneWords:
             return None
         head = self._signals[at]
         if not _COPULA.search(self._text, max(head.end, start - _BEFORE), start):
-            return head.said
+            return head.meaning
         # "the mobile registered with my account is ...": of the mobile, not of the account.
         while at > 0:
             previous = self._signals[at - 1]
@@ -205,12 +204,12 @@ class PhoneWords:
             if _BREAK.search(gap) or not _ON.search(gap) or (noun and gap.strip() in _OF):
                 break
             at, head = at - 1, previous
-        return head.said
+        return head.meaning
 
     def _reaches(self, signal: _Signal, start: int) -> bool:
         if not start - signal.reach <= signal.end <= start:
             return False
-        if signal.said is not NumberContext.OTHER:
+        if signal.meaning is not NumberContext.OTHER:
             return True
         between = self._text[signal.end : start]
         if _BREAK.search(between):
@@ -230,7 +229,7 @@ class PhoneWords:
             return None
         if _NEXT_NUMBER.match(self._text, signal.end):  # of which the word speaks
             return None
-        return signal.said
+        return signal.meaning
 
 
 def _signals(text: str) -> Iterator[_Signal]:
@@ -245,34 +244,34 @@ def _signals(text: str) -> Iterator[_Signal]:
                 clause.clear()
             case "unspaced":
                 for found in _UNSPACED_WORDS.finditer(token[0]):
-                    said = _UNSPACED_SAID[found.lastgroup or ""]
+                    meaning = _UNSPACED_MEANINGS[found.lastgroup or ""]
                     if (
-                        said is NumberContext.NUMBER
+                        meaning is NumberContext.NUMBER
                         and last
                         and start + found.start() - last.end <= 1
                     ):
-                        said = last.said  # "the order's number"
-                    last = _Signal(start + found.start(), start + found.end(), said)
+                        meaning = last.meaning  # "the order's number"
+                    last = _Signal(start + found.start(), start + found.end(), meaning)
                     yield last
             case _:
                 word = token[0]
-                told = _said_by(word, text, end) or _by_place(word, clause[-4:])
-                clause.append((word, told))
-                if told:
-                    yield _Signal(start, end, told)
+                known = _by_itself(word, text, end) or _by_place(word, clause[-4:])
+                clause.append((word, known))
+                if known:
+                    yield _Signal(start, end, known)
                 elif word in _HOLDERS_WHOLE or word.startswith(_HOLDERS):
                     yield _Signal(start, end, NumberContext.OTHER, _HELD)
 
 
 def _by_place(word: str, before: list[tuple[str, NumberContext | None]]) -> NumberContext | None:
-    """What a word says by those before it: "my number", "my locker number", "numéro de casier"."""
+    """What a word means after the words before it: "my number", "my locker number", "numéro de casier"."""
     if word not in _NUMBER:
         of = len(before) > 1 and before[-1][0] in _OF and before[-2][0] in _NUMBER
         return NumberContext.OTHER if of and word not in _OWN and word not in _PLAIN else None
     of_what = None
-    for earlier, told in reversed(before):
-        if told:
-            return told
+    for earlier, meaning in reversed(before):
+        if meaning:
+            return meaning
         if earlier in _OWN:
             return of_what or NumberContext.PHONE
         if earlier not in _PLAIN:
@@ -282,7 +281,7 @@ def _by_place(word: str, before: list[tuple[str, NumberContext | None]]) -> Numb
     return None if of_what else NumberContext.NUMBER
 
 
-def _said_by(word: str, text: str, end: int) -> NumberContext | None:
+def _by_itself(word: str, text: str, end: int) -> NumberContext | None:
     if word in _FOR_WHOLE or word.startswith(_FOR):
         if word == "text" and not _TEXT_ME.match(text, end):
             return None

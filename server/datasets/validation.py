@@ -1,4 +1,7 @@
-"""Checks and reads the files of fine-tuning jobs: a line at a time, without a database."""
+"""Validates the files of fine-tuning jobs, a line at a time: whether a job can train on them.
+
+The formats themselves are parsed in ``connectors.training_files``.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,11 +25,11 @@ MAX_PROBLEMS = 20
 
 
 class FileValidation(msgspec.Struct):
-    """What a file holds. ``problems`` are the first ``SHOWN`` of ``unfit`` lines that are no example.
+    """What a file holds.
 
-    ``left_out`` counts parts of good examples (calls of tools), by reason. ``usable`` are the
-    examples that can be trained on, counted up to ``FEWEST``; ``unusable`` says why the others
-    before cannot.
+    ``problems`` are the first ``MAX_PROBLEMS`` of the ``invalid`` lines. ``skipped`` counts parts of
+    valid examples (tool calls), by reason. ``usable`` examples can be trained on, counted up to
+    ``MIN_EXAMPLES``; ``unusable`` counts the reasons of the others before.
     """
 
     examples: int = 0
@@ -37,7 +40,7 @@ class FileValidation(msgspec.Struct):
     unusable: Counter[str] = msgspec.field(default_factory=Counter)
 
     def error_message(self) -> str | None:
-        """What is wrong with the file, line by line; None where nothing is."""
+        """The invalid lines, one a line; None where the file is valid."""
         if not self.invalid:
             return None
         lines = [f"line {each.line}: {each.detail}" for each in self.problems]
@@ -48,7 +51,7 @@ class FileValidation(msgspec.Struct):
 
 
 def validate_file(path: Path, method: Method) -> FileValidation:
-    """Read a whole file and say what is wrong with it."""
+    """Read a whole file and collect what is wrong with it."""
     found = FileValidation(problems=[])
     with path.open("rb") as stream:
         for item in read_examples(stream, method):
@@ -67,9 +70,9 @@ def validate_file(path: Path, method: Method) -> FileValidation:
 
 
 def too_few_examples(found: FileValidation) -> str | None:
-    """What is wrong with a training file that has too few examples; None where it has enough.
+    """The error message for a training file with too few examples; None where it has enough.
 
-    As at OpenAI, whose API asks for as many, they may be alike.
+    As with OpenAI, which asks for the same number, examples may be alike.
     """
     if found.usable >= MIN_EXAMPLES:
         return None
@@ -83,7 +86,7 @@ def too_few_examples(found: FileValidation) -> str | None:
 
 
 def read_redacted(path: Path, method: Method, redactor: Redactor) -> Iterator[TrainingExample]:
-    """The examples of a file that was checked, without personal data."""
+    """The examples of a valid file, without personal data."""
     with path.open("rb") as stream:
         for item in read_examples(stream, method):
             if not isinstance(item, Rejected):
@@ -91,24 +94,24 @@ def read_redacted(path: Path, method: Method, redactor: Redactor) -> Iterator[Tr
 
 
 class SharedSystemMessage:
-    """Whether all examples begin with one and the same system message."""
+    """The system message that all examples share. Call ``observe`` for each of them."""
 
     def __init__(self) -> None:
         self._first: str | None = None
         self._differ = False
 
     def observe(self, record: TrainingExample) -> None:
-        """Look at one more example."""
-        said = system_message(record)
-        self._differ = self._differ or self._first not in {None, said}
-        self._first = said
+        """Take the next example."""
+        message = system_message(record)
+        self._differ = self._differ or self._first not in {None, message}
+        self._first = message
 
     @property
     def differ(self) -> bool:
-        """Whether examples say different things, so that none of it can be the model's prompt."""
+        """Whether the examples' messages differ, so that none can be the model's prompt."""
         return self._differ
 
     def appended_to(self, prompt: str) -> str:
-        """The tenant's prompt, and what the examples share, in the order in which serving joins them."""
+        """The tenant's prompt followed by the shared message, as serving joins them."""
         own = "" if self._differ else self._first or ""
         return "\n\n".join(part for part in (prompt, own) if part)
