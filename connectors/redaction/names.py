@@ -1,7 +1,7 @@
-"""People's names that a transcript's metadata tells, found again in its texts.
+"""Finds in a conversation's texts the people whom its metadata names.
 
-However many people a conversation has, each word of its texts is looked up a few times: the names are
-kept as trees of words, and of letters where a script puts no blanks between words.
+The names are kept as tries of words, and of letters for scripts without blanks between words. So the
+time does not grow with the number of people: each word of a text is looked up a few times.
 """
 
 import re
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from connectors.redaction.detectors import PLACEHOLDER, Span
 from connectors.redaction.folding import UNSPACED, fold, folded_words
 from connectors.redaction.name_words import (
     ALSO_WORDS,
@@ -26,11 +25,13 @@ from connectors.redaction.name_words import (
     ROLES,
     ROLES_UNSPACED,
 )
+from connectors.redaction.placeholders import PLACEHOLDER
+from connectors.redaction.recognizer import Span
 
-_SHORTEST_PART = 3
-_LONGEST_INITIAL = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
-_LONGEST_FIELD = 300  # characters of an author field that are read, and words that are kept:
-_MOST_WORDS = 12  # what is longer is no name, and would make each look-up as long
+_MIN_PART_LENGTH = 3
+_MAX_INITIAL_LENGTH = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
+_MAX_FIELD_LENGTH = 300  # characters of an author field that are read, and words that are kept:
+_MAX_WORDS = 12  # what is longer is no name, and would make each look-up as long
 _TOKEN = re.compile(rf"[^\W\d_{UNSPACED}]+")
 _COMPOUND = re.compile(rf"[^\W\d_{UNSPACED}]+(?:['-][^\W\d_{UNSPACED}]+)*")
 _GLUE = re.compile(r"[ '-]|[ \n]{1,3}|\. ?| ?- ?")  # between the words of one name
@@ -60,7 +61,7 @@ _STRIPPED = str.maketrans(
     {"ø": "o", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ł": "l", "đ": "d", "ı": "i"}
 )
 _TWO_VOWELS = re.compile(r"(?<![aeiou])([aou])e(?![aeiou])")
-_SHORTEST_CONTRACTED = 5
+_MIN_CONTRACTED_LENGTH = 5
 _RUN = re.compile(rf"[{UNSPACED}]+(?:[ \u30fb\u00b7=][{UNSPACED}]+)*")
 _CYRILLIC = re.compile("[\u0400-\u04ff]{4,}")
 # Folded, so "й" is "и".
@@ -113,15 +114,15 @@ _TITLES_UNSPACED = folded_words("先生 女士 小姐 さん 様 さま 님 씨 
 
 
 class _Kind:
-    """How surely a finding of this form is the person."""
+    """How certain it is that a form means the person."""
 
-    FULL = 3  # in any case
+    FULL = 3  # always
     PART = 2  # where it is written like a name
-    CALLED = 1  # only where someone is so addressed
+    CALLED = 1  # only where someone is addressed by it
 
 
 class _Node:
-    """A tree's branch: the words (or letters) that may follow, and who it is when it ends here."""
+    """A node of a trie: the words (or letters) that may follow, and the person whose name ends here."""
 
     __slots__ = ("kind", "next", "person")
 
@@ -131,7 +132,7 @@ class _Node:
         self.kind = 0
 
     def end(self, person: str, kind: int) -> None:
-        """Name the person, if nobody is yet, or less surely."""
+        """Set the person, unless another is set with at least the same certainty."""
         if kind > self.kind:
             self.person, self.kind = person, kind
 
@@ -143,18 +144,23 @@ class _Match(NamedTuple):
     words: int
 
 
-class PersonNames:
-    """``authors``: author field -> person; ``find`` finds them in texts."""
+class PersonNameRecognizer:
+    """The people whom one conversation's author fields name. Make it with ``person_name_recognizer``.
+
+    ``authors`` maps each author field that names a person to that person's key.
+    """
+
+    supported_entities = ("NAME",)
 
     def __init__(self) -> None:
         self.authors: dict[str, str] = {}
         self._words = _Node()
         self._letters = _Node()
 
-    def find(self, text: str) -> Iterator[Span]:
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
         """Full names in any case; single parts only where they are written like a name.
 
-        ``text`` is folded.
+        See ``Recognizer.analyze``.
         """
         if self._words.next:
             yield from self._find_words(text)
@@ -163,10 +169,10 @@ class PersonNames:
                 yield from self._find_letters(text, *run.span())
 
     def add(self, author: str, *, customer: bool = False) -> None:
-        """Learn who an author field names; roles and organisations are left alone."""
+        """Add the person whom an author field names; roles and organisations are ignored."""
         if author in self.authors or PLACEHOLDER.fullmatch(author):
             return
-        plain = PLACEHOLDER.sub(" ", fold(author[:_LONGEST_FIELD]).text)
+        plain = PLACEHOLDER.sub(" ", fold(author[:_MAX_FIELD_LENGTH]).text)
         segments = [
             segment
             for segment in _SEGMENTS.split(_ADDRESS.sub(" ", plain))
@@ -179,7 +185,7 @@ class PersonNames:
             if not _is_role(compound, first=at == 0)
         ]
         runs = [run for segment in segments for run in _runs(segment)]
-        compounds, runs = compounds[:_MOST_WORDS], runs[:_MOST_WORDS]
+        compounds, runs = compounds[:_MAX_WORDS], runs[:_MAX_WORDS]
         if compounds or runs:
             person = " ".join([*map(_key, compounds), *runs])
             self.authors[author] = person
@@ -219,7 +225,7 @@ class PersonNames:
                 continue
             if plain in ORGANISATIONS_OR_SURNAMES or plain in ORGANISATIONS or plain in ROLES:
                 self._sequence([word], person, _Kind.CALLED)
-            elif len(word) >= _SHORTEST_PART or (len(word) > 1 and not word.isascii()):
+            elif len(word) >= _MIN_PART_LENGTH or (len(word) > 1 and not word.isascii()):
                 self._sequence([word], person, _Kind.PART)
 
     def _sequence(self, words: list[str], person: str, kind: int) -> None:
@@ -262,7 +268,7 @@ class PersonNames:
         for after in range(at, len(tokens)):
             if after > at and not _GLUE.fullmatch(text, end, tokens[after][0]):
                 break
-            if after > at and text[end] == "." and end - tokens[after - 1][0] > _LONGEST_INITIAL:
+            if after > at and text[end] == "." and end - tokens[after - 1][0] > _MAX_INITIAL_LENGTH:
                 break
             forms = _forms_of_word(text[slice(*tokens[after])])
             following = next((node.next[form] for form in forms if form in node.next), None)
@@ -318,19 +324,21 @@ class PersonNames:
 
 
 def _is_glued(text: str, one: Span, other: Span) -> bool:
-    """Whether two parts of a name stand together as one."""
+    """Whether two parts of a name stand directly together."""
     return text[one.end : other.start] in (" ", "-")
 
 
-def person_names(
+def person_name_recognizer(
     authors: Iterable[str | None], *, customers: Iterable[str | None] = ()
-) -> PersonNames:
-    """Gather the people that author fields name.
+) -> PersonNameRecognizer:
+    """The recognizer of the people whom author fields name.
 
-    ``customers`` are the fields of those of whom no one would be called after a bank: a customer
-    "Anna Bank" is a person where an agent "Lloyds Bank" is none.
+    Args:
+        authors: The author fields of a conversation.
+        customers: Those of customers. A customer "Anna Bank" is a person, while an agent "Lloyds
+            Bank" is an organisation.
     """
-    names = PersonNames()
+    names = PersonNameRecognizer()
     theirs = set(customers)
     for author in authors:
         if author:
@@ -373,13 +381,13 @@ def _runs(segment: str) -> Iterator[str]:
 
 
 def _names_of_mailbox(local: str) -> list[str]:
-    """The words of "jane.doe+shop" that may be names; none of a mailbox of many."""
+    """The words of "jane.doe+shop" that may be names; none of a shared mailbox."""
     words = [word for word in re.split(r"[^\w]|_|\d", local.partition("+")[0]) if len(word) > 1]
     plain = [_plain(word) for word in words]
     if any(word in MAILBOXES or word in ROLES or word in ORGANISATIONS for word in plain):
         return []
     if len(words) == 1 and plain[0] not in GIVEN:
-        for size in range(len(plain[0]) - _SHORTEST_PART, _SHORTEST_PART, -1):
+        for size in range(len(plain[0]) - _MIN_PART_LENGTH, _MIN_PART_LENGTH, -1):
             if plain[0][:size] in GIVEN:
                 return [words[0][:size], words[0][size:]]
     return words
@@ -392,7 +400,7 @@ def _plain(word: str) -> str:
 def _is_written_like_a_name(
     text: str, tokens: list[tuple[int, int]], at: int, match: _Match
 ) -> bool:
-    """Whether what may be a part of a name is one here."""
+    """Whether a possible part of a name is one here."""
     if match.node.kind == _Kind.FULL:
         return True
     word = text[match.start : match.end]
@@ -428,7 +436,9 @@ def _is_called(text: str, start: int, end: int, kind: int) -> bool:
         return False
     starts = not (before and _LETTER.match(before))
     if kind == _Kind.FULL:
-        hangul_inside = len(word) < _SHORTEST_PART and _HANGUL.match(word) and _HANGUL.match(before)
+        hangul_inside = (
+            len(word) < _MIN_PART_LENGTH and _HANGUL.match(word) and _HANGUL.match(before)
+        )
         return not hangul_inside
     if _HANGUL.match(word) and not starts:
         return False
@@ -450,14 +460,14 @@ def _is_called(text: str, start: int, end: int, kind: int) -> bool:
 
 
 def _key(word: str) -> str:
-    """Without case, accents and what joins: "José" and "Jose" are one."""
+    """Without case, accents and hyphens: "José" and "Jose" are the same."""
     plain = unicodedata.normalize("NFKD", word.casefold().translate(_STRIPPED))
     return "".join([letter for letter in plain if letter.isalpha()])
 
 
 @lru_cache(maxsize=1 << 14)
 def _forms_of_word(word: str) -> tuple[str, ...]:
-    """What a word of a text is looked up as."""
+    """The forms under which a word of a text is looked up."""
     if word.isascii():
         return (word.lower(),)
     composed = unicodedata.normalize("NFC", word.casefold())
@@ -473,10 +483,10 @@ def _forms_of_word(word: str) -> tuple[str, ...]:
 
 
 def _forms_of_name(word: str) -> tuple[str, ...]:
-    """What a word of a name is kept as: "Müller" is found as Mueller and Muller, and they as it."""
+    """The forms under which a word of a name is stored: "Müller" also matches Mueller and Muller."""
     forms = list(_forms_of_word(word))
     contracted = _TWO_VOWELS.sub(r"\1", forms[0])
-    if len(contracted) >= _SHORTEST_CONTRACTED and contracted not in COMMON:
+    if len(contracted) >= _MIN_CONTRACTED_LENGTH and contracted not in COMMON:
         forms.append(contracted)
     if _CYRILLIC.fullmatch(forms[0]):
         forms = [form for form in forms if not form.startswith("~")]

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from connectors.conversation import Conversation, Split
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
-from connectors.training_files import Method, Record
-from server.datasets.validation import SharedPrompt, redacted
+from connectors.training_files import Method, TrainingExample
+from server.datasets.validation import SharedSystemMessage, read_redacted
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.session import Database
 from server.scratch import scratch
@@ -27,7 +27,7 @@ from training.data.dataset import Dataset
 from training.data.dataset import create_version as freeze_dataset
 
 ROWS_AT_ONCE = 500
-_KINDS: dict[Method, type[Record]] = {
+_KINDS: dict[Method, type[TrainingExample]] = {
     "supervised": Conversation,
     "dpo": Preference,
     "kto": UnpairedPreference,
@@ -86,7 +86,7 @@ async def create_from_files(
     async with database.reading() as session:
         tenant = await tenants.get_by_id(session, tenant_id)
     redactor = redactor_of(tenant, settings)
-    shared = SharedPrompt()
+    shared = SharedSystemMessage()
     with scratch(settings, "freeze") as folder:
         spool = folder / "examples.jsonl"
         sources: list[tuple[str, Split | None]] = [(training, None)]
@@ -102,7 +102,7 @@ async def create_from_files(
             spool,
             _KINDS[method],
             settings.datasets,
-            system_prompt=shared.after(tenant.system_prompt),
+            system_prompt=shared.appended_to(tenant.system_prompt),
             as_given=True,
         )
     warnings = _alike(made)
@@ -194,18 +194,23 @@ def _spool_examples(
     *,
     redactor: Redactor,
     split: Split | None,
-    see: SharedPrompt,
+    see: SharedSystemMessage,
 ) -> None:
     """Append the redacted examples of a file, pinned to a split, a line each."""
     with spool.open("ab") as file:
-        for record in redacted(path, method, redactor):
-            see.see(record)
+        for record in read_redacted(path, method, redactor):
+            see.observe(record)
             pinned = msgspec.structs.replace(record, split=split)
             file.write(msgspec.json.encode(pinned) + b"\n")
 
 
 def _freeze(
-    spool: Path, kind: type[Record], root: Path, *, system_prompt: str, as_given: bool = False
+    spool: Path,
+    kind: type[TrainingExample],
+    root: Path,
+    *,
+    system_prompt: str,
+    as_given: bool = False,
 ) -> Dataset:
     decoder = msgspec.json.Decoder(kind)
     root.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def test_a_run_keeps_counts_and_redacts():
     assert report.sha256 == hashlib.sha256(FILE).hexdigest()
     assert report.size_bytes == len(FILE)
     assert (report.read, report.turns, report.renamed) == (3, 6, 2)
-    assert (report.rejected, report.trimmed) == (13, 0)
+    assert (report.rejected, report.partially_rejected) == (13, 0)
     assert report.reasons == {"bad_json": 12, "bad_role": 1}
     assert report.redacted == {"EMAIL": 1}
     assert report.notes["encoding"] == "utf-8"
@@ -68,7 +68,7 @@ def test_names_that_a_file_gives_are_replaced_and_counted_once_each():
     assert [turn.text for turn in kept[0].turns] == ["I am [NAME_1]", "Hi"]
     assert kept[0].names == {}
     assert run.report.redacted == {"NAME": 2}  # in the text, and the author
-    assert run.report.speakers == {"customer": 1, "agent": 1}
+    assert run.report.roles == {"customer": 1, "agent": 1}
 
 
 def test_the_table_names_file_counts_and_lines():

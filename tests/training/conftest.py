@@ -69,7 +69,7 @@ def loaf() -> list[Conversation]:
         return [c for c in found if isinstance(c, Conversation)][:40]
 
 
-RUDE = Turn(speaker=Role.AGENT, text="No idea, read the page yourself. Next!")
+RUDE = Turn(role=Role.AGENT, text="No idea, read the page yourself. Next!")
 
 
 def comparisons() -> list[Preference]:

@@ -92,10 +92,10 @@ def _messages(record: Record) -> tuple[list[ChatMessage], str | None]:
         case UnpairedPreference():
             return _one_reply(record.turns), None
         case Preference():
-            asked = [turn for turn in record.turns if turn.speaker not in _UNSPOKEN]
+            asked = [turn for turn in record.turns if turn.role not in _UNSPOKEN]
             chosen = _one_reply((*record.turns, *record.chosen))
             rejected = _one_reply((*record.turns, *record.rejected))
-            last_asks = bool(asked) and asked[-1].speaker == Role.CUSTOMER
+            last_asks = bool(asked) and asked[-1].role == Role.CUSTOMER
             if not last_asks or not rejected or chosen[:-1] != rejected[:-1]:
                 return [], None
             return chosen, rejected[-1].content
@@ -105,9 +105,9 @@ def _messages(record: Record) -> tuple[list[ChatMessage], str | None]:
 
 def _one_reply(turns: tuple[Turn, ...]) -> list[ChatMessage]:
     """Messages with weight on the last reply alone; none where the last turn is not a reply."""
-    spoken = [turn for turn in turns if turn.speaker not in _UNSPOKEN]
+    spoken = [turn for turn in turns if turn.role not in _UNSPOKEN]
     messages = chat_messages(Conversation(id="", turns=turns))
-    if not messages or spoken[-1].speaker == Role.CUSTOMER:
+    if not messages or spoken[-1].role == Role.CUSTOMER:
         return []
     before = [
         msgspec.structs.replace(m, weight=0 if m.role == "assistant" else m.weight)

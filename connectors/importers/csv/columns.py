@@ -1,4 +1,4 @@
-"""Which column of a table means what: guessed from the headers, overridden by the operator."""
+"""Chooses a table's columns: guessed from the headers, unless the operator named them."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from connectors.errors import BadMapping
 from connectors.importers.csv.headers import (
     AGENT_WORDS,
     ANOTHER_TIME,
+    CERTAIN_SPEAKER_LINES,
     CLOCKS,
     CUSTOMER_WORDS,
     DATES,
@@ -18,13 +19,12 @@ from connectors.importers.csv.headers import (
     NAME_WORDS,
     NO_PERSON,
     OTHER_NAMES,
-    SURE_SPEAKER_LINES,
     Field,
 )
-from connectors.importers.visibility import Flag, flags_among
-from connectors.importers.words import NO, YES, plain, words
+from connectors.importers.normalization import NO_WORDS, YES_WORDS, normalize, normalized_words
+from connectors.importers.visibility import VisibilityColumn, visibility_columns
 
-_MOST_COLUMNS = 2_000  # real exports have some hundreds
+_MAX_COLUMNS = 2_000  # real exports have some hundreds
 _SHOWN_COLUMNS = 60
 _PRIVATE = "private:"
 _IN_BRACKETS = re.compile(
@@ -36,9 +36,10 @@ _FULL_NAME = re.compile(
 
 
 class NameColumn(NamedTuple):
-    """A column of people's names. A ``bare`` one ("customer") may hold something else as well.
+    """A column of people's names.
 
-    ``side`` is a note where the header does not say whose name it is.
+    A ``bare`` one ("customer") may also hold other things. ``side`` is the role of the person;
+    ``NOTE`` where the header does not say whose name it is.
     """
 
     at: int
@@ -46,7 +47,7 @@ class NameColumn(NamedTuple):
     bare: bool = False
 
     def name_in(self, fields: Sequence[str]) -> str | None:
-        """The row's name; of a bare column only what looks like one: two words, no figures."""
+        """The row's name; in a bare column only what looks like one: two words, no digits."""
         value = " ".join(fields[self.at].split())
         if not value or (self.bare and not _FULL_NAME.fullmatch(value)):
             return None
@@ -54,39 +55,40 @@ class NameColumn(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The position of each known column. Pairs have a question and an answer in each row.
+    """The position of each column that is used.
 
-    ``date`` is the day's column where ``time`` is a time of day. ``flags`` say which rows nobody
-    outside was meant to read. ``names`` hold people's names, by whose side they belong to.
-    ``sure`` is false where only the values can tell whether the speaker's column is one.
+    ``pairs`` is true where each row has a question and its answer, false where it has one turn.
+    ``date`` is the column of the day where ``time`` is a time of day. ``visibility`` are the columns
+    that mark internal notes, ``names`` those with people's names. ``certain`` is false where only
+    the values can show whether the speaker column is one.
     """
 
     pairs: bool
     at: dict[Field, int]
     date: int | None = None
-    flags: tuple[Flag, ...] = ()
+    visibility: tuple[VisibilityColumn, ...] = ()
     names: tuple[NameColumn, ...] = ()
-    sure: bool = True
+    certain: bool = True
 
 
 def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Role]]:
     """Read ``--map`` arguments: ``text=Message,author=Name`` and ``speaker:Kunde=customer``.
 
     ``private:Intern=yes`` says what a value of the column ``private`` (or ``public``) means.
-    Returns column mapping (those with it) and speaker values, as ``ImportOptions`` takes them.
+    Returns ``mapping`` (with the values of ``private:``) and ``roles`` of ``ImportOptions``.
 
     Raises:
-        BadMapping: an item is not of that form, or names an unknown field or speaker.
+        BadMapping: an item is not of that form, or names an unknown field or role.
     """
     mapping: dict[str, str] = {}
-    speakers: dict[str, Role] = {}
+    roles: dict[str, Role] = {}
     for item in (part for text in items for part in text.split(",") if part.strip()):
         left, equals, right = (part.strip() for part in item.partition("="))
         if not (left and equals and right):
             raise BadMapping(f"--map {item!r}: write field=Column, or speaker:Value=customer")
         if left.startswith("speaker:"):
             try:
-                speakers[left.removeprefix("speaker:")] = Role(right.lower())
+                roles[left.removeprefix("speaker:")] = Role(right.lower())
             except ValueError as exc:
                 known = ", ".join(Role)
                 raise BadMapping(f"--map {item!r}: {right!r} is none of {known}") from exc
@@ -95,11 +97,11 @@ def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Role]]:
                 _check_field(left)
             mapping[left] = right
     private_values(mapping)
-    return mapping, speakers
+    return mapping, roles
 
 
 def private_values(mapping: Mapping[str, str]) -> dict[str, bool]:
-    """The ``private:VALUE`` of a mapping: value -> whether the row is a note.
+    """The ``private:VALUE`` items of a mapping: value -> whether the row is internal.
 
     Raises:
         BadMapping: one is neither yes nor no.
@@ -107,21 +109,25 @@ def private_values(mapping: Mapping[str, str]) -> dict[str, bool]:
     values = {}
     for left, right in mapping.items():
         if left.startswith(_PRIVATE):
-            if plain(right) not in YES | NO:
+            if normalize(right) not in YES_WORDS | NO_WORDS:
                 raise BadMapping(f"--map {left}={right}: {right!r} is neither yes nor no")
-            values[left.removeprefix(_PRIVATE)] = plain(right) in YES
+            values[left.removeprefix(_PRIVATE)] = normalize(right) in YES_WORDS
     return values
 
 
 def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Columns:
-    """Find the columns, the operator's word before the guess.
+    """Choose the columns; those that the operator named come first.
+
+    Args:
+        headers: The table's header, at most 2,000 columns.
+        mapping: Field -> header, as in ``ImportOptions``.
 
     Raises:
-        BadMapping: a named column is not there, a needed one cannot be told, or both a
-            question/answer and a turn-by-turn reading would fit, or there are too many columns.
+        BadMapping: a named column is missing, a needed one cannot be guessed, the table could be
+            both questions with answers and turns, or it has too many columns.
     """
-    if len(headers) > _MOST_COLUMNS:
-        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MOST_COLUMNS:,}")
+    if len(headers) > _MAX_COLUMNS:
+        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MAX_COLUMNS:,}")
     bare = [_IN_BRACKETS.sub("", header) or header for header in headers]
     index: dict[Field, int] = {}
     fields = {
@@ -132,7 +138,7 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
     for field, header in fields.items():
         index[field] = _position(header, headers)
     unclear: dict[Field, list[str]] = {}
-    sure = True
+    certain = True
     date, clock = _date_and_clock(bare) if "time" not in index else (None, None)
     if clock is not None:
         index["time"] = clock
@@ -141,59 +147,59 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
             found, line = _candidates(field, bare, taken={*index.values(), date})
             if len(found) == 1 or (found and field == "time"):
                 index[field] = found[0]
-                sure = sure and (field != "speaker" or line <= SURE_SPEAKER_LINES)
+                certain = certain and (field != "speaker" or line <= CERTAIN_SPEAKER_LINES)
             elif found:
                 unclear[field] = [headers[at] for at in found]
-    pairs = _is_pairs(index, mapping, headers, sure=sure)
+    pairs = _is_pairs(index, mapping, headers, certain=certain)
     wanted: tuple[Field, ...] = (
         ("question", "answer") if pairs else ("conversation", "speaker", "text")
     )
     missing = [field for field in wanted if field not in index]
     if missing:
-        raise BadMapping(_what_to_pass(headers, missing, unclear))
-    kept: tuple[Field, ...] = ("conversation", "time", "channel", "language", *_BY_HAND)
+        raise BadMapping(_missing_columns_message(headers, missing, unclear))
+    kept: tuple[Field, ...] = ("conversation", "time", "channel", "language", *_GIVEN_ONLY)
     if not pairs:
         kept = (*kept, "author")
     index = {f: at for f, at in index.items() if f in (*wanted, *kept)}
     if pairs:
-        rows = [at for at, header in enumerate(bare) if plain(header) == "id"]
+        rows = [at for at, header in enumerate(bare) if normalize(header) == "id"]
         if "conversation" not in index and len(rows) == 1:
             index["conversation"] = rows[0]
     taken = {*index.values(), date}
-    named = {field: index.pop(field) for field in _BY_HAND if field in index}
+    named = {field: index.pop(field) for field in _GIVEN_ONLY if field in index}
     return Columns(
         pairs,
         index,
         date=date,
-        flags=_flags(bare, index, named, taken),
+        visibility=_visibility(bare, index, named, taken),
         names=_names(bare, named, taken),
-        sure=sure or pairs,
+        certain=certain or pairs,
     )
 
 
-_BY_HAND: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
+_GIVEN_ONLY: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
 
 
-def what_to_pass(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
-    """The error for columns that the values turned out not to bear out."""
-    return BadMapping(_what_to_pass(headers, missing, {}))
+def missing_columns_error(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
+    """The error for columns whose values are not what their headers promised."""
+    return BadMapping(_missing_columns_message(headers, missing, {}))
 
 
-def _flags(
+def _visibility(
     headers: Sequence[str],
     index: Mapping[Field, int],
     named: Mapping[Field, int],
     taken: set[int | None],
-) -> tuple[Flag, ...]:
-    told = tuple(
-        Flag(named[field], headers[named[field]], field, told=True)
+) -> tuple[VisibilityColumn, ...]:
+    given = tuple(
+        VisibilityColumn(named[field], headers[named[field]], field, given=True)
         for field in ("private", "public")
         if field in named
     )
     free = [(at, header) for at, header in enumerate(headers) if at not in taken]
     if "channel" in index:
         free.append((index["channel"], headers[index["channel"]]))
-    return told or flags_among(free)
+    return given or visibility_columns(free)
 
 
 def _names(
@@ -211,12 +217,12 @@ def _names(
 
 
 def name_column(at: int, header: str) -> NameColumn | None:
-    """Whose name a column holds; None where it holds no name of a person."""
-    word = plain(header)
+    """The column as one of names; None where its header is not about a person's name."""
+    word = normalize(header)
     if word in OTHER_NAMES:
         return NameColumn(at, Role.NOTE)
     bare = word in AGENT_WORDS or word in CUSTOMER_WORDS
-    parts = {plain(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
+    parts = {normalize(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
     if not bare and not any(part in word for part in NAME_WORDS):
         return None
     if any(part in parts if len(part) < 5 else part in word for part in NO_PERSON):  # noqa: PLR2004
@@ -231,8 +237,8 @@ def name_column(at: int, header: str) -> NameColumn | None:
 
 
 def _date_and_clock(headers: Sequence[str]) -> tuple[int | None, int | None]:
-    dates = [at for at, header in enumerate(headers) if plain(header) in DATES]
-    clocks = [at for at, header in enumerate(headers) if plain(header) in CLOCKS]
+    dates = [at for at, header in enumerate(headers) if normalize(header) in DATES]
+    clocks = [at for at, header in enumerate(headers) if normalize(header) in CLOCKS]
     return (dates[0], clocks[0]) if len(dates) == len(clocks) == 1 else (None, None)
 
 
@@ -251,7 +257,7 @@ def _listed(headers: Sequence[str]) -> str:
 
 def _position(header: str, headers: Sequence[str]) -> int:
     exact = [at for at, found in enumerate(headers) if found == header]
-    loose = [at for at, found in enumerate(headers) if plain(found) == plain(header)]
+    loose = [at for at, found in enumerate(headers) if normalize(found) == normalize(header)]
     found = exact or loose
     if len(found) != 1:
         how = "no column" if not found else "more than one column"
@@ -262,9 +268,9 @@ def _position(header: str, headers: Sequence[str]) -> int:
 def _candidates(
     field: Field, headers: Sequence[str], *, taken: set[int | None]
 ) -> tuple[list[int], int]:
-    """The columns that fit best, and in which line of the headers (0: the field's own name)."""
-    free = [(at, plain(header)) for at, header in enumerate(headers) if at not in taken]
-    for line, known in enumerate((words(field), *map(words, HEADERS[field]))):
+    """The columns that fit best, and the line of ``HEADERS`` (0: the field's own name)."""
+    free = [(at, normalize(header)) for at, header in enumerate(headers) if at not in taken]
+    for line, known in enumerate((normalized_words(field), *map(normalized_words, HEADERS[field]))):
         if found := [at for at, word in free if word in known]:
             return found, line
         if not known:
@@ -278,7 +284,7 @@ def _candidates(
 
 
 def _is_pairs(
-    index: Mapping[Field, int], mapping: Mapping[str, str], headers: Sequence[str], *, sure: bool
+    index: Mapping[Field, int], mapping: Mapping[str, str], headers: Sequence[str], *, certain: bool
 ) -> bool:
     if "question" in mapping or "answer" in mapping:
         return True
@@ -286,7 +292,7 @@ def _is_pairs(
         return False
     pairs = "question" in index and "answer" in index
     turns = "speaker" in index and "text" in index
-    if pairs and turns and not sure:  # "type" beside questions and answers
+    if pairs and turns and not certain:  # "type" beside questions and answers
         return True
     if pairs and turns:
         raise BadMapping(
@@ -296,7 +302,7 @@ def _is_pairs(
     return pairs
 
 
-def _what_to_pass(
+def _missing_columns_message(
     headers: Sequence[str], missing: Sequence[Field], unclear: Mapping[Field, list[str]]
 ) -> str:
     parts = []

@@ -194,10 +194,10 @@ def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
         Invalid: one of them is not of its form.
     """
     try:
-        columns, speakers = parse_map(mapping)
+        columns, roles = parse_map(mapping)
     except BadMapping as exc:
         raise Invalid(str(exc), param="map") from exc
-    plain = ImportOptions(mapping=columns, speakers=speakers)
+    plain = ImportOptions(mapping=columns, roles=roles)
     for name, value in said.items():
         if value:  # a form sends an empty field for what is not filled in
             try:

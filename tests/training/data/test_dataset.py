@@ -33,8 +33,8 @@ def conversation(
     identifier: str, asked: str, said: str = "We will look.", split: Split | None = None
 ) -> Conversation:
     turns = (
-        Turn(speaker=Role.CUSTOMER, text=asked),
-        Turn(speaker=Role.AGENT, text=said),
+        Turn(role=Role.CUSTOMER, text=asked),
+        Turn(role=Role.AGENT, text=said),
     )
     return Conversation(id=identifier, turns=turns, split=split)
 
@@ -173,8 +173,8 @@ def test_a_pinned_held_out_conversation_that_repeats_training_is_dropped(tmp_pat
 
 
 def test_what_cannot_be_trained_on_is_counted_by_reason(tmp_path):
-    asked = Turn(speaker=Role.CUSTOMER, text="hi")
-    unweighted = Turn(speaker=Role.AGENT, text="hello", weight=0)
+    asked = Turn(role=Role.CUSTOMER, text="hi")
+    unweighted = Turn(role=Role.AGENT, text="hello", weight=0)
     useless = [
         Conversation(id="a", turns=(asked,)),
         Conversation(id="b", turns=(unweighted,)),

@@ -16,7 +16,7 @@ from training.errors import BadInput
 
 
 def turn(speaker: Role, text: str) -> Turn:
-    return Turn(speaker=speaker, text=text)
+    return Turn(role=speaker, text=text)
 
 
 def asked(text: str) -> tuple[Turn, ...]:

@@ -33,10 +33,10 @@ def varied(count: int, *, seed: int) -> list[Conversation]:
             id=f"{seed}-{n}",
             turns=(
                 Turn(
-                    speaker=Role.CUSTOMER,
+                    role=Role.CUSTOMER,
                     text=" ".join("".join(source.choices("abcdefghij", k=6)) for _ in range(8)),
                 ),
-                Turn(speaker=Role.AGENT, text="We will look."),
+                Turn(role=Role.AGENT, text="We will look."),
             ),
         )
         for n in range(count)

@@ -13,7 +13,7 @@ from server.adapters import names
 from server.api.body import BodyReader
 from server.api.metadata import MAX_PAIRS, MAX_VALUE
 from server.api.openai.fine_tuning.schemas import JobBody, SupervisedHyperparameters
-from server.datasets.validation import check, few
+from server.datasets.validation import too_few_examples, validate_file
 from server.db.models import File
 from server.errors import Invalid, NotFound
 from server.files import service as files
@@ -117,12 +117,12 @@ async def check_files(
         try:
             with scratch(settings, "check") as folder:
                 async with blobs.local(file.sha256, within=folder) as path:
-                    checked = await asyncio.to_thread(check, path, method)
+                    checked = await asyncio.to_thread(validate_file, path, method)
         except NotFound as exc:
             raise _bad_file(param, f"No such File object: {files.public_id(file)}") from exc
-        complaint = checked.complaint()
+        complaint = checked.error_message()
         if complaint is None and param == "training_file":
-            complaint = few(checked)
+            complaint = too_few_examples(checked)
         if complaint is None and not checked.examples:
             complaint = "it holds no example"
         if complaint is not None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from httpx2 import AsyncClient
 
-from server.cli.jobs import _finish
+from server.cli.jobs import _print_result
 from server.db.models import Job
 from server.db.session import Database
 from server.errors import Invalid
@@ -205,7 +205,7 @@ async def test_the_command_line_tells_a_job_that_went_live_from_one_that_did_not
         )
     left = 0
     try:
-        _finish(view, as_json=False)
+        _print_result(view, as_json=False)
     except SystemExit as exc:
         left = int(str(exc.code))
     told = capsys.readouterr().err

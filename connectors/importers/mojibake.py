@@ -1,14 +1,14 @@
-"""Text that went through UTF-8 twice: "GrÃ¼ÃŸe" was "Grüße" before a program took it for cp1252.
+"""Repairs mojibake: "GrÃ¼ÃŸe" was "Grüße" before a program read its UTF-8 as cp1252.
 
-Mended are runs of characters that are the bytes of UTF-8 characters in a code page that programs
-take UTF-8 for. A single one counts only where nobody writes it: "Ã¼" and "â€™" are no words, but
-"MAÇÃ”" may end a quotation.
+Repaired are runs of characters whose bytes, in a code page that UTF-8 is often mistaken for, are
+UTF-8. A run that stands for a single character counts only where it is no ordinary text: "Ã¼" and
+"â€™" are not, but "MAÇÃ”" may end a quotation.
 """
 
 import re
 from typing import NamedTuple
 
-# The first bytes of what is mended: Latin, Greek, Cyrillic, Hebrew, Arabic; three bytes; emoji.
+# The first bytes of what is repaired: Latin, Greek, Cyrillic, Hebrew, Arabic; three bytes; emoji.
 # The other code pages have words and dashes in the places of most of them.
 _LEADS = {
     "cp1252": bytes(
@@ -19,19 +19,19 @@ _LEADS = {
 }
 _COMMON = frozenset(
     "\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014\u2026\u2039\u203a\u2022«»°·¡¿"
-)  # what people write after a letter
-_THREE, _FOUR = 0xE0, 0xF0  # from here on a character has so many bytes
-_ROUNDS = 3  # some files went through it more than once more
+)  # ordinary after a letter
+_THREE, _FOUR = 0xE0, 0xF0  # lead bytes of characters of three and of four bytes
+_MAX_ROUNDS = 3  # some files were encoded more than twice
 
 
-class _Page(NamedTuple):
+class _CodePage(NamedTuple):
     """A code page: runs of characters that are UTF-8 in it, and each character's byte."""
 
     runs: re.Pattern[str]
     bytes_of: dict[int, int]
 
-    def mend(self, text: str) -> tuple[str, int]:
-        """The text with each run decoded, and how many characters that made."""
+    def fix(self, text: str) -> tuple[str, int]:
+        """The text with each run decoded, and how many characters that gave."""
         parts = []
         count = at = 0
         for found in self.runs.finditer(text):
@@ -46,16 +46,18 @@ class _Page(NamedTuple):
         return "".join([*parts, text[at:]]), count
 
 
-def mend(text: str) -> tuple[str, int]:
-    """The text as it was meant, and how many characters were mended."""
+def fix_mojibake(text: str) -> tuple[str, int]:
+    """The repaired text, and how many characters were repaired."""
     total = 0
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         if text.isascii():
             break
-        mended, count = max((page.mend(text) for page in _PAGES), key=lambda result: result[1])
+        repaired, count = max(
+            (page.fix(text) for page in _CODE_PAGES), key=lambda result: result[1]
+        )
         if not count:
             break
-        text = mended
+        text = repaired
         total += count
     return text, total
 
@@ -65,7 +67,7 @@ def _inside_a_word(text: str, found: re.Match[str]) -> bool:
     return before.islower() or after.islower()
 
 
-def _page(codec: str) -> _Page:
+def _code_page(codec: str) -> _CodePage:
     of_byte = {}
     for byte in range(0x80, 0x100):
         try:
@@ -96,7 +98,7 @@ def _page(codec: str) -> _Page:
     forms = [
         f"{re.escape(of_byte[lead])}{second.get(lead, rest)}{more[lead]}" for lead in _LEADS[codec]
     ]
-    return _Page(re.compile(f"(?:{'|'.join(forms)})+"), bytes_of)
+    return _CodePage(re.compile(f"(?:{'|'.join(forms)})+"), bytes_of)
 
 
-_PAGES = tuple(map(_page, _LEADS))
+_CODE_PAGES = tuple(map(_code_page, _LEADS))

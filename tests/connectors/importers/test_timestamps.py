@@ -3,14 +3,14 @@ from datetime import UTC, datetime
 import pytest
 
 from connectors.errors import BadMapping
-from connectors.importers.date_order import DateOrder
-from connectors.importers.times import read_time
+from connectors.importers.date_order import DateOrderDetector
+from connectors.importers.timestamps import parse_timestamp
 
 
 def moment(text: str, *, month_first: bool = False) -> str:
-    reading = read_time(text)
+    reading = parse_timestamp(text)
     assert reading is not None
-    return datetime.fromtimestamp(reading.at(month_first=month_first), UTC).strftime("%F %T")
+    return datetime.fromtimestamp(reading.seconds(month_first=month_first), UTC).strftime("%F %T")
 
 
 @pytest.mark.parametrize(
@@ -91,23 +91,23 @@ def test_only_a_slash_or_a_dash_leaves_open_which_is_the_day():
     ],
 )
 def test_what_says_no_time_is_not_understood(text):
-    assert read_time(text) is None
+    assert parse_timestamp(text) is None
 
 
 def settled(*conversations: str, told=None) -> tuple[bool, str]:
     """The order of dates in conversations of times with commas between."""
-    order = DateOrder()
+    order = DateOrderDetector()
     line = 1
     for conversation in conversations:
         readings = []
         for text in conversation.split(","):
             line += 1
-            reading = read_time(text)
+            reading = parse_timestamp(text)
             assert reading is not None
-            order.see(line, text, reading)
+            order.observe(line, text, reading)
             readings.append(reading)
-        order.see_conversation(readings)
-    return order.settle(told)
+        order.observe_conversation(readings)
+    return order.resolve(told)
 
 
 def test_a_day_over_twelve_settles_a_whole_file():

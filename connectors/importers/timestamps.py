@@ -1,10 +1,10 @@
-"""Times as exports write them.
+"""Parses times as exports write them.
 
-Read are ISO 8601, numbers (epoch seconds to nanoseconds, a spreadsheet's days), dates in figures
+Supported are ISO 8601, numbers (epoch seconds to nanoseconds, a spreadsheet's days), dates in digits
 with the year first or last, and dates with a month's name in the languages of ``_MONTHS``; with a
-time of 12 or 24 hours and a zone. A time without a zone counts as UTC: in one file they compare
-alike. Nothing is guessed about one value alone: ``03/04/2024`` has two readings until the
-``DateOrder`` of its file has seen all of them.
+time of 12 or 24 hours and a zone. A time without a zone counts as UTC, which does not
+change the order within a file. ``03/04/2024`` is ambiguous by itself: ``DateOrderDetector`` decides
+for the whole file.
 """
 
 import re
@@ -81,49 +81,49 @@ _CLOCK = re.compile(
 _HOUR = re.compile(rf"(?<!\d)(?P<h>\d{{1,2}})\s?(?:(?P<half>{_HALF})|uhr\b|h\b|時|时|시)")
 _AFTERNOON = {"pm", "下午", "午後", "午后", "오후"}
 _OFFSET = re.compile(r"(?:utc|gmt)?\s?([+-])(\d{1,2}):?(\d\d)?(?!\d)")
-_LONGEST = 120  # characters; JavaScript's take 70
+_MAX_LENGTH = 120  # characters; JavaScript's take 70
 _FIRST_YEAR, _LAST_YEAR = 1970, 2199
 _CENTURY = 69  # years 00 to 68 are of this century, as POSIX has it
 _NOON, _MIDNIGHT = 12, 24
 _LEAP_SECOND = 60
 
 
-Moment = tuple[float, bool]
+Timestamp = tuple[float, bool]
 """Seconds since 1970, and whether there was a date."""
 
 
-class Reading(NamedTuple):
-    """When a value says something happened, in seconds since 1970, in both orders of a date.
+class ParsedTimestamp(NamedTuple):
+    """A time in seconds since 1970, for both orders of day and month.
 
-    They are equal where there is no doubt, and one is None where only the other is a date.
-    ``dated`` is false for a time of day alone, which counts from 1 January 1970.
+    The two are equal where the order makes no difference. One is None where only the other order
+    gives a date. ``has_date`` is false for a time of day alone, which counts from 1 January 1970.
     """
 
     day_first: float | None
     month_first: float | None
-    dated: bool = True
+    has_date: bool = True
 
     @property
-    def doubtful(self) -> bool:
+    def ambiguous(self) -> bool:
         """Whether the order of day and month makes a difference."""
         both = self.day_first is not None and self.month_first is not None
         return both and self.day_first != self.month_first
 
-    def at(self, *, month_first: bool) -> float:
-        """The seconds in one order; in the other where this one is no date."""
+    def seconds(self, *, month_first: bool) -> float:
+        """The seconds for one order; for the other where this one gives no date."""
         wanted, other = self.day_first, self.month_first
         if month_first:
             wanted, other = other, wanted
         return wanted if wanted is not None else other or 0.0
 
 
-def read_time(text: str) -> Reading | None:
-    """What a value of a time column says; None where it is not understood."""
-    return _read(text) if len(text) <= _LONGEST else None
+def parse_timestamp(text: str) -> ParsedTimestamp | None:
+    """Parse a value of a time column; None where it is not understood."""
+    return _parse(text) if len(text) <= _MAX_LENGTH else None
 
 
 @lru_cache(maxsize=4096)
-def _read(text: str) -> Reading | None:
+def _parse(text: str) -> ParsedTimestamp | None:
     try:
         return _certain(datetime.fromisoformat(text.strip()))
     except ValueError:
@@ -136,7 +136,7 @@ def _read(text: str) -> Reading | None:
 
 
 def _folded(text: str) -> str:
-    """Lower case without accents, marks of direction and odd blanks; figures as ASCII."""
+    """Lower case without accents, direction marks and unusual blanks; digits as ASCII."""
     if text.isascii():
         return text.lower().strip()
     parts = unicodedata.normalize("NFKD", text).casefold()
@@ -148,12 +148,12 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(kept)).translate(_LETTERS).strip()
 
 
-def _certain(moment: datetime) -> Reading:
+def _certain(moment: datetime) -> ParsedTimestamp:
     seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return Reading(seconds, seconds)
+    return ParsedTimestamp(seconds, seconds)
 
 
-def _number(text: str) -> Reading | None:
+def _number(text: str) -> ParsedTimestamp | None:
     found = _COMPACT.fullmatch(text)
     if found:
         year, month, day, *clock = (int(part or 0) for part in found.groups())
@@ -162,14 +162,14 @@ def _number(text: str) -> Reading | None:
             return _certain(datetime(year, month, day, hour, minute, second, tzinfo=UTC))
         except ValueError:
             pass
-    if _WHOLE_FLOAT.fullmatch(text):  # "1.714557700E+09", with no figure lost
+    if _WHOLE_FLOAT.fullmatch(text):  # "1.714557700E+09", with no digit lost
         text = f"{float(text):f}".rstrip("0").rstrip(".")
     dotnet = _DOTNET.fullmatch(text)
     number = _NUMBER.fullmatch(dotnet[1] if dotnet else text)
     if number:
         unit = number.lastgroup or "s"
         seconds = float(number[unit]) / {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
-        return Reading(seconds, seconds)
+        return ParsedTimestamp(seconds, seconds)
     if _SHEET_DAYS.fullmatch(text):
         days = timedelta(days=float(text.replace(",", ".")))
         return _certain(datetime(1899, 12, 30, tzinfo=UTC) + days)
@@ -177,14 +177,14 @@ def _number(text: str) -> Reading | None:
 
 
 class _Date(NamedTuple):
-    """Year, month, day in each order; None where that is no date. ``rest`` is the other text."""
+    """Year, month, day in each order; None where that is no date. ``rest`` is the remaining text."""
 
     day_first: tuple[int, int, int] | None
     month_first: tuple[int, int, int] | None
     rest: str
 
 
-def _words(text: str) -> Reading | None:
+def _words(text: str) -> ParsedTimestamp | None:
     date = _date(text)
     rest = date.rest if date else text
     clock = _CLOCK.search(rest) or _HOUR.search(rest)
@@ -197,13 +197,13 @@ def _words(text: str) -> Reading | None:
         before, after = rest[: clock.start()], rest[clock.end() :]
         zone, after = _zone(after)
         since_midnight -= zone
-    if re.search(r"\d", before + after):  # more figures than a time has: something else
+    if re.search(r"\d", before + after):  # more digits than a time has: something else
         return None
     if date is None:
         if re.search(r"[^\W_]{4}", before + after):  # "yesterday": no time of day alone
             return None
-        return Reading(since_midnight, since_midnight, dated=False)
-    return Reading(
+        return ParsedTimestamp(since_midnight, since_midnight, has_date=False)
+    return ParsedTimestamp(
         _midnight(date.day_first) + since_midnight if date.day_first else None,
         _midnight(date.month_first) + since_midnight if date.month_first else None,
     )
@@ -215,10 +215,10 @@ def _date(text: str) -> _Date | None:
         return _Date(day, day, _without(text, found)) if day else None
     if found := _YEAR_LAST.search(text):
         a, b = int(found[1]), int(found[3] or found[6])
-        year = int(found[4]) if found[4] else _four_figures(found[7])
+        year = int(found[4]) if found[4] else _four_digits(found[7])
         day_first, month_first = _valid(year, b, a), _valid(year, a, b)
         if day_first and "." in (found[2], found[5]):
-            month_first = day_first  # nobody writes the month first with dots
+            month_first = day_first  # with dots the day is first everywhere
         if day_first is None and month_first is None:
             return None
         return _Date(day_first, month_first, _without(text, found))
@@ -247,8 +247,8 @@ def _named(text: str, word: re.Match[str], month: int) -> _Date | None:
         before = _without(before, year)
     else:
         return None
-    figures = year["year"]
-    valid = _valid(int(figures) if len(figures) > 2 else _four_figures(figures), month, int(day[1]))  # noqa: PLR2004
+    digits = year["year"]
+    valid = _valid(int(digits) if len(digits) > 2 else _four_digits(digits), month, int(day[1]))  # noqa: PLR2004
     return _Date(valid, valid, f"{before} {after}") if valid else None
 
 
@@ -265,7 +265,7 @@ def _midnight(date: tuple[int, int, int]) -> float:
     return datetime(year, month, day, tzinfo=UTC).timestamp()
 
 
-def _four_figures(year: str) -> int:
+def _four_digits(year: str) -> int:
     return int(year) + (2000 if int(year) < _CENTURY else 1900)
 
 
@@ -288,7 +288,7 @@ def _seconds(clock: dict[str, str | None]) -> float:
 
 
 def _zone(text: str) -> tuple[float, str]:
-    """Seconds east of UTC that the text after a time says, and the rest of that text."""
+    """The offset from UTC in seconds (east is positive) in the text after a time, and the rest."""
     if found := _OFFSET.search(text):
         seconds = int(found[2]) * 3600 + int(found[3] or 0) * 60
         return (-seconds if found[1] == "-" else seconds), _without(text, found)
@@ -299,7 +299,7 @@ def _zone(text: str) -> tuple[float, str]:
 
 
 def _months() -> dict[str, int]:
-    """Each name and its beginnings of three letters or more, unless two months share them."""
+    """Each name, and its beginnings of three letters or more that no other month has."""
     words: dict[str, set[int]] = {}
     full: dict[str, int] = {}
     for month, names in enumerate(_MONTHS, 1):
