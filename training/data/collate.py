@@ -19,13 +19,13 @@ class TokenLosses(NamedTuple):
     ``counts``: learnt tokens of each row.
     """
 
-    nats: torch.Tensor
+    nll: torch.Tensor
     hits: torch.Tensor
     counts: list[int]
 
-    def row_nats(self) -> torch.Tensor:
+    def row_nll(self) -> torch.Tensor:
         """(rows,): sums of ``nats``."""
-        return torch.stack([row.sum() for row in self.nats.split(self.counts)])
+        return torch.stack([row.sum() for row in self.nll.split(self.counts)])
 
 
 def collate(rows: Sequence[TrainingSequence], *, pad: int) -> dict[str, torch.Tensor]:
@@ -40,7 +40,7 @@ def collate(rows: Sequence[TrainingSequence], *, pad: int) -> dict[str, torch.Te
     labels = torch.full((len(rows), width), IGNORED)
     for number, row in enumerate(rows):
         tokens = torch.tensor(row.token_ids)
-        learnt = torch.tensor(row.learnt)
+        learnt = torch.tensor(row.loss_mask)
         ids[number, : len(tokens)] = tokens
         labels[number, : len(tokens) - 1] = torch.where(learnt, tokens, IGNORED)[1:]
     return {"input_ids": ids, "labels": labels}

@@ -21,7 +21,13 @@ from torch.nn import functional
 from training.data.batching import Batch, length_batches
 from training.data.chat_template import TrainingSequence
 from training.data.collate import TokenLosses
-from training.data.tokenization import Item, TokenizedPair, TokenizedUnpaired, mismatched, width_of
+from training.data.tokenization import (
+    TokenizedExample,
+    TokenizedPair,
+    TokenizedUnpaired,
+    mismatched,
+    width_of,
+)
 from training.evaluation.scores import compare
 from training.finetuning.trainer import PlanTrainer, StepMetrics, Weights
 
@@ -96,11 +102,11 @@ class PreferenceTrainer(PlanTrainer):
         """
         if any(number not in known for number in numbers):
             with self._as_reference():
-                nats = self.read(rows).row_nats()
+                nats = self.read(rows).row_nll()
             known.update(zip(numbers, (-nats).tolist(), strict=True))
         reference = torch.tensor([known[n] for n in numbers], device=self.args.device)
         read = self.read(rows)
-        return self._recipe.beta * (-read.row_nats() - reference), read
+        return self._recipe.beta * (-read.row_nll() - reference), read
 
 
 class DpoTrainer(PreferenceTrainer):
@@ -147,7 +153,7 @@ class KtoTrainer(PreferenceTrainer):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of PlanTrainer
         super().__init__(*args, **options)
         items: list[Any] = self._work.train
-        self._weights = judgement_weights([item.wanted for item in items])
+        self._weights = judgement_weights([item.desirable for item in items])
 
     @property
     def forwards(self) -> float:
@@ -207,7 +213,7 @@ class KtoTrainer(PreferenceTrainer):
         """(replies,) losses of a batch."""
         replies: list[TokenizedUnpaired] = [items[i] for i in batch]
         rewards, read = self._rewards([item.reply for item in replies], batch, known)
-        labels = [item.wanted for item in replies]
+        labels = [item.desirable for item in replies]
         wanted = torch.tensor(labels, device=self.args.device)
         yes, no = self._weights
         losses = kto_losses(rewards, wanted, usual) * torch.where(wanted, yes, no)
@@ -247,5 +253,5 @@ class _Tally:
         )
 
 
-def _batches(items: Sequence[Item], max_tokens: int) -> list[Batch]:
+def _batches(items: Sequence[TokenizedExample], max_tokens: int) -> list[Batch]:
     return length_batches([width_of(item) for item in items], max_tokens=max_tokens)

@@ -26,7 +26,7 @@ from training.base_models.manifest import BaseModel, load_base
 from training.base_models.quantize import load_nf4, quiet_libraries
 from training.compute_dtype import TypeChoice, weights_fit
 from training.config import Method, Recipe, TrainingSpec, method_recipe
-from training.data.batching import BatchPlan, shortened
+from training.data.batching import BatchPlan, truncate_plan
 from training.data.chat_template import TrainingSequence, stop_token_ids
 from training.data.tokenization import rows_of
 from training.errors import ArtifactError, BadInput, Interrupted
@@ -145,8 +145,8 @@ def train(
 
     what = {"supervised": "sequences", "dpo": "pairs of replies", "kto": "judged replies"}
     detail = f"{len(work.train)} {what[spec.method]} on {device}, {work.plan.padding:.1%} padding"
-    if work.left_out:
-        detail += f"; {work.left_out} conversations are too long for max_length and left out"
+    if work.skipped:
+        detail += f"; {work.skipped} conversations are too long for max_length and left out"
     progress.emit(StageEvent, stage="training", detail=detail)
     if checkpoint:
         progress.emit(ResumedEvent, step=state.step)
@@ -241,7 +241,7 @@ def _estimate(
         least = recipe.min_train_tokens
         state.tokens = tokens_in(recipe.train_minutes, least=least, estimated=found)
     if state.tokens:
-        plan = shortened(work.plan, state.tokens)
+        plan = truncate_plan(work.plan, state.tokens)
         work = msgspec.structs.replace(work, plan=plan)
         note = f"; shortened from {whole:,} tokens to fit {recipe.train_minutes:g} minutes"
         if state.tokens <= recipe.min_train_tokens:
@@ -267,7 +267,7 @@ def _probe_seconds(trainer: PlanTrainer, probe: Sequence[TrainingSequence]) -> f
     """Seconds of one batch forward and back; weights and random numbers stay as they were."""
     started = time.monotonic()
     with torch.random.fork_rng():
-        trainer.read(probe).nats.sum().backward()
+        trainer.read(probe).nll.sum().backward()
     seconds = time.monotonic() - started
     trainer.model.zero_grad()
     return seconds

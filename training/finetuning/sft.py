@@ -8,7 +8,7 @@ import torch
 
 from training.data.batching import Batch, length_batches
 from training.data.chat_template import TrainingSequence
-from training.data.tokenization import Item, rows_of
+from training.data.tokenization import TokenizedExample, rows_of
 from training.finetuning.trainer import PlanTrainer, StepMetrics
 
 
@@ -18,11 +18,11 @@ class SupervisedTrainer(PlanTrainer):
     def train_step(self, step: int) -> StepMetrics:
         """Add the gradients of one step."""
         batches = [_rows(self._work.train, batch) for batch in self._work.plan.steps[step]]
-        learnt = max(sum(sum(row.learnt) for rows in batches for row in rows), 1)
+        learnt = max(sum(sum(row.loss_mask) for rows in batches for row in rows), 1)
         total = hits = torch.zeros((), device=self.args.device)
         for rows in batches:
             read = self.read(rows)
-            loss = read.nats.sum() / learnt
+            loss = read.nll.sum() / learnt
             self.accelerator.backward(loss)
             total = total + loss.detach()
             hits = hits + read.hits.sum()
@@ -36,11 +36,11 @@ class SupervisedTrainer(PlanTrainer):
         lengths = [len(row.token_ids) for row in rows]
         for batch in length_batches(lengths, max_tokens=self._work.batch_tokens):
             read = self.read([rows[i] for i in batch])
-            total += read.nats.sum().item()
+            total += read.nll.sum().item()
             hits += int(read.hits.sum())
-            tokens += len(read.nats)
+            tokens += len(read.nll)
         return StepMetrics(loss=total / tokens, accuracy=hits / tokens)
 
 
-def _rows(items: Sequence[Item], batch: Batch | range) -> list[TrainingSequence]:
+def _rows(items: Sequence[TokenizedExample], batch: Batch | range) -> list[TrainingSequence]:
     return [row for i in batch for row in rows_of(items[i])]

@@ -2,7 +2,7 @@
 
 What differs from trl's own, and why:
 
-- A step is one item of a `training.data.batching.Plan`: batches of like length, one after another, and
+- A step is one item of a `training.data.batching.BatchPlan`: batches of like length, one after another, and
   the loss of all of them divided by what the step learns.
 - The output head sees only positions that are learnt (a third of them, with 49,152 words each).
 - A checkpoint holds the best weights too, and appears by rename once it is whole.
@@ -187,7 +187,7 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
             kept, self._kept = self._kept, None
         wanted = labels[kept]
         return TokenLosses(
-            nats=functional.cross_entropy(logits.float(), wanted, reduction="none"),
+            nll=functional.cross_entropy(logits.float(), wanted, reduction="none"),
             hits=logits.detach().argmax(-1) == wanted,
             counts=kept.sum(1).tolist(),
         )

@@ -121,7 +121,7 @@ def test_it_starts_from_an_adapter_and_is_held_to_that(
     tmp_path: Path,
 ) -> None:
     from tests.training.adapters.sample_manifest import MANIFEST
-    from training.adapters.package import BaseRef, Lora, write_manifest
+    from training.adapters.package import BaseRef, LoraShape, write_manifest
     from training.base_models.manifest import load_base
 
     start = tmp_path / "start"
@@ -132,7 +132,7 @@ def test_it_starts_from_an_adapter_and_is_held_to_that(
     manifest = msgspec.structs.replace(
         MANIFEST,
         base=BaseRef(name=base.name, serving_sha256=base.serving_sha256),
-        lora=Lora(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
+        lora=LoraShape(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
     )
     write_manifest(start, manifest)
     begun = msgspec.structs.replace(specs["dpo"], start_adapter=str(start))
@@ -224,8 +224,8 @@ class Side:
 
 def split(sequence: Any) -> tuple[list[int], list[int]]:
     """(prompt, completion), without what the template writes after the reply's end."""
-    start, end = sequence.learnt.index(True), len(sequence.learnt)
-    while not sequence.learnt[end - 1]:
+    start, end = sequence.loss_mask.index(True), len(sequence.loss_mask)
+    while not sequence.loss_mask[end - 1]:
         end -= 1
     return sequence.token_ids[:start], sequence.token_ids[start:end]
 
@@ -275,7 +275,7 @@ def test_the_loss_of_judgements_is_trls(specs: dict[Method, TrainingSpec], tmp_p
 
     side = Side(changed(specs["kto"], batch_tokens=2000), tmp_path)
     items = side.first_step()
-    assert {item.wanted for item in items} == {True, False}
+    assert {item.desirable for item in items} == {True, False}
     examples = []
     for number, item in enumerate(items):
         prompt, completion = split(item.reply)
@@ -285,12 +285,12 @@ def test_the_loss_of_judgements_is_trls(specs: dict[Method, TrainingSpec], tmp_p
                 "prompt_ids": prompt,
                 "completion_ids": completion,
                 "KL_completion_ids": other,
-                "label": item.wanted,
+                "label": item.desirable,
             }
         )
     yes, no = side.trainer._weights
-    assert yes * sum(i.wanted for i in side.work.train) == pytest.approx(
-        no * sum(not i.wanted for i in side.work.train)
+    assert yes * sum(i.desirable for i in side.work.train) == pytest.approx(
+        no * sum(not i.desirable for i in side.work.train)
     )
     options = theirs_options(side, KTOConfig, tmp_path, desirable_weight=yes, undesirable_weight=no)
     row = {"prompt": [TALK[0]] * 2, "completion": [TALK[1]] * 2, "label": [True, False]}
