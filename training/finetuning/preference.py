@@ -79,9 +79,8 @@ class DpoTrainer(PreferenceTrainer, DPOTrainer):  # type: ignore[misc] # untyped
         """The reference reads a pair once; later epochs know its log-probabilities."""
         return 1 / max(1.0, self.recipe.epochs)
 
-    def train_step(self, step: int) -> StepMetrics:
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Add the gradients of one step."""
-        batches = self.data.plan.steps[step]
         return self._mean_loss(self.data.train, batches, known=self.run_state.reference)
 
     def validation_step(self) -> StepMetrics:
@@ -135,32 +134,34 @@ class KtoTrainer(PreferenceTrainer, KTOTrainer):  # type: ignore[misc] # untyped
         """Both models read the mismatched replies, and the reference every other one once."""
         return 2 + 1 / max(1.0, self.recipe.epochs)
 
-    def train_step(self, step: int) -> StepMetrics:
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Add the gradients of one step."""
-        steps, examples = self.data.plan.steps, self.data.train
-        numbers = [i for batch in steps[step] for i in batch]
-        before = numbers[-1] if len(numbers) > 1 else steps[step - 1][-1][-1]
-        point = self.reference_point(examples, numbers, before=before, known={})
-        return self._mean_loss(examples, steps[step], point, known=self.run_state.reference)
+        examples = self.data.train
+        numbers = [i for batch in batches for i in batch]
+        point = self.reference_point(examples, numbers, known={})
+        return self._mean_loss(examples, batches, point, known=self.run_state.reference)
 
     def validation_step(self) -> StepMetrics:
         """Measure all validation replies against the reference point among them."""
         examples, known = self.data.validation, self._validation_reference
         numbers = list(range(len(examples)))
-        point = self.reference_point(examples, numbers, before=numbers[-1], known=known)
+        point = self.reference_point(examples, numbers, known=known)
         return self._mean_loss(examples, self.validation_batches(), point, known=known)
 
     def reference_point(
-        self, examples: Sequence[Any], numbers: Sequence[int], *, before: int, known: Known
+        self, examples: Sequence[Any], numbers: Sequence[int], *, known: Known
     ) -> torch.Tensor:
         """z0 of the paper: how much likelier any reply has become, in nats and at least 0.
 
         It is the mean over replies that do not belong to their history: each history is read with
-        the reply of the example before it, the first with that of ``before``.
+        the reply of the example before it, the first with the last's. A single example is read with
+        the reply of one from elsewhere in the data.
         """
+        far = (numbers[0] + len(examples) // 2) % len(examples)
+        others = [numbers[-1], *numbers[:-1]] if len(numbers) > 1 else [far]
         rows = [
             mismatched(examples[i], examples[other], max_length=self.recipe.max_length)
-            for i, other in zip(numbers, [before, *numbers[:-1]], strict=True)
+            for i, other in zip(numbers, others, strict=True)
         ]
         total = torch.zeros((), device=self.args.device)
         for batch in length_batches(
@@ -217,7 +218,7 @@ class _Tally:
     ) -> None:
         """Take a batch's share of the loss, its scores, and which of its replies are desirable."""
         self._loss += loss.item()
-        rewards = self._beta * (scored.log_probs.sum(1) - reference)
+        rewards = self._beta * (scored.log_probs.detach().sum(1) - reference)
         hits, tokens = scored.is_top1.sum(1).tolist(), scored.label_mask.sum(1).tolist()
         for row, (reward, good) in enumerate(zip(rewards.tolist(), desirable, strict=True)):
             self._rewards[good].append(reward)

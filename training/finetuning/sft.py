@@ -23,9 +23,9 @@ class SupervisedTrainer(PlanTrainer, SFTTrainer):  # type: ignore[misc] # untype
         """Nothing but what all methods have."""
         return SFTConfig(**common)
 
-    def train_step(self, step: int) -> StepMetrics:
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Add the gradients of one step."""
-        return self._mean_loss(self.data.train, self.data.plan.steps[step])
+        return self._mean_loss(self.data.train, batches)
 
     def validation_step(self) -> StepMetrics:
         """Measure all validation sequences."""

@@ -107,11 +107,10 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         self.metrics = StepMetrics(math.nan, math.nan)
         self.scored: FusedCausalLMOutput | None = None
         self._head_positions: torch.Tensor | None = None
-        steps = data.plan.steps
         super().__init__(
             model=get_peft_model(model, lora) if start else model,
             args=self.arguments(_arguments(recipe, out=out, seed=seed)),
-            train_dataset=Dataset.from_dict({"step": list(range(len(steps))), "batches": steps}),
+            train_dataset=Dataset.from_dict({"batches": data.plan.steps}),  # a row is a step
             data_collator=lambda rows: rows[0],
             processing_class=tokenizer,
             peft_config=None if start else lora,
@@ -130,8 +129,8 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         """The method's configuration of trl, given what all methods have in common."""
 
     @abstractmethod
-    def train_step(self, step: int) -> StepMetrics:
-        """Add the gradients of the plan's step ``step`` (from 0)."""
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
+        """Add the gradients of one step: a mean over the training examples of all its batches."""
 
     @abstractmethod
     def validation_step(self) -> StepMetrics:
@@ -171,6 +170,9 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
     ) -> FusedCausalLMOutput:
         """Log-probabilities of the labels: what trl's losses call in place of the model.
 
+        Each tensor of the answer is (batch, width - 1) and 0 where there is no label; the newest answer
+        is kept as ``scored``, for the metrics.
+
         Does what trl's fused head does, in less time (``training/LOG.md``). The output head runs only
         where there is a label, and there is no attention mask: padding is on the right, where no token
         looks, and without a mask attention skips the upper triangle. Entropies and mean logits, which
@@ -184,18 +186,15 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
             self._head_positions = None
         targets = labels[:, 1:][mask]
         nll = functional.cross_entropy(logits.float(), targets, reduction="none")
-        none = torch.zeros(mask.shape, device=mask.device)
-        output = FusedCausalLMOutput(
-            log_probs=none.masked_scatter(mask, -nll),
+        zeros = torch.zeros(mask.shape, device=mask.device)
+        self.scored = FusedCausalLMOutput(
+            log_probs=zeros.masked_scatter(mask, -nll),
             is_top1=mask.masked_scatter(mask, logits.detach().argmax(-1) == targets),
             label_mask=mask,
-            entropy=none,
-            mean_logits=none,
+            entropy=zeros,
+            mean_logits=zeros,
         )
-        self.scored = FusedCausalLMOutput(
-            log_probs=output.log_probs.detach(), is_top1=output.is_top1, label_mask=mask
-        )
-        return output
+        return self.scored
 
     def score_rows(self, rows: Sequence[TrainingSequence]) -> FusedCausalLMOutput:
         """Log-probabilities of the tokens of the sequences' loss masks."""
@@ -224,7 +223,7 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         """Gradients of one step of the plan; called by the loop."""
         del num_items_in_batch
         model.train()
-        self.metrics = self.train_step(inputs["step"])
+        self.metrics = self.train_step(inputs["batches"])
         loss = self.metrics.loss
         if not math.isfinite(loss):
             raise TrainingError(
@@ -254,7 +253,6 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
             optimizer or self.optimizer,
             lambda step: rate_factor(self.recipe, steps=num_training_steps, step=step),
         )
-        self._created_lr_scheduler = True
         return self.lr_scheduler
 
     def remember_best(self) -> None:

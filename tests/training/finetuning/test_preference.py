@@ -143,6 +143,11 @@ def test_it_starts_from_an_adapter_and_is_held_to_that(
     assert (after.rank, after.alpha) == (8, 4)
     assert weights_of(tmp_path / "dpo") != weights_of(finished["dpo"])
 
+    with pytest.raises(Interrupted):  # its reference is the start, also after a pause
+        run(begun, tmp_path / "paused", stop=lambda: True)
+    run(begun, tmp_path / "paused", resume=True)
+    assert weights_of(tmp_path / "paused") == weights_of(tmp_path / "dpo")
+
     other = msgspec.structs.replace(manifest, base=BaseRef(name="other", serving_sha256="f" * 64))
     write_manifest(start, other)
     with pytest.raises(BadInput, match="another base, 'other'"):
@@ -213,7 +218,7 @@ class Side:
         theirs.model.train()
         expected = theirs.compute_loss(theirs.model, batch)
         expected.backward()
-        measured = self.trainer.train_step(0)
+        measured = self.trainer.train_step(self.data.plan.steps[0])
         assert measured.loss == pytest.approx(expected.item(), rel=1e-5)
         assert abs(measured.reward_margin) > 0.01
         metrics = theirs._metrics["train"]
