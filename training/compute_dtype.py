@@ -85,7 +85,7 @@ def layer_shape(folder: Path) -> LayerShape:
     )
 
 
-def faster(milliseconds: Mapping[str, float], *, what: str) -> TypeChoice:
+def choose_faster(milliseconds: Mapping[str, float], *, what: str) -> TypeChoice:
     """Choose between bfloat16 and float32 by what each took.
 
     ``what`` is the work measured, in words.
@@ -104,7 +104,7 @@ def weights_fit(kind: ComputeType, *, parameters: int, free_bytes: int) -> bool:
     return parameters * BYTES[kind] <= free_bytes // 2
 
 
-def held_by_memory(choice: TypeChoice, *, parameters: int, free_bytes: int) -> TypeChoice:
+def limit_by_memory(choice: TypeChoice, *, parameters: int, free_bytes: int) -> TypeChoice:
     """The choice, or bfloat16 where float32 weights would take more than half of the memory."""
     if choice.type != "float32" or weights_fit(
         "float32", parameters=parameters, free_bytes=free_bytes
@@ -143,7 +143,7 @@ def read_choices(path: Path) -> MachineChoices | None:
         return None
 
 
-def kept_choices(path: Path, base: Path) -> MachineChoices | None:
+def load_choices(path: Path, base: Path) -> MachineChoices | None:
     """What was measured on this very machine with ``base``, and kept in ``path``; None if nothing."""
     kept = read_choices(path)
     if kept is None or (kept.machine, kept.base) != (machine_key(), base.name):
@@ -151,12 +151,12 @@ def kept_choices(path: Path, base: Path) -> MachineChoices | None:
     return kept
 
 
-def keep_choices(path: Path, choices: MachineChoices) -> None:
-    """Keep choices for `kept_choices`."""
+def save_choices(path: Path, choices: MachineChoices) -> None:
+    """Keep choices for `load_choices`."""
     write_atomically(path, msgspec.json.format(msgspec.json.encode(choices), indent=2))
 
 
-def measure_in_child(base: Path, *, kept: Path | None = None) -> MachineChoices:
+def measure_in_subprocess(base: Path, *, kept: Path | None = None) -> MachineChoices:
     """Measure in a process of its own, for programs that do not load torch.
 
     ``base``: the base's folder. With ``kept``, an earlier measurement on this machine is taken
@@ -165,7 +165,7 @@ def measure_in_child(base: Path, *, kept: Path | None = None) -> MachineChoices:
     Raises:
         BaseModelError: nothing could be measured; the message ends with what the child said.
     """
-    if kept is not None and (found := kept_choices(kept, base)) is not None:
+    if kept is not None and (found := load_choices(kept, base)) is not None:
         return found
     argv = [
         sys.executable,
@@ -192,5 +192,5 @@ def measure_in_child(base: Path, *, kept: Path | None = None) -> MachineChoices:
         why = said.strip()[-500:] or f"ended with {status}"
         raise BaseModelError(f"compute type: {why}") from exc
     if kept is not None:
-        keep_choices(kept, choices)
+        save_choices(kept, choices)
     return choices

@@ -108,7 +108,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ``method`` must suit the dataset: ``supervised`` reads conversations, ``dpo`` preferences,
     ``kto`` judgements. ``start_adapter``: begin with its weights, shape and all, instead of with
     none; ``dpo`` and ``kto`` then hold the model to it. It must be of the same base. ``imported``:
-    do not train, but evaluate the adapter that `training.adapters.foreign.take_in` left in this folder.
+    do not train, but evaluate the adapter that `training.adapters.foreign.convert_adapter` left in this folder.
     """
 
     label: str

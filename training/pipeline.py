@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from training.adapters.foreign import read_taken
-from training.adapters.package import AdapterManifest, BaseRef, Lora, write_manifest
+from training.adapters.foreign import read_imported
+from training.adapters.package import AdapterManifest, BaseRef, LoraShape, write_manifest
 from training.base_models.manifest import load_base
 from training.config import Method, TrainingSpec, load_spec
 from training.data.dataset import Kind
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 
 def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = None) -> int:
-    """Run a spec in ``out``; the exit code. Everything it says goes through `Progress`.
+    """Run a spec in ``out``; the exit code. Everything it says goes through `EventWriter`.
 
     With ``resume``, finished stages are kept and training goes on from its newest checkpoint;
     without it, what an earlier run left in ``out`` is removed. One run at a time works in a
@@ -85,11 +85,11 @@ def _run(
 ) -> int:
     started = time.monotonic()
     try:
-        with stopper, _alone_in(out):
+        with stopper, _locked(out):
             spec = load_spec(spec_path)
             _stages(spec, out, progress, resume=resume, stopper=stopper)
     except Exception as exc:
-        code, status = classify(exc)
+        code, status = classify_error(exc)
         progress.emit(ErrorEvent, code=code, message=_message(exc))
         if code == "internal":
             raise
@@ -100,7 +100,7 @@ def _run(
     return EXIT_OK
 
 
-def classify(exc: BaseException) -> tuple[str, int]:
+def classify_error(exc: BaseException) -> tuple[str, int]:
     """The `ErrorEvent` code and the exit code for an exception."""
     text = str(exc).lower()
     if isinstance(exc, Interrupted):
@@ -116,7 +116,7 @@ def classify(exc: BaseException) -> tuple[str, int]:
 
 
 def _message(exc: Exception) -> str:
-    match classify(exc)[0]:
+    match classify_error(exc)[0]:
         case "out_of_memory":
             return (
                 f"memory ran out ({exc}); use a recipe with smaller batch_tokens, max_length or "
@@ -141,14 +141,14 @@ def _stages(
     if (out / ADAPTER).is_dir():
         return
     # Imported here: a mistake in the spec is told at once, not after ten seconds of imports.
-    _check(spec)
+    _validate(spec)
     from training.finetuning.qlora import load_trained, train  # noqa: PLC0415 - loads torch
 
     trained = load_trained(out)
     if trained is None and spec.imported is not None:
-        from training.finetuning.foreign_adapter import take  # noqa: PLC0415 - loads torch
+        from training.finetuning.foreign_adapter import use_imported  # noqa: PLC0415 - loads torch
 
-        trained = take(Path(spec.imported), out)
+        trained = use_imported(Path(spec.imported), out)
     if trained is None:
         if spec.recipe.report_to:
             keep_local(out)
@@ -164,21 +164,21 @@ def _stages(
     computing = choose_for_run(Path(spec.base), spec.recipe, out).choices
     weights = Path(trained.folder)
     progress.emit(StageEvent, stage="evaluating")
-    evaluation = _kept(
+    evaluation = _load_or_compute(
         out / EVALUATION_FILE,
         Evaluation,
         lambda: evaluate(spec, weights, progress, computing=computing),
     )
-    _kept(
+    _load_or_compute(
         out / PARITY_FILE,
         list[ParitySample],
         lambda: parity_reference(spec, weights, progress, computing=computing),
     )
     progress.emit(StageEvent, stage="writing")
-    _write(spec, out, trained, evaluation)
+    _write_adapter(spec, out, trained, evaluation)
 
 
-def _check(spec: TrainingSpec) -> None:
+def _validate(spec: TrainingSpec) -> None:
     """Refuse early what cannot work.
 
     Raises:
@@ -206,7 +206,7 @@ def _check(spec: TrainingSpec) -> None:
             raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
 
 
-def _kept(path: Path, kind: type[T], make: Callable[[], T]) -> T:
+def _load_or_compute(path: Path, kind: type[T], make: Callable[[], T]) -> T:
     """Read a stage's result, or make and keep it."""
     if path.is_file():
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -215,7 +215,7 @@ def _kept(path: Path, kind: type[T], make: Callable[[], T]) -> T:
     return made
 
 
-def _write(
+def _write_adapter(
     spec: TrainingSpec, out: Path, trained: "TrainedAdapter", evaluation: Evaluation
 ) -> None:
     """Put the adapter folder together beside its place, and rename it there."""
@@ -243,8 +243,8 @@ def _write(
             seed=spec.seed,
             method=spec.method,
             started_from=Path(spec.start_adapter).name if spec.start_adapter else None,
-            foreign=read_taken(Path(spec.imported)).foreign if spec.imported else None,
-            lora=Lora(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
+            foreign=read_imported(Path(spec.imported)).foreign if spec.imported else None,
+            lora=LoraShape(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
             packages=trained.packages,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             training=trained.summary,
@@ -257,7 +257,7 @@ def _write(
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     """Hold the folder's lock: the run of a worker that just died may still be saving."""
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

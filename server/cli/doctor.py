@@ -16,7 +16,7 @@ from server.home import open_to_others
 from server.locks import is_locked
 from server.settings import Settings, SettingsError
 from training.base_models.manifest import BASE_FILE, load_base
-from training.compute_dtype import measure_in_child
+from training.compute_dtype import measure_in_subprocess
 from training.errors import BaseModelError
 
 GIB = 2**30
@@ -103,7 +103,7 @@ def _number_types(settings: Settings) -> list[Check]:
     if not (base / BASE_FILE).is_file():
         return []  # said by the check of the base
     try:
-        measured = measure_in_child(base)
+        measured = measure_in_subprocess(base)
     except BaseModelError as exc:
         return [Check("number type", False, str(exc), "run `make install`, or add the base again")]
     checks = [

@@ -57,7 +57,7 @@ def tiny_base(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     from training.base_models.quantize import add_base  # noqa: PLC0415 - loads torch
 
     root = tmp_path_factory.mktemp("bases")
-    return root / add_base(str(tiny_checkpoint), root, say=lambda _: None).name
+    return root / add_base(str(tiny_checkpoint), root, on_progress=lambda _: None).name
 
 
 def loaf() -> list[Conversation]:

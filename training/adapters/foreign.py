@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.adapters.foreign_config import ForeignConfig, read_foreign_config
-from training.adapters.package import MANIFEST_NAME, Foreign, Lora
+from training.adapters.package import MANIFEST_NAME, Foreign, LoraShape
 from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile, write_tensors
 from training.adapters.validation import (
     CONFIG_NAME,
@@ -50,11 +50,11 @@ _OUTER = {"lm_head", "embed_tokens", "embed_out", "wte", "word_embeddings", "out
 _NAME_TAILS = re.compile(r"(-unsloth)?(-(bnb|nf4|gptq|awq|int4|int8|4bit|8bit|fp8|bf16|hf))+$")
 
 
-class TakenIn(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in the folder that ``take_in`` leaves, as ``foreign.json`` beside PEFT's two files."""
+class ImportedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in the folder that ``convert_adapter`` leaves, as ``foreign.json`` beside PEFT's two files."""
 
     foreign: Foreign
-    lora: Lora
+    lora: LoraShape
     dtype: str
 
 
@@ -85,9 +85,9 @@ def find_adapter(folder: Path) -> Path:
     )
 
 
-def take_in(
+def convert_adapter(
     folder: Path, out: Path, *, base: Path, source: str, max_rank: int = MAX_RANK
-) -> TakenIn:
+) -> ImportedAdapter:
     """Check an adapter's folder against a base, and leave it in ``out`` in our form.
 
     ``folder`` may hold anything else beside PEFT's two files; nothing else is read, but for a
@@ -128,7 +128,7 @@ def take_in(
     alpha = scaling * rank
     write_atomically(out / CONFIG_NAME, _config(config, told, rank, alpha=alpha, targets=targets))
     check_weights(out, base_serving=base / "serving")
-    taken = TakenIn(
+    taken = ImportedAdapter(
         foreign=Foreign(
             source=source,
             sha256=_sha256(folder / WEIGHTS_NAME),
@@ -137,7 +137,7 @@ def take_in(
             changes=tuple(changes),
             notes=tuple(_notes(folder, config, told)),
         ),
-        lora=Lora(rank=rank, alpha=alpha, targets=tuple(targets)),
+        lora=LoraShape(rank=rank, alpha=alpha, targets=tuple(targets)),
         dtype=dtype,
     )
     write_atomically(out / FOREIGN_NAME, msgspec.json.encode(taken))
@@ -145,20 +145,20 @@ def take_in(
     return taken
 
 
-def read_taken(folder: Path) -> TakenIn:
-    """Read what ``take_in`` wrote beside the weights.
+def read_imported(folder: Path) -> ImportedAdapter:
+    """Read what ``convert_adapter`` wrote beside the weights.
 
     Raises:
         ArtifactError: it cannot be read.
     """
     path = folder / FOREIGN_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=TakenIn)
+        return msgspec.json.decode(path.read_bytes(), type=ImportedAdapter)
     except (OSError, ValueError) as exc:
         raise ArtifactError(f"cannot read {path}: {exc}") from exc
 
 
-def copy_taken(folder: Path, out: Path) -> None:
+def copy_imported(folder: Path, out: Path) -> None:
     """Put PEFT's two files of such a folder into ``out``."""
     for name in (WEIGHTS_NAME, CONFIG_NAME):
         shutil.copyfile(folder / name, out / name)

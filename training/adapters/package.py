@@ -33,7 +33,7 @@ __all__ = [
     "BaseRef",
     "FileEntry",
     "Foreign",
-    "Lora",
+    "LoraShape",
     "TrainingSummary",
     "check_weights",
     "engine_name",
@@ -66,7 +66,7 @@ class BaseRef(msgspec.Struct, frozen=True, kw_only=True):
     serving_sha256: str
 
 
-class Lora(msgspec.Struct, frozen=True, kw_only=True):
+class LoraShape(msgspec.Struct, frozen=True, kw_only=True):
     """The adapter's shape."""
 
     rank: int
@@ -120,7 +120,7 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str
     recipe: Recipe
     seed: int
-    lora: Lora
+    lora: LoraShape
     packages: dict[str, str]
     created_at: str
     job_id: str | None = None
@@ -232,7 +232,7 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
         raise ArtifactError(f"{src} is the adapter of {manifest.label!r}, not of {label!r}")
     target = adapters_root / engine_name(label, src)
     adapters_root.mkdir(parents=True, exist_ok=True)
-    _sweep(adapters_root)
+    _remove_stale_partials(adapters_root)
     if target.exists():
         verify(target)
         return target
@@ -310,7 +310,7 @@ def _open_regular(path: Path) -> io.BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def _sweep(adapters_root: Path) -> None:
+def _remove_stale_partials(adapters_root: Path) -> None:
     """Remove what a publisher that was killed left behind."""
     for left in adapters_root.glob(".incoming-*"):
         try:

@@ -26,12 +26,12 @@ from training.compute_dtype import (
     MachineChoices,
     TypeChoice,
     Work,
-    faster,
-    held_by_memory,
-    keep_choices,
-    kept_choices,
+    choose_faster,
     layer_shape,
+    limit_by_memory,
+    load_choices,
     machine_key,
+    save_choices,
 )
 from training.config import Recipe
 from training.errors import BaseModelError
@@ -127,7 +127,7 @@ def measure(shape: LayerShape, rows: Sequence[int], *, backward: bool) -> dict[s
     return {name: round(best, 3) for name, best in found.items()}
 
 
-def choose(work: Work, base: Path, *, insisted: ComputeType | None = None) -> TypeChoice:
+def choose(work: Work, base: Path, *, requested: ComputeType | None = None) -> TypeChoice:
     """Choose the type for ``work`` with the base in ``base`` on this process's device.
 
     ``insisted``: what a recipe asks for; taken as it is.
@@ -135,16 +135,16 @@ def choose(work: Work, base: Path, *, insisted: ComputeType | None = None) -> Ty
     Raises:
         BaseModelError: the base does not say how wide its layers are.
     """
-    if insisted is not None:
-        return TypeChoice(type=insisted, reason="the recipe insists")
+    if requested is not None:
+        return TypeChoice(type=requested, reason="the recipe insists")
     if torch.cuda.is_available():
         return _on_gpu(work)
     shape = _SENTENCES if work == "sentences" else layer_shape(base)
     found = measure(shape, _ROWS[work], backward=work == "training")
-    choice = faster(found, what=_WORDS[work])
+    choice = choose_faster(found, what=_WORDS[work])
     if work == "sentences":
         return choice
-    return held_by_memory(
+    return limit_by_memory(
         choice,
         parameters=load_base(base).parameters,
         free_bytes=int(psutil.virtual_memory().available),
@@ -177,7 +177,7 @@ def choose_all(base: Path, *, recipe: Recipe | None = None) -> MachineChoices:
         machine=machine_key(),
         base=base.name,
         device=torch.cuda.get_device_name() if gpu else f"CPU, {capability}",
-        choices={work: choose(work, base, insisted=insisted.get(work)) for work in works},
+        choices={work: choose(work, base, requested=insisted.get(work)) for work in works},
     )
 
 
@@ -188,10 +188,10 @@ def choose_for_run(base: Path, recipe: Recipe, out: Path) -> MachineChoices:
         BaseModelError: the base does not say how wide its layers are.
     """
     path = out / COMPUTE_FILE
-    found = kept_choices(path, base)
+    found = load_choices(path, base)
     if found is None:
         found = choose_all(base, recipe=recipe)
-        keep_choices(path, found)
+        save_choices(path, found)
     return found
 
 

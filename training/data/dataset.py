@@ -26,8 +26,8 @@ from training.data.splitting import (
     NO_PREFERENCE,
     REASONS,
     SPLITS,
-    Item,
     Record,
+    UsableRecord,
     assign_splits,
     cluster_near_duplicates,
     exact_duplicates,
@@ -60,7 +60,7 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     messages: list[ChatMessage]
     rejected: str | None = None
-    wanted: bool = True
+    desirable: bool = msgspec.field(default=True, name="wanted")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -171,7 +171,7 @@ def create_version(
         raise BadInput(
             f"{kept} usable conversations, at least {MIN_EXAMPLES} are needed; dropped: {reasons}"
         )
-    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    splits: dict[Split, list[UsableRecord]] = {split: [] for split in SPLITS}
     few = as_given and _unpinned(clusters) < MIN_EXAMPLES
     for some in _by_sort(clusters):
         spared = few or (as_given and _unpinned(some) < len(SPLITS))
@@ -201,11 +201,13 @@ def create_version(
     )
 
 
-def _unpinned(clusters: Sequence[list[Item]]) -> int:
+def _unpinned(clusters: Sequence[list[UsableRecord]]) -> int:
     return sum(not any(item.pinned for item in cluster) for cluster in clusters)
 
 
-def _repeat(splits: dict[Split, list[Item]], repeats: Sequence[Item], dropped: Counter[str]) -> int:
+def _repeat(
+    splits: dict[Split, list[UsableRecord]], repeats: Sequence[UsableRecord], dropped: Counter[str]
+) -> int:
     """Add to train what repeats something there; how many. The rest repeats what is held out."""
     trained = {item.key for item in splits["train"]}
     again = [item for item in repeats if item.pinned in {None, "train"} and item.key in trained]
@@ -220,15 +222,15 @@ def _noting_kind(records: Iterable[Record], kinds: set[Kind]) -> Iterator[Record
         yield record
 
 
-def _by_sort(clusters: Sequence[list[Item]]) -> list[list[list[Item]]]:
+def _by_sort(clusters: Sequence[list[UsableRecord]]) -> list[list[list[UsableRecord]]]:
     """Clusters with an unwanted reply, and the others: each split needs some of both."""
-    sorts: dict[bool, list[list[Item]]] = {True: [], False: []}
+    sorts: dict[bool, list[list[UsableRecord]]] = {True: [], False: []}
     for cluster in clusters:
         sorts[all(item.label for item in cluster)].append(cluster)
     return [some for some in sorts.values() if some]
 
 
-def _need_both_sorts(items: Sequence[Item], split: Split) -> None:
+def _need_both_sorts(items: Sequence[UsableRecord], split: Split) -> None:
     for wanted in (True, False):
         if not any(item.label == wanted for item in items):
             raise BadInput(
@@ -267,7 +269,7 @@ def load(folder: Path) -> Dataset:
 
 def _write(
     root: Path,
-    splits: dict[Split, list[Item]],
+    splits: dict[Split, list[UsableRecord]],
     *,
     kind: Kind,
     system_prompt: str,
@@ -286,7 +288,9 @@ def _write(
             twins[item.id, item.raw] += 1
             if (number := twins[item.id, item.raw]) > 1:
                 name = f"{name}~{number}"
-            examples.append(Example(name, item.messages, rejected=item.rejected, wanted=item.label))
+            examples.append(
+                Example(name, item.messages, rejected=item.rejected, desirable=item.label)
+            )
         files[f"{split}.jsonl"] = b"".join(msgspec.json.encode(e) + b"\n" for e in examples)
     manifest = DatasetManifest(
         kind=msgspec.UNSET if kind == "conversations" else kind,

@@ -45,7 +45,7 @@ Record = Conversation | Preference | UnpairedPreference
 _UNSPOKEN = (Role.NOTE, Role.SYSTEM)
 
 
-class Item(NamedTuple):
+class UsableRecord(NamedTuple):
     """A usable conversation. Sorts by who is kept of duplicates: train before held-out.
 
     ``messages`` ends in the chosen reply of a preference. ``agent`` and ``unwanted`` are what the
@@ -65,7 +65,7 @@ class Item(NamedTuple):
     unwanted: str
 
 
-def usable(records: Iterable[Record], dropped: Counter[str]) -> list[Item]:
+def usable(records: Iterable[Record], dropped: Counter[str]) -> list[UsableRecord]:
     """What can be trained on, in an order that does not depend on the order it came in."""
     items = []
     for record in records:
@@ -116,7 +116,7 @@ def _one_reply(turns: tuple[Turn, ...]) -> list[ChatMessage]:
     return [*before, msgspec.structs.replace(messages[-1], weight=1)]
 
 
-def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> Item:
+def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> UsableRecord:
     ranks = {"train": 0, None: 1, "validation": 2, "test": 3}
     label = record.label if isinstance(record, UnpairedPreference) else True
     said = [f"{m.role} {normalise(m.content)}" for m in messages]
@@ -127,7 +127,7 @@ def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> 
     if not label:
         said.append("unwanted")
         whole += b"unwanted"
-    return Item(
+    return UsableRecord(
         rank=ranks[record.split],
         key=digest(*said),
         raw=hashlib.sha256(whole).hexdigest(),
@@ -151,9 +151,11 @@ def _side(messages: Iterable[ChatMessage], role: str) -> str:
     return normalise("".join(m.content + "\n" for m in messages if m.role == role))
 
 
-def exact_duplicates(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
+def exact_duplicates(
+    items: Iterable[UsableRecord],
+) -> tuple[list[UsableRecord], list[UsableRecord]]:
     """(the first of those that say the same, digits and punctuation apart; the others)."""
-    first: dict[str, Item] = {}
+    first: dict[str, UsableRecord] = {}
     others = [item for item in items if first.setdefault(item.key, item) is not item]
     return list(first.values()), others
 
@@ -164,8 +166,8 @@ def is_usable(record: Record, dropped: Counter[str]) -> bool:
 
 
 def cluster_near_duplicates(
-    items: Sequence[Item], dropped: Counter[str], *, keep: bool = False
-) -> list[list[Item]]:
+    items: Sequence[UsableRecord], dropped: Counter[str], *, keep: bool = False
+) -> list[list[UsableRecord]]:
     """Groups that must stay together; what duplicates an earlier item is dropped on the way.
 
     With ``keep``, it stays in its group: only what is pinned to another split is dropped.
@@ -191,14 +193,14 @@ def cluster_near_duplicates(
             dropped["near_duplicate"] += 1
         else:
             groups.link(i, j)
-    together: dict[int, list[Item]] = {}
+    together: dict[int, list[UsableRecord]] = {}
     for at, item in enumerate(items):
         if at not in gone:
             together.setdefault(groups.root(at), []).append(item)
     return list(together.values())
 
 
-def _same_answers(a: Item, b: Item) -> bool:
+def _same_answers(a: UsableRecord, b: UsableRecord) -> bool:
     return a.label == b.label and _same(a.agent, b.agent) and _same(a.unwanted, b.unwanted)
 
 
@@ -207,15 +209,15 @@ def _same(a: str, b: str) -> bool:
 
 
 def assign_splits(
-    clusters: Sequence[list[Item]], *, seed: int, fractions: tuple[float, float, float]
-) -> dict[Split, list[Item]]:
+    clusters: Sequence[list[UsableRecord]], *, seed: int, fractions: tuple[float, float, float]
+) -> dict[Split, list[UsableRecord]]:
     """By the hash of (seed, cluster), so that a growing data set keeps its old test split.
 
     Small sets are evened out: a held-out split takes the clusters nearest to its edge until it
     has half of its share, at least one. A cluster over twice the share goes to train.
     """
-    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    free: list[tuple[float, str, list[Item]]] = []
+    splits: dict[Split, list[UsableRecord]] = {split: [] for split in SPLITS}
+    free: list[tuple[float, str, list[UsableRecord]]] = []
     for cluster in clusters:
         pinned = next((item.pinned for item in cluster if item.pinned), None)
         if pinned:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from connectors.conversation import ChatMessage
-from training.data.chat_template import TrainingSequence, training_sequences, without_oldest
+from training.data.chat_template import TrainingSequence, drop_oldest_exchange, training_sequences
 from training.data.dataset import Dataset, Example
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ class TokenizedUnpaired(msgspec.Struct, frozen=True):
     """A reply, and whether it was wanted; only the reply is learnt."""
 
     reply: TrainingSequence
-    wanted: bool
+    desirable: bool
 
 
-Item = TrainingSequence | TokenizedPair | TokenizedUnpaired
+TokenizedExample = TrainingSequence | TokenizedPair | TokenizedUnpaired
 
 
-def rows_of(item: Item) -> list[TrainingSequence]:
+def rows_of(item: TokenizedExample) -> list[TrainingSequence]:
     """The sequences that a model reads for an item."""
     match item:
         case TokenizedPair():
@@ -45,12 +45,12 @@ def rows_of(item: Item) -> list[TrainingSequence]:
             return [item]
 
 
-def token_count(item: Item) -> int:
+def token_count(item: TokenizedExample) -> int:
     """Tokens of all its sequences."""
     return sum(len(row.token_ids) for row in rows_of(item))
 
 
-def width_of(item: Item) -> int:
+def width_of(item: TokenizedExample) -> int:
     """Positions that the item takes in a batch of its own."""
     rows = rows_of(item)
     return len(rows) * max(len(row.token_ids) for row in rows)
@@ -72,7 +72,7 @@ class ExampleTokenizer:
         self._kind = dataset.kind
         self._tokenizer, self._stop_ids, self._max_length = tokenizer, stop_ids, max_length
 
-    def items(self, example: Example) -> list[Item]:
+    def items(self, example: Example) -> list[TokenizedExample]:
         """Usually one; none where the last exchange is too long or no reply has weight.
 
         Raises:
@@ -82,7 +82,7 @@ class ExampleTokenizer:
             return list(self._pair(example))
         sequences = self._encode(example.messages, max_length=self._max_length)
         if self._kind == "judgements":
-            return [TokenizedUnpaired(sequence, example.wanted) for sequence in sequences]
+            return [TokenizedUnpaired(sequence, example.desirable) for sequence in sequences]
         return list(sequences)
 
     def _pair(self, example: Example) -> Iterator[TokenizedPair]:
@@ -99,7 +99,7 @@ class ExampleTokenizer:
             if len(rows) == 2 and max(len(r.token_ids) for r in rows) <= self._max_length:  # noqa: PLR2004
                 yield TokenizedPair(*rows)
                 return
-            shorter = without_oldest(shorter)
+            shorter = drop_oldest_exchange(shorter)
 
     def _encode(
         self, messages: Sequence[ChatMessage], *, max_length: int
@@ -116,9 +116,9 @@ def mismatched(
     prompt: TokenizedUnpaired, reply: TokenizedUnpaired, *, max_length: int
 ) -> TrainingSequence:
     """One judgement's history with the reply of another, cut at ``max_length`` tokens."""
-    before = prompt.reply.token_ids[: prompt.reply.learnt.index(True)]
-    first = reply.reply.learnt.index(True)
+    before = prompt.reply.token_ids[: prompt.reply.loss_mask.index(True)]
+    first = reply.reply.loss_mask.index(True)
     return TrainingSequence(
         [*before, *reply.reply.token_ids[first:]][:max_length],
-        [*([False] * len(before)), *reply.reply.learnt[first:]][:max_length],
+        [*([False] * len(before)), *reply.reply.loss_mask[first:]][:max_length],
     )

@@ -27,8 +27,8 @@ from training.compute_dtype import TypeChoice, Work
 from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
 from training.errors import TrainingError
-from training.evaluation.generator import Done, Generator, Scored
-from training.evaluation.heldout import SPLIT, HeldOut, Reading
+from training.evaluation.generator import Generator, OnProgress, TokenLogprobs
+from training.evaluation.heldout import SPLIT, HeldOutData, ScoringInputs
 from training.evaluation.metrics import (
     Context,
     Embed,
@@ -40,7 +40,7 @@ from training.evaluation.metrics import (
     token_f1,
 )
 from training.evaluation.scores import (
-    Nats,
+    ConversationLosses,
     ReplyLogprobs,
     differences_of,
     perplexity_differences,
@@ -48,7 +48,7 @@ from training.evaluation.scores import (
     scores_of,
     shared_preferences,
 )
-from training.evaluation.shared_holdout import CommonGround, common_ground
+from training.evaluation.shared_holdout import SharedHoldout, find_shared_holdout
 from training.events import EXIT_BAD_INPUT, EXIT_OK, EvaluationEvent, EventWriter
 from training.filesystem import write_atomically
 from training.results import Evaluation, ParitySample, Reply, ReplySample, Subject
@@ -71,7 +71,7 @@ def evaluate(
     conversations and contexts. ``computing``: the types for ``evaluation`` and ``sentences``.
 
     Where nothing was held out, or nothing of it fits, nothing is measured, and a note says so. The
-    live adapter is scored on what neither it nor the new one was trained on (`common_ground`).
+    live adapter is scored on what neither it nor the new one was trained on (`find_shared_holdout`).
 
     Raises:
         BadInput: the base's template refuses a held-out conversation.
@@ -79,10 +79,10 @@ def evaluate(
     """
     started = time.monotonic()
     notes: list[str] = []
-    held_out = HeldOut(spec)
+    held_out = HeldOutData(spec)
     if not held_out.examples:
         return _nothing(held_out, f"no conversation was held out in the {SPLIT} split")
-    ground = common_ground(spec, held_out.examples)
+    ground = find_shared_holdout(spec, held_out.examples)
     adapters: dict[Subject, Path] = {"new": trained_folder}
     if spec.live_adapter is not None and ground.conversations:
         adapters["live"] = Path(spec.live_adapter)
@@ -95,32 +95,32 @@ def evaluate(
             held_out, f"no held-out reply fits into {longest} tokens: raise the recipe's max_length"
         )
     contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
-    reading = Reading(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
+    reading = ScoringInputs(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
     longest = _longest_reply(speaker, contexts, spec.recipe.max_reply_tokens)
     subjects: list[Subject] = ["base", *adapters]
-    nats: dict[Subject, Nats] = {}
+    nats: dict[Subject, ConversationLosses] = {}
     texts: dict[Subject, list[str]] = {}
     liked: dict[Subject, ReplyLogprobs] = {}
     total = len(reading.sequences) + len(unwanted) + len(contexts)
     for subject in subjects:
         tell = _teller(progress, subject, total=total)
-        with speaker.speaking_as(subject):
-            scored, starts = speaker.score(reading.sequences, reading.cuts, tell)
+        with speaker.using(subject):
+            scored, starts = speaker.score(reading.sequences, reading.prompt_lengths, tell)
             nats[subject] = _nats(named, scored, ground if subject == "live" else None)
             others, _ = speaker.score(unwanted, [()] * len(unwanted), tell)
             liked[subject] = ReplyLogprobs(_logprobs(scored[: len(named)]), _logprobs(others))
-            replies = speaker.generate(reading.in_order(starts), longest, tell)
+            replies = speaker.generate(reading.prompt_prefills(starts), longest, tell)
         texts[subject] = [speaker.text(ids) for ids in replies]
 
     tell = _teller(progress, "lookup", total=len(contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
-    training = [example for example in held_out.dataset.read("train") if example.wanted]
+    training = [example for example in held_out.dataset.read("train") if example.desirable]
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
     written = {name: _compare(replies, contexts, embed) for name, replies in texts.items()}
     samples = _samples(contexts, written, ground)
     judged = {name: [getattr(sample, name) for sample in samples] for name in written}
     tell(len(contexts))
-    tokens = sum(sum(sequence.learnt) for _, sequence in named)
+    tokens = sum(sum(sequence.loss_mask) for _, sequence in named)
     scores = {
         name: scores_of(
             compared,
@@ -192,7 +192,7 @@ def parity_reference(
     Raises:
         BadInput: the dataset has no reply that fits, or the base's template refuses it.
     """
-    held_out = HeldOut(spec)
+    held_out = HeldOutData(spec)
     dtype = getattr(torch, computing["training"].type)
     speaker = Generator.training(Path(spec.base) / "nf4", trained_folder, dtype=dtype)
     chosen: list[tuple[str, TrainingSequence]] = []
@@ -200,15 +200,15 @@ def parity_reference(
     for name, sequence in held_out.parity_sequences(speaker):
         if counted < tokens:
             chosen.append((name, sequence))
-            counted += sum(sequence.learnt)
+            counted += sum(sequence.loss_mask)
     tell = _teller(progress, "parity", total=len(chosen))
-    with speaker.speaking_as("new"):
+    with speaker.using("new"):
         scored, _ = speaker.score([sequence for _, sequence in chosen], [()] * len(chosen), tell)
     return [
         ParitySample(
             conversation=name,
             token_ids=tuple(sequence.token_ids),
-            positions=tuple(i for i, learnt in enumerate(sequence.learnt) if learnt),
+            positions=tuple(i for i, learnt in enumerate(sequence.loss_mask) if learnt),
             logprobs=tuple(result.logprobs),
             greedy=tuple(result.greedy),
         )
@@ -243,7 +243,7 @@ def _longest_reply(speaker: Generator, contexts: Sequence[Context], most: int) -
     return min(most, longest + longest // 4 + 8)
 
 
-def _nothing(held_out: HeldOut, why: str) -> Evaluation:
+def _nothing(held_out: HeldOutData, why: str) -> Evaluation:
     """An evaluation that could measure nothing."""
     none = scores_of([], nats=None)
     return Evaluation(
@@ -258,29 +258,29 @@ def _nothing(held_out: HeldOut, why: str) -> Evaluation:
     )
 
 
-def _no_comparisons(held_out: HeldOut) -> int | None:
+def _no_comparisons(held_out: HeldOutData) -> int | None:
     return None if held_out.dataset.kind == "conversations" else 0
 
 
 def _nats(
     named: Sequence[tuple[str, TrainingSequence]],
-    scored: Sequence[Scored],
-    ground: CommonGround | None,
-) -> Nats:
+    scored: Sequence[TokenLogprobs],
+    ground: SharedHoldout | None,
+) -> ConversationLosses:
     """Of every conversation, or of those on the common ground."""
     rows = [
         (name, -math.fsum(found.logprobs), len(found.logprobs))
         for (name, _), found in zip(named, scored, strict=False)  # then come prompts alone
         if ground is None or name in ground.conversations
     ]
-    return Nats(
+    return ConversationLosses(
         conversations=[name for name, _, _ in rows],
-        totals=[total for _, total, _ in rows],
+        nll=[total for _, total, _ in rows],
         tokens=[tokens for _, _, tokens in rows],
     )
 
 
-def _logprobs(replies: Sequence[Scored]) -> list[list[float]]:
+def _logprobs(replies: Sequence[TokenLogprobs]) -> list[list[float]]:
     return [reply.logprobs for reply in replies]
 
 
@@ -301,7 +301,7 @@ def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) ->
 def _samples(
     contexts: Sequence[Context],
     replies: Mapping[Subject, Sequence[Reply]],
-    ground: CommonGround,
+    ground: SharedHoldout,
 ) -> tuple[ReplySample, ...]:
     """What each subject has answered; the live adapter, on the common ground alone."""
     return tuple(
@@ -320,7 +320,7 @@ def _samples(
     )
 
 
-def _teller(progress: EventWriter | None, subject: str, *, total: int) -> Done:
+def _teller(progress: EventWriter | None, subject: str, *, total: int) -> OnProgress:
     """Count what is done and say so."""
     done = 0
 

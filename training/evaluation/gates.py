@@ -87,7 +87,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def apply_gates(evaluation: Evaluation, parity: Parity | None, objectives: Objectives) -> Verdict:
     """Apply the objectives.
 
-    The live adapter is a bound only where the evaluation could compare it (`common_ground`).
+    The live adapter is a bound only where the evaluation could compare it (`find_shared_holdout`).
     """
     gates = [
         _ratio_gate("perplexity_ratio", evaluation, "base", objectives.max_perplexity_ratio)
@@ -115,7 +115,7 @@ def _worst(gates: Sequence[Gate]) -> Result:
     return "cannot_tell" if "cannot_tell" in results else "better"
 
 
-class _Measured(NamedTuple):
+class _Measurement(NamedTuple):
     """A figure; without an interval where too little was held out for one."""
 
     value: float | None = None
@@ -124,7 +124,7 @@ class _Measured(NamedTuple):
 
 
 def _gate(
-    name: str, found: _Measured, bound: float, *, why: str, at_most: bool, decided: Result | None
+    name: str, found: _Measurement, bound: float, *, why: str, at_most: bool, decided: Result | None
 ) -> Gate:
     result: Result = decided or _result(found, bound, at_most=at_most)
     return Gate(
@@ -139,7 +139,7 @@ def _gate(
     )
 
 
-def _result(found: _Measured, bound: float, *, at_most: bool) -> Result:
+def _result(found: _Measurement, bound: float, *, at_most: bool) -> Result:
     if found.value is None or found.low is None or found.high is None:
         return "cannot_tell"
     if found.high <= bound if at_most else found.low >= bound:
@@ -164,8 +164,8 @@ def _ratio_gate(name: str, evaluation: Evaluation, against: Subject, bound: floa
         what = "is not a number" if _broken(new) else "was not measured"
         why = f"held-out perplexity {what}: its ratio to that of {whose} {rule}"
         decided: Result = "worse" if _broken(new) else "cannot_tell"
-        return _gate(name, _Measured(), bound, why=why, at_most=True, decided=decided)
-    found = _Measured(*map(_exp, (difference.mean, difference.low, difference.high)))
+        return _gate(name, _Measurement(), bound, why=why, at_most=True, decided=decided)
+    found = _Measurement(*map(_exp, (difference.mean, difference.low, difference.high)))
     if against == "live":
         rule += f", over {difference.items} conversations that neither was trained on"
     why = (
@@ -194,13 +194,13 @@ def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
         what = "are no numbers" if _broken(new) else "were not measured"
         why = f"preferences {what}: the share that is shared {rule}"
         decided: Result = "worse" if _broken(new) else "cannot_tell"
-        return _gate(name, _Measured(), bound or 0.0, why=why, at_most=False, decided=decided)
+        return _gate(name, _Measurement(), bound or 0.0, why=why, at_most=False, decided=decided)
     shown = (
         f"the wanted reply is the likelier one in {share:.0%} of {evaluation.comparisons:,} "
         f"comparisons{{}}, for the base in {theirs:.0%}: {rule}"
     )
     if bound is not None:
-        found = _Measured(share, *(share_interval(share, accuracy.items) or (None, None)))
+        found = _Measurement(share, *(share_interval(share, accuracy.items) or (None, None)))
         why = shown.format(_interval(found, "{:.0%}"))
         return _gate(name, found, bound, why=why, at_most=False, decided=None)
     result: Result = "cannot_tell"
@@ -212,7 +212,7 @@ def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
         None if end is None else min(1.0, max(0.0, theirs + end))
         for end in (accuracy.low, accuracy.high)
     )
-    found = _Measured(share, *ends)
+    found = _Measurement(share, *ends)
     why = shown.format(_interval(found, "{:.0%}")) + _few(accuracy, "comparison")
     return _gate(name, found, theirs, why=why, at_most=False, decided=result)
 
@@ -229,15 +229,15 @@ def _similarity_gate(evaluation: Evaluation, bound: float) -> Gate:
     difference = evaluation.difference("similarity", "base")
     if difference is None:
         why = f"semantic similarity of replies was not measured: its gain {rule}"
-        return _gate(name, _Measured(), bound, why=why, at_most=False, decided=None)
-    found = _Measured(difference.mean, difference.low, difference.high)
+        return _gate(name, _Measurement(), bound, why=why, at_most=False, decided=None)
+    found = _Measurement(difference.mean, difference.low, difference.high)
     why = (
         f"semantic similarity of {new.replies} replies {new.similarity:.3f} "
         f"against {base.similarity:.3f} of the base: gain {difference.mean:+.3f}"
         f"{_interval(found, '{:+.3f}')}, {rule}{_few(difference)}"
     )
     # two cosines are never further apart than that, whatever was measured
-    widest = _Measured(difference.mean, -2.0, 2.0) if found.low is None else found
+    widest = _Measurement(difference.mean, -2.0, 2.0) if found.low is None else found
     decided = _result(widest, bound, at_most=False)
     return _gate(name, found, bound, why=why, at_most=False, decided=decided)
 
@@ -261,7 +261,7 @@ def _parity_gate(parity: Parity | None, bound: float) -> Gate:
             f"on average over {parity.tokens:,} tokens, {rule}"
         )
     safe = value is not None and value <= bound
-    found = _Measured(value if value is not None and math.isfinite(value) else None)
+    found = _Measurement(value if value is not None and math.isfinite(value) else None)
     decided: Result = "better" if safe else "worse"
     return _gate(name, found, bound, why=why, at_most=True, decided=decided)
 
@@ -269,12 +269,12 @@ def _parity_gate(parity: Parity | None, bound: float) -> Gate:
 def _perplexity_gate(evaluation: Evaluation, bound: float) -> Gate:
     new: Scores = evaluation.new
     rule = f"must be at most {bound:.2f}"
-    found = _Measured(new.perplexity, new.perplexity_low, new.perplexity_high)
+    found = _Measurement(new.perplexity, new.perplexity_low, new.perplexity_high)
     if new.perplexity is None:
         what = "is not a number" if _broken(new) else "was not measured"
         why = f"held-out perplexity {what}, {rule}"
         decided: Result = "worse" if _broken(new) else "cannot_tell"
-        return _gate("perplexity", _Measured(), bound, why=why, at_most=True, decided=decided)
+        return _gate("perplexity", _Measurement(), bound, why=why, at_most=True, decided=decided)
     few = "" if found.low is not None else _too_few(evaluation.conversations)
     why = f"held-out perplexity is {new.perplexity:.2f}{_interval(found, '{:.2f}')}, {rule}{few}"
     return _gate("perplexity", found, bound, why=why, at_most=True, decided=None)
@@ -285,7 +285,7 @@ def _exact_gate(evaluation: Evaluation, bound: float) -> Gate:
     # replies of one conversation depend on one another: there are no more items than conversations
     other = evaluation.difference("exact", "base")
     ends = share_interval(new.exact, min(new.replies, other.items) if other else new.replies)
-    found = _Measured() if ends is None else _Measured(new.exact, *ends)
+    found = _Measurement() if ends is None else _Measurement(new.exact, *ends)
     shown = "were not measured"
     if ends is not None:
         shown = f"are {new.exact:.0%} of {new.replies}{_interval(found, '{:.0%}')}"
@@ -309,7 +309,7 @@ def _shown(value: float | None, digits: int = 2) -> str:
     return "no number" if value is None else f"{value:.{digits}f}"
 
 
-def _interval(found: _Measured, form: str) -> str:
+def _interval(found: _Measurement, form: str) -> str:
     if found.low is None or found.high is None:
         return ""
     return f" ({form.format(found.low)} to {form.format(found.high)})"

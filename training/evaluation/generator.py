@@ -39,10 +39,10 @@ BATCH_TOKENS = 4096
 LOGIT_ROWS = 512  # rows of (vocabulary) float32 at a time: 100 MB at 49,152 words
 _ATTENTION = "grouped_sdpa"
 
-Done = Callable[[int], None]  # told how many more sequences or replies are finished
+OnProgress = Callable[[int], None]  # told how many more sequences or replies are finished
 
 
-class Scored(NamedTuple):
+class TokenLogprobs(NamedTuple):
     """For each learnt token: its log-probability, and the token held most probable there."""
 
     logprobs: list[float]
@@ -92,7 +92,7 @@ class Generator:
             if isinstance(module, LoraLinear):
                 module.lora_A.to(dtype)
                 module.lora_B.to(dtype)
-                module.forward = MethodType(_lean_forward, module)
+                module.forward = MethodType(_fused_lora_forward, module)
         return cls(wrapped, folder)
 
     @classmethod
@@ -115,7 +115,7 @@ class Generator:
         return cls(wrapped, folder)
 
     @contextmanager
-    def speaking_as(self, subject: Subject) -> Iterator[None]:
+    def using(self, subject: Subject) -> Iterator[None]:
         """Switch to an adapter, or to none for ``base``; no gradients inside."""
         with torch.inference_mode():
             if subject == "base":
@@ -126,31 +126,38 @@ class Generator:
                 yield
 
     def score(
-        self, sequences: Sequence[TrainingSequence], cuts: Sequence[Sequence[int]], tell: Done
-    ) -> tuple[list[Scored], list[list[Prefill]]]:
+        self,
+        sequences: Sequence[TrainingSequence],
+        prompt_lengths: Sequence[Sequence[int]],
+        on_progress: OnProgress,
+    ) -> tuple[list[TokenLogprobs], list[list[Prefill]]]:
         """Read sequences once: score what is learnt, and keep where replies may start.
 
         For each sequence, the log-probability of every learnt token given all before it; and for
         each of its ``cuts`` the state after so many tokens. A prompt that is the beginning of a
         conversation is thus never read a second time.
         """
-        scored: dict[int, Scored] = {}
+        scored: dict[int, TokenLogprobs] = {}
         starts: dict[int, list[Prefill]] = {}
         lengths = [len(s.token_ids) for s in sequences]
         for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
             # Padding stands on the right, where causal attention keeps it from the tokens.
             ids = _pad([sequences[i].token_ids for i in batch], self.device)
-            cache = DynamicCache() if any(cuts[i] for i in batch) else None
+            cache = DynamicCache() if any(prompt_lengths[i] for i in batch) else None
             hidden = self._decode(ids, past_key_values=cache)
             for row, index in enumerate(batch):
-                learnt = torch.tensor(sequences[index].learnt, device=self.device).nonzero()[:, 0]
+                learnt = torch.tensor(sequences[index].loss_mask, device=self.device).nonzero()[
+                    :, 0
+                ]
                 scored[index] = self._score(hidden[row, learnt - 1], ids[row, learnt])
-                starts[index] = [_start(hidden, cache, row, cut) for cut in cuts[index]]
-            tell(len(batch))
+                starts[index] = [
+                    _copy_prefill(hidden, cache, row, cut) for cut in prompt_lengths[index]
+                ]
+            on_progress(len(batch))
         order = range(len(sequences))
         return [scored[index] for index in order], [starts[index] for index in order]
 
-    def _score(self, hidden: torch.Tensor, targets: torch.Tensor) -> Scored:
+    def _score(self, hidden: torch.Tensor, targets: torch.Tensor) -> TokenLogprobs:
         """hidden: (tokens, hidden size), the states before each of ``targets``: (tokens,)."""
         logprobs: list[float] = []
         greedy: list[int] = []
@@ -160,26 +167,28 @@ class Generator:
                 chosen = logits.gather(1, words[:, None])[:, 0] - logits.logsumexp(1)
                 logprobs += chosen.tolist()
                 greedy += logits.argmax(1).tolist()
-        return Scored(logprobs, greedy)
+        return TokenLogprobs(logprobs, greedy)
 
-    def generate(self, starts: Sequence[Prefill], max_tokens: int, tell: Done) -> list[list[int]]:
+    def generate(
+        self, prefills: Sequence[Prefill], max_tokens: int, on_progress: OnProgress
+    ) -> list[list[int]]:
         """Greedy replies as token ids, without the token that ends a turn.
 
         All are decoded together; a finished one makes room for the others.
         """
-        if not starts:
+        if not prefills:
             return []
-        lengths = torch.tensor([start.length for start in starts], device=self.device)
+        lengths = torch.tensor([start.length for start in prefills], device=self.device)
         longest = int(lengths.max())
-        cache = Cache(layers=_roomy_layers(starts, longest, longest + max_tokens))
-        hidden = torch.stack([start.hidden for start in starts])
+        cache = Cache(layers=_roomy_layers(prefills, longest, longest + max_tokens))
+        hidden = torch.stack([start.hidden for start in prefills])
         seen = torch.arange(longest, device=self.device) < lengths[:, None]
-        written: list[list[int]] = [[] for _ in starts]
-        rows = list(range(len(starts)))
+        written: list[list[int]] = [[] for _ in prefills]
+        rows = list(range(len(prefills)))
         for _ in range(max_tokens):
             words = self._logits(hidden).argmax(-1)
             going = [i for i, word in enumerate(words.tolist()) if word not in self.stop_ids]
-            tell(len(rows) - len(going))
+            on_progress(len(rows) - len(going))
             if len(going) < len(rows):
                 rows = [rows[i] for i in going]
                 keep = torch.tensor(going, dtype=torch.long, device=self.device)
@@ -197,7 +206,7 @@ class Generator:
                 position_ids=lengths[:, None],
             )[:, -1]
             lengths = lengths + 1
-        tell(len(rows))
+        on_progress(len(rows))
         return written
 
     def text(self, ids: Sequence[int]) -> str:
@@ -249,7 +258,7 @@ def _pad(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     return ids.to(device)
 
 
-def _start(hidden: torch.Tensor, cache: Cache | None, row: int, length: int) -> Prefill:
+def _copy_prefill(hidden: torch.Tensor, cache: Cache | None, row: int, length: int) -> Prefill:
     """Copy one row's state out of a batch, so that the batch can be let go."""
     layers = [
         (layer.keys[row, :, :length].clone(), layer.values[row, :, :length].clone())
@@ -322,7 +331,7 @@ def _grouped_attention(
     return mixed.transpose(1, 2), None
 
 
-def _lean_forward(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
+def _fused_lora_forward(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
     """PEFT's LoRA layer with scaling and sum inside the product.
 
     As three operations over (tokens, outputs) they cost a CPU as much again as half the layer.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SPLIT: Split = "test"
 
 
-class HeldOut:
+class HeldOutData:
     """The conversations that a spec's evaluation reads, chosen by its seed."""
 
     def __init__(self, spec: TrainingSpec) -> None:
@@ -32,8 +32,8 @@ class HeldOut:
         found = self.dataset.read(SPLIT)
         order = [found[i] for i in np.random.default_rng(spec.seed).permutation(len(found))]
         most = spec.recipe.evaluation_conversations
-        self.examples: list[Example] = [example for example in order if example.wanted][:most]
-        self._unwanted = [example for example in order if not example.wanted][:most]
+        self.examples: list[Example] = [example for example in order if example.desirable][:most]
+        self._unwanted = [example for example in order if not example.desirable][:most]
 
     @property
     def paired(self) -> bool:
@@ -55,7 +55,7 @@ class HeldOut:
         Raises:
             BadInput: no reply of either fits into ``max_length``.
         """
-        training = (example for example in self.dataset.read("train") if example.wanted)
+        training = (example for example in self.dataset.read("train") if example.desirable)
         found = self.sequences(speaker) or self._rows(speaker, training)
         if not found:
             raise BadInput(
@@ -95,14 +95,14 @@ class HeldOut:
         """Token ids up to where the reply begins; a long history loses its oldest exchanges."""
         history = list(context.history)
         while True:
-            text = render(speaker.tokenizer, [*self._system, *history], reply_next=True)
+            text = render(speaker.tokenizer, [*self._system, *history], add_generation_prompt=True)
             ids = token_ids(speaker.tokenizer, text)
             if len(ids) <= self._max_length or len(history) == 1:
                 return ids
             history = history[2:]
 
 
-class Reading:
+class ScoringInputs:
     """What a speaker reads: the held-out conversations, and prompts that do not begin one.
 
     ``cuts[i]``: where in ``sequences[i]`` replies start.
@@ -114,7 +114,7 @@ class Reading:
         prompts: Sequence[tuple[Context, list[int]]],
     ) -> None:
         self.sequences = [sequence for _, sequence in named]
-        self.cuts: list[list[int]] = [[] for _ in named]
+        self.prompt_lengths: list[list[int]] = [[] for _ in named]
         self._places: list[tuple[int, int]] = []
         numbers = {name: number for number, (name, _) in enumerate(named)}
         for context, ids in prompts:
@@ -122,10 +122,10 @@ class Reading:
             if number is None or self.sequences[number].token_ids[: len(ids)] != ids:
                 number = len(self.sequences)  # a shortened history, or a template that rewrites it
                 self.sequences.append(TrainingSequence(ids, [False] * len(ids)))
-                self.cuts.append([])
-            self._places.append((number, len(self.cuts[number])))
-            self.cuts[number].append(len(ids))
+                self.prompt_lengths.append([])
+            self._places.append((number, len(self.prompt_lengths[number])))
+            self.prompt_lengths[number].append(len(ids))
 
-    def in_order(self, starts: Sequence[Sequence["Prefill"]]) -> list["Prefill"]:
+    def prompt_prefills(self, starts: Sequence[Sequence["Prefill"]]) -> list["Prefill"]:
         """The starts of the prompts, in the prompts' order."""
         return [starts[number][place] for number, place in self._places]

@@ -81,31 +81,31 @@ def shared_preferences(
     return Preferences(found.accuracy, found.margin, moved and moved.accuracy)
 
 
-class Nats(NamedTuple):
+class ConversationLosses(NamedTuple):
     """What a model makes of held-out conversations: nats of each one's agent tokens, and how many."""
 
     conversations: Sequence[str]
-    totals: Sequence[float]
+    nll: Sequence[float]
     tokens: Sequence[int]
 
     @property
     def mean(self) -> float:
         """Nats a token."""
-        return math.fsum(self.totals) / sum(self.tokens)
+        return math.fsum(self.nll) / sum(self.tokens)
 
 
 def scores_of(
     replies: Sequence[Reply | None],
     *,
-    nats: Nats | None,
+    nats: ConversationLosses | None,
     seed: int = 0,
     preferences: Preferences = Preferences(),  # noqa: B008 - immutable
 ) -> Scores:
     """Means over replies; ``nats`` is None for a subject without a model."""
     found = perplexity(nats.mean) if nats is not None and nats.tokens else None
     low = high = None
-    if nats is not None and found is not None and len(nats.totals) >= MIN_SAMPLES:
-        low, high = map(perplexity, bootstrap_interval(nats.totals, sizes=nats.tokens, seed=seed))
+    if nats is not None and found is not None and len(nats.nll) >= MIN_SAMPLES:
+        low, high = map(perplexity, bootstrap_interval(nats.nll, sizes=nats.tokens, seed=seed))
     known = [reply for reply in replies if reply is not None]
     return Scores(
         perplexity=found,
@@ -151,15 +151,17 @@ def differences_of(
     return tuple(found)
 
 
-def perplexity_differences(nats: Mapping[Subject, Nats], *, seed: int) -> tuple[Difference, ...]:
+def perplexity_differences(
+    nats: Mapping[Subject, ConversationLosses], *, seed: int
+) -> tuple[Difference, ...]:
     """New minus every other model in nats a token, over the conversations that both have read."""
     found: list[Difference] = []
     new = nats["new"]
-    mine = dict(zip(new.conversations, new.totals, strict=True))
+    mine = dict(zip(new.conversations, new.nll, strict=True))
     for against, other in nats.items():
         if against == "new":
             continue
-        rows = zip(other.conversations, other.totals, other.tokens, strict=True)
+        rows = zip(other.conversations, other.nll, other.tokens, strict=True)
         both = [(mine[name] - total, tokens) for name, total, tokens in rows if name in mine]
         found += _difference(
             "nats_per_token",

@@ -24,14 +24,14 @@ coefficient, Szymkiewicz 1934). Versions of one growing dataset share nearly all
 origin nearly none: where between the two it lies decides little."""
 
 
-class CommonGround(msgspec.Struct, frozen=True):
+class SharedHoldout(msgspec.Struct, frozen=True):
     """Ids of held-out conversations that both can be measured on; ``note`` says what is not there."""
 
     conversations: frozenset[str] = frozenset()
     note: str = ""
 
 
-def common_ground(spec: TrainingSpec, held_out: Iterable[Example]) -> CommonGround:
+def find_shared_holdout(spec: TrainingSpec, held_out: Iterable[Example]) -> SharedHoldout:
     """Which of ``held_out`` neither the live adapter nor the new one has been trained on.
 
     None where there is no live adapter, where it has another base, or where its data are others.
@@ -43,16 +43,16 @@ def common_ground(spec: TrainingSpec, held_out: Iterable[Example]) -> CommonGrou
         BaseModelError: the base is not whole.
     """
     if spec.live_adapter is None:
-        return CommonGround()
+        return SharedHoldout()
     live, root = Path(spec.live_adapter), Path(spec.dataset).parent
     manifest = read_manifest(live)
     if manifest.base.serving_sha256 != load_base(Path(spec.base)).serving_sha256:
-        return CommonGround(
+        return SharedHoldout(
             note=f"not compared with the live adapter: it has another base ({manifest.base.name})"
         )
     theirs = _dataset(root, manifest.dataset_sha256)
     if theirs is None:
-        return CommonGround(
+        return SharedHoldout(
             note="not compared with the live adapter: what it was trained on is not here"
         )
     ours = load(Path(spec.dataset))
@@ -60,7 +60,7 @@ def common_ground(spec: TrainingSpec, held_out: Iterable[Example]) -> CommonGrou
         mine, other = _asked(ours, SPLITS), _asked(theirs, SPLITS)
         shared = len(mine & other) / max(1, min(len(mine), len(other)))
         if shared < SAME_DATA:
-            return CommonGround(
+            return SharedHoldout(
                 note="not compared with the live adapter: it was trained on other data (the two "
                 f"datasets share {len(mine & other):,} of {len(mine):,} and {len(other):,} "
                 "conversations)"
@@ -78,7 +78,7 @@ def common_ground(spec: TrainingSpec, held_out: Iterable[Example]) -> CommonGrou
             f"the live adapter is scored on {len(unknown):,} of {len(examples):,} conversations: on "
             "the others one of the two was trained"
         )
-    return CommonGround(frozenset(each.id for each in unknown), note)
+    return SharedHoldout(frozenset(each.id for each in unknown), note)
 
 
 def _trained_on(adapter: Path, root: Path) -> set[str]:

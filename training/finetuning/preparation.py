@@ -16,7 +16,7 @@ from training.data.batching import BatchPlan, length_batches, plan_run, position
 from training.data.dataset import Dataset, load
 from training.data.tokenization import (
     ExampleTokenizer,
-    Item,
+    TokenizedExample,
     TokenizedUnpaired,
     token_count,
     width_of,
@@ -33,15 +33,15 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"
 class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
     """``fingerprint`` names the run: same spec, base, data and packages, same steps.
 
-    ``batch_tokens`` bounds the positions of one forward pass; ``left_out`` counts conversations
+    ``batch_tokens`` bounds the positions of one forward pass; ``skipped`` counts conversations
     whose last exchange alone is longer than the recipe's ``max_length``.
     """
 
     base: BaseModel
     dataset: Dataset
-    train: list[Item]
-    validation: list[Item]
-    left_out: int
+    train: list[TokenizedExample]
+    validation: list[TokenizedExample]
+    skipped: int
     plan: BatchPlan
     batch_tokens: int
     fingerprint: str
@@ -70,11 +70,11 @@ def prepare(
         BaseModelError: the base is not whole.
     """
     base, dataset = load_base(Path(spec.base)), load(Path(spec.dataset))
-    train, left_out = _encode(spec, dataset, tokenizer, split="train", stop_ids=stop_ids)
+    train, skipped = _encode(spec, dataset, tokenizer, split="train", stop_ids=stop_ids)
     validation, _ = _encode(spec, dataset, tokenizer, split="validation", stop_ids=stop_ids)
     if not train:
         raise BadInput(
-            f"no conversation of {dataset.folder} can be trained on: {left_out} are longer than "
+            f"no conversation of {dataset.folder} can be trained on: {skipped} are longer than "
             f"max_length {spec.recipe.max_length}, the others have no assistant turn with weight"
         )
     _need_both_sorts(train, spec)
@@ -95,7 +95,7 @@ def prepare(
         dataset=dataset,
         train=train,
         validation=validation,
-        left_out=left_out,
+        skipped=skipped,
         plan=plan,
         batch_tokens=limit,
         fingerprint=hashlib.sha256(facts).hexdigest(),
@@ -118,9 +118,9 @@ def packages() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _need_both_sorts(train: Sequence[Item], spec: TrainingSpec) -> None:
+def _need_both_sorts(train: Sequence[TokenizedExample], spec: TrainingSpec) -> None:
     """Judged replies that are all wanted, or all unwanted, teach only to say more, or less."""
-    if len({item.wanted for item in train if isinstance(item, TokenizedUnpaired)}) == 1:
+    if len({item.desirable for item in train if isinstance(item, TokenizedUnpaired)}) == 1:
         raise BadInput(
             f"the judgements that fit into max_length {spec.recipe.max_length} are all of one "
             "sort; kto needs wanted and unwanted replies: raise the recipe's max_length"
@@ -134,7 +134,7 @@ def _encode(
     *,
     split: Split,
     stop_ids: Collection[int],
-) -> tuple[list[Item], int]:
+) -> tuple[list[TokenizedExample], int]:
     """Items of a split, and how many conversations gave none.
 
     Validation reads at most ``validation_conversations``, the same ones for one seed.

@@ -24,9 +24,9 @@ from training.adapters.export import (
     write_folder,
     write_zip,
 )
-from training.adapters.foreign import take_in
+from training.adapters.foreign import convert_adapter
 from training.adapters.foreign_zip import unpack_adapter
-from training.adapters.package import BaseRef, Foreign, Lora, verify, write_manifest
+from training.adapters.package import BaseRef, Foreign, LoraShape, verify, write_manifest
 from training.adapters.safetensors_io import MAX_BASE_HEADER_BYTES, TensorFile, as_bytes
 from training.base_models.manifest import BASE_FILE, BaseModel, load_base, public_name
 from training.errors import BaseModelError
@@ -44,7 +44,7 @@ def adapter(tmp_path: Path, base: Path) -> Path:
     manifest = msgspec.structs.replace(
         MANIFEST,
         base=BaseRef(name=told.name, serving_sha256=told.serving_sha256),
-        lora=Lora(rank=RANK, alpha=8, targets=("q_proj",)),
+        lora=LoraShape(rank=RANK, alpha=8, targets=("q_proj",)),
     )
     write_manifest(folder, manifest)
     return folder
@@ -81,14 +81,14 @@ def test_an_export_comes_back_as_it_went(adapter: Path, base: Path, tmp_path: Pa
     archive = tmp_path / "a.zip"
     write_zip(entries("peft", adapter, base), archive)
     unpack_adapter(archive, tmp_path / "in", max_bytes=1 << 20)
-    told = take_in(tmp_path / "in", tmp_path / "taken", base=base, source="a.zip")
+    told = convert_adapter(tmp_path / "in", tmp_path / "taken", base=base, source="a.zip")
     assert any("exactly this build" in note for note in told.foreign.notes)
     weights = tmp_path / "in" / "adapter_model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     with pytest.raises(Exception, match="not the file"):
-        take_in(tmp_path / "in", tmp_path / "again", base=base, source="a.zip")
+        convert_adapter(tmp_path / "in", tmp_path / "again", base=base, source="a.zip")
 
 
 def test_a_zip_is_the_same_each_time_and_open_to_all(adapter: Path, base: Path) -> None:

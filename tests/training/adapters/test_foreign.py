@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from tests.training.bare import LINEAR, RANK, Tensors, lora_of, make_bare_base, make_foreign
-from training.adapters.foreign import TakenIn, bare_name, find_adapter, read_taken, take_in
+from training.adapters.foreign import (
+    ImportedAdapter,
+    bare_name,
+    convert_adapter,
+    find_adapter,
+    read_imported,
+)
 from training.adapters.foreign_config import read_foreign_config
 from training.adapters.package import MANIFEST_NAME
 from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile
@@ -25,9 +31,9 @@ def base(tmp_path: Path) -> Path:
     return make_bare_base(tmp_path / "bases")
 
 
-def taken(base: Path, folder: Path) -> tuple[Path, TakenIn]:
+def taken(base: Path, folder: Path) -> tuple[Path, ImportedAdapter]:
     out = folder.parent / f"{folder.name}-taken"
-    return out, take_in(folder, out, base=base, source=folder.name)
+    return out, convert_adapter(folder, out, base=base, source=folder.name)
 
 
 def updates(out: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -66,7 +72,7 @@ def test_a_plain_adapter_keeps_its_weights_and_says_where_it_comes_from(
     tensors = lora_of()
     out, told = taken(base, make_foreign(tmp_path / "trl", tensors=tensors))
     assert_same(updates(out), meant(tensors, dict.fromkeys(LINEAR, 2.0)))
-    assert told == read_taken(out)
+    assert told == read_imported(out)
     assert told.foreign.base == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert told.foreign.changes == ()
     assert any("held out" in note for note in told.foreign.notes)

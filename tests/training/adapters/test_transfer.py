@@ -13,8 +13,8 @@ import pytest
 from tests.training.bare import lora_of, make_foreign
 from tests.training.conftest import write_spec
 from training.adapters.export import Form, entries, write_folder
-from training.adapters.foreign import take_in
-from training.adapters.package import BaseRef, Lora, verify, write_manifest
+from training.adapters.foreign import convert_adapter
+from training.adapters.package import BaseRef, LoraShape, verify, write_manifest
 from training.adapters.validation import linear_shapes
 from training.base_models.manifest import load_base
 from training.config import Objectives, TrainingSpec
@@ -41,7 +41,7 @@ def adapter(tiny_base: Path, tmp_path: Path) -> Path:
     manifest = msgspec.structs.replace(
         MANIFEST,
         base=BaseRef(name=told.name, serving_sha256=told.serving_sha256),
-        lora=Lora(rank=4, alpha=16, targets=tuple(targets)),
+        lora=LoraShape(rank=4, alpha=16, targets=tuple(targets)),
     )
     write_manifest(folder, manifest)
     return folder
@@ -107,7 +107,7 @@ def test_an_imported_adapter_is_proved_as_ours_are(
         rank_pattern={first: 8},
         use_rslora=True,
     )
-    taken = take_in(theirs, tmp_path / "taken", base=tiny_base, source="theirs")
+    taken = convert_adapter(theirs, tmp_path / "taken", base=tiny_base, source="theirs")
     imported = msgspec.structs.replace(spec, imported=str(tmp_path / "taken"))
     out = tmp_path / "job"
     assert run(write_spec(tmp_path, imported), out, resume=True) == 0

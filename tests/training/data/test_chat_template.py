@@ -55,7 +55,7 @@ def encode(
 
 
 def learnt_text(tokenizer: Any, sequence: TrainingSequence) -> str:
-    pairs = zip(sequence.token_ids, sequence.learnt, strict=True)
+    pairs = zip(sequence.token_ids, sequence.loss_mask, strict=True)
     text: str = tokenizer.decode([token for token, learnt in pairs if learnt])
     return text
 
@@ -93,9 +93,11 @@ def test_what_comes_before_a_reply_is_what_the_engine_is_given(
     tokenizer: Any, messages: list[ChatMessage]
 ) -> None:
     for sequence in encode(tokenizer, messages):
-        first = sequence.learnt.index(True)
+        first = sequence.loss_mask.index(True)
         weighted = next(i for i, m in enumerate(messages) if m.role == "assistant" and m.weight)
-        prompt = token_ids(tokenizer, render(tokenizer, messages[:weighted], reply_next=True))
+        prompt = token_ids(
+            tokenizer, render(tokenizer, messages[:weighted], add_generation_prompt=True)
+        )
         if not messages[weighted].content[0].isspace():
             assert sequence.token_ids[:first] == prompt
 

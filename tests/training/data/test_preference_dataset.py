@@ -58,7 +58,7 @@ def test_a_dataset_of_conversations_is_written_as_it_always_was(tmp_path: Path) 
     dataset = frozen(varied(40), tmp_path)
     assert dataset.kind == "conversations"
     assert b"kind" not in (dataset.folder / "manifest.json").read_bytes()
-    assert all(e.rejected is None and e.wanted for e in dataset.read("train"))
+    assert all(e.rejected is None and e.desirable for e in dataset.read("train"))
     lines = (dataset.folder / "train.jsonl").read_text()
     assert "wanted" not in lines
     assert "rejected" not in lines
@@ -96,7 +96,7 @@ def test_judgements_of_both_sorts_are_in_train_and_test(tmp_path: Path) -> None:
     dataset = frozen(judged(60, every=10), tmp_path)
     assert sum(dataset.manifest.counts.values()) == 60
     for split in ("train", "test"):
-        assert {example.wanted for example in dataset.read(split)} == {True, False}
+        assert {example.desirable for example in dataset.read(split)} == {True, False}
 
 
 @pytest.mark.parametrize("every", [1, 1000], ids=["none wanted", "hardly any unwanted"])

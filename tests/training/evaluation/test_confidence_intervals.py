@@ -8,7 +8,7 @@ import pytest
 from training.evaluation.confidence_intervals import MIN_SAMPLES, share_interval
 from training.evaluation.metrics import bootstrap_interval
 from training.evaluation.scores import (
-    Nats,
+    ConversationLosses,
     ReplyLogprobs,
     differences_of,
     perplexity_differences,
@@ -42,10 +42,10 @@ def test_the_interval_of_a_mean_over_tokens_draws_whole_conversations() -> None:
     assert 87 <= held <= 99
 
 
-def nats(means: list[float], *, first: int = 0) -> Nats:
+def nats(means: list[float], *, first: int = 0) -> ConversationLosses:
     """Conversations of 20 tokens each."""
     names = [f"c{first + number}" for number in range(len(means))]
-    return Nats(names, [20 * mean for mean in means], [20] * len(means))
+    return ConversationLosses(names, [20 * mean for mean in means], [20] * len(means))
 
 
 def test_a_difference_in_perplexity_is_of_the_conversations_that_both_have_read() -> None:
@@ -89,7 +89,7 @@ def test_perplexity_has_an_interval_once_there_are_enough_conversations() -> Non
     assert found.perplexity_high is not None
     assert found.perplexity_low < math.exp(1.1) < found.perplexity_high
     assert scores_of([], nats=nats([1.0] * (MIN_SAMPLES - 1))).perplexity_low is None
-    nothing = scores_of([], nats=Nats([], [], []))
+    nothing = scores_of([], nats=ConversationLosses([], [], []))
     assert (nothing.perplexity, nothing.tokens) == (None, 0)
 
 

@@ -15,7 +15,7 @@ from training.adapters.package import MANIFEST_NAME
 from training.config import TrainingSpec
 from training.data.dataset import Dataset, create_version
 from training.evaluation import shared_holdout as module
-from training.evaluation.shared_holdout import common_ground
+from training.evaluation.shared_holdout import find_shared_holdout
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def spec(dataset: Dataset, live: str | None, start: str | None = None) -> Traini
 
 def test_without_a_live_adapter_there_is_nothing_to_compare(frozen) -> None:
     dataset = frozen(varied(30, seed=1))
-    found = common_ground(spec(dataset, None), dataset.read("test"))
+    found = find_shared_holdout(spec(dataset, None), dataset.read("test"))
     assert (found.conversations, found.note) == (frozenset(), "")
 
 
@@ -93,7 +93,7 @@ def test_versions_of_one_growing_dataset_are_compared_on_what_neither_was_traine
     new = frozen(varied(60, seed=1) + varied(90, seed=2))
     held_out = new.read("test")
     live = adapter("acme.1", old.sha256)
-    found = common_ground(spec(new, live), held_out)
+    found = find_shared_holdout(spec(new, live), held_out)
     assert found.conversations == {example.id for example in held_out}, "the old test split stays"
     assert found.note == ""
 
@@ -112,7 +112,7 @@ def test_what_the_live_adapter_was_trained_on_is_left_out(frozen, adapter, fresh
     )
     held_out = ours.read("test")
     assert {example.id for example in held_out} == {*trained, *untrained}
-    found = common_ground(spec(ours, adapter("acme.1", theirs.sha256)), held_out)
+    found = find_shared_holdout(spec(ours, adapter("acme.1", theirs.sha256)), held_out)
     assert found.conversations == set(untrained)
     if fresh:
         assert found.note.startswith("the live adapter is scored on 3 of 7 conversations")
@@ -135,21 +135,21 @@ def test_so_is_what_it_began_with_and_what_the_new_one_began_with(frozen, adapte
     adapter("acme.0", taught(held_out[0].id))
     live = adapter("acme.1", dataset.sha256, begun="acme.0")
     start = adapter("acme.2", taught(held_out[1].id))
-    found = common_ground(spec(dataset, live, start), held_out)
+    found = find_shared_holdout(spec(dataset, live, start), held_out)
     assert found.conversations == {example.id for example in held_out[2:]}
 
 
 def test_an_adapter_that_began_with_itself_ends(frozen, adapter) -> None:
     dataset = frozen(varied(30, seed=1))
     live = adapter("acme.1", dataset.sha256, begun="acme.1")
-    assert common_ground(spec(dataset, live), dataset.read("test")).conversations
+    assert find_shared_holdout(spec(dataset, live), dataset.read("test")).conversations
 
 
 @pytest.mark.parametrize("shared", [0, 5])
 def test_other_data_are_not_compared_and_the_note_says_so(frozen, adapter, shared: int) -> None:
     theirs = frozen(varied(50, seed=1))
     ours = frozen(varied(50, seed=2)[shared:] + varied(50, seed=1)[:shared])
-    found = common_ground(spec(ours, adapter("acme.1", theirs.sha256)), ours.read("test"))
+    found = find_shared_holdout(spec(ours, adapter("acme.1", theirs.sha256)), ours.read("test"))
     assert not found.conversations
     assert "it was trained on other data" in found.note
     assert f"share {shared} of 50 and 50 conversations" in found.note
@@ -159,14 +159,14 @@ def test_a_part_of_the_live_adapters_data_is_no_other_data(frozen, adapter) -> N
     whole = varied(120, seed=1)
     theirs, ours = frozen(whole), frozen(whole[:20])
     live = adapter("acme.1", theirs.sha256)
-    note = common_ground(spec(ours, live), ours.read("test")).note
+    note = find_shared_holdout(spec(ours, live), ours.read("test")).note
     assert "other data" not in note
 
 
 @pytest.mark.parametrize("dataset", ["d" * 64, "../elsewhere", "/etc", ""])
 def test_data_that_are_not_here_are_not_compared(frozen, adapter, dataset: str) -> None:
     ours = frozen(varied(30, seed=1))
-    found = common_ground(spec(ours, adapter("acme.1", dataset)), ours.read("test"))
+    found = find_shared_holdout(spec(ours, adapter("acme.1", dataset)), ours.read("test"))
     assert not found.conversations
     assert "what it was trained on is not here" in found.note
 
@@ -174,6 +174,6 @@ def test_data_that_are_not_here_are_not_compared(frozen, adapter, dataset: str) 
 def test_a_live_adapter_of_another_base_is_not_compared(frozen, adapter) -> None:
     ours = frozen(varied(30, seed=1))
     live = adapter("acme.1", ours.sha256, base="f" * 64)
-    found = common_ground(spec(ours, live), ours.read("test"))
+    found = find_shared_holdout(spec(ours, live), ours.read("test"))
     assert not found.conversations
     assert "another base (tiny)" in found.note

