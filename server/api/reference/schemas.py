@@ -17,7 +17,8 @@ from server.api.reference.text import markdown
 Schema = dict[str, Any]
 _AT = "#/components/schemas/"
 _WORDS = re.compile(r"[A-Za-z0-9.]+")
-_SAY_NOTHING = {"server", "schemas", "items", "objects"}
+_MODULES = re.compile(r"\b(?:\w+\.)+(?=\w)")
+_SAY_NOTHING = {"server", "api", "schemas", "items", "objects"}
 _BINARY: Schema = {"type": "string", "format": "binary"}
 
 
@@ -139,9 +140,11 @@ def references(node: object) -> Iterator[str]:
 
 
 def _tidy(schema: object, names: dict[str, str]) -> None:
-    """Descriptions in Markdown, and references to the short names."""
+    """Descriptions in Markdown, titles without module names, references to the short names."""
     if isinstance(schema, dict):
         text, reference = schema.get("description"), schema.get("$ref")
+        if isinstance(title := schema.get("title"), str):
+            schema["title"] = _MODULES.sub("", title)
         if isinstance(text, str):
             schema["description"] = markdown(text)
         if isinstance(reference, str):
