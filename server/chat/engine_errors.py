@@ -1,17 +1,26 @@
-"""The engine's refusals in the words of whoever called: which field it was, without the engine's own.
+"""The engine's refusals in the caller's terms: which field is wrong, without the engine's internals.
 
-The engine knows neither what the caller's body looks like nor which of several schemas it was.
+The engine knows neither what the caller's body looks like nor which of several schemas is wrong.
+What only the operator may read is logged.
 """
 
 import re
 from collections.abc import Iterator
 
 import msgspec
+import structlog
 
+from server.adapters.schemas import Resolved
+from server.chat.completions import TextRequest
 from server.chat.schemas import ChatRequest, FieldNames
-from server.errors import EngineRejected, Invalid
+from server.chat.truncation import CLIENT_ERRORS, is_too_long
+from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, Invalid, ServerError
 
-MAX_WORDS = 300
+log = structlog.get_logger(__name__)
+
+MAX_CHARACTERS = 300  # of what the engine says about a schema
+MAX_MESSAGE_CHARACTERS = 1000  # of any other refusal: a longer one is not shown
+HIDDEN_CHARACTERS = 40  # a message with the beginning of the model's system prompt is not shown
 _SOURCE = re.compile(r"(?s).*\[[\d:]+\]\s+\S+:\d+:\s*")  # a time, a file and a line of its compiler
 _ABOUT_SCHEMA = re.compile(r"schema|grammar|structural tag", re.IGNORECASE)
 _OF_A_TOOL = "A tool's schema"
@@ -20,6 +29,33 @@ _FEATURES = re.compile(r"features? not supported by \S+", re.IGNORECASE)
 _MENTIONED = re.compile(r'"([^"]+)"|(#[^\s"]*)')
 _WHOLE_CONTEXT = re.compile(r"max_model_len\s*=\s*(\d+)")
 _LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+def for_caller(
+    exc: EngineRejected | AdapterRefused, request: ChatRequest | TextRequest, resolved: Resolved
+) -> ServerError:
+    """The error that the caller gets for a refusal of the engine."""
+    if isinstance(exc, AdapterRefused):
+        log.error("adapter was refused", model=resolved.model, reason=exc.message)
+        return AdapterRefused(
+            f"The model '{resolved.model}' cannot be loaded. The operator's log says why."
+        )
+    if is_too_long(exc):
+        param = "messages" if isinstance(request, ChatRequest) else "prompt"
+        return Invalid(exc.message, param=param, code="context_length_exceeded")
+    if exc.status not in CLIENT_ERRORS:
+        log.error("engine refused", model=resolved.model, status=exc.status, reason=exc.message)
+        return EngineUnavailable("the engine does not know the model", retry_after_seconds=5.0)
+    named = of_limit(exc, request.fields if isinstance(request, ChatRequest) else FieldNames())
+    if named is None and isinstance(request, ChatRequest):
+        named = of_schema(exc, request)
+    if named is not None:
+        return named
+    hidden = resolved.system_prompt[:HIDDEN_CHARACTERS]
+    message = without_source(exc.message)
+    if len(message) > MAX_MESSAGE_CHARACTERS or (hidden and hidden in message):
+        message = "The engine refused the request."
+    return Invalid(message, param=exc.param, code=exc.code)
 
 
 def without_source(message: str) -> str:
@@ -50,7 +86,7 @@ def of_schema(exc: EngineRejected, request: ChatRequest) -> Invalid | None:
     if _FEATURES.search(why):
         why = "it has features that are not supported"
     param = _blamed(schemas, why)
-    return Invalid(f"The schema in '{param}' cannot be used: {why[:MAX_WORDS]}.", param=param)
+    return Invalid(f"The schema in '{param}' cannot be used: {why[:MAX_CHARACTERS]}.", param=param)
 
 
 def _schemas(request: ChatRequest) -> Iterator[tuple[str, str]]:

@@ -64,6 +64,10 @@ class StreamDecoder(Generic[C]):
         self.begun = False
         self.tokens = 0
 
+    def begin(self) -> None:
+        """Note that the engine has taken the request."""
+        self.begun = True
+
     @property
     def usage(self) -> Usage | None:
         """What the engine counted in the end; None until it says so."""

@@ -63,7 +63,7 @@ class ChatController(Controller):
         tenant_id = principal.require_tenant()
         body = parse(await request.body())
         asked = to_chat(body)
-        resolved = await chat.resolve(tenant_id, body.model)
+        resolved = await chat.models.resolve(tenant_id, body.model)
         options = body.stream_options
         return ChatAnswer(
             chat,
@@ -73,7 +73,7 @@ class ChatController(Controller):
             stream=bool(body.stream),
             include_usage=bool(options and options.include_usage),
             also=None if body.service_tier is None else {"service_tier": "default"},
-            keep=_keeping(body, chat.rows, tenant_id) if body.store else None,
+            keep=_keeping(body, chat.write_behind, tenant_id) if body.store else None,
         )
 
     @get(opt={"parameters": [METADATA_PARAMETER]})
@@ -111,7 +111,7 @@ class ChatController(Controller):
         chat: NamedDependency[ChatService],
     ) -> StoredAnswer:
         """One stored completion."""
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.reading() as session:
             return stored_answer(
                 await stored.get(session, principal.require_tenant(), completion_id)
@@ -130,7 +130,7 @@ class ChatController(Controller):
         after: FromQuery[str | None] = None,
     ) -> Page[StoredMessage]:
         """The messages that a stored completion answers."""
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.reading() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
         messages = stored_messages(row)
@@ -155,7 +155,7 @@ class ChatController(Controller):
     ) -> StoredAnswer:
         """Replace the metadata of a stored completion."""
         body = _update.read(await request.body())
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.transaction() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
             row.client_metadata = body.metadata
@@ -170,7 +170,7 @@ class ChatController(Controller):
         chat: NamedDependency[ChatService],
     ) -> DeletedCompletion:
         """Forget a stored completion."""
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.transaction() as session:
             await session.delete(
                 await stored.get(session, principal.require_tenant(), completion_id)
@@ -178,7 +178,7 @@ class ChatController(Controller):
         return DeletedCompletion(id=completion_id)
 
 
-def _keeping(body: CompletionBody, rows: WriteBehind, tenant_id: str) -> Keep:
+def _keeping(body: CompletionBody, write_behind: WriteBehind, tenant_id: str) -> Keep:
     """What keeps the answer to a body, in a transaction of its own: it begins at the answer's end."""
 
     async def keep(completion_id: str, answer: dict[str, Any]) -> None:
@@ -193,6 +193,6 @@ def _keeping(body: CompletionBody, rows: WriteBehind, tenant_id: str) -> Keep:
                 metadata=body.metadata,
             )
 
-        await rows.put(completion_id, work)
+        await write_behind.put(completion_id, work)
 
     return keep

@@ -175,7 +175,7 @@ class ResponseAnswer:
         async def work(session: AsyncSession) -> None:
             await service.keep(session, tenant_id, done, items=self._items, before=self._before)
 
-        await self._chat.rows.put(done.id, work)
+        await self._chat.write_behind.put(done.id, work)
 
 
 def _numbered() -> Callable[[str, dict[str, Any]], bytes]:
