@@ -19,6 +19,7 @@ from server.api.cors import config_of, vary_by_origin
 from server.api.guards import provide_principal
 from server.api.head import Application
 from server.api.health import HealthController
+from server.api.hooks import add_rate_limits, count_answers
 from server.api.openai.chat.controller import ChatController
 from server.api.openai.completions.controller import CompletionController
 from server.api.openai.embeddings.controller import EmbeddingController
@@ -178,8 +179,8 @@ def create_app(
         exception_handlers=exception_handlers,
         before_send=[
             add_headers,
-            limiter.add_headers,
-            metrics.count_answer,
+            add_rate_limits(limiter),
+            count_answers(metrics),
             *vary_by_origin(settings.cors_origins),
         ],
         cors_config=config_of(settings.cors_origins),

@@ -21,13 +21,13 @@ from server.api.openai.files.schemas import (
 )
 from server.api.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.api.openai.paging import Page, page_of
+from server.api.upload import UploadedFile
 from server.auth.keys import Principal
 from server.db.models import now
 from server.db.session import Database
 from server.errors import Invalid
 from server.files import service
 from server.files.names import clean_name
-from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import stored, try_delete_unreferenced
@@ -61,7 +61,7 @@ class FileController(Controller):
         began = now()
         tenant_id = principal.require_tenant()
         limit = settings.max_upload_bytes
-        upload = Upload(request, filename="file", max_bytes=limit, raw=False)
+        upload = UploadedFile(request, filename="file", max_bytes=limit, raw=False)
         async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
             form = read_form(upload.fields)
             if not size:

@@ -19,7 +19,7 @@ MAX_FORM_BYTES = 64 << 10  # all that is not the file
 MAX_PARTS = 64
 
 
-class Upload:
+class UploadedFile:
     """One file of a request: in a form, as the part ``part``, or raw.
 
     Read ``chunks`` to its end first; then ``filename`` (cleaned) and ``fields`` hold what the form
