@@ -26,7 +26,6 @@ from server.api.openai.embeddings.controller import EmbeddingController
 from server.api.openai.files.controller import FileController
 from server.api.openai.fine_tuning.controller import FineTuningController
 from server.api.openai.models.controller import ModelController
-from server.api.openai.responses import service as responses
 from server.api.openai.responses.controller import ResponseController
 from server.api.openai.uploads.controller import UploadController
 from server.api.problems import add_headers, exception_handlers
@@ -44,6 +43,7 @@ from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
+from server.responses import service as responses
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger

@@ -16,9 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters.schemas import Resolved
 from server.api.openai.connection import EventStream, while_connected
-from server.api.openai.responses import service
 from server.api.openai.responses.draft import Draft
-from server.api.openai.responses.items import Item
 from server.api.openai.responses.schemas import (
     Incomplete,
     ResponseFailure,
@@ -37,6 +35,8 @@ from server.chat.schemas import (
 )
 from server.chat.service import ChatService
 from server.errors import Invalid, ServerError
+from server.responses import service
+from server.responses.items import Item
 from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
@@ -173,7 +173,14 @@ class ResponseAnswer:
         tenant_id = self._resolved.tenant_id
 
         async def work(session: AsyncSession) -> None:
-            await service.keep(session, tenant_id, done, items=self._items, before=self._before)
+            await service.keep(
+                session,
+                tenant_id,
+                done.id,
+                answer=msgspec.to_builtins(done),
+                items=self._items,
+                before=self._before,
+            )
 
         await self._chat.write_behind.put(done.id, work)
 

@@ -11,10 +11,8 @@ from litestar.types import ASGIApp
 
 from server.api.guards import needs, provide_principal
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
-from server.api.openai.responses import service
 from server.api.openai.responses.answer import ResponseAnswer
 from server.api.openai.responses.input import InputConversation, items_of, references
-from server.api.openai.responses.items import CallItem, MessageItem, ResultItem, response_of
 from server.api.openai.responses.request import opening, parse, to_chat
 from server.api.openai.responses.schemas import (
     DeletedResponse,
@@ -27,6 +25,8 @@ from server.chat.service import ChatService
 from server.db.models import new_id
 from server.db.session import Database
 from server.errors import Invalid
+from server.responses import service
+from server.responses.items import CallItem, MessageItem, ResultItem, response_of
 
 
 class ResponseController(Controller):
@@ -115,7 +115,7 @@ class ResponseController(Controller):
         """Forget a response, and with it what went on from it."""
         await chat.write_behind.settled(response_id)
         async with database.transaction() as session:
-            await service.forget(session, principal.require_tenant(), response_id)
+            await service.delete_response(session, principal.require_tenant(), response_id)
         return DeletedResponse(id=response_id)
 
     @post("/{response_id:str}/cancel", status_code=200)

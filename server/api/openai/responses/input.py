@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from server.api.openai.responses.items import (
+from server.api.openai.responses.schemas import InputItem, InputPart, ResponseBody
+from server.chat.schemas import CalledFunction, ChatMessage, ToolCall
+from server.errors import Invalid, NotFound
+from server.responses.items import (
+    MAX_ITEMS,
     CallItem,
     Content,
     InputText,
@@ -15,9 +19,6 @@ from server.api.openai.responses.items import (
     ResultItem,
     item_id,
 )
-from server.api.openai.responses.schemas import MAX_ITEMS, InputItem, InputPart, ResponseBody
-from server.chat.schemas import CalledFunction, ChatMessage, ToolCall
-from server.errors import Invalid, NotFound
 
 MAX_CHARACTERS = 1_000_000
 # what each kind of item is made of, and what each kind of part

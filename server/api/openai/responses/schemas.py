@@ -11,13 +11,11 @@ from msgspec import Meta
 
 from server.api.body import WrittenBack
 from server.api.metadata import Metadata
-from server.api.openai.responses.items import CallItem, MessageItem, Status
+from server.responses.items import MAX_ITEMS, CallItem, MessageItem, Status
 
-MAX_ITEMS = 1_000
 MAX_PARTS = 256
 MAX_TOOLS = 128
 MAX_ARGUMENTS = 32 * 1024
-KEPT_DAYS = 30
 
 _Short = Annotated[str, Meta(max_length=512)]
 _Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
