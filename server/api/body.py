@@ -20,6 +20,13 @@ _WHERE = re.compile(r"(?s)(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
 _FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
 
 
+def missing(param: str) -> Invalid:
+    """The error for a field that must be there, in OpenAI's words."""
+    return Invalid(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )
+
+
 class WrittenBack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What clients send back as they got it: keys of their own are left out where they are null."""
 
@@ -78,11 +85,7 @@ class BodyReader(Generic[T]):
         if field := _FIELD.fullmatch(what):
             name = f"{path}.{field['name']}" if path else field["name"]
             if field["how"] == "missing required":
-                return Invalid(
-                    f"Missing required parameter: '{name}'.",
-                    param=name,
-                    code="missing_required_parameter",
-                )
+                return missing(name)
             return Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
         if path == f"metadata{_SOME_KEY}":  # msgspec does not say of which key the value is
             path = f"metadata.{wrong_key(msgspec.json.decode(data)['metadata'])}"

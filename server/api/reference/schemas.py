@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 _AT = "#/components/schemas/"
 _WORDS = re.compile(r"[A-Za-z0-9.]+")
 _MODULES = re.compile(r"\b(?:\w+\.)+(?=\w)")
-_SAY_NOTHING = {"server", "api", "schemas", "items", "objects"}
+_OMITTED = {"server", "api", "schemas", "items"}
 _BINARY: Schema = {"type": "string", "format": "binary"}
 
 
@@ -165,7 +165,7 @@ def _short(name: str) -> str:
     found: list[str] = _WORDS.findall(name)
     kind, *of = found
     *modules, last = kind.split(".")
-    words = [word.capitalize() for word in modules if word not in _SAY_NOTHING]
+    words = [word.capitalize() for word in modules if word not in _OMITTED]
     inside = "Or".join(one.rpartition(".")[2] for one in of)
     return "".join(words) + last + (f"Of{inside}" if inside else "")
 

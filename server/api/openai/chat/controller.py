@@ -13,9 +13,12 @@ from server.api.body import BodyReader
 from server.api.guards import needs, provide_principal
 from server.api.metadata import METADATA_PARAMETER, metadata_filter
 from server.api.openai.chat.answer import ChatAnswer, Keep
-from server.api.openai.chat.objects import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat.request import parse, to_chat
-from server.api.openai.chat.schemas import CompletionBody
+from server.api.openai.chat.schemas import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    CompletionBody,
+)
 from server.api.openai.chat.stored import (
     DeletedCompletion,
     StoredAnswer,

@@ -15,7 +15,6 @@ from litestar.types import Receive, Scope, Send
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters.schemas import Resolved
-from server.api.openai.connection import EventStream, while_connected
 from server.api.openai.responses.draft import Draft
 from server.api.openai.responses.schemas import (
     Incomplete,
@@ -23,6 +22,7 @@ from server.api.openai.responses.schemas import (
     ResponseObject,
     ResponseUsage,
 )
+from server.api.openai.streaming import EventStream, send_json, while_connected
 from server.api.problems import failure_of
 from server.auth.keys import Principal
 from server.chat.schemas import (
@@ -96,12 +96,7 @@ class ResponseAnswer:
         done = self._done(answer.usage)
         await self._keep(done)
         body = _encode(done)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await send_json(send, body)
 
     async def _stream(self, events: EventStream) -> None:
         event = _numbered()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from server.api.body import missing
 from server.api.openai.responses.schemas import InputItem, InputPart, ResponseBody
 from server.chat.schemas import CalledFunction, ChatMessage, ToolCall
 from server.errors import Invalid, NotFound
@@ -127,7 +128,7 @@ def _item(
         case "function_call_output":
             output = given.output
             if output is None:
-                raise _missing(f"{where}.output")
+                raise missing(f"{where}.output")
             if not isinstance(output, str):
                 parts = [_part(part, f"{where}.output[{i}]") for i, part in enumerate(output)]
                 output = "\n".join(map(_said, parts))
@@ -151,9 +152,9 @@ def _item(
 def _message(given: InputItem, where: str, name: str) -> MessageItem:
     role, content = given.role, given.content
     if role is None:
-        raise _missing(f"{where}.role")
+        raise missing(f"{where}.role")
     if content is None:
-        raise _missing(f"{where}.content")
+        raise missing(f"{where}.content")
     by_model = role == "assistant"
     if isinstance(content, str):
         part: Content = OutputText(text=content) if by_model else InputText(text=content)
@@ -239,11 +240,5 @@ def _said(part: Content) -> str:
 
 def _needed(value: str | None, param: str) -> str:
     if value is None:
-        raise _missing(param)
+        raise missing(param)
     return value
-
-
-def _missing(param: str) -> Invalid:
-    return Invalid(
-        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-    )
