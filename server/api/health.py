@@ -131,7 +131,7 @@ class HealthController(Controller):
             headers=headers,
         )
 
-    @get("/metrics", guards=[operator_or_near], opt={"answers": {"text/plain": str}})
+    @get("/metrics", guards=[operator_or_near], opt={"responses": {"text/plain": str}})
     async def metrics(self, metrics: NamedDependency[Metrics]) -> Response[bytes]:
         """Figures for Prometheus. From a loopback or private address no key is needed."""
         content, content_type = metrics.render()

@@ -63,7 +63,7 @@ class SchemaBook:
         )
 
 
-def complete_answers(
+def mark_always_present(
     components: dict[str, Schema], *, asked: Iterable[object], sparse: frozenset[str]
 ) -> None:
     """Mark fields as always present in structs that are only answered, not also asked for.

@@ -50,7 +50,7 @@ class ChatController(Controller):
         status_code=200,
         opt={
             "body": CompletionBody,
-            "answers": {
+            "responses": {
                 "application/json": ChatCompletion,
                 "text/event-stream": ChatCompletionChunk,
             },

@@ -28,7 +28,7 @@ class CompletionController(Controller):
         status_code=200,
         opt={
             "body": TextBody,
-            "answers": {"application/json": TextCompletion, "text/event-stream": TextCompletion},
+            "responses": {"application/json": TextCompletion, "text/event-stream": TextCompletion},
         },
     )
     async def create_completion(

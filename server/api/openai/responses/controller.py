@@ -40,7 +40,7 @@ class ResponseController(Controller):
         status_code=200,
         opt={
             "body": ResponseBody,
-            "answers": {"application/json": ResponseObject, "text/event-stream": ResponseEvent},
+            "responses": {"application/json": ResponseObject, "text/event-stream": ResponseEvent},
         },
     )
     async def create_response(

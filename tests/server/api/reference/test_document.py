@@ -17,7 +17,7 @@ from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
 from server.api.reference.document import METHODS, build, operations
-from server.api.reference.prose import html
+from server.api.reference.html import html
 from server.api.reference.text import summary_and_description
 from server.app import create_app
 from server.auth.schemas import SCOPES
