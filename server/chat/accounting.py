@@ -1,7 +1,7 @@
 """Lets requests in, and counts what they use.
 
-A request passes the limits of its tenant and key, then waits for its turn in the fair queue. However
-it ends, what it used goes to the metrics, to the usage ledger, to the limits and to the queue. All of
+A request passes the limits of its tenant and key, then waits for its turn in the fair queue.
+However it ends, what it used goes to the metrics, the usage ledger, the limits and the queue. All of
 that is in memory: no answer waits for the database here.
 """
 

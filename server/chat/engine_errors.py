@@ -1,4 +1,4 @@
-"""The engine's refusals in the caller's terms: which field is wrong, without the engine's internals.
+"""The engine's errors in the caller's terms: which field is wrong, and nothing of its internals.
 
 The engine knows neither what the caller's body looks like nor which of several schemas is wrong.
 What only the operator may read is logged.
@@ -34,7 +34,7 @@ _LIMITS = ("max_tokens", "max_completion_tokens")
 def for_caller(
     exc: EngineRejected | AdapterRefused, request: ChatRequest | TextRequest, resolved: Resolved
 ) -> ServerError:
-    """The error that the caller gets for a refusal of the engine."""
+    """The error that the caller gets for what the engine rejected."""
     if isinstance(exc, AdapterRefused):
         log.error("adapter was refused", model=resolved.model, reason=exc.message)
         return AdapterRefused(
@@ -59,12 +59,12 @@ def for_caller(
 
 
 def without_source(message: str) -> str:
-    """A message without the place in the engine's own source."""
+    """A message without the file and line of the engine's own source."""
     return _SOURCE.sub("", message).strip()
 
 
 def of_limit(exc: EngineRejected, fields: FieldNames) -> Invalid | None:
-    """The refusal of an answer's limit that is above the whole context, if it is that."""
+    """The error for a limit of the answer above the whole context; None for anything else."""
     context = _WHOLE_CONTEXT.search(exc.message)
     if exc.param not in _LIMITS or context is None:
         return None
@@ -76,7 +76,7 @@ def of_limit(exc: EngineRejected, fields: FieldNames) -> Invalid | None:
 
 
 def of_schema(exc: EngineRejected, request: ChatRequest) -> Invalid | None:
-    """The refusal of a schema that makes no sense, if it is that; names the schema's field."""
+    """The error for a schema that the engine cannot use; None for anything else."""
     schemas = list(_schemas(request))
     if exc.message.startswith(_OF_A_TOOL):
         schemas = [one for one in schemas if one[0] != request.fields.schema]
@@ -90,7 +90,7 @@ def of_schema(exc: EngineRejected, request: ChatRequest) -> Invalid | None:
 
 
 def _schemas(request: ChatRequest) -> Iterator[tuple[str, str]]:
-    """(field, text) of each schema that the engine made a grammar of."""
+    """(field, text) of each schema that the engine compiled to a grammar."""
     wanted = request.sampling.response_format or {}
     if "json_schema" in wanted:
         schema = msgspec.json.encode(wanted["json_schema"]["schema"]).decode()
@@ -102,7 +102,7 @@ def _schemas(request: ChatRequest) -> Iterator[tuple[str, str]]:
 
 
 def _blamed(schemas: list[tuple[str, str]], why: str) -> str:
-    """The field of the schema that it is about: the first that has in it what the engine quotes."""
+    """The field of the schema that is wrong: the first that contains what the engine quotes."""
     mentioned = [quoted or pointer for quoted, pointer in _MENTIONED.findall(why)]
     if len(schemas) > 1:
         for field, schema in schemas:

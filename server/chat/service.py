@@ -21,7 +21,7 @@ from server.chat.engine_errors import for_caller
 from server.chat.prompt import PolicyFiles
 from server.chat.schemas import ChatRequest, ChunkChoice, Completion
 from server.chat.stream import ChatStreamDecoder, StreamDecoder, TextStreamDecoder
-from server.chat.truncation import make_room
+from server.chat.truncation import shorten
 from server.db.write_behind import WriteBehind
 from server.engine.client import RETRY_AFTER_SECONDS
 from server.engine.service import EngineService
@@ -72,7 +72,7 @@ class ChatService:
         prompts: the policy's files: the installation's secret and the base's chat template.
         admission: limits and the queue in front of the engine.
         accounting: metrics and the usage ledger.
-        write_behind: writes the answers that clients asked to keep. Whoever built it runs it.
+        write_behind: writes the answers that clients asked to keep; the application runs it.
 
     Example:
         resolved = await chat.models.resolve(principal.require_tenant(), "acme")
@@ -187,7 +187,7 @@ class ChatService:
                 try:
                     return await stack.enter_async_context(self._begin(body, generation))
                 except EngineRejected as exc:
-                    make_room(exc, body, request)
+                    shorten(exc, body, request)
         except (EngineRejected, AdapterRefused) as exc:
             raise for_caller(exc, request, resolved) from exc
 

@@ -97,7 +97,7 @@ async def input_items(session: AsyncSession, tenant_id: str, response_id: str) -
 async def find_items(
     session: AsyncSession, tenant_id: str, item_ids: Iterable[str]
 ) -> dict[str, Item]:
-    """Those of the items that are kept, by id."""
+    """The items that are kept, by id; the others are left out."""
     wanted = {item: response for item in item_ids if (response := response_of(item))}
     if not wanted:
         return {}
@@ -180,7 +180,7 @@ async def delete_expired_forever(database: Database) -> None:
         try:
             async with database.transaction() as session:
                 await delete_expired(session)
-                await stored.remove_old(session)
+                await stored.delete_expired(session)
         except (SQLAlchemyError, OSError) as exc:
             log.warning("expired responses were not removed; trying again", error=str(exc))
 

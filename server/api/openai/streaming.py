@@ -1,8 +1,8 @@
 """Answers that are written while they are generated, and end when their client does.
 
-An answer is one JSON object, or a stream of server-sent events. What goes wrong before the first byte
-is an HTTP error; after it, an event ``{"error": ...}``, and the stream ends without ``[DONE]``, which
-means complete.
+An answer is one JSON object, or a stream of server-sent events. What goes wrong before the first
+byte is an HTTP error; after it, an event ``{"error": ...}``, and the stream ends without ``[DONE]``,
+which means complete.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ ABSENT = b"null"
 
 
 class _Declared(Protocol):
-    """A function as either body declares it. ``parameters``: JSON, ``null`` where there are none."""
+    """A function as a body declares it. ``parameters``: JSON, ``null`` where there are none."""
 
     @property
     def name(self) -> str: ...

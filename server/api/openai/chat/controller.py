@@ -182,7 +182,7 @@ class ChatController(Controller):
 
 
 def _keeping(body: CompletionBody, write_behind: WriteBehind, tenant_id: str) -> Keep:
-    """What keeps the answer to a body, in a transaction of its own: it begins at the answer's end."""
+    """A function that keeps the answer to a body, in a transaction of its own."""
 
     async def keep(completion_id: str, answer: dict[str, Any]) -> None:
         async def work(session: AsyncSession) -> None:

@@ -3,8 +3,8 @@
 ``CompletionBody`` is an allow-list: a field that is not in it is refused by name, so that no
 unexpected field reaches the engine. Everything that a client can make large has a bound.
 
-``ChatCompletion`` and ``ChatCompletionChunk`` are for the OpenAPI document: answers are written piece
-by piece as they are generated (``streaming.py``), not from these.
+``ChatCompletion`` and ``ChatCompletionChunk`` are for the OpenAPI document: answers are written
+piece by piece as they are generated (``streaming.py``), not from these.
 """
 
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""OpenAI's body of a (legacy) completion, as far as it is served, and the object it is answered with."""
+"""OpenAI's body of a (legacy) completion, as far as it is served, and its answer's object."""
 
 from typing import Annotated, Literal
 
