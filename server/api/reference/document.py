@@ -4,10 +4,10 @@ What a handler declares beyond its signature, in ``opt``:
 
 - ``body``: the struct of a JSON body that it reads from the raw request;
 - ``form``: the struct of a multipart form, and ``file``: the name of the part that is a file;
-- ``raw``: True where the body may be any bytes as well;
+- ``raw``: True where the body may also be any bytes;
 - ``responses``: by media type, what a good response holds, where the return type cannot say it
   (``bytes`` is a file, ``str`` text; under ``text/event-stream`` the struct of one event's data);
-- ``parameters``: OpenAPI parameter objects for what it reads from the query itself.
+- ``parameters``: OpenAPI parameter objects of what it reads from the query by itself.
 
 Statuses with a body of their own are ``responses={503: ResponseSpec(...)}``.
 """
@@ -285,11 +285,11 @@ def _media_type(name: MediaType | str) -> str:
 
 def _content_schema(media_type: str, kind: Any, book: schemas.SchemaBook) -> dict[str, Any]:  # noqa: ANN401
     if media_type == EVENT_STREAM:  # as OpenAPI 3.2 words it: the schema is that of one event
-        told = [
+        events = [
             {"contentMediaType": "application/json", "contentSchema": book.of(one)}
             for one in (kind, responses.ErrorEnvelope)
         ]
-        data = {"type": "string", "anyOf": [*told, {"const": "[DONE]"}]}
+        data = {"type": "string", "anyOf": [*events, {"const": "[DONE]"}]}
         return {"type": "object", "required": ["data"], "properties": {"data": data}}
     if kind is bytes:
         return {"type": "string", "format": "binary"}

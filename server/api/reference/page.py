@@ -154,9 +154,9 @@ def _contents(document: dict[str, Any], content: dict[str, Any], *, asked: bool)
 
 
 def _inner(schema: dict[str, Any]) -> dict[str, Any]:
-    """The objects of a list, and the data of an event, are what there is to show of it."""
-    told = schema.get("properties", {}).get("data", {}).get("anyOf", [{}])[0]
-    event: dict[str, Any] | None = told.get("contentSchema")
+    """Of a list its items, of an event its data: what there is to show of a schema."""
+    data = schema.get("properties", {}).get("data", {}).get("anyOf", [{}])[0]
+    event: dict[str, Any] | None = data.get("contentSchema")
     items: dict[str, Any] | None = schema.get("items")
     return event or items or schema
 

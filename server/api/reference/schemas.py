@@ -11,7 +11,7 @@ from typing import Any, get_origin
 import msgspec
 from msgspec import inspect
 
-from server.api.body import WrittenBack
+from server.api.body import Echoed
 from server.api.reference.text import markdown
 
 Schema = dict[str, Any]
@@ -29,7 +29,7 @@ class SchemaBook:
         self._asked: list[tuple[Any, Schema]] = []
 
     def of(self, kind: Any) -> Schema:  # noqa: ANN401 - any type that msgspec knows
-        """The schema of a type; empty until ``settle``."""
+        """The schema of a type; empty until ``resolve_refs``."""
         schema: Schema = {}
         self._asked.append((kind, schema))
         return schema
@@ -47,7 +47,7 @@ class SchemaBook:
         for component in components.values():
             _tidy(component, names)
         for cls in map(_plain, _structs(inspect.multi_type_info(kinds), set())):
-            if issubclass(cls, WrittenBack):
+            if issubclass(cls, Echoed):
                 known = {cls.__name__, f"{cls.__module__}.{cls.__name__}"}
                 for name in known & components.keys():  # msgspec's name of it: one of the two
                     components[name]["additionalProperties"] = {"type": "null"}
@@ -66,9 +66,9 @@ class SchemaBook:
 def mark_always_present(
     components: dict[str, Schema], *, asked: Iterable[object], sparse: frozenset[str]
 ) -> None:
-    """Mark fields as always present in structs that are only answered, not also asked for.
+    """Mark fields as always present in structs that only responses have.
 
-    A field with a default may be missing in a request; in an answer it is there, except in
+    A field with a default may be missing in a request; in a response it is there, except in
     ``sparse`` structs and where it may be unset (msgspec gives those no default).
     """
     taken = reachable(asked, components)
@@ -157,7 +157,7 @@ def _tidy(schema: object, names: dict[str, str]) -> None:
 
 
 def _short(name: str) -> str:
-    """Msgspec's name of a schema without the characters that nobody can read.
+    """Msgspec's name of a schema in a readable form.
 
     ``server.api.openai.chat.schemas.ToolBody``, which two modules have, is ``OpenaiChatToolBody``, and
     ``Page_OpenAIFile_`` is ``PageOfOpenAIFile``.

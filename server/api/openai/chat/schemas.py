@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from server.api.body import WrittenBack
+from server.api.body import Echoed
 from server.api.metadata import Metadata
 from server.chat.schemas import Choice, ChunkChoice
 from server.usage.schemas import PromptDetails
@@ -45,7 +45,7 @@ LogitBias = Annotated[
 _FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class ContentPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ContentPart(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a message's content: only text is answered."""
 
     type: str
@@ -57,7 +57,7 @@ class ContentPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=
     file: Any = None
 
 
-class FunctionCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FunctionCall(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an earlier answer called. ``parsed_arguments`` are a client's own, and not read."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -65,7 +65,7 @@ class FunctionCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields
     parsed_arguments: Any = None
 
 
-class ToolCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ToolCall(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A call that an earlier answer made. ``index``, of a streamed one, means nothing here."""
 
     id: _Short
@@ -74,7 +74,7 @@ class ToolCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     index: int | None = None
 
 
-class Message(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Message(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One message of the conversation so far.
 
     What messages from ``system`` and ``developer`` say is read before all others, in one system

@@ -1,8 +1,8 @@
 """Writes a response the way OpenAI does: one JSON object, or a stream of numbered events.
 
 What goes wrong before the first byte is an HTTP error; after it, the events ``error`` and
-``response.failed``. A response that is to be kept is kept before a client can know that it is done,
-unless the database is locked: then it is as soon as that answers.
+``response.failed``. A response that is to be kept is kept before its client can know that it is
+done, unless the database is locked: then as soon as that answers.
 """
 
 import time
@@ -46,10 +46,10 @@ _replace = msgspec.structs.replace
 
 
 class ResponseAnswer:
-    """An ASGI response that generates while it is sent, for as long as somebody listens.
+    """An ASGI response that is generated while it is sent, for as long as its client is there.
 
     ``opening`` is the response as it begins, ``items`` its own input, ``before`` the ids of the
-    responses that it goes on from.
+    responses that it continues.
     """
 
     def __init__(

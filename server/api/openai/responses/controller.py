@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 from server.api.guards import needs, provide_principal
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
 from server.api.openai.responses.answer import ResponseAnswer
-from server.api.openai.responses.input import InputConversation, items_of, references
+from server.api.openai.responses.input import InputConversation, items_of, referenced_items
 from server.api.openai.responses.request import opening, parse, to_chat
 from server.api.openai.responses.schemas import (
     DeletedResponse,
@@ -53,7 +53,7 @@ class ResponseController(Controller):
         principal = provide_principal(request)
         tenant_id = principal.require_tenant()
         body = parse(await request.body())
-        named = references(body)
+        named = referenced_items(body)
         before, found = service.History([], []), {}
         if named or body.previous_response_id is not None:
             behind = {f"{service.PREFIX}{response_of(item)}" for item in named}

@@ -1,4 +1,4 @@
-"""From the input of a response to items, and from items to a conversation."""
+"""Turns the input of a response into items, and items into a conversation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,10 +44,10 @@ class InputConversation:
         self.items = items
 
     def messages(self) -> tuple[list[str], tuple[ChatMessage, ...]]:
-        """(what is said to the model about itself, turns).
+        """(texts for the system message, turns).
 
         Raises:
-            Invalid: too much, nothing to answer, or a result of a call that nobody made.
+            Invalid: too long, nothing to answer, or a result without its call.
         """
         system: list[str] = []
         turns: list[ChatMessage] = []
@@ -80,7 +80,7 @@ class InputConversation:
         return system, tuple(turns)
 
 
-def references(body: ResponseBody) -> list[str]:
+def referenced_items(body: ResponseBody) -> list[str]:
     """The ids of items that the input refers to.
 
     Raises:
