@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Protocol, get_args
 
-from litestar.types import Message, Scope
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -90,11 +89,9 @@ class Metrics:
         if engine is not None:
             self.registry.register(_EngineCollector(engine))
 
-    async def count_answer(self, message: Message, scope: Scope) -> None:
-        """A ``before_send`` hook: counts answers by route and status, whoever made them."""
-        if message["type"] == "http.response.start":
-            route = scope.get("path_template") or "unknown"  # never the path: it has no bound
-            self._requests.labels(scope.get("method", ""), route, message["status"]).inc()
+    def count_answer(self, method: str, route: str, *, status: int) -> None:
+        """Count an HTTP answer. ``route`` is the path's template, so that there are few of them."""
+        self._requests.labels(method, route, status).inc()
 
     def count_webhook(self, outcome: Told) -> None:
         """Count what came of an attempt to send an event."""

@@ -1,4 +1,4 @@
-"""What keeps tenants' prefix caches apart: a salt for each, which nobody outside can guess."""
+"""Keeps tenants' prefix caches apart, with a salt for each that cannot be guessed from outside."""
 
 import hashlib
 import hmac
@@ -13,7 +13,11 @@ SECRET_BYTES = 32
 def installation_secret(home: Path) -> bytes:
     """This installation's secret, made on first use and kept in ``home/installation.key``.
 
-    Processes that start together end with the same one.
+    Processes that start at the same time end with the same one.
+
+    Raises:
+        OSError: it can be neither read nor made.
+        ValueError: the file is damaged.
     """
     path = home / "installation.key"
     try:
@@ -28,7 +32,9 @@ def installation_secret(home: Path) -> bytes:
             file.write(secrets.token_bytes(SECRET_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another was faster; a rename would replace its secret
+        with suppress(
+            FileExistsError
+        ):  # another process was faster; a rename would replace its secret
             os.link(beside, path)
     finally:
         beside.unlink()
@@ -36,7 +42,7 @@ def installation_secret(home: Path) -> bytes:
 
 
 def cache_salt(secret: bytes, tenant_id: str) -> str:
-    """The salt of a tenant's prefix cache: always the same, and no way back to the secret."""
+    """The salt of a tenant's prefix cache: always the same, and it does not show the secret."""
     return hmac.new(secret, f"cache:{tenant_id}".encode(), hashlib.sha256).hexdigest()
 
 

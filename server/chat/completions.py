@@ -1,4 +1,4 @@
-"""Texts to be continued as they are: what ``/v1/completions`` asks for, and what comes back."""
+"""Texts to be continued as they are: what a request asks for, and what comes back."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from server.usage.schemas import Usage
 class TextSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to continue a text. Field names are the engine's; what is None is left to the policy.
 
-    ``logprobs``: how many alternatives to tell for each token. With ``echo`` the answer begins with
+    ``logprobs``: how many alternatives to list for each token. With ``echo`` the answer begins with
     the prompt.
     """
 

@@ -19,9 +19,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
-from litestar.datastructures import MutableScopeHeaders
-from litestar.types import Message, Scope
-
 from server.auth.keys import Principal
 from server.db.session import Database
 from server.errors import TooMany
@@ -30,7 +27,6 @@ from server.limits.sliding_window import DAY, MINUTE, Account, Kind, Rate, durat
 from server.limits.store import Amounts, Place, Taken
 from server.settings import Limits
 
-GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 IDLE_SECONDS = 600.0  # accounts that are not used for so long are read anew when they are again
 PRUNE_SECONDS = 60.0
 BUSY_RETRY_SECONDS = 1.0  # for requests in flight: nobody knows when one of them ends
@@ -105,20 +101,8 @@ class RateLimiter:
         finally:
             self._end(accounts, minute, tokens, admission.used)
 
-    async def add_headers(self, message: Message, scope: Scope) -> None:
-        """A ``before_send`` hook: OpenAI's ``x-ratelimit-*`` on what models answer."""
-        if (
-            message["type"] == "http.response.start"
-            and scope["path"].rstrip("/") in GENERATION
-            and scope.get("method") == "POST"
-            and (principal := scope.get("state", {}).get("principal")) is not None
-        ):
-            headers = MutableScopeHeaders.from_message(message)
-            for name, value in self.headers(principal):
-                headers[name] = value
-
     def headers(self, principal: Principal) -> list[tuple[str, str]]:
-        """The limits that are nearest at this moment, of the tenant's and the key's together."""
+        """OpenAI's headers of the limits that are nearest now, of the tenant's and the key's together."""
         tenant = self._tenants.get(principal.tenant_id or "")
         if tenant is None:
             return []

@@ -1,4 +1,4 @@
-"""What tenants used, put together for people and spreadsheets.
+"""Reports of what tenants used, for people and spreadsheets.
 
 Chats and other requests come from the counts by day; training from the jobs, as rows with the
 model ``training:<base>`` on the day that a job ended, so that a day that is over does not change.
@@ -35,12 +35,17 @@ async def usage_of(
     first: date | None = None,
     last: date | None = None,
 ) -> list[UsageView]:
-    """What a tenant, or each (None), used from the day ``first`` to ``last``, newest day first.
+    """What was used, newest day first.
 
-    Rows are added up over what is not in ``by``.
+    Args:
+        session: read from only.
+        tenant_id: whose; None is everyone's, a row for each.
+        by: what has a row of its own; the rest is added up.
+        first: the first UTC day; None: from the beginning.
+        last: the last UTC day, inclusive; None: until today.
 
     Raises:
-        Invalid: that would be more rows than anybody reads.
+        Invalid: more than ``MAX_ROWS`` rows.
     """
     totals = await _requests(session, tenant_id, by=by, first=first, last=last)
     await _add_training(session, tenant_id, totals, by=by, first=first, last=last)
@@ -52,7 +57,7 @@ async def usage_of(
 
 
 def to_csv(rows: Sequence[UsageView]) -> str:
-    """Rows as RFC 4180 has it, with a header; no cell begins like a spreadsheet's formula."""
+    """Rows as CSV (RFC 4180) with a header; no cell begins like a spreadsheet's formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)

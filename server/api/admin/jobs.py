@@ -14,12 +14,12 @@ from litestar.response import File
 
 from server.api.admin.adapters import AdapterController
 from server.api.guards import bearer, needs
+from server.api.upload import UploadedFile
 from server.db.models import MAX_NUMBER
 from server.db.session import Database
 from server.engine.adapter_cache import AdapterRef
 from server.engine.service import EngineService
 from server.errors import EngineUnavailable, Invalid, NotFound, Unauthenticated
-from server.files.upload import Upload
 from server.jobs import service, states
 from server.jobs.adapter_import import import_adapter
 from server.jobs.parity import worker_token
@@ -78,7 +78,7 @@ class AdapterImportController(AdapterController):
         async with database.reading() as session:
             await service.expect_transcripts(session, await tenants.get(session, slug))
         limit = settings.max_upload_bytes
-        upload = Upload(request, filename=filename, max_bytes=limit)
+        upload = UploadedFile(request, filename=filename, max_bytes=limit)
         with scratch(settings, "adapter") as folder:
             async with (
                 stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, _),

@@ -10,9 +10,9 @@ from litestar.params import FromPath, QueryParameter
 from connectors.errors import BadMapping
 from connectors.importers import ImportOptions, parse_map
 from server.api.guards import needs
+from server.api.upload import UploadedFile
 from server.db.session import Database
 from server.errors import Invalid
-from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored
@@ -91,7 +91,7 @@ class TranscriptController(Controller):
         async with database.reading() as session:
             await tenants.get(session, slug)
         limit = settings.max_upload_bytes
-        upload = Upload(request, filename=filename, max_bytes=limit)
+        upload = UploadedFile(request, filename=filename, max_bytes=limit)
         async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
             fields = upload.fields
             said = {

@@ -81,7 +81,7 @@ class FineTuningController(Controller):
             )
             return await _view(session, tenant, job)
 
-        async def still(session: AsyncSession, job_id: str) -> bool:
+        async def exists(session: AsyncSession, job_id: str) -> bool:
             query = select(Job.id).where(
                 Job.tenant_id == tenant_id,
                 Job.id == _row_id(job_id),
@@ -92,7 +92,7 @@ class FineTuningController(Controller):
 
         digest = digest_of(data)
         return await once(
-            request, database, work, digest=digest, began=began, guess=True, still=still
+            request, database, work, digest=digest, began=began, guess=True, exists=exists
         )
 
     @get(opt={"parameters": [METADATA_PARAMETER]})

@@ -1,14 +1,14 @@
-"""Pieces of the document as HTML: the little Markdown of its descriptions, and types in words."""
+"""Pieces of the document as HTML: the Markdown of its descriptions, and types in words."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-_CODE = re.compile(r"`([^`]+)`")
-_BOLD = re.compile(r"\*\*([^*]+)\*\*")
+# OpenAPI's descriptions are CommonMark; ours keep a docstring's indentation, which is no code
+_markdown = MarkdownIt("commonmark", {"html": False}).disable("code")
 # lower, upper, what is counted
 _RANGES = (
     ("minimum", "maximum", ""),
@@ -19,12 +19,8 @@ _RANGES = (
 
 
 def html(text: str, *, inline: bool = False) -> Markup:
-    """Paragraphs, ``code`` and bold; everything else stays what it is."""
-    marked = _BOLD.sub(r"<b>\1</b>", _CODE.sub(r"<code>\1</code>", str(escape(text))))
-    if inline:
-        return Markup(marked)  # noqa: S704 - escaped above
-    paragraphs = (part.strip() for part in marked.split("\n\n"))
-    return Markup("".join(f"<p>{part}</p>" for part in paragraphs if part))  # noqa: S704
+    """Markdown as HTML; HTML in it is shown as text."""
+    return Markup(_markdown.renderInline(text) if inline else _markdown.render(text))  # noqa: S704
 
 
 def shape(schema: dict[str, Any]) -> Markup:

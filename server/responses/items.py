@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
+MAX_ITEMS = 1_000  # of a conversation, and of one input
+
 Status = Literal["in_progress", "completed", "incomplete"]
 Role = Literal["user", "assistant", "system", "developer"]
 

@@ -2,11 +2,16 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from sqlalchemy import select, update
 
-from server.api.openai.responses import service
-from server.api.openai.responses.items import (
+from server.api.openai.responses.schemas import ResponseObject
+from server.db.models import StoredResponse, new_id, now
+from server.db.session import Database
+from server.errors import Invalid, NotFound
+from server.responses import service
+from server.responses.items import (
     InputText,
     Item,
     MessageItem,
@@ -14,10 +19,6 @@ from server.api.openai.responses.items import (
     ResultItem,
     item_id,
 )
-from server.api.openai.responses.schemas import ResponseObject
-from server.db.models import StoredResponse, new_id, now
-from server.db.session import Database
-from server.errors import Invalid, NotFound
 from server.tenants import service as tenants
 
 
@@ -44,7 +45,14 @@ async def kept(database: Database, tenant_id: str, text: str, *, after: str | No
     )
     async with database.transaction() as session:
         before = await service.history(session, tenant_id, after)
-        await service.keep(session, tenant_id, answer, items=items, before=before.ids)
+        await service.keep(
+            session,
+            tenant_id,
+            answer.id,
+            answer=msgspec.to_builtins(answer),
+            items=items,
+            before=before.ids,
+        )
     return answer.id
 
 
@@ -95,7 +103,7 @@ async def test_what_is_gone_on_from_is_kept_as_long_as_the_newest(
     async with database.transaction() as session:
         with pytest.raises(NotFound):
             await service.get(session, tenant.id, lone)
-        await service.remove_expired(session)
+        await service.delete_expired(session)
         left = {f"resp_{name}" for name in await session.scalars(select(StoredResponse.id))}
         times = set(await session.scalars(select(StoredResponse.expires_at)))
     assert left == {first, second}
@@ -110,7 +118,7 @@ async def test_a_chain_with_a_gap_says_which_response_is_gone(
     second = await kept(database, tenant.id, "Two", after=first)
     third = await kept(database, tenant.id, "Three", after=second)
     async with database.transaction() as session:
-        await service.forget(session, tenant.id, first)
+        await service.delete_response(session, tenant.id, first)
     async with database.reading() as session:
         with pytest.raises(Invalid, match=first):
             await service.history(session, tenant.id, third)

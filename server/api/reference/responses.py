@@ -1,4 +1,4 @@
-"""What every operation's answers have in common: error bodies and headers."""
+"""What the responses of all operations have in common: error bodies and headers."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -83,18 +83,18 @@ def is_openai(path: str) -> bool:
 
 
 def success_headers(path: str) -> dict[str, Any]:
-    """Headers of a good answer, as references."""
+    """Headers of a good response, as references."""
     names = ("x-request-id", *_RATE_LIMIT_HEADERS) if is_openai(path) else ("x-request-id",)
     return _references(names)
 
 
 def error_reference(status: int, path: str) -> dict[str, str]:
-    """A reference to the shared answer for a status."""
+    """A reference to the shared response for a status."""
     return {"$ref": f"#/components/responses/{_name(status, openai=is_openai(path))}"}
 
 
 def error_components(envelope: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
-    """Shared answers for every status that errors have, in both shapes."""
+    """Shared responses for every status that errors have, in both shapes."""
     components: dict[str, Any] = {}
     for status in sorted(set(STATUS.values())):
         for openai, schema in ((True, envelope), (False, problem)):
@@ -108,9 +108,9 @@ def error_components(envelope: dict[str, Any], problem: dict[str, Any]) -> dict[
 
 
 def _reasons(status: HTTPStatus) -> Iterator[str]:
-    """What may be behind a status: the first sentence of each error that is told with it."""
-    for kind, told_as in STATUS.items():
-        if told_as == status:
+    """What may be behind a status: the first sentence of each error that has it."""
+    for kind, its_status in STATUS.items():
+        if its_status == status:
             yield markdown((kind.__doc__ or "").partition("\n")[0])
 
 

@@ -1,7 +1,7 @@
-"""Responses that are kept: to be read again, and to be gone on from.
+"""Responses that are kept, to be read again and to be continued.
 
 A response keeps its own input and output; what came before is in the responses before it. One that
-is gone on from is kept as long as the newest that does.
+another continues is kept as long as the newest of those that do.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from sqlalchemy import delete, literal, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.api.openai.responses.items import Item, read_items, response_of
-from server.api.openai.responses.schemas import KEPT_DAYS, MAX_ITEMS, ResponseObject
 from server.chat import stored
 from server.db.models import StoredResponse, now
 from server.db.session import Database
 from server.errors import Invalid, NotFound
+from server.responses.items import MAX_ITEMS, Item, read_items, response_of
 from server.tenants import service as tenants
 
 log = structlog.get_logger(__name__)
 
 PREFIX = "resp_"
-SWEEP_SECONDS = 600.0
+KEPT_DAYS = 30
+DELETE_EVERY_SECONDS = 600.0
 
 
 class History(NamedTuple):
@@ -55,7 +55,7 @@ async def get(session: AsyncSession, tenant_id: str, response_id: str) -> Stored
 
 
 async def history(session: AsyncSession, tenant_id: str, previous_id: str | None) -> History:
-    """What a response that goes on from another has before it.
+    """What comes before a response that continues another.
 
     Raises:
         Invalid: there is no such response (``previous_response_not_found``), one before it is
@@ -97,7 +97,7 @@ async def input_items(session: AsyncSession, tenant_id: str, response_id: str) -
 async def find_items(
     session: AsyncSession, tenant_id: str, item_ids: Iterable[str]
 ) -> dict[str, Item]:
-    """Those of the items that are kept, by id."""
+    """The items that are kept, by id; the others are left out."""
     wanted = {item: response for item in item_ids if (response := response_of(item))}
     if not wanted:
         return {}
@@ -114,23 +114,35 @@ async def find_items(
 async def keep(
     session: AsyncSession,
     tenant_id: str,
-    answer: ResponseObject,
+    response_id: str,
     *,
+    answer: dict[str, Any],
     items: Sequence[Item],
     before: Sequence[str],
 ) -> None:
-    """Keep a response, and those ``before`` it for as long; nothing of a tenant that is gone."""
+    """Keep a response for ``KEPT_DAYS``, and those before it for as long.
+
+    Nothing is kept of a tenant that is gone.
+
+    Args:
+        session: the caller commits it.
+        tenant_id: whose it is.
+        response_id: with its prefix.
+        answer: OpenAI's object, of which ``status`` and ``output`` are read again here.
+        items: the response's own input.
+        before: ids, without their prefix, of the responses that it continues, oldest first.
+    """
     if not await tenants.exists_for_update(session, tenant_id):
         log.info("response of a tenant that is gone was not kept", tenant_id=tenant_id)
         return
     expires_at = now() + timedelta(days=KEPT_DAYS)
     session.add(
         StoredResponse(
-            id=answer.id.removeprefix(PREFIX),
+            id=response_id.removeprefix(PREFIX),
             tenant_id=tenant_id,
             previous_id=before[-1] if before else None,
             items=msgspec.to_builtins(items),
-            answer=msgspec.to_builtins(answer),
+            answer=answer,
             expires_at=expires_at,
         )
     )
@@ -143,8 +155,8 @@ async def keep(
     await session.flush()
 
 
-async def forget(session: AsyncSession, tenant_id: str, response_id: str) -> None:
-    """Delete a response. Those that went on from it cannot be gone on from any more.
+async def delete_response(session: AsyncSession, tenant_id: str, response_id: str) -> None:
+    """Delete a response. Those that continue it cannot be continued any more.
 
     Raises:
         NotFound: as ``get``.
@@ -153,22 +165,22 @@ async def forget(session: AsyncSession, tenant_id: str, response_id: str) -> Non
     await session.flush()
 
 
-async def remove_expired(session: AsyncSession) -> None:
-    """Remove what has expired, of all tenants: it must not depend on whether one comes back."""
+async def delete_expired(session: AsyncSession) -> None:
+    """Delete what has expired, of all tenants: it must not depend on whether one comes back."""
     await session.execute(delete(StoredResponse).where(StoredResponse.expires_at <= now()))
 
 
 async def delete_expired_forever(database: Database) -> None:
-    """Remove expired responses, and completions, now and then until cancelled.
+    """Delete expired responses and chat completions every now and then, until cancelled.
 
-    Several copies may do it together.
+    Several copies of the server may do so at the same time.
     """
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.sleep(DELETE_EVERY_SECONDS)
         try:
             async with database.transaction() as session:
-                await remove_expired(session)
-                await stored.remove_old(session)
+                await delete_expired(session)
+                await stored.delete_expired(session)
         except (SQLAlchemyError, OSError) as exc:
             log.warning("expired responses were not removed; trying again", error=str(exc))
 

@@ -19,12 +19,18 @@ MAX_FORM_BYTES = 64 << 10  # all that is not the file
 MAX_PARTS = 64
 
 
-class Upload:
-    """One file of a request: in a form, as the part ``part``, or raw.
+class UploadedFile:
+    """One file of a request, read as it arrives.
 
-    Read ``chunks`` to its end first; then ``filename`` (cleaned) and ``fields`` hold what the form
-    said.
-    ``max_bytes`` is for the file.
+    Read ``chunks`` to its end first; then ``filename`` (cleaned) and ``fields`` are what the form
+    says.
+
+    Args:
+        request: its body must not have been read.
+        filename: the name of a file that comes without one.
+        max_bytes: of the file; a form's other parts may have ``MAX_FORM_BYTES`` more.
+        part: the name of the form's part that is the file.
+        raw: whether the body may be the file itself, without a form.
     """
 
     def __init__(
@@ -48,7 +54,7 @@ class Upload:
 
         Raises:
             TooLarge: the request is larger than is accepted, or says so.
-            Invalid: a form that is none, or that holds no file, or several; a file without a byte.
+            Invalid: a form that cannot be read, or with no file, or several; an empty file.
         """
         length = self._request.headers.get("content-length", "")
         if length.isdecimal():
@@ -116,7 +122,7 @@ class Upload:
         self.filename = clean_name(part.filename) if part.filename else self.filename
 
     def _check_size(self, size: int) -> None:
-        # a form's own words come on top of the file
+        # the form itself comes on top of the file
         if size > self._max_bytes + MAX_FORM_BYTES:
             raise TooLarge(
                 f"The upload is larger than {self._max_bytes:,} bytes.", limit_bytes=self._max_bytes
