@@ -35,14 +35,14 @@ types: install ## strict types
 imports: install ## which package may import which
 	@$(BIN)/lint-imports
 
-LOCKS := requirements-cpu.lock requirements-gpu.lock deploy/torch-cpu.lock deploy/uv.lock
+LOCKS := deploy/requirements-cpu.lock deploy/requirements-gpu.lock deploy/torch-cpu.lock deploy/uv.lock
 audit: install ## locked packages against deploy/advisories.json; deploy/locked.py tells how to renew that
 	@$(BIN)/python deploy/locked.py audit deploy/advisories.json $(LOCKS)
 
 sbom: install ## bills of materials (CycloneDX) of both environments, in dist/
 	@mkdir -p dist
-	@$(BIN)/python deploy/locked.py sbom requirements-cpu.lock deploy/torch-cpu.lock > dist/cpu.cdx.json
-	@$(BIN)/python deploy/locked.py sbom requirements-gpu.lock > dist/gpu.cdx.json
+	@$(BIN)/python deploy/locked.py sbom deploy/requirements-cpu.lock deploy/torch-cpu.lock > dist/cpu.cdx.json
+	@$(BIN)/python deploy/locked.py sbom deploy/requirements-gpu.lock > dist/gpu.cdx.json
 
 lock: install ## rewrite the lock files after a change of pyproject.toml
 	@deploy/lock.sh
