@@ -41,7 +41,7 @@ SHOWN_EVENTS = frozenset(
 )
 """All but the many that count evaluated replies."""
 
-_STATUS: dict[str, Status] = {
+STATUS: dict[str, Status] = {
     "queued": "queued",
     "paused": "queued",
     "validating": "validating_files",
@@ -84,7 +84,7 @@ def job_view(
         model=fine_tuned_name(slug, start) if start else job.base,
         organization_id=slug,
         result_files=[f"file-{job.result_file_id}"] if job.result_file_id else [],
-        status="cancelled" if stopping else _STATUS[job.state],
+        status="cancelled" if stopping else STATUS[job.state],
         trained_tokens=job.progress.get("tokens") if ended else None,
         training_file=f"file-{job.training_file_id}" if job.training_file_id else "",
         validation_file=f"file-{job.validation_file_id}" if job.validation_file_id else None,
