@@ -124,8 +124,7 @@ def generator(tiny_base: Path, adapters: dict[str, Path]) -> Any:
 
 
 def scoring_inputs(spec: TrainingSpec, generator: Any) -> tuple[Any, Any]:
-    from training.evaluation.heldout import HeldOutData, ScoringInputs
-    from training.evaluation.metrics import choose_contexts
+    from training.evaluation.heldout import HeldOutData, ScoringInputs, choose_contexts
 
     held_out = HeldOutData(spec)
     contexts = choose_contexts(held_out.examples, REPLIES, seed=spec.seed)
@@ -281,7 +280,7 @@ def test_shared_preferences_are_those_of_one_text_at_a_time(
     found = run(spec, adapters["new"])
     held_out = HeldOutData(spec)
     wanted = [sequence for _, sequence in held_out.sequences(generator)]
-    unwanted = held_out.unwanted(generator)
+    unwanted = held_out.undesirable(generator)
     assert found.comparisons == (len(wanted) if method == "dpo" else len(wanted) * len(unwanted))
     totals: dict[str, list[list[float]]] = {}
     for subject, scores in (("base", found.base), ("new", found.new)):
