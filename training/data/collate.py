@@ -1,4 +1,4 @@
-"""Sequences as a batch that a model reads, and what it made of them."""
+"""Sequences as a padded batch, and the losses that a model has on it."""
 
 # ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
 
@@ -13,10 +13,10 @@ IGNORED = -100
 
 
 class TokenLosses(NamedTuple):
-    """What a model made of the learnt tokens of some rows, one row after another.
+    """Losses of the tokens in the loss masks of some rows, one row after another.
 
-    ``nats``: (tokens,), -log p of each. ``hits``: (tokens,), whether it was the most probable.
-    ``counts``: learnt tokens of each row.
+    ``nll``: (tokens,), -log p of each, in nats. ``hits``: (tokens,), whether it was the argmax.
+    ``counts``: tokens of each row.
     """
 
     nll: torch.Tensor
@@ -24,23 +24,23 @@ class TokenLosses(NamedTuple):
     counts: list[int]
 
     def row_nll(self) -> torch.Tensor:
-        """(rows,): sums of ``nats``."""
+        """(rows,): sums of ``nll``."""
         return torch.stack([row.sum() for row in self.nll.split(self.counts)])
 
 
 def collate(rows: Sequence[TrainingSequence], *, pad: int) -> dict[str, torch.Tensor]:
     """Pad on the right: ``input_ids`` and ``labels``, each (sequences, width).
 
-    ``labels[s, p]`` is the token at ``p + 1`` where that one is learnt, else `IGNORED`. There is
-    no attention mask: no token looks to its right, so none sees the padding, and without a mask
-    attention skips the upper triangle (a step is 1.2 times as fast on a CPU).
+    ``labels[s, p]`` is the token at ``p + 1`` where the loss mask has it, else `IGNORED`. There is
+    no attention mask: attention is causal, so no token sees the padding, and without a mask it
+    skips the upper triangle (a step is 1.2 times as fast on a CPU).
     """
     width = max(len(row.token_ids) for row in rows)
     ids = torch.full((len(rows), width), pad)
     labels = torch.full((len(rows), width), IGNORED)
     for number, row in enumerate(rows):
         tokens = torch.tensor(row.token_ids)
-        learnt = torch.tensor(row.loss_mask)
+        mask = torch.tensor(row.loss_mask)
         ids[number, : len(tokens)] = tokens
-        labels[number, : len(tokens) - 1] = torch.where(learnt, tokens, IGNORED)[1:]
+        labels[number, : len(tokens) - 1] = torch.where(mask, tokens, IGNORED)[1:]
     return {"input_ids": ids, "labels": labels}
