@@ -23,7 +23,7 @@ SPLIT: Split = "test"
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """A true history that ends in a customer's turn, and the reply that followed it."""
+    """A true history that ends in a customer's turn, and the agent's reply to it."""
 
     conversation: str
     turn: int
