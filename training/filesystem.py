@@ -5,6 +5,15 @@ import secrets
 import stat
 from pathlib import Path
 
+import msgspec
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file of a folder, as the folder's manifest lists it."""
+
+    sha256: str
+    size_bytes: int
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside, fsync, rename, fsync the folder: a reader never sees half a file."""

@@ -26,7 +26,6 @@ from training.adapters.export_readme import readme
 from training.adapters.package import (
     MANIFEST_NAME,
     AdapterManifest,
-    FileEntry,
     read_manifest,
 )
 from training.adapters.safetensors_io import (
@@ -39,7 +38,7 @@ from training.adapters.safetensors_io import (
 from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, AdapterConfig, read_lora_config
 from training.base_models.manifest import BaseModel, load_base, public_name
 from training.errors import BaseModelError
-from training.filesystem import sync_path, sync_tree
+from training.filesystem import FileEntry, sync_path, sync_tree
 
 Form = Literal["peft", "merged", "base"]
 README_NAME = "README.md"

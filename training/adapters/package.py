@@ -23,7 +23,7 @@ import msgspec
 from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, check_weights
 from training.config import Method, Recipe
 from training.errors import ArtifactError, UnsafeWeights
-from training.filesystem import open_like_parent, write_atomically
+from training.filesystem import FileEntry, open_like_parent, sync_path, write_atomically
 from training.results import Scores
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "WEIGHTS_NAME",
     "AdapterManifest",
     "BaseRef",
-    "FileEntry",
     "Foreign",
     "LoraShape",
     "TrainingSummary",
@@ -50,13 +49,6 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"
 _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9]){1,39}")
 _PUBLISHED = re.compile(rf"(?P<label>{_SLUG.pattern})\.(?P<digest>[0-9a-f]{{12}})")
 _STALE_SECONDS = 600
-
-
-class FileEntry(msgspec.Struct, frozen=True):
-    """One file of the folder."""
-
-    sha256: str
-    size_bytes: int
 
 
 class BaseRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +149,7 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
     written = msgspec.structs.replace(manifest, files=files)
     data = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
     for name in _CONTENT:
-        _sync_path(folder / name)
+        sync_path(folder / name)
     write_atomically(folder / MANIFEST_NAME, data)
     return written
 
@@ -251,9 +243,9 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
         for name in (*_CONTENT, MANIFEST_NAME):
             shutil.copyfile(src / name, incoming / name, follow_symlinks=False)
             (incoming / name).chmod(0o400)
-            _sync_path(incoming / name)
+            sync_path(incoming / name)
         open_like_parent(incoming)  # the engine may run as another user
-        _sync_path(incoming)
+        sync_path(incoming)
         try:
             incoming.rename(target)
         except OSError:  # another process was first: a folder that is not empty is in the way
@@ -261,7 +253,7 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
                 raise
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    _sync_path(adapters_root)
+    sync_path(adapters_root)
     verify(target)
     return target
 
@@ -328,11 +320,3 @@ def _remove_stale_partials(adapters_root: Path) -> None:
             continue
         if stale:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -34,7 +34,7 @@ from training.data.splitting import (
     usable,
 )
 from training.errors import BadInput
-from training.filesystem import sync_path, sync_tree
+from training.filesystem import FileEntry, sync_path, sync_tree
 
 FORMAT = 1
 MIN_EXAMPLES = 10
@@ -61,13 +61,6 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     messages: list[ChatMessage]
     rejected: str | None = None
     desirable: bool = msgspec.field(default=True, name="wanted")
-
-
-class FileEntry(msgspec.Struct, frozen=True):
-    """A file of the folder."""
-
-    sha256: str
-    size_bytes: int
 
 
 class NearDuplicates(msgspec.Struct, frozen=True):
