@@ -35,7 +35,12 @@ from training.adapters.safetensors_io import (
     TensorFile,
     as_bytes,
 )
-from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, AdapterConfig, read_lora_config
+from training.adapters.validation import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    AdapterConfig,
+    read_adapter_config,
+)
 from training.base_models.manifest import BaseModel, load_base, public_name
 from training.errors import BaseModelError
 from training.filesystem import FileEntry, sync_path, sync_tree
@@ -78,7 +83,7 @@ def entries(form: Form, adapter: Path, base: Path) -> list[Entry]:
         case "base":
             return [text, *(_file(path.name, path) for path in files)]
         case "merged":
-            config = read_lora_config(adapter / CONFIG_NAME)
+            config = read_adapter_config(adapter / CONFIG_NAME)
             plain = [_file(p.name, p) for p in files if p.suffix != ".safetensors"]
             weights = [_merged(p, adapter, config) for p in files if p.suffix == ".safetensors"]
             kept = _file(f"tenantune-{MANIFEST_NAME}", adapter / MANIFEST_NAME)

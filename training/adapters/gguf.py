@@ -21,7 +21,7 @@ import numpy.typing as npt
 from training.adapters.export_readme import readme
 from training.adapters.package import AdapterManifest, read_manifest
 from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile
-from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, read_lora_config
+from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, read_adapter_config
 from training.base_models.manifest import load_base
 from training.errors import BadInput, BaseModelError, TrainingError
 from training.filesystem import write_atomically
@@ -59,7 +59,7 @@ def write_gguf(adapter: Path, base: Path, path: Path) -> None:
     """
     import gguf  # noqa: PLC0415 - a package of the training extra
 
-    config = read_lora_config(adapter / CONFIG_NAME)
+    config = read_adapter_config(adapter / CONFIG_NAME)
     text = _text_config(base / "serving" / "config.json")
     name = _architecture(text)
     architecture = next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == name)

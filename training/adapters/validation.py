@@ -70,7 +70,7 @@ def check_weights(folder: Path, *, base_serving: Path, max_rank: int = MAX_RANK)
         ArtifactError: the file is not a safetensors file.
         BaseModelError: the base's weights cannot be read.
     """
-    config = read_lora_config(folder / CONFIG_NAME, max_rank=max_rank)
+    config = read_adapter_config(folder / CONFIG_NAME, max_rank=max_rank)
     with _Base(base_serving) as base, _open(folder / WEIGHTS_NAME) as adapter:
         shapes = base.targets(config.target_modules)
         _check_shapes(adapter, shapes, rank=config.r)
@@ -87,7 +87,7 @@ def check_weights(folder: Path, *, base_serving: Path, max_rank: int = MAX_RANK)
     return config
 
 
-def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> AdapterConfig:
+def read_adapter_config(path: Path, *, max_rank: int = MAX_RANK) -> AdapterConfig:
     """Read an adapter_config.json that describes a plain LoRA.
 
     Raises:

@@ -20,7 +20,7 @@ from training.adapters.foreign import (
 from training.adapters.foreign_config import read_foreign_config
 from training.adapters.package import MANIFEST_NAME
 from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile
-from training.adapters.validation import read_lora_config
+from training.adapters.validation import read_adapter_config
 from training.errors import ArtifactError, TrainingError, UnsafeWeights
 
 FIRST = "model.layers.0.self_attn.q_proj"
@@ -38,7 +38,7 @@ def converted(base: Path, folder: Path) -> tuple[Path, ImportedAdapter]:
 
 def updates(out: Path) -> dict[str, np.ndarray[Any, Any]]:
     """What an engine adds to each layer: the factor times B·A."""
-    config = read_lora_config(out / "adapter_config.json")
+    config = read_adapter_config(out / "adapter_config.json")
     path = out / "adapter_model.safetensors"
     with TensorFile(path, max_header_bytes=MAX_ADAPTER_HEADER_BYTES) as file:
         return {
