@@ -112,7 +112,7 @@ def create_app(
     metrics = Metrics(engine)
     vault = Vault(settings)
     webhooks = WebhookDispatcher(
-        database, vault=vault, private=settings.webhook_private, tell=metrics.count_webhook
+        database, vault=vault, private=settings.webhook_private, on_attempt=metrics.count_webhook
     )
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)

@@ -1,4 +1,7 @@
-"""Removes what is over: expired files and uploads, transcripts that were read, old records of requests, bytes of nobody."""
+"""Removes what has expired, and bytes that no row refers to.
+
+Files, uploads, transcripts that were read, and records of requests expire.
+"""
 
 import asyncio
 import datetime
@@ -15,11 +18,13 @@ from server.storage.references import try_delete_unreferenced
 
 log = structlog.get_logger(__name__)
 
-ORPHAN_AGE = datetime.timedelta(hours=1)  # no request stays between storing bytes and its row
+ORPHAN_AGE = datetime.timedelta(
+    hours=1
+)  # longer than any request takes from storing bytes to committing their row
 
 
 class Cleaner:
-    """Sweeps every now and then. Any number of servers may do so at the same time."""
+    """Sweeps every ``every_seconds``. Any number of servers may do so at the same time."""
 
     def __init__(
         self,
@@ -35,7 +40,7 @@ class Cleaner:
         self._orphans_every = orphans_every
 
     async def run(self) -> None:
-        """Sweep until cancelled; every ``orphans_every``-th time the whole blob store."""
+        """Sweep until cancelled; every ``orphans_every``-th time also the whole blob store."""
         turn = 0
         while True:
             await asyncio.sleep(self._every_seconds)
@@ -48,7 +53,7 @@ class Cleaner:
                 log.warning("sweeping failed", error=str(exc))
 
     async def clean_up(self) -> None:
-        """Remove rows whose time is over, then the bytes that were theirs alone."""
+        """Remove expired rows, then the bytes that no other row refers to."""
         async with self._database.transaction() as session:
             hashes = await service.delete_expired(session) | await uploads.expire_pending(session)
             hashes |= await originals.delete_read(session)
@@ -56,7 +61,10 @@ class Cleaner:
         await try_delete_unreferenced(self._database, self._blobs, *hashes)
 
     async def sweep_orphans(self, age: datetime.timedelta = ORPHAN_AGE) -> None:
-        """Remove bytes that no row refers to: a server was killed between its steps."""
+        """Remove bytes that no row refers to, which a server left that was killed between two steps.
+
+        Only those stored longer ago than ``age`` are removed.
+        """
         await self._blobs.clear_incoming(age)
         async for sha256 in self._blobs.list_old(age):
             await try_delete_unreferenced(self._database, self._blobs, sha256)

@@ -1,17 +1,18 @@
-"""Requests that must have their effect once: their records, and who is first.
+"""Records of requests whose effect must happen once.
 
-A record is written in the transaction of the work that it stands for. So there is never one of
-work that did not happen, nor work without its record, wherever the server was killed; and a
-repetition that comes while the first is at work waits for it, and finds its answer.
+A record is written in the transaction of the request's work. So neither exists without the other,
+wherever the server was killed. A repetition that comes while the first request is at work waits for it
+and finds its answer.
 """
 
 import datetime
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import IdempotentRequest, now
+from server.db.scope import across_tenants, of_tenant
 from server.errors import InProgress
 from server.tenants import service as tenants
 
@@ -22,13 +23,13 @@ LOCK_NOT_AVAILABLE = "55P03"
 async def claim(
     session: AsyncSession, tenant_id: str, *, name: str, request_sha256: str
 ) -> IdempotentRequest:
-    """The record of a request, made where there is none; nobody else's until the transaction ends.
+    """The record of a request, made where there is none, and locked until the transaction ends.
 
-    ``answer`` is None in a new one, and in one that has expired: fill it with ``note``.
+    ``answer`` is None in a new one and in one that has expired: fill it with ``record``.
 
     Raises:
         NotFound: the tenant is gone.
-        InProgress: the same request has been at work for long, and still is.
+        InProgress: the same request is still at work after ``WAIT_SECONDS``.
     """
     while True:
         row = IdempotentRequest(
@@ -36,9 +37,8 @@ async def claim(
         )
         if await _insert(session, row):
             return row
-        query = select(IdempotentRequest).where(
-            IdempotentRequest.tenant_id == tenant_id, IdempotentRequest.name == name
-        )
+        query = of_tenant(tenant_id).select(IdempotentRequest)
+        query = query.where(IdempotentRequest.name == name)
         query = query.with_for_update().execution_options(populate_existing=True)
         found = await session.scalar(query)
         if found is None:  # swept between the two statements, or there is no tenant to have it
@@ -53,15 +53,16 @@ async def claim(
 def record(
     row: IdempotentRequest, *, status: int, body: bytes, keep: datetime.timedelta, was_repeat: bool
 ) -> None:
-    """Write down what came of a claimed request; ``was_repeat``: its client had tried before."""
+    """Record the answer to a claimed request; ``was_repeat``: its client had sent it before."""
     row.status = status
     row.answer = {"body": body.decode(), "at": now().timestamp(), "was_repeat": was_repeat}
     row.expires_at = now() + keep
 
 
 async def delete_expired(session: AsyncSession) -> None:
-    """Forget the requests whose time is over."""
-    await session.execute(delete(IdempotentRequest).where(IdempotentRequest.expires_at <= now()))
+    """Remove the records that have expired."""
+    old = across_tenants("a sweep of what has expired").delete(IdempotentRequest)
+    await session.execute(old.where(IdempotentRequest.expires_at <= now()))
 
 
 async def _insert(session: AsyncSession, row: IdempotentRequest) -> bool:

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from server.engine.adapter_cache import AdapterCache
 from server.engine.process.supervisor import EngineStatus, State
-from server.webhooks.dispatcher import Told
+from server.webhooks.dispatcher import AttemptResult
 
 _FIRST_TOKEN_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
@@ -84,7 +84,7 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-        for outcome in get_args(Told):  # a series that begins at 0 shows its first failure
+        for outcome in get_args(AttemptResult):  # a series that begins at 0 shows its first failure
             self._webhooks.labels(outcome)
         if engine is not None:
             self.registry.register(_EngineCollector(engine))
@@ -93,7 +93,7 @@ class Metrics:
         """Count an HTTP answer. ``route`` is the path's template, so that there are few of them."""
         self._requests.labels(method, route, status).inc()
 
-    def count_webhook(self, outcome: Told) -> None:
+    def count_webhook(self, outcome: AttemptResult) -> None:
         """Count what came of an attempt to send an event."""
         self._webhooks.labels(outcome).inc()
 

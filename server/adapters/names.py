@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters.schemas import ModelCard, Resolved
 from server.adapters.service import fine_tuned_name
 from server.db.models import Adapter, Tenant
+from server.db.scope import of_tenant
 from server.engine.adapter_cache import AdapterRef
 from server.errors import Conflict, ModelNotFound
 
@@ -32,8 +33,7 @@ async def resolve(
         ModelNotFound: no such name for this tenant; another tenant's is no such name.
         Conflict: the adapter was trained on a base that this server does not run.
     """
-    query = select(Tenant, Adapter).outerjoin(Adapter, _wanted(model)).where(Tenant.id == tenant_id)
-    found = (await session.execute(query)).first()
+    found = await _find(session, tenant_id, model)
     if found is None:
         raise ModelNotFound(model)
     tenant, adapter = found
@@ -73,15 +73,15 @@ async def own(session: AsyncSession, tenant_id: str, model: str) -> Adapter:
     Raises:
         ModelNotFound: the name means no version of this tenant.
     """
-    query = select(Tenant, Adapter).join(Adapter, _wanted(model)).where(Tenant.id == tenant_id)
-    found = (await session.execute(query)).first()
-    if found is None or model == found[0].slug:
+    found = await _find(session, tenant_id, model)
+    if found is None:
         raise ModelNotFound(model)
     tenant, adapter = found
+    if adapter is None or model == tenant.slug:
+        raise ModelNotFound(model)
     if model.startswith("ft:") and model != fine_tuned_name(tenant.slug, adapter):
         raise ModelNotFound(model)
-    owned: Adapter = adapter
-    return owned
+    return adapter
 
 
 async def list_models(session: AsyncSession, tenant_id: str, *, base: str) -> list[ModelCard]:
@@ -97,10 +97,9 @@ async def list_models(session: AsyncSession, tenant_id: str, *, base: str) -> li
         ModelCard(id=base, created_at=tenant.created_at, owned_by=OWNER),
         ModelCard(id=tenant.slug, created_at=tenant.created_at, owned_by=tenant.slug),
     ]
-    query = select(Adapter).where(
-        Adapter.tenant_id == tenant_id, Adapter.state != "deleted", Adapter.base_name == base
-    )
-    for adapter in await session.scalars(query.order_by(Adapter.version)):
+    query = of_tenant(tenant_id).select(Adapter).order_by(Adapter.version)
+    query = query.where(Adapter.state != "deleted", Adapter.base_name == base)
+    for adapter in await session.scalars(query):
         names = [f"{tenant.slug}@{adapter.version}"]
         if adapter.state != "unsafe":
             names.append(fine_tuned_name(tenant.slug, adapter))
@@ -111,12 +110,26 @@ async def list_models(session: AsyncSession, tenant_id: str, *, base: str) -> li
     return cards
 
 
+async def _find(
+    session: AsyncSession, tenant_id: str, model: str
+) -> tuple[Tenant, Adapter | None] | None:
+    """The tenant, and its adapter that a name asks for; None where the tenant is gone."""
+    query = (
+        of_tenant(tenant_id)
+        .select(Tenant)
+        .outerjoin(Adapter, and_(Adapter.tenant_id == Tenant.id, _wanted(model)))
+        .add_columns(Adapter)
+    )
+    found = (await session.execute(query)).first()
+    return None if found is None else (found[0], found[1])
+
+
 def _wanted(model: str) -> ColumnElement[bool]:
-    """The adapter of a tenant that a name asks for; ``ft:`` names are compared in full later."""
-    own = and_(Adapter.tenant_id == Tenant.id, Adapter.state != "deleted")
+    """The adapter that a name asks for; ``ft:`` names are compared in full later."""
+    there = Adapter.state != "deleted"
     if match := VERSIONED.fullmatch(model):
-        return and_(own, Tenant.slug == match["slug"], Adapter.version == int(match["version"]))
+        return and_(there, Tenant.slug == match["slug"], Adapter.version == int(match["version"]))
     if match := FINE_TUNED.fullmatch(model):
         name = f"{match['slug']}.{match['id']}"
-        return and_(own, Adapter.engine_name == name, Adapter.state != "unsafe")
-    return and_(own, Tenant.slug == model, Adapter.id == Tenant.live_adapter_id)
+        return and_(there, Adapter.engine_name == name, Adapter.state != "unsafe")
+    return and_(there, Tenant.slug == model, Adapter.id == Tenant.live_adapter_id)

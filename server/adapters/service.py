@@ -5,11 +5,11 @@ An adapter's folder never changes and its version is never given again. What is 
 """
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -23,6 +23,7 @@ from server.db.models import (
     PromotionKind,
     Tenant,
 )
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, NotFound
 from server.settings import Settings
 from training.adapters.package import Foreign, publish, read_manifest
@@ -69,11 +70,15 @@ async def register(
     known = Adapter.engine_name == folder.name
     if job is not None:
         known |= Adapter.job_id == job.id
-    found = (await session.scalars(select(Adapter).where(known))).first()
+    # folders' names are unique over all tenants, and one is never registered for a second
+    taken = across_tenants("an adapter's folder belongs to one tenant at most")
+    found = (await session.scalars(taken.select(Adapter).where(known))).first()
     if found is not None:
         return found
-    dataset = select(DatasetVersion.id).where(
-        DatasetVersion.tenant_id == tenant.id, DatasetVersion.sha256 == manifest.dataset_sha256
+    dataset = (
+        of_tenant(tenant.id)
+        .select(DatasetVersion.id)
+        .where(DatasetVersion.sha256 == manifest.dataset_sha256)
     )
     adapter = Adapter(
         tenant_id=tenant.id,
@@ -102,9 +107,9 @@ async def get(session: AsyncSession, tenant: Tenant, *, version: int) -> Adapter
         NotFound: no such version, or it was deleted.
     """
     adapter = await session.scalar(
-        select(Adapter).where(
-            Adapter.tenant_id == tenant.id, Adapter.version == version, Adapter.state != "deleted"
-        )
+        of_tenant(tenant.id)
+        .select(Adapter)
+        .where(Adapter.version == version, Adapter.state != "deleted")
     )
     if adapter is None:
         raise NotFound(f"There is no adapter '{tenant.slug}@{version}'.", code="adapter_not_found")
@@ -114,9 +119,23 @@ async def get(session: AsyncSession, tenant: Tenant, *, version: int) -> Adapter
     return adapter
 
 
+async def get_by_ids(
+    session: AsyncSession, tenant_id: str, ids: Collection[str | None]
+) -> dict[str | None, Adapter]:
+    """This tenant's versions with these ids, deleted ones too; None among them is left out."""
+    wanted = [each for each in ids if each is not None]
+    query = of_tenant(tenant_id).select(Adapter).where(Adapter.id.in_(wanted))
+    return {adapter.id: adapter for adapter in await session.scalars(query)}
+
+
+async def dataset_of(session: AsyncSession, adapter: Adapter) -> DatasetVersion | None:
+    """The dataset that a version was trained for; None where it was deleted."""
+    return await of_tenant(adapter.tenant_id).get(session, DatasetVersion, adapter.dataset_id)
+
+
 async def list_for(session: AsyncSession, tenant: Tenant) -> list[Adapter]:
     """Every version of this tenant but deleted ones, newest first."""
-    query = select(Adapter).where(Adapter.tenant_id == tenant.id, Adapter.state != "deleted")
+    query = of_tenant(tenant.id).select(Adapter).where(Adapter.state != "deleted")
     return list(await session.scalars(query.order_by(Adapter.version.desc())))
 
 
@@ -165,19 +184,16 @@ async def roll_back(
             ``expected_revision`` was read.
     """
     await _lock(session, tenant, expected_revision)
-    query = select(Promotion).where(Promotion.tenant_id == tenant.id)
+    scope = of_tenant(tenant.id)
     trail: list[str | None] = [None]
-    for step in await session.scalars(query.order_by(Promotion.revision)):
+    for step in await session.scalars(scope.select(Promotion).order_by(Promotion.revision)):
         if step.kind == "promote":
             trail.append(step.to_adapter_id)
         else:
             while len(trail) > 1 and trail[-1] != step.to_adapter_id:
                 trail.pop()
-    deleted = set(
-        await session.scalars(
-            select(Adapter.id).where(Adapter.tenant_id == tenant.id, Adapter.state == "deleted")
-        )
-    )
+    gone = scope.select(Adapter.id).where(Adapter.state == "deleted")
+    deleted = set(await session.scalars(gone))
     current = trail.pop() if len(trail) > 1 else None
     while trail and (trail[-1] in deleted or trail[-1] == current):
         trail.pop()
@@ -214,13 +230,10 @@ async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
 
 async def history(session: AsyncSession, tenant: Tenant) -> list[PromotionView]:
     """Every change of what is live, newest first."""
-    query = select(Adapter.id, Adapter.version).where(Adapter.tenant_id == tenant.id)
-    versions = {row.id: row.version for row in await session.execute(query)}
-    steps = await session.scalars(
-        select(Promotion)
-        .where(Promotion.tenant_id == tenant.id)
-        .order_by(Promotion.revision.desc())
-    )
+    scope = of_tenant(tenant.id)
+    rows = await session.execute(scope.select(Adapter.id, Adapter.version))
+    versions = {row.id: row.version for row in rows}
+    steps = await session.scalars(scope.select(Promotion).order_by(Promotion.revision.desc()))
     return [
         PromotionView(
             revision=step.revision,
@@ -236,9 +249,8 @@ async def history(session: AsyncSession, tenant: Tenant) -> list[PromotionView]:
 
 async def live_version(session: AsyncSession, tenant: Tenant) -> int | None:
     """The version that is live; None where the base is."""
-    query = select(Adapter.version).where(Adapter.id == tenant.live_adapter_id)
-    version: int | None = await session.scalar(query)
-    return version
+    live = await of_tenant(tenant.id).get(session, Adapter, tenant.live_adapter_id)
+    return None if live is None else live.version
 
 
 async def views(
@@ -246,8 +258,9 @@ async def views(
 ) -> list[AdapterView]:
     """Adapters as people see them."""
     wanted = {adapter.dataset_id for adapter in adapters if adapter.dataset_id}
-    query = select(DatasetVersion.id, DatasetVersion.sha256).where(DatasetVersion.id.in_(wanted))
-    datasets = {row.id: row.sha256 for row in await session.execute(query)}
+    query = of_tenant(tenant.id).select(DatasetVersion.id, DatasetVersion.sha256)
+    rows = await session.execute(query.where(DatasetVersion.id.in_(wanted)))
+    datasets = {row.id: row.sha256 for row in rows}
     return [
         AdapterView(
             version=adapter.version,

@@ -1,4 +1,4 @@
-"""The body of an upload, as it arrives: nothing of it is ever whole in memory."""
+"""The body of an upload, read as a stream: the file is never whole in memory."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any

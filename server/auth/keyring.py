@@ -1,4 +1,4 @@
-"""Authenticates the keys of requests, and notes when they were used."""
+"""Authenticates the keys of requests and records when they were used."""
 
 import asyncio
 import hashlib
@@ -17,14 +17,14 @@ log = structlog.get_logger(__name__)
 
 
 class Keyring:
-    """Authenticates, and notes when keys were used.
+    """Authenticates keys, and records when they were used.
 
-    A key that was revoked, or has expired, or whose tenant is gone, is refused from that moment on
-    every copy of the server: what is remembered is only used while nobody has committed anything
-    to the database, and where that cannot be told (PostgreSQL) every request asks, one query by an
-    index. A database that does not answer lets nobody in. Answers that are under way go on.
+    A key that was revoked, has expired or whose tenant was deleted is refused from that moment by
+    every copy of the server. A principal is kept only until the next commit to the database; where
+    commits cannot be noticed (PostgreSQL) each request makes one query, by an index. Without a
+    database no key is accepted. Answers that are under way continue.
 
-    Times of use are written together every ``flush_seconds``, not on the request's path.
+    Times of use are written together every ``flush_seconds``, not while a request waits.
     """
 
     def __init__(self, database: Database, *, flush_seconds: float = 60.0) -> None:
@@ -34,10 +34,10 @@ class Keyring:
         self._used: dict[str, datetime] = {}
 
     async def authenticate(self, raw: str) -> Principal:
-        """Whose key this is.
+        """The caller with this raw key.
 
         Raises:
-            Unauthenticated: nobody's, or not any more.
+            Unauthenticated: the key is unknown, revoked or expired.
         """
 
         async def read() -> Principal:
@@ -46,16 +46,16 @@ class Keyring:
 
         principal = await self._known.get(hashlib.sha256(raw.encode()).digest(), read)
         if _expired(principal):
-            principal = await read()  # says so, in the words for all keys that are no good
+            principal = await read()  # raises, in the same words as for an unknown key
         self._used[principal.key_id] = now()
         return principal
 
     def close(self) -> None:
-        """Let go of what is held open."""
+        """Close the cache's connection."""
         self._known.close()
 
     async def flush(self) -> None:
-        """Write the times of use. What could not be written stays and is tried again."""
+        """Write the times of use. Those that could not be written are kept for the next time."""
         used, self._used = self._used, {}
         if not used:
             return
@@ -67,7 +67,7 @@ class Keyring:
             raise
 
     async def run(self) -> None:
-        """Flush every now and then until cancelled, and once more then."""
+        """Flush every ``flush_seconds`` until cancelled, and once more at the end."""
         try:
             while True:
                 await asyncio.sleep(self._flush_seconds)

@@ -1,7 +1,7 @@
 """API keys: random, shown once, kept only as their hash.
 
-``tt_admin_...`` is the operator's, ``tt_...`` a tenant's. The last six characters are a checksum,
-so that a mistyped key, or a scanner's false find, is told without a look at the database.
+``tt_admin_...`` is the operator's, ``tt_...`` a tenant's. The last six characters are a checksum: a
+mistyped key, or a text that a scanner takes for one, is recognised without a query.
 """
 
 import hashlib
@@ -13,11 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.auth.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 from server.db.models import ApiKey, Tenant, now
+from server.db.scope import Scope as TenantScope
+from server.db.scope import across_tenants, of_operator, of_tenant
 from server.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from server.settings import Limits
 
@@ -27,13 +29,13 @@ CHECK_LENGTH = 6  # 62 ** 6 > 2 ** 32
 KEY = re.compile(
     rf"(tt_(?:admin_)?)([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECK_LENGTH}}})"
 )
-SHOWN = 8
+SHOWN = 8  # characters of the secret, to tell keys apart
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is calling. Without a tenant it is the operator, who may do everything.
+    """The caller. Without a tenant it is the operator, who may do everything.
 
-    ``limits`` are the key's own; ``tenant_limits`` None means the installation's.
+    ``limits`` are the key's own. Where ``tenant_limits`` is None the installation's apply.
     """
 
     key_id: str
@@ -73,10 +75,12 @@ class Principal(msgspec.Struct, frozen=True):
 async def create(
     session: AsyncSession, request: KeyRequest, *, tenant: Tenant | None
 ) -> tuple[str, ApiKey]:
-    """Make a key and return it raw, which only happens here; no tenant makes an operator's key.
+    """Make a key: of a tenant, or of the operator where that is None.
+
+    Returns the raw key, which is not kept and cannot be shown again, and its row.
 
     Raises:
-        Invalid: it would have expired already.
+        Invalid: ``expires_at`` is in the past.
     """
     if request.expires_at is not None and request.expires_at <= now():
         raise Invalid("expires_at is in the past.", param="expires_at")
@@ -86,7 +90,7 @@ async def create(
         label=request.label,
         scopes=sorted(set(request.scopes)) if tenant else list(SCOPES),
         expires_at=request.expires_at,
-        limits=stored_limits(request.limits),
+        limits=request.limits,
     )
     session.add(row)
     await session.flush()
@@ -95,8 +99,8 @@ async def create(
 
 async def list_for(session: AsyncSession, tenant: Tenant | None) -> list[ApiKey]:
     """The keys of a tenant (of the operator where None), newest first, revoked ones included."""
-    query = select(ApiKey).where(ApiKey.tenant_id == (tenant.id if tenant else None))
-    return list(await session.scalars(query.order_by(ApiKey.id.desc())))
+    query = _scope_of(tenant).select(ApiKey).order_by(ApiKey.id.desc())
+    return list(await session.scalars(query))
 
 
 async def rotate(
@@ -104,18 +108,19 @@ async def rotate(
 ) -> tuple[str, ApiKey]:
     """Replace a key by one that may do the same; the old one works until the overlap is over.
 
-    Without ``request.expires_at`` the new key ends when the old one was to end before.
+    Without ``request.expires_at`` the new key expires when the old one would have.
 
     Raises:
         NotFound: this tenant has no such key.
-        Conflict: it does not work any more, or was replaced already.
-        Invalid: the new one would have expired already.
+        Conflict: it is revoked or expired, or was replaced already.
+        Invalid: the new key's ``expires_at`` is in the past.
     """
     old = await _get(session, key_id, tenant, lock=True)
     moment = now()
     if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= moment):
         raise Conflict("This key does not work any more: make a new one.", code="key_not_active")
-    newer = await session.scalar(select(ApiKey.id).where(ApiKey.replaces_id == old.id))
+    replacing = _scope_of(tenant).select(ApiKey.id).where(ApiKey.replaces_id == old.id)
+    newer = await session.scalar(replacing)
     if newer is not None:
         raise Conflict(
             f"This key was replaced already, by '{newer}': rotate that one.",
@@ -141,7 +146,7 @@ async def rotate(
 
 
 async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -> ApiKey:
-    """Make a key useless from now on; revoking twice changes nothing.
+    """Make a key invalid from now on. Revoking it again changes nothing.
 
     Raises:
         NotFound: this tenant has no such key.
@@ -153,14 +158,15 @@ async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -
 
 
 async def authenticate(session: AsyncSession, raw: str) -> Principal:
-    """Find whose key this is: one look by hash, whatever is wrong with it.
+    """The caller with this raw key, by one query on its hash.
 
     Raises:
-        Unauthenticated: unknown, revoked or expired; one message for all.
+        Unauthenticated: the key is unknown, revoked or expired; the message is the same.
     """
     if is_well_formed(raw):
         query = (
-            select(ApiKey, Tenant.slug, Tenant.limits)
+            across_tenants("a key's hash tells whose it is")
+            .select(ApiKey, Tenant.slug, Tenant.limits)
             .outerjoin(Tenant, ApiKey.tenant_id == Tenant.id)
             .where(ApiKey.sha256 == _digest(raw))
         )
@@ -176,8 +182,8 @@ async def authenticate(session: AsyncSession, raw: str) -> Principal:
                     tenant_id=row.tenant_id,
                     slug=slug,
                     expires_at=row.expires_at,
-                    limits=limits_of(row.limits),
-                    tenant_limits=limits_of(tenant_limits),
+                    limits=row.limits,
+                    tenant_limits=tenant_limits,
                 )
     raise Unauthenticated(
         "Incorrect API key provided. Keys begin with tt_ and are made with `tenantune keys create`."
@@ -188,28 +194,19 @@ async def mark_used(session: AsyncSession, used: Mapping[str, datetime]) -> None
     """Record when keys were last used; never moves a time back."""
     for key_id, at in used.items():
         await session.execute(
-            update(ApiKey)
+            across_tenants("times of use are written together")
+            .update(ApiKey)
             .where(ApiKey.id == key_id)
             .where(or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < at))
             .values(last_used_at=at, updated_at=ApiKey.updated_at)
         )
 
 
-def limits_of(stored: dict[str, Any] | None) -> Limits | None:
-    """Limits as they are kept in a row."""
-    return None if stored is None else msgspec.convert(stored, Limits)
-
-
-def stored_limits(limits: Limits | None) -> dict[str, Any] | None:
-    """Limits as a row keeps them."""
-    return None if limits is None else msgspec.to_builtins(limits)
-
-
 def require(principal: Principal, scope: Scope) -> None:
     """Check a scope.
 
     Raises:
-        Forbidden: the key has not got it.
+        Forbidden: the key lacks it.
     """
     if not principal.may(scope):
         raise Forbidden(f"This needs a key with the scope '{scope}'.")
@@ -229,14 +226,14 @@ def is_well_formed(raw: str) -> bool:
 
 
 def view(row: ApiKey) -> KeyView:
-    """A key as people see it."""
+    """A key as the API shows it."""
     return KeyView(
         id=row.id,
         prefix=row.prefix,
         label=row.label,
         scopes=row.scopes,
         replaces_id=row.replaces_id,
-        limits=limits_of(row.limits),
+        limits=row.limits,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
@@ -253,13 +250,14 @@ def _make(*, operator: bool, **fields: Any) -> tuple[str, ApiKey]:  # noqa: ANN4
 async def _get(
     session: AsyncSession, key_id: str, tenant: Tenant | None, *, lock: bool = False
 ) -> ApiKey:
-    query = select(ApiKey).where(
-        ApiKey.id == key_id, ApiKey.tenant_id == (tenant.id if tenant else None)
-    )
-    row = (await session.scalars(query.with_for_update() if lock else query)).one_or_none()
+    row = await _scope_of(tenant).get(session, ApiKey, key_id, lock=lock)
     if row is None:
         raise NotFound(f"There is no key '{key_id}'.", code="key_not_found")
     return row
+
+
+def _scope_of(tenant: Tenant | None) -> TenantScope:
+    return of_operator() if tenant is None else of_tenant(tenant.id)
 
 
 def _digest(raw: str) -> str:

@@ -15,7 +15,7 @@ SCOPES: tuple[Scope, ...] = ("chat", "train", "admin")
 class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A new key. ``expires_at`` needs a time zone; without it the key does not expire.
 
-    ``limits`` come on top of the tenant's; where they are null only the tenant's apply.
+    ``limits`` apply beside the tenant's; where they are null only the tenant's apply.
     """
 
     label: Annotated[str, Meta(max_length=200)] = ""

@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.json_contains import json_contains
 from server.db.models import StoredCompletion, now
+from server.db.scope import across_tenants, of_tenant
 from server.errors import NotFound
 from server.tenants import service as tenants
 
@@ -48,9 +48,8 @@ async def keep(
 
 async def delete_expired(session: AsyncSession) -> None:
     """Delete what was kept for ``KEPT_FOR``, of all tenants."""
-    await session.execute(
-        delete(StoredCompletion).where(StoredCompletion.created_at < now() - KEPT_FOR)
-    )
+    old = across_tenants("a sweep of what was kept").delete(StoredCompletion)
+    await session.execute(old.where(StoredCompletion.created_at < now() - KEPT_FOR))
 
 
 async def get(session: AsyncSession, tenant_id: str, completion_id: str) -> StoredCompletion:
@@ -59,12 +58,8 @@ async def get(session: AsyncSession, tenant_id: str, completion_id: str) -> Stor
     Raises:
         NotFound: never kept, deleted, or another tenant's.
     """
-    found = await session.scalar(
-        select(StoredCompletion).where(
-            StoredCompletion.tenant_id == tenant_id,
-            StoredCompletion.id == completion_id.removeprefix(PREFIX),
-        )
-    )
+    row_id = completion_id.removeprefix(PREFIX)
+    found = await of_tenant(tenant_id).get(session, StoredCompletion, row_id)
     if found is None or not completion_id.startswith(PREFIX):
         raise NotFound(
             f"Completion with id '{completion_id}' not found. Only completions that were created "
@@ -72,6 +67,16 @@ async def get(session: AsyncSession, tenant_id: str, completion_id: str) -> Stor
             param="completion_id",
         )
     return found
+
+
+async def delete(session: AsyncSession, tenant_id: str, completion_id: str) -> None:
+    """Delete a completion.
+
+    Raises:
+        NotFound: as ``get``.
+    """
+    await session.delete(await get(session, tenant_id, completion_id))
+    await session.flush()
 
 
 async def find(
@@ -98,14 +103,14 @@ async def find(
     Raises:
         NotFound: there is no completion ``after``.
     """
-    rows = StoredCompletion
-    query = select(rows).where(rows.tenant_id == tenant_id)
+    query = of_tenant(tenant_id).select(StoredCompletion)
     if model is not None:
-        query = query.where(rows.model == model)
+        query = query.where(StoredCompletion.model == model)
     for key, value in metadata.items():
-        query = query.where(json_contains(rows.client_metadata, key, value))
+        query = query.where(json_contains(StoredCompletion.client_metadata, key, value))
+    row_id = StoredCompletion.id
     if after is not None:
         last = await get(session, tenant_id, after)
-        query = query.where(rows.id < last.id if newest_first else rows.id > last.id)
-    order = rows.id.desc() if newest_first else rows.id.asc()
+        query = query.where(row_id < last.id if newest_first else row_id > last.id)
+    order = row_id.desc() if newest_first else row_id.asc()
     return list(await session.scalars(query.order_by(order).limit(limit)))

@@ -24,7 +24,7 @@ from server.cli.console import (
 )
 from server.cli.jobs import follow_and_report
 from server.cli.options import convert_options
-from server.db.models import Adapter, DatasetVersion
+from server.db.models import Adapter
 from server.errors import Conflict
 from server.jobs import service as jobs
 from server.jobs.adapter_import import import_adapter
@@ -216,7 +216,7 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
         if version is None:
             raise Conflict(f"no adapter of {tenant} is live; give --version")
         adapter: Adapter = await service.get(session, owner, version=version)
-        dataset = await session.get(DatasetVersion, adapter.dataset_id)
+        dataset = await service.dataset_of(session, adapter)
         if dataset is None:
             raise Conflict(f"the dataset of {tenant}@{version} is gone")
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from server.cli.console import (
     tenant_option,
 )
 from server.cli.options import convert_options
-from server.db.models import WebhookDelivery, WebhookEndpoint
+from server.db.models import WebhookEndpoint
 from server.webhooks import service
 from server.webhooks.schemas import EVENT_TYPES, EventType, WebhookPatch, WebhookRequest
 from server.webhooks.vault import Vault
@@ -181,7 +181,7 @@ async def test(app: App, webhook_id: str, tenant: str, *, as_json: bool) -> None
     for _ in range(TEST_SECONDS * 2):
         await asyncio.sleep(0.5)
         async with app.database.reading() as session:
-            row = await session.get_one(WebhookDelivery, row.id)
+            row = await service.get_delivery(session, webhook_id, row.id, slug=tenant)
         if row.state != "pending":
             break
     if as_json:

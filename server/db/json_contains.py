@@ -1,7 +1,7 @@
-"""Asks the database whether a JSON object holds a text under a key.
+"""A condition: a JSON object has a text under a key.
 
-SQLAlchemy's own way writes the key into SQLite's path language, where one with a quotation mark
-cannot be said.
+SQLAlchemy's own operator writes the key into SQLite's path language, which cannot express one with a
+quotation mark.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ class _Holds(GenericFunction[bool]):
 
 
 def json_contains(column: InstrumentedAttribute[Any], key: str, value: str) -> ColumnElement[bool]:
-    """Whether the object in a JSON column has this text under this key; not where it is null."""
+    """Whether the object in a JSON column has this text under this key; false for a null column."""
     return _Holds(
         column,
         bindparam(None, storable(key), type_=Text()),

@@ -14,7 +14,7 @@ SCRIPTS = Path(__file__).parent / "migrations"
 
 
 class SchemaError(ServerError):
-    """The database's schema is not one that this version knows."""
+    """The database has a schema that this version does not know."""
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -31,10 +31,10 @@ def head() -> str | None:
 
 
 def upgrade(connection: Connection) -> None:
-    """Run what is missing inside the caller's transaction.
+    """Run the migrations that are missing, inside the caller's transaction.
 
     Raises:
-        SchemaError: the database has a revision that is not among ours.
+        SchemaError: the database has a revision that this version does not know.
     """
     try:
         command.upgrade(alembic_config(connection), "head")

@@ -1,4 +1,4 @@
-"""One door to the database: SQLite or PostgreSQL, the same code.
+"""The database: SQLite or PostgreSQL, with the same code.
 
 A transaction belongs to the request or to the job; services take its session and never commit.
 """
@@ -28,21 +28,28 @@ from server.errors import Invalid
 
 log = structlog.get_logger(__name__)
 
-PATIENCE_SECONDS = 10.0  # of who waits to write
+PATIENCE_SECONDS = 10.0  # that a writer waits
 SCRUB_TIMEOUT_MS = 500  # writers wait meanwhile
-# any 64-bit number will do, as long as nobody else in the same PostgreSQL database uses it
+# any 64-bit number that nothing else in the same PostgreSQL database uses
 MIGRATION_LOCK = 0x7E4A_4715
-WORTH_SETTING_MS = 100  # three statements instead of one
+WORTH_SETTING_MS = 100  # it takes three statements instead of one
 WAIT_MS = "sqlite_wait_ms"  # a connection's option: for how long its BEGIN may wait
 
 
 class Database:
-    """A connection pool.
+    """A connection pool: ``transaction`` writes, ``reading`` only reads.
 
-    ``transaction`` writes, ``reading`` only reads. On SQLite a writer takes the write lock when it
-    begins (``BEGIN IMMEDIATE``), so that it never fails in the middle because another was faster;
-    readers see the last committed state and wait for nobody. For its turn in this process, a
-    connection and the lock together it waits ``patience_seconds``, however many wait beside it.
+    On SQLite a writer takes the write lock when it begins (``BEGIN IMMEDIATE``), so that it does not
+    fail halfway because another was faster. Readers see the last committed state and do not wait.
+
+    Args:
+        url: SQLAlchemy's, with an asynchronous driver.
+        patience_seconds: how long a writer on SQLite waits for its turn in this process, a connection
+            and the lock, all together.
+
+    Example:
+        async with database.transaction() as session:
+            session.add(Tenant(slug="acme", name="Acme"))
     """
 
     def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -76,10 +83,10 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
-        """A session whose work is committed at the end, or undone when an exception passes.
+        """A session that is committed at the end, and rolled back by an exception.
 
         Raises:
-            SQLAlchemyError: no turn to write came, the database does not answer, or it refused.
+            SQLAlchemyError: the writer's turn did not come in time, or the database failed.
         """
         if not self.is_sqlite:
             async with self._writing.begin() as session:
@@ -94,12 +101,12 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncSession]:
-        """A session that sees one committed state and is never committed itself."""
+        """A session that sees one committed state; nothing that it changes is kept."""
         async with self._reading() as session:
             yield session
 
     async def migrate(self) -> None:
-        """Bring the schema up to date; processes that start together take turns.
+        """Bring the schema up to date. Processes that start together do it one after the other.
 
         Raises:
             SchemaError: the database was made by a newer version of this program.
@@ -110,7 +117,7 @@ class Database:
             await self._use_wal()
         async with self.engine.connect() as connection:
             if self.is_sqlite:
-                # where a table is made anew, dropping the old one must not take others' rows along
+                # a migration may replace a table: dropping the old one must not delete rows that refer to it
                 await _foreign_keys(connection, on=False)
             async with connection.begin():
                 if not self.is_sqlite:
@@ -121,7 +128,7 @@ class Database:
                 await _foreign_keys(connection, on=True)
 
     async def scrub(self) -> None:
-        """Let nothing of what was deleted stay in SQLite's log, where nobody is reading just now."""
+        """Empty SQLite's log, which may hold deleted text; does nothing while another connection reads."""
         if not self.is_sqlite:
             return
         async with self.engine.connect() as connection:
@@ -141,7 +148,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn(self, deadline: float) -> AsyncGenerator[None]:
-        """Be the only writer of this process."""
+        """Wait to be the only writer of this process."""
         try:
             async with asyncio.timeout_at(deadline):
                 await self._writer.acquire()
@@ -153,7 +160,7 @@ class Database:
             self._writer.release()
 
     async def _use_wal(self) -> None:
-        """Switch the file to a write-ahead log, once; SQLite does not wait for others here."""
+        """Switch the file to a write-ahead log, which SQLite refuses while others use it: try again."""
         async with self.engine.connect() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             assert raw is not None  # noqa: S101 - freshly checked out
@@ -184,7 +191,7 @@ def _refuse_unstorable(engine: AsyncEngine) -> None:
 
 
 async def _foreign_keys(connection: AsyncConnection, *, on: bool) -> None:
-    """Outside any transaction: within one, SQLite does not listen."""
+    """Call it outside a transaction: within one, SQLite ignores it."""
     raw = (await connection.get_raw_connection()).driver_connection
     assert raw is not None  # noqa: S101 - freshly checked out
     await raw.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
@@ -220,7 +227,7 @@ def _prepare_sqlite(engine: AsyncEngine, *, patience_seconds: float) -> None:
     @event.listens_for(engine.sync_engine, "do_execute_no_params")
     @event.listens_for(engine.sync_engine, "do_execute")
     def execute(cursor: Any, statement: str, *_more: object) -> bool:  # noqa: ANN401 - the driver's
-        # A full disk, among others, ends the whole transaction at once. Nothing is left to undo then,
-        # and the complaint about that would take the place of the reason.
+        # A full disk, among other errors, ends the whole transaction at once. There is no savepoint to
+        # roll back to then, and that error would hide the first one.
         undoes = statement.startswith("ROLLBACK TO SAVEPOINT")
         return undoes and not cursor._connection.in_transaction  # noqa: SLF001 - no other way

@@ -1,4 +1,4 @@
-"""Tells cheaply whether anybody wrote to the database, so that what was read may be kept."""
+"""A cache of queries' results that notices cheaply when the database was written to."""
 
 import asyncio
 import sqlite3
@@ -18,7 +18,7 @@ class DataVersion:
 
     SQLite keeps such a number for each connection (``PRAGMA data_version``), read from shared
     memory in microseconds, where a query through threads and pools takes milliseconds. PostgreSQL
-    has none that is cheaper than asking again. Use on one thread; ``close`` when done.
+    has none that is cheaper than the query itself. Use on one thread; ``close`` when done.
     """
 
     def __init__(self, database: Database) -> None:
@@ -28,15 +28,15 @@ class DataVersion:
         self._life = 0  # stamps of different connections do not compare
 
     def stamp(self) -> tuple[int, int] | None:
-        """Equal to an earlier one when nothing was committed since; None where nobody knows.
+        """Equal to an earlier one when nothing was committed since; None where that is unknown.
 
-        Take it before reading: what is read may then be newer than its stamp, never older.
+        Take it before a query: the result may then be newer than its stamp, never older.
         """
         if not self._path:
             return None
         try:
             if self._connection is None:
-                # never creates the file, and does not wait: asking the database is always right
+                # never creates the file and never waits: without a stamp the database is asked
                 self._connection = sqlite3.connect(
                     f"{Path(self._path).absolute().as_uri()}?mode=rw",
                     uri=True,
@@ -58,10 +58,11 @@ class DataVersion:
 
 
 class VersionedCache(Generic[K, V]):
-    """Answers from the database, kept for as long as nobody has written to it.
+    """Results of queries by key, kept until the next write to the database.
 
-    Where that cannot be told (PostgreSQL) each asker reads. Those who ask the same at the same time
-    read once: otherwise every write would be followed by as many queries as there are requests.
+    Where writes cannot be noticed (PostgreSQL) every ``get`` makes the query. Calls for the same key
+    at the same time make it once: otherwise each write would be followed by a query for every request
+    under way.
     """
 
     def __init__(self, database: Database) -> None:
@@ -71,7 +72,7 @@ class VersionedCache(Generic[K, V]):
         self._reading: dict[K, asyncio.Lock] = {}
 
     async def get(self, key: K, read: Callable[[], Awaitable[V]]) -> V:
-        """What ``read`` gives for ``key``; what it raises is not remembered."""
+        """The result for ``key``, from ``read`` where none is kept; an exception is not kept."""
         known = self._now()
         if known is None:
             return await read()
@@ -84,7 +85,7 @@ class VersionedCache(Generic[K, V]):
                 if known is None:
                     return await read()
                 if key not in known:
-                    # put with what is older than the reading: a write in between is noticed
+                    # kept under the stamp from before the query: a write in between is noticed
                     known[key] = await read()
                 return known[key]
         finally:
@@ -92,11 +93,11 @@ class VersionedCache(Generic[K, V]):
                 self._reading.pop(key, None)
 
     def close(self) -> None:
-        """Let go of what is held open."""
+        """Close the connection that notices writes."""
         self._changes.close()
 
     def _now(self) -> dict[K, V] | None:
-        """What is still true; None where nobody knows."""
+        """The results that are still true; None where that is unknown."""
         stamp = self._changes.stamp()
         if stamp is None:
             return None

@@ -1,8 +1,8 @@
-"""Write-behind: rows about an answer, written once nobody waits for them any more.
+"""Write-behind: rows about an answer, written without making the answer wait.
 
-An answer must not wait for a database that is locked or full. What belongs to it waits here instead,
-in memory and in order, and is written as soon as that works: a process that is killed loses what it
-could not write until then, one that is stopped writes it first.
+A database that is locked or full must not delay an answer. Its rows wait here instead, in memory and
+in order, and are written as soon as that works. A process that is killed loses the rows that it has
+not written; one that is stopped writes them first.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from server.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 Work = Callable[[AsyncSession], Awaitable[None]]
-# Where nothing is in the way a row is there before its client can ask for it, of another copy of the
-# server too: a write takes some milliseconds. Longer than this no answer waits for it.
+# How long an answer waits for its rows. A write usually takes some milliseconds, so that a client that
+# has its answer also finds the rows, on another copy of the server too.
 GRACE_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 DRAIN_SECONDS = 5.0
 MAX_WAITING = 1_000  # each may hold a conversation
-PATIENCE_SECONDS = 10.0  # of those who need a row that is not written yet
-_PASSING = (OperationalError, InterfaceError, PoolTimeout, OSError)  # tried again
+PATIENCE_SECONDS = 10.0  # that a reader waits for a row that is not written yet
+_PASSING = (OperationalError, InterfaceError, PoolTimeout, OSError)  # worth another try
 
 
 class WriteBehind:
-    """The rows of one process that wait. ``run`` writes them; use on one event loop."""
+    """One process's queue of rows to write, at most ``most``. Use on one event loop."""
 
     def __init__(self, database: Database, *, most: int = MAX_WAITING) -> None:
         self._database = database
@@ -42,13 +42,13 @@ class WriteBehind:
         self._moved_at = 0.0  # when the last one was written, or the first one came
 
     async def put(self, name: str, work: Work) -> None:
-        """Have ``work`` done in a transaction of its own; ``name`` is what ``settled`` asks for.
+        """Queue ``work``, for a transaction of its own; ``settled`` waits for it by ``name``.
 
-        Returns when it is done, and anyway once nothing was for ``GRACE_SECONDS``. What it raises is
-        logged.
+        Returns when it is done, or when nothing in the queue was for ``GRACE_SECONDS``. Its exceptions
+        are logged.
 
         Raises:
-            Unavailable: too much waits already.
+            Unavailable: the queue is full.
         """
         if len(self._waiting) >= self._most:
             raise _behind()
@@ -63,10 +63,10 @@ class WriteBehind:
         await asyncio.wait([done], timeout=max(left, 0))
 
     async def settled(self, *names: str) -> None:
-        """Wait until none of these waits any more, before looking for their rows.
+        """Wait until these names are written; call it before reading their rows.
 
         Raises:
-            Unavailable: they could not be written for now.
+            Unavailable: they were not within ``PATIENCE_SECONDS``.
         """
         waiting = [self._pending[name] for name in names if name in self._pending]
         if waiting:
@@ -75,7 +75,7 @@ class WriteBehind:
                 raise _behind()
 
     async def run(self) -> None:
-        """Write until cancelled; then what is left, for at most ``DRAIN_SECONDS``."""
+        """Write until cancelled, then write the rest, for at most ``DRAIN_SECONDS``."""
         try:
             while True:
                 await self._some.wait()
@@ -94,9 +94,8 @@ class WriteBehind:
                 log.warning("a row could not be written; trying again", row=name, error=str(exc))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            except (
-                IntegrityError
-            ) as exc:  # its tenant is gone, or it is there: stopped in mid-commit
+            except IntegrityError as exc:
+                # its tenant is gone, or a commit that seemed to fail had worked
                 log.warning("a row was not written", row=name, error=str(exc))
             except Exception:
                 log.exception("a row was not written", row=name)

@@ -1,15 +1,14 @@
-"""Putting the parts of an upload together: slowly and outside any transaction, then at once."""
+"""Joins the parts of an upload: first the bytes, outside any transaction, then the rows in one."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
-from sqlalchemy import delete as delete_rows
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import File, Upload, UploadPart
+from server.db.scope import of_tenant
 from server.db.session import Database
 from server.errors import Invalid, NotFound
 from server.files import service
@@ -33,13 +32,13 @@ async def assembled(
     part_ids: Sequence[str],
     md5: str | None = None,
 ) -> AsyncGenerator[str | None]:
-    """Store the parts as one file; yields its sha256, or None where that was done already.
+    """Store the parts as one file; yields its sha256, or None where the upload is complete already.
 
-    Call ``complete`` within the block. What is not referred to by its end goes.
+    Call ``complete`` within the block: bytes that no row refers to are deleted at its end.
 
     Raises:
         NotFound: as ``get``.
-        Invalid: the upload is closed, a part is not its own, or bytes or md5 do not fit.
+        Invalid: the upload is closed, has no such part, or its size or md5 is another.
     """
     async with database.reading() as session:
         upload, parts = await _plan(session, tenant_id, upload_id, part_ids)
@@ -54,7 +53,7 @@ async def assembled(
             sha256, _ = await stack.enter_async_context(
                 stored(database, blobs, _joined(blobs, parts, seen), max_bytes=upload.size_bytes)
             )
-        except NotFound:  # somebody closed the upload in the meantime: say so, or see it done
+        except NotFound:  # the upload was closed meanwhile: raise, or find it complete
             async with database.reading() as session:
                 upload, parts = await _plan(session, tenant_id, upload_id, part_ids)
             if parts:
@@ -77,13 +76,13 @@ async def complete(
 ) -> tuple[Upload, File | None]:
     """Make the file of an upload whose parts are ``assembled``, and close it.
 
-    Completing it once more with the same parts changes nothing, and returns the same file; None if
-    that is gone by then.
+    Completing it again with the same parts changes nothing and returns the same file, or None if that
+    is gone.
 
     Raises:
         NotFound: as ``get``.
         Invalid: as ``assembled``.
-        Unavailable: the bytes were discarded a moment ago; ask again.
+        Unavailable: the bytes were deleted since they were stored; ask again.
     """
     upload, parts = await _plan(session, tenant_id, upload_id, part_ids, lock=True)
     if not parts or sha256 is None:
@@ -101,7 +100,8 @@ async def complete(
     upload.state = "completed"
     upload.file_id = file.id
     upload.parts_sha256 = _order_of(part_ids)
-    await session.execute(delete_rows(UploadPart).where(UploadPart.upload_id == upload.id))
+    parts_of_it = of_tenant(tenant_id).delete(UploadPart)
+    await session.execute(parts_of_it.where(UploadPart.upload_id == upload.id))
     await session.flush()
     return upload, file
 
@@ -114,14 +114,12 @@ async def _plan(
     *,
     lock: bool = False,
 ) -> tuple[Upload, list[UploadPart]]:
-    """The upload and its parts in the order asked for; no parts where it was completed so already."""
+    """The upload and its parts in this order; no parts if it was completed with them already."""
     upload = await get(session, tenant_id, upload_id, lock=lock)
     if upload.state == "completed" and upload.parts_sha256 == _order_of(part_ids):
         return upload, []
     require_pending(upload)
-    query = select(UploadPart).where(
-        UploadPart.tenant_id == tenant_id, UploadPart.upload_id == upload.id
-    )
+    query = of_tenant(tenant_id).select(UploadPart).where(UploadPart.upload_id == upload.id)
     known = {public_part_id(part): part for part in await session.scalars(query)}
     if len(set(part_ids)) != len(part_ids):
         raise Invalid("A part is named twice.", param="part_ids")
@@ -141,10 +139,10 @@ async def _plan(
 async def _check_made(
     database: Database, blobs: BlobStore, upload: Upload, md5: str | None
 ) -> None:
-    """Hold a completed upload's file against an md5; no file, no complaint.
+    """Compare a completed upload's file, if it still exists, with an md5.
 
     Raises:
-        Invalid: it has another.
+        Invalid: it has another md5.
     """
     if md5 is None:
         return

@@ -10,10 +10,10 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def clean_name(filename: str) -> str:
-    """A file's name without folders and characters that cannot be seen, on one line and not endless.
+    """A file's name without folders and invisible characters, on one line, of at most ``MAX_NAME``.
 
-    Blanks of any kind become ordinary ones. Cleaning a clean name changes nothing; where nothing is
-    left it is ``file``.
+    Blanks of any kind become ordinary ones. Cleaning a clean name changes nothing. Where nothing is
+    left the name is ``file``.
     """
     last = re.split(r"[/\\]", filename)[-1]
     seen = unicodedata.normalize("NFC", "".join(map(_plain, last)))

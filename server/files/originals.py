@@ -1,31 +1,35 @@
 """Uploads of transcripts as they arrived: kept until they have been read, for a while at most.
 
-They hold the personal data that redaction takes out, so they go when no import of them is left to
-end, ``Tenant.keep_upload_days`` later where that is set: what could not be read, too, since trying
-again begins with sending it again. A row says that they are gone (``SourceFile.removed_at``); the
-bytes are discarded after that is committed.
+They hold the personal data that redaction removes. So they go when the last import of them has ended,
+or ``Tenant.keep_upload_days`` later; also when it failed, since a new try sends the file again.
+``SourceFile.removed_at`` says that they are gone; the bytes are deleted after that is committed.
 """
 
 import datetime
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Import, SourceFile, Tenant, now
+from server.db.scope import Scope, across_tenants, of_tenant
 
 UNFINISHED = ("queued", "running")
 
 
 async def let_go(session: AsyncSession, source_id: str) -> str | None:
-    """Call where an import of a file has ended: its sha256, to discard after commit, if it goes now."""
+    """Call it when an import of a file has ended.
+
+    Returns the file's sha256 if it goes now, for ``try_delete_unreferenced`` after the commit.
+    """
     source = await lock(session, SourceFile.id == source_id)
     if source is None:
         return None
-    days = await session.scalar(
-        select(Tenant.keep_upload_days).where(Tenant.id == source.tenant_id)
+    scope = of_tenant(source.tenant_id)
+    days = await session.scalar(scope.select(Tenant.keep_upload_days))
+    unfinished = scope.select(Import.id).where(
+        Import.source_file_id == source.id, Import.state.in_(UNFINISHED)
     )
-    unfinished = exists().where(Import.source_file_id == source.id, Import.state.in_(UNFINISHED))
-    if days or await session.scalar(select(unfinished)):
+    if days or await session.scalar(unfinished.limit(1)) is not None:
         return None
     source.removed_at = now()
     await session.flush()
@@ -33,31 +37,45 @@ async def let_go(session: AsyncSession, source_id: str) -> str | None:
 
 
 async def delete_read(session: AsyncSession) -> set[str]:
-    """Let go of all whose time is over; returns their hashes, to discard after the commit."""
-    kept = exists().where(SourceFile.tenant_id == Tenant.id, SourceFile.removed_at.is_(None))
+    """Let go of every file whose time is over.
+
+    Returns their hashes, for ``try_delete_unreferenced`` after the commit.
+    """
+    all_tenants = across_tenants("a sweep of each tenant's uploads")
+    kept = all_tenants.select(SourceFile.id).where(
+        SourceFile.tenant_id == Tenant.id, SourceFile.removed_at.is_(None)
+    )
     gone: set[str] = set()
     for tenant_id, days in await session.execute(
-        select(Tenant.id, Tenant.keep_upload_days).where(kept)
+        select(Tenant.id, Tenant.keep_upload_days).where(kept.exists())
     ):
-        wanted = exists().where(
+        scope = of_tenant(tenant_id)
+        wanted = all_tenants.select(Import.id).where(
             Import.source_file_id == SourceFile.id,
             or_(
                 Import.state.in_(UNFINISHED),
                 Import.finished_at > now() - datetime.timedelta(days=days),
             ),
         )
-        over = (SourceFile.tenant_id == tenant_id, SourceFile.removed_at.is_(None), ~wanted)
-        # locked first and looked at again: an upload of the same bytes may have come in between
-        ids = list(await session.scalars(select(SourceFile.id).where(*over).with_for_update()))
+        over = (SourceFile.removed_at.is_(None), ~wanted.exists())
+        # locked first and checked again: the same bytes may have been uploaded in between
+        found = scope.select(SourceFile.id).where(*over).with_for_update()
+        ids = list(await session.scalars(found))
         if ids:
-            removal = update(SourceFile).where(SourceFile.id.in_(ids), *over)
+            removal = scope.update(SourceFile).where(SourceFile.id.in_(ids), *over)
             hashes = removal.values(removed_at=now()).returning(SourceFile.sha256)
             gone.update(await session.scalars(hashes))
     return gone
 
 
-async def lock(session: AsyncSession, *which: object) -> SourceFile | None:
-    """A source file as it is now, held until the transaction ends."""
-    query = select(SourceFile).where(*which)  # type: ignore[arg-type]
+async def lock(
+    session: AsyncSession, *which: ColumnElement[bool], scope: Scope | None = None
+) -> SourceFile | None:
+    """A source file as it is now, held until the transaction ends.
+
+    ``scope`` is its tenant's scope; without one ``which`` is the file's id, from a row of the tenant.
+    """
+    scope = scope or across_tenants("the id comes from a row of the tenant")
+    query = scope.select(SourceFile).where(*which)
     query = query.with_for_update().execution_options(populate_existing=True)
     return (await session.scalars(query)).one_or_none()

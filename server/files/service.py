@@ -1,18 +1,18 @@
 """Files of ``/v1/files``: rows of a tenant, whose bytes are in the blob store.
 
-A file that has expired is gone for everybody, whether or not it was swept yet.
+An expired file is not found any more, whether or not the sweep has removed it.
 """
 
 import datetime
 import re
 from typing import Literal
 
-from sqlalchemy import delete as delete_rows
-from sqlalchemy import or_, select
+from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
 from server.db.models import File, now
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Invalid, NotFound
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference
@@ -36,12 +36,12 @@ async def create(
     purpose: str,
     keep_seconds: int | None = None,
 ) -> File:
-    """Add a file whose bytes are stored already (``holdings.stored``).
+    """Add a file whose bytes are stored already (``server.storage.references.stored``).
 
     It expires ``keep_seconds`` after its creation, where that is given.
 
     Raises:
-        Unavailable: its bytes were discarded a moment ago, with an equal file; store them again.
+        Unavailable: its bytes were deleted since, with an equal file; store them again.
     """
     await acquire_reference(session, blobs, sha256)
     moment = now()
@@ -63,10 +63,10 @@ async def create(
 async def get(
     session: AsyncSession, tenant_id: str, file_id: str, *, param: str = "file_id"
 ) -> File:
-    """A tenant's file, by its public id. ``param`` is what a complaint names.
+    """A tenant's file, by its public id. ``param`` is the parameter that the error names.
 
     Raises:
-        NotFound: there is none, or it is another's, or it has expired.
+        NotFound: the tenant has no such file, or it has expired.
     """
     found = await find(session, tenant_id, file_id)
     if found is None:
@@ -75,12 +75,12 @@ async def get(
 
 
 async def find(session: AsyncSession, tenant_id: str, file_id: str) -> File | None:
-    """The same, or None."""
+    """A tenant's file, by its public id; None where ``get`` raises."""
     match = PUBLIC_ID.fullmatch(file_id)
     if match is None:
         return None
-    query = select(File).where(File.tenant_id == tenant_id, File.id == match[1], _is_alive())
-    return await session.scalar(query)
+    query = of_tenant(tenant_id).select(File)
+    return await session.scalar(query.where(File.id == match[1], _is_alive()))
 
 
 async def list_for(
@@ -92,14 +92,14 @@ async def list_for(
     order: Literal["asc", "desc"] = "desc",
     purpose: str | None = None,
 ) -> list[File]:
-    """A tenant's files by the time of their creation, those behind ``after`` (a public id).
+    """A tenant's files in the order of their creation, those after ``after`` (a public id).
 
-    The file ``after`` itself may be gone already: paging goes on where it was.
+    The file ``after`` itself may be gone already: the page begins where it was.
 
     Raises:
         Invalid: ``after`` is no file's id.
     """
-    query = select(File).where(File.tenant_id == tenant_id, _is_alive())
+    query = of_tenant(tenant_id).select(File).where(_is_alive())
     if purpose is not None:
         query = query.where(File.purpose == purpose)
     if after is not None:
@@ -112,7 +112,7 @@ async def list_for(
 
 
 async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
-    """Remove a tenant's file; returns its sha256, to ``try_discard`` after the commit.
+    """Remove a tenant's file; returns its sha256, for ``try_delete_unreferenced`` after the commit.
 
     Raises:
         NotFound: as ``get``.
@@ -124,9 +124,10 @@ async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
 
 
 async def delete_expired(session: AsyncSession) -> set[str]:
-    """Remove the files that have expired; returns their hashes, to discard after the commit."""
-    gone = delete_rows(File).where(File.expires_at <= now()).returning(File.sha256)
-    return set(await session.scalars(gone))
+    """Remove expired files; returns their hashes, for ``try_delete_unreferenced`` after the commit."""
+    gone = across_tenants("a sweep of what has expired").delete(File)
+    gone = gone.where(File.expires_at <= now())
+    return set(await session.scalars(gone.returning(File.sha256)))
 
 
 def _is_alive() -> ColumnElement[bool]:

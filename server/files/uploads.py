@@ -1,25 +1,25 @@
 """Files that arrive in parts: rows of a tenant that live for an hour.
 
-An upload is open (``pending``) until it is completed, cancelled or too old. Whoever changes it
-locks its row first, so that no part comes to an upload that is closed.
+An upload is open (``pending``) until it is completed, cancelled or too old. Each change locks its row
+first, so that no part is added to a closed upload.
 """
 
 import datetime
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Upload, UploadPart, UploadState, now
+from server.db.scope import Scope, across_tenants, of_tenant
 from server.errors import Invalid, NotFound
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference
 
 PUBLIC_ID = re.compile(r"upload_([0-9a-f]{32})")
 LIFE = datetime.timedelta(hours=1)
-REMEMBERED = datetime.timedelta(hours=24)  # closed uploads, for clients that ask twice
+REMEMBERED = datetime.timedelta(hours=24)  # closed uploads: clients may repeat a request
 MAX_PART_BYTES = 64 << 20
 MAX_PARTS = 10_000
 SWEPT_AT_ONCE = 1000
@@ -36,7 +36,7 @@ def public_part_id(part: UploadPart) -> str:
 
 
 def state_of(upload: Upload) -> UploadState:
-    """Its state, at this moment."""
+    """An upload's state now; the row of an expired one may still say ``pending``."""
     if upload.state == "pending" and upload.expires_at <= now():
         return "expired"
     return upload.state
@@ -52,7 +52,7 @@ async def create(
     size_bytes: int,
     keep_seconds: int | None = None,
 ) -> Upload:
-    """Begin an upload of ``size_bytes``; ``keep_seconds`` are for the finished file."""
+    """Begin an upload of ``size_bytes``; its file will expire after ``keep_seconds``, if given."""
     upload = Upload(
         tenant_id=tenant_id,
         filename=filename,
@@ -70,18 +70,17 @@ async def create(
 async def get(
     session: AsyncSession, tenant_id: str, upload_id: str, *, lock: bool = False
 ) -> Upload:
-    """A tenant's upload, by its public id; ``lock`` keeps others from changing it until the end.
+    """A tenant's upload, by its public id.
+
+    ``lock`` keeps others from changing it until the transaction ends.
 
     Raises:
-        NotFound: there is none, or it is another's.
+        NotFound: the tenant has no such upload.
     """
     match = PUBLIC_ID.fullmatch(upload_id)
     found = None
     if match is not None:
-        query = select(Upload).where(Upload.tenant_id == tenant_id, Upload.id == match[1])
-        if lock:
-            query = query.with_for_update().execution_options(populate_existing=True)
-        found = await session.scalar(query)
+        found = await of_tenant(tenant_id).get(session, Upload, match[1], lock=lock)
     if found is None:
         raise NotFound(f"No such Upload object: {upload_id}", param="upload_id")
     return found
@@ -115,12 +114,13 @@ async def add_part(
 
     Raises:
         NotFound: as ``get``.
-        Invalid: the upload is closed, or the parts are more than it can need.
-        Unavailable: the bytes were discarded a moment ago; store them again.
+        Invalid: the upload is closed, or has twice the announced bytes or ``MAX_PARTS`` parts.
+        Unavailable: the bytes were deleted since they were stored; store them again.
     """
     upload = await get(session, tenant_id, upload_id, lock=True)
     require_pending(upload)
-    counts = select(func.count(), func.coalesce(func.sum(UploadPart.size_bytes), 0))
+    total = func.coalesce(func.sum(UploadPart.size_bytes), 0)
+    counts = of_tenant(tenant_id).select(func.count(UploadPart.id), total)
     count, size = (await session.execute(counts.where(UploadPart.upload_id == upload.id))).one()
     # twice what was announced: a client may send parts again whose answers it lost
     if count >= MAX_PARTS or size + size_bytes > 2 * upload.size_bytes:
@@ -138,9 +138,9 @@ async def add_part(
 
 
 async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple[Upload, set[str]]:
-    """Close an upload without a file; returns it and its parts' hashes, to discard after commit.
+    """Close an upload without a file. Cancelling it again changes nothing.
 
-    Cancelling it twice changes nothing.
+    Returns it and its parts' hashes, for ``try_delete_unreferenced`` after the commit.
 
     Raises:
         NotFound: as ``get``.
@@ -151,28 +151,32 @@ async def cancel(session: AsyncSession, tenant_id: str, upload_id: str) -> tuple
         return upload, set()
     require_pending(upload)
     upload.state = "cancelled"
-    hashes = await _drop_parts(session, [upload.id])
+    hashes = await _drop_parts(session, of_tenant(tenant_id), [upload.id])
     await session.flush()
     return upload, hashes
 
 
 async def expire_pending(session: AsyncSession) -> set[str]:
-    """Close uploads that are too old; returns their parts' hashes, to discard after the commit."""
-    old = select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
+    """Close uploads that are too old.
+
+    Returns their parts' hashes, for ``try_delete_unreferenced`` after the commit.
+    """
+    all_tenants = across_tenants("a sweep of what has expired")
+    old = all_tenants.select(Upload).where(Upload.state == "pending", Upload.expires_at <= now())
     uploads = (await session.scalars(old.limit(SWEPT_AT_ONCE).with_for_update())).all()
     for upload in uploads:
         upload.state = "expired"
-    hashes = await _drop_parts(session, [upload.id for upload in uploads])
+    hashes = await _drop_parts(session, all_tenants, [upload.id for upload in uploads])
     await session.execute(
-        delete_rows(Upload).where(
+        all_tenants.delete(Upload).where(
             Upload.state != "pending", Upload.expires_at <= now() - REMEMBERED
         )
     )
     return hashes
 
 
-async def _drop_parts(session: AsyncSession, upload_ids: Sequence[str]) -> set[str]:
+async def _drop_parts(session: AsyncSession, scope: Scope, upload_ids: Sequence[str]) -> set[str]:
     if not upload_ids:
         return set()
-    gone = delete_rows(UploadPart).where(UploadPart.upload_id.in_(upload_ids))
+    gone = scope.delete(UploadPart).where(UploadPart.upload_id.in_(upload_ids))
     return set(await session.scalars(gone.returning(UploadPart.sha256)))

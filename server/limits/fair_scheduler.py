@@ -1,21 +1,21 @@
-"""Who goes to the engine next: the tenant that was served least, by the virtual token counter.
+"""A fair queue before the engine: the tenant with the smallest virtual token counter is next.
 
 From "Fairness in Serving Large Language Models" (arXiv 2401.00588, algorithm 2). The engine answers in
-the order of arrival, so a tenant that sends many requests fills it for everybody. Therefore no more
-requests are let to it than it generates at once, and the others wait here. When a place becomes free,
-the tenant with the smallest counter gets it. Counters grow with the prompt's tokens (weight 1) when a
-request is let in, cached ones included, and with the answer's (weight 2) as they come. A tenant whose
-first request joins the line is lifted to the smallest counter in the line, to that of the last tenant
-that was served where nobody is in line: being idle saves nothing up.
+the order of arrival, so a tenant with many requests would delay all others. Therefore the engine gets
+no more requests than it generates at once, and the rest wait here. When a place becomes free, the tenant
+with the smallest counter gets it. A counter grows by the prompt's tokens (weight 1), cached ones
+included, when a request enters, and by the answer's (weight 2) as they come. When a tenant joins the
+queue, its counter is raised to the smallest one in the queue, or to that of the tenant that was served
+last if the queue is empty: idle time earns no credit.
 
-Answers are not interrupted, so a tenant may hold every place until its answers end. Against that a few
-places are kept for tenants that have nothing at the engine: whoever was quiet enters at once. What it
-costs: a tenant that is alone cannot use them. The engine is started with so many places more than one
-tenant should have (``server/engine/backends/vllm/launch.py``).
+Answers are not interrupted, so one tenant could hold every place until its answers end. Therefore a few
+places are reserved for tenants that have no request at the engine; those enter at once. The cost: a
+tenant that is alone cannot use the reserve. The engine is started with as many more places as are
+reserved (``server/engine/backends/vllm/launch.py``).
 
-What is not kept in bounds here, and waits inside the engine in the order of arrival: prompts that fill
-its memory before its places are taken, the part of one request's answers that are more than there are
-places, and what other copies of the server send to the same engine.
+Three things are not bounded here and wait inside the engine in the order of arrival: prompts that fill
+its memory before all places are taken, answers of one request beyond the number of places, and the
+requests of other copies of the server.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from server.errors import EngineBusy, TooMany
 PROMPT_WEIGHT = 1
 ANSWER_WEIGHT = 2
 RETRY_SECONDS = 5.0
-_RESERVE = 9  # one place of so many is kept
-_FEW = 4  # where there are fewer, none is
+_RESERVE = 9  # one place of nine is reserved
+_FEW = 4  # with fewer places, none is
 
 
 class Ticket:
-    """A place at the engine. Say what it generates, so that its tenant's counter grows."""
+    """A request's places at the engine; ``charge`` its tokens, so that its tenant's counter grows."""
 
     def __init__(
         self, queue: "FairScheduler", tenant: str, *, prompt_tokens: int, width: int
@@ -47,12 +47,12 @@ class Ticket:
         self._answered = 0
 
     def charge(self, tokens: int) -> None:
-        """So many tokens of the answer have come."""
+        """Count tokens of the answer as they come."""
         self._answered += tokens
         self._queue.counters[self.tenant] += ANSWER_WEIGHT * tokens
 
     def settle(self, *, prompt_tokens: int, answer_tokens: int) -> None:
-        """What the engine counted in the end, instead of what was charged."""
+        """Replace what was charged by the engine's own counts."""
         self._queue.counters[self.tenant] += PROMPT_WEIGHT * (prompt_tokens - self.prompt_tokens)
         self.charge(answer_tokens - self._answered)
         self.prompt_tokens = prompt_tokens
@@ -65,11 +65,19 @@ class _Waiting:
 
 
 class FairScheduler:
-    """The line before the engine. Use on one event loop.
+    """The fair queue before the engine. Use on one event loop.
 
-    ``sequences`` tells how many answers the engine generates at once. At most ``total`` requests wait,
-    ``per_tenant`` of one tenant, and none for longer than ``wait_seconds``. ``waited`` is told each
-    request's seconds in line.
+    Args:
+        sequences: returns how many answers the engine generates at once.
+        per_tenant: how many requests of one tenant may wait.
+        total: how many requests may wait.
+        wait_seconds: how long a request may wait.
+        waited: called with the seconds that each request waited.
+
+    Example:
+        async with scheduler.place(tenant_id, prompt_tokens=120) as ticket:
+            async for tokens in answer:
+                ticket.charge(len(tokens))
     """
 
     def __init__(
@@ -98,13 +106,13 @@ class FairScheduler:
     async def place(
         self, tenant: str, *, prompt_tokens: int, answers: int = 1
     ) -> AsyncIterator[Ticket]:
-        """Hold a place at the engine, of as many as there are ``answers``.
+        """Hold a place at the engine for each of the request's ``answers``, as far as there are enough.
 
-        With a free place and nobody in line nothing is waited for.
+        It does not wait where there are free places and an empty queue.
 
         Raises:
-            TooMany: so many of this tenant's requests wait already.
-            EngineBusy: so many of all tenants' wait already, or this one has waited long enough.
+            TooMany: ``per_tenant`` requests of this tenant wait already.
+            EngineBusy: ``total`` requests wait already, or this one has waited ``wait_seconds``.
         """
         width = min(answers, self._open_to_all)
         place = Ticket(self, tenant, prompt_tokens=prompt_tokens, width=width)
@@ -121,7 +129,7 @@ class FairScheduler:
 
     @property
     def _reserve(self) -> int:
-        """Places that are kept for tenants that have none."""
+        """Places reserved for tenants that have none."""
         sequences = self._sequences()
         return max(1, sequences // _RESERVE) if sequences >= _FEW else 0
 
@@ -134,7 +142,7 @@ class FairScheduler:
         return self._open_to_all - self._taken
 
     def _lift(self, tenant: str) -> None:
-        """Take away what a tenant would have saved up by not being in line."""
+        """Raise the counter of a tenant that joins the queue, so that idle time earns no credit."""
         counter = self.counters.get(tenant, 0.0)
         if tenant not in self._lines:
             if self._lines:
@@ -165,10 +173,10 @@ class FairScheduler:
                     await mine.turn
         except BaseException as exc:
             if mine.turn.done() and not mine.turn.cancelled():
-                self._leave(place)  # it was given in the very moment
+                self._leave(place)  # it got its place at this moment
             else:
                 self._remove(mine)
-                self._admit()  # it may have stood before somebody that needs less
+                self._admit()  # a request behind it may need fewer places
             if isinstance(exc, TimeoutError):
                 raise EngineBusy(
                     f"No place became free within {self._wait_seconds:.0f} seconds.",
@@ -178,16 +186,16 @@ class FairScheduler:
         self._waited(loop.time() - began)
 
     def _admit(self) -> None:
-        """Let in whoever may enter now."""
+        """Let in the requests that may enter now."""
         while (found := self._next()) is not None:
             mine, reserved = found
             self._remove(mine)
-            if not mine.turn.done():  # else its client went just now
+            if not mine.turn.done():  # else its client has just gone
                 self._enter(mine.place, reserved=reserved)
                 mine.turn.set_result(None)
 
     def _next(self) -> tuple[_Waiting, bool] | None:
-        """Who is next, and whether into the reserve; None when nobody may enter."""
+        """The next request, and whether it takes reserved places; None where none may enter."""
         if not self._lines:
             return None
 

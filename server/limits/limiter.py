@@ -1,16 +1,16 @@
 """Limits on requests and tokens, by tenant and by key, that all copies of the server share.
 
-A request is let in when it fits under every limit of its tenant and of its key. It reserves the tokens
-that it may use, as OpenAI does: those of the prompt, estimated from its length, and ``max_tokens`` of
-each answer. When it ends, what it did use takes the reservation's place.
+A request is admitted when it fits under every limit of its tenant and of its key. It reserves the
+tokens that it may use, as OpenAI does: those of the prompt, estimated from its length, and
+``max_tokens`` of each answer. When it ends, the tokens that it used replace the reservation.
 
-What is refused here, or for want of a place at the engine, counts as nothing. Everything else counts
-as a request, those that fail too.
+A request that is refused, here or because the engine is busy, does not count. All others do, also those
+that fail.
 
-Copies tell each other through the database: minutes in ``usage_minute``, written here, days in
-``usage_day``, written by the ledger, both every second and read back. So a limit may be passed by what
-the other copies let in within a second, and a daily one also by what is in flight there. Requests in
-flight are counted by each copy for itself. (The ``limits`` package keeps its counts in memory or in
+Copies share counts through the database: minutes in ``usage_minute``, written here, and days in
+``usage_day``, written by the ledger; both are written and read back every second. So a limit may be
+exceeded by what other copies admit within a second, and a daily one also by what is in flight there.
+Each copy counts its requests in flight alone. (The ``limits`` package keeps its counts in memory or in
 Redis, MongoDB, memcached: not in SQL.)
 """
 
@@ -29,7 +29,7 @@ from server.settings import Limits
 
 IDLE_SECONDS = 600.0  # accounts that are not used for so long are read anew when they are again
 PRUNE_SECONDS = 60.0
-BUSY_RETRY_SECONDS = 1.0  # for requests in flight: nobody knows when one of them ends
+BUSY_RETRY_SECONDS = 1.0  # for requests in flight: when one ends is unknown
 _NAMES = {
     "requests_per_minute": "requests per min (RPM)",
     "tokens_per_minute": "tokens per min (TPM)",
@@ -39,20 +39,28 @@ _NAMES = {
 
 
 class Admission:
-    """A request that was let in. Say what it used when it has ended; unsaid, it counts as nothing."""
+    """A request that was admitted. Call ``settle`` when it has ended; else it does not count."""
 
     def __init__(self) -> None:
         self.used: int | None = None
 
     def settle(self, tokens: int) -> None:
-        """It used so many tokens, prompt and answer."""
+        """Set the tokens that it used, prompt and answer."""
         self.used = tokens
 
 
 class RateLimiter:
-    """The limits of one process. Use on one event loop; ``clock`` gives Unix seconds.
+    """The limits in one process. Use on one event loop.
 
-    ``default`` applies to tenants that have no limits of their own.
+    Args:
+        database: where copies of the server share their counts.
+        default: the limits of tenants that have none of their own.
+        clock: the current time in Unix seconds.
+
+    Example:
+        async with limiter.admit(principal, tokens=1_200) as admission:
+            answer = await generate()
+            admission.settle(answer.total_tokens)
     """
 
     def __init__(
@@ -70,12 +78,12 @@ class RateLimiter:
 
     @asynccontextmanager
     async def admit(self, principal: Principal, *, tokens: int) -> AsyncIterator[Admission]:
-        """Let a request in that may use so many tokens, or refuse it.
+        """Admit a request that may use ``tokens``, or refuse it.
 
-        Does not wait for anything, but once for the database when a tenant is new here.
+        It only waits for the database, once, when the tenant is new to this process.
 
         Raises:
-            TooMany: a limit is reached, or the request alone is larger than one.
+            TooMany: a limit is reached, or the request alone exceeds one.
             Forbidden: the operator's key has no models.
         """
         admission = Admission()
@@ -122,7 +130,7 @@ class RateLimiter:
         ]
 
     def take(self) -> Taken:
-        """What is to be written: call it in the same moment as the ledger takes its counts."""
+        """The counts to write. Call it at the same moment as the ledger takes its own."""
         minutes: dict[Place, Amounts] = {}
         days: dict[Place, Amounts] = {}
         for tenant_id, tenant in self._tenants.items():
@@ -134,7 +142,7 @@ class RateLimiter:
         return Taken(minutes, days)
 
     def put_back(self, taken: Taken) -> None:
-        """What was taken could not be written."""
+        """Count again what was taken and could not be written."""
         for place, amounts in taken.minutes.items():
             if (account := self._account(*place[:2])) is not None:
                 account.minute(place[2]).put_back(amounts)
@@ -143,10 +151,10 @@ class RateLimiter:
                 account.day(place[2]).put_back(amounts)
 
     async def sync(self, taken: Taken) -> None:
-        """Write minutes, and read what all copies have written; the days' are in the database by now.
+        """Write the minutes and read the counts of all copies. The ledger has written the days before.
 
         Raises:
-            SQLAlchemyError, OSError: no database; ``put_back`` what was taken.
+            SQLAlchemyError, OSError: the database failed; ``put_back`` what was taken.
         """
         now = self._clock()
         self._forget_idle(now)
@@ -164,7 +172,7 @@ class RateLimiter:
         await self._read(list(self._tenants), now)
 
     async def _begin(self, tenant_id: str) -> "_Tenant":
-        """Start to keep a tenant's accounts, from what the database has."""
+        """Start a tenant's accounts with the counts in the database."""
         async with self._database.reading() as session:
             totals = await store.read(session, [tenant_id], self._clock())
         tenant = self._tenants.get(tenant_id)
@@ -219,7 +227,7 @@ class RateLimiter:
     def _rates(
         self, principal: Principal, tenant: "_Tenant", now: float
     ) -> Iterator[tuple[str, Rate]]:
-        """Every limit that there is, with what is used of it."""
+        """Every limit that is set, with what is used of it."""
         minute, elapsed = divmod(now, MINUTE)
         day, elapsed_today = divmod(now, DAY)
         for whose, limits, account in self._holders(principal, tenant):
@@ -248,7 +256,7 @@ class RateLimiter:
             if used is None:
                 account.minute(minute).add(-1, -reserved)
                 continue
-            # what was not used is given back to its minute; what came on top is used now
+            # what was not used goes back to its minute; what exceeds the reservation counts now
             when = minute if used <= reserved else int(now // MINUTE)
             account.minute(when).add(0, used - reserved)
             account.day(int(now // DAY)).add(1, used)
@@ -277,7 +285,7 @@ class _Tenant:
         return self.keys.get(key_id) or self.keys.setdefault(key_id, Account())
 
     def settle(self, totals: store.TenantTotals, now: float) -> None:
-        """Take over what all copies have used; what is not there was not used."""
+        """Take over the counts of all copies; a count that is not among them is zero."""
         minute, day = int(now // MINUTE), int(now // DAY)
         for key_id in totals.keys:
             self.key(key_id)

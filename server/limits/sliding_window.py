@@ -1,7 +1,7 @@
-"""What an account has used of late, and the arithmetic of limits on it.
+"""What an account used in recent minutes and days, and the arithmetic of limits.
 
-Minutes slide: what was used in the minute before counts for the part of it that lies within the last
-60 seconds, as if it had been used evenly. Days are UTC days and begin anew at midnight.
+Minutes slide: of the previous minute's use counts the share that lies within the last 60 seconds, as if
+it had been used evenly. Days are UTC days and start at zero.
 """
 
 import math
@@ -11,14 +11,14 @@ from typing import Literal
 Kind = Literal["requests", "tokens"]
 MINUTE = 60
 DAY = 86_400
-_GRAIN = 1e-6  # of a request or token: less is the rounding of floats
+_GRAIN = 1e-6  # of a request or token; smaller differences are rounding of floats
 
 
 @dataclass(slots=True)
 class Bucket:
-    """Requests and tokens of one minute or day, as far as is known.
+    """Requests and tokens of one minute or day, as this copy of the server knows them.
 
-    The ``new`` ones are among them and not yet in the database, which other copies write as well.
+    The ``new`` ones are included, and are not in the database yet, which other copies write too.
     """
 
     requests: int = 0
@@ -27,25 +27,25 @@ class Bucket:
     new_tokens: int = 0
 
     def add(self, requests: int, tokens: int) -> None:
-        """Count some more; less than none takes back what was counted too much."""
+        """Add to the counts; negative numbers take back what was counted too much."""
         self.requests += requests
         self.tokens += tokens
         self.new_requests += requests
         self.new_tokens += tokens
 
     def take(self) -> tuple[int, int]:
-        """The new (requests, tokens), to be written now."""
+        """Return the new (requests, tokens), which the caller writes, and count none as new."""
         taken = self.new_requests, self.new_tokens
         self.new_requests = self.new_tokens = 0
         return taken
 
     def put_back(self, taken: tuple[int, int]) -> None:
-        """They could not be written."""
+        """Count as new again what could not be written."""
         self.new_requests += taken[0]
         self.new_tokens += taken[1]
 
     def settle(self, requests: int, tokens: int) -> None:
-        """So many are in the database, of all copies."""
+        """Take over the counts of all copies from the database."""
         self.requests = requests + self.new_requests
         self.tokens = tokens + self.new_tokens
 
@@ -54,8 +54,8 @@ class Bucket:
 class Account:
     """One tenant, or one of its keys: buckets by number of the minute, and of the day.
 
-    ``in_flight`` requests with ``reserved`` tokens have begun here. They are in their minute's bucket;
-    in the day's only when they have ended, as in the database.
+    ``in_flight`` requests with ``reserved`` tokens are under way in this process. They count in their
+    minute's bucket, but in the day's only when they have ended, as in the database.
     """
 
     minutes: dict[int, Bucket] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Account:
         return self.days.get(number) or self.days.setdefault(number, Bucket())
 
     def forget_before(self, minute: int, day: int) -> None:
-        """Let go of buckets that no limit looks at any more."""
+        """Remove the buckets before these numbers."""
         self.minutes = {number: b for number, b in self.minutes.items() if number >= minute}
         self.days = {number: b for number, b in self.days.items() if number >= day}
 
@@ -81,8 +81,8 @@ class Account:
 class Rate:
     """One limit and what is used of it at a moment.
 
-    ``before`` was used in the last period, ``current`` in this one, ``elapsed`` seconds of which have
-    passed. Of days ``before`` is 0.
+    ``before`` was used in the previous period, ``current`` in this one, of which ``elapsed`` seconds
+    have passed. For days ``before`` is 0.
     """
 
     kind: Kind
@@ -105,11 +105,11 @@ class Rate:
 
     @property
     def left(self) -> float:
-        """Seconds of this period that are left."""
+        """Seconds until this period ends."""
         return self.period - self.elapsed
 
     def wait(self, need: int) -> float:
-        """Seconds until ``need`` more fit, if nothing else comes; infinite when they never will."""
+        """Seconds until ``need`` more fit, if no other request comes; infinite where they never do."""
         room = self.limit - need
         if room < 0:
             return math.inf
@@ -117,12 +117,12 @@ class Rate:
             return 0.0
         if self.period == DAY:
             return self.left
-        if self.current <= room:  # when enough of the period before has slid out
+        if self.current <= room:  # when enough of the previous period no longer counts
             return self.period * (1 - (room - self.current) / self.before) - self.elapsed
         return self.left + self.period * (1 - room / self.current)
 
     def reset(self) -> float:
-        """Seconds until nothing counts any more."""
+        """Seconds until no use counts any more."""
         if self.period == DAY or not self.current:
             return self.left if self.before or self.current else 0.0
         return self.left + self.period

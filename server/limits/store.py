@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Tenant, UsageDay, UsageMinute, now
+from server.db.scope import across_tenants
 from server.limits.sliding_window import MINUTE
 
 Amounts = tuple[int, int]  # requests, tokens
@@ -17,7 +18,7 @@ Place = tuple[str, str, int]  # tenant, key, number of the minute or day; no key
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Counts on their way to the database."""
+    """Counts that are about to be written."""
 
     minutes: dict[Place, Amounts]
     days: dict[Place, Amounts]
@@ -25,22 +26,22 @@ class Taken:
 
 @dataclass(slots=True)
 class TenantTotals:
-    """What the database has of one tenant. The key ``""`` is the sum of all."""
+    """One tenant's counts in the database. The key ``""`` stands for the sum of all keys."""
 
     _minutes: dict[tuple[str, int], Amounts] = field(default_factory=dict)
     _days: dict[str, Amounts] = field(default_factory=dict)
 
     @property
     def keys(self) -> set[str]:
-        """Every key that is counted."""
+        """The ids of all keys that have counts."""
         return {key_id for key_id, _ in self._minutes} | set(self._days)
 
     def minute(self, key_id: str, number: int) -> Amounts:
-        """A key's minute; of a minute that was not asked for it is nothing."""
+        """A key's counts in a minute; zeros where there are none."""
         return self._minutes.get((key_id, number), (0, 0))
 
     def day(self, key_id: str) -> Amounts:
-        """A key's day."""
+        """A key's counts in the day."""
         return self._days.get(key_id, (0, 0))
 
     def add_minute(self, key_id: str, number: int, amounts: Amounts) -> None:
@@ -55,22 +56,22 @@ class TenantTotals:
 
 
 class Totals:
-    """What the database has of some tenants."""
+    """Some tenants' counts in the database."""
 
     def __init__(self) -> None:
         self._tenants: dict[str, TenantTotals] = {}
 
     def of(self, tenant_id: str) -> TenantTotals:
-        """One tenant's."""
+        """One tenant's counts."""
         return self._tenants.setdefault(tenant_id, TenantTotals())
 
 
 async def write_minutes(session: AsyncSession, rows: Mapping[Place, Amounts]) -> None:
-    """Add to the minutes of keys; those of tenants that are gone are dropped."""
+    """Add to the minutes of keys. Counts of tenants that are gone are dropped."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     wanted = {tenant_id for tenant_id, _, _ in rows}
     known = set(await session.scalars(select(Tenant.id).where(Tenant.id.in_(wanted))))
-    # in one order, so that copies that write the same rows wait for each other and do not lock up
+    # sorted, so that copies that write the same rows wait for each other without a deadlock
     for (tenant_id, key_id, number), (requests, tokens) in sorted(rows.items()):
         if tenant_id not in known:
             continue
@@ -92,15 +93,17 @@ async def write_minutes(session: AsyncSession, rows: Mapping[Place, Amounts]) ->
 
 
 async def prune(session: AsyncSession, *, before: int) -> None:
-    """Remove minutes that no limit looks at any more, of all tenants."""
-    await session.execute(delete(UsageMinute).where(UsageMinute.minute < _time(before)))
+    """Remove the minutes of all tenants before the one numbered ``before``."""
+    old = across_tenants("a sweep of what no limit counts").delete(UsageMinute)
+    await session.execute(old.where(UsageMinute.minute < _time(before)))
 
 
 async def read(session: AsyncSession, tenant_ids: Collection[str], at: float) -> Totals:
-    """What these tenants used in this minute and the two before, and in this UTC day."""
+    """What these tenants used in the minute of ``at`` (Unix seconds), the two before, and its UTC day."""
     totals = Totals()
     first = _time(int(at // MINUTE) - 2)
-    minutes = select(
+    all_tenants = across_tenants("counts of all that are active are read at once")
+    minutes = all_tenants.select(
         UsageMinute.tenant_id,
         UsageMinute.key_id,
         UsageMinute.minute,
@@ -112,7 +115,7 @@ async def read(session: AsyncSession, tenant_ids: Collection[str], at: float) ->
         totals.of(tenant_id).add_minute(key_id, number, (requests, tokens))
     today = datetime.fromtimestamp(at, UTC).date()
     days = (
-        select(
+        all_tenants.select(
             UsageDay.tenant_id,
             UsageDay.key_id,
             func.sum(UsageDay.requests),

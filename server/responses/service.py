@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from sqlalchemy import delete, literal, select, update
+from sqlalchemy import literal
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.chat import stored
 from server.db.models import StoredResponse, now
+from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.errors import Invalid, NotFound
 from server.responses.items import MAX_ITEMS, Item, read_items, response_of
@@ -42,9 +43,9 @@ async def get(session: AsyncSession, tenant_id: str, response_id: str) -> Stored
     Raises:
         NotFound: never kept, deleted, expired, or another tenant's.
     """
+    query = of_tenant(tenant_id).select(StoredResponse)
     found = await session.scalar(
-        select(StoredResponse).where(
-            StoredResponse.tenant_id == tenant_id,
+        query.where(
             StoredResponse.id == response_id.removeprefix(PREFIX),
             StoredResponse.expires_at > now(),
         )
@@ -101,9 +102,9 @@ async def find_items(
     wanted = {item: response for item in item_ids if (response := response_of(item))}
     if not wanted:
         return {}
+    query = of_tenant(tenant_id).select(StoredResponse)
     rows = await session.scalars(
-        select(StoredResponse).where(
-            StoredResponse.tenant_id == tenant_id,
+        query.where(
             StoredResponse.id.in_(set(wanted.values())),
             StoredResponse.expires_at > now(),
         )
@@ -147,11 +148,8 @@ async def keep(
         )
     )
     if before:
-        await session.execute(
-            update(StoredResponse)
-            .where(StoredResponse.tenant_id == tenant_id, StoredResponse.id.in_(before))
-            .values(expires_at=expires_at)
-        )
+        longer = of_tenant(tenant_id).update(StoredResponse).values(expires_at=expires_at)
+        await session.execute(longer.where(StoredResponse.id.in_(before)))
     await session.flush()
 
 
@@ -167,7 +165,8 @@ async def delete_response(session: AsyncSession, tenant_id: str, response_id: st
 
 async def delete_expired(session: AsyncSession) -> None:
     """Delete what has expired, of all tenants: it must not depend on whether one comes back."""
-    await session.execute(delete(StoredResponse).where(StoredResponse.expires_at <= now()))
+    old = across_tenants("a sweep of what has expired").delete(StoredResponse)
+    await session.execute(old.where(StoredResponse.expires_at <= now()))
 
 
 async def delete_expired_forever(database: Database) -> None:
@@ -192,25 +191,20 @@ async def _chain(session: AsyncSession, tenant_id: str, last_id: str) -> list[St
     """
     if not last_id.startswith(PREFIX):
         return []
-    rows = StoredResponse
-    depth = literal(0).label("depth")
+    scope = of_tenant(tenant_id)
     chain = (
-        select(rows.id, rows.previous_id, depth)
-        .where(
-            rows.tenant_id == tenant_id,
-            rows.id == last_id.removeprefix(PREFIX),
-            rows.expires_at > now(),
-        )
+        scope.select(StoredResponse.id, StoredResponse.previous_id, literal(0).label("depth"))
+        .where(StoredResponse.id == last_id.removeprefix(PREFIX), StoredResponse.expires_at > now())
         .cte(recursive=True)
     )
     before = (
-        select(rows.id, rows.previous_id, chain.c.depth + 1)
-        .join(chain, rows.id == chain.c.previous_id)
-        .where(rows.tenant_id == tenant_id, chain.c.depth < MAX_ITEMS)
+        scope.select(StoredResponse.id, StoredResponse.previous_id, chain.c.depth + 1)
+        .join(chain, StoredResponse.id == chain.c.previous_id)
+        .where(chain.c.depth < MAX_ITEMS)
     )
     chain = chain.union_all(before)
-    query = select(rows).join(chain, rows.id == chain.c.id).order_by(chain.c.depth.desc())
-    return list(await session.scalars(query.where(rows.tenant_id == tenant_id)))
+    rows = scope.select(StoredResponse).join(chain, StoredResponse.id == chain.c.id)
+    return list(await session.scalars(rows.order_by(chain.c.depth.desc())))
 
 
 def _items(rows: Iterable[StoredResponse]) -> list[Item]:

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 1 << 20
-# A bucket that does not answer is told within half a minute; obstore's own bounds are 10 tries and
+# A bucket that does not answer is an error within half a minute; obstore's own bounds are 10 tries and
 # three minutes, for each of the requests that an upload makes.
 _RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how obstore tells the number: its errno is None
+# obstore has the number in its message alone: its errno is None
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 class BlobError(Unavailable):
@@ -41,7 +42,12 @@ class BlobError(Unavailable):
 
 
 class BlobStore:
-    """Content-addressed files. Writing the same bytes twice keeps them once."""
+    """Content-addressed files. Writing the same bytes twice keeps them once.
+
+    Example:
+        blobs = BlobStore.open(settings.blobs)
+        sha256, size = await blobs.put_stream(chunks, max_bytes=1 << 30)
+    """
 
     def __init__(self, store: ObjectStore, *, folder: Path | None = None) -> None:
         self._store = store
@@ -54,7 +60,7 @@ class BlobStore:
         Credentials come from where each provider's tools look for them.
 
         Raises:
-            BlobError: the URL is of no kind that is known.
+            BlobError: the URL has an unknown scheme, or its provider refuses it.
         """
         scheme = urlsplit(url).scheme if "://" in url else "file"
         if scheme == "memory":
@@ -70,7 +76,7 @@ class BlobStore:
             raise BlobError(f"cannot keep uploads at {url!r}: {exc}") from exc
 
     async def put_stream(self, chunks: AsyncIterable[bytes], *, max_bytes: int) -> tuple[str, int]:
-        """Store a stream and return (sha256, size). It is durable, whole, and visible only then.
+        """Store a stream and return (sha256, size). It becomes visible once it is whole and durable.
 
         Raises:
             TooLarge: more than ``max_bytes`` came; nothing is kept.
@@ -82,7 +88,7 @@ class BlobStore:
         beside = f"incoming/{uuid.uuid4().hex}"
         writer = obstore.open_writer_async(self._store, beside)
         try:
-            async for chunk in chunks:  # what breaks there is no fault of the store's
+            async for chunk in chunks:  # its own errors are not the store's
                 size += len(chunk)
                 _check_size(size, max_bytes)
                 digest.update(chunk)
@@ -98,7 +104,7 @@ class BlobStore:
                     await obstore.rename_async(self._store, beside, _address(sha256))
                     await self._sync(_address(sha256), parent=True)
         except BaseException as exc:
-            # a bucket that does not answer is not asked once more: ``clear_incoming`` comes later
+            # a bucket that does not answer is not asked again: ``clear_incoming`` removes the rest later
             if self._folder is not None or not isinstance(exc, BlobError):
                 await asyncio.shield(self._give_up(writer, beside))
             raise
@@ -140,7 +146,7 @@ class BlobStore:
 
     @asynccontextmanager
     async def local(self, sha256: str, *, within: Path) -> AsyncGenerator[Path]:
-        """A file to read them from: the blob itself in a folder store, else a copy for the while.
+        """A file to read them from: the blob itself in a folder store, else a temporary copy.
 
         ``within``: the folder for the copy.
 
@@ -161,7 +167,7 @@ class BlobStore:
             yield path
 
     async def delete(self, sha256: str) -> None:
-        """Remove them; nothing happens where they are not."""
+        """Delete these bytes, if they are here."""
         with suppress(NotFoundError, FileNotFoundError), _translated("delete a file"):
             await obstore.delete_async(self._store, _address(sha256))
 
@@ -171,7 +177,7 @@ class BlobStore:
             yield key.rpartition("/")[2]
 
     async def clear_incoming(self, age: timedelta) -> None:
-        """Remove what uploads left that were killed longer ago than ``age``, in their middle."""
+        """Remove what is left of uploads that broke off longer ago than ``age``."""
         async for key in self._keys("incoming/", age):
             with suppress(NotFoundError, FileNotFoundError), _translated("delete a file"):
                 await obstore.delete_async(self._store, key)
@@ -180,7 +186,7 @@ class BlobStore:
 
     async def _give_up(self, writer: "AsyncWritableFile", key: str) -> None:
         with suppress(BaseError, OSError):
-            await writer.close()  # what it had written lies beside the key until then
+            await writer.close()  # its temporary file stays until then
         with suppress(BaseError, OSError):
             await obstore.delete_async(self._store, key)
 
@@ -206,9 +212,10 @@ class BlobStore:
 
 @contextmanager
 def _translated(doing: str, *, missing: bool = False) -> Iterator[None]:
-    """What the store raises as an error of ours, logged in full.
+    """Translate the store's exceptions into the server's, and log them in full.
 
-    That there is no such file passes, but where ``missing``: then it is the bucket that is not there.
+    That a file is missing passes through. With ``missing`` it is translated as well: the bucket is not
+    there.
     """
     try:
         yield

@@ -1,20 +1,26 @@
-"""Who refers to which bytes of the blob store, and when they may go.
+"""Which rows refer to which bytes of the blob store, and when those may be deleted.
 
-Equal bytes are kept once, whoever sent them; rows refer to them by hash. Whoever is about to refer
-to bytes calls ``hold`` in that transaction; whoever referred to them last calls
-``discard_if_unused`` after its own. The two take turns for each hash, so that bytes with a
-committed row are never removed, however close together an upload and a deletion come.
+Equal bytes of all tenants are stored once; rows refer to them by hash. ``acquire_reference`` belongs
+into the transaction that adds such a row, ``delete_if_unreferenced`` after the one that removed it.
+The two take turns for each hash, so that bytes with a committed row are never deleted, however close
+together an upload and a deletion come.
+
+    async with stored(database, blobs, chunks, max_bytes=limit) as (sha256, size):
+        async with database.transaction() as session:
+            await acquire_reference(session, blobs, sha256)
+            session.add(File(sha256=sha256, size_bytes=size, ...))
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
 
 import structlog
-from sqlalchemy import exists, or_, select, text
+from sqlalchemy import or_, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import File, SourceFile, UploadPart
+from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.errors import ServerError, Unavailable
 from server.storage.blobs import BlobStore
@@ -22,7 +28,7 @@ from server.storage.blobs import BlobStore
 log = structlog.get_logger(__name__)
 
 REFERRERS = (SourceFile, File, UploadPart)  # every table whose rows have bytes in the blob store
-# ... and those of its rows that have let go of them
+# an upload of transcripts keeps its row when its bytes are deleted
 _LET_GO = SourceFile.removed_at.is_not(None)
 
 
@@ -30,7 +36,10 @@ _LET_GO = SourceFile.removed_at.is_not(None)
 async def stored(
     database: Database, blobs: BlobStore, chunks: AsyncIterable[bytes], *, max_bytes: int
 ) -> AsyncGenerator[tuple[str, int]]:
-    """Store a stream; yields (sha256, size). Refer to the bytes within the block, or they go again.
+    """Store a stream; yields (sha256, size).
+
+    Commit a row that refers to the bytes within the block: those that no row refers to are deleted at
+    its end.
 
     Raises:
         TooLarge: more than ``max_bytes`` came.
@@ -41,7 +50,7 @@ async def stored(
     try:
         yield sha256, size
     except SQLAlchemyError:
-        answers = False  # it would be waited for once more: the sweep does it
+        answers = False  # do not wait for it a second time: the sweep deletes them
         raise
     finally:
         if answers:
@@ -49,10 +58,10 @@ async def stored(
 
 
 async def acquire_reference(session: AsyncSession, blobs: BlobStore, sha256: str) -> None:
-    """Keep stored bytes from being discarded until the transaction ends; call before referring.
+    """Keep stored bytes from being deleted until the transaction ends; call it before adding the row.
 
     Raises:
-        Unavailable: somebody discarded them a moment ago, after they were stored; send them again.
+        Unavailable: they were deleted since they were stored; store them again.
     """
     await _take_turns(session, sha256)
     if not await blobs.exists(sha256):
@@ -62,7 +71,7 @@ async def acquire_reference(session: AsyncSession, blobs: BlobStore, sha256: str
 
 
 async def delete_if_unreferenced(database: Database, blobs: BlobStore, sha256: str) -> bool:
-    """Remove bytes that no row refers to; call outside any transaction. Whether they were unused."""
+    """Delete bytes that no row refers to, outside any transaction; returns whether there was none."""
     async with database.reading() as session:
         if await _is_used(session, sha256):
             return False
@@ -75,7 +84,7 @@ async def delete_if_unreferenced(database: Database, blobs: BlobStore, sha256: s
 
 
 async def try_delete_unreferenced(database: Database, blobs: BlobStore, *hashes: str) -> None:
-    """``discard_if_unused`` for after the work: what fails now is left to the sweep."""
+    """``delete_if_unreferenced`` of each; a failure is logged and left to the sweep."""
     for sha256 in hashes:
         try:
             await delete_if_unreferenced(database, blobs, sha256)
@@ -84,23 +93,23 @@ async def try_delete_unreferenced(database: Database, blobs: BlobStore, *hashes:
 
 
 async def owned_by(session: AsyncSession, tenant_id: str) -> set[str]:
-    """Hashes of all bytes that a tenant's rows refer to; others may refer to them too."""
+    """Hashes of the bytes that a tenant's rows refer to; other tenants' rows may refer to them too."""
     found: set[str] = set()
     for kind in REFERRERS:
-        found.update(await session.scalars(select(kind.sha256).where(kind.tenant_id == tenant_id)))
+        found.update(await session.scalars(of_tenant(tenant_id).select(kind.sha256)))
     return found
 
 
 async def _is_used(session: AsyncSession, sha256: str) -> bool:
-    used = or_(
-        exists().where(SourceFile.sha256 == sha256, ~_LET_GO),
-        *(exists().where(kind.sha256 == sha256) for kind in REFERRERS if kind is not SourceFile),
-    )
-    return bool(await session.scalar(select(used)))
+    all_tenants = across_tenants("equal bytes of several tenants are stored once")
+    rows = {kind: all_tenants.select(kind.id).where(kind.sha256 == sha256) for kind in REFERRERS}
+    rows[SourceFile] = rows[SourceFile].where(~_LET_GO)
+    used = or_(*(each.exists() for each in rows.values()))
+    return bool(await session.scalar(all_tenants.select(used)))
 
 
 async def _take_turns(session: AsyncSession, sha256: str) -> None:
-    """One at a time for each hash, until the transaction ends."""
+    """Let one transaction at a time go on with this hash."""
     connection = await session.connection()  # on SQLite, already the only writer
     if connection.dialect.name == "postgresql":
         lock = text("SELECT pg_advisory_xact_lock(:key)")

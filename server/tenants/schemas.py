@@ -29,8 +29,9 @@ KeepUploadDays = Annotated[
 class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A new tenant.
 
-    ``number_patterns`` maps a label to a regular expression to redact; ``keep`` holds what is public
-    and must not be: the company's own addresses and numbers, or ``@its-domain.example``. ``limits`` take the place of the installation's, which apply where it is null.
+    ``number_patterns`` maps a label to a regular expression: what it matches is redacted. ``keep``
+    lists what is public and stays: the company's own addresses and numbers, or
+    ``@its-domain.example``. ``limits`` replace the installation's, which apply where it is null.
     """
 
     slug: Slug
@@ -43,7 +44,7 @@ class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Changes to a tenant; what is absent stays. A new prompt is for adapters trained from now on."""
+    """Changes to a tenant; what is absent stays. A new prompt applies to adapters trained from now on."""
 
     name: Annotated[str, Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
     system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET

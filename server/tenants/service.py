@@ -1,16 +1,14 @@
-"""Tenants: who owns everything else."""
+"""Tenants, which own all other rows."""
 
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import delete as sql_delete
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import BadPattern
 from connectors.redaction.redactor import Redactor
-from server.auth.keys import limits_of, stored_limits
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,
@@ -18,15 +16,16 @@ from server.db.models import (
     Job,
     Tenant,
 )
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound
 from server.storage.references import owned_by
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
 
 
 class Leftovers(msgspec.Struct, frozen=True):
-    """What a deleted tenant leaves outside the database, for the caller to remove after commit.
+    """What a deleted tenant leaves outside the database, for the caller to remove after the commit.
 
-    ``blobs``: what it referred to; others may too, so remove them with ``holdings.try_discard``.
+    Other tenants may refer to the same ``blobs``: remove them with ``try_delete_unreferenced``.
     """
 
     engine_names: tuple[str, ...]
@@ -37,7 +36,7 @@ class Leftovers(msgspec.Struct, frozen=True):
 async def create(
     session: AsyncSession, request: TenantRequest, *, reserved: Collection[str] = ()
 ) -> Tenant:
-    """Add a tenant. ``reserved`` slugs mean something else already: the base's name.
+    """Add a tenant. ``reserved`` slugs are taken by other models: the base's name.
 
     Raises:
         Conflict: the slug is taken.
@@ -51,7 +50,7 @@ async def create(
         custom_patterns=dict(request.number_patterns),
         allowlist=list(request.keep),
         keep_upload_days=request.keep_upload_days,
-        limits=stored_limits(request.limits),
+        limits=request.limits,
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
     if request.slug in reserved:
@@ -65,7 +64,7 @@ async def create(
 
 
 async def get(session: AsyncSession, slug: str, *, lock: bool = False) -> Tenant:
-    """The tenant of this slug; ``lock`` keeps others from changing its row until the end.
+    """The tenant of this slug; ``lock`` keeps others from changing it until the transaction ends.
 
     Raises:
         NotFound: there is none.
@@ -92,20 +91,20 @@ async def get_by_id(session: AsyncSession, tenant_id: str) -> Tenant:
 
 
 async def exists_for_update(session: AsyncSession, tenant_id: str) -> bool:
-    """Whether a tenant is there; one that is cannot be deleted before the transaction's end."""
-    query = select(Tenant.id).where(Tenant.id == tenant_id)
+    """Whether a tenant exists; if so it cannot be deleted before the transaction ends."""
+    query = of_tenant(tenant_id).select(Tenant.id)
     # the lock that a row's foreign key takes: it waits for nothing but a deletion
     found = await session.scalar(query.with_for_update(read=True, key_share=True))
     return found is not None
 
 
 async def hold_transcripts(session: AsyncSession, tenant_id: str) -> bool:
-    """Let nobody else add or remove a tenant's conversations until the transaction ends.
+    """Keep other transactions from adding or removing a tenant's conversations until this one ends.
 
-    False where the tenant is gone. On PostgreSQL this lock leaves those alone who only refer to the
-    tenant; on SQLite whoever writes is the only one.
+    False where the tenant is gone. On PostgreSQL the lock does not stop rows that only refer to the
+    tenant; on SQLite there is one writer at a time.
     """
-    query = select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)
+    query = of_tenant(tenant_id).select(Tenant.id).with_for_update(key_share=True)
     return await session.scalar(query) is not None
 
 
@@ -134,7 +133,7 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     if patch.keep_upload_days is not msgspec.UNSET:
         tenant.keep_upload_days = patch.keep_upload_days
     if patch.limits is not msgspec.UNSET:
-        tenant.limits = stored_limits(patch.limits)
+        tenant.limits = patch.limits
     await session.flush()
     return tenant
 
@@ -147,30 +146,33 @@ async def delete(session: AsyncSession, slug: str) -> Leftovers:
         Conflict: a job of it is not finished.
     """
     tenant = await get(session, slug, lock=True)
-    unfinished = exists().where(Job.tenant_id == tenant.id, Job.state.not_in(FINISHED_JOB_STATES))
-    if await session.scalar(select(unfinished)):
+    scope = of_tenant(tenant.id)
+    unfinished = scope.select(Job.id).where(Job.state.not_in(FINISHED_JOB_STATES)).limit(1)
+    if await session.scalar(unfinished) is not None:
         raise Conflict(
             f"A job of '{slug}' is not finished: cancel it first.", code="job_in_progress"
         )
-    names = await session.scalars(select(Adapter.engine_name).where(Adapter.tenant_id == tenant.id))
+    names = await session.scalars(scope.select(Adapter.engine_name))
     leftovers = Leftovers(
         engine_names=tuple(names),
         blobs=tuple(await owned_by(session, tenant.id)),
         datasets=await _only_of_it(session, tenant.id),
     )
-    await session.execute(sql_delete(Tenant).where(Tenant.id == tenant.id))
+    await session.execute(scope.delete(Tenant))
     return leftovers
 
 
 async def view(session: AsyncSession, tenant: Tenant) -> TenantView:
-    """A tenant as people see it."""
+    """A tenant as the API shows it."""
     return (await views(session, [tenant]))[0]
 
 
 async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView]:
-    """Tenants as people see them, with one query for all."""
+    """Tenants as the API shows them, with one query for all."""
     live = [tenant.live_adapter_id for tenant in tenants if tenant.live_adapter_id]
-    rows = await session.execute(select(Adapter.id, Adapter.version).where(Adapter.id.in_(live)))
+    all_tenants = across_tenants("tenants are listed with their live versions")
+    query = all_tenants.select(Adapter.id, Adapter.version)
+    rows = await session.execute(query.where(Adapter.id.in_(live)))
     versions = {row.id: row.version for row in rows}
     return [
         TenantView(
@@ -180,7 +182,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             number_patterns=tenant.custom_patterns,
             keep=tenant.allowlist,
             keep_upload_days=tenant.keep_upload_days,
-            limits=limits_of(tenant.limits),
+            limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,
             created_at=tenant.created_at,
@@ -191,13 +193,11 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
 
 
 async def _only_of_it(session: AsyncSession, tenant_id: str) -> tuple[str, ...]:
-    """Hashes of this tenant's datasets that no other tenant has too."""
-    hashes = select(DatasetVersion.sha256)
-    others = hashes.where(DatasetVersion.tenant_id != tenant_id)
-    query = hashes.where(
-        DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256.not_in(others)
-    )
-    return tuple(await session.scalars(query.distinct()))
+    """Hashes of the datasets that this tenant has and no other."""
+    all_tenants = across_tenants("equal datasets of several tenants are one folder")
+    others = all_tenants.select(DatasetVersion.sha256).where(DatasetVersion.tenant_id != tenant_id)
+    scope = of_tenant(tenant_id).select(DatasetVersion.sha256).distinct()
+    return tuple(await session.scalars(scope.where(DatasetVersion.sha256.not_in(others))))
 
 
 def _check_patterns(patterns: dict[str, str]) -> None:

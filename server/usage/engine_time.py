@@ -1,11 +1,11 @@
-"""Shares out the time that the engine is busy between the requests that keep it busy."""
+"""Divides the engine's busy time among the requests that keep it busy."""
 
 import time
 from collections.abc import Callable
 
 
 class EngineTime:
-    """A clock that runs at 1 / (requests in flight), and stands still without any.
+    """A clock that runs at the speed 1 / (requests in flight), and stops without any.
 
     The time that it advances between a request's ``enter`` and ``leave`` is that request's share,
     in seconds. The shares of all requests add up to the time that at least one was in flight. Use

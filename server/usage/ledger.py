@@ -1,4 +1,4 @@
-"""Counts what tenants use, by UTC day, key and model, without making an answer wait for a disk.
+"""Counts what tenants use, by UTC day, key and model, without delaying an answer.
 
 A request is counted when it ends. Counts are added up in memory, and written together every second
 and when the process stops. A process that is killed loses the counts of requests under way and of
@@ -33,7 +33,7 @@ _Place = tuple[str, str, str, date]  # tenant, key, model, day
 
 @dataclass(slots=True)
 class Counts:
-    """What was used; ``errors`` counts requests that did not end well.
+    """What was used; ``errors`` counts requests that failed.
 
     ``gpu_seconds`` is a request's share of the time that the engine was busy (``engine_time.py``).
     """

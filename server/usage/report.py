@@ -1,7 +1,7 @@
 """Reports of what tenants used, for people and spreadsheets.
 
-Chats and other requests come from the counts by day; training from the jobs, as rows with the
-model ``training:<base>`` on the day that a job ended, so that a day that is over does not change.
+Requests come from the counts by day. Training comes from the jobs, as rows with the model
+``training:<base>`` on the day that a job ended, so that past days do not change.
 """
 
 import csv
@@ -11,10 +11,11 @@ from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Job, Tenant, UsageDay
+from server.db.scope import Scope, across_tenants, of_tenant
 from server.errors import Invalid
 from server.usage.ledger import COUNTS, Counts
 from server.usage.schemas import UsageView
@@ -47,8 +48,11 @@ async def usage_of(
     Raises:
         Invalid: more than ``MAX_ROWS`` rows.
     """
-    totals = await _requests(session, tenant_id, by=by, first=first, last=last)
-    await _add_training(session, tenant_id, totals, by=by, first=first, last=last)
+    scope = across_tenants("the operator sees what each used")
+    if tenant_id is not None:
+        scope = of_tenant(tenant_id)
+    totals = await _requests(session, scope, by=by, first=first, last=last)
+    await _add_training(session, scope, totals, by=by, first=first, last=last)
     if len(totals) > MAX_ROWS:
         raise _too_many()
     places = sorted(totals, key=lambda place: [each or "" for each in (place[0], *place[2:])])
@@ -68,7 +72,7 @@ def to_csv(rows: Sequence[UsageView]) -> str:
 
 async def _requests(
     session: AsyncSession,
-    tenant_id: str | None,
+    scope: Scope,
     *,
     by: Collection[Dimension],
     first: date | None,
@@ -81,9 +85,7 @@ async def _requests(
     }
     chosen = [Tenant.slug, *(columns[name] for name in DIMENSIONS if name in by)]
     sums = [func.sum(getattr(UsageDay, name)).label(name) for name in COUNTS]
-    query = select(*chosen, *sums).join(Tenant, Tenant.id == UsageDay.tenant_id)
-    if tenant_id is not None:
-        query = query.where(UsageDay.tenant_id == tenant_id)
+    query = scope.select(*chosen, *sums).join(Tenant, Tenant.id == UsageDay.tenant_id)
     if first is not None:
         query = query.where(UsageDay.day >= first)
     if last is not None:
@@ -103,7 +105,7 @@ async def _requests(
 
 async def _add_training(
     session: AsyncSession,
-    tenant_id: str | None,
+    scope: Scope,
     totals: dict[_Place, Counts],
     *,
     by: Collection[Dimension],
@@ -111,12 +113,10 @@ async def _add_training(
     last: date | None,
 ) -> None:
     query = (
-        select(Tenant.slug, Job.base, Job.finished_at, Job.gpu_seconds)
+        scope.select(Tenant.slug, Job.base, Job.finished_at, Job.gpu_seconds)
         .join(Tenant, Tenant.id == Job.tenant_id)
         .where(Job.finished_at.is_not(None), Job.gpu_seconds > 0)
     )
-    if tenant_id is not None:
-        query = query.where(Job.tenant_id == tenant_id)
     if first is not None:
         query = query.where(Job.finished_at >= datetime.combine(first, time.min, UTC))
     if last is not None:

@@ -1,9 +1,9 @@
-"""Where webhooks may go: to addresses of the public internet, unless the operator allows others.
+"""Where webhooks may be sent: to public addresses, unless the operator allows others.
 
-A tenant chooses the URL and the server makes the request, from inside the operator's network. So
-the rule is enforced on the address that a connection is really made to, at that moment
-(``_open_socket``): a name that resolves to something else than before, or another way of writing
-127.0.0.1, gains nothing. ``check_url`` tells early what would never work.
+A tenant chooses the URL, and the server makes the request from inside the operator's network. So the
+rule is checked on the very address that a connection is made to (``_open_socket``): a name that
+resolves to another address than before, or another way of writing 127.0.0.1, does not get around it.
+``check_url`` refuses early what could never be sent.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ Lookup = Callable[..., list[Any]]  # socket.getaddrinfo
 NOT_PUBLIC = "The host is at an address that is not public: this server does not send there."
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # an IPv4 address in its last 32 bits
 _UNICAST = ipaddress.IPv6Network("2000::/3")
-# "global" to Python's ipaddress, or to some of its versions, and yet a way into somebody's network
+# global to Python's ipaddress, or to some of its versions, and yet a way into private networks
 _REFUSED = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -50,7 +50,7 @@ class PrivateAddress(OSError):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, and whatever it stands for does too."""
+    """Whether an IP address, and the IPv4 address that it may stand for, is public."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:
@@ -65,10 +65,10 @@ def is_public(address: str) -> bool:
 
 
 def check_url(text: str, *, private: bool) -> None:
-    """Check where a webhook is to go; ``private`` allows plain http and every address.
+    """Check a webhook's URL. ``private`` allows plain http and every address.
 
     Raises:
-        Invalid: it is no URL, or one that this server would not send to.
+        Invalid: it is not a URL, or one that this server does not send to.
     """
 
     def refused(why: str) -> Invalid:
@@ -96,7 +96,7 @@ def check_url(text: str, *, private: bool) -> None:
 
 @asynccontextmanager
 async def connections(*, private: bool, lookup: Lookup) -> AsyncIterator[aiohttp.BaseConnector]:
-    """What makes connections, each for one request, to the addresses that are allowed."""
+    """A connector for aiohttp: one connection for each request, to allowed addresses alone."""
     resolver = _Resolver(lookup)
     try:
         async with aiohttp.TCPConnector(
@@ -112,7 +112,7 @@ async def connections(*, private: bool, lookup: Lookup) -> AsyncIterator[aiohttp
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up on threads of its own."""
+    """Resolves names on its own threads."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
@@ -137,12 +137,16 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """End the threads when their lookups do."""
+        """End the threads as soon as their lookups have ended."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _open_socket(found: aiohttp.AddrInfoType, *, private: bool) -> socket.socket:
-    """The socket for one address; called with the very address that is connected to next."""
+    """A socket for the address that is connected to next.
+
+    Raises:
+        PrivateAddress: the address is not public.
+    """
     family, kind, protocol, _, address = found
     if not private and not is_public(str(address[0])):
         raise PrivateAddress
@@ -152,7 +156,7 @@ def _open_socket(found: aiohttp.AddrInfoType, *, private: bool) -> socket.socket
 
 
 def _is_plainly_private(host: str) -> bool:
-    """Whether a host is seen to be private without asking anybody."""
+    """Whether a host is private by its name or address alone, without a lookup."""
     if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
         return True
     try:

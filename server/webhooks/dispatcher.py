@@ -1,8 +1,8 @@
-"""Sends the events that wait, signed as Standard Webhooks, until somebody takes them.
+"""Sends the events that wait, signed as Standard Webhooks, until their receivers accept them.
 
-Every copy of the server runs one. A row is claimed by pushing its ``due_at`` ahead, so only one of
-them sends it; one that dies in between loses nothing, the claim runs out. So an event may arrive
-twice: ``webhook-id`` is the same in every attempt, for receivers to tell.
+Every copy of the server runs a dispatcher. It claims a row by moving its ``due_at`` ahead, so that no
+other sends it. When a copy dies, its claims run out and another sends the rows. So an event may arrive
+twice: ``webhook-id`` is the same in every attempt, by which receivers recognise it.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 import structlog
-from sqlalchemy import delete, func, select
+from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks import Webhook
 
 from server.db.models import WebhookDelivery, WebhookEndpoint, now
+from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.webhooks.addresses import Lookup, connections
 from server.webhooks.schemas import TEST_EVENT
@@ -34,18 +35,19 @@ from server.webhooks.vault import SecretUnreadable, Vault
 log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
-JITTER = 0.2  # of each: receivers that fail together are not asked together again
+JITTER = 0.2  # of each wait: receivers that failed together are not tried together again
 MAX_RETRY_AFTER_SECONDS = RETRY_SECONDS[-1]
 LEASE = timedelta(seconds=60)  # four times the longest attempt
 KEPT = timedelta(days=30)
 MAX_IN_FLIGHT = 64
-MAX_PER_ENDPOINT = 2  # times MAX_ENDPOINTS, a tenant holds less than a third of all
+MAX_PER_ENDPOINT = 2  # times MAX_ENDPOINTS: a tenant has less than a third of MAX_IN_FLIGHT
 PRUNE_SECONDS = 3600.0
-Told = Literal["delivered", "failed", "given_up"]  # failed: it is tried again later
+_all_tenants = across_tenants("each copy of the server sends for every tenant")
+AttemptResult = Literal["delivered", "failed", "given_up"]  # failed: it is tried again later
 
 
 class _Claim(msgspec.Struct, frozen=True):
-    """A row that is ours to send until the lease ends; ``attempt`` tells it from a later claim."""
+    """A row that this copy sends until the lease ends; a later claim has another ``attempt``."""
 
     delivery_id: str
     endpoint_id: str
@@ -56,7 +58,7 @@ class _Claim(msgspec.Struct, frozen=True):
 
 
 class _DeliveryOutcome(msgspec.Struct, frozen=True):
-    """What came of an attempt: no ``error`` is success."""
+    """The result of an attempt; it succeeded where ``error`` is None."""
 
     error: str | None = None
     gone: bool = False
@@ -64,11 +66,18 @@ class _DeliveryOutcome(msgspec.Struct, frozen=True):
 
 
 class WebhookDispatcher:
-    """``run`` sends what is due, every ``poll_seconds`` and whenever an attempt has ended.
+    """Sends what is due, every ``poll_seconds`` and whenever an attempt has ended.
 
-    ``vault`` must be open. ``private``: whether it may connect to addresses that are not public. ``clock`` and ``lookup``
-    (as ``socket.getaddrinfo``) are for tests. ``tell`` hears what came of each attempt, and of
-    events that are given up without one.
+    Args:
+        database: where the events wait.
+        vault: decrypts the secrets; it must be open.
+        private: whether it may connect to addresses that are not public.
+        timeout_seconds: of one attempt.
+        poll_seconds: between two looks for due events.
+        clock: the current time; for tests.
+        lookup: resolves names, as ``socket.getaddrinfo`` does; for tests.
+        on_attempt: called with the result of each attempt, and for an event that is given up without
+            one.
     """
 
     def __init__(
@@ -81,7 +90,7 @@ class WebhookDispatcher:
         poll_seconds: float = 1.0,
         clock: Callable[[], datetime] = now,
         lookup: Lookup = socket.getaddrinfo,
-        tell: Callable[[Told], object] = lambda _: None,
+        on_attempt: Callable[[AttemptResult], object] = lambda _: None,
     ) -> None:
         self._database = database
         self._vault = vault
@@ -90,12 +99,12 @@ class WebhookDispatcher:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._lookup = lookup
-        self._tell = tell
+        self._on_attempt = on_attempt
         self._in_flight: Counter[str] = Counter()  # by endpoint
         self._freed = asyncio.Event()
 
     async def run(self) -> None:
-        """Send until cancelled; what is under way then is sent again when its claim has run out."""
+        """Send until cancelled. An attempt under way then is made again when its claim has run out."""
         loop = asyncio.get_running_loop()
         prune_at = loop.time()
         async with self._client() as client, asyncio.TaskGroup() as tasks:
@@ -115,16 +124,15 @@ class WebhookDispatcher:
                     log.exception("webhooks could not be looked for")
 
     async def send_due(self) -> int:
-        """Make one attempt of each row that is due, as far as the bounds allow; returns how many."""
+        """Make one attempt for each due row, within the bounds; returns how many."""
         async with self._client() as client, asyncio.TaskGroup() as tasks:
             return await self._send_due(client, tasks)
 
     async def prune(self) -> None:
-        """Remove rows that nobody asks about any more."""
+        """Remove rows older than ``KEPT``."""
         async with self._database.transaction() as session:
-            await session.execute(
-                delete(WebhookDelivery).where(WebhookDelivery.created_at < self._clock() - KEPT)
-            )
+            old = _all_tenants.delete(WebhookDelivery)
+            await session.execute(old.where(WebhookDelivery.created_at < self._clock() - KEPT))
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -147,12 +155,12 @@ class WebhookDispatcher:
         return len(claims)
 
     async def _claim(self) -> list[_Claim]:
-        """Take what is due, oldest first, and of each endpoint no more than may go at once."""
+        """Claim due rows, oldest first, and at most ``MAX_PER_ENDPOINT`` for an endpoint."""
         full = [each for each, count in self._in_flight.items() if count >= MAX_PER_ENDPOINT]
         room = MAX_IN_FLIGHT - self._in_flight.total()
         due = (WebhookDelivery.state == "pending", WebhookDelivery.due_at <= self._clock())
         query = (
-            select(WebhookDelivery.endpoint_id)
+            _all_tenants.select(WebhookDelivery.endpoint_id)
             .where(*due, WebhookDelivery.endpoint_id.not_in(full))
             .group_by(WebhookDelivery.endpoint_id)
             .order_by(func.min(WebhookDelivery.due_at))
@@ -167,7 +175,7 @@ class WebhookDispatcher:
                 break
             # on PostgreSQL another copy's rows are skipped; on SQLite there is one writer at a time
             rows = (
-                select(WebhookDelivery)
+                _all_tenants.select(WebhookDelivery)
                 .where(*due, WebhookDelivery.endpoint_id == endpoint_id)
                 .order_by(WebhookDelivery.due_at, WebhookDelivery.id)
                 .limit(most)
@@ -178,19 +186,19 @@ class WebhookDispatcher:
                 taken = await self._take(session, endpoint_id, found)
             claims += taken
             for _ in range(len(found) - len(taken)):
-                self._tell("given_up")
+                self._on_attempt("given_up")
         return claims
 
     async def _take(
         self, session: AsyncSession, endpoint_id: str, rows: list[WebhookDelivery]
     ) -> list[_Claim]:
-        endpoint = await session.get(WebhookEndpoint, endpoint_id)
+        endpoint = await _all_tenants.get(session, WebhookEndpoint, endpoint_id)
         claims = []
         for row in rows:
             if endpoint is None or not endpoint.enabled:
                 row.state, row.error = "failed", "The webhook is disabled."
                 continue
-            row.attempts += 1  # here: a receiver that kills us must not be tried for ever
+            row.attempts += 1  # before the attempt: one that ends this process counts too
             row.due_at = self._clock() + LEASE
             claims.append(
                 _Claim(
@@ -205,7 +213,7 @@ class WebhookDispatcher:
         return claims
 
     def _secrets(self, endpoint: WebhookEndpoint) -> tuple[str, ...]:
-        """What signs; nothing where this server cannot read the secret."""
+        """The secrets that sign; none where this server cannot decrypt them."""
         old, until = endpoint.previous_secret, endpoint.previous_secret_until
         try:
             secrets = [self._vault.unseal(endpoint.secret)]
@@ -229,7 +237,7 @@ class WebhookDispatcher:
             self._freed.set()
 
     async def _attempt(self, client: aiohttp.ClientSession, claim: _Claim) -> _DeliveryOutcome:
-        """Post the event. Only the answer's status is looked at; its body is not even read."""
+        """Post the event. Of the answer only the status and ``retry-after`` are read, not the body."""
         payload = msgspec.json.encode(claim.event)
         headers = _signed(claim, payload, at=self._clock())
         try:
@@ -251,30 +259,32 @@ class WebhookDispatcher:
             return _DeliveryOutcome(f"The connection failed: {type(exc).__name__}.")
 
     async def _record(self, claim: _Claim, outcome: _DeliveryOutcome) -> None:
-        ours = select(WebhookDelivery).where(
+        ours = _all_tenants.select(WebhookDelivery).where(
             WebhookDelivery.id == claim.delivery_id,
             WebhookDelivery.state == "pending",
             WebhookDelivery.attempts == claim.attempt,
         )
         async with self._database.transaction() as session:
             row = (await session.scalars(ours.with_for_update())).one_or_none()
-            if row is None:  # deleted, or somebody else's since the claim ran out
+            if row is None:  # deleted, or claimed by another since the lease ended
                 return
-            told: Told = "failed"
+            result: AttemptResult = "failed"
             row.error = outcome.error
             delays = () if claim.event["type"] == TEST_EVENT else RETRY_SECONDS
             if outcome.error is None:
-                told = row.state = "delivered"
+                result = row.state = "delivered"
                 row.delivered_at = self._clock()
             elif outcome.gone or claim.attempt > len(delays):
-                row.state, told = "failed", "given_up"
+                row.state, result = "failed", "given_up"
             else:
                 spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
                 delay = max(delays[claim.attempt - 1] * spread, outcome.retry_after_seconds)
                 row.due_at = self._clock() + timedelta(seconds=delay)
             if outcome.gone:
-                endpoint = await session.get_one(WebhookEndpoint, claim.endpoint_id)
-                endpoint.enabled = False
+                scope = of_tenant(row.tenant_id)
+                endpoint = await scope.get(session, WebhookEndpoint, claim.endpoint_id)
+                if endpoint is not None:
+                    endpoint.enabled = False
             level = log.info if outcome.error is None else log.warning
             # never the URL: for many receivers it is a secret itself
             level(
@@ -285,7 +295,7 @@ class WebhookDispatcher:
                 state=row.state,
                 error=row.error,
             )
-        self._tell(told)
+        self._on_attempt(result)
 
 
 def _signed(claim: _Claim, payload: bytes, *, at: datetime) -> dict[str, str]:
@@ -319,7 +329,7 @@ def _judge(status: int, retry_after: str | None, at: datetime) -> _DeliveryOutco
 
 
 def _seconds(retry_after: str | None, at: datetime) -> float:
-    """``retry-after``, a number of seconds or a date, within bounds; 0 where it makes no sense."""
+    """``retry-after``, a number of seconds or a date, within bounds; 0 where it is neither."""
     text = (retry_after or "").strip()
     try:
         if text.isascii() and text.isdigit():

@@ -22,7 +22,7 @@ Events = Annotated[tuple[EventType, ...], Meta(min_length=1, max_length=len(EVEN
 
 
 class WebhookRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new endpoint; without ``events`` it hears of all."""
+    """A new endpoint; without ``events`` it gets all of them."""
 
     url: Url
     events: Events = EVENT_TYPES
@@ -66,8 +66,8 @@ class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     """An event on its way to an endpoint.
 
-    ``id`` is the header ``webhook-id`` of every attempt. ``due_at``: when it is tried (again), null
-    when that is over. ``error``: what was wrong with the last attempt.
+    ``id`` is the header ``webhook-id`` of every attempt. ``due_at``: when the next attempt is made, null
+    when there is none. ``error``: why the last attempt failed.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Webhooks: where tenants want to hear of events, and the events that wait to be sent."""
+"""Webhooks: the URLs that tenants' events are sent to, and the events that wait to be sent."""
 
 import base64
 import secrets
@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete as sql_delete
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import WebhookDelivery, WebhookEndpoint, new_id, now
+from server.db.scope import of_tenant
 from server.errors import Conflict, NotFound, TooMany
 from server.tenants import service as tenants
 from server.webhooks.addresses import check_url
@@ -24,8 +24,8 @@ from server.webhooks.schemas import (
 )
 from server.webhooks.vault import PLAIN, Vault
 
-SECRET_BYTES = 24  # the least that Standard Webhooks asks for; 32 characters without padding
-MAX_ENDPOINTS = 10  # of a tenant: what all of them do at once is bounded by it
+SECRET_BYTES = 24  # Standard Webhooks' minimum; 32 characters without padding
+MAX_ENDPOINTS = 10  # of a tenant; bounds how many deliveries it has at the same time
 MAX_WAITING_TESTS = 5
 DELIVERY_PREFIX = "wh_"
 
@@ -39,13 +39,11 @@ async def emit(
 ) -> None:
     """Write an event for every endpoint of the tenant that wants its type.
 
-    The rows belong to the caller's transaction: what it undoes is never told to anybody, and what
-    it commits is sent, by whichever copy of the server is faster, until somebody takes it.
-    ``data`` is what OpenAI's event of this type has there: ``{"id": "ftjob-..."}``.
+    The rows belong to the caller's transaction: an event is sent only if that is committed, and then
+    by any copy of the server, until a receiver accepts it. ``data`` is that of OpenAI's event of this
+    type: ``{"id": "ftjob-..."}``.
     """
-    query = select(WebhookEndpoint).where(
-        WebhookEndpoint.tenant_id == tenant_id, WebhookEndpoint.enabled
-    )
+    query = of_tenant(tenant_id).select(WebhookEndpoint).where(WebhookEndpoint.enabled)
     event = _event(type, data)
     for endpoint in await session.scalars(query):
         if type in endpoint.events:
@@ -56,19 +54,19 @@ async def emit(
 async def create(
     session: AsyncSession, request: WebhookRequest, *, slug: str, private: bool, vault: Vault
 ) -> WebhookEndpoint:
-    """Add an endpoint to a tenant. ``private``: whether it may be at a private address.
+    """Add an endpoint to a tenant. ``private`` allows plain http and private addresses.
 
-    Its secret is in the row as ``vault`` has encrypted it.
+    Its row holds a new secret, encrypted by ``vault``.
 
     Raises:
         NotFound: there is no such tenant.
-        Invalid: the URL cannot be sent to.
-        Conflict: the tenant has as many as it may have.
-        SecretUnreadable: this machine's key is not that of the others.
+        Invalid: the server does not send to this URL.
+        Conflict: the tenant has ``MAX_ENDPOINTS`` already.
+        SecretUnreadable: this machine's key is not the one of the other machines.
     """
     check_url(request.url, private=private)
     tenant = await tenants.get(session, slug, lock=True)
-    count = select(func.count()).where(WebhookEndpoint.tenant_id == tenant.id)
+    count = of_tenant(tenant.id).select(func.count(WebhookEndpoint.id))
     if (await session.scalar(count) or 0) >= MAX_ENDPOINTS:
         raise Conflict(
             f"A tenant may have {MAX_ENDPOINTS} webhooks: delete one first.",
@@ -89,7 +87,7 @@ async def create(
 async def list_for(session: AsyncSession, slug: str) -> list[WebhookEndpoint]:
     """A tenant's endpoints, oldest first."""
     tenant = await tenants.get(session, slug)
-    query = select(WebhookEndpoint).where(WebhookEndpoint.tenant_id == tenant.id)
+    query = of_tenant(tenant.id).select(WebhookEndpoint)
     return list(await session.scalars(query.order_by(WebhookEndpoint.id)))
 
 
@@ -102,10 +100,7 @@ async def get(
         NotFound: there is no such tenant, or it has no such endpoint.
     """
     tenant = await tenants.get(session, slug)
-    query = select(WebhookEndpoint).where(
-        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.tenant_id == tenant.id
-    )
-    endpoint = (await session.scalars(query.with_for_update() if lock else query)).one_or_none()
+    endpoint = await of_tenant(tenant.id).get(session, WebhookEndpoint, endpoint_id, lock=lock)
     if endpoint is None:
         raise NotFound(f"There is no webhook '{endpoint_id}'.", code="webhook_not_found")
     return endpoint
@@ -118,7 +113,7 @@ async def update(
 
     Raises:
         NotFound: there is no such endpoint.
-        Invalid: the URL cannot be sent to.
+        Invalid: the server does not send to this URL.
     """
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
     if patch.url is not msgspec.UNSET:
@@ -139,17 +134,18 @@ async def delete(session: AsyncSession, endpoint_id: str, *, slug: str) -> None:
         NotFound: there is no such endpoint.
     """
     endpoint = await get(session, endpoint_id, slug=slug)
-    await session.execute(sql_delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
+    scope = of_tenant(endpoint.tenant_id)
+    await session.execute(scope.delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
 
 
 async def rotate_secret(
     session: AsyncSession, endpoint_id: str, *, slug: str, overlap_seconds: int, vault: Vault
 ) -> WebhookEndpoint:
-    """Give an endpoint a new secret. For the overlap both sign, so that either verifies.
+    """Give an endpoint a new secret. During the overlap both sign, and either verifies.
 
     Raises:
         NotFound: there is no such endpoint.
-        SecretUnreadable: this machine's key is not that of the others.
+        SecretUnreadable: this machine's key is not the one of the other machines.
     """
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
     endpoint.previous_secret = endpoint.secret if overlap_seconds else None
@@ -162,7 +158,7 @@ async def rotate_secret(
 
 
 async def send_test(session: AsyncSession, endpoint_id: str, *, slug: str) -> WebhookDelivery:
-    """Write an event of the type ``webhook.test``, which is sent once and never again.
+    """Write an event of the type ``webhook.test``, for which one attempt is made.
 
     Raises:
         NotFound: there is no such endpoint.
@@ -172,9 +168,9 @@ async def send_test(session: AsyncSession, endpoint_id: str, *, slug: str) -> We
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
     _require_enabled(endpoint)
     waiting = await session.scalars(
-        select(WebhookDelivery.event).where(
-            WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.state == "pending"
-        )
+        of_tenant(endpoint.tenant_id)
+        .select(WebhookDelivery.event)
+        .where(WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.state == "pending")
     )
     if sum(event["type"] == TEST_EVENT for event in waiting) >= MAX_WAITING_TESTS:
         raise TooMany("Earlier tests of this webhook still wait.", retry_after_seconds=5.0)
@@ -192,14 +188,26 @@ async def deliveries(
         NotFound: there is no such endpoint.
     """
     endpoint = await get(session, endpoint_id, slug=slug)
-    query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id)
+    query = of_tenant(endpoint.tenant_id).select(WebhookDelivery)
+    query = query.where(WebhookDelivery.endpoint_id == endpoint.id)
     return list(await session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit)))
+
+
+async def get_delivery(
+    session: AsyncSession, endpoint_id: str, delivery_id: str, *, slug: str
+) -> WebhookDelivery:
+    """An event for an endpoint, by its id, with or without the prefix.
+
+    Raises:
+        NotFound: there is no such endpoint or event.
+    """
+    return await _delivery(session, await get(session, endpoint_id, slug=slug), delivery_id)
 
 
 async def redeliver(
     session: AsyncSession, endpoint_id: str, delivery_id: str, *, slug: str
 ) -> WebhookDelivery:
-    """Send an event again, now, with its old id and all attempts before it.
+    """Send an event again now, with the same id and a full set of attempts.
 
     Raises:
         NotFound: there is no such endpoint or event.
@@ -207,13 +215,7 @@ async def redeliver(
     """
     endpoint = await get(session, endpoint_id, slug=slug)
     _require_enabled(endpoint)
-    query = select(WebhookDelivery).where(
-        WebhookDelivery.id == delivery_id.removeprefix(DELIVERY_PREFIX),
-        WebhookDelivery.endpoint_id == endpoint.id,
-    )
-    row = (await session.scalars(query.with_for_update())).one_or_none()
-    if row is None:
-        raise NotFound(f"There is no delivery '{delivery_id}'.", code="delivery_not_found")
+    row = await _delivery(session, endpoint, delivery_id, lock=True)
     row.state, row.attempts, row.due_at = "pending", 0, now()
     row.delivered_at = row.error = None
     await session.flush()
@@ -221,7 +223,7 @@ async def redeliver(
 
 
 def view(row: WebhookEndpoint) -> WebhookView:
-    """An endpoint as people see it."""
+    """An endpoint as the API shows it."""
     until = row.previous_secret_until
     return WebhookView(
         id=row.id,
@@ -236,7 +238,7 @@ def view(row: WebhookEndpoint) -> WebhookView:
 
 
 def view_delivery(row: WebhookDelivery) -> DeliveryView:
-    """A delivery as people see it."""
+    """A delivery as the API shows it."""
     return DeliveryView(
         id=DELIVERY_PREFIX + row.id,
         state=row.state,
@@ -266,6 +268,16 @@ def _queue(
         tenant_id=endpoint.tenant_id, endpoint_id=endpoint.id, event=event, due_at=now()
     )
     session.add(row)
+    return row
+
+
+async def _delivery(
+    session: AsyncSession, endpoint: WebhookEndpoint, delivery_id: str, *, lock: bool = False
+) -> WebhookDelivery:
+    row_id = delivery_id.removeprefix(DELIVERY_PREFIX)
+    row = await of_tenant(endpoint.tenant_id).get(session, WebhookDelivery, row_id, lock=lock)
+    if row is None or row.endpoint_id != endpoint.id:
+        raise NotFound(f"There is no delivery '{delivery_id}'.", code="delivery_not_found")
     return row
 
 

@@ -1,9 +1,9 @@
 """Webhook secrets at rest: encrypted with a key that is not in the database.
 
-The key is ``secrets.key`` in the data folder, made at the first start, or ``TENANTUNE_SECRETS_KEY`` where
-several machines share a database. There may be several keys, one a line (or separated by blanks):
-the first encrypts, all decrypt, so that a key is replaced by putting a new one first. A key is never
-made where there are secrets that it could not read.
+The key is the file ``secrets.key`` in the data folder, made at the first start. Where several machines
+share a database it is ``TENANTUNE_SECRETS_KEY``. There may be several keys, one on each line (or
+separated by blanks): the first encrypts, all decrypt. To replace a key, put a new one first. No key is
+made where there are secrets that it could not decrypt.
 
 The format is Fernet (AES-128-CBC and HMAC-SHA256), by ``cryptography``.
 """
@@ -16,22 +16,22 @@ from pathlib import Path
 
 import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import WebhookEndpoint
+from server.db.scope import across_tenants
 from server.db.session import Database
 from server.errors import ServerError
 from server.settings import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
 
-PLAIN = "whsec_"  # how a secret begins; older versions wrote them as they are
+PLAIN = "whsec_"  # a secret's prefix; older versions did not encrypt them
 KEY_NAME = "secrets.key"
 
 
 class SecretUnreadable(ServerError):
-    """A webhook's secret was encrypted with a key that this server has not got."""
+    """A webhook's secret was encrypted with a key that this server does not have."""
 
     default_code = "secret_unreadable"
 
@@ -45,18 +45,18 @@ class Vault:
 
     @property
     def path(self) -> Path:
-        """Where the key is, unless the settings give it."""
+        """The key's file, which is used unless the settings have the key."""
         return self._settings.home / KEY_NAME
 
     async def open(self, database: Database) -> None:
-        """Read the key, or make one, and encrypt what an older version wrote as it is.
+        """Read the key, or make one, and encrypt secrets that an older version stored in plain text.
 
-        Call it after the database was migrated. Secrets that the key cannot read are told in the
-        log: their webhooks are not sent.
+        Call it after the database was migrated. Secrets that the key cannot decrypt are logged, and
+        their webhooks are not sent.
 
         Raises:
-            SettingsError: what is given is no key; or there is none, and there are secrets that
-                were encrypted with one.
+            SettingsError: the key is not valid; or there is none, and there are secrets that were
+                encrypted with one.
         """
         async with database.reading() as session:
             sealed = [row.secret for row in await _endpoints(session) if not _is_plain(row.secret)]
@@ -74,16 +74,16 @@ class Vault:
             await database.scrub()
 
     def seal(self, secret: str) -> str:
-        """The secret as it is stored."""
+        """Encrypt a secret for its row."""
         return self._opened.encrypt(secret.encode()).decode()
 
     def unseal(self, stored: str) -> str:
-        """What ``seal`` was given.
+        """Decrypt what ``seal`` returned.
 
         Raises:
-            SecretUnreadable: another key encrypted it.
+            SecretUnreadable: it was encrypted with another key.
         """
-        if _is_plain(stored):  # written by an older server that runs beside this one
+        if _is_plain(stored):  # by an older server that runs beside this one
             return stored
         try:
             return self._opened.decrypt(stored.encode()).decode()
@@ -94,10 +94,10 @@ class Vault:
             ) from exc
 
     async def expect_shared(self, session: AsyncSession) -> None:
-        """Check before a secret is added that this key is the one of those that are there.
+        """Check that this key decrypts the stored secrets; call it before one is added.
 
         Raises:
-            SecretUnreadable: it reads none of them: this machine's key is another's.
+            SecretUnreadable: it decrypts none of them: the other machines have another key.
         """
         stored = [row.secret for row in await _endpoints(session)]
         if stored and not any(self._reads(secret) for secret in stored):
@@ -120,7 +120,7 @@ class Vault:
         return True
 
     async def _seal_all(self, database: Database) -> bool:
-        """Encrypt what is not; whether there was any."""
+        """Encrypt secrets in plain text; returns whether there were any."""
         async with database.transaction() as session:
             rows = await _endpoints(session, lock=True)
             plain = [row for row in rows if _is_plain(row.secret) or _is_plain(row.previous_secret)]
@@ -145,7 +145,8 @@ def _is_plain(stored: str | None) -> bool:
 
 
 async def _endpoints(session: AsyncSession, *, lock: bool = False) -> list[WebhookEndpoint]:
-    query = select(WebhookEndpoint).order_by(WebhookEndpoint.id)
+    all_tenants = across_tenants("one key encrypts every tenant's secrets")
+    query = all_tenants.select(WebhookEndpoint).order_by(WebhookEndpoint.id)
     return list(await session.scalars(query.with_for_update() if lock else query))
 
 
@@ -160,7 +161,7 @@ def _parse(text: str, where: str) -> MultiFernet:
 
 
 def _read_or_make(path: Path) -> str:
-    """The key's file; processes that start together end with the same one."""
+    """The text of the key's file, made if need be; processes that start together get the same."""
     with suppress(FileNotFoundError):
         return path.read_text(encoding="ascii")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -171,7 +172,7 @@ def _read_or_make(path: Path) -> str:
             file.write(Fernet.generate_key() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another was faster; a rename would replace its key
+        with suppress(FileExistsError):  # another process made one; a rename would replace it
             path.hardlink_to(beside)
     finally:
         beside.unlink()

@@ -1,6 +1,7 @@
 """What both databases must do alike."""
 
 import asyncio
+import json
 
 import pytest
 from alembic import command
@@ -10,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from server.db.migrate import SchemaError, alembic_config, head
 from server.db.models import Adapter, ApiKey, Import, Job, Record, SourceFile, Tenant, new_id, now
 from server.db.session import Database
+from server.settings import Limits
 from tests.databases import new_database, url_of
 
 
@@ -102,6 +104,21 @@ async def test_json_and_times_come_back_as_they_went_in(database):
     assert key.expires_at == moment
     assert key.expires_at.utcoffset().total_seconds() == 0
     assert key.revoked_at is None
+
+
+async def test_structs_are_stored_as_json_and_come_back_as_structs(database):
+    limits = Limits(requests_per_minute=5)
+    async with database.transaction() as session:
+        session.add_all(
+            [Tenant(slug="a1", name="", limits=limits), Tenant(slug="b2", name="", limits=None)]
+        )
+    async with database.reading() as session:
+        stored = await session.execute(text("SELECT limits FROM tenant ORDER BY slug"))
+        tenants = (await session.scalars(select(Tenant).order_by(Tenant.slug))).all()
+    raw, null = stored.scalars().all()
+    assert (json.loads(raw) if isinstance(raw, str) else raw) == {"requests_per_minute": 5}
+    assert null is None
+    assert [tenant.limits for tenant in tenants] == [limits, None]
 
 
 async def test_foreign_keys_and_unique_columns_are_enforced(database):

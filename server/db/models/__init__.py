@@ -1,7 +1,7 @@
-"""Every table. Rows of a tenant carry its ``tenant_id``; nothing is reached without it.
+"""Every table. A tenant's rows carry its ``tenant_id``; ``server/db/scope.py`` queries them.
 
-Ids are 32 hexadecimal characters that sort by creation time. Times are UTC. Work to be done is a
-row in a state (``Import.state``, ``Job.state``); the worker polls for them.
+Ids are 32 hexadecimal characters that sort by creation time. Times are UTC. Work to do is a row
+in a state (``Import.state``, ``Job.state``); the worker polls for them.
 """
 
 from server.db.models.adapters import Adapter, AdapterState, Promotion, PromotionKind

@@ -18,11 +18,12 @@ PromotionKind = Literal["promote", "rollback"]
 class Adapter(Record):
     """An adapter version; its files are in ``adapters/<engine_name>``, which never changes.
 
-    ``ready`` passed its gates; of a ``candidate`` they cannot tell, and a person may promote it;
-    ``failed_gates`` is worse than was asked for, and only the operator promotes it. All of them answer
-    to their names. ``unsafe`` is not what was trained (trainer and engine differ): it can only be
-    looked at, by version. A deleted one keeps its row, so that its version is not given again.
-    ``system_prompt`` is what it was trained with, and is served with, whatever the tenant's is by now.
+    A ``ready`` version passed its gates. For a ``candidate`` the gates could not decide: a person may
+    promote it. One in ``failed_gates`` is worse than required: only the operator may promote it. These
+    three answer to all of their names. An ``unsafe`` one scores differently in the engine than in the
+    trainer: it answers to ``<slug>@<version>`` alone. A ``deleted`` one keeps its row, so that its
+    number is not used again. ``system_prompt`` is the one that it was trained with, and it is served
+    with that, also after the tenant's has changed.
     """
 
     __tablename__ = "adapter"

@@ -1,10 +1,11 @@
-"""What tables are made of: ids, times, and columns that both databases store alike."""
+"""Parts of tables: ids, times, and column types that both databases store alike."""
 
 import datetime
 import secrets
 import time
 from typing import Annotated, Any
 
+import msgspec
 from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention
 from advanced_alchemy.mixins import AuditColumns
 from advanced_alchemy.types import DateTimeUTC
@@ -21,7 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, registry
 from sqlalchemy.types import TypeEngine
 
-MAX_NUMBER = (1 << 31) - 1  # the largest that an Integer column holds
+MAX_NUMBER = (1 << 31) - 1  # of an Integer column
 
 
 def new_id() -> str:
@@ -32,7 +33,7 @@ def new_id() -> str:
 
 
 def now() -> datetime.datetime:
-    """This moment, UTC."""
+    """The current time, in UTC."""
     return datetime.datetime.now(datetime.UTC)
 
 
@@ -50,28 +51,28 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 class SafeString(TypeDecorator[str]):
-    """Text of at most so many characters, stored and compared without NULs.
+    """Text of a bounded length, stored and compared without NUL characters.
 
-    Names come from requests: without this a NUL in one is an error of the driver, on PostgreSQL.
+    Names come from requests, and PostgreSQL's driver raises for one with a NUL.
     """
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Leave out what PostgreSQL refuses, on both, so that both find the same."""
+        """Replace NULs on both databases, so that both find the same rows."""
         return value.replace("\x00", "\ufffd") if value and "\x00" in value else value
 
 
 class SafeText(SafeString):
-    """The same, of any length."""
+    """``SafeString`` without a bound."""
 
     impl = Text
     cache_ok = True
 
 
 class Json(TypeDecorator[Any]):
-    """JSON: ``jsonb`` on PostgreSQL, text on SQLite. Assign a new value; changes inside go unseen."""
+    """JSON: ``jsonb`` on PostgreSQL, text on SQLite. Assign a new value: a change inside is not seen."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
@@ -83,8 +84,29 @@ class Json(TypeDecorator[Any]):
         return dialect.type_descriptor(JSON(none_as_null=True))
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
-        """Leave out what PostgreSQL refuses, on both, so that both hold the same."""
+        """Replace NULs on both databases, so that both hold the same."""
         return storable(value)
+
+
+class StructJson(Json):
+    """A msgspec struct, kept as JSON; ``StructJson(Limits)`` for ``Mapped[Limits | None]``.
+
+    A row whose JSON does not fit the struct cannot be read: ``msgspec.ValidationError``.
+    """
+
+    cache_ok = True
+
+    def __init__(self, struct: type[msgspec.Struct]) -> None:
+        super().__init__()
+        self.struct = struct
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        """As JSON; None stays SQL's null."""
+        return None if value is None else storable(msgspec.to_builtins(value))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        """As a struct again."""
+        return None if value is None else msgspec.convert(value, self.struct)
 
 
 JsonObject = Annotated[dict[str, Any], mapped_column(Json)]
@@ -105,7 +127,7 @@ class Record(AuditColumns, CommonTableAttributes, AdvancedDeclarativeBase):
 
 
 def tenant_column() -> Mapped[str]:
-    """The column of a row that belongs to a tenant and goes with it."""
+    """The column that says whose a row is; the row is deleted with its tenant."""
     return mapped_column(
         SafeString(32), ForeignKey("tenant.id", ondelete="CASCADE"), index=True, sort_order=-9
     )

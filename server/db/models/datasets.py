@@ -11,7 +11,8 @@ from server.db.models.base import Json, JsonObject, Record, SafeString, tenant_c
 class DatasetVersion(Record):
     """An immutable dataset; its files are in ``datasets/<sha256>``.
 
-    ``import_ids``: whose conversations it was made of; null where it was made before that was noted.
+    ``import_ids``: the imports that its conversations came from; null where it is older than the
+    column.
     """
 
     __tablename__ = "dataset_version"

@@ -33,9 +33,9 @@ class File(Record):
 
 
 class Upload(Record):
-    """A file that arrives in parts (``/v1/uploads``). ``size_bytes`` is what was announced.
+    """A file that arrives in parts (``/v1/uploads``). ``size_bytes`` is the announced size.
 
-    ``parts_sha256``, of a completed one: a hash of the ids of its parts, in their order.
+    ``parts_sha256``: a hash of the parts' ids in their order, once it is completed.
     """
 
     __tablename__ = "upload"
@@ -46,7 +46,7 @@ class Upload(Record):
     mime_type: Mapped[str] = mapped_column(SafeText)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[UploadState] = mapped_column(SafeString(12), default="pending")
-    file_seconds: Mapped[int | None]  # how long the finished file is kept; None: for good
+    file_seconds: Mapped[int | None]  # that the finished file is kept; None: without end
     file_id: Mapped[str | None] = mapped_column(SafeString(32))
     parts_sha256: Mapped[str | None] = mapped_column(SafeString(64))
     expires_at: Mapped[datetime.datetime]

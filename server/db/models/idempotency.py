@@ -1,4 +1,4 @@
-"""Requests that have their effect once."""
+"""Requests whose effect must happen once."""
 
 import datetime
 
@@ -17,9 +17,9 @@ from server.db.models.base import (
 
 
 class IdempotentRequest(Record):
-    """A request that must have its effect once, and its answer once it is known.
+    """A request whose effect must happen once, and its answer as soon as that is known.
 
-    ``name``: the client's idempotency key, or ours for one that sends none.
+    ``name``: the client's idempotency key, or the server's for a client that sends none.
     """
 
     __tablename__ = "idempotent_request"

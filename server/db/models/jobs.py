@@ -40,13 +40,12 @@ Decision = Literal["approved", "rejected"]
 class Job(Record):
     """One fine-tuning run.
 
-    It learns from all that its tenant has imported, or, with ``training_file_id``, from that file
-    alone. Files are named, not referenced: a job keeps the names of files that were deleted since.
-    It begins with the weights of ``start_adapter_id``, where there is one. ``method`` and
-    ``client_metadata`` are kept as the client gave them. ``attempts`` counts how often it was put
-    back into the queue. ``gpu_seconds``: time that the trainer had its device. ``outcome``: a
-    ``server.jobs.schemas.Outcome``, of a job that succeeded; null of one from before there were any,
-    whose adapter was promoted.
+    It trains on all conversations of its tenant or, with ``training_file_id``, on that file alone.
+    Files' ids are no foreign keys: a job keeps the id of a file that was deleted. Training starts from
+    the weights of ``start_adapter_id``, where that is set. ``method`` and ``client_metadata`` are kept
+    as the client gave them. ``attempts`` counts how often the job was put back into the queue.
+    ``gpu_seconds``: how long the trainer had its device. ``outcome``: a ``server.jobs.schemas.Outcome``
+    of a job that succeeded; null where the job is older than the column, and its adapter was promoted.
     """
 
     __tablename__ = "job"

@@ -29,7 +29,7 @@ class StoredCompletion(Record):
 
 
 class StoredResponse(Record):
-    """A response (``/v1/responses``) that can be gone on from."""
+    """A response (``/v1/responses``) that a later one can continue."""
 
     __tablename__ = "stored_response"
 

@@ -10,11 +10,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
     Json,
-    JsonObject,
     Record,
     SafeString,
     SafeText,
+    StructJson,
 )
+from server.settings import Limits
 
 
 class Tenant(Record):
@@ -24,8 +25,8 @@ class Tenant(Record):
     ``live_adapter_id``, for compare-and-set. ``custom_patterns`` (column ``number_patterns``) maps
     a label to a regular expression that redaction replaces, ``allowlist`` (column ``keep``) holds
     words that it leaves alone: the company's own telephone number. ``keep_upload_days``: how long a
-    transcript's file is kept after it was read; 0: not at all. ``limits`` is a
-    ``server.settings.Limits``, null where the installation's apply.
+    transcript's file is kept after it was read; 0: not at all. ``limits`` are
+    null where the installation's apply.
     """
 
     __tablename__ = "tenant"
@@ -36,7 +37,7 @@ class Tenant(Record):
     custom_patterns: Mapped[dict[str, str]] = mapped_column("number_patterns", Json, default=dict)
     allowlist: Mapped[list[str]] = mapped_column("keep", Json, default=list, server_default="[]")
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    limits: Mapped[JsonObject | None]
+    limits: Mapped[Limits | None] = mapped_column(StructJson(Limits))
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
         SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
@@ -47,7 +48,7 @@ class Tenant(Record):
 class ApiKey(Record):
     """A key, by its hash. Without a tenant it is the operator's.
 
-    ``replaces_id`` is the key that this one was rotated from; ``limits`` come on top of the tenant's.
+    ``replaces_id`` is the key that this one was rotated from; ``limits`` apply beside the tenant's.
     """
 
     __tablename__ = "api_key"
@@ -60,7 +61,7 @@ class ApiKey(Record):
     sha256: Mapped[str] = mapped_column(SafeString(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(Json, default=list)
     replaces_id: Mapped[str | None] = mapped_column(SafeString(32))
-    limits: Mapped[JsonObject | None]
+    limits: Mapped[Limits | None] = mapped_column(StructJson(Limits))
     expires_at: Mapped[datetime.datetime | None]
     revoked_at: Mapped[datetime.datetime | None]
     last_used_at: Mapped[datetime.datetime | None]

@@ -24,8 +24,8 @@ ImportState = Literal["queued", "running", "done", "failed"]
 class SourceFile(Record):
     """An upload of transcripts, exactly as it arrived.
 
-    Its bytes are in the blob store under ``sha256`` until ``removed_at``: they hold personal data, and
-    go when they have been read, or ``Tenant.keep_upload_days`` later.
+    Its bytes are in the blob store under ``sha256`` until ``removed_at``. They hold personal data and
+    are removed when they have been read, or ``Tenant.keep_upload_days`` later.
     """
 
     __tablename__ = "source_file"
@@ -39,9 +39,9 @@ class SourceFile(Record):
 
 
 class Import(Record):
-    """Reading of a source file into conversations, and what came of it.
+    """One reading of a source file into conversations, and its result.
 
-    ``started_at``: when a worker last took it up; whose turn it is depends on that.
+    ``started_at``: when a worker last began it; tenants take turns by it.
     """
 
     __tablename__ = "import"
@@ -60,7 +60,7 @@ class Import(Record):
 
 
 class ConversationRow(Record):
-    """A redacted conversation. ``digest`` is of what was said, so that the same is kept once.
+    """A redacted conversation. ``digest`` is a hash of its text: equal ones are kept once.
 
     ``import_id`` is the import that brought it first; it belongs to that and to each import that has
     an ``ImportedAgain`` of it.
@@ -80,7 +80,7 @@ class ConversationRow(Record):
 
 
 class ImportedAgain(Record):
-    """A conversation that an import holds too, and that its tenant had before."""
+    """Says that an import holds a conversation that its tenant already had."""
 
     __tablename__ = "imported_again"
     __table_args__ = (UniqueConstraint("import_id", "conversation_id"),)

@@ -1,4 +1,4 @@
-"""Webhooks and what waits to be sent to them."""
+"""Webhooks and their deliveries."""
 
 import datetime
 from typing import Literal
@@ -24,11 +24,11 @@ DeliveryState = Literal["pending", "delivered", "failed"]
 
 
 class WebhookEndpoint(Record):
-    """Where a tenant wants to hear of events. The secret signs, so it cannot be kept as a hash.
+    """A URL that a tenant's events are sent to. Its secret signs, so a hash of it is not enough.
 
-    Secrets are encrypted (``server/webhooks/vault.py``); ``secret_hint`` is the end of the present one.
-
-    ``previous_secret`` signs too, until ``previous_secret_until``: a receiver changes in its time.
+    Secrets are encrypted (``server/webhooks/vault.py``); ``secret_hint`` is the end of the
+    current one. ``previous_secret`` signs too until ``previous_secret_until``, so that a receiver has
+    time to change.
     """
 
     __tablename__ = "webhook_endpoint"
@@ -44,7 +44,7 @@ class WebhookEndpoint(Record):
 
 
 class WebhookDelivery(Record):
-    """One event for one endpoint, written with what it tells of; the server sends what is due."""
+    """One event for one endpoint, written in the transaction of what it reports."""
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (Index(None, "state", "due_at"),)

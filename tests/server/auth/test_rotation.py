@@ -20,6 +20,7 @@ from server.auth.schemas import KeyRequest, RotateRequest
 from server.db.models import ApiKey, now
 from server.db.session import Database
 from server.errors import Conflict, Invalid, Unauthenticated
+from server.settings import Limits
 from server.tenants import service as tenants
 from tests.server.conftest import running
 
@@ -124,7 +125,7 @@ async def test_all_dead_keys_get_the_same_answer(client, operator, make_tenant, 
 @sqlite_only
 async def test_a_key_is_rotated_once_and_only_while_it_works(database, make_tenant):
     await make_tenant("acme")
-    limits = {"requests_per_minute": 5}
+    limits = Limits(requests_per_minute=5)
     async with database.transaction() as session:
         tenant = await tenants.get(session, "acme")
         _, first = await keys.create(session, KeyRequest(), tenant=tenant)

@@ -160,7 +160,7 @@ async def test_bytes_that_a_killed_worker_left_go_with_the_sweep_of_orphans(
         raise KeyboardInterrupt
 
     made = await send()
-    monkeypatch.setattr(service, "try_discard", killed)
+    monkeypatch.setattr(service, "try_delete_unreferenced", killed)
     with pytest.raises(KeyboardInterrupt):
         await service.run_import(database, made["id"], settings=settings)
     assert await blobs.exists(made["sha256"])

@@ -280,7 +280,7 @@ async def test_outcomes_are_counted_and_name_nobody(
 ):
     metrics = Metrics(None)
     sender = WebhookDispatcher(
-        database, vault=vault, private=True, clock=clock, tell=metrics.count_webhook
+        database, vault=vault, private=True, clock=clock, on_attempt=metrics.count_webhook
     )
 
     def counted() -> dict[str, float]:

@@ -175,9 +175,7 @@ class ChatController(Controller):
         """Forget a stored completion."""
         await chat.write_behind.settled(completion_id)
         async with database.transaction() as session:
-            await session.delete(
-                await stored.get(session, principal.require_tenant(), completion_id)
-            )
+            await stored.delete(session, principal.require_tenant(), completion_id)
         return DeletedCompletion(id=completion_id)
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.adapters import service as adapters
 from server.api.guards import needs
 from server.api.metadata import METADATA_PARAMETER
 from server.api.openai.fine_tuning import request as asked
@@ -20,10 +20,9 @@ from server.api.openai.fine_tuning.schemas import (
     JobBody,
     JobList,
 )
+from server.api.openai.fine_tuning.service import newest_events
 from server.api.openai.fine_tuning.views import (
     CHECKPOINT,
-    EVENT,
-    SHOWN_EVENTS,
     checkpoint_view,
     event_view,
     job_view,
@@ -31,7 +30,7 @@ from server.api.openai.fine_tuning.views import (
 from server.api.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
 from server.auth.keys import Principal
-from server.db.models import Adapter, Job, JobEvent, Tenant, now
+from server.db.models import Job, Tenant, now
 from server.db.session import Database
 from server.errors import Conflict, Invalid, NotFound
 from server.jobs import results, service, states
@@ -82,13 +81,11 @@ class FineTuningController(Controller):
             return await _view(session, tenant, job)
 
         async def exists(session: AsyncSession, job_id: str) -> bool:
-            query = select(Job.id).where(
-                Job.tenant_id == tenant_id,
-                Job.id == _row_id(job_id),
-                Job.state.not_in(("cancelled", "failed")),
-                Job.cancel_requested.is_(False),
-            )
-            return await session.scalar(query) is not None
+            try:
+                job = await service.get_job(session, tenant_id, _row_id(job_id))
+            except NotFound:
+                return False
+            return job.state not in {"cancelled", "failed"} and not job.cancel_requested
 
         digest = digest_of(data)
         return await once(
@@ -193,17 +190,7 @@ class FineTuningController(Controller):
             tenant_id = principal.require_tenant()
             with _in_their_words(job_id):
                 job = await service.get_job(session, tenant_id, _row_id(job_id))
-            query = select(JobEvent).where(
-                JobEvent.tenant_id == tenant_id,
-                JobEvent.job_id == job.id,
-                JobEvent.kind.in_(SHOWN_EVENTS),
-            )
-            if after is not None:
-                last = await session.scalar(query.where(JobEvent.id == after.removeprefix(EVENT)))
-                if last is None:
-                    raise Invalid(f"Invalid value for 'after': no event '{after}'.", param="after")
-                query = query.where(JobEvent.seq < last.seq)
-            rows = list(await session.scalars(query.order_by(JobEvent.seq.desc()).limit(limit + 1)))
+            rows = await newest_events(session, job, limit=limit + 1, after=after)
         return EventList(data=[event_view(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
     @get("/{job_id:str}/checkpoints")
@@ -226,7 +213,8 @@ class FineTuningController(Controller):
             with _in_their_words(job_id):
                 job = await service.get_job(session, tenant.id, _row_id(job_id))
             found: list[Checkpoint] = []
-            adapter = (await _adapters(session, tenant.id, [job.adapter_id])).get(job.adapter_id)
+            made = await adapters.get_by_ids(session, tenant.id, [job.adapter_id])
+            adapter = made.get(job.adapter_id)
             if job.state == "succeeded" and adapter is not None and adapter.state != "deleted":
                 point = results.chosen(await results.curve(session, job))
                 if point is not None and after != CHECKPOINT + adapter.id:
@@ -269,7 +257,7 @@ async def _view(session: AsyncSession, tenant: Tenant, job: Job) -> FineTuningJo
 
 async def _views(session: AsyncSession, tenant: Tenant, jobs: list[Job]) -> list[FineTuningJob]:
     wanted = [each for job in jobs for each in (job.adapter_id, job.start_adapter_id)]
-    found = await _adapters(session, tenant.id, wanted)
+    found = await adapters.get_by_ids(session, tenant.id, wanted)
     return [
         job_view(
             job,
@@ -279,12 +267,3 @@ async def _views(session: AsyncSession, tenant: Tenant, jobs: list[Job]) -> list
         )
         for job in jobs
     ]
-
-
-async def _adapters(
-    session: AsyncSession, tenant_id: str, ids: list[str | None]
-) -> dict[str | None, Adapter]:
-    """Adapters by id, deleted ones too: a job keeps the name of what it has made."""
-    wanted = [each for each in ids if each is not None]
-    query = select(Adapter).where(Adapter.tenant_id == tenant_id, Adapter.id.in_(wanted))
-    return {adapter.id: adapter for adapter in await session.scalars(query)}

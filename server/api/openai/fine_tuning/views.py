@@ -14,11 +14,10 @@ from server.api.openai.fine_tuning.schemas import (
     Checkpoint,
     FineTuningJob,
     JobError,
-    JobEvent,
     Status,
 )
-from server.db.models import Adapter, Job, now
-from server.db.models import JobEvent as EventRow
+from server.api.openai.fine_tuning.schemas import JobEvent as EventObject
+from server.db.models import Adapter, Job, JobEvent, now
 from server.jobs.results import Point
 from server.jobs.schemas import FINAL_STATES, public_id
 from server.jobs.service import hyperparameters_of, method_of
@@ -96,10 +95,10 @@ def job_view(
     )
 
 
-def event_view(row: EventRow) -> JobEvent:
+def event_view(row: JobEvent) -> EventObject:
     """One event in words, with the figures where it is about a step."""
     message, level, data = _tell(row.kind, row.body)
-    return JobEvent(
+    return EventObject(
         id=EVENT + row.id,
         created_at=_seconds(row.created_at),
         level=level,
