@@ -210,7 +210,7 @@ def create_app(  # noqa: C901 - a function for each dependency
 def _line(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairScheduler:
     """Where requests wait for a place at the engine."""
     queue = FairScheduler(
-        sequences=lambda: engine.sequences if engine is not None else 1,
+        sequences=lambda: engine.max_num_seqs if engine is not None else 1,
         per_tenant=settings.queue_per_tenant,
         total=settings.queue_total,
         wait_seconds=settings.queue_seconds,

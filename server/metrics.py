@@ -30,7 +30,7 @@ class EngineStats(Protocol):
         """Requests in flight, those that wait included."""
 
     @property
-    def residency(self) -> AdapterCache:
+    def adapters(self) -> AdapterCache:
         """Which adapters are loaded, in flight and waiting."""
 
 
@@ -125,17 +125,17 @@ class _EngineCollector(Collector):
         yield GaugeMetricFamily(
             "tenantune_engine_requests", "Requests at the engine.", self._engine.requests
         )
-        residency = self._engine.residency
+        adapters = self._engine.adapters
         yield GaugeMetricFamily(
-            "tenantune_adapters_loaded", "Adapters that the engine holds.", len(residency.loaded)
+            "tenantune_adapters_loaded", "Adapters that the engine holds.", len(adapters.loaded)
         )
         yield GaugeMetricFamily(
             "tenantune_adapters_in_flight",
             "Adapters with a request at the engine.",
-            len(residency.in_flight),
+            len(adapters.in_flight),
         )
         yield GaugeMetricFamily(
             "tenantune_adapter_requests_waiting",
             "Requests that wait for a place for their adapter.",
-            residency.waiting,
+            adapters.waiting,
         )

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 from server import embeddings
-from server.embeddings.encoder import Encoder, ScriptedEncoder
+from server.embeddings.encoder import Encoder, FakeEncoder
 from server.embeddings.socket_server import serving
 
 
 def _load(kind: str, threads: int) -> Encoder:
     if kind == "scripted":
-        return ScriptedEncoder()
+        return FakeEncoder()
     from server.embeddings.sentence_encoder import SentenceEncoder  # noqa: PLC0415 - loads torch
 
     return SentenceEncoder(threads=threads)

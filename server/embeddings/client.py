@@ -48,7 +48,7 @@ class EncoderClient:
             raise _unreachable()
         return _answers.decode(data)
 
-    async def health(self, timeout_seconds: float) -> None:
+    async def health(self, *, timeout_seconds: float) -> None:
         """Return when the process answers.
 
         Raises:

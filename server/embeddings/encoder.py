@@ -26,7 +26,7 @@ class Encoder(Protocol):
         """A float32 vector of length 1 for each text, none longer than ``max_tokens``."""
 
 
-class ScriptedEncoder:
+class FakeEncoder:
     """Hashes words: texts that share words are alike, and it needs no model."""
 
     max_tokens = MAX_TOKENS

@@ -46,7 +46,7 @@ class EmbeddingService:
         self._timing = timing
         self._start_seconds = start_seconds
         self._idle_seconds = idle_seconds
-        self._board = StatusFeed(EngineStatus())
+        self._feed = StatusFeed(EngineStatus())
         self._open: Counter[str] = Counter()
         self._wanted = asyncio.Event()  # somebody asked since the process was last ended
         self._left = asyncio.Event()  # a request came or ended
@@ -54,7 +54,7 @@ class EmbeddingService:
     @property
     def status(self) -> EngineStatus:
         """What the process is doing now."""
-        return self._board.status
+        return self._feed.status
 
     async def embed(self, texts: list[str], *, tenant: str, dimensions: int) -> Embedded:
         """Vectors of texts, none of which is empty. Cancelling takes the request back.
@@ -75,13 +75,13 @@ class EmbeddingService:
         try:
             while True:
                 await self._wanted.wait()
-                self._board.show(state="starting", detail="starting the process")
+                self._feed.show(state="starting", detail="starting the process")
                 async with asyncio.TaskGroup() as group:
                     life = group.create_task(self._supervisor().supervise())
                     await self._idle()
                     # in one step with the decision: a request that comes now waits for a new life
                     self._wanted.clear()
-                    self._board.show(state="stopped", detail="nobody asked for it", pid=None)
+                    self._feed.show(state="stopped", detail="nobody asked for it", pid=None)
                     life.cancel()
                 log.info("encoder ended, unused", idle_seconds=self._idle_seconds)
         finally:
@@ -98,11 +98,9 @@ class EmbeddingService:
     def _supervisor(self) -> Supervisor:
         return Supervisor(
             self._command,
+            _Hooks(self._client),
             run=self._run,
-            board=self._board,
-            health=self._client.health,
-            prepare=_nothing,
-            gone=lambda _: None,
+            feed=self._feed,
             timing=self._timing,
             name="encoder",
         )
@@ -125,7 +123,7 @@ class EmbeddingService:
         self._wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._start_seconds):
-                async for status in self._board.watch():
+                async for status in self._feed.watch():
                     if status.state == "ready":
                         return
                     if status.state == "failed":
@@ -158,6 +156,19 @@ class EmbeddingService:
             self._left.set()
 
 
+class _Hooks:
+    """The socket appears when the model is ready: nothing is to be prepared, or to be cleared."""
+
+    def __init__(self, client: EncoderClient) -> None:
+        self.health = client.health
+
+    async def prepare(self) -> None:
+        """Nothing."""
+
+    def ended(self, reason: str) -> None:
+        """Nothing: the client's requests notice it themselves."""
+
+
 def build_embeddings(settings: Settings) -> EmbeddingService:
     """The service that the settings ask for; with a scripted engine the encoder is scripted too."""
     run = settings.run / "embeddings"
@@ -180,7 +191,3 @@ def encoder_command(run: Path, kind: str, **options: float) -> ChildCommand:
         "TOKENIZERS_PARALLELISM": "false",
     }
     return ChildCommand(argv=argv, env=env, uds=uds)
-
-
-async def _nothing() -> None:
-    """There is nothing to prepare: the socket appears when the model is ready."""

@@ -1,6 +1,6 @@
 """Makes the engine that the settings ask for."""
 
-from server.engine.backends.fake import scripted_command, scripted_options
+from server.engine.backends.fake import fake_command, fake_options
 from server.engine.backends.vllm.launch import vllm_command
 from server.engine.service import EngineService
 from server.settings import Settings, SettingsError
@@ -23,11 +23,11 @@ def build_engine(settings: Settings) -> EngineService:
             )
         return EngineService(base=settings.base, run=settings.run, url=settings.engine_url)
     if settings.engine == "scripted":
-        command = scripted_command(
+        command = fake_command(
             base=settings.base,
             adapters=settings.adapters,
             run=settings.run,
-            **scripted_options(settings.engine_options),
+            **fake_options(settings.engine_options),
         )
     else:
         command = vllm_command(

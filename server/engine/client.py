@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
+from server.engine.backend import CHAT, TEXT, EngineInfo
 from server.errors import (
     AdapterRefused,
     EngineBusy,
@@ -23,8 +24,6 @@ from server.errors import (
     StreamBroken,
 )
 
-CHAT = "/v1/chat/completions"
-TEXT = "/v1/completions"
 RETRY_AFTER_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
 _T = TypeVar("_T")
@@ -55,20 +54,6 @@ class _Scored(msgspec.Struct):
 
 class _Loaded(msgspec.Struct):
     loaded_ms: float
-
-
-class EngineSettings(msgspec.Struct):
-    """Of the engine's settings, those that the server keeps to."""
-
-    max_num_seqs: int
-    dtype: str = ""
-
-
-class EngineInfo(msgspec.Struct):
-    """What an engine says of itself."""
-
-    max_cpu_loras: int
-    settings: EngineSettings
 
 
 class _Adapters(msgspec.Struct):
@@ -181,7 +166,7 @@ class EngineClient:
             for token, entry in zip(token_ids, entries, strict=True)
         ]
 
-    async def ensure(self, name: str, path: str) -> float:
+    async def ensure_adapter(self, name: str, path: str) -> float:
         """Have an adapter loaded; returns the milliseconds it took. Idempotent.
 
         Raises:
@@ -193,7 +178,7 @@ class EngineClient:
             raise AdapterRefused(exc.message, code=exc.code) from exc
         return _decode(data, _Loaded).loaded_ms
 
-    async def drop(self, name: str) -> None:
+    async def drop_adapter(self, name: str) -> None:
         """Have an adapter unloaded. Idempotent."""
         await self._call("/tenantune/adapters/drop", {"name": name})
 

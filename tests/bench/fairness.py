@@ -195,7 +195,7 @@ async def serve(options: argparse.Namespace) -> None:
     from server.auth import keys  # noqa: PLC0415
     from server.auth.schemas import KeyRequest  # noqa: PLC0415
     from server.db.session import Database  # noqa: PLC0415
-    from server.engine.backends.fake import scripted_command  # noqa: PLC0415
+    from server.engine.backends.fake import fake_command  # noqa: PLC0415
     from server.engine.service import EngineService  # noqa: PLC0415
     from server.limits import fair_scheduler  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
@@ -209,7 +209,7 @@ async def serve(options: argparse.Namespace) -> None:
 
     settings = Settings(home=options.serve, base="scripted-base")
     settings.adapters.mkdir(parents=True)
-    command = scripted_command(
+    command = fake_command(
         base=settings.base,
         adapters=settings.adapters,
         run=settings.run,

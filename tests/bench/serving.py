@@ -194,7 +194,7 @@ async def serve_scripted(home: Path, speed: float) -> None:
     from server.auth.schemas import KeyRequest  # noqa: PLC0415
     from server.db.models import Adapter  # noqa: PLC0415
     from server.db.session import Database  # noqa: PLC0415
-    from server.engine.backends.fake import scripted_command  # noqa: PLC0415
+    from server.engine.backends.fake import fake_command  # noqa: PLC0415
     from server.engine.service import EngineService  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
     from server.tenants import service as tenants  # noqa: PLC0415
@@ -204,7 +204,7 @@ async def serve_scripted(home: Path, speed: float) -> None:
     name = "acme.000000000001"
     (settings.adapters / name).mkdir(parents=True)
     (settings.adapters / name / "manifest.json").write_text("{}")
-    command = scripted_command(
+    command = fake_command(
         base=settings.base, adapters=settings.adapters, run=settings.run, tokens_per_second=speed
     )
     engine = EngineService(base=settings.base, run=settings.run, command=command)

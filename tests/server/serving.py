@@ -23,7 +23,7 @@ from server.auth import keys
 from server.auth.schemas import KeyRequest, Scope
 from server.db.models import Adapter, Tenant
 from server.db.session import Database
-from server.engine.backends.fake import scripted_command
+from server.engine.backends.fake import fake_command
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import service as tenants
@@ -152,11 +152,11 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """Run a server; ``engine`` are options of the scripted one."""
     settings.adapters.mkdir(parents=True, exist_ok=True)
-    command = scripted_command(
+    command = fake_command(
         base=settings.base, adapters=settings.adapters, run=settings.run, **engine
     )
     service = EngineService(
-        base=settings.base, run=settings.run, command=command, timing=FAST, canary_seconds=60.0
+        base=settings.base, run=settings.run, command=command, timing=FAST, probe_seconds=60.0
     )
     app = create_app(settings, engine=service, database=database)
     server = _Server(

@@ -127,7 +127,7 @@ def test_options_reach_the_scripted_engine(tmp_path, monkeypatch):
     options = "words=40 tokens-per-second=12.5 max_num_seqs=3 max_model_len=100 start_seconds=2"
     build_engine(with_options(tmp_path, options, TENANTUNE_ENGINE="scripted"))
     [command] = commands
-    assert command.sequences == 3
+    assert command.max_num_seqs == 3
     given = dict(zip(command.argv, command.argv[1:], strict=False))
     assert given["--words"] == "40"
     assert given["--tokens-per-second"] == "12.5"

@@ -37,9 +37,9 @@ class EngineCommand(ChildCommand, frozen=True, kw_only=True):
     """
 
     choices: list[Choice] = []
-    concurrent_adapters: int
-    resident_adapters: int
-    sequences: int = 256
+    max_active_adapters: int
+    max_loaded_adapters: int
+    max_num_seqs: int = 256
 
 
 def socket_path(run: Path) -> Path:

@@ -15,7 +15,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 import structlog
@@ -80,7 +80,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusFeed:
-    """The status, and everybody who watches it."""
+    """A process's status, for those who show it and those who wait for it."""
 
     def __init__(self, status: EngineStatus) -> None:
         self.status = status
@@ -104,22 +104,51 @@ class StatusFeed:
                 await changed.wait()
 
 
-class Supervisor:
-    """Runs a command again and again until stopped: an engine, or another child of ours (``name``).
+class ProcessHooks(Protocol):
+    """What a supervisor needs to know of its process, and what it reports."""
 
-    ``health`` raises EngineUnavailable while the engine is not well. ``prepare`` runs once per
-    life, when it is well and before it counts as ready. ``gone`` is called at the end of each life.
+    async def health(self, *, timeout_seconds: float) -> None:
+        """Return when the process is well; raise EngineUnavailable when it is not."""
+
+    async def prepare(self) -> None:
+        """Called once in each life, when the process is well and before it counts as ready.
+
+        An error (``ServerError``) ends this life.
+        """
+
+    def ended(self, reason: str) -> None:
+        """Called at the end of each life, before the process is signalled."""
+
+
+class Supervisor:
+    """Runs a command again and again until stopped: an engine, or another child process.
+
+    ::
+
+        feed = StatusFeed(EngineStatus())
+        supervisor = Supervisor(command, hooks, run=run, feed=feed, timing=Timing())
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(supervisor.supervise())
+            ...
+            task.cancel()  # the process and all its children are gone when the group ends
+
+    Args:
+        command: what to start, and the socket that it serves on.
+        hooks: how to see that the process is well.
+        run: folder of ``<name>.log`` and ``<name>.pid``. One server at a time may use it.
+        feed: where the status is shown; this supervisor alone writes it.
+        timing: how patient the supervision is.
+        name: of the process, in the log and in the names of the files.
+        chance: numbers in [0, 1) that spread the restarts of many servers.
     """
 
     def __init__(
         self,
         command: ChildCommand,
+        hooks: ProcessHooks,
         *,
         run: Path,
-        board: StatusFeed,
-        health: Callable[[float], Awaitable[None]],
-        prepare: Callable[[], Awaitable[None]],
-        gone: Callable[[str], None],
+        feed: StatusFeed,
         timing: Timing,
         name: str = "engine",
         chance: Callable[[], float] = random.random,
@@ -127,11 +156,9 @@ class Supervisor:
         self._name = name
         self._log = log.bind(name=name)
         self._command = command
+        self._hooks = hooks
         self._run = run
-        self._board = board
-        self._health = health
-        self._prepare = prepare
-        self._gone = gone
+        self._feed = feed
         self._timing = timing
         self._chance = chance
         self._recycle: asyncio.Future[str] | None = None
@@ -159,16 +186,16 @@ class Supervisor:
                     next_try_seconds=round(pause, 1),
                     last_words=self._last_words(),
                 )
-                self._board.show(
+                self._feed.show(
                     state="failed" if failed else "restarting",
                     detail=detail,
                     pid=None,
                     retry_after_seconds=max(1.0, pause),
                 )
                 await asyncio.sleep(pause)
-                self._board.show(restarts=self._board.status.restarts + 1, detail="starting again")
+                self._feed.show(restarts=self._feed.status.restarts + 1, detail="starting again")
         finally:
-            self._board.show(state="stopped", detail="", pid=None)
+            self._feed.show(state="stopped", detail="", pid=None)
 
     def recycle(self, reason: str) -> None:
         """End this life and start another."""
@@ -201,8 +228,8 @@ class Supervisor:
                 self._recycle,
             )
         finally:
-            self._board.show(state="restarting", detail=reason)
-            self._gone(reason)
+            self._feed.show(state="restarting", detail=reason)
+            self._hooks.ended(reason)
             await self._end(process, self._timing.term)
         return reason, monotonic() - ready_at[0] if ready_at else 0.0
 
@@ -217,8 +244,8 @@ class Supervisor:
             start_new_session=True,
         )
         orphans.remember(self._pid_path, process.pid)
-        starting = "restarting" if self._board.status.restarts else "starting"
-        self._board.show(
+        starting = "restarting" if self._feed.status.restarts else "starting"
+        self._feed.show(
             state=starting, detail="starting the process", pid=process.pid, retry_after_seconds=5.0
         )
         self._log.info("process starts", pid=process.pid, log=str(self.log_path))
@@ -247,28 +274,28 @@ class Supervisor:
         deadline = monotonic() + timing.ready
         while True:
             try:
-                await self._health(timing.health_timeout)
+                await self._hooks.health(timeout_seconds=timing.health_timeout)
                 break
             except EngineUnavailable:
                 if monotonic() > deadline:
                     return f"the {self._name} was not ready after {timing.ready:.0f} s"
                 if stage := self._stage():
-                    self._board.show(detail=stage)
+                    self._feed.show(detail=stage)
                 await asyncio.sleep(min(0.25, timing.health_every))
         try:
             async with asyncio.timeout(max(1.0, deadline - monotonic())):
-                await self._prepare()
+                await self._hooks.prepare()
         except (ServerError, TimeoutError) as exc:
             return f"the {self._name} came up and could not answer: {exc}"
         ready_at.append(monotonic())
-        self._board.show(state="ready", detail="", retry_after_seconds=2.0)
+        self._feed.show(state="ready", detail="", retry_after_seconds=2.0)
         self._log.info("process ready")
         misses = 0
         while misses < timing.health_misses:
             began = monotonic()
             await asyncio.sleep(timing.health_every)
             try:
-                await self._health(timing.health_timeout)
+                await self._hooks.health(timeout_seconds=timing.health_timeout)
                 misses = 0
             except EngineUnavailable:
                 most = timing.health_every + timing.health_timeout + OWN_LATENESS_SECONDS

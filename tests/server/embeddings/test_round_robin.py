@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from server.embeddings.encoder import ScriptedEncoder
+from server.embeddings.encoder import FakeEncoder
 from server.embeddings.round_robin import EncodingService, RoundRobinQueue
 from server.embeddings.schemas import EmbedRequest
 
@@ -82,7 +82,7 @@ async def test_who_is_cancelled_in_the_moment_of_its_turn_passes_it_on():
     assert done == ["c"]
 
 
-class _Counting(ScriptedEncoder):
+class _Counting(FakeEncoder):
     """Notes how many positions each batch computes."""
 
     def __init__(self) -> None:

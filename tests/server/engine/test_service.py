@@ -138,7 +138,7 @@ async def test_before_it_is_ready_requests_are_refused_with_a_time_to_come_back(
 
 
 async def test_a_poisoned_engine_is_recycled(start_scripted, make_adapter):
-    service = await start_scripted(service={"canary_seconds": 0.2})
+    service = await start_scripted(service={"probe_seconds": 0.2})
     bad = make_adapter("bad.000000000001", poison=True)
     await read(service, bad)
     await until("restarting", service)
@@ -164,7 +164,7 @@ async def test_an_engine_at_a_url_that_goes_and_comes_back(start_scripted, tmp_p
         base="scripted-base",
         run=tmp_path,
         url=f"unix:{tmp_path / 'run' / 'engine.sock'}",
-        timing=owner._timing,
+        timing=owner._keeper._timing,
     )
     await service.start()
     await service.wait_ready(5)

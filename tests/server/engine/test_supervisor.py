@@ -30,35 +30,36 @@ class Life:
     """A supervisor over a shell command, and what happened to it."""
 
     def __init__(self, run: Path, script: str, *, timing: Timing = FAST) -> None:
-        self.board = StatusFeed(EngineStatus(state="starting"))
+        self.feed = StatusFeed(EngineStatus(state="starting"))
         self.well = False
         self.reasons: list[str] = []
         self.supervisor = Supervisor(
             EngineCommand(
                 argv=["/bin/sh", "-c", script],
                 uds=run / "engine.sock",
-                concurrent_adapters=1,
-                resident_adapters=1,
+                max_active_adapters=1,
+                max_loaded_adapters=1,
             ),
+            self,
             run=run,
-            board=self.board,
-            health=self.health,
-            prepare=self.prepare,
-            gone=self.reasons.append,
+            feed=self.feed,
             timing=timing,
             chance=lambda: 0.5,
         )
 
-    async def health(self, _: float) -> None:
+    async def health(self, *, timeout_seconds: float) -> None:
         if not self.well:
             raise EngineUnavailable("no")
 
     async def prepare(self) -> None:
         pass
 
+    def ended(self, reason: str) -> None:
+        self.reasons.append(reason)
+
     async def until(self, state: str) -> EngineStatus:
         async with asyncio.timeout(10):
-            async for status in self.board.watch():
+            async for status in self.feed.watch():
                 if status.state == state:
                     return status
         raise AssertionError
@@ -89,10 +90,10 @@ async def test_an_engine_that_keeps_crashing_fails_loudly_and_is_still_tried(tmp
         assert str(tmp_path / "engine.log") in status.detail
         assert status.retry_after_seconds >= 1
         tries = status.restarts
-        while life.board.status.restarts == tries:  # noqa: ASYNC110
+        while life.feed.status.restarts == tries:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert b"no such weights" in (tmp_path / "engine.log").read_bytes()
-    assert life.board.status.state == "stopped"
+    assert life.feed.status.state == "stopped"
 
 
 async def test_an_engine_that_never_gets_ready_is_given_up_and_started_again(tmp_path):
@@ -119,7 +120,7 @@ async def test_children_that_outlive_the_engine_are_killed_before_the_next_start
         group = (await life.until("ready")).pid
         assert group
         await life.until("restarting")
-        while life.board.status.pid in (group, None):  # noqa: ASYNC110
+        while life.feed.status.pid in (group, None):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert orphans.members(group) == []
 
@@ -133,7 +134,7 @@ async def test_an_engine_is_not_blamed_for_what_its_server_was_late_for(
     life = Life(tmp_path, "sleep 60", timing=timing)
     checks = 0
 
-    async def miss(_: float) -> None:
+    async def miss(*, timeout_seconds: float) -> None:
         nonlocal checks
         checks += 1
         if late:
@@ -143,10 +144,10 @@ async def test_an_engine_is_not_blamed_for_what_its_server_was_late_for(
     async with Running(life):
         life.well = True
         await life.until("ready")
-        monkeypatch.setattr(life.supervisor, "_health", miss)
-        while checks < 4 and life.board.status.state == "ready":  # noqa: ASYNC110
+        monkeypatch.setattr(life, "health", miss)
+        while checks < 4 and life.feed.status.state == "ready":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        assert (life.board.status.state == "ready") is late
+        assert (life.feed.status.state == "ready") is late
         assert late or life.reasons == ["the engine missed 2 health checks in a row"]
 
 

@@ -25,7 +25,7 @@ from server.engine.backends.fake.engine import Engine
 from server.engine.process.command import Choice, EngineCommand, socket_path
 from server.settings import SettingsError
 
-__all__ = ["Engine", "scripted_command", "scripted_options"]
+__all__ = ["Engine", "fake_command", "fake_options"]
 
 LEAST = {  # what each option may be, at least; those that are no seconds or rates are whole
     "max_cpu_loras": 1,
@@ -39,7 +39,7 @@ LEAST = {  # what each option may be, at least; those that are no seconds or rat
 }
 
 
-def scripted_options(overrides: Mapping[str, str]) -> dict[str, Any]:
+def fake_options(overrides: Mapping[str, str]) -> dict[str, Any]:
     """The operator's options, as ``scripted_command`` takes them.
 
     Raises:
@@ -68,7 +68,7 @@ def scripted_options(overrides: Mapping[str, str]) -> dict[str, Any]:
     return options
 
 
-def scripted_command(
+def fake_command(
     *,
     base: str,
     adapters: Path,
@@ -91,7 +91,7 @@ def scripted_command(
         env={"PYTHONPATH": str(Path(__file__).parents[4])},
         choices=[Choice("engine", "scripted", "asked for: it answers by rule, not by a model")],
         uds=uds,
-        concurrent_adapters=max_cpu_loras,
-        resident_adapters=max_cpu_loras,
-        sequences=max_num_seqs,
+        max_active_adapters=max_cpu_loras,
+        max_loaded_adapters=max_cpu_loras,
+        max_num_seqs=max_num_seqs,
     )

@@ -81,7 +81,7 @@ class Reply:
     def _token_logprobs(self, places: range) -> dict[str, Any] | None:
         if not self._logprobs:
             return None
-        tokens = [token for place in places for token in self._written.told(place)]
+        tokens = [token for place in places for token in self._written.logprob_tokens(place)]
         return {
             "content": [
                 {

@@ -46,7 +46,9 @@ class Continuation:
             prompt = index // self._times
             written = self._written[prompt]
             echoed = self._echoed(prompt)
-            tokens = [t for place in range(len(written.tokens)) for t in written.told(place)]
+            tokens = [
+                t for place in range(len(written.tokens)) for t in written.logprob_tokens(place)
+            ]
             text = "".join(echoed) + written.text
             choices.append(self._choice(index, text, [*echoed, *tokens], 0))
         return {**self._wrap(choices), "usage": self._usage()}
@@ -64,7 +66,7 @@ class Continuation:
             text = "".join(tokens)
             before = [*self._echoed(prompt), *written.tokens[:place]] if place else []
             if size:
-                tokens += written.told(place)
+                tokens += written.logprob_tokens(place)
                 text += written.pieces[place]
             choice = self._choice(index, text, tokens, len("".join(before)))
             if place < size - 1:
@@ -90,13 +92,13 @@ class Continuation:
         return {
             "index": index,
             "text": text,
-            "logprobs": self._told(tokens, offset),
+            "logprobs": self._logprobs_of(tokens, offset),
             "finish_reason": written.finish,
             "stop_reason": written.stop_reason,
             "prompt_logprobs": None,
         }
 
-    def _told(self, tokens: list[str], offset: int) -> dict[str, Any] | None:
+    def _logprobs_of(self, tokens: list[str], offset: int) -> dict[str, Any] | None:
         if self._logprobs is None:
             return None
         offsets = [offset + len("".join(tokens[:place])) for place in range(len(tokens))]

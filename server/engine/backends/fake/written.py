@@ -38,7 +38,7 @@ class Written:
                 break
         self.text = text
 
-    def told(self, place: int) -> list[str]:
+    def logprob_tokens(self, place: int) -> list[str]:
         """The token at a place, as log-probabilities tell it; its end comes with the last."""
         ends = place == len(self.tokens) - 1 and self.finish == "stop" and not self.cut
         return [self.tokens[place], *([TURN_END] if ends else ())]

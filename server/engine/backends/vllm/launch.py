@@ -137,9 +137,9 @@ def vllm_command(
         env=plan.env,
         choices=plan.choices,
         uds=uds,
-        concurrent_adapters=resident,
-        resident_adapters=resident,
-        sequences=sequences,
+        max_active_adapters=resident,
+        max_loaded_adapters=resident,
+        max_num_seqs=sequences,
     )
 
 

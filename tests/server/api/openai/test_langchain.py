@@ -21,7 +21,7 @@ from server.app import create_app
 from server.auth import keys
 from server.auth.schemas import KeyRequest
 from server.db.session import Database
-from server.engine.backends.fake import scripted_command
+from server.engine.backends.fake import fake_command
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import service as tenants
@@ -46,7 +46,7 @@ class _Serving(threading.Thread):
 
     async def _serve(self) -> None:
         self.settings.adapters.mkdir(parents=True)
-        command = scripted_command(
+        command = fake_command(
             base=self.settings.base,
             adapters=self.settings.adapters,
             run=self.settings.run,
