@@ -70,12 +70,12 @@ FAST = Timing(
     back_off_failed=0.3,
     term=0.5,
 )
-BASE = "scripted-base"
+BASE = "fake-base"
 
 
 @pytest.fixture
 def make_adapter(tmp_path: Path) -> Callable[..., AdapterRef]:
-    """Adapters that the scripted engine takes."""
+    """Adapters that the fake engine takes."""
 
     def make(name: str, *, poison: bool = False) -> AdapterRef:
         folder = tmp_path / "adapters" / name
@@ -89,8 +89,8 @@ def make_adapter(tmp_path: Path) -> Callable[..., AdapterRef]:
 
 
 @pytest_asyncio.fixture
-async def start_scripted(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Start engine services over scripted engines; they are stopped after the test."""
+async def start_fake(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start engine services over fake engines; they are stopped after the test."""
     services: list[EngineService] = []
 
     async def start(

@@ -164,12 +164,12 @@ def stop_seconds(settings: Settings) -> float:
 
 
 async def _base(settings: Settings, *, say: Say) -> None:
-    """Make the base, if what runs here needs it: the scripted engine needs none."""
-    if settings.engine_url or settings.engine != "scripted":
+    """Make the base, if what runs here needs it: the fake engine needs none."""
+    if settings.engine_url or settings.engine != "fake":
         await ensure_base(settings, say=say)
     elif not has_base(settings):
         say(
-            f"base      {settings.base} is not there: the scripted engine needs none, but before "
+            f"base      {settings.base} is not there: the fake engine needs none, but before "
             f"you train: `tenantune bases add {settings.base}`"
         )
 

@@ -10,7 +10,7 @@ from server.embeddings.socket_server import serving
 
 
 def _load(kind: str, threads: int) -> Encoder:
-    if kind == "scripted":
+    if kind == "fake":
         return FakeEncoder()
     from server.embeddings.sentence_encoder import SentenceEncoder  # noqa: PLC0415 - loads torch
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Serve until ended by a signal. The socket appears when the model is ready."""
     parser = argparse.ArgumentParser(prog="server.embeddings", description=embeddings.__doc__)
     parser.add_argument("--uds", type=Path, required=True)
-    parser.add_argument("--encoder", choices=("sentence", "scripted"), default="sentence")
+    parser.add_argument("--encoder", choices=("sentence", "fake"), default="sentence")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--start-seconds", type=float, default=0.0, help="for tests: a slow start")
     options = parser.parse_args()

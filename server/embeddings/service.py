@@ -170,9 +170,9 @@ class _Hooks:
 
 
 def build_embeddings(settings: Settings) -> EmbeddingService:
-    """The service that the settings ask for; with a scripted engine the encoder is scripted too."""
+    """The service that the settings ask for; with a fake engine the encoder is fake too."""
     run = settings.run / "embeddings"
-    kind = "scripted" if settings.engine == "scripted" else "sentence"
+    kind = "fake" if settings.engine == "fake" else "sentence"
     return EmbeddingService(lambda: encoder_command(run, kind), run=run)
 
 

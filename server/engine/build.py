@@ -8,7 +8,7 @@ from training.base_models.manifest import load_base
 
 
 def build_engine(settings: Settings) -> EngineService:
-    """Make a vLLM child, the scripted engine, or a client of one that runs at a URL.
+    """Make a vLLM child, the fake engine, or a client of one that runs at a URL.
 
     Raises:
         BaseModelError: the base is not there.
@@ -22,7 +22,7 @@ def build_engine(settings: Settings) -> EngineService:
                 "started"
             )
         return EngineService(base=settings.base, run=settings.run, url=settings.engine_url)
-    if settings.engine == "scripted":
+    if settings.engine == "fake":
         command = fake_command(
             base=settings.base,
             adapters=settings.adapters,

@@ -1,4 +1,4 @@
-"""A whole server on a port of this machine, over a scripted engine; test files import from here."""
+"""A whole server on a port of this machine, over a fake engine; test files import from here."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ class Serving:
     async def adapter(
         self, slug: str = "acme", *, version: int = 1, live: bool = True, system_prompt: str = ""
     ) -> Adapter:
-        """A version that the scripted engine takes; its replies begin with its engine name."""
+        """A version that the fake engine takes; its replies begin with its engine name."""
         async with self.database.transaction() as session:
             tenant = await tenants.get(session, slug)
             engine_name = f"{slug}.{version:012x}"
@@ -150,7 +150,7 @@ class _Server(uvicorn.Server):
 async def serving(
     settings: Settings, database: Database, *, wait: bool = True, **engine: Any
 ) -> AsyncIterator[Serving]:
-    """Run a server; ``engine`` are options of the scripted one."""
+    """Run a server; ``engine`` are options of the fake one."""
     settings.adapters.mkdir(parents=True, exist_ok=True)
     command = fake_command(
         base=settings.base, adapters=settings.adapters, run=settings.run, **engine

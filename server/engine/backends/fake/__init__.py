@@ -3,7 +3,7 @@
     python -m server.engine.backends.fake --uds PATH --base NAME --adapters DIR
 
 For tests, for work on pages and widgets, and for machines that cannot run vLLM
-(``TENANTUNE_ENGINE=scripted``). What it keeps to, because callers rely on it: chat completions
+(``TENANTUNE_ENGINE=fake``). What it keeps to, because callers rely on it: chat completions
 and completions, whole and streamed in vLLM's shapes, calls of tools and JSON by schema, scoring
 through ``/v1/completions``, adapters loaded by name from folders with a manifest, 404 for a model
 it does not know, at most ``--max-loras`` adapters that generate at a time (the others take turns),
@@ -40,7 +40,7 @@ LEAST = {  # what each option may be, at least; those that are no seconds or rat
 
 
 def fake_options(overrides: Mapping[str, str]) -> dict[str, Any]:
-    """The operator's options, as ``scripted_command`` takes them.
+    """The operator's options, as ``fake_command`` takes them.
 
     Raises:
         SettingsError: there is no such option, or its value is no number that it may be.
@@ -51,7 +51,7 @@ def fake_options(overrides: Mapping[str, str]) -> dict[str, Any]:
         least = LEAST.get(name)
         if least is None:
             raise SettingsError(
-                f"engine option {given!r}: the scripted engine has none of this name; it has "
+                f"engine option {given!r}: the fake engine has none of this name; it has "
                 f"{', '.join(LEAST)}"
             )
         value: float
@@ -89,7 +89,7 @@ def fake_command(
     return EngineCommand(
         argv=argv,
         env={"PYTHONPATH": str(Path(__file__).parents[4])},
-        choices=[Choice("engine", "scripted", "asked for: it answers by rule, not by a model")],
+        choices=[Choice("engine", "fake", "asked for: it answers by rule, not by a model")],
         uds=uds,
         max_active_adapters=max_cpu_loras,
         max_loaded_adapters=max_cpu_loras,

@@ -14,7 +14,7 @@ def _say(line: str) -> None:
 
 
 async def _serve(engine: Engine, uds: Path, start_seconds: float) -> None:
-    _say("Starting to load model (scripted)")
+    _say("Starting to load model (fake)")
     await asyncio.sleep(start_seconds)
     async with engine.serving(uds):
         _say("Application startup complete")

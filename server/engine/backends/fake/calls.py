@@ -1,4 +1,4 @@
-"""What the scripted engine calls, in the form in which vLLM's reader for Hermes tells it.
+"""What the fake engine calls, in the form in which vLLM's reader for Hermes tells it.
 
 Free to choose, it calls every function whose name is in the question; told to call some, those or
 the first; and it answers with words when the question is what a call gave.

@@ -1,4 +1,4 @@
-"""State of one scripted engine, and its HTTP handlers."""
+"""State of one fake engine, and its HTTP handlers."""
 
 import asyncio
 import time
@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from server.engine.backends.fake.concurrency import Seats, Turns
 from server.engine.backends.fake.instance import SchemaError
 from server.engine.backends.fake.reply import Reply, share, usage
-from server.engine.backends.fake.seats import Seats
 from server.engine.backends.fake.texts import Continuation
-from server.engine.backends.fake.turns import Turns
 
 TURN_SECONDS = 0.25
 
@@ -63,7 +62,7 @@ class Engine:
     ) -> None:
         self._base = base
         self._root = adapters.absolute()
-        self._resident = max_cpu_loras
+        self._max_cpu_loras = max_cpu_loras
         self._pause = 1.0 / tokens_per_second
         self._max_num_seqs = max_num_seqs
         self._words = words
@@ -117,7 +116,7 @@ class Engine:
             f'vllm:num_requests_running{{model_name="{self._base}"}} {float(self._running)}',
             f'vllm:num_requests_waiting{{model_name="{self._base}"}} {float(self._seats.waiting)}',
             f'vllm:generation_tokens_total{{model_name="{self._base}"}} {float(self._tokens)}',
-            f"scripted:evictions_total {float(self._evictions)}",
+            f"fake:evictions_total {float(self._evictions)}",
         )
         return web.Response(text="\n".join(lines) + "\n")
 
@@ -125,7 +124,7 @@ class Engine:
         """What this engine is."""
         settings = {"max_num_seqs": self._max_num_seqs}
         return web.json_response(
-            {"base": self._base, "max_cpu_loras": self._resident, "settings": settings}
+            {"base": self._base, "max_cpu_loras": self._max_cpu_loras, "settings": settings}
         )
 
     async def ensure(self, request: web.Request) -> web.Response:
@@ -146,7 +145,7 @@ class Engine:
     def _load(self, name: str, path: str) -> None:
         self._paths[name] = path
         self._loaded[name] = None
-        if len(self._loaded) > self._resident:  # as vLLM does; whoever owns residency avoids it
+        if len(self._loaded) > self._max_cpu_loras:  # as vLLM does; the server never lets it
             self._loaded.popitem(last=False)
             self._evictions += 1
 

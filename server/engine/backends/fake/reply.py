@@ -1,4 +1,4 @@
-"""What the scripted engine answers, in vLLM's shapes."""
+"""What the fake engine answers, in vLLM's shapes."""
 
 import hashlib
 import time

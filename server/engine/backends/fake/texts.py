@@ -1,4 +1,4 @@
-"""How the scripted engine continues texts, in the shapes of vLLM's ``/v1/completions``."""
+"""How the fake engine continues texts, in the shapes of vLLM's ``/v1/completions``."""
 
 import time
 import uuid

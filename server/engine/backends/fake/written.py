@@ -1,4 +1,4 @@
-"""What of the scripted engine's tokens can be seen, as vLLM shows it."""
+"""What of the fake engine's tokens can be seen, as vLLM shows it."""
 
 import re
 from typing import Any
