@@ -23,7 +23,7 @@ import msgspec
 from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, check_weights
 from training.config import Method, Recipe
 from training.errors import ArtifactError, UnsafeWeights
-from training.filesystem import open_like_parent, write_atomically
+from training.filesystem import open_like_parent, sync_path, write_atomically
 from training.results import Scores
 
 __all__ = [
@@ -157,7 +157,7 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
     written = msgspec.structs.replace(manifest, files=files)
     data = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
     for name in _CONTENT:
-        _sync_path(folder / name)
+        sync_path(folder / name)
     write_atomically(folder / MANIFEST_NAME, data)
     return written
 
@@ -242,9 +242,9 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
         for name in (*_CONTENT, MANIFEST_NAME):
             shutil.copyfile(src / name, incoming / name, follow_symlinks=False)
             (incoming / name).chmod(0o400)
-            _sync_path(incoming / name)
+            sync_path(incoming / name)
         open_like_parent(incoming)  # the engine may run as another user
-        _sync_path(incoming)
+        sync_path(incoming)
         try:
             incoming.rename(target)
         except OSError:  # another process was first: a folder that is not empty is in the way
@@ -252,7 +252,7 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
                 raise
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    _sync_path(adapters_root)
+    sync_path(adapters_root)
     verify(target)
     return target
 
@@ -319,11 +319,3 @@ def _sweep(adapters_root: Path) -> None:
             continue
         if stale:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
