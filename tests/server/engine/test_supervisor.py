@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from server.engine.process import orphans, supervisor, watchdog
@@ -214,6 +215,21 @@ def test_an_engine_whose_holder_died_too_is_found_and_ended_at_the_next_start(tm
     orphans.clear(tmp_path / "engine.pid")
     assert orphans.members(group) == []
     assert not (tmp_path / "engine.pid").exists()
+
+
+def test_an_engine_is_found_although_the_clock_was_set_meanwhile(tmp_path, monkeypatch):
+    server, group = engine_under_a_server(tmp_path)
+    real = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: real + 3600)
+    assert psutil.Process(group).create_time() > real + 3600
+    with server:
+        with pytest.raises(orphans.InUse):
+            orphans.clear(tmp_path / "engine.pid")
+        server.kill()
+        server.wait()
+        os.kill(group, signal.SIGKILL)
+    orphans.clear(tmp_path / "engine.pid")
+    assert orphans.members(group) == []
 
 
 def test_an_engine_ends_with_its_holder(tmp_path):
