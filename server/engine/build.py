@@ -1,4 +1,4 @@
-"""Makes the engine that the settings ask for."""
+"""Chooses the engine backend that the settings ask for."""
 
 from server.engine.backends.fake import fake_command, fake_options
 from server.engine.backends.vllm.launch import vllm_command
@@ -8,10 +8,10 @@ from training.base_models.manifest import load_base
 
 
 def build_engine(settings: Settings) -> EngineService:
-    """Make a vLLM child, the fake engine, or a client of one that runs at a URL.
+    """Make the service over vLLM, the fake engine, or an engine that runs elsewhere.
 
     Raises:
-        BaseModelError: the base is not there.
+        BaseModelError: the base is missing.
         SettingsError: an override cannot be used, or vLLM cannot serve the base here.
     """
     if settings.engine_url:

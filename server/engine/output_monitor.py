@@ -18,7 +18,7 @@ class OutputMonitor:
     """Asks the probe's question after new adapters, at intervals, and when the engine is silent.
 
     Args:
-        keeper: is told when the engine must be replaced.
+        keeper: its ``recycle`` is called when the engine must be replaced.
         probe_seconds: interval between two questions while requests come.
         silent_seconds: with requests open and no byte for this long, the probe asks at once.
     """

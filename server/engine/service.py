@@ -136,18 +136,22 @@ class EngineService:
         return self._feed.watch()
 
     async def start(self) -> None:
-        """Begin; returns at once. ``status`` and ``wait_ready`` tell how it goes."""
+        """Start. Returns at once; ``status`` and ``wait_ready`` say when the engine is ready."""
         if self._main is not None:
             raise RuntimeError("the engine service was started already")
         for choice in self.status.choices:
             log.info("engine setting", name=choice.name, value=choice.value, reason=choice.reason)
         self._feed.show(state="starting", detail="starting the process")
-        # A TaskGroup cannot outlive the call that enters it. Everything in the background hangs
-        # off this one task, which holds the group; what ends it shows in the status and in stop.
+        # A TaskGroup cannot outlive the call that enters it. So this one task holds the group of all
+        # that runs in the background; what ends it shows in the status and in stop.
         self._main = asyncio.create_task(self._run())  # noqa: TID251
 
     async def stop(self, *, grace_seconds: float) -> None:
-        """Take no new request, let open ones finish for so long, break the rest, end the engine."""
+        """Refuse new requests, let open ones finish, break what is left, and end the engine.
+
+        Args:
+            grace_seconds: how long open requests may go on.
+        """
         self._draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
@@ -165,8 +169,7 @@ class EngineService:
         """Return when requests will be answered.
 
         Raises:
-            EngineUnavailable: not within the time, or the engine has failed for good reasons that
-                are in the message.
+            EngineUnavailable: the engine is not ready in time, or has failed; the message says why.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
@@ -193,18 +196,23 @@ class EngineService:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Stream a completion: the payload of each ``data:`` line, without the last [DONE].
 
-        ``path``: the client's ``CHAT`` or ``TEXT``, which says what the body is. ``on_begun`` is
-        called when the engine has taken the request, before there is anything of the answer.
+        Entering waits for the first payload, so that an error before it is raised here and not while
+        iterating. The adapter stays loaded for the whole stream; leaving the context aborts the
+        generation.
 
-        Entering waits for the first payload, so that whatever goes wrong before it is an ordinary
-        error. The adapter is held for the whole stream; leaving the context aborts generation.
+        Args:
+            body: the request, without ``model`` and ``stream``, which are set here.
+            tenant: for the log.
+            adapter: what to answer with; None for the base.
+            path: ``CHAT`` or ``TEXT``: what kind of completion the body asks for.
+            on_begun: called when the engine has accepted the request, before the first payload.
 
         Raises:
             EngineUnavailable: there is no engine for now.
             EngineBusy: no place for this adapter became free.
             EngineRejected: the engine refuses this request.
             AdapterRefused: the engine would not load the adapter.
-            StreamBroken: (while iterating) the engine stopped in the middle of the answer.
+            StreamBroken: while iterating: the engine stopped in the middle of the answer.
         """
         async with self._request(tenant, adapter) as model:
             asked = {**body, "model": model, "stream": True}
@@ -224,7 +232,7 @@ class EngineService:
         adapter: AdapterRef | None,
         path: str = CHAT,
     ) -> bytes:
-        """A completion's JSON. Cancelling the task aborts generation. Raises as ``stream``."""
+        """Return a completion's JSON. Cancelling the call aborts the generation. Raises as ``stream``."""
         async with self._request(tenant, adapter) as model:
             asked = {**body, "model": model, "stream": False}
             return await self.client.complete(asked, path=path)
@@ -232,26 +240,29 @@ class EngineService:
     async def score(
         self, token_ids: list[int], *, tenant: str, adapter: AdapterRef | None
     ) -> list[float | None]:
-        """Log-probability of each token given those before it (None first). Raises as ``stream``."""
+        """Return the log-probability of each token given those before it; None for the first.
+
+        Raises as ``stream``.
+        """
         async with self._request(tenant, adapter) as model:
             return await self.client.score(model, token_ids)
 
     async def dtype(self) -> str:
-        """The type that the engine computes in; '' where it does not say.
+        """Return the type that the engine computes in; '' where the engine does not say.
 
         Raises:
-            EngineUnavailable: it is not there.
+            EngineUnavailable: the engine does not answer.
         """
         return (await self.client.info()).settings.dtype
 
     async def forget(self, name: str) -> None:
-        """Unload an adapter, now or when its last request ends. Its folder may go after that."""
-        with suppress(EngineUnavailable):  # an engine that is gone has forgotten it
+        """Unload an adapter, now or when its last request ends. Its folder may be deleted then."""
+        with suppress(EngineUnavailable):  # an engine that ended has nothing loaded
             await self._adapters.forget(name)
 
     @asynccontextmanager
     async def _request(self, tenant: str, adapter: AdapterRef | None) -> AsyncIterator[str]:
-        """Count a request and hold its adapter; yields the engine's name for the model."""
+        """Count a request and lease its adapter. Yields the engine's name for the model."""
         status = self.status
         if self._draining or status.state != "ready":
             state = "stopping" if self._draining else status.state

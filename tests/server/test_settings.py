@@ -146,7 +146,7 @@ def test_each_option_is_one_of_the_fake_engines_command_line(capsys, monkeypatch
     with pytest.raises(SystemExit):
         runpy.run_module("server.engine.backends.fake", run_name="__main__")
     known = set(re.findall(r"--([a-z-]+) [A-Z]", capsys.readouterr().out))
-    assert {name.replace("_", "-") for name in fake.LEAST} == known - {
+    assert {name.replace("_", "-") for name in fake.MINIMUM} == known - {
         "uds",
         "base",
         "adapters",

@@ -185,7 +185,7 @@ asyncio.run(main())
     assert server.stdout
     while not (line := server.stdout.readline()).strip().isdigit():
         assert line, "the server said nothing"
-    while len(orphans.members(int(line))) < 4:  # the holder, the shell, two sleeps
+    while len(orphans.members(int(line))) < 4:  # the watchdog, the shell, two sleeps
         time.sleep(0.01)
     return server, int(line)
 
@@ -201,12 +201,12 @@ def test_kill_9_of_the_server_leaves_no_engine_behind(tmp_path):
     assert orphans.members(group) == []
 
 
-def test_an_engine_whose_holder_died_too_is_found_and_ended_at_the_next_start(tmp_path):
+def test_an_engine_whose_watchdog_died_too_is_found_and_ended_at_the_next_start(tmp_path):
     server, group = engine_under_a_server(tmp_path)
     with server:
         with pytest.raises(orphans.InUse, match="another server"):
             orphans.clear(tmp_path / "engine.pid")
-        os.kill(server.pid, signal.SIGSTOP)  # so that it cannot see its engine's holder die
+        os.kill(server.pid, signal.SIGSTOP)  # so that it cannot see its engine's watchdog die
         while " T " not in Path(f"/proc/{server.pid}/stat").read_text():
             time.sleep(0.01)
         os.kill(group, signal.SIGKILL)
@@ -232,20 +232,20 @@ def test_an_engine_is_found_although_the_clock_was_set_meanwhile(tmp_path, monke
     assert orphans.members(group) == []
 
 
-def test_an_engine_ends_with_its_holder(tmp_path):
-    """Where nobody is left to kill the group: the server died in the same moment."""
+def test_an_engine_ends_with_its_watchdog(tmp_path):
+    """For a server that died in the same moment, and cannot kill the group."""
     argv = [sys.executable, "-I", "-S", watchdog.__file__, str(tmp_path / "engine.log"), "1000"]
     with subprocess.Popen(
         [*argv, "sleep", "600"], stdin=subprocess.PIPE, start_new_session=True
-    ) as holder:
+    ) as watchdog_process:
         until = time.monotonic() + 20
-        while len(orphans.members(holder.pid)) < 2 and time.monotonic() < until:
+        while len(orphans.members(watchdog_process.pid)) < 2 and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.1)  # from the fork to the engine itself
-        holder.kill()
-        while orphans.members(holder.pid) and time.monotonic() < until:
+        watchdog_process.kill()
+        while orphans.members(watchdog_process.pid) and time.monotonic() < until:
             time.sleep(0.01)
-        assert orphans.members(holder.pid) == []
+        assert orphans.members(watchdog_process.pid) == []
 
 
 def test_a_pid_file_of_another_boot_or_process_harms_nobody(tmp_path):

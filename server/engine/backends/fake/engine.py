@@ -45,7 +45,7 @@ class Refused(Exception):
 
 
 class Engine:
-    """See the package."""
+    """One fake engine; the package says what it does, and its ``__main__`` what the options mean."""
 
     def __init__(
         self,
@@ -107,11 +107,11 @@ class Engine:
             await runner.cleanup()
 
     async def health(self, _: web.Request) -> web.Response:
-        """Well as soon as it listens."""
+        """The engine is well as soon as it listens."""
         return web.Response()
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """The few of vLLM's metrics that are watched, and ``evictions``: it must stay 0."""
+        """Those of vLLM's metrics that tests read, and ``evictions``, which must stay 0."""
         lines = (
             f'vllm:num_requests_running{{model_name="{self._base}"}} {float(self._running)}',
             f'vllm:num_requests_waiting{{model_name="{self._base}"}} {float(self._seats.waiting)}',
@@ -176,7 +176,7 @@ class Engine:
         return web.json_response(reply.whole())
 
     async def _score(self, model: str, body: dict[str, Any]) -> web.Response:
-        """Log-probabilities of prompt tokens: made up, the same for the same model and tokens."""
+        """Log-probabilities of prompt tokens: made up, but always the same for the same input."""
         prompt = body.get("prompt")
         if not isinstance(prompt, list) or not all(isinstance(t, int) for t in prompt):
             raise Refused(400, "prompt must be token ids", kind="BadRequestError")
@@ -240,7 +240,7 @@ class Engine:
             self._poisoned = True
 
     async def _wait(self, model: str, count: int, answers: int = 1) -> None:
-        """Return when so many tokens of so many answers have been generated."""
+        """Return when ``count`` tokens of each of the answers have been generated."""
         async with aclosing(self._steps(model, count, answers)) as steps:
             async for _ in steps:
                 pass
@@ -262,9 +262,10 @@ class Engine:
         return response
 
     async def _steps(self, model: str, count: int, answers: int = 1) -> AsyncGenerator[int, None]:
-        """-1 when generation begins, then the place of each token, when it is due.
+        """Yield -1 when generation begins, then the index of each token when it is due.
 
-        That is when there are seats for so many answers, and when it is this model's turn.
+        Generation begins when there are seats for all answers, and pauses until it is this model's
+        turn.
         """
         turn = None if model == self._base else model
         async with self._seats.taking(answers):
@@ -319,7 +320,7 @@ async def _send(response: web.StreamResponse, *payloads: dict[str, Any]) -> None
 
 
 def _check_folder(name: str, path: Path, root: Path) -> None:
-    """Look at a folder as far as that needs no weights; the real engine verifies it wholly."""
+    """Check a folder without its weights; the real engine verifies all of it."""
     if path.resolve().parent != root.resolve() or not path.is_dir():
         raise Refused(
             404, f"there is no adapter folder {path}", kind="NotFoundError", code="adapter_missing"

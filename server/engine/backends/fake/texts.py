@@ -1,4 +1,4 @@
-"""How the fake engine continues texts, in the shapes of vLLM's ``/v1/completions``."""
+"""The fake engine's text completions, in the shapes of vLLM's ``/v1/completions``."""
 
 import time
 import uuid
@@ -11,9 +11,9 @@ DEFAULT_MAX_TOKENS = 16
 
 
 class Continuation:
-    """Answers to one request: ``n`` for each prompt, all of as many tokens as the longest.
+    """The answers to one request: ``n`` for each prompt.
 
-    ``count``: how many answers in all. ``steps``: how many tokens the longest has.
+    ``count``: the number of answers in all. ``steps``: the number of tokens of the longest.
     """
 
     def __init__(self, model: str, body: dict[str, Any], *, poisoned: bool) -> None:
@@ -54,7 +54,7 @@ class Continuation:
         return {**self._wrap(choices), "usage": self._usage()}
 
     def chunks(self, place: int) -> list[dict[str, Any]]:
-        """One token of each answer that has so many; the last says why it is the last."""
+        """The token at this index of each answer that has one; the last has the finish reason."""
         chunks = []
         for index in range(self.count):
             prompt = index // self._times
@@ -123,7 +123,7 @@ class Continuation:
         return len(said.split()) if isinstance(said, str) else len(said)
 
     def _usage(self) -> dict[str, int]:
-        """Where nothing is to be generated, vLLM generates a token all the same, and counts it."""
+        """Where nothing is to be generated, vLLM still generates one token, and counts it."""
         prompts = sum(self._prompt_tokens(prompt) for prompt in range(len(self._prompts)))
         generated = sum(max(len(written.tokens), 1) for written in self._written)
         return usage(prompts, generated * self._times)
