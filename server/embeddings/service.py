@@ -1,4 +1,4 @@
-"""The encoder as the rest of the server sees it: there when it is asked, gone when it is not."""
+"""The encoder as the rest of the server sees it: its process runs only while it is used."""
 
 import asyncio
 import os
@@ -28,8 +28,14 @@ TIMING = Timing(ready=180.0, stable=30.0, term=2.0)
 class EmbeddingService:
     """One encoder process for all tenants, started at the first request. Use on one event loop.
 
-    ``run()`` must be running. ``run``: the process's folder. ``start_seconds``: how long a request
-    waits for the process. ``idle_seconds``: how long the process is kept without a request.
+    ``run()`` must be running.
+
+    Args:
+        command: makes the command that starts the process; called at the first request.
+        run: the process's folder: socket, log, pid file. It is this service's alone.
+        timing: how patient the supervision is.
+        start_seconds: how long a request waits for the process to start.
+        idle_seconds: how long the process is kept without a request.
     """
 
     def __init__(
@@ -48,8 +54,8 @@ class EmbeddingService:
         self._idle_seconds = idle_seconds
         self._feed = StatusFeed(EngineStatus())
         self._open: Counter[str] = Counter()
-        self._wanted = asyncio.Event()  # somebody asked since the process was last ended
-        self._left = asyncio.Event()  # a request came or ended
+        self._wanted = asyncio.Event()  # a request came since the process was last ended
+        self._activity = asyncio.Event()  # a request came or ended
 
     @property
     def status(self) -> EngineStatus:
@@ -57,7 +63,7 @@ class EmbeddingService:
         return self._feed.status
 
     async def embed(self, texts: list[str], *, tenant: str, dimensions: int) -> Embedded:
-        """Vectors of texts, none of which is empty. Cancelling takes the request back.
+        """Return the vectors of texts, none of which is empty. Cancelling cancels the request.
 
         Raises:
             Invalid: a text is longer than the model reads (``context_length_exceeded``).
@@ -70,7 +76,7 @@ class EmbeddingService:
             return await self._client.embed(request)
 
     async def run(self) -> None:
-        """Keep the process while it is used; until cancelled, and nothing of it remains then."""
+        """Run the process while it is used, until cancelled. Nothing of it remains then."""
         await self._wanted.wait()
         try:
             while True:
@@ -81,7 +87,7 @@ class EmbeddingService:
                     await self._idle()
                     # in one step with the decision: a request that comes now waits for a new life
                     self._wanted.clear()
-                    self._feed.show(state="stopped", detail="nobody asked for it", pid=None)
+                    self._feed.show(state="stopped", detail="not used", pid=None)
                     life.cancel()
                 log.info("encoder ended, unused", idle_seconds=self._idle_seconds)
         finally:
@@ -89,7 +95,7 @@ class EmbeddingService:
 
     @cached_property
     def _command(self) -> ChildCommand:
-        return self._make_command()  # makes the socket's folder: not before somebody asks
+        return self._make_command()  # makes the socket's folder: not before the first request
 
     @cached_property
     def _client(self) -> EncoderClient:
@@ -106,15 +112,15 @@ class EmbeddingService:
         )
 
     async def _idle(self) -> None:
-        """Return when nothing was asked for so long."""
+        """Return when there was no request for ``idle_seconds``."""
         while True:
-            self._left.clear()
+            self._activity.clear()
             if self._open:
-                await self._left.wait()
+                await self._activity.wait()
                 continue
             try:
                 async with asyncio.timeout(self._idle_seconds):
-                    await self._left.wait()
+                    await self._activity.wait()
             except TimeoutError:
                 if not self._open:
                     return
@@ -146,18 +152,18 @@ class EmbeddingService:
         if self._open.total() >= MAX_OPEN:
             raise Unavailable("Too many embedding requests are under way.", retry_after_seconds=2.0)
         self._open[tenant] += 1
-        self._left.set()
+        self._activity.set()
         try:
             yield
         finally:
             self._open[tenant] -= 1
             if not self._open[tenant]:
                 del self._open[tenant]
-            self._left.set()
+            self._activity.set()
 
 
 class _Hooks:
-    """The socket appears when the model is ready: nothing is to be prepared, or to be cleared."""
+    """The encoder's health. There is nothing to prepare: its socket appears when it is ready."""
 
     def __init__(self, client: EncoderClient) -> None:
         self.health = client.health
@@ -170,14 +176,14 @@ class _Hooks:
 
 
 def build_embeddings(settings: Settings) -> EmbeddingService:
-    """The service that the settings ask for; with a fake engine the encoder is fake too."""
+    """Make the service that the settings ask for: with the fake engine, the fake encoder."""
     run = settings.run / "embeddings"
     kind = "fake" if settings.engine == "fake" else "sentence"
     return EmbeddingService(lambda: encoder_command(run, kind), run=run)
 
 
 def encoder_command(run: Path, kind: str, **options: float) -> ChildCommand:
-    """How to start the process on a socket in ``run``; ``options`` as on its command line."""
+    """Return how to start the process on a socket in ``run``; ``options`` as on its command line."""
     uds = socket_path(run)
     threads = min(4, max(1, (os.cpu_count() or 1) // 4))  # chats need the others
     argv = [sys.executable, "-m", "server.embeddings", "--uds", str(uds), "--encoder", kind]
