@@ -1,4 +1,4 @@
-"""Figures for Prometheus. None of them has a label that names a tenant, a key or a text."""
+"""Metrics for Prometheus. No label names a tenant, a key or a text."""
 
 from collections.abc import Iterator
 from typing import Protocol, get_args
@@ -19,7 +19,7 @@ _WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60
 
 
 class EngineStats(Protocol):
-    """The part of the engine service that is looked at."""
+    """The part of the engine service that is measured."""
 
     @property
     def status(self) -> EngineStatus:
@@ -35,7 +35,7 @@ class EngineStats(Protocol):
 
 
 class Metrics:
-    """One app's figures, in a registry of their own so that a test may build a second app."""
+    """One app's metrics, in a registry of their own so that a test may build a second app."""
 
     def __init__(self, engine: EngineStats | None) -> None:
         self.registry = CollectorRegistry()
@@ -85,28 +85,30 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-        for outcome in get_args(Told):  # a series that begins at 0 shows its first failure
+        for outcome in get_args(Told):  # a series that starts at 0 shows its first failure
             self._webhooks.labels(outcome)
         if engine is not None:
             self.registry.register(_EngineCollector(engine))
 
     async def count_answer(self, message: Message, scope: Scope) -> None:
-        """A ``before_send`` hook: counts answers by route and status, whoever made them."""
+        """A ``before_send`` hook: counts responses by route and status, also those of middleware."""
         if message["type"] == "http.response.start":
-            route = scope.get("path_template") or "unknown"  # never the path: it has no bound
+            route = (
+                scope.get("path_template") or "unknown"
+            )  # never the path: there is no limit to how many there are
             self._requests.labels(scope.get("method", ""), route, message["status"]).inc()
 
     def count_webhook(self, outcome: Told) -> None:
-        """Count what came of an attempt to send an event."""
+        """Count an attempt to send an event, by its outcome."""
         self._webhooks.labels(outcome).inc()
 
     def render(self) -> tuple[bytes, str]:
-        """The text to show, and its content type."""
+        """Return the text to serve, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 
 class _EngineCollector(Collector):
-    """Asks the engine service when somebody looks."""
+    """Reads the engine service's figures at each scrape."""
 
     def __init__(self, engine: EngineStats) -> None:
         self._engine = engine
