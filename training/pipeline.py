@@ -11,11 +11,10 @@ Each stage leaves its result in the output folder by rename, and is skipped when
 """
 
 import errno
-import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -41,6 +40,7 @@ from training.events import (
 )
 from training.filesystem import sync_path, sync_tree, write_atomically
 from training.finetuning.trackers import keep_local, what_to_install
+from training.locks import locked
 from training.results import Evaluation, ParitySample
 from training.signals import Stopper
 
@@ -95,7 +95,8 @@ def _run(
 ) -> int:
     started = time.monotonic()
     try:
-        with stopper, _locked(out):
+        # a worker that has just died may have left its run saving in this folder
+        with stopper, locked(out / ".lock"):
             spec = load_spec(spec_path)
             _stages(spec, out, progress, resume=resume, stopper=stopper)
     except Exception as exc:
@@ -264,11 +265,3 @@ def _write_adapter(
     sync_tree(partial)
     partial.rename(out / ADAPTER)
     sync_path(out)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder's lock: the trainer of a worker that just died may still be saving."""
-    with (out / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

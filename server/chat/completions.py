@@ -5,7 +5,7 @@ from typing import ClassVar
 import msgspec
 
 from server.chat.schemas import CHARACTERS_PER_TOKEN
-from server.engine.client import TEXT
+from server.engine.backend import TEXT
 from server.usage.schemas import Usage
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from server.engine.client import CHAT
+from server.engine.backend import CHAT
 from server.usage.schemas import Usage
 
 # an estimate: for limits before an answer, and for prompts that the engine has not counted

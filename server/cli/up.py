@@ -175,12 +175,12 @@ def stop_seconds(settings: Settings) -> float:
 
 
 async def _prepare_base(settings: Settings, *, on_progress: OnProgress) -> None:
-    """Make the base if the engine needs it: the scripted engine does not."""
-    if settings.engine_url or settings.engine != "scripted":
+    """Make the base if the engine needs it: the fake engine does not."""
+    if settings.engine_url or settings.engine != "fake":
         await ensure_base(settings, on_progress=on_progress)
     elif not has_base(settings):
         on_progress(
-            f"base      {settings.base} is not there: the scripted engine needs none, but before "
+            f"base      {settings.base} is not there: the fake engine needs none, but before "
             f"you train: `tenantune bases add {settings.base}`"
         )
 

@@ -11,7 +11,6 @@ time while they are sent.
 import hashlib
 import io
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +42,7 @@ from training.adapters.validation import (
 )
 from training.base_models.manifest import BaseModel, load_base, public_name
 from training.errors import BaseModelError
-from training.filesystem import FileEntry, sync_path, sync_tree
+from training.filesystem import FileEntry, replacing, sync_path, sync_tree
 
 Form = Literal["peft", "merged", "base"]
 README_NAME = "README.md"
@@ -104,17 +103,9 @@ def open_entries(folder: Path) -> list[Entry]:
 
 def write_zip(files: Iterable[Entry], path: Path) -> None:
     """Write a zip, by rename."""
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        with beside.open("wb") as file:
-            for chunk in stream(files):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_path(path.parent)
+    with replacing(path) as beside, beside.open("xb") as file:
+        for chunk in stream(files):
+            file.write(chunk)
 
 
 def write_folder(files: Iterable[Entry], path: Path) -> None:

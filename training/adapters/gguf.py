@@ -24,7 +24,7 @@ from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFil
 from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, read_adapter_config
 from training.base_models.manifest import load_base
 from training.errors import BadInput, BaseModelError, TrainingError
-from training.filesystem import write_atomically
+from training.filesystem import replacing, write_atomically
 
 GGUF_NAME = "adapter.gguf"
 MODELFILE_NAME = "Modelfile"
@@ -64,8 +64,7 @@ def write_gguf(adapter: Path, base: Path, path: Path) -> None:
     name = _architecture(text)
     architecture = next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == name)
     names = gguf.get_tensor_name_map(architecture, int(text["num_hidden_layers"]))
-    beside = path.with_name(f".{path.name}.partial")
-    writer = gguf.GGUFWriter(beside, name)
+    writer = gguf.GGUFWriter(None, name)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     # llama.cpp's factor is alpha / rank, where PEFT's may be alpha / sqrt(rank)
@@ -81,11 +80,11 @@ def write_gguf(adapter: Path, base: Path, path: Path) -> None:
             b = file.read(f"{layer}.lora_B.weight")
             writer.add_tensor(f"{found}.lora_a", file.read(f"{layer}.lora_A.weight"))
             writer.add_tensor(f"{found}.lora_b", np.ascontiguousarray(reorder(module, b)))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    beside.replace(path)
+    with replacing(path) as beside:
+        writer.write_header_to_file(beside)
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 Rows = npt.NDArray[np.float32]

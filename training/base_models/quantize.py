@@ -7,7 +7,6 @@ and the output head stay in bf16 (bitsandbytes' default).
 """
 
 import argparse
-import fcntl
 import importlib.metadata
 import logging
 import os
@@ -15,8 +14,6 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MethodType
@@ -53,6 +50,7 @@ from training.base_models.sources import (
 )
 from training.errors import BaseModelError
 from training.filesystem import open_like_parent, sync_path, sync_tree
+from training.locks import locked
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 QUANTISATION = "bitsandbytes nf4, blocks of 64, single, bf16 compute"
@@ -95,7 +93,11 @@ def add_base(
     if folder.is_dir():
         return _existing(folder, name_or_path)
     quiet_libraries()
-    with _locked(root / f".{name}.lock", on_progress=on_progress):
+
+    def waits() -> None:
+        on_progress("another process is making this base; waiting for it")
+
+    with locked(root / f".{name}.lock", on_wait=waits):
         if folder.is_dir():
             return _existing(folder, name_or_path)
         for leftover in root.glob(f".{name}.partial-*"):
@@ -314,18 +316,6 @@ def _check_chat_template(
 def _name_for(source: str) -> str:
     tail = source if source in BUILTIN else Path(source.rstrip("/")).name
     return re.sub(r"[^a-z0-9._-]+", "-", tail.lower()).strip("-._")
-
-
-@contextmanager
-def _locked(path: Path, *, on_progress: OnProgress) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; it is released when the process ends."""
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_progress("another process is making this base; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def main() -> None:

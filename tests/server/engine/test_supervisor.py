@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from server.engine.process import orphans, supervisor, watchdog
@@ -30,35 +31,36 @@ class Life:
     """A supervisor over a shell command, and what happened to it."""
 
     def __init__(self, run: Path, script: str, *, timing: Timing = FAST) -> None:
-        self.board = StatusFeed(EngineStatus(state="starting"))
+        self.feed = StatusFeed(EngineStatus(state="starting"))
         self.well = False
         self.reasons: list[str] = []
         self.supervisor = Supervisor(
             EngineCommand(
                 argv=["/bin/sh", "-c", script],
                 uds=run / "engine.sock",
-                concurrent_adapters=1,
-                resident_adapters=1,
+                max_active_adapters=1,
+                max_loaded_adapters=1,
             ),
+            self,
             run=run,
-            board=self.board,
-            health=self.health,
-            prepare=self.prepare,
-            gone=self.reasons.append,
+            feed=self.feed,
             timing=timing,
             chance=lambda: 0.5,
         )
 
-    async def health(self, _: float) -> None:
+    async def health(self, *, timeout_seconds: float) -> None:
         if not self.well:
             raise EngineUnavailable("no")
 
     async def prepare(self) -> None:
         pass
 
+    def ended(self, reason: str) -> None:
+        self.reasons.append(reason)
+
     async def until(self, state: str) -> EngineStatus:
         async with asyncio.timeout(10):
-            async for status in self.board.watch():
+            async for status in self.feed.watch():
                 if status.state == state:
                     return status
         raise AssertionError
@@ -89,10 +91,10 @@ async def test_an_engine_that_keeps_crashing_fails_loudly_and_is_still_tried(tmp
         assert str(tmp_path / "engine.log") in status.detail
         assert status.retry_after_seconds >= 1
         tries = status.restarts
-        while life.board.status.restarts == tries:  # noqa: ASYNC110
+        while life.feed.status.restarts == tries:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert b"no such weights" in (tmp_path / "engine.log").read_bytes()
-    assert life.board.status.state == "stopped"
+    assert life.feed.status.state == "stopped"
 
 
 async def test_an_engine_that_never_gets_ready_is_given_up_and_started_again(tmp_path):
@@ -119,7 +121,7 @@ async def test_children_that_outlive_the_engine_are_killed_before_the_next_start
         group = (await life.until("ready")).pid
         assert group
         await life.until("restarting")
-        while life.board.status.pid in (group, None):  # noqa: ASYNC110
+        while life.feed.status.pid in (group, None):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert orphans.members(group) == []
 
@@ -133,7 +135,7 @@ async def test_an_engine_is_not_blamed_for_what_its_server_was_late_for(
     life = Life(tmp_path, "sleep 60", timing=timing)
     checks = 0
 
-    async def miss(_: float) -> None:
+    async def miss(*, timeout_seconds: float) -> None:
         nonlocal checks
         checks += 1
         if late:
@@ -143,10 +145,10 @@ async def test_an_engine_is_not_blamed_for_what_its_server_was_late_for(
     async with Running(life):
         life.well = True
         await life.until("ready")
-        monkeypatch.setattr(life.supervisor, "_health", miss)
-        while checks < 4 and life.board.status.state == "ready":  # noqa: ASYNC110
+        monkeypatch.setattr(life, "health", miss)
+        while checks < 4 and life.feed.status.state == "ready":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        assert (life.board.status.state == "ready") is late
+        assert (life.feed.status.state == "ready") is late
         assert late or life.reasons == ["the engine missed 2 health checks in a row"]
 
 
@@ -183,7 +185,7 @@ asyncio.run(main())
     assert server.stdout
     while not (line := server.stdout.readline()).strip().isdigit():
         assert line, "the server said nothing"
-    while len(orphans.members(int(line))) < 4:  # the holder, the shell, two sleeps
+    while len(orphans.members(int(line))) < 4:  # the watchdog, the shell, two sleeps
         time.sleep(0.01)
     return server, int(line)
 
@@ -199,12 +201,12 @@ def test_kill_9_of_the_server_leaves_no_engine_behind(tmp_path):
     assert orphans.members(group) == []
 
 
-def test_an_engine_whose_holder_died_too_is_found_and_ended_at_the_next_start(tmp_path):
+def test_an_engine_whose_watchdog_died_too_is_found_and_ended_at_the_next_start(tmp_path):
     server, group = engine_under_a_server(tmp_path)
     with server:
         with pytest.raises(orphans.InUse, match="another server"):
             orphans.clear(tmp_path / "engine.pid")
-        os.kill(server.pid, signal.SIGSTOP)  # so that it cannot see its engine's holder die
+        os.kill(server.pid, signal.SIGSTOP)  # so that it cannot see its engine's watchdog die
         while " T " not in Path(f"/proc/{server.pid}/stat").read_text():
             time.sleep(0.01)
         os.kill(group, signal.SIGKILL)
@@ -215,20 +217,35 @@ def test_an_engine_whose_holder_died_too_is_found_and_ended_at_the_next_start(tm
     assert not (tmp_path / "engine.pid").exists()
 
 
-def test_an_engine_ends_with_its_holder(tmp_path):
-    """Where nobody is left to kill the group: the server died in the same moment."""
+def test_an_engine_is_found_although_the_clock_was_set_meanwhile(tmp_path, monkeypatch):
+    server, group = engine_under_a_server(tmp_path)
+    real = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: real + 3600)
+    assert psutil.Process(group).create_time() > real + 3600
+    with server:
+        with pytest.raises(orphans.InUse):
+            orphans.clear(tmp_path / "engine.pid")
+        server.kill()
+        server.wait()
+        os.kill(group, signal.SIGKILL)
+    orphans.clear(tmp_path / "engine.pid")
+    assert orphans.members(group) == []
+
+
+def test_an_engine_ends_with_its_watchdog(tmp_path):
+    """For a server that died in the same moment, and cannot kill the group."""
     argv = [sys.executable, "-I", "-S", watchdog.__file__, str(tmp_path / "engine.log"), "1000"]
     with subprocess.Popen(
         [*argv, "sleep", "600"], stdin=subprocess.PIPE, start_new_session=True
-    ) as holder:
+    ) as watchdog_process:
         until = time.monotonic() + 20
-        while len(orphans.members(holder.pid)) < 2 and time.monotonic() < until:
+        while len(orphans.members(watchdog_process.pid)) < 2 and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.1)  # from the fork to the engine itself
-        holder.kill()
-        while orphans.members(holder.pid) and time.monotonic() < until:
+        watchdog_process.kill()
+        while orphans.members(watchdog_process.pid) and time.monotonic() < until:
             time.sleep(0.01)
-        assert orphans.members(holder.pid) == []
+        assert orphans.members(watchdog_process.pid) == []
 
 
 def test_a_pid_file_of_another_boot_or_process_harms_nobody(tmp_path):

@@ -1,4 +1,4 @@
-"""What the scripted engine answers, in vLLM's shapes."""
+"""The fake engine's chat answers, in vLLM's shapes."""
 
 import hashlib
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from server.engine.backends.fake.calls import CallReader, calls_for, json_for
+from server.engine.backends.fake.calls import CallParser, calls_for, json_for
 from server.engine.backends.fake.written import PIECES, Written, usage_options
 
 _TEXT = (
@@ -24,10 +24,10 @@ DEFAULT_MAX_TOKENS = 4096
 
 
 class Reply:
-    """What one request is answered, and how it looks on the wire.
+    """The answer to one request, in one piece or as chunks.
 
-    ``words``: its tokens, as they are generated, at least ``shortest``. ``count``: how many
-    answers, all alike.
+    ``words`` are its tokens, at least ``shortest`` of them. ``count``: the number of answers, all
+    of which are the same.
     """
 
     def __init__(
@@ -63,25 +63,25 @@ class Reply:
             found = [POISONED, *(f" {POISONED}" for _ in found[1:])]
         written = Written(found, limit=limit, stop=body.get("stop"))
         self.words, self._written = written.tokens, written
-        reader = CallReader() if body.get("tools") and body.get("tool_choice") != "none" else None
-        self._deltas = [reader.read(p) if reader else {"content": p} for p in written.pieces]
+        parser = CallParser() if body.get("tools") and body.get("tool_choice") != "none" else None
+        self._deltas = [parser.parse(p) if parser else {"content": p} for p in written.pieces]
 
     def _finish_reason(self, *, called: bool) -> str:
-        """As vLLM says it: a call that it was told to make ends as an answer does."""
+        """As vLLM has it: a call of a function that the request names ends as an answer does."""
         finish = self._written.finish
         return "tool_calls" if called and not self._named and finish == "stop" else finish
 
     def _message(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self._written.text}
         message["refusal"] = None
-        if not self._calls or self._written.cut:  # vLLM gives back what the model wrote
+        if not self._calls or self._written.cut:  # vLLM returns what the model wrote
             return message
         return {**message, "content": None, "tool_calls": [c.whole() for c in self._calls]}
 
     def _token_logprobs(self, places: range) -> dict[str, Any] | None:
         if not self._logprobs:
             return None
-        tokens = [token for place in places for token in self._written.told(place)]
+        tokens = [token for place in places for token in self._written.logprob_tokens(place)]
         return {
             "content": [
                 {
@@ -126,9 +126,9 @@ class Reply:
         return self._chunks(choice, tokens=0)
 
     def chunks(self, place: int) -> list[dict[str, Any]]:
-        """One token of each choice; the last one says why it is the last.
+        """One token of each choice; the last one has the finish reason.
 
-        Nothing where a token shows nothing yet, as the beginning of a call does.
+        Empty where a token adds nothing yet, as at the beginning of a call.
         """
         last = place == len(self.words) - 1
         delta = self._deltas[place]
@@ -146,7 +146,7 @@ class Reply:
         return self._chunks(choice, tokens=place + 1)
 
     def _chunks(self, choice: dict[str, Any], *, tokens: int) -> list[dict[str, Any]]:
-        """One for each choice, each with the counts of that one, where they are asked for."""
+        """One chunk for each choice, with that choice's counts where the request asks for them."""
         chunks = [
             self._wrap("chat.completion.chunk", [{"index": index, **choice}])
             for index in range(self.count)

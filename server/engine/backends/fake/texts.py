@@ -1,4 +1,4 @@
-"""How the scripted engine continues texts, in the shapes of vLLM's ``/v1/completions``."""
+"""The fake engine's text completions, in the shapes of vLLM's ``/v1/completions``."""
 
 import time
 import uuid
@@ -11,9 +11,9 @@ DEFAULT_MAX_TOKENS = 16
 
 
 class Continuation:
-    """Answers to one request: ``n`` for each prompt, all of as many tokens as the longest.
+    """The answers to one request: ``n`` for each prompt.
 
-    ``count``: how many answers in all. ``steps``: how many tokens the longest has.
+    ``count``: the number of answers in all. ``steps``: the number of tokens of the longest.
     """
 
     def __init__(self, model: str, body: dict[str, Any], *, poisoned: bool) -> None:
@@ -46,13 +46,15 @@ class Continuation:
             prompt = index // self._times
             written = self._written[prompt]
             echoed = self._echoed(prompt)
-            tokens = [t for place in range(len(written.tokens)) for t in written.told(place)]
+            tokens = [
+                t for place in range(len(written.tokens)) for t in written.logprob_tokens(place)
+            ]
             text = "".join(echoed) + written.text
             choices.append(self._choice(index, text, [*echoed, *tokens], 0))
         return {**self._wrap(choices), "usage": self._usage()}
 
     def chunks(self, place: int) -> list[dict[str, Any]]:
-        """One token of each answer that has so many; the last says why it is the last."""
+        """The token at this index of each answer that has one; the last has the finish reason."""
         chunks = []
         for index in range(self.count):
             prompt = index // self._times
@@ -64,7 +66,7 @@ class Continuation:
             text = "".join(tokens)
             before = [*self._echoed(prompt), *written.tokens[:place]] if place else []
             if size:
-                tokens += written.told(place)
+                tokens += written.logprob_tokens(place)
                 text += written.pieces[place]
             choice = self._choice(index, text, tokens, len("".join(before)))
             if place < size - 1:
@@ -90,13 +92,13 @@ class Continuation:
         return {
             "index": index,
             "text": text,
-            "logprobs": self._told(tokens, offset),
+            "logprobs": self._logprobs_of(tokens, offset),
             "finish_reason": written.finish,
             "stop_reason": written.stop_reason,
             "prompt_logprobs": None,
         }
 
-    def _told(self, tokens: list[str], offset: int) -> dict[str, Any] | None:
+    def _logprobs_of(self, tokens: list[str], offset: int) -> dict[str, Any] | None:
         if self._logprobs is None:
             return None
         offsets = [offset + len("".join(tokens[:place])) for place in range(len(tokens))]
@@ -121,7 +123,7 @@ class Continuation:
         return len(said.split()) if isinstance(said, str) else len(said)
 
     def _usage(self) -> dict[str, int]:
-        """Where nothing is to be generated, vLLM generates a token all the same, and counts it."""
+        """Where nothing is to be generated, vLLM still generates one token, and counts it."""
         prompts = sum(self._prompt_tokens(prompt) for prompt in range(len(self._prompts)))
         generated = sum(max(len(written.tokens), 1) for written in self._written)
         return usage(prompts, generated * self._times)

@@ -1,4 +1,4 @@
-"""What of the scripted engine's tokens can be seen, as vLLM shows it."""
+"""The visible text of the fake engine's tokens, with stop strings handled as vLLM does."""
 
 import re
 from typing import Any
@@ -8,11 +8,11 @@ TURN_END = "<|im_end|>"
 
 
 class Written:
-    """Tokens that are generated until a limit, until a text to stop at, or to their end.
+    """Tokens that are generated until a limit, a stop string, or their end.
 
-    ``tokens``: those that were generated, the ones that make up the text to stop at included.
-    ``pieces``: for each of them, what it adds to the answer: it lags behind the tokens as long as
-    a text to stop at may have begun, and that text is not in it.
+    ``tokens`` are those that were generated, with those of the stop string. ``pieces`` has, for each
+    token, the text that it adds to the answer: it lags behind while a stop string may have begun,
+    and never contains one.
     """
 
     def __init__(self, tokens: list[str], *, limit: int, stop: str | list[str] | None) -> None:
@@ -38,14 +38,14 @@ class Written:
                 break
         self.text = text
 
-    def told(self, place: int) -> list[str]:
-        """The token at a place, as log-probabilities tell it; its end comes with the last."""
+    def logprob_tokens(self, place: int) -> list[str]:
+        """The tokens listed in the log-probabilities at an index; the last one adds the end token."""
         ends = place == len(self.tokens) - 1 and self.finish == "stop" and not self.cut
         return [self.tokens[place], *([TURN_END] if ends else ())]
 
 
 def usage_options(body: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether a stream tells the counts at its end, and whether in every chunk."""
+    """Whether a stream has token counts at its end, and whether it has them in every chunk."""
     options = body.get("stream_options") or {}
     wanted = bool(options.get("include_usage"))
     return wanted, wanted and bool(options.get("continuous_usage_stats"))
