@@ -26,12 +26,13 @@ from server.cli.console import (
     tenant_option,
 )
 from server.datasets import creation
+from server.datasets.schemas import dataset_view
 from server.locks import is_locked
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
-from server.transcripts import deletion, service
-from server.transcripts.schemas import ImportView, dataset_view, import_view
+from server.transcripts import deletion, importing, service
+from server.transcripts.schemas import ImportView, import_view
 
 CHUNK_BYTES = 1 << 20
 POLL_SECONDS = 0.3
@@ -118,7 +119,7 @@ async def import_(
             options=options,
         )
     if not is_locked(app.settings.run / "worker.lock"):
-        await service.run_import(app.database, row.id, settings=app.settings, blobs=blobs)
+        await importing.run_import(app.database, row.id, settings=app.settings, blobs=blobs)
     view = await _wait_for_import(app, tenant, row.id)
     if view.state == "failed":
         if form == "json":

@@ -1,6 +1,6 @@
-"""Makes datasets: of all that a tenant has imported, or of the files of one job.
+"""Makes dataset versions: of all that a tenant has imported, or of the files of one job.
 
-The slow part runs in a thread and outside any transaction; the same content is the same version.
+The slow part runs in a thread and outside any transaction. The same content is the same version.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.conversation import Conversation, Split
@@ -17,6 +16,7 @@ from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, TrainingExample
 from server.datasets.validation import SharedSystemMessage, read_redacted
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
+from server.db.scope import of_tenant
 from server.db.session import Database
 from server.scratch import scratch
 from server.settings import Settings
@@ -24,7 +24,7 @@ from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.transcripts.redaction import redactor_of
 from training.data.dataset import Dataset
-from training.data.dataset import create_version as freeze_dataset
+from training.data.dataset import create_version as create_dataset_version
 
 ROWS_AT_ONCE = 500
 _KINDS: dict[Method, type[TrainingExample]] = {
@@ -34,8 +34,8 @@ _KINDS: dict[Method, type[TrainingExample]] = {
 }
 
 
-class Frozen(msgspec.Struct, frozen=True):
-    """A dataset version, and what its owner should know about it."""
+class CreatedDataset(msgspec.Struct, frozen=True):
+    """A dataset version, and warnings for its owner."""
 
     dataset: DatasetVersion
     warnings: tuple[str, ...] = ()
@@ -46,18 +46,23 @@ async def create_version(
 ) -> DatasetVersion:
     """Make the dataset version of all that a tenant has now.
 
+    For example::
+
+        dataset = await create_version(database, tenant.id, settings=settings)
+        folder = settings.datasets / dataset.sha256
+
     Raises:
         NotFound: the tenant is gone.
         training.errors.BadInput: there is too little to train on.
     """
-    with scratch(settings, "freeze") as folder:
+    with scratch(settings, "dataset") as folder:
         spool = folder / "conversations.jsonl"
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, tenant_id)
             await _spool_conversations(session, tenant_id, spool)
             import_ids = await _imports_of(session, tenant_id)
         made = await asyncio.to_thread(
-            _freeze, spool, Conversation, settings.datasets, system_prompt=tenant.system_prompt
+            _create, spool, Conversation, settings.datasets, system_prompt=tenant.system_prompt
         )
     return await _register(database, tenant_id, made, import_ids)
 
@@ -71,13 +76,24 @@ async def create_from_files(
     method: Method,
     training: str,
     validation: str | None,
-) -> Frozen:
-    """Make the dataset version of a training file (by its SHA-256) alone.
+) -> CreatedDataset:
+    """Make the dataset version of one job's files alone.
 
-    The validation file, where there is one, is the validation split; otherwise some of the
-    training file is. Some of it is kept for the test split, which no training sees: the proof needs
-    it. Only where the examples are too much alike is nothing held out, and a warning says so. A system message that all examples share becomes a part of the prompt that the
-    model is trained and served with; differing ones are left out.
+    The validation file, where there is one, is the validation split; otherwise a part of the
+    training file is. Another part is the test split, which no training reads: the evaluation needs
+    it. Where the examples are too much alike, nothing is held out, and a warning says so.
+
+    A system message that all examples share becomes a part of the prompt that the model is trained
+    and served with. Where they differ, they are left out.
+
+    Args:
+        database: where the row is added, in a transaction of its own.
+        tenant_id: the owner of the files.
+        settings: for the folder of datasets, and the redactor's region.
+        blobs: where the files' bytes are.
+        method: what an example is.
+        training: the SHA-256 of the training file.
+        validation: the SHA-256 of the validation file.
 
     Raises:
         NotFound: the tenant or a file's bytes are gone.
@@ -95,31 +111,37 @@ async def create_from_files(
         for sha256, split in sources:
             async with blobs.local(sha256, within=folder) as path:
                 await asyncio.to_thread(
-                    _spool_examples, path, spool, method, redactor=redactor, split=split, see=shared
+                    _spool_examples,
+                    path,
+                    spool,
+                    method,
+                    redactor=redactor,
+                    split=split,
+                    shared=shared,
                 )
         made = await asyncio.to_thread(
-            _freeze,
+            _create,
             spool,
             _KINDS[method],
             settings.datasets,
             system_prompt=shared.appended_to(tenant.system_prompt),
             as_given=True,
         )
-    warnings = _alike(made)
+    warnings = _duplicate_warnings(made)
     if shared.differ:
         warnings.append(
             "The examples begin with different system messages: these were left out, and the "
             "model is trained and served with the tenant's own prompt."
         )
-    left_out = {reason: count for reason, count in made.manifest.dropped.items() if count}
-    if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    skipped = {reason: count for reason, count in made.manifest.dropped.items() if count}
+    if skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         warnings.append(f"Examples left out: {reasons}.")
-    return Frozen(await _register(database, tenant_id, made, set()), tuple(warnings))
+    return CreatedDataset(await _register(database, tenant_id, made, set()), tuple(warnings))
 
 
-def _alike(made: Dataset) -> list[str]:
-    """What to tell of examples that repeat one another."""
+def _duplicate_warnings(made: Dataset) -> list[str]:
+    """Warnings about examples that repeat one another."""
     counts, repeated = made.manifest.counts, made.manifest.repeated or 0
     warnings = []
     if repeated:
@@ -143,7 +165,7 @@ async def _imports_of(session: AsyncSession, tenant_id: str) -> set[str]:
     """The imports that a tenant's conversations belong to."""
     found: set[str] = set()
     for kind in (ConversationRow, ImportedAgain):
-        ids = select(kind.import_id).where(kind.tenant_id == tenant_id).distinct()
+        ids = of_tenant(tenant_id).select(kind.import_id).distinct()
         found.update(await session.scalars(ids))
     return found
 
@@ -152,11 +174,8 @@ async def _register(
     database: Database, tenant_id: str, made: Dataset, import_ids: set[str]
 ) -> DatasetVersion:
     async with database.transaction() as session:
-        known = await session.scalar(
-            select(DatasetVersion).where(
-                DatasetVersion.tenant_id == tenant_id, DatasetVersion.sha256 == made.sha256
-            )
-        )
+        query = of_tenant(tenant_id).select(DatasetVersion)
+        known = await session.scalar(query.where(DatasetVersion.sha256 == made.sha256))
         if known is not None:
             if known.import_ids is not None:
                 known.import_ids = sorted(import_ids.union(known.import_ids))
@@ -177,8 +196,8 @@ async def _register(
 async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Path) -> None:
     """Write every conversation of a tenant to a file, a line each, oldest first."""
     query = (
-        select(ConversationRow.body)
-        .where(ConversationRow.tenant_id == tenant_id)
+        of_tenant(tenant_id)
+        .select(ConversationRow.body)
         .order_by(ConversationRow.id)
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
@@ -215,6 +234,6 @@ def _freeze(
     decoder = msgspec.json.Decoder(kind)
     root.mkdir(parents=True, exist_ok=True)
     with spool.open("rb") as lines:
-        return freeze_dataset(
+        return create_dataset_version(
             map(decoder.decode, lines), root, system_prompt=system_prompt, as_given=as_given
         )

@@ -1,4 +1,4 @@
-"""Adapters trained elsewhere come in here: checked at the door, then proved by a job like ours."""
+"""Imports adapters that were trained elsewhere: checked first, then evaluated by a job like ours."""
 
 import asyncio
 import shutil
@@ -31,19 +31,27 @@ async def import_adapter(
     request: JobRequest,
     name: str,
 ) -> Job:
-    """Take in a PEFT folder, or a zip of one, and queue the job that proves it.
+    """Import a PEFT folder, or a zip of one, and queue the job that evaluates it.
 
-    ``name`` is what to call it. Nothing of what it holds is ever run or unpickled.
+    No file of it is ever run or unpickled.
+
+    Args:
+        database: read and written in transactions of its own.
+        slug: the tenant's.
+        source: the folder or the zip.
+        settings: for the base, and the engine's largest rank.
+        request: of the job; its recipe gets the adapter's shape.
+        name: shown as the adapter's source.
 
     Raises:
-        Invalid: it cannot be served, with the reason.
-        Conflict: the base is not made yet, or there is too little to prove it on.
+        Invalid: the adapter cannot be served, with the reason.
+        Conflict: the base is not made yet, or the tenant has too few conversations to evaluate on.
         NotFound: no such tenant.
         TooMany: too many of the tenant's jobs have not ended.
     """
     async with database.reading() as session:
         await service.expect_transcripts(session, await tenants.get(session, slug))
-    job_id, name = new_id(), _shown(name)
+    job_id, name = new_id(), _printable(name)
     folder = settings.jobs / job_id
     try:
         taken = await asyncio.to_thread(_checked, source, folder, settings=settings, name=name)
@@ -60,8 +68,8 @@ async def import_adapter(
         raise
 
 
-def _shown(name: str) -> str:
-    """A name that moves no cursor and turns no text around."""
+def _printable(name: str) -> str:
+    """A name without characters that move a cursor or change the direction of text."""
     return "".join(char for char in name if char.isprintable())[-_LONGEST_NAME:] or "adapter"
 
 
@@ -71,8 +79,8 @@ def _checked(source: Path, folder: Path, *, settings: Settings, name: str) -> Im
     try:
         return take(source, folder, settings.bases / settings.base, name=name, max_rank=max_rank)
     except ArtifactError as exc:
-        said = str(exc).replace(f"{folder / _UNPACKED}/", "").replace(f"{folder / FOREIGN}/", "")
-        raise Invalid(f"{name}: {said}", param="file", code="adapter_refused") from exc
+        reason = str(exc).replace(f"{folder / _UNPACKED}/", "").replace(f"{folder / FOREIGN}/", "")
+        raise Invalid(f"{name}: {reason}", param="file", code="adapter_refused") from exc
     except BaseModelError as exc:
         raise Conflict(str(exc), code="base_not_found") from exc
 

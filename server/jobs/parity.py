@@ -1,7 +1,7 @@
-"""A worker asks the server for the engine's log-probabilities.
+"""Asks the server, from a worker, for the engine's log-probabilities.
 
-Only the server decides which adapters the engine holds, so a worker never talks to the engine
-itself. It proves itself with a token from the data folder (same machine), or from the setting.
+Only the server decides which adapters the engine loads, so a worker never talks to the engine
+itself. It authenticates with a token from the data folder (same machine), or from the setting.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ ONE_CALL_SECONDS = 600.0  # 2,000 tokens on a slow processor, its first call inc
 
 
 def worker_token(settings: Settings) -> str:
-    """The token between workers and this installation's servers; made on first use."""
+    """The token between workers and this installation's servers; created on first use."""
     if settings.worker_token:
         return settings.worker_token
     path = settings.run / "worker.token"
@@ -35,7 +35,7 @@ async def score_when_ready(
 ) -> ScoreResponse:
     """Log-probabilities of each token of each sequence under an adapter, from the engine.
 
-    Waits while the server or the engine is not there.
+    Waits while the server or the engine does not answer.
 
     Raises:
         AdapterRefused: the engine will not load the adapter.

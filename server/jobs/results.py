@@ -1,14 +1,14 @@
-"""What a job's history says of its learning: a point a step, the best one, and the result file."""
+"""The figures in a job's history: a point for each step, the best one, and the result file."""
 
 import csv
 import io
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import DatasetVersion, Job, JobEvent
+from server.db.scope import of_tenant
 from training.config import Recipe
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
@@ -27,23 +27,20 @@ class Point(msgspec.Struct, kw_only=True):
 
 
 async def curve(session: AsyncSession, job: Job) -> list[Point]:
-    """The job's steps in order. One that was taken again, after a resumption, counts as it last was.
+    """The job's steps in order. Of a step that was repeated after a resumption, the last counts.
 
-    Events are ordered by when the trainer wrote them: some come into the history late.
+    Events are ordered by the trainer's time: some come into the history late.
     """
     query = (
-        select(JobEvent.kind, JobEvent.body)
-        .where(
-            JobEvent.tenant_id == job.tenant_id,
-            JobEvent.job_id == job.id,
-            JobEvent.kind.in_(("step", "validation")),
-        )
+        of_tenant(job.tenant_id)
+        .select(JobEvent.kind, JobEvent.body)
+        .where(JobEvent.job_id == job.id, JobEvent.kind.in_(("step", "validation")))
         .order_by(JobEvent.seq)
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
-    told = [(kind, body) async for kind, body in await session.stream(query)]
+    events = [(kind, body) async for kind, body in await session.stream(query)]
     points: dict[int, Point] = {}
-    for kind, body in sorted(told, key=lambda each: each[1].get("at", 0.0)):
+    for kind, body in sorted(events, key=lambda each: each[1].get("at", 0.0)):
         step = body["step"]
         if kind == "step":
             points[step] = Point(
@@ -63,7 +60,7 @@ def chosen(points: list[Point]) -> Point | None:
 
 
 async def metrics(session: AsyncSession, job: Job, point: Point) -> dict[str, Any]:
-    """What is known of a step, in OpenAI's words.
+    """The figures of a step, under OpenAI's names; those that are not known are absent.
 
     The ``full_`` figures are there where a validation reads the whole validation split.
     """
@@ -83,7 +80,7 @@ async def metrics(session: AsyncSession, job: Job, point: Point) -> dict[str, An
 
 
 def to_csv(points: list[Point]) -> bytes:
-    """OpenAI's result file: a header and a line a step; what is not known is empty."""
+    """OpenAI's result file: a header, and a line for each step; what is not known is empty."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)

@@ -25,12 +25,12 @@ def public_id(job_id: str) -> str:
 
 
 class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One fine-tuning run, as asked for.
+    """A request for one fine-tuning run.
 
-    ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run.
-    The installation's when absent, both. An adapter that passes them is promoted at once; with
-    ``require_approval`` it waits for a person, and so does one of which they cannot tell.
-    ``report_to``: trackers that are told each step's figures.
+    ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run. Both
+    are the installation's when absent. An adapter that passes its gates is promoted at once; with
+    ``require_approval``, or where the gates cannot tell, it waits for a person.
+    ``report_to``: trackers that each step's figures are sent to.
     """
 
     recipe: Annotated[str, Meta(max_length=100)] | None = None
@@ -42,7 +42,7 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class ImportForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is said beside the part ``file`` of an adapter's import."""
+    """The fields of an adapter's import, beside the part ``file``."""
 
     suffix: Annotated[str, Meta(pattern=f"^({SUFFIX})?$")] | msgspec.UnsetType = msgspec.UNSET
     require_approval: Annotated[str, Meta(pattern="^(true|false)$")] | msgspec.UnsetType = (
@@ -53,7 +53,7 @@ class ImportForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     """What a client sets of a recipe; None leaves the recipe's own ("auto").
 
-    ``batch_size`` is in examples; ``learning_rate_multiplier`` is of the recipe's learning rate.
+    ``batch_size`` is in examples; ``learning_rate_multiplier`` multiplies the recipe's learning rate.
     """
 
     n_epochs: int | None = None
@@ -63,9 +63,9 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learning(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job learns from, and how, where it does not just learn from all that was imported.
+    """What a job learns from, and how, unless it learns from all that was imported.
 
-    Ids are of rows. ``start_adapter_id``: the adapter whose weights it begins with.
+    Ids are those of rows. ``start_adapter_id``: the adapter whose weights it begins with.
     """
 
     training_file_id: str
@@ -77,10 +77,10 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job that succeeded: what its gates say, and whether its adapter went live.
+    """What came of a job that succeeded: the result of its gates, and whether its adapter went live.
 
-    ``gates`` is the result of the worst one, ``summary`` says it in words, ``reason`` why the adapter
-    was not promoted; null where it was.
+    ``gates`` is the result of the worst gate, and ``summary`` the same in words. ``reason``: why the
+    adapter was not promoted; null where it was.
     """
 
     gates: Literal["better", "worse", "cannot_tell"]
@@ -90,7 +90,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """An adapter that was taken in for a job: its files are in that job's folder."""
+    """An adapter that was imported for a job: its files are in that job's folder."""
 
     job_id: str
     taken: ImportedAdapter
@@ -99,7 +99,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job as its tenant sees it; every key is always present.
 
-    ``foreign``: it trains nothing, and proves an adapter that was trained elsewhere.
+    ``foreign``: the job trains nothing, and evaluates an adapter that was trained elsewhere.
     """
 
     id: str
@@ -139,7 +139,7 @@ class JobEventView(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a person says to an adapter that awaits approval."""
+    """A person's decision about an adapter that awaits approval."""
 
     decision: Literal["approved", "rejected"]
 

@@ -1,10 +1,13 @@
-"""Fine-tuning jobs: made as rows, which the worker picks up, and looked at; ``states`` moves them."""
+"""Fine-tuning jobs: created as rows, which a worker picks up, listed and shown.
+
+``states`` changes their state, ``workflows`` does their work.
+"""
 
 import re
 from typing import Any
 
 import msgspec
-from sqlalchemy import exists, func, literal, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import (
@@ -17,6 +20,7 @@ from server.db.models import (
     SafeText,
     Tenant,
 )
+from server.db.scope import of_tenant
 from server.errors import Conflict, Invalid, NotFound, TooMany
 from server.jobs.schemas import (
     FINAL_STATES,
@@ -40,7 +44,7 @@ from training.finetuning.trackers import what_to_install
 
 DEFAULT_RECIPE = "cpu-small"
 MAX_UNFINISHED = 100
-"""Of one tenant; a queue of days tells nobody anything."""
+"""Of one tenant. More would be a queue of days."""
 
 
 async def create_job(
@@ -54,13 +58,26 @@ async def create_job(
 ) -> Job:
     """Queue a job. The row is the job: the worker starts what it finds queued.
 
-    It learns from all that the tenant has imported, or as ``learning`` says; with ``imported`` it
-    learns nothing, and proves that adapter.
+    For example::
+
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, "acme")
+            job = await create_job(
+                session, tenant, request=JobRequest(seed=17), settings=settings
+            )
+
+    Args:
+        session: a transaction; the worker sees the job once it is committed.
+        tenant: the owner.
+        request: recipe, objectives and seed.
+        settings: the installation's defaults, where the request is silent.
+        learning: the files and the method to learn by; from all that was imported when None.
+        imported: an adapter that was trained elsewhere. The job trains nothing, and evaluates it.
 
     Raises:
         Invalid: the recipe is not one that ships, or the suffix cannot be in a model's name.
         Conflict: it is to learn from what was imported, and that is too little.
-        TooMany: the tenant has ``MOST_UNFINISHED`` jobs that have not ended.
+        TooMany: the tenant has ``MAX_UNFINISHED`` jobs that have not ended.
     """
     name = request.recipe or settings.recipe or DEFAULT_RECIPE
     if name not in recipe_names():  # never a path: this comes from a request
@@ -78,9 +95,8 @@ async def create_job(
     recipe = msgspec.structs.replace(recipe, report_to=tuple(dict.fromkeys(trackers)))
     if learning is None:
         await expect_transcripts(session, tenant)
-    unfinished = select(func.count(Job.id)).where(
-        Job.tenant_id == tenant.id, Job.state.not_in(FINAL_STATES)
-    )
+    count = of_tenant(tenant.id).select(func.count(Job.id))
+    unfinished = count.where(Job.state.not_in(FINAL_STATES))
     if (await session.scalar(unfinished) or 0) >= MAX_UNFINISHED:
         raise TooMany(
             f"{MAX_UNFINISHED} jobs have not ended yet; wait for one, or cancel some.",
@@ -98,7 +114,7 @@ async def create_job(
         require_approval=request.require_approval,
     )
     if learning is not None:
-        recipe = tuned(recipe, learning.hyperparameters)
+        recipe = with_hyperparameters(recipe, learning.hyperparameters)
         job.training_file_id = learning.training_file_id
         job.validation_file_id = learning.validation_file_id
         job.start_adapter_id = learning.start_adapter_id
@@ -109,7 +125,7 @@ async def create_job(
         }
     if imported is not None:
         job.id = imported.job_id
-        recipe = _like(recipe, imported.taken)
+        recipe = _shaped_like(recipe, imported.taken)
         job.method = {
             "type": "supervised",
             "foreign": msgspec.to_builtins(imported.taken.foreign),
@@ -121,8 +137,8 @@ async def create_job(
     return job
 
 
-def _like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:
-    """The recipe with the shape of an adapter that is there already."""
+def _shaped_like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:
+    """The recipe with the shape of an adapter that is exists already."""
     return msgspec.structs.replace(
         recipe,
         rank=taken.lora.rank,
@@ -134,11 +150,15 @@ def _like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:
 
 
 async def expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
-    """Refuse what could only fail later. What is still being read may be enough."""
-    kept = select(func.count(ConversationRow.id)).where(ConversationRow.tenant_id == tenant.id)
-    count = await session.scalar(kept) or 0
-    coming = exists().where(Import.tenant_id == tenant.id, Import.state.in_(("queued", "running")))
-    if count < MIN_EXAMPLES and not await session.scalar(select(coming)):
+    """Check that there are conversations to learn from, or uploads that are still being read.
+
+    Raises:
+        Conflict: there is too little; the job could only fail later.
+    """
+    mine = of_tenant(tenant.id)
+    count = await session.scalar(mine.select(func.count(ConversationRow.id))) or 0
+    unread = mine.select(Import.id).where(Import.state.in_(("queued", "running"))).limit(1)
+    if count < MIN_EXAMPLES and await session.scalar(unread) is None:
         raise Conflict(
             f"'{tenant.slug}' has {count} conversations, at least {MIN_EXAMPLES} are needed: upload some "
             f"first (`tenantune transcripts import FILE --tenant {tenant.slug}`).",
@@ -146,21 +166,21 @@ async def expect_transcripts(session: AsyncSession, tenant: Tenant) -> None:
         )
 
 
-def tuned(recipe: Recipe, wanted: Hyperparameters) -> Recipe:
-    """The recipe with what a client has set of it.
+def with_hyperparameters(recipe: Recipe, given: Hyperparameters) -> Recipe:
+    """The recipe with the hyperparameters that a client has set.
 
-    Epochs that were asked for are not cut short by the recipe's bound on tokens; a run still stops
-    where its validation loss has stopped falling (``patience``).
+    Epochs that are given are not cut short by the recipe's bound on tokens; a run still stops where
+    its validation loss has stopped falling (``patience``).
     """
     changes: dict[str, Any] = {}
-    if wanted.n_epochs is not None:
-        changes |= {"epochs": float(wanted.n_epochs), "max_train_tokens": 0}
-    if wanted.batch_size is not None:
-        changes["batch_examples"] = wanted.batch_size
-    if wanted.learning_rate_multiplier is not None:
-        changes["learning_rate"] = recipe.learning_rate * wanted.learning_rate_multiplier
-    if wanted.beta is not None:
-        changes["beta"] = wanted.beta
+    if given.n_epochs is not None:
+        changes |= {"epochs": float(given.n_epochs), "max_train_tokens": 0}
+    if given.batch_size is not None:
+        changes["batch_examples"] = given.batch_size
+    if given.learning_rate_multiplier is not None:
+        changes["learning_rate"] = recipe.learning_rate * given.learning_rate_multiplier
+    if given.beta is not None:
+        changes["beta"] = given.beta
     return msgspec.structs.replace(recipe, **changes)
 
 
@@ -171,18 +191,18 @@ def method_of(job: Job) -> Method:
 
 
 def foreign_of(job: Job) -> Foreign | None:
-    """Where the adapter comes from that a job proves without having trained it."""
+    """The origin of an adapter that a job evaluates without having trained it; None of other jobs."""
     found = (job.method or {}).get("foreign")
     return None if found is None else msgspec.convert(found, Foreign)
 
 
 def hyperparameters_of(job: Job) -> Hyperparameters:
-    """What its client has set of the recipe."""
+    """The hyperparameters that the client has set."""
     return msgspec.convert((job.method or {}).get("hyperparameters", {}), Hyperparameters)
 
 
 def outcome_of(job: Job) -> Outcome | None:
-    """What came of a job; None before it has succeeded, and of one from before this was written."""
+    """What came of a job; None before it has succeeded, and of one that is older than outcomes."""
     if job.state != "succeeded" or job.outcome is None:
         return None
     return msgspec.convert(job.outcome, Outcome)
@@ -194,7 +214,7 @@ async def get_job(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
     Raises:
         NotFound: no such job, or another tenant's.
     """
-    job = await session.scalar(select(Job).where(Job.tenant_id == tenant_id, Job.id == job_id))
+    job = await of_tenant(tenant_id).get(session, Job, job_id)
     if job is None:
         raise NotFound(f"no job {job_id}")
     return job
@@ -209,12 +229,12 @@ async def list_jobs(
     metadata: dict[str, str] | None = None,
     without_metadata: bool = False,
 ) -> list[Job]:
-    """This tenant's jobs, newest first, those behind the job ``after`` (a row's id).
+    """This tenant's jobs, newest first, from behind the job ``after`` (a row's id) on.
 
     ``metadata``: only jobs that carry all of these pairs; ``without_metadata``: only those that
     carry none.
     """
-    query = select(Job).where(Job.tenant_id == tenant_id).order_by(Job.id.desc())
+    query = of_tenant(tenant_id).select(Job).order_by(Job.id.desc())
     if after is not None:
         query = query.where(Job.id < after)
     if without_metadata:
@@ -234,12 +254,9 @@ async def list_events(
 ) -> list[JobEventView]:
     """A job's history after event number ``after``, oldest first."""
     query = (
-        select(JobEvent)
-        .where(
-            JobEvent.tenant_id == tenant_id,
-            JobEvent.job_id == job_id,
-            JobEvent.seq > after,
-        )
+        of_tenant(tenant_id)
+        .select(JobEvent)
+        .where(JobEvent.job_id == job_id, JobEvent.seq > after)
         .order_by(JobEvent.seq)
         .limit(limit)
     )
@@ -251,18 +268,14 @@ async def list_events(
 
 async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
     """The job as shown to its tenant."""
+    mine = of_tenant(job.tenant_id)
     dataset = adapter = None
     if job.dataset_id:
-        dataset = await session.scalar(
-            select(DatasetVersion.sha256).where(
-                DatasetVersion.tenant_id == job.tenant_id, DatasetVersion.id == job.dataset_id
-            )
-        )
+        found = mine.select(DatasetVersion.sha256).where(DatasetVersion.id == job.dataset_id)
+        dataset = await session.scalar(found)
     if job.adapter_id:
         version = await session.scalar(
-            select(Adapter.version).where(
-                Adapter.tenant_id == job.tenant_id, Adapter.id == job.adapter_id
-            )
+            mine.select(Adapter.version).where(Adapter.id == job.adapter_id)
         )
         adapter = f"{tenant_slug}@{version}"
     return JobView(

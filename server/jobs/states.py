@@ -1,20 +1,21 @@
-"""How a job moves from state to state. The row is the truth; it is held while it moves.
+"""How a job changes from state to state. The row is the truth; it is locked while it changes.
 
 queued -> validating -> running -> evaluating (-> awaiting_approval) -> succeeded | failed | cancelled
 
-A pause is asked for (``pause_requested``) and then happens: the worker lets the trainer save, ends
+A pause is requested (``pause_requested``) and then happens: the worker lets the trainer save, ends
 the workflow and writes ``paused``. Resuming puts the job into the queue again as a new attempt,
-whose workflow finds the checkpoint. A cancelled job never yields a model: whoever promotes holds
-the row and looks, so that either the cancellation or the promotion is first, and the other is told.
+whose workflow finds the checkpoint. A cancelled job never yields a model: a promotion locks the row
+and looks, so that either the cancellation or the promotion is first, and the other is refused.
 """
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters import service as adapters
 from server.db.models import Adapter, Decision, Job, JobEvent, JobState, Tenant, now
+from server.db.scope import of_tenant
 from server.errors import Conflict, NotFound
 from server.jobs.schemas import FINAL_STATES, public_id
 from server.webhooks import service as webhooks
@@ -30,23 +31,24 @@ ENDS: dict[JobState, EventType] = {
 
 
 async def get_for_update(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
-    """A job of this tenant as it is now; nobody else moves it until the transaction ends.
+    """A job of this tenant as it is now, locked until the transaction ends.
 
     Raises:
         NotFound: no such job, or another tenant's.
     """
-    query = select(Job).where(Job.tenant_id == tenant_id, Job.id == job_id)
-    query = query.with_for_update().execution_options(populate_existing=True)
-    job = (await session.scalars(query)).one_or_none()
+    job = await of_tenant(tenant_id).get(session, Job, job_id, lock=True)
     if job is None:
         raise NotFound(f"no job {job_id}")
     return job
 
 
 async def add_event(session: AsyncSession, job: Job, *, kind: str, body: dict[str, Any]) -> None:
-    """Append to a job's history. Takes hold of the row, so that numbers do not race."""
-    await session.execute(select(Job.id).where(Job.id == job.id).with_for_update())
-    last = await session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id))
+    """Append to a job's history. Locks the row, so that numbers are given out once."""
+    mine = of_tenant(job.tenant_id)
+    await session.execute(mine.select(Job.id).where(Job.id == job.id).with_for_update())
+    last = await session.scalar(
+        mine.select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)
+    )
     session.add(
         JobEvent(tenant_id=job.tenant_id, job_id=job.id, seq=(last or 0) + 1, kind=kind, body=body)
     )
@@ -61,9 +63,9 @@ async def set_state(
     stage: str = "",
     error: dict[str, Any] | None = None,
 ) -> bool:
-    """Move a job on, with an event. A job that has ended stays as it ended: False then.
+    """Change a job's state, with an event. A job that has ended stays as it ended: False then.
 
-    An end is told to the tenant's webhooks; a cancelled job's adapter is deleted.
+    An end is sent to the tenant's webhooks; a cancelled job's adapter is deleted.
     """
     await session.flush()  # reading it again would undo what the caller has changed
     await session.refresh(job, with_for_update=True)
@@ -94,9 +96,9 @@ async def set_state(
 
 
 async def cancel(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
-    """Stop a job: at once where nobody works on it, else as soon as its worker sees it.
+    """Stop a job: at once where no workflow works on it, else as soon as its worker sees it.
 
-    From the commit on it cannot succeed any more. Asking again changes nothing.
+    From the commit on it cannot succeed any more. A second request changes nothing.
 
     Raises:
         NotFound: no such job, or another tenant's.
@@ -122,20 +124,20 @@ async def cancel(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
 
 
 async def pause(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
-    """Make a job wait: at once where it is still queued, else once its trainer has saved.
+    """Pause a job: at once where it is still queued, else once its trainer has saved.
 
-    Asking again changes nothing.
+    A second request changes nothing.
 
     Raises:
         NotFound: no such job, or another tenant's.
-        Conflict: the job has ended, is told to stop, or waits for a person.
+        Conflict: the job has ended, is being cancelled, or awaits approval.
     """
     job = await get_for_update(session, tenant_id, job_id)
     if job.state == "paused":
         return job
     if job.state not in PAUSABLE or job.cancel_requested:
         reason = (
-            "is told to stop"
+            "is being cancelled"
             if job.cancel_requested and job.state not in FINAL_STATES
             else f"has {_past(job.state)}"
         )
@@ -149,7 +151,7 @@ async def pause(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
 async def resume(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
     """Put a paused job at the end of the queue; it goes on from its checkpoint.
 
-    One that is still saving for its pause goes on without having waited.
+    A job that is still saving for its pause goes on without it.
 
     Raises:
         NotFound: no such job, or another tenant's.
@@ -178,7 +180,7 @@ async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision
 
     Raises:
         NotFound: no such job, or another tenant's.
-        Conflict: the job does not await approval, or somebody has decided.
+        Conflict: the job does not await approval, or it was decided already.
     """
     job = await get_for_update(session, tenant_id, job_id)
     if job.state != "awaiting_approval" or job.decision is not None:
@@ -188,7 +190,7 @@ async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision
 
 
 async def _discard_adapter(session: AsyncSession, job: Job) -> None:
-    """Delete what a cancelled job has made."""
+    """Delete the adapter of a cancelled job."""
     if job.adapter_id is None:
         return
     tenant = await session.get_one(Tenant, job.tenant_id)

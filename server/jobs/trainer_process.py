@@ -1,8 +1,8 @@
-"""Runs ``python -m training`` as a child process and follows what it says.
+"""Runs ``python -m training`` as a child process and follows the events that it prints.
 
-The child is told to continue where an earlier one stopped, so it may be started any number of
-times: killed in any way, the next one resumes. It runs at low priority, so that tenants' chats
-come first on a machine that does both, and ends when its worker ends.
+The child resumes where an earlier one stopped, so it may be started any number of times, however
+the last one was killed. It runs at low priority, so that tenants' chats come first on a machine
+that does both, and ends when its worker ends.
 """
 
 import asyncio
@@ -30,13 +30,14 @@ from training.signals import GRACE_SECONDS
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = GRACE_SECONDS + 1.5  # the trainer itself keeps to the grace
-ASK_SECONDS = 1.0
+INTERRUPTION_POLL_SECONDS = 1.0
 MAX_RESTARTS = 5  # deaths without a new step in between; then it is not bad luck
 NICENESS = 10
 
 Interruption = Literal["cancel", "pause"]
-"""What a person may ask of a run."""
-Asked = Callable[[], Awaitable[Interruption | None]]
+"""What a person may request of a job that runs."""
+OnEvent = Callable[[Event], Awaitable[None]]
+Requested = Callable[[], Awaitable[Interruption | None]]
 
 
 class TrainingFailed(Exception):
@@ -57,17 +58,17 @@ class TrainingCancelled(Exception):
 
 
 class TrainingPaused(Exception):
-    """The run was stopped, its state saved, because its job is to wait."""
+    """The run was stopped, its state saved, because its job's pause was requested."""
 
 
-def raise_if_interrupted(asked: Interruption | None) -> None:
-    """Raise what was asked for, if anything was.
+def raise_if_interrupted(requested: Interruption | None) -> None:
+    """Raise what was requested, if anything was.
 
     Raises:
         TrainingCancelled: cancel.
         TrainingPaused: pause.
     """
-    match asked:
+    match requested:
         case "cancel":
             raise TrainingCancelled
         case "pause":
@@ -80,31 +81,50 @@ async def run_trainer(
     spec: Path,
     out: Path,
     *,
-    on_event: Callable[[Event], Awaitable[None]],
-    asked: Asked,
+    on_event: OnEvent,
+    requested: Requested,
     stopping: asyncio.Event,
     on_saved: Callable[[], None],
 ) -> None:
     """Train to the end, restarting the child when something kills it.
 
     Never returns once ``stopping`` is set: the child saves and ends, ``on_saved`` is called, and
-    the step that called is to be run again by the next worker.
+    the next worker runs the calling step again::
+
+        await run_trainer(
+            folder / "spec.json",
+            folder,
+            on_event=write_to_history,
+            requested=interruption_of_the_row,
+            stopping=stopping,
+            on_saved=trainer_ended,
+        )
+
+    Args:
+        spec: a ``training.config.TrainingSpec`` as JSON.
+        out: the job's folder, for checkpoints, the adapter and ``trainer.log``. One trainer at a
+            time writes to it; what an earlier one left is resumed.
+        on_event: called with each event, one after the other.
+        requested: called every ``INTERRUPTION_POLL_SECONDS``, and when the child has ended.
+        stopping: set when this process is to end. The child then has ``STOP_SECONDS`` to save.
+        on_saved: called once the child has ended because of ``stopping``.
 
     Raises:
-        TrainingFailed: bad input, an error of the trainer, or it died again and again.
-        TrainingCancelled: ``asked`` said so; the child has ended.
-        TrainingPaused: the same; what it had done is saved.
+        TrainingFailed: bad input, an error of the trainer, or ``MAX_RESTARTS`` deaths without a
+            new step.
+        TrainingCancelled: ``requested`` returned ``cancel``; the child has ended.
+        TrainingPaused: it returned ``pause``; the child has saved and ended.
     """
     deaths = 0
     while True:
-        run = _Run(spec, out, on_event=on_event, asked=asked, stopping=stopping)
+        run = _TrainerProcess(spec, out, on_event=on_event, requested=requested, stopping=stopping)
         code = await run.wait()
         if stopping.is_set():
             on_saved()
             await asyncio.Event().wait()  # the process is about to end; see worker.py
         if code == EXIT_OK:
             return
-        raise_if_interrupted(await asked())
+        raise_if_interrupted(await requested())
         if run.error is not None and code != EXIT_INTERRUPTED:
             raise TrainingFailed(run.error.code, run.error.message)
         if code == EXIT_BAD_INPUT:
@@ -119,16 +139,16 @@ async def run_trainer(
             )
 
 
-class _Run:
-    """One life of the child process."""
+class _TrainerProcess:
+    """One child process, from its start to its end."""
 
     def __init__(
         self,
         spec: Path,
         out: Path,
         *,
-        on_event: Callable[[Event], Awaitable[None]],
-        asked: Asked,
+        on_event: OnEvent,
+        requested: Requested,
         stopping: asyncio.Event,
     ) -> None:
         self._argv = [
@@ -137,7 +157,7 @@ class _Run:
         ]
         self.log_path = out / "trainer.log"
         self._on_event = on_event
-        self._asked = asked
+        self._requested = requested
         self._stopping = stopping
         self.error: ErrorEvent | None = None
         self.advanced = False
@@ -159,7 +179,7 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(self._follow(process))
-                watching = group.create_task(self._stop_when_asked(process))
+                watching = group.create_task(self._stop_when_interrupted(process))
                 code = await process.wait()
                 await reading
                 watching.cancel()
@@ -169,7 +189,7 @@ class _Run:
         return code
 
     async def _follow(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - asked for above
+        assert process.stdout is not None  # noqa: S101 - a pipe, see ``wait``
         async for line in process.stdout:
             event = parse(line)
             if event is None:
@@ -183,9 +203,12 @@ class _Run:
                 }
             await self._on_event(event)
 
-    async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
-        async with asyncio.TaskGroup() as group:  # a database that hangs must not hold up our end
-            reasons = [group.create_task(self._stopping.wait()), group.create_task(self._request())]
+    async def _stop_when_interrupted(self, process: asyncio.subprocess.Process) -> None:
+        async with asyncio.TaskGroup() as group:  # a database that hangs must not delay our end
+            reasons = [
+                group.create_task(self._stopping.wait()),
+                group.create_task(self._interruption()),
+            ]
             await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
             for reason in reasons:
                 reason.cancel()
@@ -195,9 +218,9 @@ class _Run:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
-    async def _request(self) -> None:
-        while not await self._asked():  # noqa: ASYNC110 - a row of the database has no event
-            await asyncio.sleep(ASK_SECONDS)
+    async def _interruption(self) -> None:
+        while not await self._requested():  # noqa: ASYNC110 - a row of the database has no event
+            await asyncio.sleep(INTERRUPTION_POLL_SECONDS)
 
 
 def event_body(event: Event) -> dict[str, object]:

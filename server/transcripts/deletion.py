@@ -1,8 +1,7 @@
-"""Deleting an import, with what came from it.
+"""Deletes an import, with its conversations but those that another import has too.
 
-Its conversations go, but those that another import holds too. What was learnt from them stays and is
-named: a dataset version is the immutable record of what an adapter was trained on, and is removed
-with the import only where that is asked for; adapters are deleted as models.
+What was made from them stays, and is named. A dataset version is the immutable record of what an
+adapter was trained on: it is removed with the import only on request. Adapters are deleted as models.
 """
 
 import asyncio
@@ -10,8 +9,7 @@ import shutil
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import and_, exists, func, or_, select, update
-from sqlalchemy import delete as sql_delete
+from sqlalchemy import and_, exists, func, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import (
@@ -25,6 +23,7 @@ from server.db.models import (
     SourceFile,
     Tenant,
 )
+from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.errors import Conflict, NotFound
 from server.files import originals
@@ -34,8 +33,8 @@ from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
 from server.transcripts.schemas import ImportDeletion
 
-# of a job that has learnt what it learns: a person's decision changes nothing about that
-_LEARNT = (*FINISHED_JOB_STATES, "awaiting_approval")
+# of a job whose training is over: a person's decision changes nothing about that
+_TRAINED = (*FINISHED_JOB_STATES, "awaiting_approval")
 
 
 class Leftovers(msgspec.Struct, frozen=True):
@@ -48,7 +47,7 @@ class Leftovers(msgspec.Struct, frozen=True):
 async def delete_import(
     session: AsyncSession, slug: str, import_id: str, *, datasets: bool = False
 ) -> tuple[ImportDeletion, Leftovers]:
-    """Delete an import and its conversations; ``datasets``: the dataset versions of them as well.
+    """Delete an import and its conversations; with ``datasets`` their dataset versions as well.
 
     Raises:
         NotFound: there is no such tenant, or it has no such import.
@@ -56,8 +55,8 @@ async def delete_import(
     """
     tenant = await tenants.get(session, slug)
     await tenants.hold_transcripts(session, tenant.id)
-    found = select(Import).where(Import.tenant_id == tenant.id, Import.id == import_id)
-    row = (await session.scalars(found.with_for_update())).one_or_none()
+    mine = of_tenant(tenant.id)
+    row = await mine.get(session, Import, import_id, lock=True)
     if row is None:
         raise NotFound(f"There is no import '{import_id}'.", code="import_not_found")
     if row.state == "running":
@@ -66,17 +65,17 @@ async def delete_import(
             code="import_running",
         )
     holding = await _datasets_of(session, row)
-    await _expect_no_learner(session, tenant, holding)
-    adapters = await _learnt_from(session, tenant, holding)
+    await _require_no_learner(session, tenant, holding)
+    adapters = await _trained_on(session, tenant, holding)
     deleted, kept = await _delete_conversations(session, row)
     source = await originals.lock(session, SourceFile.id == row.source_file_id)
-    await session.execute(sql_delete(Import).where(Import.id == row.id))
+    await session.execute(mine.delete(Import).where(Import.id == row.id))
     blobs: tuple[str, ...] = ()
-    shared = exists().where(Import.source_file_id == row.source_file_id)
-    if source is not None and not await session.scalar(select(shared)):
+    same_file = mine.select(Import.id).where(Import.source_file_id == row.source_file_id).limit(1)
+    if source is not None and await session.scalar(same_file) is None:
         blobs = (source.sha256,)
-        await session.execute(sql_delete(SourceFile).where(SourceFile.id == source.id))
-    gone = await _delete_datasets(session, holding) if datasets else ()
+        await session.execute(mine.delete(SourceFile).where(SourceFile.id == source.id))
+    gone = await _delete_datasets(session, tenant, holding) if datasets else ()
     return (
         ImportDeletion(
             id=import_id,
@@ -101,14 +100,14 @@ async def remove(
 
 
 async def _datasets_of(session: AsyncSession, row: Import) -> list[DatasetVersion]:
-    """The dataset versions that were made of an import's conversations among others, oldest first.
+    """The dataset versions that hold conversations of an import, oldest first.
 
-    Where that was not noted (by older versions): all since.
+    A version whose imports were not recorded (by an older server) counts if it is younger.
     """
-    query = select(DatasetVersion).where(DatasetVersion.tenant_id == row.tenant_id)
+    query = of_tenant(row.tenant_id).select(DatasetVersion).order_by(DatasetVersion.id)
     return [
         dataset
-        for dataset in await session.scalars(query.order_by(DatasetVersion.id))
+        for dataset in await session.scalars(query)
         if (
             row.id in dataset.import_ids
             if dataset.import_ids is not None
@@ -117,17 +116,21 @@ async def _datasets_of(session: AsyncSession, row: Import) -> list[DatasetVersio
     ]
 
 
-async def _expect_no_learner(
+async def _require_no_learner(
     session: AsyncSession, tenant: Tenant, holding: Sequence[DatasetVersion]
 ) -> None:
-    """Refuse while a job learns from the import, or reads what it is to learn.
+    """Refuse while a job learns from the import, or reads what it is to learn from.
 
-    A queued job has read nothing yet. One that begins to waits for ``tenants.hold_transcripts``.
+    A queued job has read nothing yet. One that begins to read waits for ``tenants.hold_transcripts``.
+
+    Raises:
+        Conflict: there is such a job.
     """
     reading = and_(Job.dataset_id.is_(None), Job.state != "queued", Job.training_file_id.is_(None))
     learner = await session.scalar(
-        select(Job.id)
-        .where(Job.tenant_id == tenant.id, Job.state.not_in(_LEARNT))
+        of_tenant(tenant.id)
+        .select(Job.id)
+        .where(Job.state.not_in(_TRAINED))
         .where(or_(Job.dataset_id.in_([each.id for each in holding]), reading))
         .limit(1)
     )
@@ -138,16 +141,15 @@ async def _expect_no_learner(
         )
 
 
-async def _learnt_from(
+async def _trained_on(
     session: AsyncSession, tenant: Tenant, holding: Sequence[DatasetVersion]
 ) -> list[Adapter]:
     """Adapters that were trained on these datasets, or began with the weights of one that was."""
-    query = select(Adapter).where(Adapter.tenant_id == tenant.id, Adapter.state != "deleted")
+    mine = of_tenant(tenant.id)
+    query = mine.select(Adapter).where(Adapter.state != "deleted")
     adapters = list(await session.scalars(query.order_by(Adapter.version)))
-    begun = select(Job.id, Job.start_adapter_id).where(
-        Job.tenant_id == tenant.id, Job.start_adapter_id.is_not(None)
-    )
-    starts = {row.id: row.start_adapter_id for row in await session.execute(begun)}
+    starting = mine.select(Job.id, Job.start_adapter_id).where(Job.start_adapter_id.is_not(None))
+    starts = {row.id: row.start_adapter_id for row in await session.execute(starting)}
     datasets = {dataset.id for dataset in holding}
     found = {adapter.id for adapter in adapters if adapter.dataset_id in datasets}
     while True:
@@ -158,19 +160,24 @@ async def _learnt_from(
 
 
 async def _delete_conversations(session: AsyncSession, row: Import) -> tuple[int, int]:
-    """(how many went, how many stay because another import has them too)."""
-    ours = select(func.count()).where(ImportedAgain.import_id == row.id)
-    foreign = await session.scalar(ours) or 0
-    next_holder = (
-        select(func.min(ImportedAgain.import_id))
+    """(how many were deleted, how many stay because another import has them too)."""
+    mine = of_tenant(row.tenant_id)
+    owned_by_others = mine.select(func.count(ImportedAgain.id)).where(
+        ImportedAgain.import_id == row.id
+    )
+    kept = await session.scalar(owned_by_others) or 0
+    # filtered by tenant, SQLite would look through all of the tenant's for each conversation
+    next_owner = (
+        across_tenants("the conversation is the tenant's")
+        .select(func.min(ImportedAgain.import_id))
         .where(ImportedAgain.conversation_id == ConversationRow.id)
         .scalar_subquery()
     )
     has_other = exists().where(ImportedAgain.conversation_id == ConversationRow.id)
     moved = await session.scalars(
-        update(ConversationRow)
+        mine.update(ConversationRow)
         .where(ConversationRow.import_id == row.id, has_other)
-        .values(import_id=next_holder)
+        .values(import_id=next_owner)
         .returning(ConversationRow.id)
         .execution_options(synchronize_session=False)
     )
@@ -180,25 +187,27 @@ async def _delete_conversations(session: AsyncSession, row: Import) -> tuple[int
         ConversationRow.import_id == ImportedAgain.import_id,
     )
     await session.execute(
-        sql_delete(ImportedAgain)
-        .where(ImportedAgain.tenant_id == row.tenant_id, first)
-        .execution_options(synchronize_session=False)
+        mine.delete(ImportedAgain).where(first).execution_options(synchronize_session=False)
     )
     gone = await session.scalars(
-        sql_delete(ConversationRow)
+        mine.delete(ConversationRow)
         .where(ConversationRow.import_id == row.id)
         .returning(ConversationRow.id)
         .execution_options(synchronize_session=False)
     )
-    return len(list(gone)), moved_count + foreign
+    return len(list(gone)), moved_count + kept
 
 
 async def _delete_datasets(
-    session: AsyncSession, holding: Sequence[DatasetVersion]
+    session: AsyncSession, tenant: Tenant, holding: Sequence[DatasetVersion]
 ) -> tuple[str, ...]:
-    """Delete the rows; hashes of those whose folder no other tenant's row refers to."""
+    """Delete the rows; returns the hashes of those whose folder no other tenant's row refers to."""
     ids = [dataset.id for dataset in holding]
     hashes = {dataset.sha256 for dataset in holding}
-    await session.execute(sql_delete(DatasetVersion).where(DatasetVersion.id.in_(ids)))
-    left = select(DatasetVersion.sha256).where(DatasetVersion.sha256.in_(hashes))
-    return tuple(hashes.difference(await session.scalars(left)))
+    rows = of_tenant(tenant.id).delete(DatasetVersion)
+    await session.execute(rows.where(DatasetVersion.id.in_(ids)))
+    left = across_tenants("tenants with equal datasets share the folder").select(
+        DatasetVersion.sha256
+    )
+    shared = await session.scalars(left.where(DatasetVersion.sha256.in_(hashes)))
+    return tuple(hashes.difference(shared))

@@ -2,10 +2,10 @@
 
     python -m server.transcripts.reading    (a ``Reading`` on standard input, an ``Outcome`` out)
 
-A process, and not a thread of the worker, so that nothing in an upload holds up anybody else: the
-system gives each reader its share of the cores, mid-record too, jobs' events and other tenants'
-imports go on meanwhile, and one that runs out of memory ends alone. It needs neither the database
-nor the settings, which keeps its start at a third of a second.
+A process, and not a thread of the worker, so that no upload delays other work: the system gives each
+reader its share of the cores, within a record too, jobs' events and other tenants' imports go on
+meanwhile, and a reader that runs out of memory ends alone. It needs neither the database nor the
+settings, which keeps its start at a third of a second.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ text; a processor of a quarter of that speed needs 40."""
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A redacted conversation, and the digest of what was said in it."""
+    """A redacted conversation, and the digest of its turns."""
 
     digest: str
     conversation: Conversation
@@ -83,10 +83,10 @@ async def read(reading: ReadingRequest) -> ImportReport:
     assert process.stdin is not None  # noqa: S101 - asked for above
     assert process.stdout is not None  # noqa: S101 - asked for above
     try:
-        with contextlib.suppress(ConnectionError):  # it ended: its status tells
+        with contextlib.suppress(ConnectionError):  # it ended: see its status
             process.stdin.write(msgspec.json.encode(reading) + b"\n")
             await process.stdin.drain()
-        said = await process.stdout.read()
+        output = await process.stdout.read()
         status = await process.wait()
     finally:
         process.stdin.close()
@@ -98,7 +98,7 @@ async def read(reading: ReadingRequest) -> ImportReport:
         if status < 0:
             how = f"was ended by {signal.Signals(-status).name} (was memory short?)"
         raise Invalid(f"The process that read '{reading.filename}' {how}.", code="reader_ended")
-    outcome = msgspec.json.decode(said, type=Outcome)
+    outcome = msgspec.json.decode(output, type=Outcome)
     if outcome.report is None:
         raise Invalid(outcome.message, code=outcome.code)
     return outcome.report
@@ -140,9 +140,9 @@ def digest_of(conversation: Conversation) -> str:
 
 @contextlib.contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Let the block take so much of this process's CPU time.
+    """Bound the CPU time that the block may take.
 
-    Its own time and not the clock's: whatever else the machine does, the same record gets through.
+    CPU time and not the clock's, so that a busy machine changes nothing about which records pass.
 
     Raises:
         TookTooLong: it took more.
@@ -161,7 +161,7 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """End as soon as standard input does, whoever else was told to: the worker decides."""
+    """End when standard input does, and not because of a signal to all: the worker decides."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -174,7 +174,7 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Read what standard input says."""
+    """Read as the ``Reading`` on standard input says, and write the ``Outcome``."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     line = b""

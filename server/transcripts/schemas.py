@@ -1,16 +1,16 @@
-"""What the transcript and dataset endpoints give."""
+"""What the transcript endpoints take and give."""
 
 from typing import Any
 
 import msgspec
 
-from server.db.models import DatasetVersion, Import, ImportState, SourceFile
+from server.db.models import Import, ImportState, SourceFile
 from server.files.names import clean_name
 from server.schemas import Moment
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
-    """How to read the part ``file`` of a transcript's form, where that is not to be found out."""
+    """The fields of an upload's form: how to read its part ``file``. What is unset is found out."""
 
     importer: str | msgspec.UnsetType = msgspec.UNSET
     map: list[str] = []
@@ -22,9 +22,9 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
-    """An upload and what was read from it. ``report`` is there once all of it was.
+    """An upload and what was read from it. ``report`` is there once all of it was read.
 
-    ``file_removed_at``: since when the file itself is gone; null while it is kept.
+    ``file_removed_at``: when the file itself was removed; null while it is kept.
     """
 
     id: str
@@ -42,10 +42,11 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportDeletion(msgspec.Struct, frozen=True, kw_only=True):
-    """What the deletion of an import removed, and what stays that has learnt from it.
+    """What the deletion of an import removed, and what stays that was made from it.
 
     ``conversations_kept`` belong to another import too. ``datasets``: the versions that hold its
-    conversations; ``adapters``: those trained on them, or on from one that was.
+    conversations. ``adapters``: those trained on these versions, and those that began with the weights
+    of one that was.
     """
 
     id: str
@@ -56,17 +57,8 @@ class ImportDeletion(msgspec.Struct, frozen=True, kw_only=True):
     adapters: list[str]
 
 
-class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
-    """An immutable dataset version."""
-
-    sha256: str
-    counts: dict[str, Any]
-    manifest: dict[str, Any]
-    created_at: Moment
-
-
 def import_view(row: Import, source: SourceFile) -> ImportView:
-    """An import as people see it."""
+    """An import as its tenant sees it."""
     return ImportView(
         id=row.id,
         state=row.state,
@@ -80,11 +72,4 @@ def import_view(row: Import, source: SourceFile) -> ImportView:
         created_at=row.created_at,
         finished_at=row.finished_at,
         file_removed_at=source.removed_at,
-    )
-
-
-def dataset_view(row: DatasetVersion) -> DatasetView:
-    """A dataset version as people see it."""
-    return DatasetView(
-        sha256=row.sha256, counts=row.counts, manifest=row.manifest, created_at=row.created_at
     )

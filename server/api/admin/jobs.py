@@ -13,8 +13,8 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File
 
 from server.api.admin.adapters import AdapterController
+from server.api.admin.upload import post_file, received
 from server.api.guards import bearer, needs
-from server.api.upload import UploadedFile
 from server.db.models import MAX_NUMBER
 from server.db.session import Database
 from server.engine.adapter_cache import AdapterRef
@@ -36,20 +36,13 @@ from server.jobs.schemas import (
 from server.scratch import scratch
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import stored
 from server.tenants import service as tenants
 
 
 class AdapterImportController(AdapterController):
-    """Adapters, and those that were trained elsewhere: Litestar wants a path's methods together."""
+    """Adapters, and the import of one: Litestar wants a path's methods together."""
 
-    # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
-    @post(
-        "/adapters",
-        status_code=202,
-        request_max_body_size=None,
-        opt={"form": ImportForm, "file": "file", "raw": True},
-    )
+    @post_file("/adapters", form=ImportForm)
     async def import_(
         self,
         slug: FromPath[str],
@@ -69,7 +62,7 @@ class AdapterImportController(AdapterController):
             bool | None, QueryParameter(description="A person promotes it, not the gates alone.")
         ] = None,
     ) -> JobView:
-        """Take a zip of a PEFT adapter that was trained elsewhere, and queue the proof of it.
+        """Import a zip of a PEFT adapter that was trained elsewhere, and queue its evaluation.
 
         Raw, or as the part `file` of a form. Only `adapter_config.json` and
         `adapter_model.safetensors` are read. The job evaluates it on the tenant's held-out
@@ -77,20 +70,20 @@ class AdapterImportController(AdapterController):
         """
         async with database.reading() as session:
             await service.expect_transcripts(session, await tenants.get(session, slug))
-        limit = settings.max_upload_bytes
-        upload = UploadedFile(request, filename=filename, max_bytes=limit)
         with scratch(settings, "adapter") as folder:
             async with (
-                stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, _),
-                blobs.local(sha256, within=folder) as path,
+                received(
+                    request, filename, database=database, blobs=blobs, settings=settings
+                ) as file,
+                blobs.local(file.sha256, within=folder) as path,
             ):
                 job = await import_adapter(
                     database,
                     slug,
                     path,
                     settings=settings,
-                    request=_import_request(upload.fields, suffix, require_approval),
-                    name=upload.filename,
+                    request=_import_request(file.fields, suffix, require_approval),
+                    name=file.filename,
                 )
         async with database.reading() as session:
             return await service.view(session, job, slug)
@@ -99,15 +92,15 @@ class AdapterImportController(AdapterController):
 def _import_request(
     fields: Mapping[str, Sequence[str]], suffix: str | None, approval: bool | None
 ) -> JobRequest:
-    """What the query says, and where it is silent the form."""
-    said = {name: values[0] for name, values in fields.items()}
+    """The parameters of the query, and for those that are absent the form's fields."""
+    form = {name: values[0] for name, values in fields.items()}
     try:
-        msgspec.convert(said, ImportForm)
-        given = {"suffix": suffix, "require_approval": approval}
-        merged = said | {name: value for name, value in given.items() if value is not None}
+        msgspec.convert(form, ImportForm)
+        query = {"suffix": suffix, "require_approval": approval}
+        merged = form | {name: value for name, value in query.items() if value is not None}
         return msgspec.convert(merged, JobRequest, strict=False)
     except msgspec.ValidationError as exc:
-        unknown = min(said.keys() - set(ImportForm.__struct_fields__), default=None)
+        unknown = min(form.keys() - set(ImportForm.__struct_fields__), default=None)
         if unknown is not None:
             message = f"Unknown parameter: '{unknown}'."
             raise Invalid(message, param=unknown, code="unknown_parameter") from exc
@@ -189,7 +182,7 @@ class JobController(Controller):
     async def pause(
         self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
     ) -> JobView:
-        """Let a run save and give its place to others."""
+        """Pause a run: it saves, and its slot goes to another."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
             job = await states.pause(session, tenant.id, job_id)
@@ -246,7 +239,7 @@ async def _only_workers(
 
 
 class ScoringController(Controller):
-    """What workers ask of the engine. Not part of the public interface."""
+    """Scores for workers, from the engine. Not part of the public interface."""
 
     path = "/internal"
     include_in_schema = False

@@ -3,46 +3,38 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, Request, delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from connectors.errors import BadMapping
 from connectors.importers import ImportOptions, parse_map
+from server.api.admin.upload import post_file, received
 from server.api.guards import needs
-from server.api.upload import UploadedFile
+from server.datasets import service as dataset_service
+from server.datasets.schemas import DatasetView, dataset_view
 from server.db.session import Database
 from server.errors import Invalid
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.storage.references import acquire_reference, stored
+from server.storage.references import acquire_reference
 from server.tenants import service as tenants
 from server.transcripts import deletion, service
 from server.transcripts.schemas import (
-    DatasetView,
     ImportDeletion,
     ImportView,
     UploadForm,
-    dataset_view,
     import_view,
 )
 
-PLAIN_OPTIONS = ("encoding", "delimiter", "dates", "order", "split")
-
 
 class TranscriptController(Controller):
-    """``/admin/tenants/<slug>/transcripts`` and what becomes of them."""
+    """``/admin/tenants/<slug>/transcripts``, their imports and datasets."""
 
     path = "/admin/tenants/{slug:str}"
     guards = (needs("train"),)
 
-    # the upload caps itself, while it streams; Litestar's own cap is for bodies in memory
-    @post(
-        "/transcripts",
-        status_code=202,
-        request_max_body_size=None,
-        opt={"form": UploadForm, "file": "file", "raw": True},
-    )
+    @post_file("/transcripts", form=UploadForm)
     async def upload(
         self,
         slug: FromPath[str],
@@ -84,36 +76,36 @@ class TranscriptController(Controller):
             QueryParameter(description="`train`, `validation` or `test`, for all of the file."),
         ] = None,
     ) -> ImportView:
-        """Take a file, raw or as the part ``file`` of a form, and queue the reading of it.
+        """Store a file, raw or as the part ``file`` of a form, and queue its import.
 
         The options may be given in the query or as fields of the form.
         """
         async with database.reading() as session:
             await tenants.get(session, slug)
-        limit = settings.max_upload_bytes
-        upload = UploadedFile(request, filename=filename, max_bytes=limit)
-        async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
-            fields = upload.fields
-            said = {
-                "encoding": encoding,
-                "delimiter": delimiter,
-                "dates": dates,
-                "order": order,
-                "split": split,
-            }
-            for name in PLAIN_OPTIONS:
-                said[name] = said[name] or next(iter(fields.get(name, [])), None)
-            options = _options([*(mapping or []), *fields.get("map", [])], said)
+        plain = {
+            "encoding": encoding,
+            "delimiter": delimiter,
+            "dates": dates,
+            "order": order,
+            "split": split,
+        }
+        async with received(
+            request, filename, database=database, blobs=blobs, settings=settings
+        ) as file:
+            options = _options(
+                [*(mapping or []), *file.fields.get("map", [])],
+                {name: value or file.field(name) for name, value in plain.items()},
+            )
             async with database.transaction() as session:
                 tenant = await tenants.get(session, slug)
-                await acquire_reference(session, blobs, sha256)
+                await acquire_reference(session, blobs, file.sha256)
                 row, source = await service.queue_import(
                     session,
                     tenant,
-                    sha256=sha256,
-                    size_bytes=size,
-                    filename=upload.filename,
-                    importer=importer or next(iter(fields.get("importer", [])), None),
+                    sha256=file.sha256,
+                    size_bytes=file.size_bytes,
+                    filename=file.filename,
+                    importer=importer or file.field("importer"),
                     options=options,
                 )
                 return import_view(row, source)
@@ -157,9 +149,9 @@ class TranscriptController(Controller):
             ),
         ] = False,
     ) -> ImportDeletion:
-        """Remove an upload and its conversations, but those that another import holds too.
+        """Delete an upload and its conversations, but those that another import has too.
 
-        What was learnt from them stays, and is named in the answer.
+        Datasets and adapters that were made from them stay, and are named in the answer.
         """
         async with database.transaction() as session:
             deleted, leftovers = await deletion.delete_import(
@@ -175,7 +167,9 @@ class TranscriptController(Controller):
         """Dataset versions, newest first."""
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
-            return [dataset_view(row) for row in await service.list_datasets(session, tenant)]
+            return [
+                dataset_view(row) for row in await dataset_service.list_datasets(session, tenant)
+            ]
 
     @get("/datasets/{sha256:str}")
     async def read_dataset(
@@ -184,25 +178,25 @@ class TranscriptController(Controller):
         """One dataset version."""
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
-            return dataset_view(await service.get_dataset(session, tenant, sha256))
+            return dataset_view(await dataset_service.get_dataset(session, tenant, sha256))
 
 
-def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
-    """The options of an import from what a request says.
+def _options(mapping: list[str], plain: dict[str, str | None]) -> ImportOptions:
+    """The options of an import, from a request's parameters or fields.
 
     Raises:
-        Invalid: one of them is not of its form.
+        Invalid: one of them has no such value.
     """
     try:
         columns, roles = parse_map(mapping)
     except BadMapping as exc:
         raise Invalid(str(exc), param="map") from exc
-    plain = ImportOptions(mapping=columns, roles=roles)
-    for name, value in said.items():
+    options = ImportOptions(mapping=columns, roles=roles)
+    for name, value in plain.items():
         if value:  # a form sends an empty field for what is not filled in
             try:
                 checked = msgspec.convert({name: value}, ImportOptions)
             except msgspec.ValidationError as exc:
                 raise Invalid(f"{name}: {exc}", param=name) from exc
-            plain = msgspec.structs.replace(plain, **{name: getattr(checked, name)})
-    return plain
+            options = msgspec.structs.replace(options, **{name: getattr(checked, name)})
+    return options

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from server.adapters import service
 from server.cli import console, main
 from server.db.session import Database
-from server.jobs.steps import JobSteps
+from server.jobs.steps.context import StepContext
+from server.jobs.steps.prepare import prepare
 from server.settings import Settings
 from server.tenants import service as tenants
 from tests.tiny import SAMPLE
@@ -83,10 +84,10 @@ def prepared(job_id: str) -> Path:
 
     async def work() -> Path:
         database = Database(settings.database)
-        steps = JobSteps(settings, database)
-        await steps.prepare(job_id, 0)
+        context = StepContext(settings, database)
+        await prepare(context, job_id, 0)
         await database.dispose()
-        return steps.folder(job_id)
+        return context.folder(job_id)
 
     return asyncio.run(work())
 

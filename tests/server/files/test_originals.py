@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from server.cleanup import Cleaner
 from server.db.models import ConversationRow, File, Import, SourceFile, now
 from server.files import service as files
-from server.transcripts import service
+from server.transcripts import importing
 
 ADDRESS = "/admin/tenants/acme/transcripts"
 SECRET = "vera.private@post.example"
@@ -59,7 +59,7 @@ async def test_the_file_goes_with_the_end_of_its_import(
     made = await send()
     assert made["file_removed_at"] is None
     assert await blobs.exists(made["sha256"])
-    await service.run_import(database, made["id"], settings=settings)
+    await importing.run_import(database, made["id"], settings=settings)
     assert not await blobs.exists(made["sha256"])
     done = await view(made)
     assert (done["state"], done["sha256"]) == ("done", made["sha256"])
@@ -76,7 +76,7 @@ async def test_the_file_of_a_failed_import_goes_too_and_may_be_sent_again(
     acme, send, view, *, blobs, database, settings
 ):
     made = await send(b"\x00\x01\x02")
-    await service.run_import(database, made["id"], settings=settings)
+    await importing.run_import(database, made["id"], settings=settings)
     assert (await view(made))["state"] == "failed"
     assert not await blobs.exists(made["sha256"])
     again = await send(b"\x00\x01\x02")
@@ -92,7 +92,7 @@ async def test_it_stays_while_another_import_of_it_is_unfinished(
     first, second = await send(), await send(query="&split=test")
     foreign = await send(slug="other")
     for made, there in ((first, True), (foreign, True), (second, False)):
-        await service.run_import(database, made["id"], settings=settings)
+        await importing.run_import(database, made["id"], settings=settings)
         assert await blobs.exists(first["sha256"]) == there
     async with database.reading() as session:
         assert {row.state for row in await session.scalars(select(Import))} == {"done"}
@@ -112,7 +112,7 @@ async def test_it_stays_while_a_file_of_the_api_has_the_same_bytes(
             filename="a.jsonl",
             purpose="fine-tune",
         )
-    await service.run_import(database, made["id"], settings=settings)
+    await importing.run_import(database, made["id"], settings=settings)
     assert await blobs.exists(made["sha256"])
     async with database.transaction() as session:
         await session.execute(update(File).where(File.id == row.id).values(expires_at=now()))
@@ -128,7 +128,7 @@ async def test_a_tenant_may_have_them_kept_for_days(
     )
     assert changed.json()["keep_upload_days"] == 2
     made = await send()
-    await service.run_import(database, made["id"], settings=settings)
+    await importing.run_import(database, made["id"], settings=settings)
     sweeper = Cleaner(database, blobs)
     await sweeper.clean_up()
     assert await blobs.exists(made["sha256"])
@@ -160,9 +160,9 @@ async def test_bytes_that_a_killed_worker_left_go_with_the_sweep_of_orphans(
         raise KeyboardInterrupt
 
     made = await send()
-    monkeypatch.setattr(service, "try_delete_unreferenced", killed)
+    monkeypatch.setattr(importing, "try_delete_unreferenced", killed)
     with pytest.raises(KeyboardInterrupt):
-        await service.run_import(database, made["id"], settings=settings)
+        await importing.run_import(database, made["id"], settings=settings)
     assert await blobs.exists(made["sha256"])
     await Cleaner(database, blobs).sweep_orphans(datetime.timedelta(0))
     assert not await blobs.exists(made["sha256"])
@@ -178,7 +178,7 @@ async def _age(database, made: dict[str, Any], *, days: int) -> None:
 
 async def test_a_source_that_is_let_go_says_so_in_its_row(acme, send, *, database, settings):
     made = await send()
-    await service.run_import(database, made["id"], settings=settings)
+    await importing.run_import(database, made["id"], settings=settings)
     async with database.reading() as session:
         source = (await session.scalars(select(SourceFile))).one()
     assert source.removed_at is not None

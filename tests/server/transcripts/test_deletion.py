@@ -17,7 +17,7 @@ from server.db.models import (
     SourceFile,
 )
 from server.db.session import Database
-from server.transcripts import service
+from server.transcripts import importing
 
 THINGS = (
     "hat",
@@ -65,7 +65,7 @@ def imported(client, operator, database, settings):
     async def imported(*texts: str, slug: str = "acme") -> str:
         path = f"/admin/tenants/{slug}/transcripts?filename=a.jsonl"
         made = (await client.post(path, content=lines(*texts), headers=operator)).json()
-        await service.run_import(database, made["id"], settings=settings)
+        await importing.run_import(database, made["id"], settings=settings)
         return str(made["id"])
 
     return imported
@@ -157,7 +157,7 @@ async def test_two_imports_of_the_same_bytes_share_their_file(
     first = await imported("a")
     path = "/admin/tenants/acme/transcripts?filename=a.jsonl&split=test"
     second = (await client.post(path, content=lines("a"), headers=operator)).json()
-    await service.run_import(database, second["id"], settings=settings)
+    await importing.run_import(database, second["id"], settings=settings)
     await delete(first)
     assert await blobs.exists(second["sha256"])
     await delete(second["id"])
@@ -177,7 +177,7 @@ async def test_what_waits_is_deleted_with_its_file_and_what_is_being_read_is_not
         await session.execute(update(Import).values(state="queued"))
     await delete(made["id"])
     assert not await blobs.exists(made["sha256"])
-    await service.run_import(
+    await importing.run_import(
         database, made["id"], settings=settings
     )  # a worker was given it before
     assert await rows(database, ConversationRow) == []

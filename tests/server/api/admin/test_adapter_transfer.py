@@ -15,7 +15,7 @@ from httpx2 import AsyncClient, Response
 
 from server.adapters import service
 from server.db.session import Database
-from server.jobs.steps import JobSteps
+from server.jobs.steps.context import StepContext
 from server.settings import Settings
 from server.tenants import service as tenants
 from tests.training.adapters.sample_manifest import MANIFEST
@@ -176,8 +176,7 @@ async def test_an_adapter_from_elsewhere_becomes_a_job_that_trains_nothing(
     assert read_imported(taken).foreign == msgspec.convert(job["foreign"], Foreign)
     assert {path.name for path in (settings.jobs / job["id"]).iterdir()} == {"foreign"}
     assert not list((settings.home / "blobs").rglob("sha256/*/*"))  # the upload itself is not kept
-    steps = JobSteps(settings, database)
-    assert steps.folder(job["id"]) / "foreign" == taken
+    assert StepContext(settings, database).folder(job["id"]) / "foreign" == taken
 
 
 async def test_a_form_says_the_same_as_the_query(

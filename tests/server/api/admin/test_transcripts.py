@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from server.datasets import creation
 from server.db.models import ConversationRow, Import, SourceFile
-from server.transcripts import service
+from server.transcripts import importing
 
 LINES = [
     {"messages": [{"role": "user", "content": f"Where is {thing}, order {i}?"},
@@ -42,7 +42,7 @@ async def test_what_a_tenant_calls_public_is_not_redacted(
     turns = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": said}]
     file = json.dumps({"messages": turns}).encode()
     queued = await client.post(f"{ADDRESS}?filename=a.jsonl", content=file, headers=operator)
-    await service.run_import(database, queued.json()["id"], settings=settings)
+    await importing.run_import(database, queued.json()["id"], settings=settings)
     async with database.reading() as session:
         body = await session.scalar(select(ConversationRow.body))
     assert body["turns"][1]["text"] == "Write to help@acme.example, not to [EMAIL_1]."
@@ -176,7 +176,7 @@ async def test_an_import_stores_redacted_conversations_and_a_report(
 ):
     bad = FILE + b"not json\n" + FILE.splitlines()[0] + b"\n"
     made = await client.post(f"{ADDRESS}?filename=a.jsonl", content=bad, headers=operator)
-    await service.run_import(database, made.json()["id"], settings=settings)
+    await importing.run_import(database, made.json()["id"], settings=settings)
     done = (
         await client.get(f"/admin/tenants/acme/imports/{made.json()['id']}", headers=operator)
     ).json()
@@ -215,7 +215,7 @@ async def test_conversations_that_a_tenant_has_already_are_counted_not_stored_ag
         made = await client.post(
             f"/admin/tenants/{slug}/transcripts", content=content, headers=operator
         )
-        await service.run_import(database, made.json()["id"], settings=settings)
+        await importing.run_import(database, made.json()["id"], settings=settings)
         async with database.reading() as session:
             report = (await session.get_one(Import, made.json()["id"])).report
         assert report["stored"] == stored
@@ -225,22 +225,22 @@ async def test_conversations_that_a_tenant_has_already_are_counted_not_stored_ag
 async def test_running_an_import_again_changes_nothing(client, acme, operator, database, settings):
     made = await client.post(ADDRESS, content=FILE, headers=operator)
     import_id = made.json()["id"]
-    await service.run_import(database, import_id, settings=settings)
-    await service.run_import(database, import_id, settings=settings)
+    await importing.run_import(database, import_id, settings=settings)
+    await importing.run_import(database, import_id, settings=settings)
     assert await count(database, ConversationRow) == 3
     # a worker that was killed in the middle left it running
     async with database.transaction() as session:
         (await session.get_one(Import, import_id)).state = "running"
-    await service.run_import(database, import_id, settings=settings)
+    await importing.run_import(database, import_id, settings=settings)
     assert await count(database, ConversationRow) == 3
 
 
 async def test_a_worker_killed_while_storing_goes_on_and_counts_right(
     client, acme, operator, *, database, settings, monkeypatch
 ):
-    monkeypatch.setattr(service, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(importing, "ROWS_AT_ONCE", 1)
     made = await client.post(ADDRESS, content=FILE, headers=operator)
-    insert, calls = service._insert, []
+    insert, calls = importing._insert, []
 
     async def dies(session, row, fresh) -> None:
         calls.append(fresh)
@@ -248,12 +248,12 @@ async def test_a_worker_killed_while_storing_goes_on_and_counts_right(
             raise KeyboardInterrupt
         await insert(session, row, fresh)
 
-    monkeypatch.setattr(service, "_insert", dies)
+    monkeypatch.setattr(importing, "_insert", dies)
     with pytest.raises(KeyboardInterrupt):
-        await service.run_import(database, made.json()["id"], settings=settings)
+        await importing.run_import(database, made.json()["id"], settings=settings)
     assert await count(database, ConversationRow) == 2, "others could write in between"
-    monkeypatch.setattr(service, "_insert", insert)
-    await service.run_import(database, made.json()["id"], settings=settings)
+    monkeypatch.setattr(importing, "_insert", insert)
+    await importing.run_import(database, made.json()["id"], settings=settings)
     async with database.reading() as session:
         report = (await session.get_one(Import, made.json()["id"])).report
     assert (report["stored"], report["known"]) == (3, 0)
@@ -264,7 +264,7 @@ async def test_a_file_that_nobody_can_read_fails_with_the_reason_and_may_be_sent
     client, acme, operator, database, settings
 ):
     made = await client.post(ADDRESS, content=b"\x00\x01\x02", headers=operator)
-    await service.run_import(database, made.json()["id"], settings=settings)
+    await importing.run_import(database, made.json()["id"], settings=settings)
     listed = (await client.get("/admin/tenants/acme/imports", headers=operator)).json()
     assert listed[0]["state"] == "failed"
     assert listed[0]["error"]["code"] == "UnknownFormat"
@@ -285,7 +285,7 @@ async def test_a_table_is_read_once_what_it_does_not_tell_is_said(
     )
     told = "filename=a.csv&map=private=kreis,private:Kollegen=yes"
     asked = await client.post(f"{ADDRESS}?{told}", content=table, headers=operator)
-    await service.run_import(database, asked.json()["id"], settings=settings)
+    await importing.run_import(database, asked.json()["id"], settings=settings)
     read = f"/admin/tenants/acme/imports/{asked.json()['id']}"
     failed = (await client.get(read, headers=operator)).json()
     assert (failed["state"], "--dates day-first" in failed["error"]["message"]) == ("failed", True)
@@ -293,7 +293,7 @@ async def test_a_table_is_read_once_what_it_does_not_tell_is_said(
     queued = await client.post(
         f"{ADDRESS}?{told}&dates=month-first", content=table, headers=operator
     )
-    await service.run_import(database, queued.json()["id"], settings=settings)
+    await importing.run_import(database, queued.json()["id"], settings=settings)
     read = f"/admin/tenants/acme/imports/{queued.json()['id']}"
     report = (await client.get(read, headers=operator)).json()["report"]
     assert report["speakers"] == {"agent": 1, "customer": 1, "note": 1}
@@ -311,7 +311,7 @@ async def test_an_import_whose_upload_is_gone_fails_and_says_so(
 ):
     made = await client.post(ADDRESS, content=FILE, headers=operator)
     await blobs.delete(made.json()["sha256"])
-    await service.run_import(database, made.json()["id"], settings=settings)
+    await importing.run_import(database, made.json()["id"], settings=settings)
     async with database.reading() as session:
         row = await session.get_one(Import, made.json()["id"])
     assert row.state == "failed"
@@ -340,7 +340,7 @@ async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
     ]  # fmt: skip
     content = "".join(json.dumps(line) + "\n" for line in lines).encode()
     made = await client.post(ADDRESS, content=content, headers=operator)
-    await service.run_import(database, made.json()["id"], settings=settings)
+    await importing.run_import(database, made.json()["id"], settings=settings)
     first = await creation.create_version(database, acme.id, settings=settings)
     second = await creation.create_version(database, acme.id, settings=settings)
     assert first.id == second.id
@@ -364,7 +364,7 @@ async def test_a_file_of_which_nothing_could_be_used_fails_with_the_reasons(
 ):
     queued = await client.post(ADDRESS, content=data, headers=operator)
     assert queued.status_code == 202
-    await service.run_import(database, queued.json()["id"], settings=settings)
+    await importing.run_import(database, queued.json()["id"], settings=settings)
     address = f"/admin/tenants/acme/imports/{queued.json()['id']}"
     seen = (await client.get(address, headers=operator)).json()
     assert seen["state"] == "failed"

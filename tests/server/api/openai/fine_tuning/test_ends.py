@@ -23,8 +23,15 @@ from server.db.models import (
     now,
 )
 from server.files import service as files
-from server.jobs import results, states, steps
-from server.jobs.steps import Superseded
+from server.jobs import results, states
+from server.jobs.cleanup import cleanup_finished
+from server.jobs.steps import gate
+from server.jobs.steps.context import Superseded
+from server.jobs.steps.end import end, pause
+from server.jobs.steps.gate import keep_results
+from server.jobs.steps.prepare import prepare
+from server.jobs.steps.promote import await_approval, promote
+from server.jobs.steps.publish import publish
 from server.jobs.trainer_process import TrainingCancelled, TrainingFailed, TrainingPaused
 from tests.server.api.openai.fine_tuning.tuning import Make, Tuning, chat, lines, row_id, tuning
 from tests.server.api.openai.published import conforms
@@ -47,13 +54,13 @@ async def test_a_queued_job_is_paused_resumed_and_cancelled_at_once(tuning: Tuni
         conforms(paused, "FineTuningJob")
         assert (paused["status"], (await tuning.row(job)).state) == ("queued", "paused")
     with pytest.raises(Superseded):  # its first workflow comes to its turn
-        await tuning.steps.prepare(row_id(job), 0)
+        await prepare(tuning.context, row_id(job), 0)
     assert (await tuning.row(job)).state == "paused"
     assert (await tuning.do(job, "resume"))[0] == 200
     assert (await tuning.row(job)).state == "queued"
     with pytest.raises(Superseded):
-        await tuning.steps.prepare(row_id(job), 0)
-    await tuning.steps.pause(row_id(job), 0)  # a late end of the first changes nothing
+        await prepare(tuning.context, row_id(job), 0)
+    await pause(tuning.context, row_id(job), 0)  # a late end of the first changes nothing
     assert (await tuning.row(job)).state == "queued"
     await tuning.do(job, "pause")
     status, cancelled = await tuning.do(job, "cancel")
@@ -81,10 +88,10 @@ async def test_a_running_job_pauses_when_its_worker_does_and_a_change_of_mind_is
     await tuning.change(job, state="running")
     assert (await tuning.do(job, "pause"))[0] == 200
     assert await row() == ("running", 0)
-    for step in (tuning.steps.publish, tuning.steps.promote, tuning.steps.await_approval):
+    for step in (publish, promote, await_approval):
         with pytest.raises(TrainingPaused):
-            await step(row_id(job))
-    await tuning.steps.pause(row_id(job), 0)
+            await step(tuning.context, row_id(job))
+    await pause(tuning.context, row_id(job), 0)
     assert await row() == ("paused", 0)
     await tuning.do(job, "resume")
     assert await row() == ("queued", 1)
@@ -92,14 +99,14 @@ async def test_a_running_job_pauses_when_its_worker_does_and_a_change_of_mind_is
     await tuning.change(job, state="running")
     await tuning.do(job, "pause")
     await tuning.do(job, "resume")
-    await tuning.steps.pause(row_id(job), 1)
+    await pause(tuning.context, row_id(job), 1)
     assert await row() == ("queued", 2)
     # asked to pause, then to stop
     await tuning.change(job, state="running")
     await tuning.do(job, "pause")
     _, cancelled = await tuning.do(job, "cancel")
     assert (cancelled["status"], cancelled["finished_at"]) == ("cancelled", None)
-    await tuning.steps.pause(row_id(job), 2)
+    await pause(tuning.context, row_id(job), 2)
     assert await row() == ("cancelled", 2)
 
 
@@ -110,9 +117,9 @@ async def test_a_cancellation_and_a_promotion_that_race_have_one_winner(tuning: 
     async def succeed(job: dict[str, Any], delay: float) -> None:
         await asyncio.sleep(delay)
         try:
-            await tuning.steps.promote(row_id(job))
+            await promote(tuning.context, row_id(job))
         except TrainingCancelled:
-            await tuning.steps.end(row_id(job), "cancelled", None)
+            await end(tuning.context, row_id(job), "cancelled", None)
 
     async def cancel(job: dict[str, Any], delay: float) -> None:
         await asyncio.sleep(delay)
@@ -160,8 +167,8 @@ async def test_gates_decide_what_goes_live_and_not_whether_a_job_succeeded(
 ) -> None:
     job = await tuning.job()
     adapter = await tuning.adapter(job, state=state)
-    assert await tuning.steps.await_approval(row_id(job))
-    await tuning.steps.promote(row_id(job))
+    assert await await_approval(tuning.context, row_id(job))
+    await promote(tuning.context, row_id(job))
     ended = await tuning.get(job)
     conforms(ended, "FineTuningJob")
     model = f"ft:tiny-base:acme::{adapter.engine_name[-12:]}"
@@ -192,13 +199,13 @@ async def test_a_person_decides_of_what_the_gates_cannot_tell(
     job = await tuning.job()
     await tuning.adapter(job, state="candidate")
     await tuning.change(job, require_approval=True)
-    assert not await tuning.steps.await_approval(row_id(job))
+    assert not await await_approval(tuning.context, row_id(job))
     assert (await tuning.row(job)).state == "awaiting_approval"
     if decision is not None:
         path = f"/admin/tenants/acme/jobs/{row_id(job)}/decision"
         body = {"decision": decision}
         assert (await tuning.client.post(path, json=body, headers=tuning.key)).status_code == 200
-    await tuning.steps.promote(row_id(job))
+    await promote(tuning.context, row_id(job))
     ended = await tuning.row(job)
     assert ended.state == "succeeded"
     why = {"approved": None, "rejected": "a person rejected it", None: "nobody approved it in time"}
@@ -211,8 +218,8 @@ async def test_nobody_is_asked_about_an_adapter_that_the_gates_found_worse(tunin
     job = await tuning.job()
     await tuning.adapter(job, state="failed_gates")
     await tuning.change(job, require_approval=True)
-    assert await tuning.steps.await_approval(row_id(job))
-    await tuning.steps.promote(row_id(job))
+    assert await await_approval(tuning.context, row_id(job))
+    await promote(tuning.context, row_id(job))
     assert (await tuning.row(job)).state == "succeeded"
     assert await tuning.live() is None
 
@@ -220,7 +227,7 @@ async def test_nobody_is_asked_about_an_adapter_that_the_gates_found_worse(tunin
 async def test_a_job_whose_adapter_was_deleted_while_it_waited_says_so(tuning: Tuning) -> None:
     job = await tuning.job()
     await tuning.adapter(job, state="deleted")
-    await tuning.steps.promote(row_id(job))
+    await promote(tuning.context, row_id(job))
     outcome = (await tuning.row(job)).outcome
     assert outcome is not None
     assert "no adapter 'acme@1'" in outcome["reason"]
@@ -231,7 +238,7 @@ async def test_a_cancelled_job_ends_so_whatever_else_goes_wrong(tuning: Tuning) 
     adapter = await tuning.adapter(job, state="failed_gates")
     await tuning.do(job, "cancel")
     error = {"code": "unsafe_adapter", "message": "no"}
-    await tuning.steps.end(row_id(job), "failed", error)
+    await end(tuning.context, row_id(job), "failed", error)
     ended = await tuning.get(job)
     assert (ended["status"], ended["error"]) == ("cancelled", None)
     path = f"/v1/models/acme@{adapter.version}"
@@ -265,8 +272,8 @@ async def test_an_end_is_told_once_to_the_webhooks_that_want_it(tuning: Tuning) 
     error = {"code": "unsafe_adapter", "message": "trainer and engine differ"}
     await tuning.adapter(done)
     for _ in range(2):  # steps may be run again
-        await tuning.steps.end(row_id(failed), "failed", error)
-        await tuning.steps.promote(row_id(done))
+        await end(tuning.context, row_id(failed), "failed", error)
+        await promote(tuning.context, row_id(done))
     await tuning.do(cancelled, "cancel")
     async with tuning.database.reading() as session:
         told = [row.event for row in await session.scalars(select(WebhookDelivery))]
@@ -300,9 +307,9 @@ async def test_the_result_file_and_the_checkpoint_hold_what_was_measured(tuning:
             await states.add_event(session, row, kind="validation", body=figures)
     adapter = await tuning.adapter(job)
     for _ in range(2):
-        await tuning.steps.keep_results(row_id(job))
+        await keep_results(tuning.context, row_id(job))
     await tuning.change(job, progress={"tokens": 1234})
-    await tuning.steps.promote(row_id(job))
+    await promote(tuning.context, row_id(job))
     done = await tuning.get(job)
     conforms(done, "FineTuningJob")
     assert done["trained_tokens"] == 1234
@@ -344,7 +351,7 @@ async def test_a_model_is_deleted_by_its_name_and_a_live_one_makes_way(
         job = await tuning.job(seed=seed)
         adapter = await tuning.adapter(job)
         (tuning.settings.adapters / adapter.engine_name).mkdir(parents=True)
-        await tuning.steps.promote(row_id(job))
+        await promote(tuning.context, row_id(job))
         names.append((await tuning.get(job))["fine_tuned_model"])
     old, live = names
 
@@ -370,7 +377,7 @@ async def test_a_model_is_deleted_by_its_name_and_a_live_one_makes_way(
     assert await tuning.live() is None
 
 
-async def test_a_dataset_is_frozen_from_files_redacted_and_split(tuning: Tuning) -> None:
+async def test_a_dataset_is_made_from_files_redacted_and_split(tuning: Tuning) -> None:
     system = {"role": "system", "content": "You answer for Acme."}
     words = [f"{chr(97 + n) * 5} {chr(98 + n) * 6} {chr(99 + n) * 7}" for n in range(20)]
 
@@ -411,7 +418,11 @@ async def test_a_dataset_is_frozen_from_files_redacted_and_split(tuning: Tuning)
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> None:
     """A base that is whole, as far as anybody looks."""
-    monkeypatch.setattr(steps, "load_base", lambda _: SimpleNamespace(serving_sha256="0" * 64))
+    for module in ("prepare", "gate"):
+        monkeypatch.setattr(
+            f"server.jobs.steps.{module}.load_base",
+            lambda _: SimpleNamespace(serving_sha256="0" * 64),
+        )
 
 
 def varied(number: int) -> dict[str, Any]:
@@ -420,26 +431,26 @@ def varied(number: int) -> dict[str, Any]:
     return chat(number, messages=[{"role": r, "content": word} for r in ("user", "assistant")])
 
 
-async def test_a_job_learns_from_what_it_froze_whatever_becomes_of_the_file(
+async def test_a_job_learns_from_its_dataset_version_whatever_becomes_of_the_file(
     tuning: Tuning, base: None
 ) -> None:
     del base
     file_id = await tuning.upload(lines([varied(n) for n in range(20)]))
     job = await tuning.job(training_file=file_id, hyperparameters={"n_epochs": 3})
-    await tuning.steps.prepare(row_id(job), 0)
+    await prepare(tuning.context, row_id(job), 0)
     path = tuning.settings.jobs / row_id(job) / "spec.json"
     spec = load_spec(path)
     assert (spec.method, spec.recipe.epochs, spec.seed) == ("supervised", 3.0, job["seed"])
     async with tuning.database.transaction() as session:
         await files.delete(session, tuning.tenant.id, file_id)
     path.unlink()  # as if it was killed between the two
-    await tuning.steps.prepare(row_id(job), 0)
+    await prepare(tuning.context, row_id(job), 0)
     assert load_spec(path) == spec
     unbegun = await tuning.job()
     async with tuning.database.transaction() as session:
         await files.delete(session, tuning.tenant.id, tuning.file)
     with pytest.raises(TrainingFailed, match="deleted") as failed:
-        await tuning.steps.prepare(row_id(unbegun), 0)
+        await prepare(tuning.context, row_id(unbegun), 0)
     assert failed.value.code == "invalid_training_file"
 
 
@@ -462,7 +473,7 @@ async def test_a_file_of_near_duplicates_is_trained_on_with_a_warning(
         for message in each["messages"]:
             message["content"] = f"{said} {'x' * (n % 12 + 4)}"  # 12 of them differ, hardly
     job = await tuning.job(training_file=await tuning.upload(lines(some)))
-    await tuning.steps.prepare(row_id(job), 0)
+    await prepare(tuning.context, row_id(job), 0)
     async with tuning.database.reading() as session:
         row = await session.get_one(Job, row_id(job))
         dataset = await session.get_one(DatasetVersion, row.dataset_id)
@@ -478,7 +489,7 @@ async def test_ten_equal_examples_are_trained_on_as_often_as_they_are_there(
 ) -> None:
     del base
     job = await tuning.job(training_file=await tuning.upload(lines([chat(1)] * 10)))
-    await tuning.steps.prepare(row_id(job), 0)
+    await prepare(tuning.context, row_id(job), 0)
     spec = load_spec(tuning.settings.jobs / row_id(job) / "spec.json")
     assert len({e.id for e in load(Path(spec.dataset)).read("train")}) == 10
     assert any("9 of 10 examples say the same" in each for each in await warnings_of(tuning, job))
@@ -489,7 +500,7 @@ async def test_twelve_different_examples_hold_two_out_and_warn_of_nothing(
 ) -> None:
     del base
     job = await tuning.job(training_file=await tuning.upload(lines([varied(n) for n in range(12)])))
-    await tuning.steps.prepare(row_id(job), 0)
+    await prepare(tuning.context, row_id(job), 0)
     spec = load_spec(tuning.settings.jobs / row_id(job) / "spec.json")
     assert load(Path(spec.dataset)).manifest.counts == {"train": 10, "validation": 1, "test": 1}
     assert await warnings_of(tuning, job) == []
@@ -499,7 +510,7 @@ async def test_twelve_different_examples_hold_two_out_and_warn_of_nothing(
     ("mean_abs", "bound", "state"),
     [(0.004, 0.8, "ready"), (0.004, 0.1, "failed_gates"), (0.4, 0.8, "unsafe")],
 )
-async def test_the_gates_are_judged_once_and_only_safety_fails_a_job(
+async def test_the_gates_are_applied_once_and_only_safety_fails_a_job(
     tuning: Tuning,
     base: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -514,7 +525,7 @@ async def test_the_gates_are_judged_once_and_only_safety_fails_a_job(
     parity = msgspec.structs.replace(found.parity, mean_abs=mean_abs)
     verdict = apply_gates(found.evaluation, parity, Objectives(max_perplexity_ratio=bound))
     made = msgspec.structs.replace(found, parity=parity, verdict=verdict)
-    monkeypatch.setattr(steps, "build_report", lambda *_, **__: made)
+    monkeypatch.setattr(gate, "build_report", lambda *_, **__: made)
     job = await tuning.job()
     async with tuning.database.transaction() as session:
         dataset = DatasetVersion(tenant_id=tuning.tenant.id, sha256="d" * 64)
@@ -526,16 +537,18 @@ async def test_the_gates_are_judged_once_and_only_safety_fails_a_job(
     (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(MANIFEST))
     (tuning.settings.jobs / row_id(job)).mkdir(parents=True)
     for _ in range(2):  # steps may be run again
-        unsafe = await tuning.steps.apply_gates(row_id(job), folder.name)
+        unsafe = await gate.apply_gates(tuning.context, row_id(job), folder.name)
     async with tuning.database.reading() as session:
         (adapter,) = await session.scalars(select(Adapter))
     assert adapter.state == state
     if state == "unsafe":
         assert "differ by 0.4000 nats" in unsafe
-        await tuning.steps.end(row_id(job), "failed", {"code": "unsafe_adapter", "message": unsafe})
+        await end(
+            tuning.context, row_id(job), "failed", {"code": "unsafe_adapter", "message": unsafe}
+        )
     else:
         assert unsafe == ""
-        await tuning.steps.promote(row_id(job))
+        await promote(tuning.context, row_id(job))
     ended = await tuning.get(job)
     assert ended["status"] == ("failed" if state == "unsafe" else "succeeded")
     assert (await tuning.live() is not None) is (state == "ready")
@@ -558,10 +571,11 @@ async def test_the_files_of_a_job_that_yields_no_model_go_but_for_its_logs(
         (folder / name).write_text("x")
     ended = now()
     await tuning.change(job, state=state, finished_at=ended)
-    await tuning.steps.cleanup_finished(ended + timedelta(seconds=1))
+    since = ended + timedelta(seconds=1)
+    await cleanup_finished(tuning.database, tuning.settings, since=since)
     assert (folder / "evaluation.json").exists(), "that one ended before"
     for _ in range(2):
-        await tuning.steps.cleanup_finished(ended)
+        await cleanup_finished(tuning.database, tuning.settings, since=ended)
         left = {path.name for path in folder.iterdir()}
         large = {"checkpoints", "evaluation.json"}
         assert left == {"trainer.log", "report.html"} | (large if stays else set())

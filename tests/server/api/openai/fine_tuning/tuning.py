@@ -12,7 +12,7 @@ from server.adapters.service import fine_tuned_name
 from server.db.models import Adapter, Job, Tenant
 from server.db.session import Database
 from server.files import service as files
-from server.jobs.steps import JobSteps
+from server.jobs.steps.context import StepContext
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 
@@ -83,9 +83,9 @@ class Tuning:
     file: str = ""
 
     @property
-    def steps(self) -> JobSteps:
-        """A worker's hands."""
-        return JobSteps(self.settings, self.database)
+    def context(self) -> StepContext:
+        """What a worker's steps work with."""
+        return StepContext(self.settings, self.database)
 
     async def upload(
         self, data: bytes, *, purpose: str = "fine-tune", tenant: Tenant | None = None

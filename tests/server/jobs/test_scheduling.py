@@ -1,17 +1,10 @@
-"""Whose import or job is next, on both databases, and beside a neighbour's long imports for real."""
+"""Which import or job is next, on both databases; and a real worker beside long imports."""
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,14 +13,17 @@ from sqlalchemy import select, update
 
 from server.db.models import Adapter, Import, Job, SourceFile, Tenant, now
 from server.db.session import Database
-from server.jobs import fair_turns
-from server.jobs.fair_turns import IMPORTS_AT_ONCE, SMALL_BYTES, next_imports, next_jobs
+from server.jobs import scheduling
+from server.jobs.scheduling import (
+    MAX_RUNNING_IMPORTS,
+    SMALL_IMPORT_BYTES,
+    next_imports,
+    next_jobs,
+)
 from server.settings import Settings
-from server.storage.blobs import BlobStore
-from server.tenants import service as tenants
-from server.transcripts import service as transcripts
+from tests.server.jobs.worker_process import SHORT, hostile, upload, wait_until, worker
 
-LARGE = SMALL_BYTES + 1
+LARGE = SMALL_IMPORT_BYTES + 1
 
 
 @pytest.fixture
@@ -74,14 +70,15 @@ def queue_jobs(database, make_tenant):
     return queue_jobs
 
 
-async def imports(database: Database, *given: str) -> list[str]:
+async def imports(database: Database, *started: str) -> list[str]:
     async with database.reading() as session:
-        return await next_imports(session, given=given)
+        return await next_imports(session, started=started)
 
 
-async def jobs(database: Database, *given: str, at_once: int = 1) -> list[str]:
+async def jobs(database: Database, *started: str, max_running: int = 1) -> list[str]:
     async with database.reading() as session:
-        return [job_id for job_id, _ in await next_jobs(session, given=given, at_once=at_once)]
+        found = await next_jobs(session, started=started, max_running=max_running)
+    return [job_id for job_id, _ in found]
 
 
 async def test_each_tenant_has_one_import_under_way_its_oldest(database, queue):
@@ -93,8 +90,8 @@ async def test_each_tenant_has_one_import_under_way_its_oldest(database, queue):
 
 
 async def test_the_tenant_is_next_that_was_served_longest_ago(database, queue, monkeypatch):
-    monkeypatch.setattr(fair_turns, "IMPORTS_AT_ONCE", 1)
-    monkeypatch.setattr(fair_turns, "FOR_SMALL_IMPORTS", 0)
+    monkeypatch.setattr(scheduling, "MAX_RUNNING_IMPORTS", 1)
+    monkeypatch.setattr(scheduling, "SLOTS_FOR_SMALL_IMPORTS", 0)
     first = await queue("first", 3)
     second = await queue("second", 2)
     third = await queue("third")
@@ -108,16 +105,16 @@ async def test_the_tenant_is_next_that_was_served_longest_ago(database, queue, m
     assert order == [first[0], second[0], third[0], first[1], second[1], first[2]]
 
 
-async def test_long_imports_leave_places_for_short_ones(database, queue):
-    large = [(await queue(f"large-{n}", 2, size=LARGE))[0] for n in range(IMPORTS_AT_ONCE)]
+async def test_long_imports_leave_slots_for_short_ones(database, queue):
+    large = [(await queue(f"large-{n}", 2, size=LARGE))[0] for n in range(MAX_RUNNING_IMPORTS)]
     begun = await imports(database)
-    assert begun == large[: IMPORTS_AT_ONCE - 2]
+    assert begun == large[: MAX_RUNNING_IMPORTS - 2]
     small = await queue("small")
     assert await imports(database, *begun) == small
     async with database.transaction() as session:
         ended = {"state": "done", "started_at": now()}
         await session.execute(update(Import).where(Import.id == begun[0]).values(ended))
-    assert (await imports(database, *begun, *small))[0] == large[IMPORTS_AT_ONCE - 2]
+    assert (await imports(database, *begun, *small))[0] == large[MAX_RUNNING_IMPORTS - 2]
 
 
 async def test_jobs_take_turns_between_tenants(database, queue_jobs):
@@ -127,23 +124,23 @@ async def test_jobs_take_turns_between_tenants(database, queue_jobs):
     for minute in range(4):
         (chosen,) = await jobs(database)
         order.append(chosen)
-        assert await jobs(database, chosen) == [], "there is one place"
+        assert await jobs(database, chosen) == [], "there is one slot"
         async with database.transaction() as session:
             job = await session.get_one(Job, chosen)
             job.state, job.started_at = "succeeded", now() + timedelta(minutes=minute)
     assert order == [many[0], one, many[1], many[2]]
 
 
-async def test_a_tenant_may_use_free_places_for_jobs_but_not_before_others(database, queue_jobs):
+async def test_a_tenant_may_use_free_slots_for_jobs_but_not_before_others(database, queue_jobs):
     many = await queue_jobs("many", 3)
-    assert await jobs(database, at_once=2) == [many[0]]
-    assert await jobs(database, many[0], at_once=2) == [many[1]]
+    assert await jobs(database, max_running=2) == [many[0]]
+    assert await jobs(database, many[0], max_running=2) == [many[1]]
     (one,) = await queue_jobs("one")
-    assert await jobs(database, many[0], at_once=2) == [one]
+    assert await jobs(database, many[0], max_running=2) == [one]
 
 
 @pytest.mark.parametrize("state", ["awaiting_approval", "paused", "failed"])
-async def test_a_job_that_waits_for_a_person_or_has_ended_holds_no_place(
+async def test_a_job_that_waits_for_a_person_or_has_ended_holds_no_slot(
     database, queue_jobs, state
 ):
     (waits,) = await queue_jobs("slow", state=state)
@@ -151,78 +148,22 @@ async def test_a_job_that_waits_for_a_person_or_has_ended_holds_no_place(
     assert await jobs(database, waits) == [other]
 
 
-async def test_a_job_whose_uploads_are_being_read_waits_without_a_place(
-    database, queue, queue_jobs
-):
+async def test_a_job_whose_uploads_are_being_read_waits_without_a_slot(database, queue, queue_jobs):
     (upload,) = await queue("slow", state="running")
     (job,) = await queue_jobs("slow")
     (own_file,) = await queue_jobs("slow", training_file_id="f" * 32)
     (other,) = await queue_jobs("other")
     assert await jobs(database) == [own_file]
-    assert await jobs(database, own_file, at_once=2) == [other]
+    assert await jobs(database, own_file, max_running=2) == [other]
     async with database.transaction() as session:
         await session.execute(update(Import).where(Import.id == upload).values(state="done"))
-    assert await jobs(database, own_file, other, at_once=3) == [job]
-
-
-def hostile(lines: int) -> bytes:
-    """Numbers in groups, the slowest of what redaction meets: seconds for each MiB."""
-    text = "my numbers " + "1/1/1/1 4 1 1 1 07 911 1 " * 40
-    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text[::-1]}]
-    return (json.dumps({"messages": turns}) + "\n").encode() * lines
-
-
-SHORT = (
-    b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}\n'
-)
-
-
-@contextmanager
-def worker(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    (home / "run").mkdir(parents=True, exist_ok=True)
-    with (home / "run" / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "server.worker"],
-            env={**os.environ, "TENANTUNE_HOME": str(home), "TENANTUNE_ENGINE": "fake"},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-async def wait_until(database: Database, kind: Any, row_id: str, states: set[str]) -> Any:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        async with database.reading() as session:
-            row = await session.get_one(kind, row_id)
-        if row.state in states:
-            return row
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"still {row.state}")
+    assert await jobs(database, own_file, other, max_running=3) == [job]
 
 
 def _home_of(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return process.environ().get("TENANTUNE_HOME", "")
     return ""
-
-
-async def upload(database: Database, settings: Settings, slug: str, data: bytes) -> str:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield data
-
-    blobs = BlobStore.open(settings.blobs)
-    sha256, size = await blobs.put_stream(chunks(), max_bytes=1 << 30)
-    async with database.transaction() as session:
-        tenant = await tenants.get(session, slug)
-        row, _ = await transcripts.queue_import(
-            session, tenant, sha256=sha256, size_bytes=size, filename=f"{slug}.jsonl"
-        )
-        return row.id
 
 
 async def made_adapter(database: Database, job_id: str) -> None:
