@@ -29,6 +29,14 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TextIO
 import msgspec
 import rich_click as click
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -257,6 +265,19 @@ def print_secret(secret: str, document: object, *, hint: str, as_json: bool) -> 
     print(secret)
     if sys.stderr.isatty():
         print_message((hint, "dim"))
+
+
+def progress_bar(*columns: ProgressColumn, disable: bool = False) -> Progress:
+    """A bar on standard error with the share done and the time left; ``columns`` come after them."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        *columns,
+        console=stderr,
+        disable=disable,
+    )
 
 
 def print_json(value: object) -> None:
