@@ -93,13 +93,15 @@ class Importer(Protocol):
     (``tests/contracts/test_importers.py``). A format of JSON lines derives from ``JsonLines`` or,
     where its records hold messages with a role and a text, from ``MessageLines``::
 
+        _ROLES = {"client": Role.CUSTOMER, "staff": Role.AGENT}
+
         class Desk(MessageLines):
             name = "desk"
             description = 'JSON lines with {"thread": [{"who", "what"}]}'
             key = "thread"
             role_field = "who"
             text_field = "what"
-            roles = {"client": Role.CUSTOMER, "staff": Role.AGENT}
+            roles = _ROLES
     """
 
     @property

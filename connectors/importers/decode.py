@@ -17,8 +17,8 @@ from typing import BinaryIO, NamedTuple
 import charset_normalizer
 
 from connectors.errors import BadMapping
-from connectors.importers import mojibake
 from connectors.importers.base import MIB, ImportOptions, Note, Reason, ignore_note
+from connectors.importers.mojibake import fix_mojibake
 
 _CHUNK = 64 * 1024
 _GZIP = b"\x1f\x8b"
@@ -65,7 +65,7 @@ def read_lines(
     options: ImportOptions,
     note: Note = ignore_note,
     *,
-    fix_mojibake: bool = False,
+    repair_mojibake: bool = False,
 ) -> Iterator[Line]:
     """Yield every line, in order.
 
@@ -73,7 +73,7 @@ def read_lines(
         stream: Read once, in pieces of 64 KiB.
         options: The encoding, where the operator knows it, and the bounds.
         note: Gets ``encoding`` at the end.
-        fix_mojibake: Whether to repair, and note, what was encoded twice.
+        repair_mojibake: Whether to repair, and note, what was encoded twice.
 
     Raises:
         BadMapping: ``options.encoding`` is not a text encoding.
@@ -95,7 +95,7 @@ def read_lines(
         if old_mac:
             chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
         decoder = _LineDecoder(
-            encoding, first, certain=certain, old_mac=old_mac, fix_mojibake=fix_mojibake
+            encoding, first, certain=certain, old_mac=old_mac, repair_mojibake=repair_mojibake
         )
         decoder.label = label
         for raw in _split(chunks, options.max_line_bytes):
@@ -216,7 +216,7 @@ class _LineDecoder:
     """Decodes line by line; decides on the encoding at the first line that is not ASCII."""
 
     def __init__(
-        self, encoding: str, head: bytes, *, certain: bool, old_mac: bool, fix_mojibake: bool
+        self, encoding: str, head: bytes, *, certain: bool, old_mac: bool, repair_mojibake: bool
     ) -> None:
         self.label = encoding
         self.repaired = 0
@@ -224,7 +224,7 @@ class _LineDecoder:
         self._head = head
         self._certain = certain
         self._old_mac = old_mac
-        self._fix_mojibake = fix_mojibake
+        self._repair_mojibake = repair_mojibake
 
     def decode(self, number: int, raw: bytes) -> Line:
         raw = raw.removesuffix(b"\r")
@@ -235,8 +235,8 @@ class _LineDecoder:
         except UnicodeDecodeError as exc:
             where = f"byte {exc.start + 1} of the line is not {self._encoding}"
             return Line(number, None, Reason.UNDECODABLE, where)
-        if self._fix_mojibake:
-            text, repaired = mojibake.fix_mojibake(text)
+        if self._repair_mojibake:
+            text, repaired = fix_mojibake(text)
             self.repaired += repaired
         return Line(number, text)
 

@@ -19,10 +19,10 @@ from connectors.importers.base import (
     clean_text,
     ignore_note,
 )
-from connectors.importers.csv.columns import name_column
 from connectors.importers.decode import Line, peek, read_lines
 from connectors.importers.json_documents import documents
 from connectors.importers.mojibake import fix_mojibake
+from connectors.importers.name_columns import name_column
 
 T = TypeVar("T")
 

@@ -29,6 +29,14 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TextIO
 import msgspec
 import rich_click as click
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -228,6 +236,48 @@ def command(
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 tenant_option = click.option("--tenant", required=True, metavar="SLUG", help="Whose.")
+
+
+def overlap_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option for how long an old secret stays valid: a day, at most 30; in seconds."""
+    return click.option(
+        "--overlap",
+        type=click.IntRange(0, 30 * 86_400),
+        default=86_400,
+        show_default=True,
+        metavar="SECONDS",
+        help=text,
+    )
+
+
+def print_secret(secret: str, document: object, *, hint: str, as_json: bool) -> None:
+    """Print a secret that is shown once: alone on standard output, for a pipe, or as JSON.
+
+    Args:
+        secret: The key or the signing secret.
+        document: The secret with what it belongs to, for JSON.
+        hint: A line for a person, on standard error and only on a terminal.
+        as_json: Whether to print ``document`` instead.
+    """
+    if as_json:
+        print_json(document)
+        return
+    print(secret)
+    if sys.stderr.isatty():
+        print_message((hint, "dim"))
+
+
+def progress_bar(*columns: ProgressColumn, disable: bool = False) -> Progress:
+    """A bar on standard error with the share done and the time left; ``columns`` come after them."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        *columns,
+        console=stderr,
+        disable=disable,
+    )
 
 
 def print_json(value: object) -> None:

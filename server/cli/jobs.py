@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 import rich_click as click
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 
 from server.cli.console import (
     EXIT_FAILED,
@@ -22,7 +22,7 @@ from server.cli.console import (
     print_json,
     print_message,
     print_table,
-    stderr,
+    progress_bar,
     tenant_option,
 )
 from server.cli.options import convert_options
@@ -153,11 +153,11 @@ def _parse_objectives(pairs: tuple[str, ...]) -> Objectives:
 def _print_result(view: JobView, *, as_json: bool) -> None:
     if as_json:
         print_json(view)
-    elif view.state == "succeeded" and not not_promoted_reason(view):
+    elif view.state == "succeeded" and not held_back_reason(view):
         print_message(("done:", "green"), f" {view.adapter} is live")
     elif view.state == "succeeded":
         name, _, version = str(view.adapter).rpartition("@")
-        print_message(("not promoted:", "yellow"), f" {view.adapter}: {not_promoted_reason(view)}")
+        print_message(("not promoted:", "yellow"), f" {view.adapter}: {held_back_reason(view)}")
         print_message(
             f"it answers as '{view.adapter}'; its report is `tenantune adapters report {version} "
             f"--tenant {name} --html`, and `tenantune adapters promote {version} --tenant {name}` "
@@ -169,11 +169,11 @@ def _print_result(view: JobView, *, as_json: bool) -> None:
     else:
         print_message(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
         print(view.id)
-    if view.state in {"failed", "cancelled"} or not_promoted_reason(view):
+    if view.state in {"failed", "cancelled"} or held_back_reason(view):
         sys.exit(EXIT_FAILED)
 
 
-def not_promoted_reason(view: JobView) -> str:
+def held_back_reason(view: JobView) -> str:
     """Why the adapter of a job that succeeded did not go live; empty where it did."""
     if view.outcome is None or view.outcome.promoted:
         return ""
@@ -219,24 +219,17 @@ def _hint_on_cancel(tenant: str, job_id: str) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _event_printer(*, quiet: bool) -> Any:  # noqa: ANN401 - a context manager of a callable
+def _event_printer(*, quiet: bool) -> Generator[Callable[[JobEventView], None]]:
     if quiet:
         yield lambda _event: None
     elif sys.stderr.isatty():
-        with Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=stderr,
-        ) as progress:
-            yield _progress_bar(progress)
+        with progress_bar(TextColumn("{task.fields[note]}", markup=False)) as progress:
+            yield _bar_updater(progress)
     else:
         yield _print_event
 
 
-def _progress_bar(progress: Progress) -> Callable[[JobEventView], None]:
+def _bar_updater(progress: Progress) -> Callable[[JobEventView], None]:
     task = progress.add_task("queued", total=None, note="")
 
     def report(event: JobEventView) -> None:

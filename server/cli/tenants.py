@@ -1,7 +1,5 @@
 """``tenantune tenants`` and ``tenantune keys``."""
 
-import sys
-
 import msgspec
 import rich_click as click
 
@@ -13,8 +11,10 @@ from server.cli.console import (
     command,
     fail,
     json_option,
+    overlap_option,
     print_json,
     print_message,
+    print_secret,
     print_table,
 )
 from server.cli.options import convert_options
@@ -203,12 +203,8 @@ async def create_key(
         owner = await service.get(session, tenant) if tenant else None
         raw, row = await key_service.create(session, request, tenant=owner)
         view = key_service.view(row)
-    if as_json:
-        print_json({"key": raw, "details": view})
-        return
-    print(raw)
-    if sys.stderr.isatty():
-        print_message((f"key {view.id}; it is not kept and cannot be shown again", "dim"))
+    hint = f"key {view.id}; it is not kept and cannot be shown again"
+    print_secret(raw, {"key": raw, "details": view}, hint=hint, as_json=as_json)
 
 
 @keys.command("list")
@@ -252,14 +248,7 @@ async def revoke_key(app: App, key_id: str, tenant: str | None) -> None:
 @keys.command("rotate")
 @click.argument("key_id")
 @click.option("--tenant", metavar="SLUG", help="Whose; the operator's when absent.")
-@click.option(
-    "--overlap",
-    type=click.IntRange(0, 30 * 86_400),
-    default=86_400,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the old key still works.",
-)
+@overlap_option("How long the old key still works.")
 @json_option
 @command
 async def rotate_key(
@@ -271,12 +260,8 @@ async def rotate_key(
         owner = await service.get(session, tenant) if tenant else None
         raw, row = await key_service.rotate(session, key_id, request, tenant=owner)
         view = key_service.view(row)
-    if as_json:
-        print_json({"key": raw, "details": view})
-        return
-    print(raw)
-    if sys.stderr.isatty():
-        print_message((f"key {view.id} replaces {key_id}, which ends in {overlap} s", "dim"))
+    hint = f"key {view.id} replaces {key_id}, which ends in {overlap} s"
+    print_secret(raw, {"key": raw, "details": view}, hint=hint, as_json=as_json)
 
 
 def _key_state(key: KeyView) -> str:

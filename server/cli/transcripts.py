@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import rich_click as click
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from connectors.importers import IMPORTERS, ImportOptions, parse_map
 from connectors.report import ImportReport, render_table
@@ -22,7 +21,7 @@ from server.cli.console import (
     print_json,
     print_message,
     print_table,
-    stderr,
+    progress_bar,
     tenant_option,
 )
 from server.datasets import creation
@@ -129,12 +128,8 @@ async def import_(
 
 
 async def _read_chunks(file: Path) -> AsyncGenerator[bytes]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        *(BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
-    )
     quiet = not sys.stderr.isatty()
-    with file.open("rb") as source, Progress(*columns, console=stderr, disable=quiet) as bar:
+    with file.open("rb") as source, progress_bar(disable=quiet) as bar:
         task = bar.add_task(escape_controls(f"storing {file.name}"), total=file.stat().st_size)
         while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
             bar.advance(task, len(chunk))

@@ -1,7 +1,6 @@
 """``tenantune webhooks``."""
 
 import asyncio
-import sys
 
 import rich_click as click
 
@@ -13,8 +12,10 @@ from server.cli.console import (
     command,
     fail,
     json_option,
+    overlap_option,
     print_json,
     print_message,
+    print_secret,
     print_table,
     tenant_option,
 )
@@ -114,14 +115,7 @@ async def delete(app: App, webhook_id: str, tenant: str) -> None:
 @webhooks.command("rotate-secret")
 @click.argument("webhook_id")
 @tenant_option
-@click.option(
-    "--overlap",
-    type=click.IntRange(0, 30 * 86_400),
-    default=86_400,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the old secret signs too.",
-)
+@overlap_option("How long the old secret signs too.")
 @json_option
 @command
 async def rotate_secret(
@@ -201,9 +195,6 @@ async def _vault(app: App) -> Vault:
 
 def _print_secret(row: WebhookEndpoint, vault: Vault, *, as_json: bool) -> None:
     secret = vault.unseal(row.secret)
-    if as_json:
-        print_json({"secret": secret, "details": service.view(row)})
-        return
-    print(secret)
-    if sys.stderr.isatty():
-        print_message((f"webhook {row.id}; the secret cannot be shown again", "dim"))
+    document = {"secret": secret, "details": service.view(row)}
+    hint = f"webhook {row.id}; the secret cannot be shown again"
+    print_secret(secret, document, hint=hint, as_json=as_json)

@@ -7,20 +7,16 @@ from typing import NamedTuple
 from connectors.conversation import Role
 from connectors.errors import BadMapping
 from connectors.importers.csv.headers import (
-    AGENT_WORDS,
     ANOTHER_TIME,
     CERTAIN_SPEAKER_LINES,
     CLOCKS,
-    CUSTOMER_WORDS,
     DATES,
     FIELDS,
     HEADERS,
     LIKE_A_TIME,
-    NAME_WORDS,
-    NO_PERSON,
-    OTHER_NAMES,
     Field,
 )
+from connectors.importers.name_columns import NameColumn, name_column
 from connectors.importers.normalization import NO_WORDS, YES_WORDS, normalize, normalized_words
 from connectors.importers.visibility import VisibilityColumn, visibility_columns
 
@@ -30,28 +26,6 @@ _PRIVATE = "private:"
 _IN_BRACKETS = re.compile(
     r"\s+(?:\([^()]*\)|\[(?:utc|gmt)[^\[\]]*\])\s*$", re.IGNORECASE
 )  # "Created at (UTC)"
-_FULL_NAME = re.compile(
-    r"[^\W\d_][\w.'\u2019-]*(?: [^\W\d_][\w.'\u2019-]*)+|[\u3400-\u9fff\uac00-\ud7a3]{2,6}"
-)
-
-
-class NameColumn(NamedTuple):
-    """A column of people's names.
-
-    A ``bare`` one ("customer") may also hold other things. ``side`` is the role of the person;
-    ``NOTE`` where the header does not say whose name it is.
-    """
-
-    at: int
-    side: Role
-    bare: bool = False
-
-    def name_in(self, fields: Sequence[str]) -> str | None:
-        """The row's name; in a bare column only what looks like one: two words, no digits."""
-        value = " ".join(fields[self.at].split())
-        if not value or (self.bare and not _FULL_NAME.fullmatch(value)):
-            return None
-        return value
 
 
 class Columns(NamedTuple):
@@ -214,26 +188,6 @@ def _names(
         elif at not in taken and (column := name_column(at, header)):
             found.append(column)
     return tuple(found)
-
-
-def name_column(at: int, header: str) -> NameColumn | None:
-    """The column as one of names; None where its header is not about a person's name."""
-    word = normalize(header)
-    if word in OTHER_NAMES:
-        return NameColumn(at, Role.NOTE)
-    bare = word in AGENT_WORDS or word in CUSTOMER_WORDS
-    parts = {normalize(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
-    if not bare and not any(part in word for part in NAME_WORDS):
-        return None
-    if any(part in parts if len(part) < 5 else part in word for part in NO_PERSON):  # noqa: PLR2004
-        return None
-    if any(part in word for part in AGENT_WORDS):
-        return NameColumn(at, Role.AGENT, bare)
-    return (
-        NameColumn(at, Role.CUSTOMER, bare)
-        if any(part in word for part in CUSTOMER_WORDS)
-        else None
-    )
 
 
 def _date_and_clock(headers: Sequence[str]) -> tuple[int | None, int | None]:

@@ -112,31 +112,3 @@ CLOCKS = normalized_words(
     "time uhrzeit zeit hora heure ora tijd время 时间 時間 時刻 시간 senttime messagetime "
     "createdtime"
 )
-
-NAME_WORDS = ("name", "nom", "nombre", "nome", "naam", "navn", "namn", "imie", "nazwisko", "apellido",
-    "cognome", "имя", "фамилия", "姓名", "名字", "氏名", "名前", "이름", "성함")  # fmt: skip
-AGENT_WORDS = (
-    "agent", "assignee", "operator", "admin", "representative", "advisor", "adviser", "staff",
-    "support", "employee", "helpdesk", "responder", "teammate", "technician", "consultant",
-    "mitarbeiter", "bearbeiter", "berater", "betreuer", "conseiller", "operateur", "agente",
-    "asesor", "operador", "atendente", "operatore", "addetto", "medewerker", "behandelaar",
-    "konsultant", "handlaggare", "medarbejder", "оператор", "агент", "сотрудник", "客服", "担当者",
-    "상담원", "상담사",
-)  # fmt: skip
-CUSTOMER_WORDS = (
-    "customer", "client", "user", "requester", "requestor", "contact", "visitor", "guest", "caller",
-    "consumer", "member", "lead", "buyer", "shopper", "patient", "submitter", "kunde", "kundin",
-    "besucher", "anrufer", "demandeur", "visiteur", "cliente", "usuario", "visitante",
-    "solicitante", "utente", "klant", "bezoeker", "klient", "kund", "клиент", "客户", "顾客", "お客様",
-    "顧客", "고객",
-)  # fmt: skip
-OTHER_NAMES = normalized_words(
-    "name fullname displayname nickname firstname lastname surname givenname familyname authorname "
-    "sendername speakername vorname nachname prenom apellido apellidos cognome imie nazwisko "
-    "author autor auteur username screenname handle"
-)
-NO_PERSON = (
-    "company", "organi", "account", "group", "team", "queue", "file", "product", "brand", "domain",
-    "inbox", "campaign", "department", "firma", "empresa", "azienda", "host", "event",
-    "email", "mail", "id", "type", "phone",
-)  # fmt: skip

@@ -99,7 +99,7 @@ class _Opened(NamedTuple):
 
 def _opened(stream: BinaryIO, options: ImportOptions, note: Note) -> _Opened | None:
     """Read the header; None of a file without one. Raises BadMapping."""
-    lines = read_lines(stream, options, note, fix_mojibake=True)
+    lines = read_lines(stream, options, note, repair_mojibake=True)
     first = next((line for line in lines if line.text is None or line.text.strip()), None)
     if first is None:
         for _ in lines:  # so that the encoding is noted

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from connectors.conversation import Conversation, Role, chat_messages
+from connectors.conversation import ChatMessage, Conversation, Role, chat_messages
 from connectors.errors import BadMapping
-from connectors.importers import IMPORTERS, ImportOptions, Reason, Rejected, parse_map
+from connectors.importers import (
+    IMPORTERS,
+    Importer,
+    ImportOptions,
+    Reason,
+    Rejected,
+    parse_map,
+)
+from connectors.importers.messages import MessageLines
 
 DATA = Path(__file__).parents[2] / "data" / "transcripts"
 
@@ -244,3 +252,37 @@ def test_an_eight_bit_encoding_is_guessed(text, codec):
     kept, rejected = read("csv", f"question,answer\n{text},ok\n".replace(", ", " ").encode(codec))
     assert not rejected
     assert kept[0].turns[0].text == text.replace(", ", " ")
+
+
+_DESK_ROLES = {"client": Role.CUSTOMER, "staff": Role.AGENT}
+
+
+class Desk(MessageLines):
+    """The example of ``Importer``'s docstring: all that a format of messages has to say."""
+
+    name = "desk"
+    description = 'JSON lines with {"thread": [{"who", "what"}]}'
+    key = "thread"
+    role_field = "who"
+    text_field = "what"
+    roles = _DESK_ROLES
+
+
+def test_a_format_of_messages_needs_its_names_alone():
+    data = (
+        b'{"id": 7, "thread": [{"who": "client", "what": "Open today?"}, '
+        b'{"who": "staff", "what": "Until six."}, {"who": "tool", "what": "{}"}]}\n'
+    )
+    desk: Importer = Desk()
+    assert desk.sniff(data, "export")
+    assert not any(importer.sniff(data, "export") for importer in IMPORTERS.values())
+    conversation, skipped = sorted(
+        desk.read(io.BytesIO(data), ImportOptions()), key=lambda item: isinstance(item, Rejected)
+    )
+    assert isinstance(conversation, Conversation)
+    assert chat_messages(conversation) == [
+        ChatMessage(role="user", content="Open today?"),
+        ChatMessage(role="assistant", content="Until six."),
+    ]
+    assert isinstance(skipped, Rejected)
+    assert (skipped.reason, skipped.part) == (Reason.TOOL_MESSAGE, True)
