@@ -1,6 +1,6 @@
 """Sequences as a padded batch, and the losses that a model has on it."""
 
-# ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 from collections.abc import Sequence
 from typing import NamedTuple

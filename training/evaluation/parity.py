@@ -1,6 +1,6 @@
 """What the trainer computes, to compare with the engine: is what is served what was trained?"""
 
-# ruff: noqa: TID253 - part of the evaluation, which runs in the trainer's process
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The sentence encoder that compares replies by their meaning."""
 
-# ruff: noqa: TID253 - part of the evaluation, which runs in the trainer's process
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 from collections.abc import Sequence
 
