@@ -205,7 +205,7 @@ def _is_harmless(arguments: list[ast.expr], *, strict: bool = True) -> bool:
         case [ast.Constant(value=str(words)), *_]:
             parts = [words]
         case [ast.JoinedStr(values=values), *_]:
-            parts = [each.value for each in values if isinstance(each, ast.Constant)]
+            parts = [str(each.value) for each in values if isinstance(each, ast.Constant)]
         case _:
             return not strict
     return not TABLES & set(re.findall(r"\w+", " ".join(parts).lower()))

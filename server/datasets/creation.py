@@ -213,17 +213,17 @@ def _spool_examples(
     *,
     redactor: Redactor,
     split: Split | None,
-    see: SharedSystemMessage,
+    shared: SharedSystemMessage,
 ) -> None:
     """Append the redacted examples of a file, pinned to a split, a line each."""
     with spool.open("ab") as file:
         for record in read_redacted(path, method, redactor):
-            see.observe(record)
+            shared.observe(record)
             pinned = msgspec.structs.replace(record, split=split)
             file.write(msgspec.json.encode(pinned) + b"\n")
 
 
-def _freeze(
+def _create(
     spool: Path,
     kind: type[TrainingExample],
     root: Path,
