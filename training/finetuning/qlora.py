@@ -16,7 +16,7 @@ import msgspec
 import psutil
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.adapters.package import TrainingSummary, read_manifest
 from training.base_models.compute_dtype_probe import choose_for_run
@@ -194,7 +194,6 @@ def _trainer(
     """The method's trainer on a new adapter, or on the one to start with."""
     recipe = method_recipe(spec)
     computing, wanted = loaded.computing.type, recipe.adapter_dtype
-    set_seed(spec.seed)  # the adapter's first weights
     return TRAINERS[spec.method](
         loaded.model,
         lora=_lora(spec, recipe, loaded.base),
