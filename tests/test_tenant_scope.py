@@ -36,7 +36,7 @@ UNKNOWN = f"this hides which tables are meant: {BEGIN}"
 BY_HAND = "the tenant filter is written by hand: of_tenant(tenant_id) has it"
 ALIAS = "a tenant's table must be called by its own name, so that this check sees it"
 JOINED = "a joined table is not filtered: select it too, or compare its tenant_id in the join"
-OUTER = "the filter of a selected table makes this an inner join: see Scope"
+OUTER = "the filter of a selected table makes this an inner join: see TenantScope"
 REASON = f"across_tenants takes the reason, as a literal of at least {REASON_WORDS} words"
 DOOR = "endpoints and commands make no queries: ask the domain's service"
 
@@ -160,8 +160,8 @@ class _Module:
 
 
 def _scope_call(function: str, node: ast.Call) -> Iterator[str]:
-    if function == "Scope":
-        yield f"a Scope is made by of_tenant or across_tenants: {BEGIN}"
+    if function == "TenantScope":
+        yield f"a TenantScope is made by of_tenant or across_tenants: {BEGIN}"
     if function == "across_tenants":
         match node.args:
             case [ast.Constant(value=str(reason))] if len(reason.split()) >= REASON_WORDS:
@@ -274,7 +274,7 @@ IMPORTS = """
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import Select, select, text, update
 from server.db.models import File, Job, Tenant, Upload
-from server.db.scope import Scope, across_tenants, of_tenant
+from server.db.scope import TenantScope, across_tenants, of_tenant
 """
 
 
@@ -304,7 +304,7 @@ from server.db.scope import Scope, across_tenants, of_tenant
         ("make = select", UNKNOWN),
         ("everything = across_tenants", UNKNOWN),
         ("rows = File", ALIAS),
-        ("Scope(None, all_tenants=True)", "a Scope is made"),
+        ("TenantScope(None, all_tenants=True)", "a TenantScope is made"),
         ("across_tenants()", REASON),
         ("across_tenants('needed')", REASON),
         ("across_tenants(reason).select(File)", REASON),

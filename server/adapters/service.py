@@ -249,8 +249,8 @@ async def history(session: AsyncSession, tenant: Tenant) -> list[PromotionView]:
 
 async def live_version(session: AsyncSession, tenant: Tenant) -> int | None:
     """The version that is live; None where the base is."""
-    live = await of_tenant(tenant.id).get(session, Adapter, tenant.live_adapter_id)
-    return None if live is None else live.version
+    versions = of_tenant(tenant.id).select(Adapter.version)
+    return await session.scalar(versions.where(Adapter.id == tenant.live_adapter_id))
 
 
 async def views(

@@ -18,8 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.auth.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 from server.db.models import ApiKey, Tenant, now
-from server.db.scope import Scope as TenantScope
-from server.db.scope import across_tenants, of_operator, of_tenant
+from server.db.scope import TenantScope, across_tenants, of_operator, of_tenant
 from server.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from server.settings import Limits
 

@@ -5,9 +5,8 @@
     await of_tenant(tenant_id).get(session, Job, job_id, lock=True)
     across_tenants("the worker looks for everyone's queued jobs").select(Job.id)
 
-The statements are SQLAlchemy's own and are completed and executed as usual; the session, and with it
-the transaction, stays the caller's. ``tests/test_tenant_scope.py`` refuses a query that does not begin
-here.
+The statements are SQLAlchemy's own, to complete and execute as usual. The session, and with it the
+transaction, is the caller's. ``tests/test_tenant_scope.py`` refuses a query that begins elsewhere.
 """
 
 from typing import Any, TypeAlias, TypeVar, overload
@@ -46,13 +45,13 @@ _OWNERS: dict[str, InstrumentedAttribute[Any]] = {
 }
 
 
-class Scope:
+class TenantScope:
     """Makes queries of one tenant's rows, or of all tenants'.
 
-    Each table named in ``select``, ``update`` or ``delete`` is filtered. One that only a later
+    Each table named in ``select``, ``update`` or ``delete`` is filtered. A table that only a later
     ``join`` names is not: select it as well, or compare its ``tenant_id`` in the join's condition.
-    With an outer join it must be the second (and ``add_columns`` selects it): a filter would make
-    the join an inner one.
+    For an outer join do the latter, and select it with ``add_columns``: a filter would make the join
+    an inner one.
     """
 
     def __init__(self, tenant_id: str | None, *, all_tenants: bool = False) -> None:
@@ -115,22 +114,22 @@ class Scope:
         return [_OWNERS[name] == self._tenant_id for name in dict.fromkeys(names)]
 
 
-def of_tenant(tenant_id: str) -> Scope:
+def of_tenant(tenant_id: str) -> TenantScope:
     """Queries of the rows of one tenant, and of its own row in ``tenant``."""
-    return Scope(tenant_id)
+    return TenantScope(tenant_id)
 
 
-def of_operator() -> Scope:
+def of_operator() -> TenantScope:
     """Queries of the rows that belong to no tenant: the operator's keys."""
-    return Scope(None)
+    return TenantScope(None)
 
 
-def across_tenants(reason: str) -> Scope:
+def across_tenants(reason: str) -> TenantScope:
     """Queries of every tenant's rows: sweeps, the worker's polls, what the operator may see.
 
     ``reason`` is for the reader: why no tenant is named, as a literal of at least three words.
     """
-    return Scope(None, all_tenants=True)
+    return TenantScope(None, all_tenants=True)
 
 
 def _tables(entity: Any) -> list[str]:  # noqa: ANN401 - what select takes

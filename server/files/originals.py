@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Import, SourceFile, Tenant, now
-from server.db.scope import Scope, across_tenants, of_tenant
+from server.db.scope import TenantScope, across_tenants, of_tenant
 
 UNFINISHED = ("queued", "running")
 
@@ -69,7 +69,7 @@ async def delete_read(session: AsyncSession) -> set[str]:
 
 
 async def lock(
-    session: AsyncSession, *which: ColumnElement[bool], scope: Scope | None = None
+    session: AsyncSession, *which: ColumnElement[bool], scope: TenantScope | None = None
 ) -> SourceFile | None:
     """A source file as it is now, held until the transaction ends.
 

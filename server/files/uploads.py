@@ -12,7 +12,7 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Upload, UploadPart, UploadState, now
-from server.db.scope import Scope, across_tenants, of_tenant
+from server.db.scope import TenantScope, across_tenants, of_tenant
 from server.errors import Invalid, NotFound
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference
@@ -175,7 +175,9 @@ async def expire_pending(session: AsyncSession) -> set[str]:
     return hashes
 
 
-async def _drop_parts(session: AsyncSession, scope: Scope, upload_ids: Sequence[str]) -> set[str]:
+async def _drop_parts(
+    session: AsyncSession, scope: TenantScope, upload_ids: Sequence[str]
+) -> set[str]:
     if not upload_ids:
         return set()
     gone = scope.delete(UploadPart).where(UploadPart.upload_id.in_(upload_ids))

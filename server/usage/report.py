@@ -15,7 +15,7 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Job, Tenant, UsageDay
-from server.db.scope import Scope, across_tenants, of_tenant
+from server.db.scope import TenantScope, across_tenants, of_tenant
 from server.errors import Invalid
 from server.usage.ledger import COUNTS, Counts
 from server.usage.schemas import UsageView
@@ -72,7 +72,7 @@ def to_csv(rows: Sequence[UsageView]) -> str:
 
 async def _requests(
     session: AsyncSession,
-    scope: Scope,
+    scope: TenantScope,
     *,
     by: Collection[Dimension],
     first: date | None,
@@ -105,7 +105,7 @@ async def _requests(
 
 async def _add_training(
     session: AsyncSession,
-    scope: Scope,
+    scope: TenantScope,
     totals: dict[_Place, Counts],
     *,
     by: Collection[Dimension],
