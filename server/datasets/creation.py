@@ -111,9 +111,9 @@ async def create_from_files(
             "The examples begin with different system messages: these were left out, and the "
             "model is trained and served with the tenant's own prompt."
         )
-    left_out = {reason: count for reason, count in made.manifest.dropped.items() if count}
-    if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    dropped = {reason: count for reason, count in made.manifest.dropped.items() if count}
+    if dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         warnings.append(f"Examples left out: {reasons}.")
     return Frozen(await _register(database, tenant_id, made, set()), tuple(warnings))
 
