@@ -73,11 +73,6 @@ def render_table(report: ImportReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_json(report: ImportReport) -> str:
-    """The report as one indented JSON object; ends with a newline."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
-
-
 def _examples(report: ImportReport) -> list[str]:
     width = max(len("reason"), *(len(item.reason) for item in report.examples))
     lines = [f"{'line':>8}  {'reason':<{width}}  detail"]

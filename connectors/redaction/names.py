@@ -113,7 +113,7 @@ _SKIPPED = frozenset(" \u30fb\u00b7")
 _TITLES_UNSPACED = folded_words("先生 女士 小姐 さん 様 さま 님 씨 คุณ")
 
 
-class _Kind:
+class _Certainty:
     """How certain it is that a form means the person."""
 
     FULL = 3  # always
@@ -124,17 +124,17 @@ class _Kind:
 class _Node:
     """A node of a trie: the words (or letters) that may follow, and the person whose name ends here."""
 
-    __slots__ = ("kind", "next", "person")
+    __slots__ = ("certainty", "next", "person")
 
     def __init__(self) -> None:
         self.next: dict[str, _Node] = {}
         self.person = ""
-        self.kind = 0
+        self.certainty = 0
 
-    def end(self, person: str, kind: int) -> None:
+    def end(self, person: str, certainty: int) -> None:
         """Set the person, unless another is set with at least the same certainty."""
-        if kind > self.kind:
-            self.person, self.kind = person, kind
+        if certainty > self.certainty:
+            self.person, self.certainty = person, certainty
 
 
 class _Match(NamedTuple):
@@ -184,7 +184,7 @@ class PersonNameRecognizer:
             for at, compound in enumerate(_COMPOUND.findall(segment))
             if not _is_role(compound, first=at == 0)
         ]
-        runs = [run for segment in segments for run in _runs(segment)]
+        runs = [run for segment in segments for run in _names_without_blanks(segment)]
         compounds, runs = compounds[:_MAX_WORDS], runs[:_MAX_WORDS]
         if compounds or runs:
             person = " ".join([*map(_key, compounds), *runs])
@@ -199,36 +199,38 @@ class PersonNameRecognizer:
         parts = [_TOKEN.findall(compound) for compound in compounds]
         person = person or " ".join(map(_key, compounds))
         if len(parts) > 1:
-            self._sequence([word for part in parts for word in part], person, _Kind.FULL)
-            self._sequence(
-                [*parts[-1], *(word for part in parts[:-1] for word in part)], person, _Kind.FULL
+            self._add_sequence([word for part in parts for word in part], person, _Certainty.FULL)
+            self._add_sequence(
+                [*parts[-1], *(word for part in parts[:-1] for word in part)],
+                person,
+                _Certainty.FULL,
             )
         if len(parts) > 2:  # noqa: PLR2004 - without middle names
-            self._sequence([*parts[0], *parts[-1]], person, _Kind.FULL)
+            self._add_sequence([*parts[0], *parts[-1]], person, _Certainty.FULL)
         for at, part in enumerate(parts):
             first = at
             while first > 0 and _key("".join(parts[first - 1])) in PARTICLES:
                 first -= 1
             if first < at and first > 0:
-                self._sequence(
-                    [word for one in parts[first : at + 1] for word in one], person, _Kind.PART
+                self._add_sequence(
+                    [word for one in parts[first : at + 1] for word in one], person, _Certainty.PART
                 )
-            self._part(part, person)
+            self._add_part(part, person)
 
-    def _part(self, words: list[str], person: str) -> None:
+    def _add_part(self, words: list[str], person: str) -> None:
         joined = "".join(words)
         if len(words) > 1:
-            self._sequence(words, person, _Kind.PART)
+            self._add_sequence(words, person, _Certainty.PART)
         for word in {joined, *(words if len(words) > 1 else ())}:
             plain = word.casefold()
             if plain in COMMON or plain in PARTICLES:
                 continue
             if plain in ORGANISATIONS_OR_SURNAMES or plain in ORGANISATIONS or plain in ROLES:
-                self._sequence([word], person, _Kind.CALLED)
+                self._add_sequence([word], person, _Certainty.CALLED)
             elif len(word) >= _MIN_PART_LENGTH or (len(word) > 1 and not word.isascii()):
-                self._sequence([word], person, _Kind.PART)
+                self._add_sequence([word], person, _Certainty.PART)
 
-    def _sequence(self, words: list[str], person: str, kind: int) -> None:
+    def _add_sequence(self, words: list[str], person: str, certainty: int) -> None:
         node = self._words
         for word in words:
             forms = _forms_of_name(word)
@@ -238,7 +240,7 @@ class PersonNameRecognizer:
             for form in forms:
                 node.next.setdefault(form, following)
             node = following
-        node.end(person, kind)
+        node.end(person, certainty)
 
     def _find_words(self, text: str) -> Iterator[Span]:
         text = PLACEHOLDER.sub(lambda found: "_" * len(found[0]), text)
@@ -275,32 +277,32 @@ class PersonNameRecognizer:
             if following is None:
                 break
             node, end = following, tokens[after][1]
-            if node.kind:
+            if node.certainty:
                 best = _Match(start, end, node, after - at + 1)
         return best
 
     def _add_letters(self, run: str, person: str) -> None:
         parts = [part for part in re.split("[ \u30fb\u00b7=]", run) if part]
         whole = "".join(parts)
-        self._spell(whole, person, _Kind.FULL if len(whole) > 1 else _Kind.CALLED)
+        self._add_spelling(whole, person, _Certainty.FULL if len(whole) > 1 else _Certainty.CALLED)
         if len(parts) > 1:
-            self._spell("".join(reversed(parts)), person, _Kind.FULL)
+            self._add_spelling("".join(reversed(parts)), person, _Certainty.FULL)
             for part in parts:
-                self._spell(part, person, _Kind.CALLED)
+                self._add_spelling(part, person, _Certainty.CALLED)
         elif _HANGUL.match(whole) or _HAN.match(whole):
             size = 2 if whole.startswith(_DOUBLE_SURNAMES) else 1
-            self._spell(whole[:size], person, _Kind.CALLED)
+            self._add_spelling(whole[:size], person, _Certainty.CALLED)
             if len(whole) - size > 1:
-                self._spell(whole[size:], person, _Kind.CALLED)
+                self._add_spelling(whole[size:], person, _Certainty.CALLED)
             if len(whole) > 3 and _HAN.match(whole):  # noqa: PLR2004 - Japanese: two and two
-                self._spell(whole[:2], person, _Kind.CALLED)
-                self._spell(whole[2:], person, _Kind.CALLED)
+                self._add_spelling(whole[:2], person, _Certainty.CALLED)
+                self._add_spelling(whole[2:], person, _Certainty.CALLED)
 
-    def _spell(self, letters: str, person: str, kind: int) -> None:
+    def _add_spelling(self, letters: str, person: str, certainty: int) -> None:
         node = self._letters
         for letter in letters:
             node = node.next.setdefault(letter, _Node())
-        node.end(person, kind)
+        node.end(person, certainty)
 
     def _find_letters(self, text: str, first: int, last: int) -> Iterator[Span]:
         at = first
@@ -314,7 +316,7 @@ class PersonNameRecognizer:
                 if following is None:
                     break
                 node, place = following, place + 1
-                if node.kind and _is_called(text, at, place, node.kind):
+                if node.certainty and _is_name_here(text, at, place, node.certainty):
                     best = place, node.person
             if best:
                 yield Span(at, best[0], "NAME", best[1])
@@ -370,7 +372,7 @@ def _is_organisation(segment: str, *, customer: bool) -> bool:
     return not (surname and (customer or own[0] in GIVEN))
 
 
-def _runs(segment: str) -> Iterator[str]:
+def _names_without_blanks(segment: str) -> Iterator[str]:
     for run in _RUN.findall(segment):
         plain = run
         for title in _TITLES_UNSPACED:
@@ -401,14 +403,14 @@ def _is_written_like_a_name(
     text: str, tokens: list[tuple[int, int]], at: int, match: _Match
 ) -> bool:
     """Whether a possible part of a name is one here."""
-    if match.node.kind == _Kind.FULL:
+    if match.node.certainty == _Certainty.FULL:
         return True
     word = text[match.start : match.end]
     plain = word.casefold()
     before = [text[a:b].casefold() for a, b in tokens[max(0, at - 2) : at]]
     previous = before[-1] if before else ""
     near = at > 0 and match.start - tokens[at - 1][1] <= 2  # noqa: PLR2004 - "Mr. "
-    if match.node.kind == _Kind.CALLED or (near and previous in _TITLES):
+    if match.node.certainty == _Certainty.CALLED or (near and previous in _TITLES):
         return near and previous in _TITLES
     if word[0].islower():
         greeted = previous in _GREETINGS or tuple(before) in _SELVES
@@ -421,7 +423,7 @@ def _is_written_like_a_name(
     return plain not in NOUNS or not (previous in NOT_BEFORE_NAMES or counted)
 
 
-def _is_called(text: str, start: int, end: int, kind: int) -> bool:
+def _is_name_here(text: str, start: int, end: int, certainty: int) -> bool:
     """Whether letters of a script without blanks are a person's name here."""
     word = text[start:end]
     before, behind = text[start - 1 : start], text[end : end + 1]
@@ -435,7 +437,7 @@ def _is_called(text: str, start: int, end: int, kind: int) -> bool:
     ):
         return False
     starts = not (before and _LETTER.match(before))
-    if kind == _Kind.FULL:
+    if certainty == _Certainty.FULL:
         hangul_inside = (
             len(word) < _MIN_PART_LENGTH and _HANGUL.match(word) and _HANGUL.match(before)
         )

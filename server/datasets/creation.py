@@ -133,9 +133,9 @@ async def create_from_files(
             "The examples begin with different system messages: these were left out, and the "
             "model is trained and served with the tenant's own prompt."
         )
-    skipped = {reason: count for reason, count in made.manifest.dropped.items() if count}
-    if skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    dropped = {reason: count for reason, count in made.manifest.dropped.items() if count}
+    if dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         warnings.append(f"Examples left out: {reasons}.")
     return CreatedDataset(await _register(database, tenant_id, made, set()), tuple(warnings))
 

@@ -45,8 +45,8 @@ class Kept(msgspec.Struct, frozen=True):
 class ReadingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to read, and how: ``source`` into ``spool``, a ``Kept`` a line, each text once.
 
-    The last four are the ``Redactor``'s: ``number_patterns``, ``region``, ``keep``; and how long it
-    may work on one record, in seconds of CPU time.
+    ``custom_patterns``, ``region`` and ``allowlist`` are the ``Redactor``'s; ``record_seconds`` is how
+    long it may work on one record, in seconds of CPU time.
     """
 
     source: str

@@ -11,7 +11,7 @@ from connectors.errors import BadMapping, UnknownFormat
 from connectors.import_pipeline import run_import
 from connectors.importers import ImportOptions
 from connectors.redaction.redactor import Redactor
-from connectors.report import ImportReport, render_json, render_table
+from connectors.report import ImportReport, render_table
 
 
 def record(identifier: str, text: str, role: str = "user") -> str:
@@ -49,7 +49,7 @@ def test_the_report_itself_holds_no_personal_data():
     run = run_import(io.BytesIO(FILE), "chats.jsonl", redactor=Redactor())
     list(run)
     assert "vera@" not in render_table(run.report)
-    assert "vera@" not in render_json(run.report)
+    assert b"vera@" not in msgspec.json.encode(run.report)
 
 
 def test_a_note_that_quotes_the_file_is_redacted_too():
@@ -84,7 +84,7 @@ def test_the_table_names_file_counts_and_lines():
 def test_the_report_survives_json():
     run = run_import(io.BytesIO(FILE), "chats.jsonl")
     list(run)
-    assert msgspec.json.decode(render_json(run.report), type=ImportReport) == run.report
+    assert msgspec.json.decode(msgspec.json.encode(run.report), type=ImportReport) == run.report
 
 
 def test_progress_counts_the_bytes_of_the_file_as_it_arrived():

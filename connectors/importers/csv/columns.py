@@ -103,55 +103,67 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
     if len(headers) > _MAX_COLUMNS:
         raise BadMapping(f"{len(headers):,} columns; a table has at most {_MAX_COLUMNS:,}")
     bare = [_IN_BRACKETS.sub("", header) or header for header in headers]
-    index: dict[Field, int] = {}
-    fields = {
-        _check_field(name): header
+    given = {
+        _check_field(name): _position(header, headers)
         for name, header in mapping.items()
         if not name.startswith(_PRIVATE)
     }
-    for field, header in fields.items():
-        index[field] = _position(header, headers)
-    unclear: dict[Field, list[str]] = {}
-    certain = True
-    date, clock = _date_and_clock(bare) if "time" not in index else (None, None)
-    if clock is not None:
-        index["time"] = clock
-    for field in FIELDS:
-        if field not in index:
-            found, line = _candidates(field, bare, taken={*index.values(), date})
-            if len(found) == 1 or (found and field == "time"):
-                index[field] = found[0]
-                certain = certain and (field != "speaker" or line <= CERTAIN_SPEAKER_LINES)
-            elif found:
-                unclear[field] = [headers[at] for at in found]
-    pairs = _is_pairs(index, mapping, headers, certain=certain)
-    wanted: tuple[Field, ...] = (
-        ("question", "answer") if pairs else ("conversation", "speaker", "text")
-    )
-    missing = [field for field in wanted if field not in index]
+    guess = _guess(bare, given)
+    pairs = _is_pairs(guess.at, mapping, headers, certain=guess.certain)
+    needed = _NEEDED_BY_PAIRS if pairs else _NEEDED_BY_TURNS
+    missing = [field for field in needed if field not in guess.at]
     if missing:
+        unclear = {field: [headers[at] for at in found] for field, found in guess.unclear.items()}
         raise BadMapping(_missing_columns_message(headers, missing, unclear))
-    kept: tuple[Field, ...] = ("conversation", "time", "channel", "language", *_GIVEN_ONLY)
-    if not pairs:
-        kept = (*kept, "author")
-    index = {f: at for f, at in index.items() if f in (*wanted, *kept)}
-    if pairs:
+    used = (*needed, *_OPTIONAL, *_GIVEN_ONLY, *(() if pairs else ("author",)))
+    index = {field: at for field, at in guess.at.items() if field in used}
+    if pairs and "conversation" not in index:
         rows = [at for at, header in enumerate(bare) if normalize(header) == "id"]
-        if "conversation" not in index and len(rows) == 1:
+        if len(rows) == 1:
             index["conversation"] = rows[0]
-    taken = {*index.values(), date}
+    taken = {*index.values(), guess.date}
     named = {field: index.pop(field) for field in _GIVEN_ONLY if field in index}
     return Columns(
         pairs,
         index,
-        date=date,
+        date=guess.date,
         visibility=_visibility(bare, index, named, taken),
         names=_names(bare, named, taken),
-        certain=certain or pairs,
+        certain=guess.certain or pairs,
     )
 
 
+_NEEDED_BY_PAIRS: tuple[Field, ...] = ("question", "answer")
+_NEEDED_BY_TURNS: tuple[Field, ...] = ("conversation", "speaker", "text")
+_OPTIONAL: tuple[Field, ...] = ("conversation", "time", "channel", "language")
 _GIVEN_ONLY: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
+
+
+class _Guess(NamedTuple):
+    """The given and the guessed columns. ``unclear`` fields have several candidates."""
+
+    at: dict[Field, int]
+    date: int | None
+    certain: bool
+    unclear: dict[Field, list[int]]
+
+
+def _guess(headers: Sequence[str], given: Mapping[Field, int]) -> _Guess:
+    at = dict(given)
+    unclear: dict[Field, list[int]] = {}
+    certain = True
+    date, clock = _date_and_clock(headers) if "time" not in at else (None, None)
+    if clock is not None:
+        at["time"] = clock
+    for field in FIELDS:
+        if field not in at:
+            found, line = _candidates(field, headers, taken={*at.values(), date})
+            if len(found) == 1 or (found and field == "time"):
+                at[field] = found[0]
+                certain = certain and (field != "speaker" or line <= CERTAIN_SPEAKER_LINES)
+            elif found:
+                unclear[field] = found
+    return _Guess(at, date, certain, unclear)
 
 
 def missing_columns_error(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
