@@ -95,7 +95,7 @@ def add_base(
     if folder.is_dir():
         return _existing(folder, name_or_path)
     quiet_libraries()
-    with _locked(root / f".{name}.lock", say=on_progress):
+    with _locked(root / f".{name}.lock", on_progress=on_progress):
         if folder.is_dir():
             return _existing(folder, name_or_path)
         for leftover in root.glob(f".{name}.partial-*"):
