@@ -104,12 +104,12 @@ def evaluate(
             held_out, f"no held-out reply fits into {longest} tokens: raise the recipe's max_length"
         )
     subjects: list[Subject] = ["base", *adapters]
-    outputs = {
+    outputs: dict[Subject, _ModelOutput] = {
         subject: _run_model(
             generator,
             subject,
             inputs,
-            evaluation_reporter(progress, subject, total=inputs.count),
+            evaluation_reporter(progress, subject, total=inputs.total),
             only=shared.conversations if subject == "live" else None,
         )
         for subject in subjects
@@ -117,7 +117,7 @@ def evaluate(
     report = evaluation_reporter(progress, "lookup", total=len(inputs.contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
     training = [example for example in held_out.dataset.read("train") if example.desirable]
-    texts = {subject: found.texts for subject, found in outputs.items()}
+    texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
     texts["lookup"] = look_up(training, inputs.contexts, embed=embed, seed=spec.seed)
     replies = {name: _rate(written, inputs.contexts, embed) for name, written in texts.items()}
     samples = _samples(inputs.contexts, replies, shared)
@@ -151,7 +151,7 @@ class _Inputs(NamedTuple):
     max_reply_tokens: int
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Sequences to score and replies to write, for the progress of one model."""
         return len(self.scoring.sequences) + len(self.undesirable) + len(self.contexts)
 
