@@ -63,7 +63,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     engine: Annotated[
         Literal["vllm", "fake"],
-        Meta(description="fake: answers by rule and needs no model, for work on the rest"),
+        Meta(
+            description="fake: answers by rule and needs no model, for work on the rest (once: scripted)"
+        ),
     ] = "vllm"
     engine_url: Annotated[
         str, Meta(description="http(s):// or unix: address of a running engine; empty: start one")
