@@ -91,7 +91,7 @@ class Metrics:
             self.registry.register(_EngineCollector(engine))
 
     async def count_answer(self, message: Message, scope: Scope) -> None:
-        """A ``before_send`` hook: counts responses by route and status, also those of middleware."""
+        """A ``before_send`` hook: counts responses by route and status, middleware's too."""
         if message["type"] == "http.response.start":
             route = (
                 scope.get("path_template") or "unknown"

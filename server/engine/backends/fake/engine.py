@@ -45,7 +45,7 @@ class Refused(Exception):
 
 
 class Engine:
-    """One fake engine; the package says what it does, and its ``__main__`` what the options mean."""
+    """One fake engine. The package says what it does; its options are those of ``__main__``."""
 
     def __init__(
         self,

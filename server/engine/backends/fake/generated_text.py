@@ -10,9 +10,9 @@ TURN_END = "<|im_end|>"
 class GeneratedText:
     """Tokens that are generated until a limit, a stop string, or their end.
 
-    ``tokens`` are those that were generated, with those of the stop string. ``pieces`` has, for each
-    token, the text that it adds to the answer: it lags behind while a stop string may have begun,
-    and never contains one.
+    ``tokens`` are those that were generated, with those of the stop string. ``pieces`` has, for
+    each token, the text that it adds to the answer: it lags behind while a stop string may have
+    begun, and never contains one.
     """
 
     def __init__(self, tokens: list[str], *, limit: int, stop: str | list[str] | None) -> None:
@@ -39,7 +39,7 @@ class GeneratedText:
         self.text = text
 
     def logprob_tokens(self, position: int) -> list[str]:
-        """The tokens listed in the log-probabilities at an index; the last one adds the end token."""
+        """The tokens in the log-probabilities at a position; the last one adds the end token."""
         ends = position == len(self.tokens) - 1 and self.finish == "stop" and not self.cut
         return [self.tokens[position], *([TURN_END] if ends else ())]
 
