@@ -1,8 +1,8 @@
 """The data folder, which only its owner may read: it has every tenant's transcripts.
 
-This program makes all files for its own user alone (``keep_private``; child processes inherit it). A
-data folder that an older version left open to other users is closed when it is next used (``take``),
-and ``tenantune doctor`` lists what others may read (``open_to_others``).
+This program makes all files for its own user alone (``keep_private``; child processes inherit it).
+A data folder that an older version left open to other users is closed when it is next used
+(``take``), and ``tenantune doctor`` lists what others may read (``open_to_others``).
 
 There is one exception: an engine that runs as another user reads the bases and the adapters as a
 member of the group ``TENANTUNE_ENGINE_GROUP``, which may pass through the data folder, cannot list

@@ -1,7 +1,7 @@
 """Temporary folders: copies of uploads, and conversations while they are being processed.
 
-They are in the data folder, not in the system's: it is closed to other users, it is on the disk that
-has room for uploads, and folders of a process that was killed are found and removed (``clear``).
+They are in the data folder, not in the system's: it is closed to other users, it is on the disk
+that has room for uploads, and folders of a killed process are found and removed (``clear``).
 """
 
 import os

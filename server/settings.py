@@ -63,7 +63,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     engine: Annotated[
         Literal["vllm", "fake"],
-        Meta(description="fake: answers by rule and needs no model, for work on the rest"),
+        Meta(
+            description="fake: answers by rule, without a model, for work on the rest "
+            "(scripted is its old name)"
+        ),
     ] = "vllm"
     engine_url: Annotated[
         str, Meta(description="http(s):// or unix: address of a running engine; empty: start one")

@@ -11,12 +11,13 @@ R = TypeVar("R")
 class RoundRobinQueue:
     """Runs one piece of work at a time: one of each waiting tenant, and then the next round.
 
-    A tenant's own requests take turns in the same way. So a request of a few texts waits for at most
-    one batch of each other tenant, however many texts those have. Beside a tenant that embeds 300
-    long texts, one short text took 0.33 s (0.37 s at most), and 0.02 s alone: two cores, one thread.
+    A tenant's own requests take turns in the same way. So a request of a few texts waits for at
+    most one batch of each other tenant, however many texts those have. Beside a tenant that embeds
+    300 long texts, one short text took 0.33 s (0.37 s at most), and 0.02 s alone: two cores, one
+    thread.
 
-    Not ``server.limits.fair_scheduler``: that one counts tokens, because answers have very different
-    costs. Batches cost about the same here, so there is nothing to count, to reserve or to refuse.
+    Not ``server.limits.fair_scheduler``: that one counts tokens, because answers have very
+    different costs. Batches cost about the same, so there is nothing to count, reserve or refuse.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit vector for each text, in order, as little-endian float32. ``tokens``: of all texts."""
+    """One unit vector for each text, in order, as little-endian float32. ``tokens``: of all."""
 
     vectors: list[bytes]
     tokens: int

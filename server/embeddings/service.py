@@ -183,7 +183,7 @@ def build_embeddings(settings: Settings) -> EmbeddingService:
 
 
 def encoder_command(run: Path, kind: str, **options: float) -> ChildCommand:
-    """Return how to start the process on a socket in ``run``; ``options`` as on its command line."""
+    """Return how to start the process with a socket in ``run``; ``options`` as its ``main``."""
     uds = socket_path(run)
     threads = min(4, max(1, (os.cpu_count() or 1) // 4))  # chats need the others
     argv = [sys.executable, "-m", "server.embeddings", "--uds", str(uds), "--encoder", kind]

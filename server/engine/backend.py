@@ -110,7 +110,7 @@ class EngineBackend(Protocol):
         """
 
     def break_streams(self, message: str) -> None:
-        """End every open stream with ``StreamBroken``: a dying engine does not close them itself."""
+        """End every open stream with ``StreamBroken``: a dying engine may leave them open."""
 
     async def close(self) -> None:
         """Break what is open and free the connections."""

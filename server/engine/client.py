@@ -1,7 +1,7 @@
 """An engine behind HTTP, on a unix socket or at a URL: the implementation of ``EngineBackend``.
 
-On aiohttp, because it passes a token on for a third of httpx's CPU time. Nothing is added to a body,
-and no header is sent beyond what HTTP needs: what a tenant may ask for is decided by the callers.
+On aiohttp, because it passes a token on for a third of httpx's CPU time. Nothing is added to a
+body, and no header is sent beyond what HTTP needs: callers decide what a tenant may ask for.
 """
 
 import asyncio
@@ -61,13 +61,13 @@ class _Adapters(msgspec.Struct):
 
 
 class EngineClient:
-    """One engine. ``EngineBackend`` describes the methods. Use on one event loop; ``close`` when done.
+    """One engine; ``EngineBackend`` describes the methods. ``close`` it when done.
 
     Args:
         uds: the engine's unix socket, or
         url: its address: ``http://``, ``https://`` or ``unix:PATH``.
         idle_seconds: longest silence between two chunks of a stream.
-        first_seconds: longest wait for a stream's first chunk (a queue and a long prompt take time).
+        first_seconds: longest wait for a stream's first chunk: the engine's queue, a long prompt.
         whole_seconds: longest wait for an answer that comes in one piece.
     """
 
@@ -169,7 +169,7 @@ class EngineClient:
         await self._call("/tenantune/adapters/drop", {"name": name})
 
     async def adapters(self) -> list[str]:
-        """Names of the adapters that the engine has loaded. Not part of ``EngineBackend``: for tests."""
+        """Names of the adapters that the engine has loaded. For tests; not in ``EngineBackend``."""
         return _decode(await self._get("/tenantune/adapters", self._first), _Adapters).adapters
 
     async def info(self) -> EngineInfo:
@@ -181,7 +181,7 @@ class EngineClient:
         await self._get("/health", timeout_seconds)
 
     async def metrics(self) -> str:
-        """The engine's own figures, as Prometheus text. Not part of ``EngineBackend``: for tests."""
+        """The engine's own metrics, as Prometheus text. For tests; not in ``EngineBackend``."""
         return (await self._get("/metrics", self._first)).decode()
 
     async def _payloads(
@@ -213,7 +213,7 @@ class EngineClient:
 
     @asynccontextmanager
     async def _post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request. Yields a response of status 200; its connection is given back at the end."""
+        """Send a request. Yields a response of status 200, which is released at the end."""
         try:
             async with asyncio.timeout(self._whole):
                 response = await self._session.post(

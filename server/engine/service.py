@@ -142,8 +142,8 @@ class EngineService:
         for choice in self.status.choices:
             log.info("engine setting", name=choice.name, value=choice.value, reason=choice.reason)
         self._feed.show(state="starting", detail="starting the process")
-        # A TaskGroup cannot outlive the call that enters it. So this one task holds the group of all
-        # that runs in the background; what ends it shows in the status and in stop.
+        # A TaskGroup cannot outlive the call that enters it. So this one task holds the group of
+        # all that runs in the background; what ends it shows in the status and in stop.
         self._main = asyncio.create_task(self._run())  # noqa: TID251
 
     async def stop(self, *, grace_seconds: float) -> None:
@@ -196,9 +196,9 @@ class EngineService:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Stream a completion: the payload of each ``data:`` line, without the last [DONE].
 
-        Entering waits for the first payload, so that an error before it is raised here and not while
-        iterating. The adapter stays loaded for the whole stream; leaving the context aborts the
-        generation.
+        Entering waits for the first payload, so that an error before it is raised here and not
+        while iterating. The adapter stays loaded for the whole stream; leaving the context aborts
+        the generation.
 
         Args:
             body: the request, without ``model`` and ``stream``, which are set here.
@@ -232,7 +232,7 @@ class EngineService:
         adapter: AdapterRef | None,
         path: str = CHAT,
     ) -> bytes:
-        """Return a completion's JSON. Cancelling the call aborts the generation. Raises as ``stream``."""
+        """Return a completion's JSON. Cancelling aborts the generation. Raises as ``stream``."""
         async with self._request(tenant, adapter) as model:
             asked = {**body, "model": model, "stream": False}
             return await self.client.complete(asked, path=path)

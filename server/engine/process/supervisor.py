@@ -1,8 +1,8 @@
-"""Keeps one child process running: starts, watches, restarts and stops it, and leaves nothing behind.
+"""Keeps one child process running: starts, watches, restarts and stops it, leaving nothing behind.
 
-The process runs in a process group of its own under a small one (``server/engine/process/watchdog.py``)
-that kills the group when this server ends, however it ends. If both die at the same moment, the next
-start finds the group through the pid file and ends it (``server/engine/process/orphans.py``).
+The process runs in a process group of its own under a small one (``watchdog``), which kills the
+group when this server ends, however it ends. If both die at the same moment, the next start finds
+the group through the pid file and ends it (``orphans``).
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         state: ``failed`` means many short lives in a row: it is still started again, but rarely.
-        detail: for people: the stage of a start, or why there is no engine and when the next try is.
+        detail: for people: the stage of a start; or why there is no engine, and the next try.
         restarts: starts after the first.
         pid: of the process group; None while there is none.
         retry_after_seconds: when a request that is refused now may succeed.
@@ -149,7 +149,7 @@ class Supervisor:
         command: what to start, and the socket that it serves on.
         hooks: how to see that the process is well.
         run: folder of ``<name>.log`` and ``<name>.pid``. One server at a time may use it.
-        feed: where the status is shown; this supervisor alone writes it.
+        feed: where the status is shown.
         timing: how patient the supervision is.
         name: of the process, in the log and in the names of the files.
         chance: numbers in [0, 1) that spread the restarts of many servers.
@@ -291,7 +291,7 @@ class Supervisor:
         return f"the {self._name} exited with status {status}"
 
     async def _unwell(self, ready_at: list[float]) -> str:
-        """Wait until it is ready, then until it is unwell without having ended. Returns what is wrong."""
+        """Wait until it is ready, then until its health checks fail. Returns what is wrong."""
         timing = self._timing
         deadline = monotonic() + timing.ready
         while True:

@@ -1,8 +1,8 @@
 """Which tools the fake engine calls, in the form that vLLM's parser for Hermes returns.
 
-With ``tool_choice`` "auto" it calls every function whose name is in the question. With "required" it
-calls those, or else the first; with a named function, that one. It answers with words when the last
-message is a tool's result.
+With ``tool_choice`` "auto" it calls every function whose name is in the question. With "required"
+it calls those, or else the first; with a named function, that one. It answers with words when the
+last message is a tool's result.
 """
 
 import re

@@ -40,14 +40,14 @@ class Seats:
 
 
 class Turns:
-    """At most ``places`` adapters generate at the same time; the base, None, always may.
+    """At most ``slots`` adapters generate at the same time; the base, None, always may.
 
     An adapter that others wait for gives its turn up after ``turn_seconds`` and queues again. With
     0 it keeps the turn until its last request is done, as an engine without our scheduler does.
     """
 
-    def __init__(self, places: int, turn_seconds: float) -> None:
-        self._places = places
+    def __init__(self, slots: int, turn_seconds: float) -> None:
+        self._slots = slots
         self._turn_seconds = turn_seconds or math.inf
         self._users: Counter[str] = Counter()
         self._since: dict[str, float] = {}  # adapters that have the turn
@@ -84,7 +84,7 @@ class Turns:
             await event.wait()
 
     def _next(self) -> None:
-        while self._queue and len(self._since) < self._places:
+        while self._queue and len(self._since) < self._slots:
             adapter, event = self._queue.popitem(last=False)
             self._since[adapter] = time.monotonic()
             event.set()

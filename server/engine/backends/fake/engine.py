@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from server.engine.backends.fake.completion import Completion
 from server.engine.backends.fake.concurrency import Seats, Turns
 from server.engine.backends.fake.instance import SchemaError
 from server.engine.backends.fake.reply import Reply, share, usage
-from server.engine.backends.fake.texts import Continuation
 
 TURN_SECONDS = 0.25
 
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 
 class Engine:
-    """One fake engine; the package says what it does, and its ``__main__`` what the options mean."""
+    """One fake engine. The package says what it does; its options are those of ``__main__``."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Engine:
         prompt = body.get("prompt")
         if not isinstance(prompt, str | list) or not prompt:
             raise Refused(400, "there must be a prompt", kind="BadRequestError")
-        reply = Continuation(model, body, poisoned=self._poisoned)
+        reply = Completion(model, body, poisoned=self._poisoned)
         self._catch_poison(model)
         if body.get("stream"):
             return await self._stream(request, reply, reply.steps)
@@ -181,8 +181,8 @@ class Engine:
         if not isinstance(prompt, list) or not all(isinstance(t, int) for t in prompt):
             raise Refused(400, "prompt must be token ids", kind="BadRequestError")
         entries: list[dict[str, Any] | None] = [
-            {str(token): {"logprob": -5 * share(model, prompt[: place + 1]), "rank": 1}}
-            for place, token in enumerate(prompt)
+            {str(token): {"logprob": -5 * share(model, prompt[: position + 1]), "rank": 1}}
+            for position, token in enumerate(prompt)
         ]
         entries[:1] = [None]
         await self._wait(model, 1)
@@ -246,14 +246,14 @@ class Engine:
                 pass
 
     async def _stream(
-        self, request: web.Request, reply: Reply | Continuation, count: int
+        self, request: web.Request, reply: Reply | Completion, count: int
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         async with aclosing(self._steps(reply.model, count, reply.count)) as steps:
-            async for place in steps:
-                if place >= 0:
-                    await _send(response, *reply.chunks(place))
+            async for position in steps:
+                if position >= 0:
+                    await _send(response, *reply.chunks(position))
                 elif isinstance(reply, Reply):
                     await _send(response, *reply.opening())
         if reply.usage_wanted:
@@ -274,12 +274,12 @@ class Engine:
             try:
                 yield -1
                 async with self._turns.taking(turn):
-                    for place in range(count):
+                    for position in range(count):
                         await self._turns.wait(turn)
                         due = max(due + self._pause, time.monotonic())
                         await asyncio.sleep(due - time.monotonic())
                         self._tokens += 1
-                        yield place
+                        yield position
             finally:
                 self._running -= 1
 

@@ -65,9 +65,9 @@ def check_version(version: str, *, allowed: bool) -> None:
 def _repair_cpu_backend(kernels: Kernels) -> None:
     """Replace vLLM's LoRA kernels (``punica`` says why), and zero cache blocks before their reuse.
 
-    A request that ended in NaN leaves NaN in its blocks of the key-value cache. Attention multiplies
-    even the masked positions of a reused block, so every later request there would answer garbage.
-    vLLM can zero blocks as it hands them out, but does so for some architectures only.
+    A request that ended in NaN leaves NaN in its blocks of the key-value cache. Attention
+    multiplies even the masked positions of a reused block, so every later request there would
+    answer garbage. vLLM can zero blocks as it hands them out, but does so for some architectures.
     """
     from vllm.platforms.cpu import CpuPlatform  # noqa: PLC0415
     from vllm.v1.kv_cache_interface import KVCacheConfig  # noqa: PLC0415

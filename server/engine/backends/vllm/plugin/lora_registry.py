@@ -2,7 +2,7 @@
 
 Two things end a vLLM engine for every tenant: two ids for one name in a batch (its request sets
 compare names), and a folder that was deleted when the engine reads it again. So a name keeps its id
-for the life of the process, also when it was dropped, and no adapter is pinned or replaced in place.
+for the life of the process, even if dropped, and no adapter is pinned or replaced in place.
 """
 
 import asyncio

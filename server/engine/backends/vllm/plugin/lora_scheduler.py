@@ -1,9 +1,9 @@
 """A scheduler that gives adapters time slices.
 
-vLLM runs at most ``max_loras`` adapters in a step and never preempts one for another: with that many
-long answers open, another tenant gets nothing until one of them ends (90 s were measured, at any
-priority). Here an adapter that others wait for is preempted after its time slice: its requests go
-back to the queue, keep what they have generated, and continue in their next slice. Their streams
+vLLM runs at most ``max_loras`` adapters in a step and never preempts one for another: with that
+many long answers open, another tenant gets nothing until one of them ends (90 s were measured, at
+any priority). Here an adapter that others wait for is preempted after its time slice: its requests
+go back to the queue, keep what they have generated, and continue in their next slice. Their streams
 pause. Nothing is sampled twice or lost, since this is vLLM's own preemption, which it uses when
 memory runs short. A preemption costs the prompt blocks that are not whole in the prefix cache (one
 block per request), so a slice should be long compared with that.

@@ -1,4 +1,4 @@
-"""vLLM's parser of Hermes' tool calls, with compact arguments, and none that the model did not write.
+"""vLLM's parser of Hermes' tool calls, with compact arguments and no invented ones.
 
 vLLM's grammar for a call allows any white space between the parts of its arguments, and a small
 model that may write an empty line may write nothing else until its answer is cut off.
@@ -28,7 +28,7 @@ class CompactHermes(Hermes2ProToolParser):  # type: ignore[misc] # vLLM is not f
         return tag
 
     def get_remaining_unstreamed_args(self) -> str:
-        """Nothing: all were streamed as they came. vLLM's own adds "{}" to a call that is cut off."""
+        """Nothing: all were streamed already. vLLM's own adds "{}" to a call that is cut off."""
         return ""
 
     def _extract_tool_args(self, tc_json: str, is_complete: bool) -> str | None:

@@ -7,12 +7,12 @@ PIECES = re.compile(r"\s*(?:\w+|.)", re.DOTALL)
 TURN_END = "<|im_end|>"
 
 
-class Written:
+class GeneratedText:
     """Tokens that are generated until a limit, a stop string, or their end.
 
-    ``tokens`` are those that were generated, with those of the stop string. ``pieces`` has, for each
-    token, the text that it adds to the answer: it lags behind while a stop string may have begun,
-    and never contains one.
+    ``tokens`` are those that were generated, with those of the stop string. ``pieces`` has, for
+    each token, the text that it adds to the answer: it lags behind while a stop string may have
+    begun, and never contains one.
     """
 
     def __init__(self, tokens: list[str], *, limit: int, stop: str | list[str] | None) -> None:
@@ -23,13 +23,13 @@ class Written:
         self.stop_reason: str | None = None
         held = max(map(len, stops), default=1) - 1
         text, shown, self.pieces = "", 0, list[str]()
-        for place, token in enumerate(self.tokens):
+        for position, token in enumerate(self.tokens):
             text += token
-            last = place == len(self.tokens) - 1
+            last = position == len(self.tokens) - 1
             found = min(((at, s) for s in stops if (at := text.find(s)) >= 0), default=None)
             if found is not None:
                 text, self.stop_reason = text[: found[0]], found[1]
-                self.tokens = self.tokens[: place + 1]
+                self.tokens = self.tokens[: position + 1]
                 self.finish, self.cut, last = "stop", True, True
             until = max(shown, len(text) - (0 if last else held))
             self.pieces.append(text[shown:until])
@@ -38,10 +38,10 @@ class Written:
                 break
         self.text = text
 
-    def logprob_tokens(self, place: int) -> list[str]:
-        """The tokens listed in the log-probabilities at an index; the last one adds the end token."""
-        ends = place == len(self.tokens) - 1 and self.finish == "stop" and not self.cut
-        return [self.tokens[place], *([TURN_END] if ends else ())]
+    def logprob_tokens(self, position: int) -> list[str]:
+        """The tokens in the log-probabilities at a position; the last one adds the end token."""
+        ends = position == len(self.tokens) - 1 and self.finish == "stop" and not self.cut
+        return [self.tokens[position], *([TURN_END] if ends else ())]
 
 
 def usage_options(body: dict[str, Any]) -> tuple[bool, bool]:

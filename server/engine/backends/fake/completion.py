@@ -4,13 +4,13 @@ import time
 import uuid
 from typing import Any
 
+from server.engine.backends.fake.generated_text import GeneratedText, usage_options
 from server.engine.backends.fake.reply import POISONED, usage, words
-from server.engine.backends.fake.written import Written, usage_options
 
 DEFAULT_MAX_TOKENS = 16
 
 
-class Continuation:
+class Completion:
     """The answers to one request: ``n`` for each prompt.
 
     ``count``: the number of answers in all. ``steps``: the number of tokens of the longest.
@@ -30,50 +30,52 @@ class Continuation:
         limit = body.get("max_tokens")
         limit = DEFAULT_MAX_TOKENS if limit is None else int(limit)
         shortest = int(body.get("min_tokens") or 0)
-        self._written = []
+        self._generated = []
         for said in self._prompts:
             found = words(model, said, shortest, max(limit, 1))
             if poisoned:
                 found = [f" {POISONED}" for _ in found]
-            self._written.append(Written(found, limit=limit, stop=body.get("stop")))
+            self._generated.append(GeneratedText(found, limit=limit, stop=body.get("stop")))
         self.count = len(self._prompts) * self._times
-        self.steps = max(1, *(len(written.tokens) for written in self._written))
+        self.steps = max(1, *(len(generated.tokens) for generated in self._generated))
 
     def whole(self) -> dict[str, Any]:
         """The answers in one piece."""
         choices = []
         for index in range(self.count):
             prompt = index // self._times
-            written = self._written[prompt]
+            generated = self._generated[prompt]
             echoed = self._echoed(prompt)
             tokens = [
-                t for place in range(len(written.tokens)) for t in written.logprob_tokens(place)
+                t
+                for position in range(len(generated.tokens))
+                for t in generated.logprob_tokens(position)
             ]
-            text = "".join(echoed) + written.text
+            text = "".join(echoed) + generated.text
             choices.append(self._choice(index, text, [*echoed, *tokens], 0))
         return {**self._wrap(choices), "usage": self._usage()}
 
-    def chunks(self, place: int) -> list[dict[str, Any]]:
+    def chunks(self, position: int) -> list[dict[str, Any]]:
         """The token at this index of each answer that has one; the last has the finish reason."""
         chunks = []
         for index in range(self.count):
             prompt = index // self._times
-            written = self._written[prompt]
-            size = len(written.tokens)
-            if place >= max(size, 1):
+            generated = self._generated[prompt]
+            size = len(generated.tokens)
+            if position >= max(size, 1):
                 continue
-            tokens = [*self._echoed(prompt)] if place == 0 else []
+            tokens = [*self._echoed(prompt)] if position == 0 else []
             text = "".join(tokens)
-            before = [*self._echoed(prompt), *written.tokens[:place]] if place else []
+            before = [*self._echoed(prompt), *generated.tokens[:position]] if position else []
             if size:
-                tokens += written.logprob_tokens(place)
-                text += written.pieces[place]
+                tokens += generated.logprob_tokens(position)
+                text += generated.pieces[position]
             choice = self._choice(index, text, tokens, len("".join(before)))
-            if place < size - 1:
+            if position < size - 1:
                 choice |= {"finish_reason": None, "stop_reason": None}
             chunk = self._wrap([choice])
             if self._counts_wanted:
-                chunk["usage"] = usage(self._prompt_tokens(prompt), place + 1)
+                chunk["usage"] = usage(self._prompt_tokens(prompt), position + 1)
             chunks.append(chunk)
         return chunks
 
@@ -88,20 +90,20 @@ class Continuation:
         return [said] if isinstance(said, str) else [f" {token}" for token in said]
 
     def _choice(self, index: int, text: str, tokens: list[str], offset: int) -> dict[str, Any]:
-        written = self._written[index // self._times]
+        generated = self._generated[index // self._times]
         return {
             "index": index,
             "text": text,
             "logprobs": self._logprobs_of(tokens, offset),
-            "finish_reason": written.finish,
-            "stop_reason": written.stop_reason,
+            "finish_reason": generated.finish,
+            "stop_reason": generated.stop_reason,
             "prompt_logprobs": None,
         }
 
     def _logprobs_of(self, tokens: list[str], offset: int) -> dict[str, Any] | None:
         if self._logprobs is None:
             return None
-        offsets = [offset + len("".join(tokens[:place])) for place in range(len(tokens))]
+        offsets = [offset + len("".join(tokens[:position])) for position in range(len(tokens))]
         return {
             "text_offset": offsets,
             "token_logprobs": [-0.1 for _ in tokens],
@@ -125,5 +127,5 @@ class Continuation:
     def _usage(self) -> dict[str, int]:
         """Where nothing is to be generated, vLLM still generates one token, and counts it."""
         prompts = sum(self._prompt_tokens(prompt) for prompt in range(len(self._prompts)))
-        generated = sum(max(len(written.tokens), 1) for written in self._written)
-        return usage(prompts, generated * self._times)
+        tokens = sum(max(len(generated.tokens), 1) for generated in self._generated)
+        return usage(prompts, tokens * self._times)

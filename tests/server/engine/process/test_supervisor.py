@@ -167,7 +167,7 @@ def engine_under_a_server(run: Path) -> tuple[subprocess.Popen[str], int]:
     code = f"""
 import asyncio, sys
 from pathlib import Path
-from tests.server.engine.test_supervisor import Life, Running
+from tests.server.engine.process.test_supervisor import Life, Running
 async def main():
     async with Running(Life(Path({str(run)!r}), "sleep 600 & sleep 600")) as life:
         life.well = True
