@@ -24,8 +24,8 @@ async def requeue_orphaned(
     Returns:
         What DBOS goes on with: ids of imports, and (id, attempt) of jobs.
     """
+    everyone = across_tenants("a worker recovers the work of all tenants")
     async with database.reading() as session:
-        everyone = across_tenants("a worker recovers the work of all tenants")
         attempts = everyone.select(Job.id, Job.attempts)
         jobs = await session.execute(
             attempts.where(Job.state.not_in([*FINISHED_JOB_STATES, "paused", "awaiting_approval"]))
@@ -48,7 +48,7 @@ async def requeue_orphaned(
     for import_id in open_imports:
         if await _is_orphaned(import_id, executor_id):
             async with database.transaction() as session:
-                (await session.get_one(Import, import_id)).state = "queued"
+                (await everyone.get_one(session, Import, import_id)).state = "queued"
         else:
             running_imports.add(import_id)
     for job_id, attempt in open_decisions:  # a dead one would be in the way of the next decision

@@ -71,7 +71,7 @@ async def metrics(session: AsyncSession, job: Job, point: Point) -> dict[str, An
         "valid_loss": point.valid_loss,
         "valid_mean_token_accuracy": point.valid_accuracy,
     }
-    dataset = await session.get(DatasetVersion, job.dataset_id) if job.dataset_id else None
+    dataset = await of_tenant(job.tenant_id).get(session, DatasetVersion, job.dataset_id)
     recipe = msgspec.convert(job.recipe, Recipe)
     if dataset and dataset.counts.get("validation", 0) <= recipe.validation_conversations:
         found["full_valid_loss"] = point.valid_loss

@@ -194,7 +194,7 @@ async def _discard_adapter(session: AsyncSession, job: Job) -> None:
     if job.adapter_id is None:
         return
     tenant = await session.get_one(Tenant, job.tenant_id)
-    adapter = await session.get_one(Adapter, job.adapter_id)
+    adapter = await of_tenant(job.tenant_id).get_one(session, Adapter, job.adapter_id)
     if adapter.state == "deleted":
         return
     if tenant.live_adapter_id == adapter.id:  # a person was quicker than the worker

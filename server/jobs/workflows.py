@@ -14,8 +14,8 @@ each finds its earlier result: the spec, the checkpoint, the published folder, t
 
 A step is a function of ``server/jobs/steps/``. To add one:
 
-1. Write it in the module of its stage. Arguments and result can be pickled, and a second run finds
-   what the first has made::
+1. Write it in the module of its stage. What it returns or raises can be pickled, and a second run
+   finds what the first one has made::
 
        async def measure(context: StepContext, job_id: str) -> float: ...
 

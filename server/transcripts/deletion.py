@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import and_, exists, func, or_
+from sqlalchemy import and_, func, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import (
@@ -68,7 +68,7 @@ async def delete_import(
     await _require_no_learner(session, tenant, holding)
     adapters = await _trained_on(session, tenant, holding)
     deleted, kept = await _delete_conversations(session, row)
-    source = await originals.lock(session, SourceFile.id == row.source_file_id)
+    source = await originals.lock(session, SourceFile.id == row.source_file_id, scope=mine)
     await session.execute(mine.delete(Import).where(Import.id == row.id))
     blobs: tuple[str, ...] = ()
     same_file = mine.select(Import.id).where(Import.source_file_id == row.source_file_id).limit(1)
@@ -167,27 +167,24 @@ async def _delete_conversations(session: AsyncSession, row: Import) -> tuple[int
     )
     kept = await session.scalar(owned_by_others) or 0
     # filtered by tenant, SQLite would look through all of the tenant's for each conversation
-    next_owner = (
-        across_tenants("the conversation is the tenant's")
-        .select(func.min(ImportedAgain.import_id))
-        .where(ImportedAgain.conversation_id == ConversationRow.id)
-        .scalar_subquery()
-    )
-    has_other = exists().where(ImportedAgain.conversation_id == ConversationRow.id)
+    others = across_tenants("the conversation is the tenant's").select(ImportedAgain.import_id)
+    others = others.where(ImportedAgain.conversation_id == ConversationRow.id)
+    next_owner = others.with_only_columns(func.min(ImportedAgain.import_id)).scalar_subquery()
     moved = await session.scalars(
         mine.update(ConversationRow)
-        .where(ConversationRow.import_id == row.id, has_other)
+        .where(ConversationRow.import_id == row.id, others.exists())
         .values(import_id=next_owner)
         .returning(ConversationRow.id)
         .execution_options(synchronize_session=False)
     )
     moved_count = len(list(moved))
-    first = exists().where(
+    same = across_tenants("the row that is deleted is the tenant's").select(ConversationRow.id)
+    same = same.where(
         ConversationRow.id == ImportedAgain.conversation_id,
         ConversationRow.import_id == ImportedAgain.import_id,
     )
     await session.execute(
-        mine.delete(ImportedAgain).where(first).execution_options(synchronize_session=False)
+        mine.delete(ImportedAgain).where(same.exists()).execution_options(synchronize_session=False)
     )
     gone = await session.scalars(
         mine.delete(ConversationRow)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from connectors.importers import ImportOptions
 from connectors.report import ImportReport
 from server.db.models import ConversationRow, Import, ImportedAgain, SourceFile, new_id, now
-from server.db.scope import of_tenant
+from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.errors import Invalid, ServerError
 from server.files import originals
@@ -29,6 +29,7 @@ from server.transcripts.reading import Kept, ReadingRequest, read
 log = structlog.get_logger(__name__)
 
 ROWS_AT_ONCE = 500
+_IMPORTS = across_tenants("a worker knows an import by its id alone")
 
 
 async def run_import(
@@ -42,12 +43,12 @@ async def run_import(
     """
     blobs = blobs or BlobStore.open(settings.blobs)
     async with database.transaction() as session:
-        row = await session.get(Import, import_id, with_for_update=True)
+        row = await _IMPORTS.get(session, Import, import_id, lock=True)
         if row is None or row.state in {"done", "failed"}:
             return
         row.state = "running"
         row.started_at = now()
-        source = await session.get_one(SourceFile, row.source_file_id)
+        source = await of_tenant(row.tenant_id).get_one(session, SourceFile, row.source_file_id)
         tenant = await tenants.get_by_id(session, row.tenant_id)
     with scratch(settings, "import") as folder:
         spool = folder / "conversations.jsonl"
@@ -85,7 +86,7 @@ async def end_import(
 ) -> None:
     """Write how an import ended, and release its file."""
     async with database.transaction() as session:
-        row = await session.get(Import, import_id)
+        row = await _IMPORTS.get(session, Import, import_id)
         if row is None:  # deleted with its tenant
             return
         row.state = "done" if exc is None else "failed"
@@ -113,7 +114,7 @@ async def _store(database: Database, import_id: str, spool: Path) -> tuple[int, 
     stored = known = 0
     for group in _in_groups(spool):
         async with database.transaction() as session:
-            row = await session.get(Import, import_id)
+            row = await _IMPORTS.get(session, Import, import_id)
             if row is None or not await tenants.hold_transcripts(session, row.tenant_id):
                 break  # its tenant was deleted
             fresh = {kept.digest: kept for kept in group}

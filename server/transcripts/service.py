@@ -36,9 +36,8 @@ async def queue_import(
         raise Invalid(f"There is no importer '{importer}'; there are: {known}.", param="importer")
     # one upload of a tenant after the other, so that equal ones find each other
     await session.refresh(tenant, with_for_update=True)
-    source = await originals.lock(
-        session, SourceFile.tenant_id == tenant.id, SourceFile.sha256 == sha256
-    )
+    mine = of_tenant(tenant.id)
+    source = await originals.lock(session, SourceFile.sha256 == sha256, scope=mine)
     if source is None:
         source = SourceFile(
             tenant_id=tenant.id,
@@ -49,7 +48,7 @@ async def queue_import(
         session.add(source)
         await session.flush()
     given: dict[str, Any] = msgspec.to_builtins(options or ImportOptions())
-    imports = of_tenant(tenant.id).select(Import)
+    imports = mine.select(Import)
     for row in await session.scalars(
         imports.where(Import.source_file_id == source.id, Import.state != "failed")
     ):

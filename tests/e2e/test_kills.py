@@ -125,9 +125,9 @@ def tells_what_it_learned(client: OpenAI, job_id: str, *, steps: int) -> None:
     (checkpoint,) = jobs.checkpoints.list(job_id)
     assert checkpoint.fine_tuned_model_checkpoint == done.fine_tuned_model
     assert checkpoint.metrics.valid_loss
-    told = [event.message for event in jobs.list_events(job_id, limit=100)]
-    assert told[0] == "The job has successfully completed"
-    assert "The job is paused" in told
+    messages = [event.message for event in jobs.list_events(job_id, limit=100)]
+    assert messages[0] == "The job has successfully completed"
+    assert "The job is paused" in messages
 
 
 @pytest.mark.parametrize("alike", [False, True])
@@ -148,18 +148,18 @@ def test_a_first_try_on_a_dozen_examples_yields_a_model_that_answers(
     up.wait(lambda: job().status in {"succeeded", "failed"}, "the job ends", seconds=200)
     done = job()
     assert done.status == "succeeded", (done.error, up.logs())
-    asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Can I skip a week?"}]
+    question: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Can I skip a week?"}]
     answer = client.chat.completions.create(
-        model=done.fine_tuned_model, messages=asked, max_tokens=4
+        model=done.fine_tuned_model, messages=question, max_tokens=4
     )
     assert answer.choices[0].message.content
     (adapter,) = up.call("GET", "/admin/tenants/loaf/adapters")
     assert (adapter["live"], adapter["state"]) == (False, "candidate")
     assert adapter["verdict"]["result"] == "cannot_tell"
     events = client.fine_tuning.jobs.list_events(job_id, limit=100).data
-    told = [event.message for event in events if event.level == "warn"]
-    assert any("was not promoted, and answers to its own name" in each for each in told)
-    assert any("9 of 10 examples say the same as others" in each for each in told) is alike
+    warnings = [event.message for event in events if event.level == "warn"]
+    assert any("was not promoted, and answers to its own name" in each for each in warnings)
+    assert any("9 of 10 examples say the same as others" in each for each in warnings) is alike
 
     up.call("POST", "/admin/tenants/loaf/promote", {"version": 1})
     assert up.call("GET", "/admin/tenants/loaf/adapters")[0]["live"]

@@ -6,10 +6,13 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Job
+from server.db.scope import across_tenants
 from server.db.session import Database
 from server.jobs.trainer_process import Interruption
 from server.settings import Settings
 from server.storage.blobs import BlobStore
+
+_JOBS = across_tenants("a workflow knows its job by the job's id alone")
 
 
 class Superseded(Exception):
@@ -63,12 +66,17 @@ class StepContext:
     async def requested_interruption(self, job_id: str) -> Interruption | None:
         """What a person has requested of the job by now."""
         async with self.database.reading() as session:
-            return requested_interruption(await session.get_one(Job, job_id))
+            return requested_interruption(await find_job(session, job_id))
+
+
+async def find_job(session: AsyncSession, job_id: str) -> Job:
+    """The job, whichever tenant's it is."""
+    return await _JOBS.get_one(session, Job, job_id)
 
 
 async def lock_job(session: AsyncSession, job_id: str) -> Job:
-    """The job as it is now, of whatever tenant, locked until the transaction ends."""
-    return await session.get_one(Job, job_id, with_for_update=True, populate_existing=True)
+    """The job as it is now, whichever tenant's it is, locked until the transaction ends."""
+    return await _JOBS.get_one(session, Job, job_id, lock=True)
 
 
 def requested_interruption(job: Job) -> Interruption | None:

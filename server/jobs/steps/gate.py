@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from server.adapters import service as adapters
-from server.db.models import DatasetVersion, Job, Tenant
+from server.db.models import DatasetVersion, Tenant
+from server.db.scope import of_tenant
 from server.files import service as files
 from server.jobs import results
 from server.jobs.schemas import Outcome, public_id
 from server.jobs.states import add_event
-from server.jobs.steps.context import StepContext, lock_job, requested_interruption
+from server.jobs.steps.context import StepContext, find_job, lock_job, requested_interruption
 from server.jobs.trainer_process import raise_if_interrupted
 from server.storage.references import stored
 from training.base_models.manifest import load_base
@@ -33,7 +34,7 @@ async def apply_gates(context: StepContext, job_id: str, adapter_name: str) -> s
         job = await lock_job(session, job_id)
         raise_if_interrupted(requested_interruption(job))
         tenant = await session.get_one(Tenant, job.tenant_id)
-        dataset = await session.get_one(DatasetVersion, job.dataset_id)
+        dataset = await of_tenant(tenant.id).get_one(session, DatasetVersion, job.dataset_id)
         report = build_report(
             folder,
             tenant=tenant.name,
@@ -74,7 +75,7 @@ async def apply_gates(context: StepContext, job_id: str, adapter_name: str) -> s
 async def keep_results(context: StepContext, job_id: str) -> None:
     """Store the loss curve as a file of the tenant's, once."""
     async with context.database.reading() as session:
-        job = await session.get_one(Job, job_id)
+        job = await find_job(session, job_id)
         if job.result_file_id is not None:
             return
         data = results.to_csv(await results.curve(session, job))

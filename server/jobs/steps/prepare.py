@@ -112,7 +112,7 @@ async def _dataset(context: StepContext, job: Job) -> DatasetVersion:
     """
     async with context.database.reading() as session:
         if job.dataset_id is not None:
-            return await session.get_one(DatasetVersion, job.dataset_id)
+            return await of_tenant(job.tenant_id).get_one(session, DatasetVersion, job.dataset_id)
         training = await _sha256_of(session, job, "training_file")
         validation = await _sha256_of(session, job, "validation_file")
     if training is None:

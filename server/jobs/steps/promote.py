@@ -2,6 +2,7 @@
 
 from server.adapters import service as adapters
 from server.db.models import Adapter, Job, Tenant
+from server.db.scope import of_tenant
 from server.errors import Conflict, NotFound
 from server.jobs.schemas import FINAL_STATES
 from server.jobs.states import add_event, set_state
@@ -24,7 +25,7 @@ async def await_approval(context: StepContext, job_id: str) -> bool:
     async with context.database.transaction() as session:
         job = await lock_job(session, job_id)
         raise_if_interrupted(requested_interruption(job))
-        adapter = await session.get_one(Adapter, job.adapter_id)
+        adapter = await of_tenant(job.tenant_id).get_one(session, Adapter, job.adapter_id)
         needs_approval = job.require_approval and adapter.state != "failed_gates"
         if not needs_approval or job.decision is not None:
             return True
@@ -48,7 +49,7 @@ async def promote(context: StepContext, job_id: str) -> None:
             return
         raise_if_interrupted(requested_interruption(job))
         tenant = await session.get_one(Tenant, job.tenant_id)
-        adapter = await session.get_one(Adapter, job.adapter_id)
+        adapter = await of_tenant(job.tenant_id).get_one(session, Adapter, job.adapter_id)
         reason = _reason_against(job, adapter)
         if reason is None:
             try:

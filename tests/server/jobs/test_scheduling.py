@@ -167,7 +167,7 @@ def _home_of(process: psutil.Process) -> str:
 
 
 async def made_adapter(database: Database, job_id: str) -> None:
-    """Give a job the adapter that a person is asked about."""
+    """Give a job the adapter that awaits a decision."""
     async with database.transaction() as session:
         job = await session.get_one(Job, job_id)
         adapter = Adapter(
@@ -199,11 +199,11 @@ async def test_a_short_import_does_not_wait_for_a_neighbours_long_ones_and_decis
     long = [await upload(database, settings, "busy", hostile(n)) for n in (3000, 3001)]
     with worker(tmp_path):
         await wait_until(database, Import, long[0], {"running"})
-        asked = time.monotonic()
+        began = time.monotonic()
         short = await upload(database, settings, "other", SHORT)
         row = await wait_until(database, Import, short, {"done", "failed"})
         assert row.state == "done", row.error
-        assert time.monotonic() - asked < 20
+        assert time.monotonic() - began < 20
         async with database.reading() as session:
             states = [(await session.get_one(Import, each)).state for each in long]
         assert states == ["running", "queued"]

@@ -281,10 +281,10 @@ async def test_a_job_that_learns_from_it_is_in_the_way(
         job = Job(tenant_id=acme.id, base="b", recipe_name="r", state=state, training_file_id=file)
         job.dataset_id = dataset.id if with_dataset else None
         session.add(job)
-    said = await delete(made, status=status)
+    answer = await delete(made, status=status)
     if status == 409:
-        assert said["code"] == "job_in_progress"
-        assert job.id in said["detail"]
+        assert answer["code"] == "job_in_progress"
+        assert job.id in answer["detail"]
         assert len(await rows(database, ConversationRow)) == len(THINGS)
 
 

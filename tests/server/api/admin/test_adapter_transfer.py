@@ -53,8 +53,8 @@ async def version(
 ) -> Path:
     """acme@1; its folder."""
     folder = make_foreign(tmp_path / "job" / "adapter", base_model_name_or_path=settings.base)
-    told = load_base(base)
-    ref = BaseRef(name=settings.base, serving_sha256=told.serving_sha256)
+    manifest = load_base(base)
+    ref = BaseRef(name=settings.base, serving_sha256=manifest.serving_sha256)
     write_manifest(folder, msgspec.structs.replace(MANIFEST, base=ref))
     async with database.transaction() as session:
         adapter = await service.register(
@@ -136,8 +136,8 @@ async def test_what_cannot_be_given_is_told_as_such(
     odd = await client.get(f"{HERE}/1/download", params={"format": "onnx"}, headers=acme)
     assert odd.status_code == 400
     config = base / "serving" / "config.json"
-    told = json.loads(config.read_bytes())
-    config.write_text(json.dumps({**told, "architectures": ["MambaForCausalLM"]}))
+    values = json.loads(config.read_bytes())
+    config.write_text(json.dumps({**values, "architectures": ["MambaForCausalLM"]}))
     described = json.loads((base / "base.json").read_bytes())
     described["files"]["serving/config.json"]["size_bytes"] = config.stat().st_size
     (base / "base.json").write_text(json.dumps(described))
@@ -217,11 +217,11 @@ async def test_what_cannot_be_served_leaves_nothing_behind(
         (packed(large, tmp_path), "max_lora_rank=128"),
         (b"no zip", "not a zip"),
     ]
-    for data, said in cases:
+    for data, reason in cases:
         refused = await send(client, acme, data)
         assert refused.status_code == 400, refused.text
         assert (refused.json()["code"], refused.json()["param"]) == ("adapter_refused", "file")
-        assert said in refused.json()["detail"]
+        assert reason in refused.json()["detail"]
         assert str(settings.home) not in refused.json()["detail"]
     assert not list(settings.jobs.glob("*"))
     assert not list((settings.home / "blobs").rglob("sha256/*/*"))

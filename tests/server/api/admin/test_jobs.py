@@ -25,8 +25,8 @@ async def test_a_job_is_queued_with_its_recipe_and_objectives(
 ) -> None:
     await make_tenant()
     await make_upload()
-    asked = {"recipe": "cpu-demo", "objectives": {"max_perplexity": 3.0}, "seed": 5}
-    made = await client.post(JOBS, json=asked, headers=operator)
+    body = {"recipe": "cpu-demo", "objectives": {"max_perplexity": 3.0}, "seed": 5}
+    made = await client.post(JOBS, json=body, headers=operator)
     assert made.status_code == 201, made.text
     job = made.json()
     assert (job["state"], job["recipe"], job["seed"]) == ("queued", "cpu-demo", 5)
@@ -92,8 +92,8 @@ async def test_a_misspelt_objective_is_refused(
     client: AsyncClient, operator: dict[str, str], make_tenant: Make
 ) -> None:
     await make_tenant()
-    asked = {"objectives": {"max_perplexty": 3.0}}
-    refused = await client.post(JOBS, json=asked, headers=operator)
+    body = {"objectives": {"max_perplexty": 3.0}}
+    refused = await client.post(JOBS, json=body, headers=operator)
     assert refused.status_code == 400
     assert "max_perplexty" in refused.text
 
@@ -144,7 +144,7 @@ async def test_a_finished_job_cannot_be_cancelled(
     async with database.transaction() as session:
         row = await session.get_one(Job, job["id"])
         assert row.cancel_requested
-        assert row.state == "cancelled", "nobody had begun it"
+        assert row.state == "cancelled", "no worker had started it"
         assert not await states.set_state(session, row, "succeeded"), "an end is an end"
     again = await client.post(f"{JOBS}/{job['id']}/cancel", headers=operator)
     assert again.status_code == 409
@@ -208,13 +208,13 @@ async def test_the_command_line_tells_a_job_that_went_live_from_one_that_did_not
         _print_result(view, as_json=False)
     except SystemExit as exc:
         left = int(str(exc.code))
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert left == code
-    assert says in told
-    assert "acme@4" in told
+    assert says in printed
+    assert "acme@4" in printed
     if outcome and "reason" in outcome:
-        assert str(outcome["reason"]) in told
-        assert "it answers as 'acme@4'" in told
+        assert str(outcome["reason"]) in printed
+        assert "it answers as 'acme@4'" in printed
 
 
 async def test_events_are_numbered_without_gaps_and_read_from_where_one_left_off(
@@ -246,8 +246,8 @@ async def test_scoring_is_for_this_installations_workers_alone(
     assert (await client.post(path, content=body, headers=operator)).status_code == 401
     token = {"authorization": f"Bearer {worker_token(settings)}"}
     for name in ("../../etc", "/etc", "acme.0123456789ab"):
-        asked: dict[str, Any] = {"tenant": "acme", "adapter_name": name, "sequences": []}
-        refused = await client.post(path, json=asked, headers=token)
+        body: dict[str, Any] = {"tenant": "acme", "adapter_name": name, "sequences": []}
+        refused = await client.post(path, json=body, headers=token)
         assert refused.status_code == 400, refused.text
     path_of_token = settings.run / "worker.token"
     assert path_of_token.stat().st_mode & 0o077 == 0

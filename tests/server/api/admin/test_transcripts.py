@@ -38,8 +38,8 @@ async def test_what_a_tenant_calls_public_is_not_redacted(
     client, make_tenant, operator, database, settings
 ):
     await make_tenant("acme", keep=("help@acme.example",))
-    said = "Write to help@acme.example, not to jo@post.example."
-    turns = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": said}]
+    text = "Write to help@acme.example, not to jo@post.example."
+    turns = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": text}]
     file = json.dumps({"messages": turns}).encode()
     queued = await client.post(f"{ADDRESS}?filename=a.jsonl", content=file, headers=operator)
     await importing.run_import(database, queued.json()["id"], settings=settings)
@@ -283,15 +283,15 @@ async def test_a_table_is_read_once_what_it_does_not_tell_is_said(
         b"1,agent,Lost again,02/01/2031,Jane Doe,Kollegen\n"
         b"1,customer,Jane here: where is it?,01/02/2031,Jane Doe,alle\n"
     )
-    told = "filename=a.csv&map=private=kreis,private:Kollegen=yes"
-    asked = await client.post(f"{ADDRESS}?{told}", content=table, headers=operator)
-    await importing.run_import(database, asked.json()["id"], settings=settings)
-    read = f"/admin/tenants/acme/imports/{asked.json()['id']}"
+    query = "filename=a.csv&map=private=kreis,private:Kollegen=yes"
+    queued = await client.post(f"{ADDRESS}?{query}", content=table, headers=operator)
+    await importing.run_import(database, queued.json()["id"], settings=settings)
+    read = f"/admin/tenants/acme/imports/{queued.json()['id']}"
     failed = (await client.get(read, headers=operator)).json()
     assert (failed["state"], "--dates day-first" in failed["error"]["message"]) == ("failed", True)
 
     queued = await client.post(
-        f"{ADDRESS}?{told}&dates=month-first", content=table, headers=operator
+        f"{ADDRESS}?{query}&dates=month-first", content=table, headers=operator
     )
     await importing.run_import(database, queued.json()["id"], settings=settings)
     read = f"/admin/tenants/acme/imports/{queued.json()['id']}"

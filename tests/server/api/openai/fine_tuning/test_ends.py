@@ -95,13 +95,13 @@ async def test_a_running_job_pauses_when_its_worker_does_and_a_change_of_mind_is
     assert await row() == ("paused", 0)
     await tuning.do(job, "resume")
     assert await row() == ("queued", 1)
-    # asked to pause, and to go on before the worker came to it
+    # pause requested, and resumed before the worker came to it
     await tuning.change(job, state="running")
     await tuning.do(job, "pause")
     await tuning.do(job, "resume")
     await pause(tuning.context, row_id(job), 1)
     assert await row() == ("queued", 2)
-    # asked to pause, then to stop
+    # pause requested, then cancelled
     await tuning.change(job, state="running")
     await tuning.do(job, "pause")
     _, cancelled = await tuning.do(job, "cancel")
@@ -185,8 +185,8 @@ async def test_gates_decide_what_goes_live_and_not_whether_a_job_succeeded(
     assert seen["outcome"]["promoted"] is promoted
     assert seen["outcome"]["reason"] == reason
     assert seen["stage"] == ("succeeded" if promoted else "not promoted")
-    told = await warnings_of(tuning, job)
-    assert told == (
+    warnings = await warnings_of(tuning, job)
+    assert warnings == (
         [] if promoted else [f"acme@1 was not promoted, and answers to its own name: {reason}"]
     )
     assert (await tuning.do(job, "cancel"))[1]["code"] == "job_already_ended"
@@ -214,7 +214,7 @@ async def test_a_person_decides_of_what_the_gates_cannot_tell(
     assert (await tuning.live() is not None) is (decision == "approved")
 
 
-async def test_nobody_is_asked_about_an_adapter_that_the_gates_found_worse(tuning: Tuning) -> None:
+async def test_an_adapter_that_the_gates_found_worse_awaits_no_approval(tuning: Tuning) -> None:
     job = await tuning.job()
     await tuning.adapter(job, state="failed_gates")
     await tuning.change(job, require_approval=True)
@@ -276,8 +276,8 @@ async def test_an_end_is_told_once_to_the_webhooks_that_want_it(tuning: Tuning) 
         await promote(tuning.context, row_id(done))
     await tuning.do(cancelled, "cancel")
     async with tuning.database.reading() as session:
-        told = [row.event for row in await session.scalars(select(WebhookDelivery))]
-    assert sorted((each["type"], each["data"]["id"]) for each in told) == [
+        sent = [row.event for row in await session.scalars(select(WebhookDelivery))]
+    assert sorted((each["type"], each["data"]["id"]) for each in sent) == [
         ("fine_tuning.job.failed", failed["id"]),
         ("fine_tuning.job.succeeded", done["id"]),
     ]
@@ -393,7 +393,7 @@ async def test_a_dataset_is_made_from_files_redacted_and_split(tuning: Tuning) -
 
     async with tuning.database.transaction() as session:
         (await session.get_one(Tenant, tuning.tenant.id)).system_prompt = "Be warm."
-    frozen = await create_from_files(
+    created = await create_from_files(
         tuning.database,
         tuning.tenant.id,
         settings=tuning.settings,
@@ -402,22 +402,22 @@ async def test_a_dataset_is_made_from_files_redacted_and_split(tuning: Tuning) -
         training=await stored(words[:15]),
         validation=await stored(words[15:]),
     )
-    folder = tuning.settings.datasets / frozen.dataset.sha256
+    folder = tuning.settings.datasets / created.dataset.sha256
     splits = ("train", "validation", "test")
     kept = {split: (folder / f"{split}.jsonl").read_text() for split in splits}
     assert "jo@example.com" not in "".join(kept.values())
     assert "[EMAIL_1]" in kept["train"]
-    assert frozen.dataset.counts["validation"] == 5
+    assert created.dataset.counts["validation"] == 5
     assert all(word in kept["validation"] for word in words[15:])
-    assert frozen.dataset.counts["test"] >= 1
+    assert created.dataset.counts["test"] >= 1
     assert not any(word in kept["test"] for word in words[15:])
-    assert frozen.dataset.manifest["system_prompt"] == "Be warm.\n\nYou answer for Acme."
-    assert frozen.warnings == ()
+    assert created.dataset.manifest["system_prompt"] == "Be warm.\n\nYou answer for Acme."
+    assert created.warnings == ()
 
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base that is whole, as far as anybody looks."""
+    """A base whose manifest is enough for these steps."""
     for module in ("prepare", "gate"):
         monkeypatch.setattr(
             f"server.jobs.steps.{module}.load_base",
@@ -467,21 +467,21 @@ async def test_a_file_of_near_duplicates_is_trained_on_with_a_warning(
     tuning: Tuning, base: None
 ) -> None:
     del base
-    said = " ".join(f"{chr(97 + n)}{chr(98 + n)}{chr(99 + n)}" for n in range(20))
+    words = " ".join(f"{chr(97 + n)}{chr(98 + n)}{chr(99 + n)}" for n in range(20))
     some = [chat(n) for n in range(30)]
     for n, each in enumerate(some):
         for message in each["messages"]:
-            message["content"] = f"{said} {'x' * (n % 12 + 4)}"  # 12 of them differ, hardly
+            message["content"] = f"{words} {'x' * (n % 12 + 4)}"  # 12 of them differ, hardly
     job = await tuning.job(training_file=await tuning.upload(lines(some)))
     await prepare(tuning.context, row_id(job), 0)
     async with tuning.database.reading() as session:
         row = await session.get_one(Job, row_id(job))
         dataset = await session.get_one(DatasetVersion, row.dataset_id)
     assert dataset.counts == {"train": 30, "validation": 0, "test": 0}
-    told = await warnings_of(tuning, job)
-    assert any("18 of 30 examples say the same as others" in each for each in told)
-    assert any("too much alike to hold any out" in each for each in told)
-    assert any("No example is left for validation" in each for each in told)
+    warnings = await warnings_of(tuning, job)
+    assert any("18 of 30 examples say the same as others" in each for each in warnings)
+    assert any("too much alike to hold any out" in each for each in warnings)
+    assert any("No example is left for validation" in each for each in warnings)
 
 
 async def test_ten_equal_examples_are_trained_on_as_often_as_they_are_there(

@@ -1,4 +1,4 @@
-"""What may be asked of ``/v1/fine_tuning``, what is refused, and what becomes of it."""
+"""Requests to ``/v1/fine_tuning``: what is accepted, what is refused, and with which message."""
 
 import json
 from typing import Any
@@ -96,14 +96,14 @@ async def test_nothing_is_integrated_where_nothing_is_asked_for(tuning: Tuning) 
 
 
 async def test_lines_that_cannot_be_trained_on_are_named_and_counted(tuning: Tuning) -> None:
-    asked = chat(1)["messages"][:1]
+    question = chat(1)["messages"][:1]
     bad: list[Any] = [
         b"not json",
-        {"messages": asked},
+        {"messages": question},
         {"messages": [{"role": "wizard", "content": "x"}]},
         {"prompt": "x", "completion": "y"},
-        {"messages": [*asked, {"role": "assistant", "content": "a", "weight": 2}]},
-        {"messages": [*asked, {"role": "assistant", "content": "a", "weight": 0}]},
+        {"messages": [*question, {"role": "assistant", "content": "a", "weight": 2}]},
+        {"messages": [*question, {"role": "assistant", "content": "a", "weight": 0}]},
         b"",
     ]
     good = [chat(n) for n in range(10)]
@@ -112,13 +112,13 @@ async def test_lines_that_cannot_be_trained_on_are_named_and_counted(tuning: Tun
     assert refused.status_code == 400
     error = refused.json()["error"]
     assert (error["param"], error["code"]) == ("training_file", "invalid_training_file")
-    told = error["message"].split("\n")
-    assert told[0].endswith("36 lines are not fit to train on.")
-    numbers = [line.split(":")[0] for line in told[1:8]]
+    problems = error["message"].split("\n")
+    assert problems[0].endswith("36 lines are not fit to train on.")
+    numbers = [line.split(":")[0] for line in problems[1:8]]
     assert numbers == [*(f"line {n}" for n in range(11, 17)), "line 18"]
-    assert "wizard" in told[3]
-    assert told[-1] == "and 16 more"
-    assert len(told) == 22
+    assert "wizard" in problems[3]
+    assert problems[-1] == "and 16 more"
+    assert len(problems) == 22
     refused = await tuning.ask(training_file=await tuning.upload(lines(good[:9])))
     assert "at least 10" in refused.json()["error"]["message"]
     refused = await tuning.ask(validation_file=unfit)
@@ -151,11 +151,13 @@ async def test_what_would_not_happen_is_refused_with_its_line(tuning: Tuning) ->
     ]
     good = [*[chat(n) for n in range(10)], {"messages": [user, call, result, assistant]}]
     file = await tuning.upload(lines([*good, *bad]))
-    told = (await tuning.ask(training_file=file)).json()["error"]["message"].split("\n")
-    assert told[0].endswith("3 lines are not fit to train on.")
-    assert told[1].startswith("line 12: message 1: only the assistant's messages have a weight")
-    assert told[2].startswith("line 13: message 2 is the result of a tool that no message before")
-    assert told[3].startswith("line 14: message 3 answers 'call_2', which no message before")
+    problems = (await tuning.ask(training_file=file)).json()["error"]["message"].split("\n")
+    assert problems[0].endswith("3 lines are not fit to train on.")
+    assert problems[1].startswith("line 12: message 1: only the assistant's messages have a weight")
+    assert problems[2].startswith(
+        "line 13: message 2 is the result of a tool that no message before"
+    )
+    assert problems[3].startswith("line 14: message 3 answers 'call_2', which no message before")
     assert (await tuning.ask(training_file=await tuning.upload(lines(good)))).status_code == 200
 
 
@@ -163,10 +165,10 @@ async def test_half_of_a_surrogate_pair_is_called_so(tuning: Tuning) -> None:
     lone = json.dumps(chat(1)).replace("Where", "\\ud800").encode()
     bad = await tuning.upload(lines([*[chat(n) for n in range(10)], lone, b'{"messages": ['[:9]]))
     refused = await tuning.ask(training_file=bad)
-    told = refused.json()["error"]["message"].split("\n")
-    assert told[1].startswith("line 11: not valid Unicode")
-    assert "surrogate" in told[1]
-    assert "surrogate" not in told[2]
+    problems = refused.json()["error"]["message"].split("\n")
+    assert problems[1].startswith("line 11: not valid Unicode")
+    assert "surrogate" in problems[1]
+    assert "surrogate" not in problems[2]
 
 
 async def test_a_files_purpose_and_owner_are_checked(tuning: Tuning, make_tenant: Make) -> None:
@@ -184,8 +186,8 @@ async def test_a_files_purpose_and_owner_are_checked(tuning: Tuning, make_tenant
 
 async def test_preferences_and_judgements_are_held_to_their_own_form(tuning: Tuning) -> None:
     pairs = await tuning.upload(lines([pair(n) for n in range(10)]))
-    judged = await tuning.upload(lines([chat(n, label=bool(n % 2)) for n in range(10)]))
-    for kind, right, wrong in (("dpo", pairs, judged), ("kto", judged, pairs)):
+    unpaired = await tuning.upload(lines([chat(n, label=bool(n % 2)) for n in range(10)]))
+    for kind, right, wrong in (("dpo", pairs, unpaired), ("kto", unpaired, pairs)):
         method = {"type": kind, kind: {"hyperparameters": {"beta": 0.2, "n_epochs": "auto"}}}
         refused = await tuning.ask(method=method, training_file=wrong)
         assert refused.json()["error"]["code"] == "invalid_training_file"
