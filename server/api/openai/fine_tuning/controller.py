@@ -132,7 +132,7 @@ class FineTuningController(Controller):
         """One job."""
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await service.get_job(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -146,7 +146,7 @@ class FineTuningController(Controller):
         """Stop a job; it never yields a model."""
         async with database.transaction() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await states.cancel(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -160,7 +160,7 @@ class FineTuningController(Controller):
         """Let a job save and give its place to others."""
         async with database.transaction() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await states.pause(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -174,7 +174,7 @@ class FineTuningController(Controller):
         """Put a paused job back into the queue; it goes on where it was."""
         async with database.transaction() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await states.resume(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -191,7 +191,7 @@ class FineTuningController(Controller):
         """What happened in a job, newest first."""
         async with database.reading() as session:
             tenant_id = principal.require_tenant()
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await service.get_job(session, tenant_id, _row_id(job_id))
             query = select(JobEvent).where(
                 JobEvent.tenant_id == tenant_id,
@@ -223,7 +223,7 @@ class FineTuningController(Controller):
         """
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await service.get_job(session, tenant.id, _row_id(job_id))
             found: list[Checkpoint] = []
             adapter = (await _adapters(session, tenant.id, [job.adapter_id])).get(job.adapter_id)
@@ -240,10 +240,10 @@ class FineTuningController(Controller):
 
 
 @contextlib.contextmanager
-def _in_their_words(job_id: str) -> Iterator[None]:
-    """OpenAI answers 404 with the id as it was asked for, and 400 where a job's state forbids it.
+def _openai_errors(job_id: str) -> Iterator[None]:
+    """Errors as OpenAI has them: 404 with the id as sent, 400 where a job's state forbids it.
 
-    Not 409: their clients repeat one, unless they are told not to.
+    Not 409, which OpenAI's clients repeat unless a header forbids it.
     """
     try:
         yield
@@ -258,7 +258,7 @@ def _in_their_words(job_id: str) -> Iterator[None]:
 
 
 def _row_id(job_id: str) -> str:
-    """The row's id; one of another form is the id of nothing."""
+    """The row's id; empty, which no row has, where the text is not an id."""
     match = PUBLIC_ID.fullmatch(job_id)
     return match[1] if match else ""
 
