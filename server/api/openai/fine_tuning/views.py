@@ -1,7 +1,7 @@
 """Jobs, events and checkpoints as OpenAI's clients see them.
 
 Some states of ours have no word in OpenAI's API: a paused job has the status ``queued``, one that
-awaits a person's approval ``running``, and one that was asked to stop is ``cancelled`` at once, since
+awaits a person's approval ``running``, and one that was asked to stop ``cancelled`` at once, since
 it can no longer succeed. A job of the admin API, which learns from all transcripts, has an empty
 ``training_file``.
 """
