@@ -120,13 +120,17 @@ class PolicyFiles:
         Raises:
             OSError: it cannot be read or made.
         """
-        installation_secret(self._home)
+        _ = self._secret
 
     @cached_property
     def policy(self) -> PromptPolicy:
         """The policy of this installation; raises as ``prepare``."""
         native = self._serving is not None and tool_format(self._serving).native
-        return PromptPolicy(native_tools=native, secret=installation_secret(self._home))
+        return PromptPolicy(native_tools=native, secret=self._secret)
+
+    @cached_property
+    def _secret(self) -> bytes:
+        return installation_secret(self._home)
 
 
 def _without_control_tokens(message: ChatMessage) -> ChatMessage:

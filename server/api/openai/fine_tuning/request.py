@@ -30,7 +30,7 @@ def parse(data: bytes) -> JobBody:
     """The body.
 
     Raises:
-        Invalid: it is not one that this server can serve; says which parameter.
+        Invalid: it asks for what is not served; names the parameter.
     """
     body = _reader.read(data)
     if body.integrations:
@@ -111,7 +111,7 @@ async def check_files(
     """Read the files, line by line.
 
     Raises:
-        Invalid: lines of one are no examples of this method, or there are too few.
+        Invalid: a file has lines that are not examples of this method, or too few of them.
     """
     for param, file in named:
         try:
@@ -169,7 +169,7 @@ async def start_of(
 
 
 def to_request(body: JobBody) -> JobRequest:
-    """The rest; without a seed, one is drawn."""
+    """The rest of the body; a seed is drawn where none is given."""
     seed = secrets.randbelow(1 << 31) if body.seed is None else body.seed
     return JobRequest(seed=seed, suffix=body.suffix or "")
 
@@ -178,7 +178,7 @@ def metadata_filter(query: Iterable[tuple[str, str]]) -> tuple[dict[str, str], b
     """``metadata[key]=value`` pairs of a query, and whether ``metadata=null`` asks for none.
 
     Raises:
-        Invalid: both forms, or another one.
+        Invalid: both forms, or a form that is neither.
     """
     pairs: dict[str, str] = {}
     none = False
