@@ -94,7 +94,8 @@ def _command(command: click.Command, name: str, *, level: int) -> Iterator[str]:
             yield from _command(child, f"{name} {sub}", level=level + 1)
         return
     yield from ("```text", context.get_usage().removeprefix("Usage: ").strip(), "```")
-    shown = [param.get_help_record(context) for param in command.params]
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    shown = [option.get_help_record(context) for option in options]
     rows = [(f"`{record[0]}`", record[1]) for record in shown if record]
     if rows:
         yield from ("", *_table(("option", "what it does"), rows))
