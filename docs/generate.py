@@ -10,6 +10,7 @@ a state or an endpoint is committed together with its page.
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -252,6 +253,42 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]
             )
 
 
+def imports() -> str:
+    """Which package may import which."""
+    text = (FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    lines = [
+        "# Which package may import which",
+        "",
+        "From `[tool.importlinter]` in `pyproject.toml`; `make imports` checks it. Each layer may import",
+        "what stands below it, never what stands above or beside it, unless that is said.",
+    ]
+    for contract in tomllib.loads(text)["tool"]["importlinter"]["contracts"]:
+        lines += ["", f"## {contract['name'][0].upper()}{contract['name'][1:]}", ""]
+        match contract["type"]:
+            case "layers":
+                lines += _table(("layer",), [(_layer(layer),) for layer in contract["layers"]])
+            case "forbidden":
+                lines += _table(
+                    ("these", "import none of these, not even by way of others"),
+                    [(_names(contract["source_modules"]), _names(contract["forbidden_modules"]))],
+                )
+            case "acyclic_siblings":
+                lines.append(f"Inside {_names(contract['ancestors'])} nothing imports in a circle.")
+            case kind:
+                lines.append(f"A contract of the type `{kind}`.")
+    return "\n".join(lines)
+
+
+def _layer(layer: str) -> str:
+    free = ":" in layer  # of import-linter: neighbours that may import one another
+    shown = _names(name.strip() for name in re.split(r"[|:]", layer))
+    return f"{shown} (these may import one another)" if free else shown
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "commands.md": commands,
@@ -261,6 +298,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "job-states.md": states,
     "webhook-events.md": events,
     "api.md": api,
+    "imports.md": imports,
 }
 
 
