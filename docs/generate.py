@@ -42,7 +42,7 @@ STATES: dict[JobState, str] = {
     "evaluating": "the new adapter is scored on held-out conversations, then compared with the engine",
     "awaiting_approval": "a person decides: `tenantune jobs approve`",
     "succeeded": "the adapter is there and answers to its own name; `outcome` says whether it is live",
-    "failed": "no adapter; `error` has a code and a sentence",
+    "failed": "ended with an error, which has a code and a sentence",
     "cancelled": "stopped by request; its adapter, if it had made one, is deleted",
     "paused": "saved and out of the queue, until `tenantune jobs resume`",
 }
