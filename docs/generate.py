@@ -10,6 +10,7 @@ a state or an endpoint is committed together with its page.
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -41,7 +42,7 @@ STATES: dict[JobState, str] = {
     "evaluating": "the new adapter is scored on held-out conversations, then compared with the engine",
     "awaiting_approval": "a person decides: `tenantune jobs approve`",
     "succeeded": "the adapter is there and answers to its own name; `outcome` says whether it is live",
-    "failed": "no adapter; `error` has a code and a sentence",
+    "failed": "ended with an error, which has a code and a sentence",
     "cancelled": "stopped by request; its adapter, if it had made one, is deleted",
     "paused": "saved and out of the queue, until `tenantune jobs resume`",
 }
@@ -94,7 +95,8 @@ def _command(command: click.Command, name: str, *, level: int) -> Iterator[str]:
             yield from _command(child, f"{name} {sub}", level=level + 1)
         return
     yield from ("```text", context.get_usage().removeprefix("Usage: ").strip(), "```")
-    shown = [param.get_help_record(context) for param in command.params]
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    shown = [option.get_help_record(context) for option in options]
     rows = [(f"`{record[0]}`", record[1]) for record in shown if record]
     if rows:
         yield from ("", *_table(("option", "what it does"), rows))
@@ -251,6 +253,42 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]
             )
 
 
+def imports() -> str:
+    """Which package may import which."""
+    text = (FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    lines = [
+        "# Which package may import which",
+        "",
+        "From `[tool.importlinter]` in `pyproject.toml`; `make imports` checks it. Each layer may import",
+        "what stands below it, never what stands above or beside it, unless that is said.",
+    ]
+    for contract in tomllib.loads(text)["tool"]["importlinter"]["contracts"]:
+        lines += ["", f"## {contract['name'][0].upper()}{contract['name'][1:]}", ""]
+        match contract["type"]:
+            case "layers":
+                lines += _table(("layer",), [(_layer(layer),) for layer in contract["layers"]])
+            case "forbidden":
+                lines += _table(
+                    ("these", "import none of these, not even by way of others"),
+                    [(_names(contract["source_modules"]), _names(contract["forbidden_modules"]))],
+                )
+            case "acyclic_siblings":
+                lines.append(f"Inside {_names(contract['ancestors'])} nothing imports in a circle.")
+            case kind:
+                lines.append(f"A contract of the type `{kind}`.")
+    return "\n".join(lines)
+
+
+def _layer(layer: str) -> str:
+    free = ":" in layer  # of import-linter: neighbours that may import one another
+    shown = _names(name.strip() for name in re.split(r"[|:]", layer))
+    return f"{shown} (these may import one another)" if free else shown
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "commands.md": commands,
@@ -260,6 +298,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "job-states.md": states,
     "webhook-events.md": events,
     "api.md": api,
+    "imports.md": imports,
 }
 
 

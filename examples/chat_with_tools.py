@@ -7,6 +7,7 @@
 
 # %%
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,8 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnio
 from server.settings import Settings
 
 home = tempfile.mkdtemp(prefix="tenantune-example-")
-port = 8765
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
 env = {**Settings.from_env().child_environment(), "TENANTUNE_HOME": home}
 env |= {"TENANTUNE_PORT": str(port), "TENANTUNE_ENGINE": "scripted"}
 

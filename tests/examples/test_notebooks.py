@@ -50,6 +50,7 @@ def test_import_and_redact(said: Said) -> None:
     assert "write to [EMAIL_1]" in text
 
 
+@pytest.mark.timeout(300)
 def test_chat_with_tools(said: Said) -> None:
     text = said("chat_with_tools.py")
     assert 'skip_week {"weeks":2}' in text
