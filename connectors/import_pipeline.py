@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from io import RawIOBase
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 import msgspec
 
@@ -55,7 +55,7 @@ class ImportRun:
 
     def __iter__(self) -> Iterator[Conversation]:
         """Yield the conversations that are kept, redacted; raises BadMapping before the first."""
-        stream = cast("BinaryIO", self._source)
+        stream = cast("IO[bytes]", self._source)
         for item in self.importer.read(stream, self._options, self._note):
             if isinstance(item, Rejected):
                 self._reject(item)
@@ -143,7 +143,7 @@ def _redacted(conversation: Conversation, redactor: Redactor) -> tuple[Conversat
 
 
 def run_import(
-    stream: BinaryIO,
+    stream: IO[bytes],
     filename: str,
     *,
     importer: str | None = None,
@@ -191,7 +191,7 @@ def run_import(
 class _Source(RawIOBase):
     """Reads a stream, counting and hashing; ``peek`` looks at the first bytes without using them up."""
 
-    def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, stream: IO[bytes], progress: Callable[[int], None] | None) -> None:
         super().__init__()
         self._stream = stream
         self._progress = progress

@@ -18,7 +18,7 @@ The format is all that is known here; whether a whole file is fit for a job is d
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 
@@ -38,7 +38,7 @@ _messages = OpenAIMessages()
 _CALL = "function_call"  # as a key of an assistant's message, or as a role
 
 
-def read_examples(stream: BinaryIO, method: Method) -> Iterator[TrainingExample | Rejected]:
+def read_examples(stream: IO[bytes], method: Method) -> Iterator[TrainingExample | Rejected]:
     """Yield every example in order, and a ``Rejected`` for everything that is not kept.
 
     A ``Rejected`` that is not a ``part`` makes the file unfit for a job: it names the line.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Chat with tools
 #
-# OpenAI's own client against a running server. The server here is started with the scripted engine, which answers
+# OpenAI's own client against a running server. The server here is started with the fake engine, which answers
 # by rule instead of with a model: it starts at once, needs no base, and speaks the same protocol. With a
 # server of yours, leave the first cell out and set `url` and `key`.
 
@@ -24,7 +24,7 @@ home = tempfile.mkdtemp(prefix="tenantune-example-")
 with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
 env = {**Settings.from_env().child_environment(), "TENANTUNE_HOME": home}
-env |= {"TENANTUNE_PORT": str(port), "TENANTUNE_ENGINE": "scripted"}
+env |= {"TENANTUNE_PORT": str(port), "TENANTUNE_ENGINE": "fake"}
 
 
 def tenantune(*words: str) -> str:
@@ -64,7 +64,7 @@ for chunk in client.chat.completions.create(model="loaf", messages=[question], s
 # %% [markdown]
 # ## A call of a function
 #
-# Offer a function, run what the model calls, and send back what it gave. The scripted engine calls a function whose
+# Offer a function, run what the model calls, and send back what it gave. The fake engine calls a function whose
 # name is in the question.
 
 # %%

@@ -35,7 +35,7 @@ print(render_table(plain.report))
 # are patterns, and what is public, as the emergency line, is kept. "GB" says whose phone numbers to expect.
 
 # %%
-redactor = Redactor({"customer": r"NW-[0-9]{4}-[0-9]{6}"}, "GB", keep=["0800 555 0142"])
+redactor = Redactor({"customer": r"NW-[0-9]{4}-[0-9]{6}"}, "GB", allowlist=["0800 555 0142"])
 with export.open("rb") as stream:
     run = run_import(stream, "northgate.csv", redactor=redactor)
     redacted = list(run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import BinaryIO, Literal, Protocol
+from typing import IO, Literal, Protocol
 
 import msgspec
 
@@ -116,7 +116,7 @@ class Importer(Protocol):
         """Whether a file that begins with ``head`` (64 KiB, or all of it) is of this format."""
 
     def read(
-        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+        self, stream: IO[bytes], options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
         """Yield every conversation, and a ``Rejected`` for everything that is not kept.
 

@@ -12,7 +12,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import charset_normalizer
 
@@ -61,7 +61,7 @@ class _UnreadableError(Exception):
 
 
 def read_lines(
-    stream: BinaryIO,
+    stream: IO[bytes],
     options: ImportOptions,
     note: Note = ignore_note,
     *,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, BinaryIO, ClassVar, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -35,7 +35,7 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 def read_records(
-    stream: BinaryIO,
+    stream: IO[bytes],
     options: ImportOptions,
     parse: Callable[[dict[str, Any], int, ImportOptions], tuple[T, list[Skipped]]],
     *,
@@ -92,7 +92,7 @@ class JsonLines:
         return _key_of(peek(head), self._keys) == self.key
 
     def read(
-        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+        self, stream: IO[bytes], options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
         """Yield a conversation a record; see ``Importer.read``."""
         repaired = 0

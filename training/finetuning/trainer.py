@@ -105,7 +105,7 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         self.recipe, self.data, self.run_state = recipe, data, state
         self.best: Weights = {}
         self.metrics = StepMetrics(math.nan, math.nan)
-        self.scored: FusedCausalLMOutput | None = None
+        self.scored: FusedCausalLMOutput
         self._head_positions: torch.Tensor | None = None
         super().__init__(
             model=get_peft_model(model, lora) if start else model,

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 from connectors.conversation import Conversation, Role
 from connectors.errors import BadMapping
@@ -59,12 +59,12 @@ class CsvTable:
         return True
 
     def read(
-        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+        self, stream: IO[bytes], options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
         """Yield conversations as they close; see ``Importer.read``."""
         with SpooledTemporaryFile(max_size=_HELD_BYTES) as held:
             shutil.copyfileobj(stream, held)
-            copy = cast("BinaryIO", held)
+            copy = cast("IO[bytes]", held)
             copy.seek(0)
             first = _opened(copy, options, ignore_note)
             if first is None:
@@ -97,7 +97,7 @@ class _Opened(NamedTuple):
     rows: Iterator[Record]
 
 
-def _opened(stream: BinaryIO, options: ImportOptions, note: Note) -> _Opened | None:
+def _opened(stream: IO[bytes], options: ImportOptions, note: Note) -> _Opened | None:
     """Read the header; None of a file without one. Raises BadMapping."""
     lines = read_lines(stream, options, note, repair_mojibake=True)
     first = next((line for line in lines if line.text is None or line.text.strip()), None)
