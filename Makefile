@@ -3,7 +3,7 @@
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help install demo test test-fast lint types imports audit sbom lock clean
+.PHONY: help install demo test test-fast lint types imports docs docs-pages audit sbom lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,14 +35,22 @@ types: install ## strict types
 imports: install ## which package may import which
 	@$(BIN)/lint-imports
 
-LOCKS := requirements-cpu.lock requirements-gpu.lock deploy/torch-cpu.lock deploy/uv.lock
+docs: install ## build the docs, strictly, and serve them on http://127.0.0.1:8010; ARGS=--check only builds
+	@$(BIN)/python docs/generate.py --check
+	@$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs dist/docs
+	@[ "$(ARGS)" = --check ] || $(BIN)/python -m http.server --bind 127.0.0.1 --directory dist/docs 8010
+
+docs-pages: install ## write the reference pages anew from the code
+	@$(BIN)/python docs/generate.py
+
+LOCKS := deploy/requirements-cpu.lock deploy/requirements-gpu.lock deploy/torch-cpu.lock deploy/uv.lock
 audit: install ## locked packages against deploy/advisories.json; deploy/locked.py tells how to renew that
 	@$(BIN)/python deploy/locked.py audit deploy/advisories.json $(LOCKS)
 
 sbom: install ## bills of materials (CycloneDX) of both environments, in dist/
 	@mkdir -p dist
-	@$(BIN)/python deploy/locked.py sbom requirements-cpu.lock deploy/torch-cpu.lock > dist/cpu.cdx.json
-	@$(BIN)/python deploy/locked.py sbom requirements-gpu.lock > dist/gpu.cdx.json
+	@$(BIN)/python deploy/locked.py sbom deploy/requirements-cpu.lock deploy/torch-cpu.lock > dist/cpu.cdx.json
+	@$(BIN)/python deploy/locked.py sbom deploy/requirements-gpu.lock > dist/gpu.cdx.json
 
 lock: install ## rewrite the lock files after a change of pyproject.toml
 	@deploy/lock.sh

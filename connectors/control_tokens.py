@@ -1,6 +1,6 @@
-"""Text that a tokenizer reads as structure: the end of a turn, or the start of somebody else's.
+"""Text that a tokenizer reads as structure: the end of a turn, or the start of another.
 
-Known by form, for every family of chat templates at once: ChatML and Llama 3 (``<|im_start|>``),
+Known by form, for all common families of chat templates: ChatML and Llama 3 (``<|im_start|>``),
 DeepSeek's wide bars, Mistral and Llama 2 (``[INST]``, ``</s>``), Gemma (``<start_of_turn>``).
 """
 
@@ -13,12 +13,12 @@ CONTROL_TOKEN = re.compile(
 
 
 def has_control_token(text: str) -> bool:
-    """Whether there is one in a text."""
+    """Whether a text holds a control token."""
     return CONTROL_TOKEN.search(text) is not None
 
 
 def without_control_tokens(text: str) -> str:
-    """The text with none left, not even one that leaving out another puts together."""
+    """The text without control tokens, also those that only the removal of another forms."""
     while has_control_token(text):
         text = CONTROL_TOKEN.sub("", text)
     return text

@@ -1,4 +1,4 @@
-"""The vocabulary that every part shares: a conversation is an ordered list of turns."""
+"""The vocabulary that all packages share: a conversation is an ordered list of turns."""
 
 from enum import StrEnum
 from typing import Literal, assert_never
@@ -11,7 +11,7 @@ Split = Literal["train", "validation", "test"]
 class Role(StrEnum):
     """Who wrote a turn.
 
-    ``note`` is an agent's internal remark: kept on import, never trained on, never shown.
+    ``note`` is an agent's internal note: kept on import, never trained on, never shown.
     """
 
     CUSTOMER = "customer"
@@ -22,9 +22,13 @@ class Role(StrEnum):
 
 
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message. ``weight`` 0 keeps an assistant turn out of the loss (OpenAI's field)."""
+    """One message.
 
-    speaker: Role
+    ``weight`` 0 keeps an assistant turn out of the loss (OpenAI's field). On the wire, in stored
+    rows and in files ``role`` is called ``speaker``.
+    """
+
+    role: Role = msgspec.field(name="speaker")
     text: str
     author: str | None = None
     sent_at: str | None = None
@@ -34,11 +38,11 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One support exchange, oldest turn first.
 
-    ``id`` is the source's own identifier, unique within a source file. ``split`` is set only
-    where the operator pinned the file to one split; otherwise freezing a dataset decides.
-    ``names`` are people whom the source names beside the authors of the turns, and whose side they
-    are on (customer, agent, or a note where that is unknown); for redaction alone: an import hands
-    them on and keeps none.
+    ``id`` is the source's own identifier, unique within a source file. ``split`` is set only where
+    the operator pinned the file to one split; otherwise it is assigned when a dataset version is
+    created. ``names`` are people whom the source names besides the turns' authors, each with the
+    role of their side (``note`` where that is unknown). They are for redaction: an import passes
+    them on and stores none.
     """
 
     id: str
@@ -61,15 +65,19 @@ class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
 def chat_messages(conversation: Conversation) -> list[ChatMessage]:
     """Map turns to alternating chat messages.
 
-    Customers become ``user``, agents and bots ``assistant``; notes and system turns are left
-    out (the tenant's system prompt is added by whoever renders). Neighbouring turns of one
-    role are joined by a newline; a joined message has weight 0 if any of its parts has. Turns
-    before the first customer turn and after the last assistant turn are dropped. The result is
-    empty when no customer turn is answered.
+    Customers become ``user``, agents and bots ``assistant``. Notes and system turns are dropped:
+    the chat template adds the tenant's own system prompt. Neighbouring turns of one role are
+    joined by a newline; a joined message has weight 0 if one of its parts has. Turns before the
+    first customer turn and after the last assistant turn are dropped. The result is empty when no
+    customer turn is answered::
+
+        turns = (Turn(Role.CUSTOMER, "Where is it?"), Turn(Role.AGENT, "On its way."))
+        chat_messages(Conversation("c1", turns))
+        # [ChatMessage("user", "Where is it?"), ChatMessage("assistant", "On its way.")]
     """
     messages: list[ChatMessage] = []
     for turn in conversation.turns:
-        match turn.speaker:
+        match turn.role:
             case Role.CUSTOMER:
                 role: Literal["user", "assistant"] = "user"
             case Role.AGENT | Role.BOT:

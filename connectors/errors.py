@@ -3,10 +3,10 @@
 ConnectorError
 ├── UnknownFormat   no importer, or more than one, takes the file
 ├── BadMapping      the columns or options given do not fit the file
-├── BadPattern      a number pattern to redact is unsafe or not a pattern
-└── TookTooLong     work on one record was stopped by whoever bounds it
+├── BadPattern      a custom pattern to redact is unsafe or not a regular expression
+└── TookTooLong     the work on one record reached its limit
 
-A bad record inside a file is no error: it is a ``Rejected`` with its line and reason.
+A bad record inside a file raises nothing: it becomes a ``Rejected`` with its line and reason.
 """
 
 
@@ -19,12 +19,12 @@ class UnknownFormat(ConnectorError):
 
 
 class BadMapping(ConnectorError):
-    """The columns, speakers or encoding given do not fit the file; says what to pass."""
+    """The columns, roles or encoding given do not fit the file; the message says what to pass."""
 
 
 class BadPattern(ConnectorError):
-    """A number pattern to redact is not a pattern, or could take very long on some text."""
+    """A custom pattern is not a regular expression, or could take very long on some text."""
 
 
 class TookTooLong(ConnectorError):
-    """Work on one record was stopped; an import leaves the record out."""
+    """The work on one record was stopped; an import rejects the record."""

@@ -1,14 +1,11 @@
-"""Runs an import: choose the format, hash, parse, redact, count. Storing is the caller's.
-
-Iterate over ``run_import(stream, filename, redactor=...)``, then read its ``report``.
-"""
+"""The import pipeline: choose the format, hash, parse, redact, count. The caller stores."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from io import RawIOBase
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 import msgspec
 
@@ -25,14 +22,15 @@ from connectors.importers.base import Reason, quoted
 from connectors.redaction.redactor import Redactor
 from connectors.report import EXAMPLES_OF_A_REASON, ImportReport
 
-Bound = Callable[[], AbstractContextManager[None]]
+RecordLimit = Callable[[], AbstractContextManager[None]]
+"""Makes a context manager that raises ``TookTooLong`` in its block when the limit is reached."""
 
-_NOTHING_TO_LEARN = "no turn in this file is theirs, so nothing can be learnt from it"
-_WHO = "say who they are with --map 'speaker:VALUE={}'"
+_NOTHING_TO_TRAIN_ON = "no turn in this file is theirs, so nothing can be learnt from it"
+_HOW_TO_MAP = "say who they are with --map 'speaker:VALUE={}'"
 
 
 class ImportRun:
-    """Iterate once for the conversations; then ``report`` is whole. Made by ``run_import``."""
+    """One import. Iterate once; then ``report`` is complete. Made by ``run_import``."""
 
     def __init__(
         self,
@@ -42,10 +40,10 @@ class ImportRun:
         importer: Importer,
         options: ImportOptions,
         redactor: Redactor | None,
-        bound: Bound,
+        record_limit: RecordLimit,
     ) -> None:
         self.importer = importer
-        self._bound = bound
+        self._limit = record_limit
         self._source = source
         self._options = options
         self._redactor = redactor
@@ -53,20 +51,20 @@ class ImportRun:
         self._reasons: Counter[str] = Counter()
         self._redacted: Counter[str] = Counter()
         self._ids: Counter[str] = Counter()
-        self._speakers: Counter[str] = Counter()
+        self._roles: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Conversation]:
-        """Yield what is kept, redacted. Raises BadMapping before the first."""
-        stream = cast("BinaryIO", self._source)
+        """Yield the conversations that are kept, redacted; raises BadMapping before the first."""
+        stream = cast("IO[bytes]", self._source)
         for item in self.importer.read(stream, self._options, self._note):
             if isinstance(item, Rejected):
-                self._leave_out(item)
+                self._reject(item)
                 continue
             try:
                 kept = self._keep(item)
-            except TookTooLong as exc:  # never kept as it was
+            except TookTooLong as exc:  # never kept unredacted
                 detail = f"conversation {quoted(item.id)}: {exc}"
-                self._leave_out(Rejected(line=0, reason=Reason.TOO_SLOW, detail=detail))
+                self._reject(Rejected(line=0, reason=Reason.TOO_SLOW, detail=detail))
                 continue
             yield kept
         if self._report.read:
@@ -75,13 +73,13 @@ class ImportRun:
 
     @property
     def report(self) -> ImportReport:
-        """The counts so far; the whole story after the last conversation."""
+        """The counts so far; complete after the last conversation."""
         return msgspec.structs.replace(
             self._report,
             sha256=self._source.sha256,
-            size_bytes=self._source.done,
+            size_bytes=self._source.position,
             reasons={str(reason): count for reason, count in self._reasons.most_common()},
-            speakers=dict(self._speakers.most_common()),
+            roles=dict(self._roles.most_common()),
             redacted=dict(self._redacted.most_common()),
             examples=sorted(self._report.examples, key=lambda rejected: rejected.line),
             notes=dict(self._report.notes),
@@ -89,11 +87,11 @@ class ImportRun:
 
     def _keep(self, conversation: Conversation) -> Conversation:
         if self._redactor:
-            with self._bound():
+            with self._limit():
                 conversation, counts = _redacted(conversation, self._redactor)
             self._redacted += counts
         conversation = msgspec.structs.replace(conversation, names={})
-        self._speakers.update(turn.speaker.value for turn in conversation.turns)
+        self._roles.update(turn.role.value for turn in conversation.turns)
         wanted = conversation.id
         self._ids[wanted] += 1
         while self._ids[wanted] > 1:
@@ -109,18 +107,18 @@ class ImportRun:
         return conversation
 
     def _note(self, what: str, found: str) -> None:
-        """A note may quote a value of the file, as an example."""
+        """Add a note, redacted: it may quote a value of the file."""
         self._report.notes[what] = self._redactor.redact_text(found) if self._redactor else found
 
     def _note_missing_sides(self) -> None:
-        answers = self._speakers[Role.AGENT] + self._speakers[Role.BOT]
+        answers = self._roles[Role.AGENT] + self._roles[Role.BOT]
         if not answers:
-            self._note("no agent", f"{_NOTHING_TO_LEARN}; {_WHO.format('agent')}")
-        elif not self._speakers[Role.CUSTOMER]:
-            self._note("no customer", f"{_NOTHING_TO_LEARN}; {_WHO.format('customer')}")
+            self._note("no agent", f"{_NOTHING_TO_TRAIN_ON}; {_HOW_TO_MAP.format('agent')}")
+        elif not self._roles[Role.CUSTOMER]:
+            self._note("no customer", f"{_NOTHING_TO_TRAIN_ON}; {_HOW_TO_MAP.format('customer')}")
 
-    def _leave_out(self, item: Rejected) -> None:
-        self._report.trimmed += item.part
+    def _reject(self, item: Rejected) -> None:
+        self._report.partially_rejected += item.part
         self._report.rejected += not item.part
         self._reasons[item.reason] += 1
         if self._reasons[item.reason] <= EXAMPLES_OF_A_REASON:
@@ -131,7 +129,7 @@ class ImportRun:
 
 
 def _redacted(conversation: Conversation, redactor: Redactor) -> tuple[Conversation, Counter[str]]:
-    """Without personal data; ``names`` count as authors of turns that nobody said."""
+    """Without personal data; each of ``names`` counts as the author of an extra, empty turn."""
     people = tuple(Turn(side, "", author=name) for name, side in conversation.names.items())
     turns = conversation.turns
     whole = msgspec.structs.replace(conversation, turns=(*turns, *people), names={})
@@ -145,23 +143,38 @@ def _redacted(conversation: Conversation, redactor: Redactor) -> tuple[Conversat
 
 
 def run_import(
-    stream: BinaryIO,
+    stream: IO[bytes],
     filename: str,
     *,
     importer: str | None = None,
     options: ImportOptions | None = None,
     redactor: Redactor | None = None,
     progress: Callable[[int], None] | None = None,
-    bound: Bound = nullcontext,
+    record_limit: RecordLimit = nullcontext,
 ) -> ImportRun:
-    """Choose the importer (by name, or by the file's first bytes) and return the run, not begun.
+    """Choose the importer and return the run, not yet started.
 
-    The stream is read once, from where it stands; it need not be seekable. ``progress`` gets the
-    bytes of the file read so far (compressed ones, for gzip), about every 64 KiB. ``bound`` is entered
-    for the redaction of each record; one that it stops with ``TookTooLong`` is left out.
+    For example::
+
+        with path.open("rb") as stream:
+            run = run_import(stream, path.name, redactor=Redactor())
+            for conversation in run:
+                store(conversation)
+        print(render_table(run.report))
+
+    Args:
+        stream: The file, open until the run ends. It is read once, from its current position, and
+            need not be seekable.
+        filename: For the report and as a hint at the format.
+        importer: A name of ``IMPORTERS``; chosen by the file's first bytes when absent.
+        options: What the operator says about the file.
+        redactor: Applied to each conversation, and to what the report quotes; None keeps all.
+        progress: Called about every 64 KiB with the bytes read so far (compressed, for gzip).
+        record_limit: Entered for the redaction of each record. A record for which it raises
+            ``TookTooLong`` is rejected.
 
     Raises:
-        UnknownFormat: no importer of that name, or none fits. Iterating may raise BadMapping.
+        UnknownFormat: no importer has that name, or none fits. Iterating may raise BadMapping.
     """
     source = _Source(stream, progress)
     chosen = choose(source.peek(HEAD_BYTES), filename, name=importer)
@@ -171,20 +184,20 @@ def run_import(
         importer=chosen,
         options=options or ImportOptions(),
         redactor=redactor,
-        bound=bound,
+        record_limit=record_limit,
     )
 
 
 class _Source(RawIOBase):
-    """Reads on, counting and hashing; the first bytes can be looked at without being used up."""
+    """Reads a stream, counting and hashing; ``peek`` looks at the first bytes without using them up."""
 
-    def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, stream: IO[bytes], progress: Callable[[int], None] | None) -> None:
         super().__init__()
         self._stream = stream
         self._progress = progress
         self._head = b""
         self._digest = hashlib.sha256()
-        self.done = 0
+        self.position = 0
 
     @property
     def sha256(self) -> str:
@@ -205,9 +218,9 @@ class _Source(RawIOBase):
         else:
             self._head = b""
         self._digest.update(data)
-        self.done += len(data)
+        self.position += len(data)
         if self._progress and data:
-            self._progress(self.done)
+            self._progress(self.position)
         return data
 
     def drain(self) -> None:

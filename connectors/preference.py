@@ -1,7 +1,6 @@
-"""What people preferred: two replies compared, or one reply judged.
+"""Preferences: a pair of replies (DPO), or one reply with a label (KTO).
 
-Both end where an assistant has to answer. What is learnt is that last reply alone; the turns
-before it are context, whatever their weight.
+Only the reply is trained on. The turns before it are context, whatever their weight.
 """
 
 import msgspec
@@ -12,8 +11,8 @@ from connectors.conversation import Split, Turn
 class Preference(msgspec.Struct, frozen=True, omit_defaults=True):
     """Two replies to one history, of which ``chosen`` was preferred to ``rejected``.
 
-    ``turns`` is the history, oldest first, ending in a customer's turn; ``chosen`` and
-    ``rejected`` are an agent's or bot's turns. ``id`` and ``split`` are those of `Conversation`.
+    ``turns`` is the history, oldest first, and ends in a customer's turn. ``chosen`` and
+    ``rejected`` are turns of an agent or bot. ``id`` and ``split`` are as in ``Conversation``.
     """
 
     id: str
@@ -24,9 +23,9 @@ class Preference(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class UnpairedPreference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A conversation up to a reply, and whether that reply was wanted (a thumb up or down).
+    """A conversation up to a reply, and whether that reply was desirable (a thumb up or down).
 
-    ``turns`` ends in the agent's or bot's turn that ``label`` is about.
+    ``turns`` ends in the turn of an agent or bot that ``label`` is about.
     """
 
     id: str

@@ -1,24 +1,27 @@
-"""What an import kept and what it left out, for programs and for people."""
+"""The report of an import, for programs and for people."""
 
 import msgspec
 
 from connectors.importers.base import Rejected
 
 EXAMPLES_OF_A_REASON = 10
-"""How many records of one reason a report names by line; all are counted."""
+"""How many records a report names for each reason; all are counted."""
 
 
 class ImportReport(msgspec.Struct, kw_only=True):
-    """What an import kept and what it left out.
+    """What an import kept and what it rejected.
 
-    ``read`` conversations were found, with ``turns`` turns; of them, where they were put into a
-    store, ``stored`` were new, ``known`` were there already and ``repeated`` came more than once
-    in this file. ``renamed`` ones had an id that was taken (``#2`` was added). ``rejected``
-    records were left out whole; ``trimmed`` counts parts that were left out of kept ones.
-    ``reasons`` counts why, and ``examples`` are the first of each, with their lines.
-    ``speakers`` counts the turns of each. ``redacted`` counts replaced personal data by kind.
-    ``notes`` are what the importer found out about the file, and what it assumed: its
-    ``encoding``, ``columns``, who is who, ``dates``, ``order``.
+    ``read`` conversations were kept, with ``turns`` turns. Where they were stored, ``stored`` were
+    new, ``known`` were there already and ``repeated`` occurred more than once in the file.
+    ``renamed`` had an id that was taken (``#2`` was added).
+
+    ``rejected`` records were rejected whole; ``partially_rejected`` (on the wire ``trimmed``)
+    counts rejected parts of kept records. ``reasons`` counts both by reason, and ``examples`` are
+    the first of each reason, with their lines.
+
+    ``roles`` (on the wire ``speakers``) counts turns by role, ``redacted`` counts replaced personal
+    data by entity type. ``notes`` say what the importer detected and assumed: ``encoding``,
+    ``columns``, ``speakers`` (which value is which role), ``dates``, ``order``.
     """
 
     importer: str
@@ -32,10 +35,10 @@ class ImportReport(msgspec.Struct, kw_only=True):
     renamed: int = 0
     turns: int = 0
     rejected: int = 0
-    trimmed: int = 0
+    partially_rejected: int = msgspec.field(name="trimmed", default=0)
     reasons: dict[str, int] = {}
     examples: list[Rejected] = []
-    speakers: dict[str, int] = {}
+    roles: dict[str, int] = msgspec.field(name="speakers", default_factory=dict)
     redacted: dict[str, int] = {}
     notes: dict[str, str] = {}
 
@@ -47,14 +50,17 @@ def render_table(report: ImportReport) -> str:
         name = f"{report.filename} ({report.size_bytes:,} bytes, sha256 {report.sha256[:12]})"
         rows.insert(0, ("file", name))
     rows.append(("kept", f"{report.read:,} conversations, {report.turns:,} turns"))
-    if report.speakers:
-        rows.append(("turns of", _listed(report.speakers)))
+    if report.roles:
+        rows.append(("turns of", _listed(report.roles)))
     if report.stored or report.known or report.repeated:
         stored = f"{report.stored:,} new, {report.known:,} known, {report.repeated:,} repeated"
         rows.append(("stored", stored))
     rows += [
         ("redacted", _listed(report.redacted) or "nothing"),
-        ("left out", f"{report.rejected:,} records, {report.trimmed:,} parts of kept ones"),
+        (
+            "left out",
+            f"{report.rejected:,} records, {report.partially_rejected:,} parts of kept ones",
+        ),
     ]
     if report.reasons:
         rows.append(("because", _listed(report.reasons)))
@@ -65,11 +71,6 @@ def render_table(report: ImportReport) -> str:
     if report.examples:
         lines += ["", *_examples(report)]
     return "\n".join(lines) + "\n"
-
-
-def render_json(report: ImportReport) -> str:
-    """The report as one indented JSON object; ends with a newline."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
 
 
 def _examples(report: ImportReport) -> list[str]:

@@ -1,52 +1,58 @@
-"""Files for fine-tuning jobs, as OpenAI's API takes them: JSON lines, one example a line.
+"""Parses the files of fine-tuning jobs, in OpenAI's formats: JSON lines, one example a line.
 
 supervised   {"messages": [{"role", "content", "weight"?}, ...]}
 dpo          {"input": {"messages": [...]}, "preferred_output": [{"role": "assistant", "content"}],
               "non_preferred_output": [{"role": "assistant", "content"}]}
 kto          {"messages": [..., {"role": "assistant", "content"}], "label": true | false}
 
-The last is ours: a conversation, and whether its last reply was wanted. Tool calls and their
-results are left out and counted, since there is nothing here that could learn them; other keys
-(``tools``, ``parallel_tool_calls``) are passed over. What is read is redacted by ``redact``.
+The last is ours: a conversation, and whether its last reply was desirable. Tool calls and their
+results are skipped and counted: they are not trained on. Other keys (``tools``,
+``parallel_tool_calls``) are ignored. Redaction is a second step, ``redact_example``.
 
-As at OpenAI, ``weight`` belongs to the assistant's messages alone, and a tool's result to a call
-before it: whoever wrote it otherwise means something that would not happen.
+As with OpenAI, only the assistant's messages have a ``weight``, and a tool's result follows the call
+that it answers. A file that differs is refused, since it expects what would not happen.
+
+The format is all that is known here; whether a whole file is fit for a job is decided in
+``server.datasets.validation``.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 
 from connectors.conversation import Conversation, Role, Turn, chat_messages
 from connectors.importers.base import BadRecord, ImportOptions, Reason, Rejected, quoted
-from connectors.importers.jsonl import Skipped, identifier, is_tool, messages_in, read_records
+from connectors.importers.jsonl import Skipped, identifier, read_records
+from connectors.importers.messages import is_tool, messages_in
 from connectors.importers.openai import OpenAIMessages
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 
 Method = Literal["supervised", "dpo", "kto"]
-Record = Conversation | Preference | UnpairedPreference
-Parsed = tuple[Record, list[Skipped]]
+TrainingExample = Conversation | Preference | UnpairedPreference
+Parsed = tuple[TrainingExample, list[Skipped]]
 
 _messages = OpenAIMessages()
 _CALL = "function_call"  # as a key of an assistant's message, or as a role
 
 
-def read(stream: BinaryIO, method: Method) -> Iterator[Record | Rejected]:
-    """Yield every example in order, and a ``Rejected`` for all that is left out.
+def read_examples(stream: IO[bytes], method: Method) -> Iterator[TrainingExample | Rejected]:
+    """Yield every example in order, and a ``Rejected`` for everything that is not kept.
 
     A ``Rejected`` that is not a ``part`` makes the file unfit for a job: it names the line.
     """
     return read_records(stream, ImportOptions(), _PARSERS[method])
 
 
-def redact(record: Record, redactor: Redactor) -> tuple[Record, Counter[str]]:
-    """The example without personal data, and how often each kind was replaced.
+def redact_example(
+    record: TrainingExample, redactor: Redactor
+) -> tuple[TrainingExample, Counter[str]]:
+    """The example without personal data, and how often each entity type was replaced.
 
-    The replies that are compared count as one conversation with what came before them, so that
-    one placeholder stands for one thing in all of them.
+    History and replies of a preference count as one conversation, so that a placeholder means the
+    same in all of them.
     """
     match record:
         case Conversation():
@@ -69,9 +75,9 @@ def redact(record: Record, redactor: Redactor) -> tuple[Record, Counter[str]]:
             return redacted, counts
 
 
-def system_message(record: Record) -> str:
-    """What the example's own system messages say, joined; empty where there is none."""
-    return "\n\n".join(turn.text for turn in record.turns if turn.speaker is Role.SYSTEM)
+def system_message(record: TrainingExample) -> str:
+    """The example's own system messages, joined; empty where there is none."""
+    return "\n\n".join(turn.text for turn in record.turns if turn.role is Role.SYSTEM)
 
 
 def _supervised(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
@@ -87,23 +93,23 @@ def _supervised(record: dict[str, Any], number: int, options: ImportOptions) -> 
 
 
 def _preference(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
-    asked = record.get("input")
-    if not isinstance(asked, dict) or "messages" not in asked:
+    history = record.get("input")
+    if not isinstance(history, dict) or "messages" not in history:
         raise BadRecord(Reason.BAD_RECORD, "no 'input' with 'messages' in the record")
     skipped: list[Skipped] = []
     made = Preference(
         id=identifier(record, number),
-        turns=_turns(asked, options, skipped, where="input"),
+        turns=_turns(history, options, skipped, where="input"),
         chosen=_reply(record, "preferred_output", options, skipped),
         rejected=_reply(record, "non_preferred_output", options, skipped),
     )
-    said = [turn for turn in made.turns if turn.speaker is not Role.SYSTEM]
-    if not said or said[-1].speaker is not Role.CUSTOMER:
+    spoken = [turn for turn in made.turns if turn.role is not Role.SYSTEM]
+    if not spoken or spoken[-1].role is not Role.CUSTOMER:
         raise BadRecord(Reason.BAD_RECORD, "input: the last message must be from 'user'")
     return made, skipped
 
 
-def _judged(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
+def _unpaired_preference(record: dict[str, Any], number: int, options: ImportOptions) -> Parsed:
     label = record.get("label")
     if not isinstance(label, bool):
         raise BadRecord(Reason.BAD_RECORD, "'label' must be true or false")
@@ -111,9 +117,9 @@ def _judged(record: dict[str, Any], number: int, options: ImportOptions) -> Pars
         raise BadRecord(Reason.BAD_RECORD, "no 'messages' in the record")
     skipped: list[Skipped] = []
     turns = _turns(record, options, skipped, where="")
-    if not turns or turns[-1].speaker is not Role.AGENT:
+    if not turns or turns[-1].role is not Role.AGENT:
         raise BadRecord(Reason.BAD_RECORD, "the last message must be from 'assistant'")
-    if not any(turn.speaker is Role.CUSTOMER for turn in turns):
+    if not any(turn.role is Role.CUSTOMER for turn in turns):
         raise BadRecord(Reason.NO_TURNS, "no user message that an assistant message answers")
     return UnpairedPreference(id=identifier(record, number), turns=turns, label=label), skipped
 
@@ -126,7 +132,7 @@ def _reply(
     turns = _turns({"messages": record[key]}, options, skipped, where=key)
     if not turns:
         raise BadRecord(Reason.NO_TURNS, f"{key}: no message with text")
-    if any(turn.speaker is not Role.AGENT for turn in turns):
+    if any(turn.role is not Role.AGENT for turn in turns):
         raise BadRecord(Reason.BAD_ROLE, f"{key}: every message must be from 'assistant'")
     return turns
 
@@ -149,10 +155,10 @@ def _turns(
 
 
 def _check(record: Mapping[str, Any]) -> None:
-    """Refuse what the messages of a record say that nothing here would do.
+    """Refuse messages that expect what training does not do.
 
     Raises:
-        BadRecord: a weight on what is not the assistant's, or a result of a tool without its call.
+        BadRecord: a weight on a message that is not the assistant's, or a tool's result without its call.
     """
     called: set[str] = set()
     for position, message in messages_in(record, "messages"):
@@ -168,7 +174,7 @@ def _check(record: Mapping[str, Any]) -> None:
 
 
 def _calls(message: Mapping[str, Any], *, by_role: bool) -> set[str]:
-    """The ids of the calls in a message; "" for one without, which any result may answer."""
+    """The ids of the calls in a message; "" for a call without id, which any result may answer."""
     calls = message.get("tool_calls")
     found: set[str] = {""} if by_role or message.get(_CALL) else set()
     for call in calls if isinstance(calls, list) else []:
@@ -191,5 +197,5 @@ def _expect_call(message: Mapping[str, Any], called: set[str], *, position: int)
 _PARSERS: dict[Method, Callable[[dict[str, Any], int, ImportOptions], Parsed]] = {
     "supervised": _supervised,
     "dpo": _preference,
-    "kto": _judged,
+    "kto": _unpaired_preference,
 }

@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
 venv=.venv
 torch_index=${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}
 
-locks=(pyproject.toml requirements-cpu.lock deploy/torch-cpu.lock deploy/uv.lock deploy/install-cpu.sh)
+locks=(pyproject.toml deploy/requirements-cpu.lock deploy/torch-cpu.lock deploy/uv.lock deploy/install-cpu.sh)
 want=$(cat "${locks[@]}" | sha256sum | cut -d' ' -f1)
 [ "$(cat $venv/.installed 2>/dev/null || true)" = "$want" ] && exit 0
 
@@ -35,7 +35,7 @@ fi
 $venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "${torch_lock[@]}" 2>/dev/null ||
   $venv/bin/python -m pip install --disable-pip-version-check --no-deps --index-url "$torch_index" "${torch_lock[@]}"
 
-$venv/bin/uv pip install --quiet --python $venv/bin/python --no-deps --require-hashes -r requirements-cpu.lock
+$venv/bin/uv pip install --quiet --python $venv/bin/python --no-deps --require-hashes -r deploy/requirements-cpu.lock
 $venv/bin/uv pip install --quiet --python $venv/bin/python --no-deps --no-build-isolation --editable .
 # Bytecode once, here: where Python may not write it (PYTHONDONTWRITEBYTECODE, a read-only image), each
 # start of trainer and engine would compile these anew (imports 17 s instead of 8).

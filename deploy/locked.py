@@ -1,8 +1,8 @@
 """What is installed, and what is known against it: from the lock files, without a network.
 
-    python deploy/locked.py sbom requirements-cpu.lock deploy/torch-cpu.lock > sbom.cdx.json
-    python deploy/locked.py audit deploy/advisories.json *.lock deploy/*.lock
-    python deploy/locked.py refresh all.zip deploy/advisories.json *.lock deploy/*.lock
+    python deploy/locked.py sbom deploy/requirements-cpu.lock deploy/torch-cpu.lock > sbom.cdx.json
+    python deploy/locked.py audit deploy/advisories.json deploy/*.lock
+    python deploy/locked.py refresh all.zip deploy/advisories.json deploy/*.lock
 
 ``sbom`` prints a bill of materials (CycloneDX 1.6, JSON): each package with its version, hashes and
 what asked for it. ``audit`` holds the locked versions against a committed list of advisories (in the

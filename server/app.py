@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 import structlog
-from litestar import Litestar
+from litestar import Controller, Litestar
 from litestar.di import Provide
-from litestar.types import ControllerRouterHandler
 
+from server.adapters.catalog import ModelCatalog
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.tenants import KeyController, TenantController
 from server.api.admin.transcripts import TranscriptController
@@ -19,18 +19,20 @@ from server.api.cors import config_of, vary_by_origin
 from server.api.guards import provide_principal
 from server.api.head import Application
 from server.api.health import HealthController
+from server.api.hooks import add_rate_limits, count_answers
 from server.api.openai.chat.controller import ChatController
 from server.api.openai.completions.controller import CompletionController
 from server.api.openai.embeddings.controller import EmbeddingController
 from server.api.openai.files.controller import FileController
 from server.api.openai.fine_tuning.controller import FineTuningController
 from server.api.openai.models.controller import ModelController
-from server.api.openai.responses import service as responses
 from server.api.openai.responses.controller import ResponseController
 from server.api.openai.uploads.controller import UploadController
 from server.api.problems import add_headers, exception_handlers
 from server.api.reference.controller import ReferenceController
 from server.auth.keyring import Keyring
+from server.chat.accounting import Accounting, Admission
+from server.chat.prompt import PolicyFiles
 from server.chat.service import ChatService
 from server.cleanup import Cleaner
 from server.db.session import Database
@@ -41,6 +43,7 @@ from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
+from server.responses import service as responses
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
@@ -49,30 +52,34 @@ from server.webhooks.vault import Vault
 
 log = structlog.get_logger(__name__)
 
-controllers: list[ControllerRouterHandler] = [
-    TenantController,
-    KeyController,
-    WebhookController,
-    TranscriptController,
-    AdapterImportController,
-    JobController,
-    ScoringController,
+OPENAI: tuple[type[Controller], ...] = (  # /v1
     ChatController,
     CompletionController,
     ResponseController,
     EmbeddingController,
     ModelController,
-    FineTuningController,
     FileController,
     UploadController,
+    FineTuningController,
+)
+ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
+    TenantController,
+    KeyController,
+    TranscriptController,
+    JobController,
+    ScoringController,
+    AdapterImportController,
+    WebhookController,
     UsageController,
     AllUsageController,
+)
+OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
     ReferenceController,
-]
+)
 
 
-def create_app(  # noqa: C901 - a function for each dependency
+def create_app(
     settings: Settings,
     *,
     engine: EngineService | None = None,
@@ -84,8 +91,19 @@ def create_app(  # noqa: C901 - a function for each dependency
 
     On start it makes the installation's secrets, migrates the database, makes the key of webhooks'
     secrets where there is none, and starts the engine, which goes on in the background; on stop it
-    lets open answers end for ``settings.drain_seconds``. Without an engine everything but
-    answering works.
+    lets open answers end for ``settings.drain_seconds``.
+
+    Args:
+        settings: all configuration; nothing else reads the environment.
+        engine: started and stopped with the application. Without one everything but answering
+            works.
+        database: made from the settings where there is none; closed on stop in either case.
+        blobs: likewise.
+        embeddings: likewise; run with the application.
+
+    Example:
+        app = create_app(Settings(home=Path("/var/lib/tenantune")))
+        uvicorn.run(app)
     """
     database = database or Database(settings.database)
     blobs = blobs or BlobStore.open(settings.blobs)
@@ -98,54 +116,31 @@ def create_app(  # noqa: C901 - a function for each dependency
     )
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
-    sweeper = Cleaner(database, blobs)
-    rows = WriteBehind(database)
+    cleaner = Cleaner(database, blobs)
+    write_behind = WriteBehind(database)
     chat = ChatService(
         engine=engine,
-        database=database,
-        ledger=ledger,
-        metrics=metrics,
-        limiter=limiter,
-        queue=_line(settings, engine, metrics),
-        base=settings.base,
-        home=settings.home,
-        adapters=settings.adapters,
-        serving=settings.bases / settings.base / "serving",
-        rows=rows,
+        models=ModelCatalog(database, base=settings.base, adapters=settings.adapters),
+        prompts=PolicyFiles(settings.home, serving=settings.bases / settings.base / "serving"),
+        admission=Admission(limiter, _queue(settings, engine, metrics)),
+        accounting=Accounting(ledger, metrics, base=settings.base),
+        write_behind=write_behind,
     )
-
-    def provide_settings() -> Settings:
-        return settings
-
-    def provide_database() -> Database:
-        return database
-
-    def provide_blobs() -> BlobStore:
-        return blobs
-
-    def provide_keyring() -> Keyring:
-        return keyring
-
-    def provide_engine() -> EngineService | None:
-        return engine
-
-    def provide_chat() -> ChatService:
-        return chat
-
-    def provide_embeddings() -> EmbeddingService:
-        return embeddings
-
-    def provide_ledger() -> UsageLedger:
-        return ledger
-
-    def provide_limiter() -> RateLimiter:
-        return limiter
-
-    def provide_metrics() -> Metrics:
-        return metrics
-
-    def provide_vault() -> Vault:
-        return vault
+    # what handlers may ask for, by the names of their parameters
+    shared = {
+        "settings": settings,
+        "database": database,
+        "blobs": blobs,
+        "keyring": keyring,
+        "engine": engine,
+        "chat": chat,
+        "models": chat.models,
+        "embeddings": embeddings,
+        "ledger": ledger,
+        "limiter": limiter,
+        "metrics": metrics,
+        "vault": vault,
+    }
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
@@ -163,9 +158,9 @@ def create_app(  # noqa: C901 - a function for each dependency
             for running in (
                 keyring.run(),
                 ledger.run(),
-                rows.run(),
+                write_behind.run(),
                 webhooks.run(),
-                sweeper.run(),
+                cleaner.run(),
                 embeddings.run(),
                 responses.delete_expired_forever(database),
             ):
@@ -176,26 +171,16 @@ def create_app(  # noqa: C901 - a function for each dependency
             yield
 
     return Application(
-        route_handlers=controllers,
+        route_handlers=[*OPENAI, *ADMIN, *OPEN],
         dependencies={
-            "settings": Provide(provide_settings, sync_to_thread=False),
-            "database": Provide(provide_database, sync_to_thread=False),
-            "blobs": Provide(provide_blobs, sync_to_thread=False),
-            "keyring": Provide(provide_keyring, sync_to_thread=False),
-            "engine": Provide(provide_engine, sync_to_thread=False),
-            "chat": Provide(provide_chat, sync_to_thread=False),
-            "embeddings": Provide(provide_embeddings, sync_to_thread=False),
-            "ledger": Provide(provide_ledger, sync_to_thread=False),
-            "limiter": Provide(provide_limiter, sync_to_thread=False),
-            "metrics": Provide(provide_metrics, sync_to_thread=False),
-            "vault": Provide(provide_vault, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
+            **{name: _always(value) for name, value in shared.items()},
         },
         exception_handlers=exception_handlers,
         before_send=[
             add_headers,
-            limiter.add_headers,
-            metrics.count_answer,
+            add_rate_limits(limiter),
+            count_answers(metrics),
             *vary_by_origin(settings.cors_origins),
         ],
         cors_config=config_of(settings.cors_origins),
@@ -207,10 +192,15 @@ def create_app(  # noqa: C901 - a function for each dependency
     )
 
 
-def _line(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairScheduler:
-    """Where requests wait for a place at the engine."""
+def _always(value: object) -> Provide:
+    """A dependency that is the same for every request."""
+    return Provide(lambda: value, sync_to_thread=False)
+
+
+def _queue(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairScheduler:
+    """The queue in front of the engine."""
     queue = FairScheduler(
-        sequences=lambda: engine.sequences if engine is not None else 1,
+        sequences=lambda: engine.max_num_seqs if engine is not None else 1,
         per_tenant=settings.queue_per_tenant,
         total=settings.queue_total,
         wait_seconds=settings.queue_seconds,

@@ -1,4 +1,4 @@
-"""Child processes that a command waits for: they end with it, however it ends."""
+"""Child processes that a command waits for, and that end with it, however it ends."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,11 @@ async def run_child(
     stderr: int | IO[bytes] | None = None,
     stop_seconds: float = STOP_SECONDS,
 ) -> int:
-    """Run a program in a process group of its own; its exit status, negative for a signal.
+    """Run a program in a process group of its own. Returns its exit status, -N for signal N.
 
-    Its standard input is a pipe that closes when this process ends, so it must watch that
-    (``training.parent_watch`` does). Cancelled, it gets SIGTERM, and after ``stop_seconds`` its whole group
-    SIGKILL. Nothing of the group outlives this call.
+    Its standard input is a pipe that closes when this process ends, so the program must watch that
+    (``training.parent_watch`` does). When this call is cancelled, the program gets SIGTERM, and
+    after ``stop_seconds`` its whole group SIGKILL. Nothing of the group outlives this call.
     """
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=PIPE, stdout=stdout, stderr=stderr, env=env, start_new_session=True
@@ -47,5 +47,5 @@ async def run_child(
 
 
 def with_parent_watch(module: str, *arguments: str) -> list[str]:
-    """The command that runs one of our modules so that it watches its standard input."""
+    """Return the command that runs one of our modules and ends it with this process."""
     return [sys.executable, "-m", "training.parent_watch", module, *arguments]

@@ -1,11 +1,11 @@
-"""The data folder is its owner's alone: it holds every tenant's transcripts.
+"""The data folder, which only its owner may read: it has every tenant's transcripts.
 
-What this program makes is made for its own user (``keep_private``; children inherit that). A data
-folder that an older version left open to others is closed when it is next used (``take``), and
-``tenantune doctor`` tells what others may read (``open_to_others``).
+This program makes all files for its own user alone (``keep_private``; child processes inherit it).
+A data folder that an older version left open to other users is closed when it is next used
+(``take``), and ``tenantune doctor`` lists what others may read (``open_to_others``).
 
-The one exception is by name: an engine that runs as another user reads the bases and the adapters
-by way of the group ``TENANTUNE_ENGINE_GROUP``, which may pass through the data folder, cannot list
+There is one exception: an engine that runs as another user reads the bases and the adapters as a
+member of the group ``TENANTUNE_ENGINE_GROUP``, which may pass through the data folder, cannot list
 it, and reads these two folders alone.
 """
 
@@ -25,7 +25,7 @@ from server.settings import Settings, SettingsError
 log = structlog.get_logger(__name__)
 
 UMASK = 0o077
-# what this program makes in the data folder; it goes into no folder that somebody else put there
+# what this program makes in the data folder; folders of others in there are left alone
 _FOLDERS = ("adapters", "bases", "blobs", "datasets", "jobs", "run", "scratch")
 _OF_THE_ENGINE = ("adapters", "bases")
 _OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
@@ -39,12 +39,12 @@ class _Entry(NamedTuple):
 
 
 def keep_private() -> None:
-    """From now on this process, and all that it starts, makes files that only its user can read."""
+    """Make files that only this user can read, from now on, here and in child processes."""
     os.umask(UMASK)
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made if need be, which only its owner may enter from now on."""
+    """Make the folder if it is not there, let only its owner enter it, and return it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
@@ -52,14 +52,14 @@ def private_folder(path: Path) -> Path:
 
 
 def take(settings: Settings, *, thorough: bool = False) -> None:
-    """Make the data folder if it is not there, and close it if others may look into it.
+    """Make the data folder if it is not there, and close it if other users may look into it.
 
-    Then all that is in it is closed too; with ``thorough`` in any case. A database and uploads that
-    lie elsewhere belong to it. What cannot be closed, being another user's, is told in the log.
+    If it was open, or with ``thorough``, all that is in it is closed too, and so are a database and
+    uploads that are elsewhere. Files of another user cannot be closed: they are logged.
 
     Raises:
-        SettingsError: the folder is one that others need (``/``, ``/tmp``), there is no such group
-            as ``engine_group``, or this user is not in it.
+        SettingsError: the folder is one that others need (``/``, ``/tmp``), the group
+            ``engine_group`` does not exist, or this user is not in it.
         OSError: the folder cannot be made.
     """
     home = settings.home
@@ -87,7 +87,7 @@ def take(settings: Settings, *, thorough: bool = False) -> None:
                     f"{settings.engine_group!r}: this user is not in it"
                 ) from None
             left.append(str(entry.path))
-        except FileNotFoundError:  # removed by whoever works here already
+        except FileNotFoundError:  # removed by another process of this server
             continue
     if closed:
         log.warning("the data folder was open to other users; closed", home=str(home), files=closed)
@@ -96,7 +96,7 @@ def take(settings: Settings, *, thorough: bool = False) -> None:
 
 
 def open_to_others(settings: Settings) -> list[Path]:
-    """What of the data folder has permissions for others that it should not have."""
+    """List the files and folders of the data folder that other users may read, but should not."""
     group = _group(settings)
     return [entry.path for entry in _entries(settings, shared=group is not None) if _excess(entry)]
 
@@ -113,7 +113,7 @@ def _group(settings: Settings) -> int | None:
 
 
 def _entries(settings: Settings, *, shared: bool) -> Iterator[_Entry]:
-    """The data folder, its files, and all that is in its folders; links are not followed."""
+    """The data folder, its files, and all that is in our folders. Links are not followed."""
     home = settings.home
     if home.is_dir():
         yield _entry(home, home.stat(), shared=shared, listed=False)
@@ -166,7 +166,7 @@ def _entry(path: Path, info: os.stat_result, *, shared: bool, listed: bool = Tru
 
 
 def _excess(entry: _Entry) -> int:
-    """Permissions for others that it should not have."""
+    """The permissions for other users that it should not have."""
     return entry.mode & 0o077 & ~entry.wanted
 
 

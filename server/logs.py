@@ -1,4 +1,4 @@
-"""Structured logs, with keys and passwords taken out wherever they turn up."""
+"""Structured logs, with keys and passwords removed from every field."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ SECRET_NAMES = re.compile(
 
 
 def redact(value: Any) -> Any:  # noqa: ANN401 - whatever was logged
-    """The same value without keys and passwords in any text of it."""
+    """Return the same value without keys and passwords in any of its texts."""
     match value:
         case str():
             text = API_KEY.sub(lambda found: f"tt_{found[1] or ''}***", value)
@@ -41,13 +41,13 @@ def redact(value: Any) -> Any:  # noqa: ANN401 - whatever was logged
 def redact_event(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """The structlog processor; comes after exceptions were turned into text."""
+    """``redact`` as a structlog processor. Exceptions must be formatted before it."""
     kept = {key: event[key] for key in ("_record", "_from_structlog") if key in event}
     return {**redact({k: v for k, v in event.items() if k not in kept}), **kept}
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send our own and other libraries' logs to standard error. Call once, in a process's main."""
+    """Send our logs and those of libraries to standard error. Call once, in a process's main."""
     style = settings.log_format
     text = style == "text" or (style == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
@@ -83,6 +83,6 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    # one line a request, or a statement, is noise at our level
+    # at our level they would log a line for each request or statement
     for name in ("aiosqlite", "alembic", "sqlalchemy.engine"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -1,9 +1,8 @@
-"""Figures for Prometheus. None of them has a label that names a tenant, a key or a text."""
+"""Metrics for Prometheus. No label names a tenant, a key or a text."""
 
 from collections.abc import Iterator
 from typing import Protocol, get_args
 
-from litestar.types import Message, Scope
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -19,7 +18,7 @@ _WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60
 
 
 class EngineStats(Protocol):
-    """The part of the engine service that is looked at."""
+    """The part of the engine service that is measured."""
 
     @property
     def status(self) -> EngineStatus:
@@ -30,12 +29,12 @@ class EngineStats(Protocol):
         """Requests in flight, those that wait included."""
 
     @property
-    def residency(self) -> AdapterCache:
+    def adapters(self) -> AdapterCache:
         """Which adapters are loaded, in flight and waiting."""
 
 
 class Metrics:
-    """One app's figures, in a registry of their own so that a test may build a second app."""
+    """One app's metrics, in a registry of their own so that a test may build a second app."""
 
     def __init__(self, engine: EngineStats | None) -> None:
         self.registry = CollectorRegistry()
@@ -90,23 +89,21 @@ class Metrics:
         if engine is not None:
             self.registry.register(_EngineCollector(engine))
 
-    async def count_answer(self, message: Message, scope: Scope) -> None:
-        """A ``before_send`` hook: counts answers by route and status, whoever made them."""
-        if message["type"] == "http.response.start":
-            route = scope.get("path_template") or "unknown"  # never the path: it has no bound
-            self._requests.labels(scope.get("method", ""), route, message["status"]).inc()
+    def count_answer(self, method: str, route: str, *, status: int) -> None:
+        """Count an HTTP answer. ``route`` is the path's template, so that there are few of them."""
+        self._requests.labels(method, route, status).inc()
 
     def count_webhook(self, outcome: AttemptResult) -> None:
         """Count what came of an attempt to send an event."""
         self._webhooks.labels(outcome).inc()
 
     def render(self) -> tuple[bytes, str]:
-        """The text to show, and its content type."""
+        """Return the text to serve, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 
 class _EngineCollector(Collector):
-    """Asks the engine service when somebody looks."""
+    """Reads the engine service's figures at each scrape."""
 
     def __init__(self, engine: EngineStats) -> None:
         self._engine = engine
@@ -125,17 +122,17 @@ class _EngineCollector(Collector):
         yield GaugeMetricFamily(
             "tenantune_engine_requests", "Requests at the engine.", self._engine.requests
         )
-        residency = self._engine.residency
+        adapters = self._engine.adapters
         yield GaugeMetricFamily(
-            "tenantune_adapters_loaded", "Adapters that the engine holds.", len(residency.loaded)
+            "tenantune_adapters_loaded", "Adapters that the engine holds.", len(adapters.loaded)
         )
         yield GaugeMetricFamily(
             "tenantune_adapters_in_flight",
             "Adapters with a request at the engine.",
-            len(residency.in_flight),
+            len(adapters.in_flight),
         )
         yield GaugeMetricFamily(
             "tenantune_adapter_requests_waiting",
             "Requests that wait for a place for their adapter.",
-            residency.waiting,
+            adapters.waiting,
         )

@@ -1,7 +1,7 @@
-"""Folders for what is only there while something is read: uploads' copies, conversations on their way.
+"""Temporary folders: copies of uploads, and conversations while they are being processed.
 
-In the data folder and not in the system's: it is closed to others, on the disk that has room for
-uploads, and what a process leaves that is killed is found again and removed (``clear``).
+They are in the data folder, not in the system's: it is closed to other users, it is on the disk
+that has room for uploads, and folders of a killed process are found and removed (``clear``).
 """
 
 import os
@@ -19,16 +19,18 @@ from server.settings import Settings
 
 @contextmanager
 def scratch(settings: Settings, name: str) -> Iterator[Path]:
-    """An empty folder, gone at the end."""
+    """An empty folder, removed at the end of the block."""
     root = private_folder(settings.scratch)
-    # whose it is can be told from its name, however the process ends
+    # its name says which process it belongs to
     with tempfile.TemporaryDirectory(prefix=f"{name}-{os.getpid()}-", dir=root) as folder:
         yield Path(folder)
 
 
 def clear(settings: Settings) -> None:
-    """Remove what processes left that are no more."""
+    """Remove the folders of processes that are not running any more."""
     for folder in settings.scratch.glob("*-*-*"):
         owner = folder.name.split("-")[1]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)  # what is left goes the next time
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # what cannot be removed now is tried again the next time

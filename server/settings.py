@@ -17,6 +17,7 @@ from server.origins import origins
 from training.config import Objectives
 
 PREFIX = "TENANTUNE_"
+_OLD_WORDS = {"engine": {"scripted": "fake"}}  # values that were renamed, by setting
 _PAIRS = ("engine_options", "limits", "objectives")  # written as 'name=value name=value'
 
 
@@ -61,8 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="folder, s3://, gs://, az:// for uploads; empty: in the data folder")
     ] = ""
     engine: Annotated[
-        Literal["vllm", "scripted"],
-        Meta(description="scripted: a fake that needs no model, for work on the rest"),
+        Literal["vllm", "fake"],
+        Meta(
+            description="fake: answers by rule, without a model, for work on the rest "
+            "(scripted is its old name)"
+        ),
     ] = "vllm"
     engine_url: Annotated[
         str, Meta(description="http(s):// or unix: address of a running engine; empty: start one")
@@ -164,6 +168,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if text:
                 values[field] = _read(field, text)
         values.update({name: value for name, value in overrides.items() if value is not None})
+        for field, words in _OLD_WORDS.items():
+            if field in values:
+                values[field] = words.get(values[field], values[field])
         try:
             settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
         except msgspec.ValidationError as exc:

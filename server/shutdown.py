@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what runs is cancelled and tidies up, within a time that nothing outlasts."""
+"""SIGINT and SIGTERM: what runs is cancelled, and the process ends within a fixed time."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """A signal ended it. ``status`` is how a shell counts that: 130 for Ctrl-C, 143 for SIGTERM."""
+    """A signal ended it. ``status`` is the shell's exit status: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -26,9 +26,14 @@ class Stopped(Exception):
 class GracefulShutdown:
     """While entered, the first signal calls ``stop``, once, in the main thread.
 
-    The process, with all its children, is ended by force when it is told a second time, or when it
-    still runs ``seconds`` after the first. ``with_parent``: the end of whoever holds the other end
-    of standard input is a SIGTERM. To be entered in the main thread, once in a process's life.
+    The process and all its children are killed at the second signal, or when the process still runs
+    ``seconds`` after the first. Enter it in the main thread, once in a process's life.
+
+    Args:
+        stop: starts the end; called in a signal handler, so it must return at once.
+        seconds: how long the end may take.
+        with_parent: treat the end of standard input as a SIGTERM: the process that has its other
+            end is gone.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class GracefulShutdown:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.number is None:  # else the rest of the process's end is to be in time too
+        if self.number is None:  # else the rest of the process's end must be in time too
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             self._watch.stop()
@@ -65,7 +70,7 @@ class GracefulShutdown:
         if self.number is not None:
             end_now(self._status())
         self.number = number
-        os.write(self._watch.told, bytes([number]))
+        os.write(self._watch.signal_fd, bytes([number]))
         self._stop()
 
 
@@ -75,10 +80,15 @@ def run(
     seconds: float,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> T:
-    """Run a coroutine to its end, as ``asyncio.run``; a signal cancels it. For `Ending`'s seconds.
+    """Run a coroutine to its end, as ``asyncio.run``. A signal cancels it.
+
+    Args:
+        main: the coroutine.
+        seconds: how long it may run after a signal; see ``GracefulShutdown``.
+        loop_factory: makes the event loop.
 
     Raises:
-        Stopped: a signal came, whatever became of the coroutine then.
+        Stopped: a signal came, whether or not the coroutine ended well.
     """
     cancel: list[Callable[[], object]] = []
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from server.engine.backends.fake import scripted_command
+from server.engine.backends.fake import fake_command
 from server.engine.process.supervisor import Timing
 from server.engine.service import AdapterRef, EngineService
 from tests.server.engine.vllm.vllm_process import vllm_engine
@@ -70,12 +70,12 @@ FAST = Timing(
     back_off_failed=0.3,
     term=0.5,
 )
-BASE = "scripted-base"
+BASE = "fake-base"
 
 
 @pytest.fixture
 def make_adapter(tmp_path: Path) -> Callable[..., AdapterRef]:
-    """Adapters that the scripted engine takes."""
+    """Adapters that the fake engine takes."""
 
     def make(name: str, *, poison: bool = False) -> AdapterRef:
         folder = tmp_path / "adapters" / name
@@ -89,8 +89,8 @@ def make_adapter(tmp_path: Path) -> Callable[..., AdapterRef]:
 
 
 @pytest_asyncio.fixture
-async def start_scripted(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Start engine services over scripted engines; they are stopped after the test."""
+async def start_fake(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start engine services over fake engines; they are stopped after the test."""
     services: list[EngineService] = []
 
     async def start(
@@ -101,10 +101,10 @@ async def start_scripted(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         **engine,
     ) -> EngineService:
         (tmp_path / "adapters").mkdir(exist_ok=True)
-        command = scripted_command(
+        command = fake_command(
             base=BASE, adapters=tmp_path / "adapters", run=tmp_path / "run", **engine
         )
-        settings = {"canary_seconds": 60.0, **(service or {})}
+        settings = {"probe_seconds": 60.0, **(service or {})}
         started = EngineService(
             base=BASE, run=tmp_path / "run", command=command, timing=timing, **settings
         )

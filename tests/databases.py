@@ -124,7 +124,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
         home=tmp_path,
         database_url=database_url,
         blobs_url=str(tmp_path / "blobs"),
-        engine="scripted",
+        engine="fake",
         base="tiny-base",
         max_upload_bytes=1_000_000,
         max_body_bytes=100_000,

@@ -3,18 +3,39 @@
 import os
 import secrets
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import msgspec
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file of a folder, as the folder's manifest lists it."""
+
+    sha256: str
+    size_bytes: int
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, fsync, rename, fsync the folder: a reader never meets half a file."""
+    """Write a file by ``replacing``."""
+    with replacing(path) as beside, beside.open("xb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; the file there takes the place of ``path``.
+
+    It is flushed to the disk before the rename, and the folder after it, so that a reader, or a
+    machine that loses power, never has half a file. An error in the block leaves ``path`` as it is.
+    The folder is made if it is not there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside = _beside(path)
     try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield beside
+        sync_path(beside)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -22,10 +43,35 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync_path(path.parent)
 
 
-def open_like_parent(folder: Path) -> None:
-    """Let those read a folder and all in it who may read the folder that it lies in, nobody else.
+def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Return a file's content; where there is no file, create it with what ``make`` returns.
 
-    What its owner may not do with a file, they may not either; nobody else may write.
+    Processes that do so together all return the same content: a hard link, unlike a rename, never
+    replaces a file. Only the owner may read the file. For secrets that are made once.
+    """
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = _beside(path)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another process was faster
+            path.hardlink_to(beside)
+    finally:
+        beside.unlink()
+    sync_path(path.parent)
+    return path.read_bytes()
+
+
+def open_like_parent(folder: Path) -> None:
+    """Give a folder's content the read permissions of the folder that it lies in.
+
+    Group and others may then read what the owner may read, if they may read the parent folder. They
+    may never write.
     """
     around = folder.parent.stat().st_mode
     for path in (*folder.rglob("*"), folder):
@@ -48,3 +94,7 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")

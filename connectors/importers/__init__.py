@@ -1,4 +1,4 @@
-"""The registry of importers. A new format is one module, one fixture and one line here."""
+"""The registry of importers. A new format is one module, one fixture and one line here (see ``Importer``)."""
 
 import re
 
@@ -39,10 +39,20 @@ IMPORTERS: dict[str, Importer] = {
 
 
 def choose(head: bytes, filename: str, *, name: str | None = None) -> Importer:
-    """The importer called ``name``, or the one that knows the file by its first bytes.
+    """The importer called ``name``, or the one that recognizes the file by its first bytes.
+
+    For example::
+
+        choose(head, "export.csv")  # the one whose ``sniff`` accepts the file
+        choose(head, "export.csv", name="openai")
+
+    Args:
+        head: The first ``HEAD_BYTES`` of the file, or all of it.
+        filename: Only a hint: most formats are recognized by content alone.
+        name: A key of ``IMPORTERS``.
 
     Raises:
-        UnknownFormat: there is none of that name, or none (or several) that knows the file.
+        UnknownFormat: no importer has that name, or none or several recognize the file.
     """
     known = "\n".join(f"  {each.name}: {each.description}" for each in IMPORTERS.values())
     if name is not None:
@@ -58,9 +68,9 @@ def choose(head: bytes, filename: str, *, name: str | None = None) -> Importer:
     raise UnknownFormat(f"{filename}: no format fits.{_hint(head)}\nThere are:\n{known}")
 
 
-# What people take for a transcript, by its beginning, and what to do with it.
+# Files that are often uploaded and are no transcripts, by their beginning, and what to do instead.
 _TABLE = "make it a table (CSV) with the columns conversation, speaker, text, time"
-_STRANGERS: tuple[tuple[re.Pattern[str], str], ...] = (
+_OTHER_FORMATS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"[\W_]*\d{1,4}[./-]\s?\d{1,2}[./-]\s?\d{2,4},?\s+[^\n]{0,12}?\d{1,2}[:.]\d\d[^\n]{0,16}?"
@@ -91,10 +101,10 @@ _STRANGERS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def _hint(head: bytes) -> str:
-    """What a file that no importer knows seems to be."""
+    """What a file that no importer recognizes seems to be."""
     packed = head[:4].decode("latin-1")
     text = _INVISIBLE.sub("", peek(head))
-    for pattern, hint in _STRANGERS:
+    for pattern, hint in _OTHER_FORMATS:
         if pattern.match(packed) or pattern.match(text):
             return f" {hint}"
     return ""

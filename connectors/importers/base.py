@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import BinaryIO, Literal, Protocol
+from typing import IO, Literal, Protocol
 
 import msgspec
 
@@ -12,17 +12,17 @@ MIB = 1024 * 1024
 _QUOTED_CHARACTERS = 40
 
 MAX_TURNS = 10_000
-MAX_CHARACTERS = 2 * MIB
-"""Of one conversation. More is a file that is cut wrongly, and would hold up those that wait:
-redaction takes some 5 s a MiB of the worst text.
+MAX_CONVERSATION_CHARACTERS = 2 * MIB
+"""The most for one conversation. A longer one is a file that was split wrongly, and would delay other
+imports: redaction takes about 5 s for a MiB of the worst text.
 """
 
 Note = Callable[[str, str], None]
-"""Takes what an importer found out about the file: ``("encoding", "cp1252 (guessed)")``."""
+"""Takes what an importer detected in the file: ``("encoding", "cp1252 (guessed)")``."""
 
 
 class Reason(StrEnum):
-    """Why a record, or a part of one, was left out."""
+    """Why a record, or a part of one, was rejected."""
 
     LINE_TOO_LONG = "line_too_long"
     UNDECODABLE = "undecodable"
@@ -46,11 +46,11 @@ class Reason(StrEnum):
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that was left out.
+    """A record, or a part of one, that was rejected.
 
-    ``line`` is the first physical line of the record, from 1; 0 where that is not known. ``part`` is true where only a part
-    of the record was left out (a tool message, say) and the rest was kept. ``detail`` never
-    quotes the transcript's own words beyond a role or a speaker's name.
+    ``line`` is the first physical line of the record, from 1; 0 where that is not known. ``part``
+    is true where only a part was rejected (a tool message, say) and the rest was kept. ``detail``
+    quotes of the transcript at most a role, or a person's name.
     """
 
     line: int
@@ -63,15 +63,15 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What the operator says about a file; everything has a default.
 
     ``mapping``: field -> column header, for tables (``{"text": "Message"}``), and
-    ``private:VALUE`` -> yes or no, what a value of its private or public column means.
-    ``speakers``: a value of the speaker column (or a role) -> who that is.
-    ``encoding``: decode with this and nothing else. ``delimiter``: of a table. ``dates``: which
-    comes first in ``03/04/2024``. ``order``: of a conversation's rows, where no time tells it.
-    ``split``: pin every conversation of the file to one split.
+    ``private:VALUE`` -> yes or no: what a value of the private or public column means.
+    ``roles`` (on the wire ``speakers``): a value of the speaker column, or a role of the file ->
+    its role here. ``encoding``: decode with this and nothing else. ``delimiter``: of a table.
+    ``dates``: which comes first in ``03/04/2024``. ``order``: of a conversation's rows, where they
+    have no times. ``split``: pin every conversation of the file to one split.
     """
 
     mapping: dict[str, str] = {}
-    speakers: dict[str, Role] = {}
+    roles: dict[str, Role] = msgspec.field(name="speakers", default_factory=dict)
     encoding: str | None = None
     delimiter: str | None = None
     dates: Literal["day-first", "month-first"] | None = None
@@ -82,15 +82,31 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 def ignore_note(_key: str, _value: str) -> None:
-    """A ``Note`` for callers who do not ask."""
+    """A ``Note`` that drops everything."""
 
 
 class Importer(Protocol):
-    """One file format."""
+    """One file format.
+
+    To add one, write a module with a class of this shape, add a fixture file to
+    ``tests/data/transcripts`` and the importer to ``IMPORTERS``. The contract tests then cover it
+    (``tests/contracts/test_importers.py``). A format of JSON lines derives from ``JsonLines`` or,
+    where its records hold messages with a role and a text, from ``MessageLines``::
+
+        _ROLES = {"client": Role.CUSTOMER, "staff": Role.AGENT}
+
+        class Desk(MessageLines):
+            name = "desk"
+            description = 'JSON lines with {"thread": [{"who", "what"}]}'
+            key = "thread"
+            role_field = "who"
+            text_field = "what"
+            roles = _ROLES
+    """
 
     @property
     def name(self) -> str:
-        """What the operator types."""
+        """What the operator types: ``--importer openai``."""
 
     @property
     def description(self) -> str:
@@ -100,12 +116,12 @@ class Importer(Protocol):
         """Whether a file that begins with ``head`` (64 KiB, or all of it) is of this format."""
 
     def read(
-        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+        self, stream: IO[bytes], options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
-        """Yield every conversation, and a ``Rejected`` for everything left out.
+        """Yield every conversation, and a ``Rejected`` for everything that is not kept.
 
-        The stream is read once, in pieces; it may be gzip-compressed. Never raises for what a
-        record holds.
+        The stream is read once, in pieces; it may be compressed with gzip. What a record holds
+        never raises.
 
         Raises:
             BadMapping: the options do not fit the file; raised before anything is yielded.
@@ -113,7 +129,7 @@ class Importer(Protocol):
 
 
 class BadRecord(Exception):
-    """Raised while a record is parsed, never further: the reader makes a ``Rejected`` of it."""
+    """Raised while a record is parsed; the reader turns it into a ``Rejected``."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -122,10 +138,10 @@ class BadRecord(Exception):
 
 
 def clean_text(text: str) -> str:
-    """Line ends as LF, outer white space off.
+    """The text with LF line ends, without white space around it.
 
     Raises:
-        BadRecord: the text holds a NUL, which no database text column takes.
+        BadRecord: the text holds a NUL, which no text column of a database takes.
     """
     if "\0" in text:
         raise BadRecord(Reason.NUL_BYTE, "the text holds a NUL character")
@@ -133,6 +149,6 @@ def clean_text(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """A short, one-line form of a foreign value for a message."""
+    """A short, one-line form of a value of the file, for a message."""
     text = repr(value)
     return text if len(text) <= _QUOTED_CHARACTERS else text[:_QUOTED_CHARACTERS] + "…"

@@ -1,4 +1,4 @@
-"""Which comes first in a file's dates, the day or the month, and its newest turn or its oldest."""
+"""Detects in a whole file whether dates have the day first, and whether the newest turn is first."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,62 +6,65 @@ from typing import Literal
 
 from connectors.errors import BadMapping
 from connectors.importers.base import quoted
-from connectors.importers.times import Moment, Reading
+from connectors.importers.timestamps import ParsedTimestamp, Timestamp
 
 Dates = Literal["day-first", "month-first"]
 _HALF_A_DAY = 12 * 3600
 _CLEARLY = 2  # as many steps the one way as the other, at least
 
 
-class DateOrder:
-    """Sees every time of a file, then says which comes first, the day or the month, and why."""
+class DateOrderDetector:
+    """Call ``observe`` and ``observe_conversation`` for all times of a file, then ``resolve``."""
 
     def __init__(self) -> None:
         self._only = {"day-first": 0, "month-first": 0}
         self._proof: dict[str, tuple[int, str]] = {}
-        self._doubtful: tuple[int, str] | None = None
+        self._ambiguous: tuple[int, str] | None = None
         self._differs = False
         # for each order: rises and falls from a row to the next, in conversations and in the file
         self._steps = {"conversation": ([0, 0], [0, 0]), "file": ([0, 0], [0, 0])}
-        self._last: Reading | None = None
+        self._last: ParsedTimestamp | None = None
 
-    def see(self, line: int, text: str, reading: Reading) -> None:
+    def observe(self, line: int, text: str, time: ParsedTimestamp) -> None:
         """Take the next row's time, in the order of the file."""
-        if reading.doubtful:
-            self._doubtful = self._doubtful or (line, text)
-        elif reading.month_first is None or reading.day_first is None:
-            only = "day-first" if reading.month_first is None else "month-first"
+        if time.ambiguous:
+            self._ambiguous = self._ambiguous or (line, text)
+        elif time.month_first is None or time.day_first is None:
+            only = "day-first" if time.month_first is None else "month-first"
             self._only[only] += 1
             self._proof.setdefault(only, (line, text))
-        if self._last is not None and self._last.dated and reading.dated:
-            self._step("file", self._last, reading)
-        self._last = reading
+        if self._last is not None and self._last.has_date and time.has_date:
+            self._step("file", self._last, time)
+        self._last = time
 
-    def see_conversation(self, readings: Sequence[Reading]) -> None:
+    def observe_conversation(self, times: Sequence[ParsedTimestamp]) -> None:
         """Take the times of one conversation, in the order of the file."""
-        for earlier, later in pairwise(readings):
+        for earlier, later in pairwise(times):
             self._step("conversation", earlier, later)
-        if not self._differs and any(reading.doubtful for reading in readings):
+        if not self._differs and any(time.ambiguous for time in times):
             orders = [
                 sorted(
-                    range(len(readings)),
-                    key=[r.at(month_first=order) for r in readings].__getitem__,
+                    range(len(times)),
+                    key=[time.seconds(month_first=order) for time in times].__getitem__,
                 )
                 for order in (False, True)
             ]
             self._differs = orders[0] != orders[1]
 
-    def settle(self, told: Dates | None) -> tuple[bool, str]:
-        """Whether the month comes first, and a note on how that is known (empty: no question).
+    def resolve(self, given: Dates | None) -> tuple[bool, str]:
+        """Whether the month comes first, and a note on why; the note is empty where it is clear.
+
+        Args:
+            given: What the operator said.
 
         Raises:
-            BadMapping: it cannot be told, and some conversation's order depends on it.
+            BadMapping: the file does not decide it, and the order of some conversation depends on it.
         """
-        if self._doubtful is None and not any(self._only.values()):
+        if self._ambiguous is None and not any(self._only.values()):
             return False, ""
-        line, text = self._doubtful or next(iter(self._proof.values()))
-        if told:
-            return told == "month-first", f"{told}, as told"
+        line, text = self._ambiguous or next(iter(self._proof.values()))
+        if given:
+            return given == "month-first", f"{given}, as told"
         proven = [order for order, count in self._only.items() if count]
         if len(proven) == 1:
             line, text = self._proof[proven[0]]
@@ -86,25 +89,25 @@ class DateOrder:
             f"day or month first? {quoted(text)} in line {line} does not tell; no order depends on it",
         )
 
-    def falls(self, *, month_first: bool) -> bool | None:
-        """Whether the file lists the newest turn of a conversation first; None: now so, now so."""
+    def newest_first(self, *, month_first: bool) -> bool | None:
+        """Whether conversations list their newest turn first; None where that differs."""
         rises, falls = self._steps["conversation"][month_first]
         if falls > _CLEARLY * rises:
             return True
         return False if rises > _CLEARLY * falls else None
 
-    def _step(self, what: str, earlier: Reading, later: Reading) -> None:
+    def _step(self, what: str, earlier: ParsedTimestamp, later: ParsedTimestamp) -> None:
         for order, steps in enumerate(self._steps[what]):
-            step = step_between(
-                (earlier.at(month_first=bool(order)), earlier.dated),
-                (later.at(month_first=bool(order)), later.dated),
+            step = seconds_between(
+                (earlier.seconds(month_first=bool(order)), earlier.has_date),
+                (later.seconds(month_first=bool(order)), later.has_date),
             )
             steps[0] += step > 0
             steps[1] += step < 0
 
 
-def step_between(earlier: Moment, later: Moment) -> float:
-    """Seconds from one to the other; of times of day, half a day or more is over midnight."""
+def seconds_between(earlier: Timestamp, later: Timestamp) -> float:
+    """Seconds from one to the other; between times of day, half a day or more crosses midnight."""
     step = later[0] - earlier[0]
     if not earlier[1] and not later[1] and abs(step) >= _HALF_A_DAY:
         return -step

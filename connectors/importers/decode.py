@@ -1,4 +1,4 @@
-"""Bytes to numbered lines: compression, encodings and bounds, dealt with once for all importers.
+"""Bytes to numbered lines: compression, encodings and bounds, in one place for all importers.
 
 Lines are streamed. A file without a byte-order mark counts as UTF-8 until a line is not; if
 everything before was plain ASCII, the whole file is then read as an eight-bit encoding, else the
@@ -12,13 +12,13 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import charset_normalizer
 
 from connectors.errors import BadMapping
 from connectors.importers.base import MIB, ImportOptions, Note, Reason, ignore_note
-from connectors.importers.twice_encoded import mend as mend_twice
+from connectors.importers.mojibake import fix_mojibake
 
 _CHUNK = 64 * 1024
 _GZIP = b"\x1f\x8b"
@@ -30,8 +30,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _EIGHT_BIT = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp932", "gb18030", "cp949", "big5"]
-# Below 0xC0 every Windows code page has punctuation (curly quotes, the euro), which tells none
-# apart; with fewer letters than this the guess is a coin toss (tried on a dozen sentences in nine languages).
+# Below 0xC0 every Windows code page has punctuation (curly quotes, the euro), which distinguishes
+# none of them; with fewer letters than this the guess is a coin toss (tried on a dozen sentences in nine languages).
 _FIRST_LETTER = 0xC0
 _LETTERS_FOR_A_GUESS = 8
 # What else Latin text may be: from a classic Mac (with CR line ends), or from DOS.
@@ -61,11 +61,19 @@ class _UnreadableError(Exception):
 
 
 def read_lines(
-    stream: BinaryIO, options: ImportOptions, note: Note = ignore_note, *, mend: bool = False
+    stream: IO[bytes],
+    options: ImportOptions,
+    note: Note = ignore_note,
+    *,
+    repair_mojibake: bool = False,
 ) -> Iterator[Line]:
-    """Yield every line, in order; notes ``encoding`` at the end.
+    """Yield every line, in order.
 
-    With ``mend``, what was encoded twice is put right, and noted.
+    Args:
+        stream: Read once, in pieces of 64 KiB.
+        options: The encoding, where the operator knows it, and the bounds.
+        note: Gets ``encoding`` at the end.
+        repair_mojibake: Whether to repair, and note, what was encoded twice.
 
     Raises:
         BadMapping: ``options.encoding`` is not a text encoding.
@@ -86,7 +94,9 @@ def read_lines(
         old_mac = _OLD_MAC.match(first) is not None
         if old_mac:
             chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
-        decoder = _LineDecoder(encoding, first, certain=certain, old_mac=old_mac, mend=mend)
+        decoder = _LineDecoder(
+            encoding, first, certain=certain, old_mac=old_mac, repair_mojibake=repair_mojibake
+        )
         decoder.label = label
         for raw in _split(chunks, options.max_line_bytes):
             number += 1
@@ -99,8 +109,8 @@ def read_lines(
         yield Line(number + 1, None, exc.reason, exc.detail)
     if decoder:
         note("encoding", decoder.label)
-        if decoder.mended:
-            note("encoded twice", f"{decoder.mended:,} characters, put right")
+        if decoder.repaired:
+            note("encoded twice", f"{decoder.repaired:,} characters, put right")
 
 
 def peek(head: bytes) -> str:
@@ -115,7 +125,7 @@ def peek(head: bytes) -> str:
 
 
 def _encoding_of(head: bytes, wanted: str | None) -> tuple[str, bool, int]:
-    """The encoding, whether that is certain, and how many bytes its mark takes."""
+    """The encoding, whether it is certain, and how many bytes its mark takes."""
     mark, marked = next(((len(m), name) for m, name in _MARKS if head.startswith(m)), (0, ""))
     if wanted:
         try:
@@ -203,34 +213,34 @@ def _split(chunks: Iterable[bytes], limit: int) -> Iterator[bytes | None]:
 
 
 class _LineDecoder:
-    """Decodes line by line and settles the encoding at the first line that is not UTF-8."""
+    """Decodes line by line; decides on the encoding at the first line that is not ASCII."""
 
     def __init__(
-        self, encoding: str, head: bytes, *, certain: bool, old_mac: bool, mend: bool
+        self, encoding: str, head: bytes, *, certain: bool, old_mac: bool, repair_mojibake: bool
     ) -> None:
         self.label = encoding
-        self.mended = 0
+        self.repaired = 0
         self._encoding = encoding
         self._head = head
         self._certain = certain
         self._old_mac = old_mac
-        self._mend = mend
+        self._repair_mojibake = repair_mojibake
 
     def decode(self, number: int, raw: bytes) -> Line:
         raw = raw.removesuffix(b"\r")
         if not self._certain and not raw.isascii():
-            self._settle(raw)
+            self._decide_encoding(raw)
         try:
             text = raw.decode(self._encoding)
         except UnicodeDecodeError as exc:
             where = f"byte {exc.start + 1} of the line is not {self._encoding}"
             return Line(number, None, Reason.UNDECODABLE, where)
-        if self._mend:
-            text, mended = mend_twice(text)
-            self.mended += mended
+        if self._repair_mojibake:
+            text, repaired = fix_mojibake(text)
+            self.repaired += repaired
         return Line(number, text)
 
-    def _settle(self, raw: bytes) -> None:
+    def _decide_encoding(self, raw: bytes) -> None:
         self._certain = True
         sample = raw if self._head.isascii() else self._head
         if not _mostly_utf8(sample):

@@ -1,24 +1,24 @@
 """HTML bodies to text, in one pass over the tags.
 
 Not ``html.parser``: its time grows with the square on "<a <a <a" (40 kB take 16 s, measured), and
-what people send to a help desk is not to be trusted.
+what is sent to a help desk is not trusted.
 """
 
 import html
 import re
 
-from connectors.importers.words import words
+from connectors.importers.normalization import normalized_words
 
-_BLOCKS = words(
+_BLOCKS = normalized_words(
     "address article aside blockquote body br center dd div dl dt fieldset figure footer form h1 "
     "h2 h3 h4 h5 h6 header hr html li main nav ol p pre section table tbody tfoot thead tr ul"
 )
-_PARAGRAPHS = words("blockquote h1 h2 h3 h4 h5 h6 ol p pre table ul")
-_INLINE = words(
+_PARAGRAPHS = normalized_words("blockquote h1 h2 h3 h4 h5 h6 ol p pre table ul")
+_INLINE = normalized_words(
     "a abbr b big code em font i img ins kbd label mark s small span strike strong sub sup td th "
     "tt u"
 )
-_UNSEEN = words("head script style title template")
+_HIDDEN = normalized_words("head script style title template")
 # What stands for a tag that opens, and for one that closes.
 _MARKS = dict.fromkeys(_BLOCKS, ("\n", "\n"))
 _MARKS |= dict.fromkeys(_PARAGRAPHS, ("\n\n", "\n\n"))
@@ -35,8 +35,8 @@ _LINK = re.compile(r"(?:https?|mailto|tel):", re.IGNORECASE)
 def is_html(text: str) -> bool:
     """Whether a text as a whole is HTML.
 
-    It begins and ends with a tag of a document, or has line breaks or pairs of tags that text about
-    HTML hardly has, or it was escaped: there is no "<", and each "&" begins an entity.
+    It begins and ends with a tag of a document, or has line breaks or pairs of tags that are rare in
+    text about HTML, or it was escaped: there is no "<", and each "&" begins an entity.
     """
     if "<" not in text:
         return "&" in text and text.count("&") == len(_ESCAPED.findall(text))
@@ -48,7 +48,7 @@ def is_html(text: str) -> bool:
     found = _TAG.match(text)
     if found is None:
         return False
-    return not found[2] or found[2].lower() in _BLOCKS | _INLINE | _UNSEEN
+    return not found[2] or found[2].lower() in _BLOCKS | _INLINE | _HIDDEN
 
 
 def _opened(text: str) -> set[str]:
@@ -59,18 +59,18 @@ def has_markup(text: str) -> bool:
     """Whether there is a tag or an entity that ``text_of`` would turn into text."""
     if _ENTITY.search(text):
         return True
-    known = _BLOCKS | _INLINE | _UNSEEN
+    known = _BLOCKS | _INLINE | _HIDDEN
     return any((found[2] or "").lower() in known for found in _TAG.finditer(text))
 
 
 def text_of(markup: str) -> str:
-    """What a reader sees: blocks as lines, list items with a dash, links with their address."""
+    """The visible text: blocks as lines, list items with a dash, links with their address."""
     out: list[str] = []
-    unseen = ""  # the element around that is not shown
+    hidden = ""  # the element around that is not shown
     link: tuple[str, int] | None = None  # (address, where its text begins in out)
     at = 0
     while found := _TAG.search(markup, at):
-        if not unseen:
+        if not hidden:
             out.append(_inline(markup[at : found.start()]))
         at = found.end()
         if found[0] == "<!--":
@@ -79,10 +79,10 @@ def text_of(markup: str) -> str:
             continue
         name = (found[2] or "").lower()
         closing = bool(found[1])
-        if unseen:
-            unseen = "" if closing and name == unseen else unseen
-        elif name in _UNSEEN:
-            unseen = "" if closing or found[0].endswith("/>") else name
+        if hidden:
+            hidden = "" if closing and name == hidden else hidden
+        elif name in _HIDDEN:
+            hidden = "" if closing or found[0].endswith("/>") else name
         elif name == "a":
             if link:
                 out.append(_address(*link, out))
@@ -91,8 +91,8 @@ def text_of(markup: str) -> str:
         elif name in _MARKS:
             out.append(_MARKS[name][closing])
         elif name and name not in _INLINE and ":" not in name:
-            out.append(found[0])  # "<order number>" is what somebody wrote
-    if not unseen:
+            out.append(found[0])  # "<order number>" is text, not a tag
+    if not hidden:
         out.append(_inline(markup[at:]))
     lines = [re.sub(r" {2,}", " ", line).strip() for line in "".join(out).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

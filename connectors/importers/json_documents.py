@@ -1,6 +1,6 @@
-"""JSON objects out of lines: one a line, or in an array or one after another over several lines.
+"""Finds JSON objects in lines: one a line, or over several lines in an array or one after another.
 
-A broken object costs itself: where the next one begins is told by its indentation.
+A broken object costs only itself: the next one is found by its indentation.
 """
 
 import re
@@ -16,9 +16,13 @@ _SPREAD = "if it is one JSON array, make it lines with: jq -c '.[]' FILE > FILE.
 
 
 def documents(lines: Iterable[Line], *, max_bytes: int) -> Iterator[Line]:
-    """Yield a line with one object each; ``number`` is where it begins.
+    """Yield lines that hold one object each; ``number`` is where it begins.
 
-    Lines with an object each are passed on as they are, but for a comma at the end.
+    Lines that hold an object each already are passed on, without a comma at the end.
+
+    Args:
+        lines: The lines of the file.
+        max_bytes: The most for one object; a longer one is rejected.
     """
     source = iter(lines)
     blank: list[Line] = []
@@ -32,18 +36,18 @@ def documents(lines: Iterable[Line], *, max_bytes: int) -> Iterator[Line]:
         if line.reason is Reason.LINE_TOO_LONG:
             first = line._replace(detail=f"{line.detail}; {_SPREAD}")
         whole = chain(blank, [first], source)
-        yield from _Splitter(max_bytes).split(whole) if spread else map(_alone, whole)
+        yield from _Splitter(max_bytes).split(whole) if spread else map(_without_comma, whole)
         return
     yield from blank
 
 
-def _alone(line: Line) -> Line:
+def _without_comma(line: Line) -> Line:
     text = (line.text or "").rstrip()
     return line._replace(text=text[:-1]) if text.endswith("},") else line
 
 
 class _Splitter:
-    """Cuts at the outermost braces; looks at each character once."""
+    """Cuts at the outermost braces, in one pass over the characters."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -58,18 +62,18 @@ class _Splitter:
     def split(self, lines: Iterable[Line]) -> Iterator[Line]:
         for line in lines:
             if line.text is None:
-                self._forget()
+                self._discard()
                 yield line
                 continue
             begins = line.text.startswith(self._indent + "{") and self._start > 0
             if self._depth and begins and self._one_a_line:
-                yield self._made()
+                yield self._finish()
             if self._lost and not begins:
                 continue
             self._lost = False
             yield from self._within(line)
         if self._depth:
-            yield self._made()
+            yield self._finish()
 
     def _within(self, line: Line) -> Iterator[Line]:
         text = line.text or ""
@@ -93,19 +97,19 @@ class _Splitter:
             self._size += end - at
             at = end
             if closed is False:
-                yield self._made()
+                yield self._finish()
                 self._lost = True
                 return
             if closed:
                 self._one_a_line = self._start == line.number
-                yield self._made()
+                yield self._finish()
             elif self._size > self._max_bytes:
                 detail = f"an object longer than {self._max_bytes / MIB:g} MiB"
                 yield Line(self._start, None, Reason.LINE_TOO_LONG, detail)
-                self._forget()
+                self._discard()
 
     def _object_end(self, text: str, at: int) -> tuple[int, bool | None]:
-        """Where the object ends in this line, and whether it does; False: never, a text is cut."""
+        """Where the object ends in this line, and whether it does; False where a string is cut off."""
         for token in _TOKEN.finditer(text, at):
             if token[0] in "{[":
                 self._depth += 1
@@ -117,13 +121,13 @@ class _Splitter:
                 return len(text), False
         return len(text), None
 
-    def _made(self) -> Line:
-        made = Line(self._start, "\n".join(self._parts))
+    def _finish(self) -> Line:
+        whole = Line(self._start, "\n".join(self._parts))
         self._parts.clear()
         self._size = self._depth = 0
-        return made
+        return whole
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         self._lost = self._depth > 0
         self._parts.clear()
         self._size = self._depth = 0

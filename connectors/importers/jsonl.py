@@ -1,16 +1,15 @@
-"""What the JSON formats share: records, one a line or in an array, read and counted the same way."""
+"""What the JSON formats share: records, one a line or in an array, are read and counted alike."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 import msgspec
 
 from connectors.conversation import Conversation, Role, Split, Turn
 from connectors.importers.base import (
-    MAX_CHARACTERS,
-    MAX_TURNS,
+    MAX_CONVERSATION_CHARACTERS,
     MIB,
     BadRecord,
     ImportOptions,
@@ -19,37 +18,38 @@ from connectors.importers.base import (
     Rejected,
     clean_text,
     ignore_note,
-    quoted,
 )
-from connectors.importers.csv.columns import name_column
 from connectors.importers.decode import Line, peek, read_lines
 from connectors.importers.json_documents import documents
-from connectors.importers.twice_encoded import mend
+from connectors.importers.mojibake import fix_mojibake
+from connectors.importers.name_columns import name_column
 
 T = TypeVar("T")
 
-_TOOL_ROLES = frozenset({"tool", "function", "function_call", "observation", "tool_response"})
-
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A message that is left out while its conversation stays."""
+    """A message that is not kept while the rest of its conversation is."""
 
     reason: Reason
     detail: str
 
 
 def read_records(
-    stream: BinaryIO,
+    stream: IO[bytes],
     options: ImportOptions,
     parse: Callable[[dict[str, Any], int, ImportOptions], tuple[T, list[Skipped]]],
     *,
     note: Note = ignore_note,
     spread: bool = False,
 ) -> Iterator[T | Rejected]:
-    """Yield what ``parse`` makes of each line's object, and what was left out.
+    """Yield what ``parse`` makes of each line's object, and what was rejected.
 
-    ``parse`` gets the object and its line, and raises BadRecord. With ``spread`` the objects may
-    also stand in an array, or go over several lines.
+    Args:
+        stream: Read once; it may be compressed with gzip.
+        options: Encoding and bounds; passed on to ``parse``.
+        parse: Gets the object and its line, and raises BadRecord.
+        note: Gets the encoding and the number of blank lines.
+        spread: Whether the objects may also stand in an array, or take several lines.
     """
     blank = 0
     lines = read_lines(stream, options, note)
@@ -62,48 +62,54 @@ def read_records(
         except BadRecord as exc:
             yield Rejected(line.number, exc.reason, exc.detail)
             continue
-        for left_out in skipped:
-            yield Rejected(line.number, left_out.reason, left_out.detail, part=True)
+        for part in skipped:
+            yield Rejected(line.number, part.reason, part.detail, part=True)
         yield made
     if blank:
         note("blank lines", str(blank))
 
 
 class JsonLines:
-    """Base of the JSON-lines importers: a subclass turns one decoded record into turns.
+    """Base of the importers of JSON lines: a subclass turns one decoded record into turns.
 
-    ``key`` is the list that makes a record one of this format.
+    ``key`` names the list by which a record of the format is recognized. Where a record has
+    several such lists, the format that was defined first counts.
     """
 
     name = ""
     description = ""
     key = ""
-    mends = True
-    """Whether text that was encoded twice is put right."""
+    fixes_mojibake = True
+    """Whether text that was encoded twice is repaired."""
+    _keys: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls) -> None:
+        if cls.key and cls.key not in JsonLines._keys:
+            JsonLines._keys.append(cls.key)
 
     def sniff(self, head: bytes, filename: str) -> bool:
         """Whether the first records hold this format's list."""
-        return _key_of(peek(head)) == self.key
+        return _key_of(peek(head), self._keys) == self.key
 
     def read(
-        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+        self, stream: IO[bytes], options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
         """Yield a conversation a record; see ``Importer.read``."""
-        mended = 0
+        repaired = 0
 
         def parse(
             record: dict[str, Any], number: int, options: ImportOptions
         ) -> tuple[Conversation, list[Skipped]]:
-            nonlocal mended
+            nonlocal repaired
             conversation, skipped = self.parse(record, number, options)
-            if self.mends:
-                conversation, count = _mended(conversation)
-                mended += count
+            if self.fixes_mojibake:
+                conversation, count = _without_mojibake(conversation)
+                repaired += count
             return conversation, skipped
 
         yield from read_records(stream, options, parse, note=note, spread=True)
-        if mended:
-            note("encoded twice", f"{mended:,} characters, put right")
+        if repaired:
+            note("encoded twice", f"{repaired:,} characters, put right")
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
         """Turn a record's list into turns; raises BadRecord."""
@@ -126,8 +132,8 @@ class JsonLines:
             reason = skipped[0].reason if skipped else Reason.NO_TURNS
             why = f"no message is left: {skipped[0].detail}" if skipped else "no messages"
             raise BadRecord(reason, why)
-        if sum(len(turn.text) for turn in turns) > MAX_CHARACTERS:
-            detail = f"a conversation of more than {MAX_CHARACTERS / MIB:g} million characters"
+        if sum(len(turn.text) for turn in turns) > MAX_CONVERSATION_CHARACTERS:
+            detail = f"a conversation of more than {MAX_CONVERSATION_CHARACTERS / MIB:g} million characters"
             raise BadRecord(Reason.TOO_LARGE, detail)
         conversation = Conversation(
             id=identifier(record, number),
@@ -139,93 +145,14 @@ class JsonLines:
             names=_names(
                 record,
                 record[self.key],
-                {turn.author for turn in turns if turn.speaker is not Role.BOT},
+                {turn.author for turn in turns if turn.role is not Role.BOT},
             ),
         )
         return conversation, skipped
 
     def pinned(self, record: Mapping[str, Any]) -> Split | None:
-        """The split the record itself is pinned to; only our own format says."""
+        """The split that the record itself is pinned to; only our own format has one."""
         return None
-
-
-def messages_in(record: Mapping[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The record's messages, numbered from 1.
-
-    Raises:
-        BadRecord: the value is not a list of objects, or a list of more than ``MOST_TURNS``.
-    """
-    messages = record[key]
-    if not isinstance(messages, list):
-        raise BadRecord(Reason.BAD_RECORD, f"{key!r} is not a list")
-    if len(messages) > MAX_TURNS:
-        raise BadRecord(Reason.TOO_MANY_TURNS, f"{len(messages):,} messages; at most {MAX_TURNS:,}")
-    for position, message in enumerate(messages, 1):
-        if not isinstance(message, dict):
-            raise BadRecord(Reason.BAD_RECORD, f"message {position} is not an object")
-        yield position, message
-
-
-def is_tool(role: object) -> bool:
-    """Whether the role is a machine talking to the model: never trained on."""
-    return isinstance(role, str) and role.strip().lower() in _TOOL_ROLES
-
-
-def is_note(message: Mapping[str, Any]) -> bool:
-    """Whether a flag says that the message was meant for colleagues alone."""
-    return (
-        any(
-            message.get(key) is True for key in ("private", "is_private", "internal", "is_internal")
-        )
-        or message.get("public") is False
-        or message.get("is_public") is False
-    )
-
-
-def speaker_of(
-    role: object, roles: Mapping[str, Role], options: ImportOptions, *, position: int
-) -> Role:
-    """Who a role is: the operator's word first, then the format's own.
-
-    Raises:
-        BadRecord: nobody knows the role.
-    """
-    if isinstance(role, str):
-        word = role.strip().lower()
-        for value, speaker in options.speakers.items():
-            if value.strip().lower() == word:
-                return speaker
-        if word in roles:
-            return roles[word]
-    known = ", ".join(roles)
-    raise BadRecord(Reason.BAD_ROLE, f"message {position}: role {quoted(role)} is none of {known}")
-
-
-def weight_of(message: Mapping[str, Any], *, position: int) -> Literal[0, 1]:
-    """The message's ``weight``: 0 or 1, 1 when absent.
-
-    Raises:
-        BadRecord: it is anything else.
-    """
-    weight = message.get("weight")
-    if weight is None or weight == 1:
-        return 1
-    if weight == 0:
-        return 0
-    detail = f"message {position}: weight must be 0 or 1, not {quoted(weight)}"
-    raise BadRecord(Reason.BAD_RECORD, detail)
-
-
-def text_or_skip(text: object, *, position: int, field: str) -> str | Skipped:
-    """The cleaned text of a message, or why there is none.
-
-    Raises:
-        BadRecord: the field is not a string, or holds a NUL.
-    """
-    if not isinstance(text, str):
-        raise BadRecord(Reason.BAD_RECORD, f"message {position}: {field!r} is not a string")
-    cleaned = clean_text(text)
-    return cleaned or Skipped(Reason.EMPTY_TEXT, f"message {position} is empty")
 
 
 def _decode(line: Line) -> dict[str, Any]:
@@ -245,7 +172,7 @@ def _decode(line: Line) -> dict[str, Any]:
 
 
 def _why(text: str, error: msgspec.DecodeError) -> str:
-    """What is wrong with a line; of half a surrogate pair msgspec says that the line is cut off."""
+    """What is wrong with a line; for half a surrogate pair msgspec says that the line is cut off."""
     try:
         json.dumps(json.loads(text), ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -264,12 +191,12 @@ def identifier(record: Mapping[str, Any], number: int) -> str:
     return f"line-{number}"
 
 
-def _mended(conversation: Conversation) -> tuple[Conversation, int]:
+def _without_mojibake(conversation: Conversation) -> tuple[Conversation, int]:
     turns = []
     total = 0
     for turn in conversation.turns:
-        text, count = mend(turn.text)
-        author = mend(turn.author)[0] if turn.author else turn.author
+        text, count = fix_mojibake(turn.text)
+        author = fix_mojibake(turn.author)[0] if turn.author else turn.author
         total += count
         turns.append(msgspec.structs.replace(turn, text=text, author=author))
     if not total:
@@ -282,7 +209,7 @@ def _names(
     messages: Iterable[Mapping[str, Any]],
     authors: Collection[str | None],
 ) -> dict[str, Role]:
-    """The people whom a record or its messages name in fields such as ``customer_name``."""
+    """The people whom a record or its messages name, in fields such as ``customer_name``."""
     found = {}
     for fields in (record, record.get("labels"), record.get("metadata"), *messages):
         if not isinstance(fields, dict):
@@ -301,7 +228,7 @@ def _word(record: Mapping[str, Any], key: str) -> str | None:
 
 
 def _labels(value: object) -> dict[str, str]:
-    """Labels as text: nulls left out, numbers and flags as JSON writes them."""
+    """Labels as text: without nulls, numbers and booleans as in JSON."""
     if not isinstance(value, dict):
         return {}
     labels = {}
@@ -312,9 +239,8 @@ def _labels(value: object) -> dict[str, str]:
     return labels
 
 
-def _key_of(text: str) -> str | None:
-    """The list that the first readable record holds; of a cut-off record, the first one named."""
-    keys = ("messages", "conversations", "turns")
+def _key_of(text: str, keys: Sequence[str]) -> str | None:
+    """Which of the lists the first readable record holds; in a cut-off record, the first named."""
     lines = (Line(number, line) for number, line in enumerate(text.split("\n"), 1))
     for line in islice(documents(lines, max_bytes=len(text) + 1), 50):
         try:

@@ -7,36 +7,35 @@ import msgspec
 
 from connectors.conversation import Role, Split, Turn
 from connectors.importers.base import BadRecord, ImportOptions, Reason, clean_text, quoted
-from connectors.importers.jsonl import (
-    JsonLines,
-    Skipped,
+from connectors.importers.jsonl import JsonLines, Skipped
+from connectors.importers.messages import (
     messages_in,
-    speaker_of,
+    role_of,
     text_or_skip,
     weight_of,
 )
 
-_ROLES = {speaker.value: speaker for speaker in Role}
+_ROLES = {role.value: role for role in Role}
 
 
 class Tenantune(JsonLines):
-    """Keeps everything a conversation can say: notes, authors, times, labels, a pinned split."""
+    """Keeps everything that a conversation can hold: notes, authors, times, labels, a pinned split."""
 
     name = "tenantune"
     description = 'JSON lines with {"id", "turns": [{"speaker", "text", ...}]}: our own, lossless'
     key = "turns"
-    mends = False
+    fixes_mojibake = False
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
-        """Each turn, or the reason why not."""
+        """Each turn, or why it is skipped; raises BadRecord."""
         for position, turn in messages_in(record, self.key):
-            speaker = speaker_of(turn.get("speaker"), _ROLES, options, position=position)
+            role = role_of(turn.get("speaker"), _ROLES, options, position=position)
             text = text_or_skip(turn.get("text"), position=position, field="text")
             if isinstance(text, Skipped):
                 yield text
                 continue
             yield Turn(
-                speaker=speaker,
+                role=role,
                 text=text,
                 author=_optional(turn, "author", position=position),
                 sent_at=_optional(turn, "sent_at", position=position),

@@ -1,6 +1,6 @@
-"""Payment cards, and what belongs to them: an issuer's prefix and length, and the check digit.
+"""Payment cards: an issuer's prefix and length, and the check digit; also the code and expiry.
 
-A number is seldom alone: an order number stands before it, expiry and code behind it. So each
+A number is seldom alone: an order number may stand before it, expiry and code after it. So each
 issuer's lengths are tried from each group of digits, and a number ends where a group ends.
 """
 
@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
-from connectors.redaction.detectors import Span
+from connectors.redaction.recognizer import Span
 
 _CHAIN = re.compile(r"\d+(?:[ .,/_\n-]{1,3}\d+)*")
 _GROUP = re.compile(r"\d+")
@@ -25,7 +25,7 @@ _ISSUERS = (
 )
 _MAESTRO = re.compile(r"50|5[6-8]|6")
 _ISSUER_PATTERNS = tuple((re.compile(prefix), lengths) for prefix, lengths in _ISSUERS)
-_SHORTEST, _LONGEST = 13, 19
+_MIN_DIGITS, _MAX_DIGITS = 13, 19
 _UNUSUAL = (13, 17, 18)
 _FIRST_DIGITS = frozenset("234569")
 _USUAL = (16, 15, 14, 19, 13, 18, 17)  # the likelier length first where two would do
@@ -75,15 +75,31 @@ _CARD_PLACEHOLDER = re.compile(r"\[CARD_\d+\]")
 _NEAR = 80  # characters between a card and its expiry
 
 
-def cards(text: str) -> Iterator[Span]:
-    """Card numbers, in groups or not, with other numbers before and behind."""
+class CardRecognizer:
+    """Card numbers, in groups or not, and the code and expiry of a card.
+
+    A code counts where it is called one. An expiry counts near a card that was replaced before.
+    Bare numbers behind a card (``[CARD_1] 04/27 123``) stay: without the card's number they say
+    nothing, and as often as not they are an amount, a date or a count of something else.
+    """
+
+    supported_entities = ("CARD", "CARD_CODE", "CARD_EXPIRY")
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``."""
+        yield from _numbers(text)
+        yield from _details(text)
+
+
+def _numbers(text: str) -> Iterator[Span]:
+    """Card numbers, with other numbers before and behind."""
     for chain in _CHAIN.finditer(text):
-        if chain.end() - chain.start() < _SHORTEST:
+        if chain.end() - chain.start() < _MIN_DIGITS:
             continue
         groups = [found.span() for found in _GROUP.finditer(text, *chain.span())]
         sizes = [end - start for start, end in groups]
         total = sum(sizes)
-        if total < _SHORTEST:
+        if total < _MIN_DIGITS:
             continue
         at = 0
         while at < len(groups):
@@ -101,18 +117,18 @@ def _groups_of_card(
 ) -> int:
     """How many groups from the given one on are a card; 0 for none."""
     tried: dict[int, int] = {}  # length: groups
-    if _SHORTEST <= sizes[at] <= _LONGEST:
+    if _MIN_DIGITS <= sizes[at] <= _MAX_DIGITS:
         tried[sizes[at]] = 1
     for count in (2, 3, 4, 5):
         shape = tuple(sizes[at : at + count])
         if shape in _SHAPES:
             tried[sum(shape)] = len(shape)
     free = {}
-    if total <= _LONGEST + _BESIDE:  # nearly alone: in groups of any size
+    if total <= _MAX_DIGITS + _BESIDE:  # nearly alone: in groups of any size
         length = 0
         for count, size in enumerate(sizes[at:], start=1):
             length += size
-            if length not in tried and _SHORTEST <= length <= _LONGEST:
+            if length not in tried and _MIN_DIGITS <= length <= _MAX_DIGITS:
                 free[length] = count
     if not (tried or free) or not _may_begin(text, groups[at][0]):
         return 0
@@ -126,7 +142,7 @@ def _groups_of_card(
 
 
 def _stands_apart(text: str, groups: list[tuple[int, int]], at: int, count: int) -> bool:
-    """Whether only blanks and hyphens part the groups, and more than a hyphen the rest."""
+    """Whether there are only blanks and hyphens inside, and more than a hyphen around it."""
     if not count:
         return False
     if not all(
@@ -166,7 +182,7 @@ def _may_begin(text: str, start: int) -> bool:
 
 
 def _has_check_digit(digits: str) -> bool:
-    """Luhn's; a tenth of what a general library's takes, which hostile texts would feel."""
+    """Luhn's; takes a tenth of the time of the library's, which counts for hostile texts."""
     return sum(map(int, digits[-1::-2] + digits[-2::-2].translate(_DOUBLED))) % 10 == 0
 
 
@@ -177,12 +193,8 @@ def _is_issued(digits: str, *, whole: bool) -> bool:
     return whole and _MAESTRO.match(digits) is not None
 
 
-def card_details(text: str) -> Iterator[Span]:
-    """What is named as a card's code, and as the expiry of a card that was found nearby.
-
-    Bare numbers behind a card (``[CARD_1] 04/27 123``) stay: without the card's number they say
-    nothing, and as often as not they are an amount, a date or a count of something else.
-    """
+def _details(text: str) -> Iterator[Span]:
+    """What is named as a card's code, and as the expiry of a card that was found nearby."""
     for found in _CODE.finditer(text):
         yield Span(*found.span("value"), "CARD_CODE", found["value"])
     cards_at = [found.start() for found in _CARD_PLACEHOLDER.finditer(text)]

@@ -1,41 +1,63 @@
-"""A tenant's own numbers (orders, policies): regular expressions checked before they are run.
+"""A tenant's own patterns (order or policy numbers): regular expressions, checked before they run.
 
-Python's matcher backtracks, so a careless pattern can take hours on one message. What is allowed
-here has a bound instead: no nested or back-referring repetition, and an open-ended ``+`` or ``*``
-counts as at most 32 repetitions, so that the work at one place in a text is at most
-``_MOST_WAYS`` steps and the whole is linear in the text.
+Python's matcher backtracks, so a careless pattern can take hours on one message. The patterns
+allowed here are bounded instead: no nested repetition, no back references, and an open-ended ``+``
+or ``*`` means at most 32 repetitions. So the work at one place of a text is at most ``_MAX_WAYS``
+steps, and the whole is linear in the text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from connectors.errors import BadPattern
+from connectors.redaction.recognizer import Span
 
-_OPEN_ENDED = 32
-_MOST_WAYS = 33 * 33  # two open-ended parts; at worst some 45 us a character (measured)
-_MOST_PATTERNS = 20
-_LONGEST_PATTERN = 200
+_MAX_REPETITIONS = 32
+_MAX_WAYS = 33 * 33  # two open-ended parts; at worst some 45 us a character (measured)
+_MAX_PATTERNS = 20
+_MAX_PATTERN_LENGTH = 200
 _NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z][A-Z0-9]*)*")
-_LONGEST_NAME = 30
+_MAX_NAME_LENGTH = 30
 _REPEAT = re.compile(r"\{(\d*)(?:(,)(\d*))?\}")
 _GROUP = re.compile(r"\((?:\?(?:[:=!]|<[=!]|P<\w+>))?")
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
 
 
-def compile_patterns(
-    patterns: Mapping[str, str], *, reserved: frozenset[str]
-) -> dict[str, re.Pattern[str]]:
-    """Check and compile; names come back in upper case, patterns ignore case.
+class CustomPatternRecognizer:
+    """What a tenant's own patterns match. Case is ignored.
+
+    Args:
+        patterns: Name -> regular expression, ``{"order": "ORD-[0-9]+"}``. At most 20, of at most 200
+            characters each. The name in capitals becomes the entity type.
+        reserved: Entity types that no pattern may be named after.
 
     Raises:
         BadPattern: says which pattern and why.
     """
-    if len(patterns) > _MOST_PATTERNS:
-        raise BadPattern(f"{len(patterns)} number patterns; at most {_MOST_PATTERNS}")
+
+    def __init__(self, patterns: Mapping[str, str], *, reserved: frozenset[str]) -> None:
+        self._patterns = _compiled(patterns, reserved)
+
+    @property
+    def supported_entities(self) -> tuple[str, ...]:
+        """The patterns' names, in capitals."""
+        return tuple(self._patterns)
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``."""
+        for name, pattern in self._patterns.items():
+            for found in pattern.finditer(text):
+                if found[0].strip():
+                    yield Span(found.start(), found.end(), name, found[0].casefold())
+
+
+def _compiled(patterns: Mapping[str, str], reserved: frozenset[str]) -> dict[str, re.Pattern[str]]:
+    if len(patterns) > _MAX_PATTERNS:
+        raise BadPattern(f"{len(patterns)} number patterns; at most {_MAX_PATTERNS}")
     compiled = {}
     for given, pattern in patterns.items():
         name = given.strip().upper().replace("-", "_").replace(" ", "_")
-        if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or name in reserved:
+        if not _NAME.fullmatch(name) or len(name) > _MAX_NAME_LENGTH or name in reserved:
             raise BadPattern(
                 f"number pattern {given!r}: the name must be words of letters and digits, "
                 f"and none of {', '.join(sorted(reserved))}"
@@ -45,8 +67,8 @@ def compile_patterns(
 
 
 def _compile(name: str, pattern: str) -> re.Pattern[str]:
-    if len(pattern) > _LONGEST_PATTERN:
-        raise BadPattern(f"number pattern {name!r} is longer than {_LONGEST_PATTERN} characters")
+    if len(pattern) > _MAX_PATTERN_LENGTH:
+        raise BadPattern(f"number pattern {name!r} is longer than {_MAX_PATTERN_LENGTH} characters")
     try:
         re.compile(pattern)
         found = re.compile(_Bounded(pattern).text(), re.IGNORECASE)
@@ -77,7 +99,7 @@ class _Bounded:
         at = 0
         while at < len(self._pattern):
             at = self._step(at)
-        if self._ways > _MOST_WAYS:
+        if self._ways > _MAX_WAYS:
             raise _UnsafeError("too many parts of open length; say how long they are, as in {4,8}")
         return "".join(self._out)
 
@@ -120,8 +142,8 @@ class _Bounded:
             return at
         if varies and high > 1:
             raise _UnsafeError("a repeated group must not hold repetitions or alternatives")
-        if high > _OPEN_ENDED:
-            raise _UnsafeError(f"more than {_OPEN_ENDED} repetitions")
+        if high > _MAX_REPETITIONS:
+            raise _UnsafeError(f"more than {_MAX_REPETITIONS} repetitions")
         lazy = self._pattern[end : end + 1]
         if lazy in ("?", "+"):
             end += 1
@@ -135,13 +157,13 @@ class _Bounded:
             case "?":
                 return 0, 1, at + 1
             case "*":
-                return 0, _OPEN_ENDED, at + 1
+                return 0, _MAX_REPETITIONS, at + 1
             case "+":
-                return 1, _OPEN_ENDED, at + 1
+                return 1, _MAX_REPETITIONS, at + 1
             case "{":
                 found = _REPEAT.match(self._pattern, at)
                 if found and (found[1] or found[2]):
                     low = int(found[1] or 0)
-                    high = int(found[3]) if found[3] else _OPEN_ENDED if found[2] else low
+                    high = int(found[3]) if found[3] else _MAX_REPETITIONS if found[2] else low
                     return low, high, found.end()
         return 1, 1, at

@@ -1,14 +1,14 @@
-"""E-mail addresses: in any script, and as people write them to hide them from machines.
+"""E-mail addresses: in any script, and disguised ("jane at post dot example").
 
-Between scripts a letter of another script is a border: in Chinese, Japanese and Thai nothing else
-parts an address from the words round it.
+A change of script ends an address: in Chinese, Japanese and Thai nothing else separates it from the
+words around it.
 """
 
 import re
 from collections.abc import Iterator
 
-from connectors.redaction.detectors import Span
 from connectors.redaction.folding import UNSPACED, folded_words
+from connectors.redaction.recognizer import Span
 
 _LATIN = "A-Za-z\u00c0-\u024f\u1e00-\u1eff"
 _OTHER = rf"(?:(?![{_LATIN}{UNSPACED}])[^\W\d_])"  # Cyrillic, Greek, Arabic, Devanagari ...
@@ -34,8 +34,8 @@ _TLD = rf"(?:(?:xn--[a-z0-9-]{{1,59}}|[A-Za-z]{{2,24}})(?![A-Za-z0-9_-])|{_OTHER
 _DOMAIN = re.compile(
     rf"(?:{_LABEL}{_DOT}){{1,8}}?{_TLD}(?!\.?[A-Za-z0-9]|{_DOT}{_TLD})", re.IGNORECASE
 )
-_LONGEST_LOCAL = 128  # twice what a mail server takes: what hangs on it must not stay behind
-_LOCAL = re.compile(rf"[\w.+%'&-]{{1,{_LONGEST_LOCAL}}}")  # of the reversed text
+_MAX_LOCAL_LENGTH = 128  # twice what a mail server accepts: no rest of an address may stay
+_LOCAL = re.compile(rf"[\w.+%'&-]{{1,{_MAX_LOCAL_LENGTH}}}")  # of the reversed text
 _TRIM = re.compile(r"[^\w]+$")
 _CLASSES = re.compile(rf"(?P<unspaced>[{UNSPACED}])|(?P<latin>[{_LATIN}])|(?P<other>[^\W\d_])")
 _HAS_DOT_WORD = re.compile(rf"(?<![^\W_])(?:{_DOT_WORDS})(?![^\W_])", re.IGNORECASE)
@@ -61,26 +61,31 @@ _NO_LOCAL = frozenset(
 )
 
 
-def emails(text: str) -> Iterator[Span]:
+class EmailRecognizer:
     """E-mail addresses; a blank round the @ is allowed, and ``(at)``, ``%40``, ``dot`` are read."""
-    done = 0
-    for at in _AT.finditer(text):
-        local = _local_part(text[max(done, at.start() - _LONGEST_LOCAL) : at.start()])
-        if not local:
-            continue
-        domain = _DOMAIN.match(text, at.end())
-        start = at.start() - len(local)
-        if domain is None or (at["word"] and not _is_meant(text, start, local, domain[0])):
-            continue
-        whole = domain[0]
-        if runs_on := _NEXT_SENTENCE.fullmatch(whole):
-            whole = runs_on[1]
-        done = at.end() + len(whole)
-        yield Span(start, done, "EMAIL", f"{local}@{_plain(whole)}".casefold())
+
+    supported_entities = ("EMAIL",)
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``."""
+        done = 0
+        for at in _AT.finditer(text):
+            local = _local_part(text[max(done, at.start() - _MAX_LOCAL_LENGTH) : at.start()])
+            if not local:
+                continue
+            domain = _DOMAIN.match(text, at.end())
+            start = at.start() - len(local)
+            if domain is None or (at["word"] and not _is_intended(text, start, local, domain[0])):
+                continue
+            whole = domain[0]
+            if runs_on := _NEXT_SENTENCE.fullmatch(whole):
+                whole = runs_on[1]
+            done = at.end() + len(whole)
+            yield Span(start, done, "EMAIL", f"{local}@{_undisguised(whole)}".casefold())
 
 
 def _local_part(before: str) -> str:
-    """The end of what stands before the @ that is an address's."""
+    """The part of the text before the @ that belongs to the address."""
     found = _LOCAL.match(before[::-1])
     if found is None:
         return ""
@@ -91,7 +96,7 @@ def _local_part(before: str) -> str:
 
 
 def _border(reversed_run: str) -> int:
-    """Where letters of one script touch those of another."""
+    """Where the script changes."""
     previous = None
     for at, character in enumerate(reversed_run):
         found = _CLASSES.match(character)
@@ -103,16 +108,17 @@ def _border(reversed_run: str) -> int:
     return len(reversed_run)
 
 
-def _is_meant(text: str, start: int, local: str, domain: str) -> bool:
-    """Whether "jane at post dot example" is an address: "look at shop.example" is none."""
+def _is_intended(text: str, start: int, local: str, domain: str) -> bool:
+    """Whether "jane at post dot example" is meant as an address: "look at shop.example" is not."""
     first = _LABELS.match(domain)
     if local.casefold() in _NO_LOCAL or (first and first[0].casefold() in _NO_DOMAIN):
         return False
     if _HAS_DOT_WORD.search(domain) or re.search(r"[._\d]", local):
         return True
-    told = _MAIL_BEFORE.search(text[max(0, start - 24) : start])
-    return told is not None or _PROVIDERS.match(domain) is not None
+    announced = _MAIL_BEFORE.search(text[max(0, start - 24) : start])
+    return announced is not None or _PROVIDERS.match(domain) is not None
 
 
-def _plain(domain: str) -> str:
+def _undisguised(domain: str) -> str:
+    """The domain with its dots written as dots."""
     return _DOTS.sub(".", domain)

@@ -1,7 +1,7 @@
-"""Reads a text as ASCII detectors can: one way of writing each blank, dash, digit and letter.
+"""Folds a text: one way of writing each blank, dash, digit and letter.
 
-What people paste holds no-break blanks, soft hyphens, full-width digits, other scripts' digits and
-HTML's character references. Every detector reads the folded copy; what it finds is mapped back.
+Pasted texts hold no-break spaces, soft hyphens, full-width digits, digits of other scripts and HTML
+character references. Every recognizer reads the folded copy; its spans are mapped back.
 """
 
 import html
@@ -16,14 +16,14 @@ UNSPACED = (
     "\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
     "\U00020000-\U0003ffff"
 )
-"""Inside of a character class: scripts that put no blank between words, or hang particles on them."""
+"""For a character class: scripts without blanks between words, or with particles joined to them."""
 
 _APOSTROPHES = dict.fromkeys(
     map(ord, "\u2018\u2019\u201b\u02bc\u02b9\u02bb\u00b4`\u2032\uff07"), "'"
 )
 # Apart from Unicode's dashes (category Pd): minus, hyphen bullet, box drawing.
 _DASHES = frozenset("\u2212\u2043\u2500\u2501\u02d7")
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but nothing to see
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but invisible
 _ODD = re.compile(r"[^\n\r\x20-\x5f\x61-\x7e]|&#?\w{2,31};")
 _PIECE = re.compile(
     # Runs that stand for themselves. "&" may begin a reference; "`" is an apostrophe.
@@ -58,9 +58,9 @@ class Folded(NamedTuple):
 def fold(text: str) -> Folded:
     """NFKC letter by letter, then ASCII blanks, dashes, apostrophes and digits.
 
-    Without zero-width characters, soft hyphens, variation selectors, direction marks, other control
-    characters, and marks that make no letter of their own with what they stand on. Character
-    references (``&#64;``, ``&nbsp;``) are read.
+    Removed are zero-width characters, soft hyphens, variation selectors, direction marks, other
+    control characters, and combining marks that form no letter with their base. Character
+    references (``&#64;``, ``&nbsp;``) are decoded.
     """
     if not _ODD.search(text):
         return Folded(text)

@@ -1,17 +1,20 @@
-"""URLs: which open something of one person's, and which are pages for everyone.
+"""URLs that are private to one person, in contrast to public pages.
 
-A support team's help-centre links are what the assistant should learn to give, so a link stays
-unless something in it is a secret (a token, a signature, a session, a password reset) or belongs to
-one person (an order's page, an address in the query).
+The assistant should learn the links of the help centre. So a link stays, unless it has a secret (a
+token, a signature, a session, a password reset) or belongs to one person (the page of an order, an
+address in the query).
 """
 
 import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from connectors.redaction.detectors import PLACEHOLDER, Span
-from connectors.redaction.emails import emails
+from connectors.redaction.emails import EmailRecognizer
 from connectors.redaction.folding import UNSPACED
+from connectors.redaction.placeholders import PLACEHOLDER
+from connectors.redaction.recognizer import Span
+
+_EMAILS = EmailRecognizer()
 
 _URL = re.compile(
     r"(?:(?<![A-Za-z0-9])[a-z][a-z0-9+.-]{1,20}://|(?<![A-Za-z0-9])www\."
@@ -19,13 +22,13 @@ _URL = re.compile(
     rf"[^\s<>\"'`{UNSPACED}]+",
     re.IGNORECASE,
 )
-# What such a key holds is a secret, whatever it looks like.
+# The value of such a key is a secret, whatever it looks like.
 _SECRET_KEY = re.compile(
     r"token|secret|passw|pwd|api_?key|signature|^sig$|^sid$|jwt|otp|credential|^pin$|hmac|magic"
     r"|session_?id|^mkt_tok$|^mc_eid$",
     re.IGNORECASE,
 )
-# What such a key holds is a secret unless it is a plain word or a count: "state=open".
+# The value of such a key is a secret unless it is a plain word or a count: "state=open".
 _DOUBTFUL_KEY = re.compile(
     r"^key$|^k$|auth(?!or)|session|^code$|^state$|nonce|invite|reset|ticket|hash|access|^u?uid$|^cid$"
     r"|verif|confirm|activat|unsub|share_?(?:id|key)|^h$|^s$|^t$",
@@ -43,7 +46,7 @@ _PUBLIC_KEY = re.compile(
     r"|_ga|_gl|ref_?|ref_src|feature|v|list|si|variant|v\d?|rev|ver|version|build|etag",
     re.IGNORECASE,
 )
-# Places whose ids are of pages, films and programs.
+# Sites whose ids are of pages, videos and apps.
 _PUBLIC_HOST = re.compile(
     r"(?:.*\.)?(?:youtube\.com|youtube-nocookie\.com|youtu\.be|vimeo\.com|open\.spotify\.com"
     r"|apps\.apple\.com|itunes\.apple\.com|play\.google\.com|github\.com|gitlab\.com|wikipedia\.org"
@@ -77,49 +80,58 @@ _TOKENS = re.compile(r"[^A-Za-z0-9]+")
 _WORDY = re.compile(
     r"(?:[A-Z]?[a-z]+|[A-Z]+|[A-Z]?[a-z]+(?:[A-Z][a-z]+)+)\d{0,4}|\d{1,4}[a-z]{0,3}"
 )
-_TURNS = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[A-Za-z])(?=[0-9])|(?<=[a-z])(?=[A-Z])")
+_CHANGES = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[A-Za-z])(?=[0-9])|(?<=[a-z])(?=[A-Z])")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _COUNTS = frozenset(["s", "t", "h", "state"])  # a page, a time
-_SHORTEST_SECRET = 4  # "otp=1234" is one, "reset=yes" is none
-_SHORTEST_LINK_CODE = 6
-_SHORTEST_RANDOM = 20
-_FEWEST_TURNS = 3  # between letters, digits and cases: "iphone15" has one
+_MIN_SECRET_LENGTH = 4  # "otp=1234" is one, "reset=yes" is none
+_MIN_LINK_CODE_LENGTH = 6
+_MIN_RANDOM_LENGTH = 20
+_MIN_CHANGES = 3  # between letters, digits and cases: "iphone15" has one
 
 
-def urls(text: str) -> Iterator[Span]:
-    """URLs that carry a secret or belong to a person: the whole, behind their host."""
-    if "/" not in text and "?" not in text:
-        return
-    for found in _URL.finditer(text):
-        url = found[0].rstrip(".,;:!?)]}\u2026")
-        if url.count("[") > url.count("]") and found[0].startswith(f"{url}]"):
-            url += "]"
-        has_scheme = "://" in url
-        try:
-            parts = urlsplit(url if has_scheme else f"//{url}")
-            host = parts.hostname or ""
-            port = f":{parts.port}" if parts.port else ""
-        except ValueError:
-            continue
-        if (
-            parts.password
-            or (parts.username and has_scheme)
-            or _is_private(host, parts.path, parts.query, parts.fragment)
-        ):
-            scheme = f"{parts.scheme}://" if has_scheme else ""
-            start = found.start()
-            yield Span(start, start + len(url), "URL", url, keep=f"{scheme}{host}{port}/")
+class UrlRecognizer:
+    """URLs that carry a secret or belong to a person. The placeholder stands behind the host."""
+
+    supported_entities = ("URL",)
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``."""
+        if "/" not in text and "?" not in text:
+            return
+        for found in _URL.finditer(text):
+            url = found[0].rstrip(".,;:!?)]}\u2026")
+            if url.count("[") > url.count("]") and found[0].startswith(f"{url}]"):
+                url += "]"
+            has_scheme = "://" in url
+            try:
+                parts = urlsplit(url if has_scheme else f"//{url}")
+                host = parts.hostname or ""
+                port = f":{parts.port}" if parts.port else ""
+            except ValueError:
+                continue
+            if (
+                parts.password
+                or (parts.username and has_scheme)
+                or _is_private(host, parts.path, parts.query, parts.fragment)
+            ):
+                scheme = f"{parts.scheme}://" if has_scheme else ""
+                start = found.start()
+                yield Span(start, start + len(url), "URL", url, prefix=f"{scheme}{host}{port}/")
 
 
 def _is_private(host: str, path: str, query: str, fragment: str) -> bool:
     public_host = _PUBLIC_HOST.fullmatch(host) is not None
     segments = [unquote(segment) for segment in path.split("/")]
-    at_a_door = any(_AUTH_SEGMENT.fullmatch(segment) for segment in segments)
+    on_auth_page = any(_AUTH_SEGMENT.fullmatch(segment) for segment in segments)
     pairs = parse_qsl(query) + parse_qsl(fragment)
-    if any(_private_pair(*pair, at_a_door=at_a_door, public_host=public_host) for pair in pairs):
+    if any(
+        _private_pair(*pair, on_auth_page=on_auth_page, public_host=public_host) for pair in pairs
+    ):
         return True
     # A literal address is replaced where it stands; a hidden one takes the link with it.
-    if "%40" in f"{path}{query}{fragment}" and any(emails(unquote(f"{path} {query} {fragment}"))):
+    if "%40" in f"{path}{query}{fragment}" and any(
+        _EMAILS.analyze(unquote(f"{path} {query} {fragment}"))
+    ):
         return True
     if public_host:
         return False
@@ -133,12 +145,12 @@ def _private_path(segments: list[str]) -> bool:
     for segment in segments:
         if _is_random(segment) and not (_COMMIT.fullmatch(segment) and before in _TREES):
             return True
-        if len(segment) >= _SHORTEST_LINK_CODE and not _is_article(segment):
+        if len(segment) >= _MIN_LINK_CODE_LENGTH and not _is_article(segment):
             code = any(not _WORDY.fullmatch(token) for token in _TOKENS.split(segment) if token)
             if code and _AUTH_SEGMENT.fullmatch(before):
                 return True
             digits = sum(character.isdigit() for character in segment)
-            numbered = code and digits >= _SHORTEST_SECRET
+            numbered = code and digits >= _MIN_SECRET_LENGTH
             if numbered and not helpful and _PERSON_SEGMENT.fullmatch(before):
                 return True
         helpful = helpful or _WORDS_OF_HELP.fullmatch(segment) is not None
@@ -152,35 +164,35 @@ def _is_article(segment: str) -> bool:
     return words > 1 and _ARTICLE.fullmatch(segment) is not None
 
 
-def _private_pair(key: str, value: str, *, at_a_door: bool, public_host: bool) -> bool:
-    if PLACEHOLDER.fullmatch(value) or len(value) < _SHORTEST_SECRET:
+def _private_pair(key: str, value: str, *, on_auth_page: bool, public_host: bool) -> bool:
+    if PLACEHOLDER.fullmatch(value) or len(value) < _MIN_SECRET_LENGTH:
         return False
     if _SECRET_KEY.search(key):
         return value != "false"
-    voucher = key.casefold() == "code" and not at_a_door and _VOUCHER.fullmatch(value)
+    voucher = key.casefold() == "code" and not on_auth_page and _VOUCHER.fullmatch(value)
     if voucher or _PUBLIC_KEY.fullmatch(key):
         return False
     if _DOUBTFUL_KEY.search(key) and value.isdigit():
-        return at_a_door or key.casefold() not in _COUNTS
+        return on_auth_page or key.casefold() not in _COUNTS
     if _DOUBTFUL_KEY.search(key):
         return any(not _WORDY.fullmatch(token) for token in _TOKENS.split(value) if token)
-    theirs = _PERSON_KEY.fullmatch(key) and sum(map(str.isdigit, value)) >= _SHORTEST_SECRET
+    theirs = _PERSON_KEY.fullmatch(key) and sum(map(str.isdigit, value)) >= _MIN_SECRET_LENGTH
     return bool(theirs) or (not public_host and _is_random(value))
 
 
 def _is_random(value: str) -> bool:
-    """Whether it looks made by a machine: long, of mixed letters and digits, and no slug."""
+    """Whether it looks generated: long, of mixed letters and digits, and not a slug."""
     if _UUID.search(value):
         return True
-    if len(value) < _SHORTEST_RANDOM:
+    if len(value) < _MIN_RANDOM_LENGTH:
         return False
     for token in _TOKENS.split(value):
-        turns = len(_TURNS.findall(token))
-        longest = len(token) >= _SHORTEST_RANDOM
-        if turns >= _FEWEST_TURNS and (longest or len(value) - len(token) <= _SHORTEST_SECRET):
+        turns = len(_CHANGES.findall(token))
+        longest = len(token) >= _MIN_RANDOM_LENGTH
+        if turns >= _MIN_CHANGES and (longest or len(value) - len(token) <= _MIN_SECRET_LENGTH):
             return True
     tokens = [token for token in _TOKENS.split(value) if token]
     strange = [token for token in tokens if not _WORDY.fullmatch(token) and not token.isdigit()]
     return sum(map(len, strange)) * 2 > len(value) and any(
-        len(_TURNS.findall(token)) >= _FEWEST_TURNS for token in strange
+        len(_CHANGES.findall(token)) >= _MIN_CHANGES for token in strange
     )

@@ -1,4 +1,4 @@
-"""Words in author fields that are no names, and names that are also words."""
+"""Words in author fields that are not names, and names that are also words."""
 
 from connectors.redaction.folding import folded_words
 
@@ -15,7 +15,7 @@ ROLES = frozenset(
     клиент оператор агент поддержка пользователь
     """)
 )
-"""An author made of nothing but these is a role, and stays."""
+"""An author field of only these words is a role, and stays."""
 
 ROLES_UNSPACED = folded_words(
     "客服 顾客 顧客 客户 客戶 用户 用戶 访客 訪客 机器人 機器人 系统 系統 管理员 管理員 助手 匿名"
@@ -37,7 +37,7 @@ ORGANISATIONS = frozenset(
 """A part of an author field with one of these is an organisation, not a person."""
 
 ORGANISATIONS_OR_SURNAMES = frozenset(folded_words("bank shop store hotel company"))
-"""As the last word: "Lloyds Bank" is an organisation, "Anna Bank" is none."""
+"""As the last word: "Lloyds Bank" is an organisation, "Anna Bank" is not."""
 
 MAILBOXES = frozenset(
     folded_words("""
@@ -47,7 +47,7 @@ MAILBOXES = frozenset(
     buchhaltung rechnung rechnungen bestellung empfang praxis verwaltung contacto ventas ayuda soporte
     """)
 )
-"""Before an @, these say that nobody's name stands there."""
+"""Before an @, these are not a person's name."""
 
 PARTICLES = frozenset(
     folded_words("""
@@ -55,7 +55,7 @@ PARTICLES = frozenset(
     bin ibn bint abu abd ben bar mac los las san santa saint sankt della und
     """)
 )
-"""Parts of surnames that are never one alone."""
+"""Parts of surnames that are not a surname alone."""
 
 ALSO_WORDS = frozenset(
     folded_words("""
@@ -79,7 +79,7 @@ NOUNS = frozenset(
     koch bauer schneider fischer rose wolf sohn son sky
     """)
 )
-"""Of these, the ones that a capital does not tell from a name: months, and German nouns."""
+"""Those of them that are also written with a capital: months, and German nouns."""
 
 NOT_BEFORE_NAMES = frozenset(
     folded_words("""
@@ -110,7 +110,7 @@ COMMON = frozenset(
     hola gracias por favor sí yo nosotros pedido casa
     """)
 )
-"""Words that a field may hold and that never stand for a person alone."""
+"""Words that a field may hold and that never mean a person alone."""
 
 GIVEN = frozenset(
     folded_words("""

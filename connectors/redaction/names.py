@@ -1,7 +1,7 @@
-"""People's names that a transcript's metadata tells, found again in its texts.
+"""Finds in a conversation's texts the people whom its metadata names.
 
-However many people a conversation has, each word of its texts is looked up a few times: the names are
-kept as trees of words, and of letters where a script puts no blanks between words.
+The names are kept as tries of words, and of letters for scripts without blanks between words. So the
+time does not grow with the number of people: each word of a text is looked up a few times.
 """
 
 import re
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from connectors.redaction.detectors import PLACEHOLDER, Span
 from connectors.redaction.folding import UNSPACED, fold, folded_words
 from connectors.redaction.name_words import (
     ALSO_WORDS,
@@ -26,11 +25,13 @@ from connectors.redaction.name_words import (
     ROLES,
     ROLES_UNSPACED,
 )
+from connectors.redaction.placeholders import PLACEHOLDER
+from connectors.redaction.recognizer import Span
 
-_SHORTEST_PART = 3
-_LONGEST_INITIAL = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
-_LONGEST_FIELD = 300  # characters of an author field that are read, and words that are kept:
-_MOST_WORDS = 12  # what is longer is no name, and would make each look-up as long
+_MIN_PART_LENGTH = 3
+_MAX_INITIAL_LENGTH = 2  # "J. Doe", "Dr. Doe"; a longer word before a full stop ends a sentence
+_MAX_FIELD_LENGTH = 300  # characters of an author field that are read, and words that are kept:
+_MAX_WORDS = 12  # what is longer is no name, and would make each look-up as long
 _TOKEN = re.compile(rf"[^\W\d_{UNSPACED}]+")
 _COMPOUND = re.compile(rf"[^\W\d_{UNSPACED}]+(?:['-][^\W\d_{UNSPACED}]+)*")
 _GLUE = re.compile(r"[ '-]|[ \n]{1,3}|\. ?| ?- ?")  # between the words of one name
@@ -60,7 +61,7 @@ _STRIPPED = str.maketrans(
     {"ø": "o", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ł": "l", "đ": "d", "ı": "i"}
 )
 _TWO_VOWELS = re.compile(r"(?<![aeiou])([aou])e(?![aeiou])")
-_SHORTEST_CONTRACTED = 5
+_MIN_CONTRACTED_LENGTH = 5
 _RUN = re.compile(rf"[{UNSPACED}]+(?:[ \u30fb\u00b7=][{UNSPACED}]+)*")
 _CYRILLIC = re.compile("[\u0400-\u04ff]{4,}")
 # Folded, so "й" is "и".
@@ -112,28 +113,28 @@ _SKIPPED = frozenset(" \u30fb\u00b7")
 _TITLES_UNSPACED = folded_words("先生 女士 小姐 さん 様 さま 님 씨 คุณ")
 
 
-class _Kind:
-    """How surely a finding of this form is the person."""
+class _Certainty:
+    """How certain it is that a form means the person."""
 
-    FULL = 3  # in any case
+    FULL = 3  # always
     PART = 2  # where it is written like a name
-    CALLED = 1  # only where someone is so addressed
+    CALLED = 1  # only where someone is addressed by it
 
 
 class _Node:
-    """A tree's branch: the words (or letters) that may follow, and who it is when it ends here."""
+    """A node of a trie: the words (or letters) that may follow, and the person whose name ends here."""
 
-    __slots__ = ("kind", "next", "person")
+    __slots__ = ("certainty", "next", "person")
 
     def __init__(self) -> None:
         self.next: dict[str, _Node] = {}
         self.person = ""
-        self.kind = 0
+        self.certainty = 0
 
-    def end(self, person: str, kind: int) -> None:
-        """Name the person, if nobody is yet, or less surely."""
-        if kind > self.kind:
-            self.person, self.kind = person, kind
+    def end(self, person: str, certainty: int) -> None:
+        """Set the person, unless another is set with at least the same certainty."""
+        if certainty > self.certainty:
+            self.person, self.certainty = person, certainty
 
 
 class _Match(NamedTuple):
@@ -143,18 +144,23 @@ class _Match(NamedTuple):
     words: int
 
 
-class PersonNames:
-    """``authors``: author field -> person; ``find`` finds them in texts."""
+class PersonNameRecognizer:
+    """The people whom one conversation's author fields name. Make it with ``person_name_recognizer``.
+
+    ``authors`` maps each author field that names a person to that person's key.
+    """
+
+    supported_entities = ("NAME",)
 
     def __init__(self) -> None:
         self.authors: dict[str, str] = {}
         self._words = _Node()
         self._letters = _Node()
 
-    def find(self, text: str) -> Iterator[Span]:
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
         """Full names in any case; single parts only where they are written like a name.
 
-        ``text`` is folded.
+        See ``Recognizer.analyze``.
         """
         if self._words.next:
             yield from self._find_words(text)
@@ -163,10 +169,10 @@ class PersonNames:
                 yield from self._find_letters(text, *run.span())
 
     def add(self, author: str, *, customer: bool = False) -> None:
-        """Learn who an author field names; roles and organisations are left alone."""
+        """Add the person whom an author field names; roles and organisations are ignored."""
         if author in self.authors or PLACEHOLDER.fullmatch(author):
             return
-        plain = PLACEHOLDER.sub(" ", fold(author[:_LONGEST_FIELD]).text)
+        plain = PLACEHOLDER.sub(" ", fold(author[:_MAX_FIELD_LENGTH]).text)
         segments = [
             segment
             for segment in _SEGMENTS.split(_ADDRESS.sub(" ", plain))
@@ -178,8 +184,8 @@ class PersonNames:
             for at, compound in enumerate(_COMPOUND.findall(segment))
             if not _is_role(compound, first=at == 0)
         ]
-        runs = [run for segment in segments for run in _runs(segment)]
-        compounds, runs = compounds[:_MOST_WORDS], runs[:_MOST_WORDS]
+        runs = [run for segment in segments for run in _names_without_blanks(segment)]
+        compounds, runs = compounds[:_MAX_WORDS], runs[:_MAX_WORDS]
         if compounds or runs:
             person = " ".join([*map(_key, compounds), *runs])
             self.authors[author] = person
@@ -193,36 +199,38 @@ class PersonNames:
         parts = [_TOKEN.findall(compound) for compound in compounds]
         person = person or " ".join(map(_key, compounds))
         if len(parts) > 1:
-            self._sequence([word for part in parts for word in part], person, _Kind.FULL)
-            self._sequence(
-                [*parts[-1], *(word for part in parts[:-1] for word in part)], person, _Kind.FULL
+            self._add_sequence([word for part in parts for word in part], person, _Certainty.FULL)
+            self._add_sequence(
+                [*parts[-1], *(word for part in parts[:-1] for word in part)],
+                person,
+                _Certainty.FULL,
             )
         if len(parts) > 2:  # noqa: PLR2004 - without middle names
-            self._sequence([*parts[0], *parts[-1]], person, _Kind.FULL)
+            self._add_sequence([*parts[0], *parts[-1]], person, _Certainty.FULL)
         for at, part in enumerate(parts):
             first = at
             while first > 0 and _key("".join(parts[first - 1])) in PARTICLES:
                 first -= 1
             if first < at and first > 0:
-                self._sequence(
-                    [word for one in parts[first : at + 1] for word in one], person, _Kind.PART
+                self._add_sequence(
+                    [word for one in parts[first : at + 1] for word in one], person, _Certainty.PART
                 )
-            self._part(part, person)
+            self._add_part(part, person)
 
-    def _part(self, words: list[str], person: str) -> None:
+    def _add_part(self, words: list[str], person: str) -> None:
         joined = "".join(words)
         if len(words) > 1:
-            self._sequence(words, person, _Kind.PART)
+            self._add_sequence(words, person, _Certainty.PART)
         for word in {joined, *(words if len(words) > 1 else ())}:
             plain = word.casefold()
             if plain in COMMON or plain in PARTICLES:
                 continue
             if plain in ORGANISATIONS_OR_SURNAMES or plain in ORGANISATIONS or plain in ROLES:
-                self._sequence([word], person, _Kind.CALLED)
-            elif len(word) >= _SHORTEST_PART or (len(word) > 1 and not word.isascii()):
-                self._sequence([word], person, _Kind.PART)
+                self._add_sequence([word], person, _Certainty.CALLED)
+            elif len(word) >= _MIN_PART_LENGTH or (len(word) > 1 and not word.isascii()):
+                self._add_sequence([word], person, _Certainty.PART)
 
-    def _sequence(self, words: list[str], person: str, kind: int) -> None:
+    def _add_sequence(self, words: list[str], person: str, certainty: int) -> None:
         node = self._words
         for word in words:
             forms = _forms_of_name(word)
@@ -232,7 +240,7 @@ class PersonNames:
             for form in forms:
                 node.next.setdefault(form, following)
             node = following
-        node.end(person, kind)
+        node.end(person, certainty)
 
     def _find_words(self, text: str) -> Iterator[Span]:
         text = PLACEHOLDER.sub(lambda found: "_" * len(found[0]), text)
@@ -262,39 +270,39 @@ class PersonNames:
         for after in range(at, len(tokens)):
             if after > at and not _GLUE.fullmatch(text, end, tokens[after][0]):
                 break
-            if after > at and text[end] == "." and end - tokens[after - 1][0] > _LONGEST_INITIAL:
+            if after > at and text[end] == "." and end - tokens[after - 1][0] > _MAX_INITIAL_LENGTH:
                 break
             forms = _forms_of_word(text[slice(*tokens[after])])
             following = next((node.next[form] for form in forms if form in node.next), None)
             if following is None:
                 break
             node, end = following, tokens[after][1]
-            if node.kind:
+            if node.certainty:
                 best = _Match(start, end, node, after - at + 1)
         return best
 
     def _add_letters(self, run: str, person: str) -> None:
         parts = [part for part in re.split("[ \u30fb\u00b7=]", run) if part]
         whole = "".join(parts)
-        self._spell(whole, person, _Kind.FULL if len(whole) > 1 else _Kind.CALLED)
+        self._add_spelling(whole, person, _Certainty.FULL if len(whole) > 1 else _Certainty.CALLED)
         if len(parts) > 1:
-            self._spell("".join(reversed(parts)), person, _Kind.FULL)
+            self._add_spelling("".join(reversed(parts)), person, _Certainty.FULL)
             for part in parts:
-                self._spell(part, person, _Kind.CALLED)
+                self._add_spelling(part, person, _Certainty.CALLED)
         elif _HANGUL.match(whole) or _HAN.match(whole):
             size = 2 if whole.startswith(_DOUBLE_SURNAMES) else 1
-            self._spell(whole[:size], person, _Kind.CALLED)
+            self._add_spelling(whole[:size], person, _Certainty.CALLED)
             if len(whole) - size > 1:
-                self._spell(whole[size:], person, _Kind.CALLED)
+                self._add_spelling(whole[size:], person, _Certainty.CALLED)
             if len(whole) > 3 and _HAN.match(whole):  # noqa: PLR2004 - Japanese: two and two
-                self._spell(whole[:2], person, _Kind.CALLED)
-                self._spell(whole[2:], person, _Kind.CALLED)
+                self._add_spelling(whole[:2], person, _Certainty.CALLED)
+                self._add_spelling(whole[2:], person, _Certainty.CALLED)
 
-    def _spell(self, letters: str, person: str, kind: int) -> None:
+    def _add_spelling(self, letters: str, person: str, certainty: int) -> None:
         node = self._letters
         for letter in letters:
             node = node.next.setdefault(letter, _Node())
-        node.end(person, kind)
+        node.end(person, certainty)
 
     def _find_letters(self, text: str, first: int, last: int) -> Iterator[Span]:
         at = first
@@ -308,7 +316,7 @@ class PersonNames:
                 if following is None:
                     break
                 node, place = following, place + 1
-                if node.kind and _is_called(text, at, place, node.kind):
+                if node.certainty and _is_name_here(text, at, place, node.certainty):
                     best = place, node.person
             if best:
                 yield Span(at, best[0], "NAME", best[1])
@@ -318,19 +326,21 @@ class PersonNames:
 
 
 def _is_glued(text: str, one: Span, other: Span) -> bool:
-    """Whether two parts of a name stand together as one."""
+    """Whether two parts of a name stand directly together."""
     return text[one.end : other.start] in (" ", "-")
 
 
-def person_names(
+def person_name_recognizer(
     authors: Iterable[str | None], *, customers: Iterable[str | None] = ()
-) -> PersonNames:
-    """Gather the people that author fields name.
+) -> PersonNameRecognizer:
+    """The recognizer of the people whom author fields name.
 
-    ``customers`` are the fields of those of whom no one would be called after a bank: a customer
-    "Anna Bank" is a person where an agent "Lloyds Bank" is none.
+    Args:
+        authors: The author fields of a conversation.
+        customers: Those of customers. A customer "Anna Bank" is a person, while an agent "Lloyds
+            Bank" is an organisation.
     """
-    names = PersonNames()
+    names = PersonNameRecognizer()
     theirs = set(customers)
     for author in authors:
         if author:
@@ -362,7 +372,7 @@ def _is_organisation(segment: str, *, customer: bool) -> bool:
     return not (surname and (customer or own[0] in GIVEN))
 
 
-def _runs(segment: str) -> Iterator[str]:
+def _names_without_blanks(segment: str) -> Iterator[str]:
     for run in _RUN.findall(segment):
         plain = run
         for title in _TITLES_UNSPACED:
@@ -373,13 +383,13 @@ def _runs(segment: str) -> Iterator[str]:
 
 
 def _names_of_mailbox(local: str) -> list[str]:
-    """The words of "jane.doe+shop" that may be names; none of a mailbox of many."""
+    """The words of "jane.doe+shop" that may be names; none of a shared mailbox."""
     words = [word for word in re.split(r"[^\w]|_|\d", local.partition("+")[0]) if len(word) > 1]
     plain = [_plain(word) for word in words]
     if any(word in MAILBOXES or word in ROLES or word in ORGANISATIONS for word in plain):
         return []
     if len(words) == 1 and plain[0] not in GIVEN:
-        for size in range(len(plain[0]) - _SHORTEST_PART, _SHORTEST_PART, -1):
+        for size in range(len(plain[0]) - _MIN_PART_LENGTH, _MIN_PART_LENGTH, -1):
             if plain[0][:size] in GIVEN:
                 return [words[0][:size], words[0][size:]]
     return words
@@ -392,15 +402,15 @@ def _plain(word: str) -> str:
 def _is_written_like_a_name(
     text: str, tokens: list[tuple[int, int]], at: int, match: _Match
 ) -> bool:
-    """Whether what may be a part of a name is one here."""
-    if match.node.kind == _Kind.FULL:
+    """Whether a possible part of a name is one here."""
+    if match.node.certainty == _Certainty.FULL:
         return True
     word = text[match.start : match.end]
     plain = word.casefold()
     before = [text[a:b].casefold() for a, b in tokens[max(0, at - 2) : at]]
     previous = before[-1] if before else ""
     near = at > 0 and match.start - tokens[at - 1][1] <= 2  # noqa: PLR2004 - "Mr. "
-    if match.node.kind == _Kind.CALLED or (near and previous in _TITLES):
+    if match.node.certainty == _Certainty.CALLED or (near and previous in _TITLES):
         return near and previous in _TITLES
     if word[0].islower():
         greeted = previous in _GREETINGS or tuple(before) in _SELVES
@@ -413,7 +423,7 @@ def _is_written_like_a_name(
     return plain not in NOUNS or not (previous in NOT_BEFORE_NAMES or counted)
 
 
-def _is_called(text: str, start: int, end: int, kind: int) -> bool:
+def _is_name_here(text: str, start: int, end: int, certainty: int) -> bool:
     """Whether letters of a script without blanks are a person's name here."""
     word = text[start:end]
     before, behind = text[start - 1 : start], text[end : end + 1]
@@ -427,8 +437,10 @@ def _is_called(text: str, start: int, end: int, kind: int) -> bool:
     ):
         return False
     starts = not (before and _LETTER.match(before))
-    if kind == _Kind.FULL:
-        hangul_inside = len(word) < _SHORTEST_PART and _HANGUL.match(word) and _HANGUL.match(before)
+    if certainty == _Certainty.FULL:
+        hangul_inside = (
+            len(word) < _MIN_PART_LENGTH and _HANGUL.match(word) and _HANGUL.match(before)
+        )
         return not hangul_inside
     if _HANGUL.match(word) and not starts:
         return False
@@ -450,14 +462,14 @@ def _is_called(text: str, start: int, end: int, kind: int) -> bool:
 
 
 def _key(word: str) -> str:
-    """Without case, accents and what joins: "José" and "Jose" are one."""
+    """Without case, accents and hyphens: "José" and "Jose" are the same."""
     plain = unicodedata.normalize("NFKD", word.casefold().translate(_STRIPPED))
     return "".join([letter for letter in plain if letter.isalpha()])
 
 
 @lru_cache(maxsize=1 << 14)
 def _forms_of_word(word: str) -> tuple[str, ...]:
-    """What a word of a text is looked up as."""
+    """The forms under which a word of a text is looked up."""
     if word.isascii():
         return (word.lower(),)
     composed = unicodedata.normalize("NFC", word.casefold())
@@ -473,10 +485,10 @@ def _forms_of_word(word: str) -> tuple[str, ...]:
 
 
 def _forms_of_name(word: str) -> tuple[str, ...]:
-    """What a word of a name is kept as: "Müller" is found as Mueller and Muller, and they as it."""
+    """The forms under which a word of a name is stored: "Müller" also matches Mueller and Muller."""
     forms = list(_forms_of_word(word))
     contracted = _TWO_VOWELS.sub(r"\1", forms[0])
-    if len(contracted) >= _SHORTEST_CONTRACTED and contracted not in COMMON:
+    if len(contracted) >= _MIN_CONTRACTED_LENGTH and contracted not in COMMON:
         forms.append(contracted)
     if _CYRILLIC.fullmatch(forms[0]):
         forms = [form for form in forms if not form.startswith("~")]

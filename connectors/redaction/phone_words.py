@@ -1,7 +1,6 @@
-"""Words round a number that say whether it is a phone number, in the languages of support desks.
+"""Words near a number that show whether it is a phone number, in the languages of support desks.
 
-Each list holds beginnings of words, in lower case. They are read word by word, with what a text's
-folding does to them.
+Each list holds beginnings of words in lower case, folded as the texts are (see ``folding``).
 """
 
 import re
@@ -10,8 +9,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from connectors.redaction.detectors import PLACEHOLDER
 from connectors.redaction.folding import UNSPACED, fold, folded_words
+from connectors.redaction.placeholders import PLACEHOLDER
 
 _FOR = folded_words(
     """
@@ -91,7 +90,7 @@ _OWN = frozenset(
         """
     )
 )
-# Between "my" and "number"; any other word there says what is numbered: "my locker number".
+# Between "my" and "number"; any other word there is what the number is of: "my locker number".
 _PLAIN = frozenset(
     folded_words(
         """
@@ -135,35 +134,35 @@ _TEXT_ME = re.compile(r"(?: me| us)?(?: on| at)?[ :]+[+(\d]")
 _NEXT_NUMBER = re.compile(r"[^\d,;!?\n]{0,14}\d{4}")
 _AT_ONCE = 4
 _BEFORE, _AFTER, _HELD = 60, 40, 16
-_LONGEST_WORD, _LONGEST_NUMBER, _CLAUSE = 30, 50, 200
+_MAX_WORD_LENGTH, _MAX_NUMBER_LENGTH, _CLAUSE = 30, 50, 200
 _LETTERS_OF_SIGNATURES = frozenset("tmp")  # "T: 020 ...", "M. 07 ..."
 
 
-class Said(Enum):
-    """What words say of a number near them."""
+class NumberContext(Enum):
+    """What words say about a number near them."""
 
     PHONE = "phone"
     OTHER = "other"
-    NUMBER = "number"  # no more than that it is one
+    NUMBER = "number"  # only that it is a number
 
 
-_UNSPACED_SAID = {
-    "reach": Said.PHONE,
-    "own": Said.PHONE,
-    "against": Said.OTHER,
-    "number": Said.NUMBER,
+_UNSPACED_MEANINGS = {
+    "reach": NumberContext.PHONE,
+    "own": NumberContext.PHONE,
+    "against": NumberContext.OTHER,
+    "number": NumberContext.NUMBER,
 }
 
 
 class _Signal(NamedTuple):
     start: int
     end: int
-    said: Said
+    meaning: NumberContext
     reach: int = _BEFORE  # characters, to the number behind
 
 
 class PhoneWords:
-    """The telling words of one folded text, found once."""
+    """The signal words of one folded text, found once."""
 
     def __init__(self, text: str) -> None:
         self._text = PLACEHOLDER.sub(lambda found: " " * len(found[0]), text).casefold()
@@ -175,15 +174,15 @@ class PhoneWords:
         self.words = sum(1 for _ in re.finditer(r"[^\W\d_]+", self._text[:200]))
 
     def any_round(self, start: int) -> bool:
-        """Whether there is a telling word near enough to a number that begins there."""
-        at = bisect_left(self._starts, start - _BEFORE - _LONGEST_WORD)
-        return at < len(self._starts) and self._starts[at] < start + _LONGEST_NUMBER + _AFTER
+        """Whether there is a signal word near a number that begins there."""
+        at = bisect_left(self._starts, start - _BEFORE - _MAX_WORD_LENGTH)
+        return at < len(self._starts) and self._starts[at] < start + _MAX_NUMBER_LENGTH + _AFTER
 
-    def last(self) -> Said | None:
-        """What the text asks for: its last telling word."""
-        return self._signals[-1].said if self._signals else None
+    def last(self) -> NumberContext | None:
+        """What the text asks for: the meaning of its last signal word."""
+        return self._signals[-1].meaning if self._signals else None
 
-    def before(self, start: int) -> Said | None:
+    def before(self, start: int) -> NumberContext | None:
         """What the words before a number that begins there say."""
         at = bisect_left(self._starts, start) - 1
         while at >= 0 and not self._reaches(self._signals[at], start):
@@ -194,7 +193,7 @@ class PhoneWords:
             return None
         head = self._signals[at]
         if not _COPULA.search(self._text, max(head.end, start - _BEFORE), start):
-            return head.said
+            return head.meaning
         # "the mobile registered with my account is ...": of the mobile, not of the account.
         while at > 0:
             previous = self._signals[at - 1]
@@ -205,12 +204,12 @@ class PhoneWords:
             if _BREAK.search(gap) or not _ON.search(gap) or (noun and gap.strip() in _OF):
                 break
             at, head = at - 1, previous
-        return head.said
+        return head.meaning
 
     def _reaches(self, signal: _Signal, start: int) -> bool:
         if not start - signal.reach <= signal.end <= start:
             return False
-        if signal.said is not Said.OTHER:
+        if signal.meaning is not NumberContext.OTHER:
             return True
         between = self._text[signal.end : start]
         if _BREAK.search(between):
@@ -219,7 +218,7 @@ class PhoneWords:
         # unless it is a list of them.
         return _DIGITS.search(between) is None or _LIST.fullmatch(between) is not None
 
-    def behind(self, end: int) -> Said | None:
+    def behind(self, end: int) -> NumberContext | None:
         """What the words behind a number that ends there say."""
         at = bisect_left(self._starts, end)
         if at == len(self._signals) or self._signals[at].start > end + _AFTER:
@@ -230,63 +229,67 @@ class PhoneWords:
             return None
         if _NEXT_NUMBER.match(self._text, signal.end):  # of which the word speaks
             return None
-        return signal.said
+        return signal.meaning
 
 
 def _signals(text: str) -> Iterator[_Signal]:
-    clause: list[tuple[str, Said | None]] = []
+    clause: list[tuple[str, NumberContext | None]] = []
     last: _Signal | None = None  # in a script without blanks
     for token in _TOKEN.finditer(text):
         start, end = token.span()
         match token.lastgroup:
             case "hash":
-                yield _Signal(start, end, Said.OTHER)
+                yield _Signal(start, end, NumberContext.OTHER)
             case "break":
                 clause.clear()
             case "unspaced":
                 for found in _UNSPACED_WORDS.finditer(token[0]):
-                    said = _UNSPACED_SAID[found.lastgroup or ""]
-                    if said is Said.NUMBER and last and start + found.start() - last.end <= 1:
-                        said = last.said  # "the order's number"
-                    last = _Signal(start + found.start(), start + found.end(), said)
+                    meaning = _UNSPACED_MEANINGS[found.lastgroup or ""]
+                    if (
+                        meaning is NumberContext.NUMBER
+                        and last
+                        and start + found.start() - last.end <= 1
+                    ):
+                        meaning = last.meaning  # "the order's number"
+                    last = _Signal(start + found.start(), start + found.end(), meaning)
                     yield last
             case _:
                 word = token[0]
-                told = _said_by(word, text, end) or _by_place(word, clause[-4:])
-                clause.append((word, told))
-                if told:
-                    yield _Signal(start, end, told)
+                known = _by_itself(word, text, end) or _by_place(word, clause[-4:])
+                clause.append((word, known))
+                if known:
+                    yield _Signal(start, end, known)
                 elif word in _HOLDERS_WHOLE or word.startswith(_HOLDERS):
-                    yield _Signal(start, end, Said.OTHER, _HELD)
+                    yield _Signal(start, end, NumberContext.OTHER, _HELD)
 
 
-def _by_place(word: str, before: list[tuple[str, Said | None]]) -> Said | None:
-    """What a word says by those before it: "my number", "my locker number", "numéro de casier"."""
+def _by_place(word: str, before: list[tuple[str, NumberContext | None]]) -> NumberContext | None:
+    """What a word means after the words before it: "my number", "my locker number", "numéro de casier"."""
     if word not in _NUMBER:
         of = len(before) > 1 and before[-1][0] in _OF and before[-2][0] in _NUMBER
-        return Said.OTHER if of and word not in _OWN and word not in _PLAIN else None
+        return NumberContext.OTHER if of and word not in _OWN and word not in _PLAIN else None
     of_what = None
-    for earlier, told in reversed(before):
-        if told:
-            return told
+    for earlier, meaning in reversed(before):
+        if meaning:
+            return meaning
         if earlier in _OWN:
-            return of_what or Said.PHONE
+            return of_what or NumberContext.PHONE
         if earlier not in _PLAIN:
             if of_what:
                 return None
-            of_what = Said.OTHER
-    return None if of_what else Said.NUMBER
+            of_what = NumberContext.OTHER
+    return None if of_what else NumberContext.NUMBER
 
 
-def _said_by(word: str, text: str, end: int) -> Said | None:
+def _by_itself(word: str, text: str, end: int) -> NumberContext | None:
     if word in _FOR_WHOLE or word.startswith(_FOR):
         if word == "text" and not _TEXT_ME.match(text, end):
             return None
-        return Said.PHONE
+        return NumberContext.PHONE
     if word in _AGAINST_WHOLE or word.startswith(_AGAINST):
-        return Said.OTHER
+        return NumberContext.OTHER
     if word in _LETTERS_OF_SIGNATURES and text[end : end + 1] in (":", "."):
-        return Said.PHONE
+        return NumberContext.PHONE
     if word.endswith(("nummer", "number")) and len(word) > len("nummer"):
-        return Said.OTHER  # of something: the telephone's are known
+        return NumberContext.OTHER  # of something: the telephone's are known
     return None

@@ -1,12 +1,12 @@
-"""Phone numbers, told from order numbers by form and by the words around them.
+"""Phone numbers, distinguished from order numbers by form and by the words around them.
 
-Validity alone is not enough: a ten-digit order number is a valid number somewhere. So a number
-counts when it is in international form; or stands by words such as "call" or "my number is"; or is
-a valid mobile number of the region, as it is dialled there; or is in groups as a phone number of its
-country is. A word such as "order" or "invoice" speaks against all but the first.
+Validity alone is not enough: a ten-digit order number is a valid phone number somewhere. So a number
+counts when it has the international form, or has words such as "call" or "my number is" near it, or
+is a valid mobile number of the region as dialled there, or is grouped as a phone number of its
+country. A word such as "order" or "invoice" rules out all but the first.
 
-The countries' plans are those of ``phonenumbers``; its own matcher takes a millisecond for each
-number that it tries, so the plans are applied here.
+The numbering plans are those of ``phonenumbers``. Its own matcher takes a millisecond for each number
+that it tries, so the plans are applied here.
 """
 
 import re
@@ -18,17 +18,17 @@ from typing import NamedTuple
 import phonenumbers
 from phonenumbers import PhoneMetadata
 
-from connectors.redaction.detectors import Span
-from connectors.redaction.phone_words import PhoneWords, Said
+from connectors.redaction.phone_words import NumberContext, PhoneWords
+from connectors.redaction.recognizer import Span
 
 _CHAIN = re.compile(r"\d+(?:[ ().\-/]{1,3}\d+)*")
 _GROUP = re.compile(r"\d+")
 _ENOUGH_DIGITS = re.compile(r"(?:\d[^\dA-Za-z\n]{0,3}){7}")
-_FEWEST, _MOST = 7, 15  # digits; 15 is E.164's most
+_MIN_DIGITS, _MAX_DIGITS = 7, 15  # digits; 15 is E.164's most
 _WHOLE = 9  # digits of a number that needs no other group
 _AMERICAN = (3, 3, 4)
-_MOST_GROUPS = 8  # "+33 (0) 6 12 34 56 78"
-_MOST_NATIONAL_GROUPS = 6  # "0033 6 12 34 56 78"
+_MAX_GROUPS = 8  # "+33 (0) 6 12 34 56 78"
+_MAX_NATIONAL_GROUPS = 6  # "0033 6 12 34 56 78"
 _EXTENSION = re.compile(
     r",?\s?(?:ext(?:ension|n)?\.?|x|extension|durchwahl|poste|anexo|int\.?|\u0434\u043e\u0431\.?)\s?:?\s?\d{1,6}(?!\w)",
     re.IGNORECASE,
@@ -51,38 +51,51 @@ _MONEY_BEHIND = re.compile(
 )
 _PHONE_LINK = re.compile(r"(?:wa\.me/|phone=|tel=|mobile=|tel:|callto:|sms:)\+?$", re.IGNORECASE)
 _ABROAD = re.compile(r"00[ ().\-/]{0,3}[1-9]")
-_PARTS = re.compile(r"\s|\) ?\(")  # what parts two numbers, not the groups of one alone
+_PARTS = re.compile(r"\s|\) ?\(")  # what separates two numbers, not only the groups of one
 _PART = re.compile(r"\(\\d(?:\{(\d+)(?:,(\d+))?\})?\)")  # of a format: (\d), (\d{3}), (\d{3,4})
 _WORD_AND_STROKE = re.compile(r"(?<![\w./])[^\W\d_]+/$")  # "mobile/07...": no path
 _PLUS = re.compile(r"\(?\+ ?\(?$")
-# Ofcom's mobile numbers for drama: nobody's, so no plan has them, and all who try things out do.
+# Ofcom's mobile numbers for drama: in no numbering plan, but often used in tests.
 _DRAMA = {"GB": r"7700900\d{3}"}
 _FEW_WORDS = 6
 _SHORT = 80
 _ASKED = 400  # characters of the turn before
 
 
-def phones(text: str, *, before: str, regions: tuple[str, ...]) -> Iterator[Span]:
-    """Phone numbers in ``text``, whose national numbers are those of ``regions`` (ISO 3166).
+class PhoneRecognizer:
+    """Phone numbers: international ones, and the national ones of one region.
 
-    ``before`` is the turn that came before: it is asked what the number is when the text is
-    hardly more than a number.
+    Args:
+        region: ISO 3166 code of the country whose national numbers are expected: ``"GB"``. An
+            unknown one has no national numbers.
     """
-    if not _ENOUGH_DIGITS.search(text):
-        return
-    search = _Search(text, before, tuple(filter(None, map(_plan, regions))))
-    for chain in _CHAIN.finditer(text):
-        if chain.end() - chain.start() >= _FEWEST:
-            yield from search.chain(*chain.span())
+
+    supported_entities = ("PHONE",)
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+
+    def analyze(self, text: str, context: str = "") -> Iterator[Span]:
+        """See ``Recognizer.analyze``.
+
+        ``context`` is what a text of little more than a number answers: "your order number?".
+        """
+        if not _ENOUGH_DIGITS.search(text):
+            return
+        plan = _plan(self._region)
+        search = _Search(text, context, (plan,) if plan else ())
+        for chain in _CHAIN.finditer(text):
+            if chain.end() - chain.start() >= _MIN_DIGITS:
+                yield from search.chain(*chain.span())
 
 
 class _Plan(NamedTuple):
-    """How one region numbers its phones; patterns are of national numbers without the trunk."""
+    """A region's numbering plan; patterns are of national numbers without the trunk prefix."""
 
     code: str
     trunk: str
     valid: re.Pattern[str]
-    mobile: re.Pattern[str] | None  # none where a mobile number looks like any other
+    mobile: re.Pattern[str] | None  # None where a mobile number looks like any other
     fixed: re.Pattern[str]
     lengths: frozenset[int]  # of national numbers
     mobile_lengths: frozenset[int]  # as written, so with the trunk where it is due
@@ -91,7 +104,7 @@ class _Plan(NamedTuple):
     formats: tuple[tuple[re.Pattern[str], re.Pattern[str] | None, bool], ...]
 
     def national(self, digits: str) -> str | None:
-        """The national number that the digits are as dialled in the region."""
+        """The national number of digits that were dialled in the region; None where it is not valid."""
         if self.trunk and digits.startswith(self.trunk):
             number = digits[len(self.trunk) :]
             if len(number) in self.lengths and self.valid.fullmatch(number):
@@ -110,13 +123,13 @@ class _Plan(NamedTuple):
         return not self.needs_trunk and self.mobile.fullmatch(digits) is not None
 
     def is_mobile(self, digits: str, number: str) -> bool:
-        """Whether it is a mobile number and no other kind, with the trunk where one is written."""
+        """Whether it is a mobile number and no other kind, with the trunk prefix where it is due."""
         if self.mobile is None or (self.needs_trunk and digits == number):
             return False
         return self.mobile.fullmatch(number) is not None and not self.fixed.fullmatch(number)
 
     def is_grouped(self, digits: str, number: str, borders: set[int]) -> bool:
-        """Whether it is parted only where the region parts its numbers, with the trunk if due."""
+        """Whether it is split only where the region splits its numbers, with the trunk prefix if due."""
         for pattern, leading, needs_trunk in self.formats:
             if leading is not None and not leading.match(number):
                 continue
@@ -127,7 +140,7 @@ class _Plan(NamedTuple):
 
 
 class _Search:
-    """One text's numbers."""
+    """The search for the numbers of one text."""
 
     def __init__(self, text: str, before: str, plans: tuple[_Plan, ...]) -> None:
         self._text = text
@@ -135,15 +148,15 @@ class _Search:
         self._words = PhoneWords(text)
         short = len(text) <= _SHORT and self._words.words <= _FEW_WORDS
         self._asked = PhoneWords(before[-_ASKED:]).last() if short else None
-        self._said_before: Said | None = None  # of the number that is looked at
+        self._context_before: NumberContext | None = None  # of the number that is looked at
         self._known_shapes: dict[
             tuple[tuple[int, ...], bool], tuple[tuple[int, ...], tuple[int, ...]]
         ] = {}
 
     def chain(self, first: int, last: int) -> Iterator[Span]:
-        """Numbers among groups of digits that only signs and blanks part.
+        """Find numbers among groups of digits with only signs and blanks between them.
 
-        At each group, the longest that the plans know, or else the longest that may be one abroad.
+        At each group this is the longest number in a plan, or else the longest that may be foreign.
         """
         text = self._text
         groups = [found.span() for found in _GROUP.finditer(text, first, last)]
@@ -154,7 +167,7 @@ class _Search:
             lead = text[max(0, start - 3) : start]
             plus = _PLUS.search(lead) if "+" in lead else None
             if plus:
-                counts = _counts(sizes[at : at + _MOST_GROUPS])
+                counts = _counts(sizes[at : at + _MAX_GROUPS])
             else:
                 counts = self._national_counts(groups, sizes, at)
             found, used = None, 1
@@ -167,16 +180,16 @@ class _Search:
     def _national_counts(
         self, groups: list[tuple[int, int]], sizes: tuple[int, ...], at: int
     ) -> tuple[int, ...]:
-        """Of how many groups a number may be, by the words round it or by its form."""
+        """How many groups a number may have, by the words around it or by its form."""
         start = groups[at][0]
         near = self._words.any_at_all and self._words.any_round(start)
-        self._said_before = self._words.before(start) if near else None
+        self._context_before = self._words.before(start) if near else None
         if self._in_link(start):
-            self._said_before = Said.PHONE
-        if self._said_before is Said.OTHER:
+            self._context_before = NumberContext.PHONE
+        if self._context_before is NumberContext.OTHER:
             return ()
-        every = _counts(sizes[at : at + _MOST_NATIONAL_GROUPS])
-        if self._said_before or self._asked:
+        every = _counts(sizes[at : at + _MAX_NATIONAL_GROUPS])
+        if self._context_before or self._asked:
             return every
         evident = self._evident(groups, sizes, at)
         if not near:
@@ -190,7 +203,7 @@ class _Search:
     def _longest(
         self, groups: list[tuple[int, int]], at: int, counts: Iterable[int], plus: str
     ) -> tuple[Span | None, int]:
-        """The best number of so many groups, and how many are done with."""
+        """The best number with one of these counts of groups, and how many groups are used up."""
         abroad: tuple[Span | None, int] = (None, 1)
         for count in counts:
             if not self._may_end(groups, at + count - 1):
@@ -209,10 +222,10 @@ class _Search:
     def _evident(
         self, groups: list[tuple[int, int]], sizes: tuple[int, ...], at: int
     ) -> tuple[int, ...]:
-        """Of how many groups a number may be that no word tells of; mostly none."""
+        """How many groups a number may have where no word is near it; mostly none."""
         start = groups[at][0]
         zero = self._text[start] == "0"
-        shape = sizes[at : at + _MOST_NATIONAL_GROUPS]
+        shape = sizes[at : at + _MAX_NATIONAL_GROUPS]
         if zero and _ABROAD.match(self._text, start):
             return _counts(shape)
         key = (shape, zero)
@@ -230,7 +243,7 @@ class _Search:
     def _by_shape(
         self, sizes: tuple[int, ...], *, zero: bool
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The counts of groups that are a number's anywhere, and those that may be a mobile's."""
+        """The counts of groups that make a number anywhere, and those that may make a mobile number."""
         sure, mobile = [], []
         for count in _counts(sizes):
             shape = sizes[:count]
@@ -284,38 +297,46 @@ class _Search:
     def _dialled(
         self, sign: str, groups: list[tuple[int, int]], digits: str
     ) -> tuple[Span | None, bool]:
-        """What stands behind a plus, and whether the country has such numbers."""
+        """The number behind a plus, and whether the country has such numbers."""
         start, end = groups[0][0] - len(sign), groups[-1][1]
         if key := _international(digits):
             return self._found(start, end, key), True
-        possible = _FEWEST < len(digits) <= _MOST and digits[0] != "0" and digits[1:4] != "000"
+        possible = (
+            _MIN_DIGITS < len(digits) <= _MAX_DIGITS and digits[0] != "0" and digits[1:4] != "000"
+        )
         return (self._found(start, end, f"+{digits}") if possible else None), False
 
     def _national(self, groups: list[tuple[int, int]], digits: str) -> tuple[Span | None, bool]:
-        """What the groups are together, and whether a country's plan has such numbers."""
-        if len(digits) > _MOST:
+        """The number that the groups make, and whether a country's plan has such numbers."""
+        if len(digits) > _MAX_DIGITS:
             return None, False
         start, end = groups[0][0], groups[-1][1]
         if digits.startswith("00") and (key := _international(digits[2:])):
-            other = self._said(end) is Said.OTHER
+            other = self._number_context(end) is NumberContext.OTHER
             return (None if other else self._found(start, end, key)), True
         opened = self._text.endswith("(", 0, start) and ")" in self._text[start:end]
         for plan in self._plans:
             number = plan.national(digits)
             if number is None:
                 continue
-            said = self._said(end)
-            if said is Said.OTHER:
+            meaning = self._number_context(end)
+            if meaning is NumberContext.OTHER:
                 return None, True
-            numbered = said is Said.NUMBER and digits != number  # as it is dialled at home
-            if said is Said.PHONE or numbered or self._is_evident(plan, digits, number, groups):
+            numbered = (
+                meaning is NumberContext.NUMBER and digits != number
+            )  # as it is dialled at home
+            if (
+                meaning is NumberContext.PHONE
+                or numbered
+                or self._is_evident(plan, digits, number, groups)
+            ):
                 return self._found(start - opened, end, f"+{plan.code}{number}"), True
         return self._foreign(groups, digits, opened=opened), False
 
     def _is_evident(
         self, plan: _Plan, digits: str, number: str, groups: list[tuple[int, int]]
     ) -> bool:
-        """Whether a valid number needs no word: a mobile's, or in its country's groups."""
+        """Whether a valid number needs no word: it is a mobile number, or grouped as its country does."""
         start, end = groups[0][0], groups[-1][1]
         cut = len(digits) - len(number)
         borders = {border - cut for border in accumulate(b - a for a, b in groups) if border > cut}
@@ -329,7 +350,7 @@ class _Search:
         )
 
     def _foreign(self, groups: list[tuple[int, int]], digits: str, *, opened: bool) -> Span | None:
-        """A number of another country: so called, or with a trunk 0 and in groups."""
+        """A number of another country: called a phone number, or with a trunk 0 and in groups."""
         start, end = groups[0][0], groups[-1][1]
         written = self._text[start - opened : end]
         american = (
@@ -342,9 +363,9 @@ class _Search:
         if not (american or trunk):
             if not (long_enough or _LOCAL.fullmatch(written)):
                 return None
-            if self._said(end) is not Said.PHONE:
+            if self._number_context(end) is not NumberContext.PHONE:
                 return None
-        elif self._said(end) is Said.OTHER:
+        elif self._number_context(end) is NumberContext.OTHER:
             return None
         if _DATE_OR_TIME.search(written):
             return None
@@ -355,16 +376,18 @@ class _Search:
             end = extension.end()
         return Span(start, end, "PHONE", key)
 
-    def _said(self, end: int) -> Said | None:
-        """What the words around say: a phone number, something else, or nothing."""
-        return self._said_before or self._words.behind(end) or self._asked
+    def _number_context(self, end: int) -> NumberContext | None:
+        """What the words around the number say about it; None where they say nothing."""
+        return self._context_before or self._words.behind(end) or self._asked
 
 
 def _counts(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """How many of the groups may be a number together, the most first."""
+    """How many of the groups may make a number together, the most first."""
     totals = list(accumulate(sizes))
-    most = _MOST + 2  # with "00" or "(0)"
-    return tuple(at + 1 for at in range(len(totals) - 1, -1, -1) if _FEWEST <= totals[at] <= most)
+    most = _MAX_DIGITS + 2  # with "00" or "(0)"
+    return tuple(
+        at + 1 for at in range(len(totals) - 1, -1, -1) if _MIN_DIGITS <= totals[at] <= most
+    )
 
 
 @lru_cache(maxsize=64)
@@ -443,7 +466,7 @@ def _needs_trunk(form: phonenumbers.NumberFormat, trunk: str) -> bool:
 
 
 def _shapes(form: phonenumbers.NumberFormat, trunk: str) -> Iterator[tuple[int, ...]]:
-    """How many digits each group may have; neighbours may be written as one."""
+    """How many digits each group may have; neighbours may be joined."""
     ranges = [
         range(int(low or 1), int(high or low or 1) + 1)
         for low, high in _PART.findall(form.pattern or "")
@@ -489,7 +512,7 @@ def _general(code: str) -> re.Pattern[str] | None:
 
 
 def _international(digits: str) -> str | None:
-    """E.164 of what stands behind the plus, if the country has such numbers."""
+    """The E.164 form of the digits behind a plus, if the country has such numbers."""
     for size in (1, 2, 3):
         code, number = digits[:size], digits[size:]
         if code.startswith("0") or int(code) not in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:

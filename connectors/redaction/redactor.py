@@ -1,257 +1,215 @@
 """Replaces personal data by placeholders that are stable inside a conversation.
 
 ``[EMAIL_1]`` stands for the same address wherever it occurs in one conversation. Found by form:
-e-mail, phone, card, IBAN, IP, URLs with secrets, and the tenant's own numbers. People's names
-are found only where a turn's ``author`` tells them; other names, and postal addresses, are not
-found at all.
+e-mail, phone, card, IBAN, IP, URLs with secrets, and the tenant's own patterns. People's names are
+found only where a turn's ``author`` has them. Other names, and postal addresses, are not found
+unless a ``Recognizer`` for them is given.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import msgspec
 
 from connectors.conversation import Conversation, Role, Turn
-from connectors.redaction.cards import card_details, cards
-from connectors.redaction.custom_patterns import compile_patterns
-from connectors.redaction.detectors import PLACEHOLDER, Span, ibans, ip_addresses
-from connectors.redaction.emails import emails
+from connectors.redaction.allowlist import Allowlist
+from connectors.redaction.cards import CardRecognizer
+from connectors.redaction.custom_patterns import CustomPatternRecognizer
+from connectors.redaction.emails import EmailRecognizer
 from connectors.redaction.folding import fold
-from connectors.redaction.links import urls
-from connectors.redaction.names import PersonNames, person_names
-from connectors.redaction.phones import phones
+from connectors.redaction.ibans import IbanRecognizer
+from connectors.redaction.ip_addresses import IpAddressRecognizer
+from connectors.redaction.links import UrlRecognizer
+from connectors.redaction.names import PersonNameRecognizer, person_name_recognizer
+from connectors.redaction.phones import PhoneRecognizer
+from connectors.redaction.placeholders import PLACEHOLDER, PlaceholderMap
+from connectors.redaction.recognizer import Recognizer, Span
 
-KINDS = ("URL", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "NAME")
+ENTITY_TYPES = ("URL", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "NAME")
 """What is found without the tenant's own patterns; earlier ones win where two overlap."""
 
-_INTERESTING = re.compile(
+_BY_FORM: tuple[Recognizer, ...] = (
+    UrlRecognizer(),
+    EmailRecognizer(),
+    IbanRecognizer(),
+    CardRecognizer(),
+)
+_IDENTIFYING_RECOGNIZERS = (EmailRecognizer(), IbanRecognizer(), CardRecognizer())
+_IDENTIFYING = frozenset({"EMAIL", "IBAN", "CARD"})
+# A text without any of these has nothing that is known by its form.
+_MAY_MATCH = re.compile(
     r"[@\d/?(\[{]|::| (?:at|arroba|arobase|chiocciola|\u0441\u043e\u0431\u0430\u043a\u0430) ",
     re.IGNORECASE,
 )
-_MOST_ROUNDS = 20  # each round shortens what is not a placeholder; two is the usual number
+_MAX_ROUNDS = 20  # each round shortens what is not a placeholder; two is the usual number
 _PSEUDONYM = re.compile(r"redacted-[0-9a-f]{16}")
 
 
 class Redactor:
-    """Safe to share between threads: all state lives inside one call."""
+    """Replaces personal data in conversations.
+
+    Safe to share between threads: all state lives inside one call. For example::
+
+        redactor = Redactor({"order": "ORD-[0-9]+"}, "DE", allowlist=["@lamps.example"])
+        redactor.redact_text("ORD-77 never came, write to vera@post.example")
+        # '[ORDER_1] never came, write to [EMAIL_1]'
+        redacted, counts = redactor.redact(conversation)  # counts: Counter({"EMAIL": 2, "NAME": 1})
+
+    Args:
+        custom_patterns: The tenant's own patterns, name -> regular expression.
+        default_region: ISO 3166 code of the country whose national phone numbers are expected.
+        allowlist: What is public and should be learned: the company's own e-mail addresses, phone
+            numbers and accounts, or ``@its-domain.example`` for all addresses there.
+        recognizers: Further recognizers, as for names and places. Their spans come last: those of
+            this package win an overlap.
+
+    Raises:
+        BadPattern: the name of a pattern, or the pattern itself, is not allowed.
+    """
 
     def __init__(
         self,
-        number_patterns: Mapping[str, str] | None = None,
+        custom_patterns: Mapping[str, str] | None = None,
         default_region: str = "GB",
         *,
-        keep: Iterable[str] = (),
+        allowlist: Iterable[str] = (),
+        recognizers: Sequence[Recognizer] = (),
     ) -> None:
-        """Check the patterns: name -> regular expression, ``{"order": "ORD-[0-9]+"}``.
-
-        ``default_region`` (ISO 3166) says whose national phone numbers to expect. ``keep`` holds
-        what is public and should be learned: the company's own e-mail addresses, phone numbers
-        and accounts, or ``@its-domain.example`` for all addresses there.
-
-        Raises:
-            BadPattern: a name or a pattern is not allowed.
-        """
-        self._patterns = compile_patterns(number_patterns or {}, reserved=frozenset(KINDS))
-        self._regions = (default_region.upper(),)
-        self._keep = _Keep(keep)
+        reserved = {*ENTITY_TYPES, *chain.from_iterable(r.supported_entities for r in recognizers)}
+        self._custom = CustomPatternRecognizer(custom_patterns or {}, reserved=frozenset(reserved))
+        self._by_form = (*_BY_FORM, self._custom, IpAddressRecognizer())
+        self._phones = PhoneRecognizer(default_region.upper())
+        self._further = tuple(recognizers)
+        self._allowlist = Allowlist(allowlist)
 
     def redact(self, conversation: Conversation) -> tuple[Conversation, Counter[str]]:
-        """The conversation without personal data, and how many times each kind was replaced.
+        """The conversation without personal data, and how many times each type was replaced.
 
-        Texts, authors, labels and an identifier that is itself an address are covered. Doing it
-        twice changes nothing more.
+        Texts, authors, labels and an identifier that is itself an address are covered. To redact
+        the result again changes nothing.
         """
-        page = _PlaceholderMap(
-            texts=[turn.text for turn in conversation.turns],
-            placeholders=chain.from_iterable(_texts_of(conversation)),
-            keep=self._keep,
+        texts = [turn.text for turn in conversation.turns]
+        placeholders = PlaceholderMap(_texts_of(conversation), self._allowlist)
+        names = person_name_recognizer(
+            (turn.author for turn in conversation.turns if turn.role is not Role.BOT),
+            customers=(turn.author for turn in conversation.turns if turn.role is Role.CUSTOMER),
         )
-        names = person_names(
-            (turn.author for turn in conversation.turns if turn.speaker is not Role.BOT),
-            customers=(turn.author for turn in conversation.turns if turn.speaker is Role.CUSTOMER),
-        )
-        changed = set(range(len(page.texts)))
-        for _ in range(_MOST_ROUNDS):
+        changed = set(range(len(texts)))
+        for _ in range(_MAX_ROUNDS):
             # A turn is looked at again when it or the one before it (its context) has changed.
             changed = {
                 at
                 for at in sorted(changed | {at + 1 for at in changed})
-                if at < len(page.texts) and self._redact_text(page, at, names)
+                if at < len(texts) and self._redact_turn(texts, at, placeholders, names)
             }
             if not changed:
                 break
         turns = tuple(
             msgspec.structs.replace(
-                turn, text=page.texts[at], author=self._author(turn, page, names)
+                turn, text=texts[at], author=self._author(turn, placeholders, names)
             )
             for at, turn in enumerate(conversation.turns)
         )
         labels = {
-            key: self._alone(value, page, names) for key, value in conversation.labels.items()
+            key: self._redact_alone(value, placeholders, names)
+            for key, value in conversation.labels.items()
         }
         redacted = msgspec.structs.replace(
             conversation, id=_pseudonym(conversation.id, names), turns=turns, labels=labels
         )
-        return redacted, page.counts
+        return redacted, placeholders.counts
 
     def redact_text(self, text: str) -> str:
-        """One text alone: numbering starts at 1."""
-        page = _PlaceholderMap(texts=[], placeholders=[text], keep=self._keep)
-        return self._alone(text, page, PersonNames())
+        """One text that belongs to no conversation: numbering starts at 1."""
+        placeholders = PlaceholderMap([text], self._allowlist)
+        return self._redact_alone(text, placeholders, PersonNameRecognizer())
 
-    def _alone(self, text: str, page: "_PlaceholderMap", names: PersonNames) -> str:
-        for _ in range(_MOST_ROUNDS):
-            replaced = page.replace(text, self._find(text, "", names))
+    def _redact_alone(
+        self, text: str, placeholders: PlaceholderMap, names: PersonNameRecognizer
+    ) -> str:
+        for _ in range(_MAX_ROUNDS):
+            replaced = placeholders.replace(text, self._find(text, "", names))
             if replaced == text:
                 break
             text = replaced
         return text
 
-    def _redact_text(self, page: "_PlaceholderMap", at: int, names: PersonNames) -> bool:
-        text = page.texts[at]
-        before = page.texts[at - 1] if at else ""
-        page.texts[at] = page.replace(text, self._find(text, before, names))
-        return page.texts[at] != text
+    def _redact_turn(
+        self, texts: list[str], at: int, placeholders: PlaceholderMap, names: PersonNameRecognizer
+    ) -> bool:
+        """Replace what is found in one text; whether that changed it."""
+        text = texts[at]
+        context = texts[at - 1] if at else ""
+        texts[at] = placeholders.replace(text, self._find(text, context, names))
+        return texts[at] != text
 
-    def _author(self, turn: Turn, page: "_PlaceholderMap", names: PersonNames) -> str | None:
+    def _author(
+        self, turn: Turn, placeholders: PlaceholderMap, names: PersonNameRecognizer
+    ) -> str | None:
         if turn.author is None:
             return None
-        if turn.speaker is not Role.BOT and turn.author in names.authors:
-            return page.placeholder("NAME", names.authors[turn.author])
-        alone = self._alone(turn.author, page, names)
+        if turn.role is not Role.BOT and turn.author in names.authors:
+            return placeholders.placeholder("NAME", names.authors[turn.author])
+        alone = self._redact_alone(turn.author, placeholders, names)
         # One placeholder for the whole field: a remainder would look like a name the next time.
         first = PLACEHOLDER.search(alone)
         return first[0] if first and alone != turn.author else alone
 
-    def _find(self, text: str, before: str, names: PersonNames) -> Iterator[Span]:
-        """Everything found in a text, what wins an overlap first."""
+    def _find(self, text: str, context: str, names: PersonNameRecognizer) -> Iterator[Span]:
+        """All spans of a text, what wins an overlap first."""
         folded = fold(text)
-        for found in self._find_folded(folded.text, fold(before).text, names):
-            start, end = folded.span(found.start, found.end)
-            yield found._replace(start=start, end=end)
-        if folded.text != text:  # a tenant's own pattern may mean what folding takes away
-            yield from self._tenants_numbers(text)
+        for span in self._find_folded(folded.text, fold(context).text, names):
+            start, end = folded.span(span.start, span.end)
+            yield span._replace(start=start, end=end)
+        if folded.text != text:  # a tenant's own pattern may match what folding takes away
+            yield from self._custom.analyze(text)
 
-    def _find_folded(self, text: str, before: str, names: PersonNames) -> Iterator[Span]:
-        if _INTERESTING.search(text):
-            certain = [
-                *chain.from_iterable(
-                    detect(text) for detect in (urls, emails, ibans, cards, card_details)
-                ),
-                *self._tenants_numbers(text),
-                *ip_addresses(text),
-            ]
-            yield from certain
-            yield from phones(_masked(text, certain), before=before, regions=self._regions)
+    def _find_folded(self, text: str, context: str, names: PersonNameRecognizer) -> Iterator[Span]:
+        if _MAY_MATCH.search(text):
+            found: list[Span] = []
+            for recognizer in self._by_form:
+                found += recognizer.analyze(text, context)
+            yield from found
+            yield from self._phones.analyze(_masked(text, found), context)
         else:
-            yield from self._tenants_numbers(text)
-        yield from names.find(text)
-
-    def _tenants_numbers(self, text: str) -> Iterator[Span]:
-        for name, pattern in self._patterns.items():
-            for found in pattern.finditer(text):
-                if found[0].strip():
-                    yield Span(found.start(), found.end(), name, found[0].casefold())
+            yield from self._custom.analyze(text)
+        yield from names.analyze(text)
+        for recognizer in self._further:
+            yield from recognizer.analyze(text, context)
 
 
-def _masked(text: str, findings: Iterable[Span]) -> str:
+def _masked(text: str, spans: Iterable[Span]) -> str:
     """The text with what was found made as unreadable as its placeholder will be."""
     parts = []
     at = 0
-    for found in sorted(findings):
-        if found.start >= at and found.end - found.start > 1:
-            parts += [text[at : found.start], "[", "_" * (found.end - found.start - 2), "]"]
-            at = found.end
+    for span in sorted(spans):
+        if span.start >= at and span.end - span.start > 1:
+            parts += [text[at : span.start], "[", "_" * (span.end - span.start - 2), "]"]
+            at = span.end
     return "".join([*parts, text[at:]]) if parts else text
 
 
-class _PlaceholderMap:
-    """One conversation's texts, and which placeholder stands for what in it."""
-
-    def __init__(self, *, texts: list[str], placeholders: Iterable[str], keep: "_Keep") -> None:
-        self.texts = texts
-        self.counts: Counter[str] = Counter()
-        self._keep = keep
-        self._numbers: dict[tuple[str, str], int] = {}
-        self._last: Counter[str] = Counter()
-        for text in placeholders:
-            for found in PLACEHOLDER.finditer(text):
-                kind, _, number = found[0][1:-1].rpartition("_")
-                self._last[kind] = max(self._last[kind], int(number[:9]))
-
-    def placeholder(self, kind: str, key: str) -> str:
-        """The same for the same thing, and never one that the source already had."""
-        if (kind, key) not in self._numbers:
-            self._last[kind] += 1
-            self._numbers[kind, key] = self._last[kind]
-        self.counts[kind] += 1
-        return f"[{kind}_{self._numbers[kind, key]}]"
-
-    def replace(self, text: str, findings: Iterable[Span]) -> str:
-        """Put placeholders in; the first finding wins an overlap, placeholders stay."""
-        taken = bytearray(len(text))  # a byte a character: 1 in a placeholder, 2 in a finding
-        for fixed in PLACEHOLDER.finditer(text):
-            taken[fixed.start() : fixed.end()] = b"\1" * (fixed.end() - fixed.start())
-        chosen: list[Span] = []
-        for found in findings:
-            here = taken[found.start : found.end]
-            if 2 in here or (1 in here and found.kind != "URL"):  # noqa: PLR2004
-                continue
-            if not self._keep.has(found, text):
-                chosen.append(found)
-            taken[found.start : found.end] = b"\2" * (found.end - found.start)
-        if not chosen:
-            return text
-        parts = []
-        at = 0
-        for found in sorted(chosen):
-            parts += [text[at : found.start], found.keep, self.placeholder(found.kind, found.key)]
-            at = found.end
-        return "".join([*parts, text[at:]])
-
-
-class _Keep:
-    """Public values; compared without case, blanks and the punctuation of numbers."""
-
-    def __init__(self, values: Iterable[str]) -> None:
-        plain = {"".join(value.split()).casefold() for value in values}
-        self._values = plain | {_digits(value) for value in plain if "@" not in value} - {""}
-
-    def has(self, found: Span, text: str) -> bool:
-        if not self._values:
-            return False
-        raw = "".join(text[found.start : found.end].split()).casefold()
-        forms = {raw, found.key.casefold()}
-        if found.kind == "EMAIL":
-            forms.add("@" + found.key.rpartition("@")[2])
-        elif found.kind != "URL":
-            forms |= {_digits(raw), _digits(found.key)}
-        return not self._values.isdisjoint(forms)
-
-
-def _digits(text: str) -> str:
-    return re.sub(r"\D", "", text)
-
-
-def _texts_of(conversation: Conversation) -> Iterator[list[str]]:
+def _texts_of(conversation: Conversation) -> Iterator[str]:
     for turn in conversation.turns:
-        yield [turn.text, turn.author or ""]
-    yield list(conversation.labels.values())
+        yield turn.text
+        yield turn.author or ""
+    yield from conversation.labels.values()
 
 
-_ID_DETECTORS: tuple[Callable[[str], Iterator[Span]], ...] = (emails, ibans, cards)
-
-
-def _pseudonym(identifier: str, names: PersonNames) -> str:
+def _pseudonym(identifier: str, names: PersonNameRecognizer) -> str:
     """An identifier that is someone's address, account or name becomes a digest of itself."""
     if _PSEUDONYM.fullmatch(identifier):  # a digest may look like a card number
         return identifier
     plain = fold(identifier).text
     international = re.search(r"(?<!\d)\+\d{7,15}(?!\d)", plain)
-    found = international or any(any(detect(plain)) for detect in _ID_DETECTORS)
-    if not found and not any(names.find(plain)):
+    found = international or any(
+        span.entity_type in _IDENTIFYING
+        for recognizer in _IDENTIFYING_RECOGNIZERS
+        for span in recognizer.analyze(plain)
+    )
+    if not found and not any(names.analyze(plain)):
         return identifier
     return "redacted-" + hashlib.sha256(identifier.encode()).hexdigest()[:16]

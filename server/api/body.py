@@ -1,4 +1,4 @@
-"""Reads a request's JSON into a struct, or says what is wrong with it in OpenAI's words."""
+"""Reads a request's JSON into a struct, or raises an error worded as OpenAI's are."""
 
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -20,16 +20,29 @@ _WHERE = re.compile(r"(?s)(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
 _FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
 
 
-class WrittenBack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What clients send back as they got it: keys of their own are left out where they are null."""
+def missing(param: str) -> Invalid:
+    """The error for a field that must be there, in OpenAI's words."""
+    return Invalid(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )
+
+
+class Echoed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of an answer that clients send back; its unknown keys are ignored where null."""
 
 
 class BodyReader(Generic[T]):
-    """Decodes one kind of body.
+    """Decodes one kind of body. Build it once: the first use of a type is slow.
 
-    ``kind`` is an allow-list: give it ``forbid_unknown_fields=True``, so that a field that nobody
-    thought about is refused by name. ``unsupported``: fields that are known and not served (of
-    type None in ``kind``), with the reason.
+    Args:
+        kind: the struct, an allow-list: with ``forbid_unknown_fields=True`` a field that it does not
+            have is refused by name.
+        unsupported: fields that OpenAI has and this server does not serve (of type None in
+            ``kind``), with the reason.
+
+    Example:
+        reader = BodyReader(CompletionBody, unsupported={"audio": "only text is served"})
+        body = reader.read(await request.body())  # or raises Invalid, which names the field
     """
 
     def __init__(self, kind: type[T], *, unsupported: Mapping[str, str] | None = None) -> None:
@@ -47,9 +60,9 @@ class BodyReader(Generic[T]):
             try:
                 return self._decoder.decode(data)
             except msgspec.ValidationError as exc:
-                if (mended := self._mended(data, str(exc))) is None:
+                if (coerced := self._coerced(data, str(exc))) is None:
                     raise
-            return self._decoder.decode(mended)
+            return self._decoder.decode(coerced)
         except msgspec.ValidationError as exc:
             raise self._explain(str(exc), data) from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -57,32 +70,28 @@ class BodyReader(Generic[T]):
                 f"We could not parse the JSON body of your request: {exc}.", code="invalid_json"
             ) from exc
 
-    def _mended(self, data: bytes, text: str) -> bytes | None:
-        """The body as OpenAI would have read it, or None where that changes nothing.
+    def _coerced(self, data: bytes, text: str) -> bytes | None:
+        """The body as OpenAI would have read it; None where that changes nothing.
 
-        Unknown keys that mean nothing go, and a whole number is one with a decimal point too.
+        Null keys of ``Echoed`` parts are dropped, and ``5.0`` is taken for the integer 5.
         """
         if "unknown field" not in text and "got `float`" not in text:
             return None
         body = msgspec.json.decode(data)
-        mended = _mended(body, inspect.type_info(self.kind))
+        coerced = _coerce(body, inspect.type_info(self.kind))
         # compared as text: 5 and 5.0 are equal
         return (
-            None if (again := msgspec.json.encode(mended)) == msgspec.json.encode(body) else again
+            None if (again := msgspec.json.encode(coerced)) == msgspec.json.encode(body) else again
         )
 
     def _explain(self, text: str, data: bytes) -> Invalid:
-        """A complaint of msgspec's in OpenAI's words: a message, the field, a code."""
+        """An error of msgspec in OpenAI's words: a message, the field, a code."""
         match = _WHERE.fullmatch(text)
         what, path = (match["what"], match["path"]) if match else (text, "")
         if field := _FIELD.fullmatch(what):
             name = f"{path}.{field['name']}" if path else field["name"]
             if field["how"] == "missing required":
-                return Invalid(
-                    f"Missing required parameter: '{name}'.",
-                    param=name,
-                    code="missing_required_parameter",
-                )
+                return missing(name)
             return Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
         if path == f"metadata{_SOME_KEY}":  # msgspec does not say of which key the value is
             path = f"metadata.{wrong_key(msgspec.json.decode(data)['metadata'])}"
@@ -98,30 +107,31 @@ class BodyReader(Generic[T]):
         return Invalid(f"Invalid value{where}: {what}.", param=path or None, code=code)
 
 
-def _mended(value: Any, kind: inspect.Type) -> Any:  # noqa: ANN401 - any JSON
-    """The same as ``kind`` can take it.
+def _coerce(value: Any, kind: inspect.Type) -> Any:  # noqa: ANN401 - any JSON
+    """The value in a form that ``kind`` takes.
 
-    Without the unknown keys that are null of whatever is ``WrittenBack``; whole numbers as such.
+    Without the unknown keys of ``Echoed`` structs that are null; floats without a fraction as
+    integers.
     """
     match kind:
         case inspect.Metadata():
-            return _mended(value, kind.type)
+            return _coerce(value, kind.type)
         case inspect.UnionType():
             if not (isinstance(value, float) and any(map(_takes_floats, kind.types))):
                 for one in kind.types:
-                    value = _mended(value, one)
+                    value = _coerce(value, one)
         case inspect.IntType() if isinstance(value, float):
             if value.is_integer() and abs(value) < _MOST_WHOLE:
                 return int(value)
         case inspect.CollectionType() if isinstance(value, list):
-            return [_mended(item, kind.item_type) for item in value]
+            return [_coerce(item, kind.item_type) for item in value]
         case inspect.DictType() if isinstance(value, dict):
-            return {name: _mended(item, kind.value_type) for name, item in value.items()}
+            return {name: _coerce(item, kind.value_type) for name, item in value.items()}
         case inspect.StructType() if isinstance(value, dict):
             fields = {field.encode_name: field.type for field in kind.fields}
-            droppable = issubclass(kind.cls, WrittenBack)
+            droppable = issubclass(kind.cls, Echoed)
             return {
-                name: _mended(item, fields[name]) if name in fields else item
+                name: _coerce(item, fields[name]) if name in fields else item
                 for name, item in value.items()
                 if name in fields or item is not None or not droppable
             }
@@ -146,7 +156,7 @@ class StrictRequest(Request[Any, Any, Any]):
     """
 
     def stream(self) -> AsyncGenerator[bytes]:
-        """The body as it comes; a compressed one is refused, not taken for broken JSON or kept."""
+        """The body as it comes. A compressed one is refused: it would be taken for broken JSON."""
         encoding = self.headers.get("content-encoding", "").strip()
         if encoding.lower() not in ("", "identity"):
             raise HTTPException(

@@ -42,7 +42,7 @@ def config_of(allowed: Iterable[str]) -> CORSConfig | None:
 
 
 def vary_by_origin(allowed: Iterable[str]) -> list[BeforeMessageSendHookHandler]:
-    """The hooks which tell caches that answers differ by origin, to those without one as well."""
+    """Hooks by which caches learn that answers differ by origin, also where there is none."""
     if not (chosen := set(allowed)) or EVERY_ORIGIN in chosen:
         return []
 

@@ -33,7 +33,7 @@ def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
 def needs(scope: Scope | Literal["operator"]) -> Guard:
     """A guard: authenticates, checks the scope, and keeps a tenant to its own ``{slug}``.
 
-    To a tenant's key another tenant's slug answers exactly like one that does not exist.
+    With a tenant's key another tenant's slug answers exactly like one that does not exist.
     """
 
     async def guard(
@@ -50,7 +50,7 @@ def needs(scope: Scope | Literal["operator"]) -> Guard:
         elif not principal.is_operator:
             raise Forbidden("This needs the operator's key (tt_admin_...).")
 
-    guard.scope = scope  # type: ignore[attr-defined] # the OpenAPI document tells it
+    guard.scope = scope  # type: ignore[attr-defined] # for the OpenAPI document
     return guard
 
 

@@ -37,7 +37,7 @@ class Application(Litestar):
 
 
 class _WithoutBody:
-    """A connection whose client is told the head of the answer, and then hears no more."""
+    """A connection whose client gets the headers of the answer, and nothing after them."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -45,7 +45,7 @@ class _WithoutBody:
         self._done = False
 
     async def receive(self) -> HTTPReceiveMessage:
-        if self._done:  # a stream stops: nobody listens
+        if self._done:  # a stream stops, since its client is gone
             return {"type": "http.disconnect"}
         message: HTTPReceiveMessage = await self._receive()  # type: ignore[assignment]
         return message

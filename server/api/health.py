@@ -1,7 +1,7 @@
-"""Is it alive, can it answer, and what does it measure.
+"""Whether the server is alive, whether it can answer, and its metrics.
 
-Health is open to all: nothing there is a secret. Figures tell how much is asked of all tenants
-together, which is the operator's and the own network's to know.
+Health is open to all, since nothing there is a secret. Metrics show how much is asked of all tenants
+together, so they are for the operator and for the server's own network.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 
 DATABASE_SECONDS = 2.0
-ENOUGH_BYTES = 1 << 20  # some of the database's transactions
+ENOUGH_BYTES = 1 << 20  # enough for some of the database's transactions
 
 
 _NEAR = tuple(
@@ -52,16 +52,16 @@ _operator = needs("operator")
 async def operator_or_near(
     connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
 ) -> None:
-    """A guard: lets in who is near, and the operator from anywhere.
+    """A guard: lets in whatever comes from the own network, and the operator from anywhere.
 
-    Near is the address that the connection comes from. Behind a proxy on this machine it is the one
-    that the proxy names in ``x-forwarded-for``, which uvicorn believes from loopback alone.
+    The address is the connection's. Behind a proxy on this machine it is the one that the proxy
+    names in ``x-forwarded-for``, which uvicorn believes from loopback only.
     """
     if connection.client is None or not is_near(connection.client.host):
         await _operator(connection, handler)
 
 
-operator_or_near.scope = "operator"  # type: ignore[attr-defined] # the OpenAPI document tells it
+operator_or_near.scope = "operator"  # type: ignore[attr-defined] # for the OpenAPI document
 operator_or_near.open_nearby = True  # type: ignore[attr-defined]
 
 
@@ -131,7 +131,7 @@ class HealthController(Controller):
             headers=headers,
         )
 
-    @get("/metrics", guards=[operator_or_near], opt={"answers": {"text/plain": str}})
+    @get("/metrics", guards=[operator_or_near], opt={"responses": {"text/plain": str}})
     async def metrics(self, metrics: NamedDependency[Metrics]) -> Response[bytes]:
         """Figures for Prometheus. From a loopback or private address no key is needed."""
         content, content_type = metrics.render()
@@ -149,7 +149,11 @@ async def _database(database: Database) -> Check:
 
 
 def _disk(written: Mapping[str, Path | None]) -> Check:
-    """Whether there is room wherever this server writes: folders by what is there."""
+    """Whether there is space wherever this server writes.
+
+    Args:
+        written: folders by what is kept there; None where it is not on a local disk.
+    """
     for what, folder in written.items():
         if folder is None:
             continue

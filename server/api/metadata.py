@@ -1,4 +1,4 @@
-"""The sixteen pairs of text that clients may attach to objects, and find them by."""
+"""OpenAI's metadata: up to sixteen pairs of text on an object, by which it can be found."""
 
 import re
 from typing import Annotated, Any
@@ -38,7 +38,7 @@ _PARAMETER = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
 
 
 def wrong_key(pairs: dict[str, Any]) -> str:
-    """The first key whose value cannot be one."""
+    """The first key whose value is not a text of the right length."""
     wrong = (k for k, v in pairs.items() if not isinstance(v, str) or len(v) > MAX_VALUE)
     return next(wrong, "")
 
@@ -47,7 +47,7 @@ def metadata_filter(request: Request[Any, Any, Any]) -> dict[str, str]:
     """The pairs of ``metadata[key]=value`` in a request's query.
 
     Raises:
-        Invalid: more, or longer ones, than an object can have.
+        Invalid: more pairs, or longer ones, than an object can have.
     """
     pairs: dict[str, str] = {}
     for name, value in request.query_params.multi_items():

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: OpenAI's error object under ``/v1``, problem details (RFC 9457) elsewhere.
+"""Errors as HTTP responses: OpenAI's object under ``/v1``, problem details (RFC 9457) elsewhere.
 
 Errors themselves know nothing of HTTP; the table ``STATUS`` is here. Every answer carries
 ``x-request-id``.
@@ -47,7 +47,7 @@ UNEXPECTED = "internal_error"
 
 
 class Failure(NamedTuple):
-    """An error, ready to be told over HTTP."""
+    """An error as an HTTP response says it."""
 
     status: int
     message: str
@@ -86,7 +86,7 @@ class Failure(NamedTuple):
 
 
 def failure_of(exc: Exception) -> Failure:
-    """What to tell about an exception; one that nobody expected is told without its text."""
+    """What a response says about an exception; the text of an unexpected one stays here."""
     match exc:
         case errors.ServerError():
             return _of_server_error(exc)
@@ -97,8 +97,8 @@ def failure_of(exc: Exception) -> Failure:
             return _of_http_exception(exc)
         case msgspec.ValidationError() | msgspec.DecodeError():
             return Failure(CLIENT_ERROR, str(exc), "invalid_value", None, {})
-        case SQLAlchemyError() | OSError() if (told := _of_trouble(exc)) is not None:
-            return told
+        case SQLAlchemyError() | OSError() if (known := _of_trouble(exc)) is not None:
+            return known
         case _:
             return Failure(
                 SERVER_ERROR,
@@ -118,14 +118,14 @@ def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[st
         # without a traceback: it says nothing new, and takes long to draw while others wait
         reason = getattr(exc, "orig", None) or exc  # without the statement and its values
         log.error("request failed", path=request.url.path, code=failure.code, error=str(reason))
-    content, media_type = told(failure, request.url.path, request_id(request.scope))
+    content, media_type = error_body(failure, request.url.path, request_id(request.scope))
     return Response(
         content, status_code=failure.status, media_type=media_type, headers=failure.headers
     )
 
 
-def told(failure: Failure, path: str, instance: str) -> tuple[dict[str, Any], str]:
-    """(body, media type) of a failure in the shape of its half of the site."""
+def error_body(failure: Failure, path: str, instance: str) -> tuple[dict[str, Any], str]:
+    """(body, media type) of a failure, in the shape that its path has."""
     path = _SLASHES.sub("/", path)  # a base URL that ends in one makes "//v1/..."
     if path == "/v1" or path.startswith("/v1/"):
         return failure.openai(), "application/json"
@@ -136,7 +136,7 @@ exception_handlers: ExceptionHandlersMap = {Exception: respond, HTTPException: r
 
 
 def request_id(scope: Scope) -> str:
-    """This request's id: the caller's where it is a sane one, else a new one; the same each time."""
+    """This request's id: the caller's where it is well-formed, else a new one that stays."""
     state: dict[str, Any] = scope.setdefault("state", {})
     found: str | None = state.get("request_id")
     if found is None:
@@ -157,7 +157,7 @@ async def add_headers(message: Message, scope: Scope) -> None:
 
 
 def _of_trouble(exc: SQLAlchemyError | OSError) -> Failure | None:
-    """What to tell about a database or a machine in trouble; None where the fault is ours."""
+    """What a response says about a database or disk in trouble; None where the fault is ours."""
     if isinstance(exc, OSError):
         known = of_system(exc)
         return _of_server_error(known) if known else None
@@ -172,7 +172,7 @@ def _of_trouble(exc: SQLAlchemyError | OSError) -> Failure | None:
 
 
 def _is_full(exc: SQLAlchemyError) -> bool:
-    """Whether it was the database's disk that had no room."""
+    """Whether the database's disk is full."""
     error = getattr(exc, "orig", None)
     return (
         getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

@@ -1,12 +1,12 @@
 """HTTP/1.1 as uvicorn speaks it, with bounds on what clients may send, how slowly, and how many.
 
-uvicorn waits for the rest of a request for as long as it takes, and reads heads of any length, in
-quadratic time: one connection could stop the server for everybody (a head of 150 MB: 45 s).
+uvicorn waits for the rest of a request without a bound, and reads heads of any length in quadratic
+time: one connection could stop the server for all (a head of 150 MB: 45 s).
 
-Each connection takes a descriptor (an open file's number), of which a process may have so many. The
-kernel gives the lowest that is free, so a new connection's own number tells how many are left. From
-the last ``_reserve()`` on, requests are answered 503. Half of these are never given to a connection:
-what is under way needs some too. Meanwhile clients wait in the kernel's queue, and none is dropped.
+Each connection takes a file descriptor, and a process has a bounded number of them. The kernel gives
+the lowest that is free, so the number of a new connection shows how many are left. From the last
+``_reserve()`` on, requests are answered 503. Half of these are never given to a connection, because
+requests under way need some too. Meanwhile clients wait in the kernel's queue, and none is dropped.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ import uvicorn
 from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.api.problems import failure_of, request_id, told
+from server.api.problems import error_body, failure_of, request_id
 from server.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -212,7 +212,7 @@ async def _turn_away(scope: Scope, _receive: Receive, send: Send) -> None:
         )
     )
     instance = request_id(scope)
-    content, media_type = told(failure, scope["path"], instance)
+    content, media_type = error_body(failure, scope["path"], instance)
     body = msgspec.json.encode(content)
     headers = {
         **failure.headers,

@@ -1,4 +1,4 @@
-"""Puts a streamed answer together again: an answer in one piece is one that was streamed here."""
+"""Puts a streamed answer together: every answer in one piece was streamed from the engine."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ class _Call:
 
 @dataclass
 class _Parts:
-    """What has come of one choice. Without any content, not even an empty one, it has none."""
+    """What has come of one choice. Its content is None where no content came, not even empty."""
 
     content: list[str] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
@@ -102,16 +102,16 @@ class CollectedTexts:
 
 
 def _joined(index: int, parts: list[TextChoice]) -> TextChoice:
-    told = [part.logprobs for part in parts if part.logprobs is not None]
+    found = [part.logprobs for part in parts if part.logprobs is not None]
     logprobs = TextLogprobs(
-        text_offset=[at for some in told for at in some.text_offset],
-        token_logprobs=[logprob for some in told for logprob in some.token_logprobs],
-        tokens=[token for some in told for token in some.tokens],
-        top_logprobs=[top for some in told for top in some.top_logprobs],
+        text_offset=[at for some in found for at in some.text_offset],
+        token_logprobs=[logprob for some in found for logprob in some.token_logprobs],
+        tokens=[token for some in found for token in some.tokens],
+        top_logprobs=[top for some in found for top in some.top_logprobs],
     )
     return TextChoice(
         text="".join(part.text for part in parts),
         index=index,
-        logprobs=logprobs if told else None,
+        logprobs=logprobs if found else None,
         finish_reason=parts[-1].finish_reason,
     )

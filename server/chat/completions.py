@@ -1,18 +1,18 @@
-"""Texts to be continued as they are: what ``/v1/completions`` asks for, and what comes back."""
+"""Texts to be continued as they are: what a request asks for, and what comes back."""
 
 from typing import ClassVar
 
 import msgspec
 
 from server.chat.schemas import CHARACTERS_PER_TOKEN
-from server.engine.client import TEXT
+from server.engine.backend import TEXT
 from server.usage.schemas import Usage
 
 
 class TextSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to continue a text. Field names are the engine's; what is None is left to the policy.
 
-    ``logprobs``: how many alternatives to tell for each token. With ``echo`` the answer begins with
+    ``logprobs``: how many alternatives to list for each token. With ``echo`` the answer begins with
     the prompt.
     """
 

@@ -1,6 +1,6 @@
-"""What a chat asks of the engine, and what comes back, whichever door the chat came through.
+"""What a chat asks of the engine and what comes back, the same for every API.
 
-The shapes are those that OpenAI publishes, less what only engines say: a field that is not here
+The shapes are those that OpenAI publishes, without what only engines say: a field that is not here
 cannot pass, in either direction.
 """
 
@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from server.engine.client import CHAT
+from server.engine.backend import CHAT
 from server.usage.schemas import Usage
 
-# for limits before an answer, and for prompts of answers cut off before the engine counted
+# an estimate: for limits before an answer, and for prompts that the engine has not counted
 CHARACTERS_PER_TOKEN = 4
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -46,7 +46,7 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class Function(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A function that answers may call. ``parameters``: the JSON schema of its arguments, bounded.
 
-    ``strict``: every call follows the schema; without it, as far as the engine can see to it.
+    ``strict``: every call follows the schema; without it, as far as the engine can enforce it.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FieldNames(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller's own body calls that which only the engine can refuse.
+    """The fields of the caller's body that an error of the engine may have to name.
 
     ``functions``: the field of each function's schema, by the function's name.
     """
@@ -120,7 +120,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def characters(self) -> int:
-        """Length of everything that is said."""
+        """Length of all texts of the conversation."""
         return len(self.system) + sum(len(message.content) for message in self.messages)
 
 

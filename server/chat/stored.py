@@ -1,4 +1,4 @@
-"""Chat completions that their clients asked to keep."""
+"""Chat completions that clients asked to keep (``"store": true``)."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -29,7 +29,7 @@ async def keep(
     answer: dict[str, Any],
     metadata: dict[str, str] | None,
 ) -> None:
-    """Keep what was said and answered, for ``KEPT_FOR``; nothing of a tenant that is gone."""
+    """Keep a conversation and its answer for ``KEPT_FOR``; nothing of a tenant that is gone."""
     if not await tenants.exists_for_update(session, tenant_id):
         log.info("completion of a tenant that is gone was not kept", tenant_id=tenant_id)
         return
@@ -46,14 +46,14 @@ async def keep(
     await session.flush()
 
 
-async def remove_old(session: AsyncSession) -> None:
-    """Remove what was kept for long enough, of all tenants."""
+async def delete_expired(session: AsyncSession) -> None:
+    """Delete what was kept for ``KEPT_FOR``, of all tenants."""
     old = across_tenants("a sweep of what was kept").delete(StoredCompletion)
     await session.execute(old.where(StoredCompletion.created_at < now() - KEPT_FOR))
 
 
 async def get(session: AsyncSession, tenant_id: str, completion_id: str) -> StoredCompletion:
-    """One of them.
+    """One completion.
 
     Raises:
         NotFound: never kept, deleted, or another tenant's.
@@ -89,10 +89,19 @@ async def find(
     model: str | None,
     metadata: Mapping[str, str],
 ) -> list[StoredCompletion]:
-    """At most ``limit`` in the order of their time, those after one of them, of a model, marked so.
+    """A tenant's completions in the order of their time.
+
+    Args:
+        session: read from only.
+        tenant_id: whose.
+        limit: how many at most.
+        after: the id of a completion; only those behind it, in this order.
+        newest_first: the order.
+        model: only those of this model, as the client named it.
+        metadata: only those with all of these pairs.
 
     Raises:
-        NotFound: there is none to come after.
+        NotFound: there is no completion ``after``.
     """
     query = of_tenant(tenant_id).select(StoredCompletion)
     if model is not None:

@@ -1,7 +1,7 @@
-"""Turns the engine's chunks into ours, of answers in one piece as well: those are collected.
+"""Decodes the engine's stream of chunks; answers in one piece are collected from it too.
 
-Each payload is decoded into a struct that has no place for what only engines say, so that token
-ids, hidden prompts and transfer parameters cannot pass.
+Each payload is decoded into a struct without the fields that only engines have, so that token ids,
+hidden prompts and transfer parameters cannot pass.
 """
 
 import secrets
@@ -25,7 +25,7 @@ from server.errors import StreamBroken
 from server.usage.schemas import Usage
 
 _FINISHED: frozenset[str] = frozenset(get_args(FinishReason))
-_BROKEN = frozenset({"abort", "error"})  # vLLM: somebody else ended it, or a computation failed
+_BROKEN = frozenset({"abort", "error"})  # vLLM: it was ended from outside, or a computation failed
 _chunks = msgspec.json.Decoder(Chunk)
 _TextToken = tuple[str, float | None, dict[str, float] | None]
 _texts = msgspec.json.Decoder(TextCompletion)
@@ -47,22 +47,39 @@ class _Event(Protocol[C]):
 
 
 class StreamDecoder(Generic[C]):
-    """What has been seen of one answer of so many choices, as many for each prompt.
+    """Decodes the stream of one request, and counts what has come of it.
 
-    ``begun``: the engine has taken the request. ``tokens`` counts chunks with something in them, for
-    engines that do not count.
+    ``begun``: the engine has taken the request. ``tokens``: chunks that were not empty, for engines
+    that do not count.
+
+    Args:
+        choices: how many answers there are in all.
+        decode: from a payload's JSON to its choices and usage.
+        prompts: how many prompts there are; each has the same number of choices.
+
+    Example:
+        decoder = ChatStreamDecoder(choices=1)
+        async for payload in payloads:
+            for choice in decoder.take(payload):
+                ...  # its delta, in our form
+        decoder.finish()  # raises where an end is missing
+        print(decoder.usage)
     """
 
     def __init__(
         self, choices: int, decode: Callable[[bytes], _Event[C]], *, prompts: int = 1
     ) -> None:
         self._unfinished = set(range(choices))
-        self._each = choices // prompts
+        self._choices_per_prompt = choices // prompts
         self._decode = decode
         self._final: Usage | None = None
         self._seen: dict[int, Usage] = {}
         self.begun = False
         self.tokens = 0
+
+    def begin(self) -> None:
+        """Note that the engine has taken the request."""
+        self.begun = True
 
     @property
     def usage(self) -> Usage | None:
@@ -71,10 +88,13 @@ class StreamDecoder(Generic[C]):
 
     @property
     def counted(self) -> Usage | None:
-        """What the engine has counted so far, which it tells of each choice by itself."""
+        """What the engine has counted so far: it reports each choice by itself."""
         if self.usage is not None or not self._seen:
             return self.usage
-        prompts = {index // self._each: seen.prompt_tokens for index, seen in self._seen.items()}
+        prompts = {
+            index // self._choices_per_prompt: seen.prompt_tokens
+            for index, seen in self._seen.items()
+        }
         prompt = sum(prompts.values())
         answered = sum(seen.completion_tokens for seen in self._seen.values())
         return Usage(
@@ -82,7 +102,7 @@ class StreamDecoder(Generic[C]):
         )
 
     def take(self, payload: bytes) -> list[C]:
-        """What a payload adds to the answer: maybe nothing.
+        """What a payload adds to the answer, if anything.
 
         Each choice finishes once.
 
@@ -114,15 +134,17 @@ class StreamDecoder(Generic[C]):
             raise StreamBroken("the engine ended the answer before it was complete")
 
     def _adds(self, choice: C) -> bool:
-        """Whether there is something in a choice; brings it into form."""
+        """Whether a choice is not empty; changes it into our form."""
         raise NotImplementedError
 
 
 class ChatStreamDecoder(StreamDecoder[ChunkChoice]):
-    """Of a chat: the role is said once, at the beginning of each choice, and so is a call's name.
+    """Decodes a chat: a choice's role and a call's name come once, at their beginning.
 
-    ``calls``: the answer may make calls, so that it need not have a text. ``stops``: it may have
-    been cut off at a text to stop at.
+    Args:
+        choices: how many answers there are.
+        calls: the answer may call tools, so that it need not have a text.
+        stops: the request has stop texts, so that a call may have been cut off.
     """
 
     def __init__(self, choices: int, *, calls: bool = False, stops: bool = False) -> None:
@@ -131,7 +153,7 @@ class ChatStreamDecoder(StreamDecoder[ChunkChoice]):
         self._calls = calls
         self._stops = stops
         self._called: dict[int, dict[int, str]] = {}
-        self._visible: dict[int, LogprobAligner[TokenLogprob]] = {}
+        self._aligners: dict[int, LogprobAligner[TokenLogprob]] = {}
 
     def _adds(self, choice: ChunkChoice) -> bool:
         index, delta = choice.index, choice.delta
@@ -141,8 +163,8 @@ class ChatStreamDecoder(StreamDecoder[ChunkChoice]):
             self.tokens += 1
             called = self._called.setdefault(index, {})
             delta.tool_calls = _calls(delta.tool_calls, called) or None
-        if choice.logprobs is not None or self._visible:
-            self._tell(choice)
+        if choice.logprobs is not None or self._aligners:
+            self._align_logprobs(choice)
         if index in self._begun:
             delta.role = None
             if choice.finish_reason is None:
@@ -163,13 +185,13 @@ class ChatStreamDecoder(StreamDecoder[ChunkChoice]):
             self._unfinished.discard(index)
         return True
 
-    def _tell(self, choice: ChunkChoice) -> None:
-        """Leave the log-probabilities of what can be seen, as soon as it can."""
-        visible = self._visible.get(choice.index)
-        if visible is None:
-            visible = self._visible[choice.index] = LogprobAligner(strict=self._calls)
+    def _align_logprobs(self, choice: ChunkChoice) -> None:
+        """Keep the log-probabilities of tokens that are in the text by now; others wait for it."""
+        aligner = self._aligners.get(choice.index)
+        if aligner is None:
+            aligner = self._aligners[choice.index] = LogprobAligner(strict=self._calls)
         tokens = (choice.logprobs.content if choice.logprobs else None) or ()
-        seen = visible.take(
+        seen = aligner.take(
             choice.delta.content or "",
             ((token.token, token) for token in tokens),
             last=choice.finish_reason is not None,
@@ -182,7 +204,7 @@ class ChatStreamDecoder(StreamDecoder[ChunkChoice]):
         if not called:
             return False
         arguments = called[max(called)]
-        if not arguments:  # some engines say nothing where there are none
+        if not arguments:  # some engines send nothing where there are none
             return not self._stops
         try:
             msgspec.json.decode(arguments)
@@ -192,16 +214,22 @@ class ChatStreamDecoder(StreamDecoder[ChunkChoice]):
 
 
 class TextStreamDecoder(StreamDecoder[TextChoice]):
-    """Of texts. Without ``generates`` only the prompts are wanted."""
+    """Decodes texts.
+
+    Args:
+        choices: how many answers there are in all.
+        prompts: how many prompts there are.
+        generates: False where only the prompts' own tokens are asked for.
+    """
 
     def __init__(self, choices: int, *, prompts: int = 1, generates: bool = True) -> None:
         super().__init__(choices, _texts.decode, prompts=prompts)
         self._generates = generates
-        self._visible: dict[int, LogprobAligner[_TextToken]] = {}
+        self._aligners: dict[int, LogprobAligner[_TextToken]] = {}
 
     @property
     def usage(self) -> Usage | None:
-        """What the engine counted in the end, without the token that it cannot help generating."""
+        """What the engine counted in the end, without the one token that it always generates."""
         return self._asked_for(super().usage)
 
     @property
@@ -217,22 +245,22 @@ class TextStreamDecoder(StreamDecoder[TextChoice]):
     def _adds(self, choice: TextChoice) -> bool:
         if choice.text:
             self.tokens += 1
-        if choice.logprobs is not None or self._visible:
-            self._tell(choice)
+        if choice.logprobs is not None or self._aligners:
+            self._align_logprobs(choice)
         if choice.finish_reason is None:
             return bool(choice.text) or choice.logprobs is not None
         choice.finish_reason = _finish_reason(choice.finish_reason)
         self._unfinished.discard(choice.index)
         return True
 
-    def _tell(self, choice: TextChoice) -> None:
-        """Leave the log-probabilities of what can be seen, as soon as it can."""
-        visible = self._visible.get(choice.index)
-        if visible is None:
-            visible = self._visible[choice.index] = LogprobAligner(strict=False)
-        told = choice.logprobs or TextLogprobs()
-        tokens = zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=False)
-        seen = visible.take(
+    def _align_logprobs(self, choice: TextChoice) -> None:
+        """Keep the log-probabilities of tokens that are in the text by now; others wait for it."""
+        aligner = self._aligners.get(choice.index)
+        if aligner is None:
+            aligner = self._aligners[choice.index] = LogprobAligner(strict=False)
+        given = choice.logprobs or TextLogprobs()
+        tokens = zip(given.tokens, given.token_logprobs, given.top_logprobs, strict=False)
+        seen = aligner.take(
             choice.text,
             ((token[0], token) for token in tokens),
             last=choice.finish_reason is not None,
@@ -240,7 +268,7 @@ class TextStreamDecoder(StreamDecoder[TextChoice]):
         choice.logprobs = None
         if seen:
             choice.logprobs = TextLogprobs(
-                text_offset=[at for at, _ in seen],
+                text_offset=[offset for offset, _ in seen],
                 tokens=[token for _, (token, _, _) in seen],
                 token_logprobs=[logprob for _, (_, logprob, _) in seen],
                 top_logprobs=[top for _, (_, _, top) in seen],
@@ -248,33 +276,33 @@ class TextStreamDecoder(StreamDecoder[TextChoice]):
 
 
 def call_id() -> str:
-    """A new id of a call, of the form that clients know."""
+    """A new id of a call, in OpenAI's form."""
     return f"call_{secrets.token_hex(12)}"
 
 
 def _calls(parts: list[ToolCallDelta], called: dict[int, str]) -> list[ToolCallDelta]:
-    """What a chunk adds to each call: in one piece, with our id and the name once, first.
+    """What a chunk adds to each call, in one piece; our id and the name come once, first.
 
-    ``called``: the arguments of each call, so far.
+    ``called``: the arguments of each call so far, which this adds to.
     """
     merged: dict[int, ToolCallDelta] = {}
     for part in parts:
-        said = part.function or FunctionDelta()
+        given = part.function or FunctionDelta()
         if part.index not in called:
-            if not said.name:
+            if not given.name:
                 continue  # a call without a name cannot be made
-            called[part.index] = said.arguments or ""
-            first = FunctionDelta(name=said.name, arguments=said.arguments or "")
+            called[part.index] = given.arguments or ""
+            first = FunctionDelta(name=given.name, arguments=given.arguments or "")
             merged[part.index] = ToolCallDelta(
                 index=part.index, id=call_id(), type="function", function=first
             )
-        elif said.arguments:
-            called[part.index] += said.arguments
+        elif given.arguments:
+            called[part.index] += given.arguments
             known = merged.get(part.index)
             if known is not None and known.function is not None:
-                known.function.arguments = (known.function.arguments or "") + said.arguments
+                known.function.arguments = (known.function.arguments or "") + given.arguments
             else:
-                more = FunctionDelta(arguments=said.arguments)
+                more = FunctionDelta(arguments=given.arguments)
                 merged[part.index] = ToolCallDelta(index=part.index, function=more)
     return list(merged.values())
 
@@ -282,8 +310,8 @@ def _calls(parts: list[ToolCallDelta], called: dict[int, str]) -> list[ToolCallD
 def _finish_reason(reason: str, *, called: bool = False) -> str:
     """OpenAI's word for why an answer ends.
 
-    vLLM says "stop" for a call that it was told to make, and "tool_calls" where it was told to make
-    one and did not.
+    vLLM says "stop" for a call that the request required, and "tool_calls" where one was required
+    and not made.
     """
     if reason in _BROKEN:
         raise StreamBroken("the engine gave up in the middle of the answer")

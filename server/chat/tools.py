@@ -1,9 +1,9 @@
 """Tools in the engine's request.
 
-Where the base's chat template knows of tools, it gets them as they are. Where it does not, they are
-written here as text in the form of Hermes, which the engine reads calls from: descriptions at the
-end of the system message, earlier calls in the assistant's turns, their results in the user's.
-A conversation without any of these is left exactly as it is: that is what adapters are trained on.
+Where the base's chat template renders tools, it gets them as they are. Where it does not, they are
+written here as text in the Hermes format, from which the engine reads calls: descriptions at the
+end of the system message, earlier calls in the assistant's turns, their results in the user's. A
+conversation without tools is left exactly as it is: that is what adapters are trained on.
 """
 
 from collections.abc import Iterable
@@ -45,23 +45,23 @@ def tool_fields(tools: Tools) -> dict[str, Any]:
 
 
 def as_text(request: ChatRequest) -> ChatRequest:
-    """The same conversation for a template that knows of no tools."""
+    """The same conversation for a template that does not render tools."""
     if request.tools is None and not any(_is_about_tools(m) for m in request.messages):
         return request
     system = request.system
     if request.tools is not None:
         lines = (msgspec.json.encode(_described(f)).decode() for f in request.tools.functions)
-        told = _SIGNATURES.format(signatures="\n".join(lines))
-        system = f"{system}\n\n{told}" if system else told
+        described = _SIGNATURES.format(signatures="\n".join(lines))
+        system = f"{system}\n\n{described}" if system else described
     return msgspec.structs.replace(
         request, system=system, messages=tuple(_as_text(request.messages))
     )
 
 
 def as_calls(messages: Iterable[ChatMessage]) -> list[ChatMessage]:
-    """The same turns for a template that knows of tools.
+    """The same turns for a template that renders tools.
 
-    Ids are numbered anew, nine characters each: some templates insist on that, none means more.
+    Ids are numbered anew, nine characters each, because some templates require that form.
     """
     numbers: dict[str, str] = {}
     turns = []
@@ -87,16 +87,16 @@ def _is_about_tools(message: ChatMessage) -> bool:
 
 def _as_text(messages: Iterable[ChatMessage]) -> list[ChatMessage]:
     turns: list[ChatMessage] = []
-    answering = False  # the last turn is a tool's: the next one's result goes into the same
+    answering = False  # the last turn is a tool's: the next result is added to it
     for message in messages:
         if message.role == "tool":
-            said = f"<tool_response>\n{message.content}\n</tool_response>"
+            text = f"<tool_response>\n{message.content}\n</tool_response>"
             if answering:
-                said = f"{turns.pop().content}\n{said}"
-            turns.append(ChatMessage(role="user", content=said))
+                text = f"{turns.pop().content}\n{text}"
+            turns.append(ChatMessage(role="user", content=text))
         elif message.tool_calls:
-            said = "\n".join((message.content, *map(_called, message.tool_calls)))
-            turns.append(ChatMessage(role=message.role, content=said.lstrip("\n")))
+            text = "\n".join((message.content, *map(_as_call, message.tool_calls)))
+            turns.append(ChatMessage(role=message.role, content=text.lstrip("\n")))
         else:
             turns.append(message)
         answering = message.role == "tool"
@@ -110,24 +110,27 @@ def _described(function: Function) -> dict[str, Any]:
     described["parameters"] = function.parameters or _NO_PARAMETERS
     if function.strict:
         described["strict"] = True
-    return {"type": "function", "function": _plain(described)}
+    return {"type": "function", "function": _without_control_tokens(described)}
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """The same, with nothing that could be read as the end of the turn it is told in."""
+def _without_control_tokens(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The same without control tokens, in every string and key."""
     match value:
         case str():
             return without_control_tokens(value)
         case dict():
-            return {without_control_tokens(name): _plain(item) for name, item in value.items()}
+            return {
+                without_control_tokens(name): _without_control_tokens(item)
+                for name, item in value.items()
+            }
         case list():
-            return [_plain(item) for item in value]
+            return [_without_control_tokens(item) for item in value]
         case _:
             return value
 
 
-def _called(call: ToolCall) -> str:
-    """A call as the model writes it; arguments that are no JSON stay readable as a string."""
+def _as_call(call: ToolCall) -> str:
+    """A call as the model writes it; arguments that are not JSON are written as a string."""
     name = msgspec.json.encode(call.function.name).decode()
     arguments = call.function.arguments
     try:

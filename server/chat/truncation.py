@@ -1,4 +1,4 @@
-"""Makes a request that does not fit into the model's context fit, as far as it may be changed."""
+"""Shortens a request that does not fit into the model's context, as far as it may be changed."""
 
 from typing import Any
 
@@ -8,29 +8,34 @@ from server.errors import EngineRejected
 
 CLIENT_ERRORS = (400, 413, 422)
 _CONTEXT_PARAMS = ("input_tokens", "input_text")
-DROPPED_SHARE = 8  # an eighth of the turns at a time: few attempts, and little is lost in vain
+DROPPED_SHARE = (
+    8  # an eighth of the turns at a time: few attempts, and little is dropped needlessly
+)
 
 
 def is_too_long(exc: EngineRejected) -> bool:
-    """Whether the engine refused a request because it does not fit."""
+    """Whether the engine rejected a request because it does not fit."""
     return exc.status in CLIENT_ERRORS and (
         exc.param in _CONTEXT_PARAMS or "context length" in exc.message
     )
 
 
-def make_room(
-    exc: EngineRejected, body: dict[str, Any], request: ChatRequest | TextRequest
-) -> None:
-    """Change the engine's request, so that it may fit the next time; each time it gets smaller.
+def shorten(exc: EngineRejected, body: dict[str, Any], request: ChatRequest | TextRequest) -> None:
+    """Change the engine's request so that it may fit the next time; each time it gets smaller.
 
-    Our default limit goes first, since the context's end is nearer then; after it the oldest turns,
-    where the caller said so.
+    Our default limit of the answer is dropped first: the answer then ends where the context does.
+    After it the oldest turns are, where the caller allows that.
+
+    Args:
+        exc: why the engine rejected the request.
+        body: the engine's request, changed in place.
+        request: what the caller asked for.
 
     Raises:
-        EngineRejected: the refusal itself, where it is about something else or nothing may go.
+        EngineRejected: ``exc`` itself, where it is about something else or nothing may be dropped.
     """
     ours = request.sampling.max_tokens is None and "max_tokens" in body
-    # a limit above the whole context is refused before anybody looks at the prompt
+    # a limit above the whole context is rejected before the prompt is looked at
     if ours and (is_too_long(exc) or exc.param == "max_tokens"):
         del body["max_tokens"]
         return

@@ -4,8 +4,8 @@ import rich_click as click
 
 from server.cli.adapters import adapters, evaluate
 from server.cli.bases import bases
-from server.cli.console import Program
-from server.cli.demo import demo
+from server.cli.console import RootGroup
+from server.cli.demo.command import demo
 from server.cli.doctor import doctor
 from server.cli.jobs import jobs, train
 from server.cli.tenants import keys, tenants
@@ -16,7 +16,7 @@ from server.cli.webhooks import webhooks
 from server.settings import describe
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tenantune")
 def main() -> None:
     """Tune a chat assistant per tenant on its own transcripts, prove it, and serve them all.

@@ -17,13 +17,13 @@ from server.cli.console import (
     command,
     fail,
     json_option,
-    show,
-    table,
-    tell,
+    print_json,
+    print_message,
+    print_table,
     tenant_option,
 )
-from server.cli.jobs import see_through
-from server.cli.options import checked
+from server.cli.jobs import follow_and_report
+from server.cli.options import convert_options
 from server.db.models import Adapter
 from server.errors import Conflict
 from server.jobs import service as jobs
@@ -54,7 +54,7 @@ async def list_adapters(app: App, tenant: str, *, as_json: bool) -> None:
         owner = await tenants.get(session, tenant)
         views = await service.views(session, owner, await service.list_for(session, owner))
     if as_json:
-        show(views)
+        print_json(views)
         return
     rows = [
         (
@@ -66,7 +66,7 @@ async def list_adapters(app: App, tenant: str, *, as_json: bool) -> None:
         )
         for v in views
     ]
-    table("Adapters", ("model", "state", "perplexity", "made", "origin"), rows)
+    print_table("Adapters", ("model", "state", "perplexity", "made", "origin"), rows)
 
 
 def _perplexity(scores: dict[str, Any]) -> str:
@@ -84,7 +84,7 @@ async def promote(app: App, version: int, tenant: str, *, force: bool) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await service.promote(session, owner, version=version, actor=ACTOR, force=force)
-    tell(f"{tenant}@{version} is live")
+    print_message(f"{tenant}@{version} is live")
 
 
 @adapters.command("rollback")
@@ -96,7 +96,7 @@ async def rollback(app: App, tenant: str) -> None:
         owner = await tenants.get(session, tenant)
         await service.roll_back(session, owner, actor=ACTOR)
         live = await service.live_version(session, owner)
-    tell(f"{tenant}@{live} is live" if live else f"the base answers for {tenant}")
+    print_message(f"{tenant}@{live} is live" if live else f"the base answers for {tenant}")
 
 
 @adapters.command("history")
@@ -109,13 +109,13 @@ async def history(app: App, tenant: str, *, as_json: bool) -> None:
         owner = await tenants.get(session, tenant)
         steps = await service.history(session, owner)
     if as_json:
-        show(steps)
+        print_json(steps)
         return
     rows = [
         (s.created_at, s.kind, s.from_version or "base", s.to_version or "base", s.actor)
         for s in steps
     ]
-    table("Promotions", ("when", "what", "from", "to", "who"), rows)
+    print_table("Promotions", ("when", "what", "from", "to", "who"), rows)
 
 
 @adapters.command("report")
@@ -133,7 +133,7 @@ async def report(app: App, version: int, tenant: str, *, html: bool) -> None:
     if html:
         print(app.settings.jobs / str(adapter.job_id) / "report.html")
     else:
-        show(adapter.report)
+        print_json(adapter.report)
 
 
 @adapters.command("export")
@@ -166,7 +166,7 @@ async def export_(app: App, version: int, tenant: str, out: Path, form: Form | N
             files = export.entries(form or "peft", folder, base)
         write = export.write_zip if out.suffix == ".zip" else export.write_folder
         write(files, out.absolute())
-    tell(f"{tenant}@{version} is in {out}")
+    print_message(f"{tenant}@{version} is in {out}")
 
 
 @adapters.command("import")
@@ -192,7 +192,7 @@ async def import_(
     It is checked, proved on the tenant's held-out conversations, and promoted where it passes the
     gates, as if it had been trained here.
     """
-    request = checked(JobRequest, {"suffix": suffix, "require_approval": require_approval})
+    request = convert_options(JobRequest, {"suffix": suffix, "require_approval": require_approval})
     name = folder.name or folder.absolute().name
     job = await import_adapter(
         app.database, tenant, folder, settings=app.settings, request=request, name=name
@@ -200,7 +200,7 @@ async def import_(
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         view = await jobs.view(session, job, tenant)
-    await see_through(app, owner, view, wait=wait, as_json=as_json)
+    await follow_and_report(app, owner, view, wait=wait, as_json=as_json)
 
 
 @click.command("eval")
@@ -229,7 +229,7 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
             *("--out", str(out)),
         )
         if not as_json:
-            tell(f"scoring {tenant}@{version}: about a minute on a CPU")
+            print_message(f"scoring {tenant}@{version}: about a minute on a CPU")
         with (Path(folder) / "log").open("wb+") as said:
             if await run_child(argv, stdout=said, stderr=said):
                 # the libraries' own remarks are only worth reading now
@@ -237,4 +237,4 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
                 words = said.read().decode(errors="replace")
                 fail(f"the evaluation failed:\n{words[-4000:]}", code=EXIT_FAILED)
         evaluation = msgspec.json.decode(out.read_bytes(), type=Evaluation)
-    show(evaluation) if as_json else print_scores(evaluation)
+    print_json(evaluation) if as_json else print_scores(evaluation)

@@ -1,20 +1,21 @@
-"""``tenantune bases``: base models, made in a child process so that this one stays small."""
+"""``tenantune bases``: base models, quantized in a child process so that this one stays small."""
 
 from collections.abc import Callable
 
 import rich_click as click
 
 from server.child_processes import run_child, with_parent_watch
-from server.cli.console import App, command, json_option, show, table, tell
+from server.cli.console import App, command, json_option, print_json, print_message, print_table
 from server.settings import Settings
 from training.base_models.manifest import list_bases, load_base
 from training.errors import BaseModelError
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
+"""Takes a line of progress, as for a terminal."""
 
 
 def has_base(settings: Settings) -> bool:
-    """Whether the configured base is there, whole."""
+    """Whether the configured base is there and complete."""
     try:
         load_base(settings.bases / settings.base)
     except BaseModelError:
@@ -22,14 +23,14 @@ def has_base(settings: Settings) -> bool:
     return True
 
 
-async def ensure_base(settings: Settings, *, say: Say) -> None:
+async def ensure_base(settings: Settings, *, on_progress: OnProgress) -> None:
     """Make the configured base unless it is there.
 
     Raises:
         BaseModelError: it cannot be made; the reason has been printed.
     """
     if not has_base(settings):
-        say(f"base      making {settings.base}, once")
+        on_progress(f"base      making {settings.base}, once")
         await add_in_child(settings, settings.base)
 
 
@@ -67,11 +68,11 @@ async def list_(app: App, *, as_json: bool) -> None:
     """Bases that are ready."""
     found = list_bases(app.settings.bases)
     if as_json:
-        show(found)
+        print_json(found)
         return
     rows = [
         (b.name, f"{b.parameters / 1e6:.0f} M", b.license, b.serving_sha256[:12]) for b in found
     ]
-    table("Bases", ("name", "parameters", "licence", "serving hash"), rows)
+    print_table("Bases", ("name", "parameters", "licence", "serving hash"), rows)
     if not found:
-        tell("none yet: `tenantune bases add smollm2-135m-instruct`")
+        print_message("none yet: `tenantune bases add smollm2-135m-instruct`")

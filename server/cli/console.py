@@ -1,14 +1,18 @@
-"""How commands speak: tables for people, JSON for programs, exit codes that mean something.
+"""The output of commands: tables for people, JSON for programs, exit codes with a meaning.
 
-0 done; 1 it was tried and did not succeed (a job failed, or its adapter did not go live); 2 the
-command or its input is wrong; 3 no such thing; 4 conflict with what is there; 69 a part is not
-0 done; 1 it was tried and did not succeed (a job failed, or its adapter did not go live); 2 the
-command or its input is wrong; 3 no such thing; 4 conflict with what is there; 69 a part is not
-running; 130 and 143 stopped by Ctrl-C or SIGTERM before it was done; 141 who read the output has
-gone (``| head``), which is no error.
+Exit codes:
 
-What is printed is text, never markup: names, files' headers and models' answers hold brackets.
-Colour is given beside the text: ``tell(("ok", "green"), f" {name}")``.
+0    done
+1    tried without success: a job failed, or its adapter did not go live
+2    the command or its input is wrong
+3    no such thing
+4    conflict with what is there
+69   a part is not running
+130  stopped by Ctrl-C (143: by SIGTERM) before it was done
+141  the reader of the output has ended (``| head``); no error
+
+Everything is printed as text, never as markup: names, headers of files and answers of models may
+hold brackets. A style is given beside its text: ``print_message(("ok", "green"), f" {name}")``.
 """
 
 import contextlib
@@ -25,6 +29,14 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TextIO
 import msgspec
 import rich_click as click
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -48,10 +60,10 @@ EXIT_UNAVAILABLE = 69
 STOP_SECONDS = 9.0  # a child that saves takes 6
 EXIT_NO_READER = 128 + 13  # as a shell counts a program that SIGPIPE ended
 
-# those that turn the direction of text or make lines, too
+# also those that change the direction of text or end lines
 _MORE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_CONTROL = re.compile(rf"[\x00-\x1f{_MORE}]")
-_CONTROL_BUT_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_MORE}]")
+_CONTROLS = re.compile(rf"[\x00-\x1f{_MORE}]")
+_CONTROLS_BUT_LINE_ENDS = re.compile(rf"[\x00-\x08\x0b-\x1f{_MORE}]")
 
 
 class Terminal(Console):
@@ -61,62 +73,64 @@ class Terminal(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def on_broken_pipe(self) -> None:
-        """Nobody reads any more."""
+        """Called by rich when the output's reader has ended."""
         self.quiet = True
-        give_up(BrokenPipeError())
+        exit_for_os_error(BrokenPipeError())
 
 
-err = Terminal(stderr=True, soft_wrap=True)
-out = Terminal()
+stderr = Terminal(stderr=True, soft_wrap=True)
+stdout = Terminal()
 
 
-def plain(text: object, *, lines: bool = False) -> str:
-    """The text with its control characters spelt out; with ``lines``, not those that make lines.
+def escape_controls(text: object, *, lines: bool = False) -> str:
+    """The text with its control characters escaped; with ``lines``, except line ends and tabs.
 
     A stored name could otherwise move a terminal's cursor, or add a row to a list in a pipe.
     """
-    pattern = _CONTROL_BUT_LINES if lines else _CONTROL
+    pattern = _CONTROLS_BUT_LINE_ENDS if lines else _CONTROLS
     return pattern.sub(lambda found: repr(found[0])[1:-1], str(text))
 
 
-def tell(*parts: str | tuple[str, str]) -> None:
-    """A line on standard error, of texts and of (text, style)."""
+def print_message(*parts: str | tuple[str, str]) -> None:
+    """Print a line on standard error, made of texts and of (text, style) pairs."""
     texts = [part if isinstance(part, tuple) else (part, "") for part in parts]
-    err.print(Text.assemble(*((plain(text, lines=True), style) for text, style in texts)))
+    stderr.print(
+        Text.assemble(*((escape_controls(text, lines=True), style) for text, style in texts))
+    )
 
 
 def fail(message: str, *, code: int) -> NoReturn:
-    """Say why on standard error and leave with the code."""
-    tell(("error:", "bold red"), f" {message}")
+    """Print the error on standard error and exit with the code."""
+    print_message(("error:", "bold red"), f" {message}")
     sys.exit(code)
 
 
-def flush() -> None:
-    """Hand over what was printed, so that a full disk or a reader that left is found out here."""
-    if sys.stdout is not None:  # closed by who started us
+def flush_output() -> None:
+    """Write out what was printed, so that a full disk or a closed pipe raises here."""
+    if sys.stdout is not None:  # None where the parent process closed it
         sys.stdout.flush()
 
 
-def give_up(exc: OSError) -> NoReturn:
-    """Leave because something could not be read or written: quietly if nobody reads the output."""
+def exit_for_os_error(exc: OSError) -> NoReturn:
+    """Exit because something could not be read or written; without a message if the pipe is closed."""
     name = exc.filename
-    failure = _output_failure(exc)
+    failure = _output_error(exc)
     if failure is not None:
-        _hang_up(sys.stdout)
+        _discard_output(sys.stdout)
         if name is None:
             exc, name = failure, "standard output"
     if isinstance(exc, BrokenPipeError):
-        _hang_up(sys.stdout, sys.stderr)
+        _discard_output(sys.stdout, sys.stderr)
         sys.exit(EXIT_NO_READER)
     reason = exc.strerror or str(exc)
     code = EXIT_FAILED if name == "standard output" else EXIT_USAGE
     fail(f"{name}: {reason}" if name else reason, code=code)
 
 
-def _output_failure(exc: OSError) -> OSError | None:
-    """Why standard output takes no more, where it was that which failed."""
+def _output_error(exc: OSError) -> OSError | None:
+    """The error of standard output, if it was standard output that failed."""
     try:
-        flush()  # keeps what it could not write, and so fails again
+        flush_output()  # keeps what it could not write, and so fails again
         if exc.errno == errno.ENOSPC:  # without a buffer (PYTHONUNBUFFERED) nothing was kept
             os.write(sys.stdout.fileno(), b"\n")
     except io.UnsupportedOperation:  # a test's stream
@@ -126,7 +140,7 @@ def _output_failure(exc: OSError) -> OSError | None:
     return None
 
 
-def _hang_up(*streams: TextIO) -> None:
+def _discard_output(*streams: TextIO) -> None:
     """Let the interpreter's last flush succeed (see "Note on SIGPIPE" in Python's documentation)."""
     for stream in streams:
         with contextlib.suppress(OSError, ValueError):  # a test's stream has no descriptor
@@ -135,26 +149,26 @@ def _hang_up(*streams: TextIO) -> None:
             os.close(nowhere)
 
 
-class Program(click.RichGroup):
-    """The root command. Sees to it that what was printed has arrived."""
+class RootGroup(click.RichGroup):
+    """The root command; makes sure that the output was written."""
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's own
-        """Run, and leave with an exit code."""
+        """Run a command and exit with its code."""
         keep_private()
         try:
             try:
                 return super().main(*args, **extra)
             finally:
-                flush()
+                flush_output()
         except SystemExit as exc:
             if isinstance(exc.__context__, BrokenPipeError):  # click makes a failure of it
-                give_up(exc.__context__)
+                exit_for_os_error(exc.__context__)
             raise
         except BrokenPipeError as exc:
-            give_up(exc)
+            exit_for_os_error(exc)
         except OSError as exc:
-            if _output_failure(exc) is not None:
-                give_up(exc)
+            if _output_error(exc) is not None:
+                exit_for_os_error(exc)
             raise
 
 
@@ -175,11 +189,20 @@ class App:
 def command(
     function: Callable[Concatenate[App, P], Coroutine[Any, Any, None]],
 ) -> Callable[P, None]:
-    """Make an ordinary function of a coroutine that takes an ``App``; errors become exit codes."""
+    """Turn a coroutine that takes an ``App`` into a command's function; errors become exit codes.
+
+    For example::
+
+        @main.command("count")
+        @tenant_option
+        @command
+        async def count(app: App, tenant: str) -> None:
+            async with app.database.reading() as session: ...
+    """
 
     async def run(*args: P.args, **kwargs: P.kwargs) -> None:
         settings = Settings.from_env()
-        # a command's own words are its output; only what goes wrong is logged, to standard error
+        # a command's output is its own; only problems are logged, to standard error
         configure_logging(msgspec.structs.replace(settings, log_level="warning"))
         take(settings)
         app = App(settings)
@@ -206,7 +229,7 @@ def command(
         except ServerError as exc:
             fail(exc.message, code=EXIT_USAGE)
         except OSError as exc:
-            give_up(exc)
+            exit_for_os_error(exc)
 
     return wrapped
 
@@ -215,14 +238,56 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stan
 tenant_option = click.option("--tenant", required=True, metavar="SLUG", help="Whose.")
 
 
-def show(value: object) -> None:
-    """One JSON document on standard output."""
+def overlap_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option for how long an old secret stays valid: a day, at most 30; in seconds."""
+    return click.option(
+        "--overlap",
+        type=click.IntRange(0, 30 * 86_400),
+        default=86_400,
+        show_default=True,
+        metavar="SECONDS",
+        help=text,
+    )
+
+
+def print_secret(secret: str, document: object, *, hint: str, as_json: bool) -> None:
+    """Print a secret that is shown once: alone on standard output, for a pipe, or as JSON.
+
+    Args:
+        secret: The key or the signing secret.
+        document: The secret with what it belongs to, for JSON.
+        hint: A line for a person, on standard error and only on a terminal.
+        as_json: Whether to print ``document`` instead.
+    """
+    if as_json:
+        print_json(document)
+        return
+    print(secret)
+    if sys.stderr.isatty():
+        print_message((hint, "dim"))
+
+
+def progress_bar(*columns: ProgressColumn, disable: bool = False) -> Progress:
+    """A bar on standard error with the share done and the time left; ``columns`` come after them."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        *columns,
+        console=stderr,
+        disable=disable,
+    )
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on standard output."""
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows for people; tab-separated where standard output is a pipe."""
-    cells = [["" if cell is None else plain(cell) for cell in row] for row in rows]
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows; tab-separated where standard output is a pipe."""
+    cells = [["" if cell is None else escape_controls(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         sys.stdout.writelines("\t".join(row) + "\n" for row in cells)
         return
@@ -231,4 +296,4 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         shown.add_column(column)
     for row in cells:
         shown.add_row(*row)
-    out.print(shown if rows else f"{title}: none")
+    stdout.print(shown if rows else f"{title}: none")

@@ -10,23 +10,30 @@ import msgspec
 import psutil
 import rich_click as click
 
-from server.cli.console import EXIT_FAILED, json_option, show, tell
+from server.cli.console import EXIT_FAILED, json_option, print_json, print_message
 from server.cli.up import settings_or_fail
 from server.home import open_to_others
 from server.locks import is_locked
 from server.settings import Settings, SettingsError
 from training.base_models.manifest import BASE_FILE, load_base
-from training.compute_dtype import measure_in_child
+from training.compute_dtype import measure_in_subprocess
 from training.errors import BaseModelError
 
 GIB = 2**30
-NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "trl", "sentence-transformers")
-ENOUGH_DISK_BYTES = 5 * GIB
-ENOUGH_MEMORY_BYTES = 8 * GIB
+REQUIRED_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "trl",
+    "sentence-transformers",
+)
+MIN_DISK_BYTES = 5 * GIB
+MIN_MEMORY_BYTES = 8 * GIB
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding. ``advice`` says what to do where it is not good."""
+    """One finding. ``advice`` is what to do where it is not ``good``."""
 
     name: str
     good: bool
@@ -39,16 +46,16 @@ class Check(msgspec.Struct, frozen=True):
 def doctor(*, as_json: bool) -> None:
     """Look at this machine; exits 1 when something is missing."""
     settings = settings_or_fail()
-    checks = [*_packages(), *_device(), *_computing(settings), *_room(settings)]
+    checks = [*_packages(), *_device(), *_number_types(settings), *_resources(settings)]
     checks += [*_privacy(settings), *_state(settings)]
     if as_json:
-        show(checks)
+        print_json(checks)
     else:
         for check in checks:
             mark = ("ok", "green") if check.good else ("no", "red")
-            tell(mark, f"  {check.name}: {check.found}")
+            print_message(mark, f"  {check.name}: {check.found}")
             if not check.good:
-                tell(f"      -> {check.advice}")
+                print_message(f"      -> {check.advice}")
     sys.exit(0 if all(check.good for check in checks) else EXIT_FAILED)
 
 
@@ -61,7 +68,7 @@ def _version(distribution: str) -> str | None:
 
 def _packages() -> list[Check]:
     checks = [Check("python", sys.version_info[:2] >= (3, 11), platform.python_version())]
-    for name in NEEDED:
+    for name in REQUIRED_PACKAGES:
         version = _version(name)
         checks.append(
             Check(name, version is not None, version or "not installed", "run `make install`")
@@ -90,13 +97,13 @@ def _device() -> list[Check]:
     return [Check("device", True, "NVIDIA GPU" if gpu else f"CPU, {cores} cores")]
 
 
-def _computing(settings: Settings) -> list[Check]:
-    """The number types of this machine, measured now: what runs would be told."""
+def _number_types(settings: Settings) -> list[Check]:
+    """The number types for this machine, measured now, as a run would get them."""
     base = settings.bases / settings.base
     if not (base / BASE_FILE).is_file():
         return []  # said by the check of the base
     try:
-        measured = measure_in_child(base)
+        measured = measure_in_subprocess(base)
     except BaseModelError as exc:
         return [Check("number type", False, str(exc), "run `make install`, or add the base again")]
     checks = [
@@ -107,19 +114,19 @@ def _computing(settings: Settings) -> list[Check]:
     return [*checks, Check("number type, embeddings", True, fixed)]
 
 
-def _room(settings: Settings) -> list[Check]:
+def _resources(settings: Settings) -> list[Check]:
     free = shutil.disk_usage(settings.home).free
     memory = psutil.virtual_memory().available
     return [
         Check(
             "disk",
-            free >= ENOUGH_DISK_BYTES,
+            free >= MIN_DISK_BYTES,
             f"{free / GIB:.0f} GiB free at {settings.home}",
             "free 5 GiB, or set TENANTUNE_HOME to a larger disk",
         ),
         Check(
             "memory",
-            memory >= ENOUGH_MEMORY_BYTES,
+            memory >= MIN_MEMORY_BYTES,
             f"{memory / GIB:.1f} GiB available",
             "the engine and a small training run want 8 GiB together",
         ),

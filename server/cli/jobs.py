@@ -9,23 +9,23 @@ from typing import Any, get_args
 
 import msgspec
 import rich_click as click
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 
 from server.cli.console import (
     EXIT_FAILED,
     EXIT_USAGE,
     App,
     command,
-    err,
+    escape_controls,
     fail,
     json_option,
-    plain,
-    show,
-    table,
-    tell,
+    print_json,
+    print_message,
+    print_table,
+    progress_bar,
     tenant_option,
 )
-from server.cli.options import checked
+from server.cli.options import convert_options
 from server.db.models import Decision, Tenant
 from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
@@ -37,18 +37,18 @@ FOLLOW_SECONDS = 0.5
 
 
 def _gates() -> str:
-    """Every gate that may be declared, with its bound where none is."""
+    """Every gate that can be declared, with its default."""
     bounds = zip(Objectives.__struct_fields__, Objectives.__struct_defaults__, strict=True)
     return ", ".join(f"{name} ({'off' if bound is None else bound})" for name, bound in bounds)
 
 
-def _row_id(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """A job's id: also as ``/v1/fine_tuning`` gives it."""
+def _database_id(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """A job's id in the database; also accepts the id that ``/v1/fine_tuning`` shows."""
     found = PUBLIC_ID.fullmatch(value)
     return found[1] if found else value
 
 
-job_argument = click.argument("job_id", callback=_row_id)
+job_argument = click.argument("job_id", callback=_database_id)
 
 
 @click.command()
@@ -91,14 +91,14 @@ async def train(
 
     Ends with 1 where the job failed, and where it succeeded but its adapter did not go live.
     """
-    request = checked(
+    request = convert_options(
         JobRequest,
         {
             "recipe": recipe,
             "seed": seed,
             "suffix": suffix,
             "require_approval": require_approval,
-            "objectives": _objectives(objective) if objective else None,
+            "objectives": _parse_objectives(objective) if objective else None,
             "report_to": report_to,
         },
     )
@@ -111,22 +111,30 @@ async def train(
             settings=app.settings,
         )
         view = await service.view(session, job, tenant)
-    await see_through(app, owner, view, wait=wait, as_json=as_json)
+    await follow_and_report(app, owner, view, wait=wait, as_json=as_json)
 
 
-async def see_through(
+async def follow_and_report(
     app: App, tenant: Tenant, view: JobView, *, wait: bool, as_json: bool
 ) -> None:
-    """Follow a job that was just made to its end, where a worker runs, and say how it ended."""
+    """Follow a new job to its end, if a worker runs, and print the result.
+
+    Args:
+        app: The command's settings and database.
+        tenant: The job's owner.
+        view: The job as it was created.
+        wait: Whether to follow it at all.
+        as_json: Whether to print the job as JSON instead of its progress.
+    """
     running = is_locked(app.settings.run / "worker.lock")
     if not running:
-        tell("no worker runs on this machine: the job waits until `tenantune up` runs")
+        print_message("no worker runs on this machine: the job waits until `tenantune up` runs")
     if wait and running:
         view = await follow(app, tenant, view.id, quiet=as_json)
-    _finish(view, as_json=as_json)
+    _print_result(view, as_json=as_json)
 
 
-def _objectives(pairs: tuple[str, ...]) -> Objectives:
+def _parse_objectives(pairs: tuple[str, ...]) -> Objectives:
     values: dict[str, Any] = {}
     for pair in pairs:
         name, _, number = pair.partition("=")
@@ -142,30 +150,30 @@ def _objectives(pairs: tuple[str, ...]) -> Objectives:
         fail(f"--objective: {exc}; there are: {_gates()}", code=EXIT_USAGE)
 
 
-def _finish(view: JobView, *, as_json: bool) -> None:
+def _print_result(view: JobView, *, as_json: bool) -> None:
     if as_json:
-        show(view)
-    elif view.state == "succeeded" and not kept_back(view):
-        tell(("done:", "green"), f" {view.adapter} is live")
+        print_json(view)
+    elif view.state == "succeeded" and not held_back_reason(view):
+        print_message(("done:", "green"), f" {view.adapter} is live")
     elif view.state == "succeeded":
         name, _, version = str(view.adapter).rpartition("@")
-        tell(("not promoted:", "yellow"), f" {view.adapter}: {kept_back(view)}")
-        tell(
+        print_message(("not promoted:", "yellow"), f" {view.adapter}: {held_back_reason(view)}")
+        print_message(
             f"it answers as '{view.adapter}'; its report is `tenantune adapters report {version} "
             f"--tenant {name} --html`, and `tenantune adapters promote {version} --tenant {name}` "
             "makes it live" + (" (against its gates: with --force)" if _is_worse(view) else "")
         )
     elif view.state in FINAL_STATES:
         reason = (view.error or {}).get("message", "")
-        tell((f"{view.state}:", "red"), f" {reason}")
+        print_message((f"{view.state}:", "red"), f" {reason}")
     else:
-        tell(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
+        print_message(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
         print(view.id)
-    if view.state in {"failed", "cancelled"} or kept_back(view):
+    if view.state in {"failed", "cancelled"} or held_back_reason(view):
         sys.exit(EXIT_FAILED)
 
 
-def kept_back(view: JobView) -> str:
+def held_back_reason(view: JobView) -> str:
     """Why the adapter of a job that succeeded did not go live; empty where it did."""
     if view.outcome is None or view.outcome.promoted:
         return ""
@@ -177,12 +185,12 @@ def _is_worse(view: JobView) -> bool:
 
 
 async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) -> JobView:
-    """Show a job until it ends, or awaits a person: a bar on a terminal, plain lines in a pipe.
+    """Show a job until it ends or awaits a person: a bar on a terminal, lines in a pipe.
 
-    Cancelled, it says what becomes of the job.
+    When cancelled, it prints how to go on.
     """
     seen = 0
-    with _leaving_it(tenant.slug, job_id), _reporter(quiet=quiet) as report:
+    with _hint_on_cancel(tenant.slug, job_id), _event_printer(quiet=quiet) as report:
         while True:
             async with app.database.reading() as session:
                 events = await service.list_events(session, tenant.id, job_id, after=seen)
@@ -198,12 +206,12 @@ async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) 
 
 
 @contextlib.contextmanager
-def _leaving_it(tenant: str, job_id: str) -> Generator[None]:
+def _hint_on_cancel(tenant: str, job_id: str) -> Generator[None]:
     try:
         yield
     except asyncio.CancelledError:
         words = f"{job_id} --tenant {tenant}"
-        tell(
+        print_message(
             f"job {job_id} goes on without this command: `tenantune jobs follow {words}` shows it "
             f"again, `tenantune jobs pause {words}` or `... cancel ...` stops it"
         )
@@ -211,24 +219,17 @@ def _leaving_it(tenant: str, job_id: str) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _reporter(*, quiet: bool) -> Any:  # noqa: ANN401 - a context manager of a callable
+def _event_printer(*, quiet: bool) -> Generator[Callable[[JobEventView], None]]:
     if quiet:
         yield lambda _event: None
     elif sys.stderr.isatty():
-        with Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=err,
-        ) as progress:
-            yield _bar(progress)
+        with progress_bar(TextColumn("{task.fields[note]}", markup=False)) as progress:
+            yield _bar_updater(progress)
     else:
-        yield _line
+        yield _print_event
 
 
-def _bar(progress: Progress) -> Callable[[JobEventView], None]:
+def _bar_updater(progress: Progress) -> Callable[[JobEventView], None]:
     task = progress.add_task("queued", total=None, note="")
 
     def report(event: JobEventView) -> None:
@@ -246,25 +247,25 @@ def _bar(progress: Progress) -> Callable[[JobEventView], None]:
             case "evaluation":
                 progress.update(
                     task,
-                    description=plain(f"evaluating {body['subject']}"),
+                    description=escape_controls(f"evaluating {body['subject']}"),
                     total=body["total"],
                     completed=body["done"],
                     note="",
                 )
             case "state" | "stage" | "estimate" | "verdict" | "validation" | "warning":
-                tell(describe(event))
+                print_message(describe_event(event))
 
     return report
 
 
-def _line(event: JobEventView) -> None:
-    text = describe(event)
+def _print_event(event: JobEventView) -> None:
+    text = describe_event(event)
     if text:
-        tell(text)
+        print_message(text)
 
 
-def describe(event: JobEventView) -> str:  # noqa: PLR0911 - one line each
-    """One event in words; empty where it is not worth a line."""
+def describe_event(event: JobEventView) -> str:  # noqa: PLR0911 - one line each
+    """One event as a line; empty for an event that is not shown."""
     body = event.body
     match event.kind:
         case "state":
@@ -311,10 +312,10 @@ async def list_jobs(app: App, tenant: str, *, as_json: bool) -> None:
         rows = await service.list_jobs(session, owner.id)
         views = [await service.view(session, job, tenant) for job in rows]
     if as_json:
-        show(views)
+        print_json(views)
     else:
         cells = [(v.id, v.state, v.recipe, v.adapter, v.created_at, v.stage) for v in views]
-        table("Jobs", ("id", "state", "recipe", "adapter", "created", "stage"), cells)
+        print_table("Jobs", ("id", "state", "recipe", "adapter", "created", "stage"), cells)
 
 
 @jobs.command("show")
@@ -326,7 +327,7 @@ async def show_job(app: App, job_id: str, tenant: str) -> None:
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         job = await service.get_job(session, owner.id, job_id)
-        show(await service.view(session, job, tenant))
+        print_json(await service.view(session, job, tenant))
 
 
 @jobs.command("follow")
@@ -338,7 +339,7 @@ async def follow_job(app: App, job_id: str, tenant: str, *, as_json: bool) -> No
     """Show a job until it ends."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
-    _finish(await follow(app, owner, job_id, quiet=as_json), as_json=as_json)
+    _print_result(await follow(app, owner, job_id, quiet=as_json), as_json=as_json)
 
 
 @jobs.command("cancel")
@@ -350,7 +351,7 @@ async def cancel(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await states.cancel(session, owner.id, job_id)
-    tell(f"job {job_id} is told to stop")
+    print_message(f"job {job_id} is told to stop")
 
 
 @jobs.command("pause")
@@ -362,7 +363,7 @@ async def pause(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         job = await states.pause(session, owner.id, job_id)
-    tell(f"job {job_id} " + ("is paused" if job.state == "paused" else "is told to pause"))
+    print_message(f"job {job_id} " + ("is paused" if job.state == "paused" else "is told to pause"))
 
 
 @jobs.command("resume")
@@ -374,7 +375,7 @@ async def resume(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await states.resume(session, owner.id, job_id)
-    tell(f"job {job_id} goes on")
+    print_message(f"job {job_id} goes on")
 
 
 @jobs.command("approve")
@@ -388,4 +389,4 @@ async def approve(app: App, job_id: str, tenant: str, *, reject: bool) -> None:
         owner = await tenants.get(session, tenant)
         decision: Decision = "rejected" if reject else "approved"
         await states.decide(session, owner.id, job_id, decision=decision)
-    tell(f"job {job_id}: {decision}")
+    print_message(f"job {job_id}: {decision}")

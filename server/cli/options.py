@@ -1,4 +1,4 @@
-"""What options say, made into what the services take, under the constraints that the API has."""
+"""Converts the options of commands into the structs that the services take, with the API's constraints."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from server.cli.console import EXIT_USAGE, fail
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-NAMES = {
+OPTION_NAMES = {
     "slug": "SLUG",
     "url": "URL",
     "number_patterns": "--number-pattern",
@@ -19,9 +19,9 @@ NAMES = {
     "objectives": "--objective",
     "overlap_seconds": "--overlap",
 }
-"""Fields that are not called as their option is."""
+"""The options of fields that have another name."""
 
-RULES = {
+RULE_WORDS = {
     "description": "{}",
     "enum": "of {}",
     "minLength": "at least {} characters",
@@ -31,16 +31,22 @@ RULES = {
     "maximum": "at most {}",
     "maxItems": "at most {} of them",
 }
-"""What a JSON schema may say of a field, in words."""
+"""Constraints of a JSON schema, in words."""
 
-MAX_SHOWN = 60
+MAX_SHOWN_LENGTH = 60
 
 
-def checked(kind: type[T], values: Mapping[str, Any], *, names: Mapping[str, str] = {}) -> T:
-    """A struct of these values; msgspec looks at its constraints where it converts, and only there.
+def convert_options(
+    kind: type[T], values: Mapping[str, Any], *, names: Mapping[str, str] = {}
+) -> T:
+    """Convert values to a struct, so that its constraints are checked: its constructor does not.
 
-    A value that does not fit ends the command with exit code 2 and the option's name, which is the
-    field's, or as in ``names``.
+    A value that does not fit ends the command with exit code 2 and a message with the option's name.
+
+    Args:
+        kind: The struct, as the API's body.
+        values: By the names of its fields on the wire.
+        names: Options that are not named as their field; besides ``OPTION_NAMES``.
     """
     try:
         return msgspec.convert(msgspec.to_builtins(values), kind)
@@ -49,23 +55,23 @@ def checked(kind: type[T], values: Mapping[str, Any], *, names: Mapping[str, str
         if found is None:
             raise
         field = found[1]
-        name = names.get(field) or NAMES.get(field) or "--" + field.replace("_", "-")
+        name = names.get(field) or OPTION_NAMES.get(field) or "--" + field.replace("_", "-")
         value = values[field]
         shown = repr(" ".join(value) if isinstance(value, list | tuple) else value)
-        said = f" {shown}" if len(shown) <= MAX_SHOWN else ""
-        rules = _rules(kind, field) or str(exc)[: found.start()]
+        said = f" {shown}" if len(shown) <= MAX_SHOWN_LENGTH else ""
+        rules = _describe_rules(kind, field) or str(exc)[: found.start()]
         fail(f"{name}{said}: expected {rules}", code=EXIT_USAGE)
 
 
-def _rules(kind: type[msgspec.Struct], field: str) -> str:
-    """What the API's document says that a field, or each part of it, must be."""
+def _describe_rules(kind: type[msgspec.Struct], field: str) -> str:
+    """The constraints of a field, or of each of its items, as the API's document has them."""
     schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][field]
     rules: dict[str, Any] = dict(schema)
     for part in (schema.get("items", {}), *schema.get("anyOf", ())):
         rules |= part
     if "enum" in rules:
         rules["enum"] = ", ".join(map(str, rules["enum"]))
-    found = [words.format(rules[rule]) for rule, words in RULES.items() if rule in rules]
+    found = [words.format(rules[rule]) for rule, words in RULE_WORDS.items() if rule in rules]
     if not found and "pattern" in rules:
         found = [f"what {rules['pattern']} matches"]
     return ", ".join(found)

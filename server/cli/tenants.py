@@ -1,14 +1,23 @@
 """``tenantune tenants`` and ``tenantune keys``."""
 
-import sys
-
 import msgspec
 import rich_click as click
 
 from server.auth import keys as key_service
 from server.auth.schemas import SCOPES, KeyRequest, KeyView, RotateRequest
-from server.cli.console import EXIT_USAGE, App, command, fail, json_option, show, table, tell
-from server.cli.options import checked
+from server.cli.console import (
+    EXIT_USAGE,
+    App,
+    command,
+    fail,
+    json_option,
+    overlap_option,
+    print_json,
+    print_message,
+    print_secret,
+    print_table,
+)
+from server.cli.options import convert_options
 from server.db.models import now
 from server.settings import Limits
 from server.tenants import service
@@ -61,25 +70,25 @@ async def create_tenant(
     as_json: bool,
 ) -> None:
     """Add a tenant."""
-    request = checked(
+    request = convert_options(
         TenantRequest,
         {
             "slug": slug,
             "name": name,
             "system_prompt": system_prompt,
-            "number_patterns": _patterns(number_pattern),
+            "number_patterns": _parse_patterns(number_pattern),
             "keep": keep,
             "keep_upload_days": keep_uploads or 0,
-            "limits": _limits(limit),
+            "limits": _parse_limits(limit),
         },
     )
     async with app.transaction() as session:
         tenant = await service.create(session, request)
         view = await service.view(session, tenant)
-    show(view) if as_json else tell("tenant ", (slug, "bold"), " created")
+    print_json(view) if as_json else print_message("tenant ", (slug, "bold"), " created")
 
 
-def _patterns(pairs: tuple[str, ...]) -> dict[str, str]:
+def _parse_patterns(pairs: tuple[str, ...]) -> dict[str, str]:
     patterns = {}
     for pair in pairs:
         label, equals, pattern = pair.partition("=")
@@ -89,7 +98,7 @@ def _patterns(pairs: tuple[str, ...]) -> dict[str, str]:
     return patterns
 
 
-def _limits(pairs: tuple[str, ...]) -> Limits | None:
+def _parse_limits(pairs: tuple[str, ...]) -> Limits | None:
     """Limits from ``NAME=NUMBER``; None is what applies where nothing is said."""
     if pairs in ((), ("default",)):
         return None
@@ -111,10 +120,10 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
     async with app.database.reading() as session:
         views = await service.views(session, await service.list_all(session))
     if as_json:
-        show(views)
+        print_json(views)
     else:
         rows = [(v.slug, v.name, v.live_version or "base", v.created_at.date()) for v in views]
-        table("Tenants", ("slug", "name", "live", "since"), rows)
+        print_table("Tenants", ("slug", "name", "live", "since"), rows)
 
 
 @tenants.command("update")
@@ -143,21 +152,21 @@ async def update_tenant(
     given = {
         "name": name,
         "system_prompt": system_prompt,
-        "number_patterns": _patterns(number_pattern) or None,
+        "number_patterns": _parse_patterns(number_pattern) or None,
         "keep": keep or None,
         "keep_upload_days": keep_uploads,
     }
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if limit:
-        changes["limits"] = _limits(limit)
+        changes["limits"] = _parse_limits(limit)
     if not changes:
         what = "--name, --system-prompt, --number-pattern, --keep, --keep-uploads or --limit"
         fail(f"nothing to change: give {what}", code=EXIT_USAGE)
-    patch = checked(TenantPatch, changes)
+    patch = convert_options(TenantPatch, changes)
     async with app.transaction() as session:
         tenant = await service.update(session, slug, patch)
         view = await service.view(session, tenant)
-    show(view) if as_json else tell("tenant ", (slug, "bold"), " changed")
+    print_json(view) if as_json else print_message("tenant ", (slug, "bold"), " changed")
 
 
 @click.group()
@@ -187,17 +196,15 @@ async def create_key(
     if operator == bool(tenant):
         fail("give either --tenant SLUG or --operator", code=EXIT_USAGE)
     names = [scope.strip() for scope in scopes.split(",")]
-    request = checked(KeyRequest, {"label": label, "scopes": names, "limits": _limits(limit)})
+    request = convert_options(
+        KeyRequest, {"label": label, "scopes": names, "limits": _parse_limits(limit)}
+    )
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         raw, row = await key_service.create(session, request, tenant=owner)
         view = key_service.view(row)
-    if as_json:
-        show({"key": raw, "details": view})
-        return
-    print(raw)
-    if sys.stderr.isatty():
-        tell((f"key {view.id}; it is not kept and cannot be shown again", "dim"))
+    hint = f"key {view.id}; it is not kept and cannot be shown again"
+    print_secret(raw, {"key": raw, "details": view}, hint=hint, as_json=as_json)
 
 
 @keys.command("list")
@@ -210,7 +217,7 @@ async def list_keys(app: App, tenant: str | None, *, as_json: bool) -> None:
         owner = await service.get(session, tenant) if tenant else None
         views = [key_service.view(row) for row in await key_service.list_for(session, owner)]
     if as_json:
-        show(views)
+        print_json(views)
         return
     rows = [
         (
@@ -218,12 +225,12 @@ async def list_keys(app: App, tenant: str | None, *, as_json: bool) -> None:
             v.prefix + "...",
             ",".join(v.scopes),
             v.label,
-            _state(v),
+            _key_state(v),
             v.last_used_at,
         )
         for v in views
     ]
-    table("Keys", ("id", "key", "scopes", "label", "state", "last used"), rows)
+    print_table("Keys", ("id", "key", "scopes", "label", "state", "last used"), rows)
 
 
 @keys.command("revoke")
@@ -235,40 +242,29 @@ async def revoke_key(app: App, key_id: str, tenant: str | None) -> None:
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         await key_service.revoke(session, key_id, tenant=owner)
-    tell(f"key {key_id} revoked; no server takes it from now on")
+    print_message(f"key {key_id} revoked; no server takes it from now on")
 
 
 @keys.command("rotate")
 @click.argument("key_id")
 @click.option("--tenant", metavar="SLUG", help="Whose; the operator's when absent.")
-@click.option(
-    "--overlap",
-    type=click.IntRange(0, 30 * 86_400),
-    default=86_400,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the old key still works.",
-)
+@overlap_option("How long the old key still works.")
 @json_option
 @command
 async def rotate_key(
     app: App, key_id: str, tenant: str | None, overlap: int, *, as_json: bool
 ) -> None:
     """Replace a key by one that may do the same; standard output has the new key and nothing else."""
-    request = checked(RotateRequest, {"overlap_seconds": overlap})
+    request = convert_options(RotateRequest, {"overlap_seconds": overlap})
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
         raw, row = await key_service.rotate(session, key_id, request, tenant=owner)
         view = key_service.view(row)
-    if as_json:
-        show({"key": raw, "details": view})
-        return
-    print(raw)
-    if sys.stderr.isatty():
-        tell((f"key {view.id} replaces {key_id}, which ends in {overlap} s", "dim"))
+    hint = f"key {view.id} replaces {key_id}, which ends in {overlap} s"
+    print_secret(raw, {"key": raw, "details": view}, hint=hint, as_json=as_json)
 
 
-def _state(key: KeyView) -> str:
+def _key_state(key: KeyView) -> str:
     if key.revoked_at:
         return "revoked"
     if key.expires_at is None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import rich_click as click
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from connectors.importers import IMPORTERS, ImportOptions, parse_map
 from connectors.report import ImportReport, render_table
@@ -16,13 +15,13 @@ from server.cli.console import (
     EXIT_USAGE,
     App,
     command,
-    err,
+    escape_controls,
     fail,
     json_option,
-    plain,
-    show,
-    table,
-    tell,
+    print_json,
+    print_message,
+    print_table,
+    progress_bar,
     tenant_option,
 )
 from server.datasets import creation
@@ -89,20 +88,20 @@ async def import_(
     form: str,
 ) -> None:
     """Read a file of transcripts; the same bytes twice change nothing."""
-    columns, speakers = parse_map(list(mapping))
+    columns, roles = parse_map(list(mapping))
     options = msgspec.structs.replace(
         msgspec.convert(
             {"split": split, "encoding": encoding, "dates": dates, "order": order}, ImportOptions
         ),
         mapping=columns,
-        speakers=speakers,
+        roles=roles,
     )
     async with app.database.reading() as session:
         await tenants.get(session, tenant)
     blobs = BlobStore.open(app.settings.blobs)
     limit = app.settings.max_upload_bytes
     async with (
-        stored(app.database, blobs, _chunks(file), max_bytes=limit) as (sha256, size),
+        stored(app.database, blobs, _read_chunks(file), max_bytes=limit) as (sha256, size),
         app.transaction() as session,
     ):
         if size == 0:  # known only now: what a pipe holds has no size before it is read
@@ -120,28 +119,24 @@ async def import_(
         )
     if not is_locked(app.settings.run / "worker.lock"):
         await importing.run_import(app.database, row.id, settings=app.settings, blobs=blobs)
-    view = await _wait(app, tenant, row.id)
+    view = await _wait_for_import(app, tenant, row.id)
     if view.state == "failed":
         if form == "json":
-            show(view)
+            print_json(view)
         fail((view.error or {}).get("message", "the import failed"), code=EXIT_FAILED)
-    _report(view, form=form)
+    _print_report(view, form=form)
 
 
-async def _chunks(file: Path) -> AsyncGenerator[bytes]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        *(BarColumn(), TaskProgressColumn(), TimeRemainingColumn()),
-    )
+async def _read_chunks(file: Path) -> AsyncGenerator[bytes]:
     quiet = not sys.stderr.isatty()
-    with file.open("rb") as source, Progress(*columns, console=err, disable=quiet) as bar:
-        task = bar.add_task(plain(f"storing {file.name}"), total=file.stat().st_size)
+    with file.open("rb") as source, progress_bar(disable=quiet) as bar:
+        task = bar.add_task(escape_controls(f"storing {file.name}"), total=file.stat().st_size)
         while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
             bar.advance(task, len(chunk))
             yield chunk
 
 
-async def _wait(app: App, tenant: str, import_id: str) -> ImportView:
+async def _wait_for_import(app: App, tenant: str, import_id: str) -> ImportView:
     while True:
         async with app.database.reading() as session:
             owner = await tenants.get(session, tenant)
@@ -151,12 +146,12 @@ async def _wait(app: App, tenant: str, import_id: str) -> ImportView:
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _report(view: ImportView, *, form: str) -> None:
+def _print_report(view: ImportView, *, form: str) -> None:
     if form == "json" or view.report is None:
-        show(view)
+        print_json(view)
     else:
         report = msgspec.convert(view.report, ImportReport, strict=False)
-        print(plain(render_table(report), lines=True))
+        print(escape_controls(render_table(report), lines=True))
 
 
 @transcripts.command("list")
@@ -169,13 +164,13 @@ async def list_imports(app: App, tenant: str, *, as_json: bool) -> None:
         owner = await tenants.get(session, tenant)
         views = [import_view(*pair) for pair in await service.list_imports(session, owner)]
     if as_json:
-        show(views)
+        print_json(views)
         return
     rows = [
         (v.id, v.filename, v.state, (v.report or {}).get("read"), (v.report or {}).get("rejected"))
         for v in views
     ]
-    table("Imports", ("id", "file", "state", "kept", "left out"), rows)
+    print_table("Imports", ("id", "file", "state", "kept", "left out"), rows)
 
 
 @transcripts.command("report")
@@ -188,7 +183,7 @@ async def report(app: App, import_id: str, tenant: str, form: str) -> None:
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         view = import_view(*await service.get_import(session, owner, import_id))
-    _report(view, form=form)
+    _print_report(view, form=form)
 
 
 @transcripts.command("delete")
@@ -210,16 +205,18 @@ async def delete(app: App, import_id: str, tenant: str, *, datasets: bool, as_js
     blobs = BlobStore.open(app.settings.blobs)
     await deletion.remove(leftovers, database=app.database, blobs=blobs, settings=app.settings)
     if as_json:
-        show(deleted)
+        print_json(deleted)
         return
-    tell(f"deleted: {deleted.conversations_deleted:,} conversations")
+    print_message(f"deleted: {deleted.conversations_deleted:,} conversations")
     if deleted.conversations_kept:
-        tell(f"kept: {deleted.conversations_kept:,} conversations that another import holds too")
+        print_message(
+            f"kept: {deleted.conversations_kept:,} conversations that another import holds too"
+        )
     if deleted.datasets:
         fate = "deleted" if datasets else "kept (--datasets removes them)"
-        tell(f"datasets {fate}: {', '.join(sha256[:12] for sha256 in deleted.datasets)}")
+        print_message(f"datasets {fate}: {', '.join(sha256[:12] for sha256 in deleted.datasets)}")
     if deleted.adapters:
-        tell(f"adapters that learnt from it, and stay: {', '.join(deleted.adapters)}")
+        print_message(f"adapters that learnt from it, and stay: {', '.join(deleted.adapters)}")
 
 
 @transcripts.command("freeze")
@@ -233,7 +230,7 @@ async def freeze(app: App, tenant: str, *, as_json: bool) -> None:
     row = await creation.create_version(app.database, owner.id, settings=app.settings)
     view = dataset_view(row)
     if as_json:
-        show(view)
+        print_json(view)
         return
-    table("Dataset", ("hash", "counts"), [(view.sha256[:12], view.counts)])
+    print_table("Dataset", ("hash", "counts"), [(view.sha256[:12], view.counts)])
     print(app.settings.datasets / view.sha256)

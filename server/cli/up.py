@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import uvloop
 from server.api.protocol import BoundedProtocol, BoundedServer, raise_file_limit
 from server.app import create_app
 from server.child_processes import run_child
-from server.cli.bases import ensure_base, has_base
-from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, err, fail
+from server.cli.bases import OnProgress, ensure_base, has_base
+from server.cli.console import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, fail, stderr
 from server.db.session import Database
 from server.engine.build import build_engine
 from server.engine.service import EngineService
@@ -32,10 +32,9 @@ from training.errors import TrainingError
 
 log = structlog.get_logger(__name__)
 
-Say = Callable[[str], None]
 WORKER_BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
-WORKER_STOP_SECONDS = 8.0  # its own last resort is sooner
-OPEN_REQUEST_SECONDS = 1  # of what the engine's end has not ended
+WORKER_STOP_SECONDS = 8.0  # its own limit is shorter
+OPEN_REQUEST_SECONDS = 1  # for requests that are still open when the engine has ended
 AFTER_DRAIN_SECONDS = 4.0  # the engine's end, and the server's
 
 
@@ -47,8 +46,8 @@ class _Uvicorn(BoundedServer):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything is started, so that a taken one is told at once."""
+def _open_socket(host: str, port: int) -> socket.socket:
+    """Take the port before anything is started, so that a taken one fails at once."""
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as exc:
@@ -60,11 +59,16 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class Node:
-    """Everything that ``up`` runs, in one task group."""
+    """Everything that ``up`` runs, in one task group: server, engine and worker.
 
-    def __init__(self, settings: Settings, *, say: Say) -> None:
+    Args:
+        settings: Of the node.
+        on_progress: Takes each line about what starts, changes and ends.
+    """
+
+    def __init__(self, settings: Settings, *, on_progress: OnProgress) -> None:
         self.settings = settings
-        self._say = say
+        self._on_progress = on_progress
         self._stop = asyncio.Event()
         try:
             self.engine: EngineService = build_engine(settings)
@@ -72,7 +76,7 @@ class Node:
             fail(str(exc), code=EXIT_USAGE)
         app = create_app(settings, engine=self.engine)
         raise_file_limit()
-        self._socket = _listen(settings.host, settings.port)
+        self._socket = _open_socket(settings.host, settings.port)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -85,7 +89,7 @@ class Node:
 
     @property
     def url(self) -> str:
-        """Where people reach the server."""
+        """The server's address."""
         return f"http://{self.settings.host}:{self.settings.port}"
 
     @asynccontextmanager
@@ -96,49 +100,56 @@ class Node:
         """
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(self._server.serve(sockets=[self._socket]))
-            worker = group.create_task(self._keep_worker())
-            watching = group.create_task(self._tell_engine())
+            worker = group.create_task(self._supervise_worker())
+            watching = group.create_task(self._report_engine_state())
             serving.add_done_callback(lambda _: self._stop.set())
             try:
-                while not self._server.started and not serving.done():  # noqa: ASYNC110 - no event
-                    await asyncio.sleep(0.05)
-                if serving.done():
-                    raise SystemExit(EXIT_FAILED)
-                self._say(f"server    listening on {self.url}")
+                await self._wait_until_started(serving)
                 yield
             finally:
-                self._say("stopping  open answers may finish first")
+                self._on_progress("stopping  open answers may finish first")
                 watching.cancel()
                 worker.cancel()
-                await self.engine.stop(grace_seconds=self.settings.drain_seconds)
-                self._server.should_exit = True
-                if not self._server.started:
-                    serving.cancel()
+                await self._stop_serving(serving)
                 # the group would cancel them halfway
                 await asyncio.wait([serving, worker])
 
+    async def _wait_until_started(self, serving: asyncio.Task[None]) -> None:
+        while not self._server.started and not serving.done():  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.05)
+        if serving.done():
+            raise SystemExit(EXIT_FAILED)
+        self._on_progress(f"server    listening on {self.url}")
+
+    async def _stop_serving(self, serving: asyncio.Task[None]) -> None:
+        """Let the engine finish its answers, then ask the server to end."""
+        await self.engine.stop(grace_seconds=self.settings.drain_seconds)
+        self._server.should_exit = True
+        if not self._server.started:
+            serving.cancel()
+
     async def wait(self) -> None:
-        """Until the server ends, which it does by itself only for a fault."""
+        """Wait until the server ends; by itself it does so only after a fault."""
         await self._stop.wait()
 
-    async def _tell_engine(self) -> None:
-        said = ""
+    async def _report_engine_state(self) -> None:
+        last = ""
         async for status in self.engine.subscribe():
             line = f"engine    {status.state}" + (f": {status.detail}" if status.detail else "")
-            if line != said:
-                self._say(line)
-                said = line
+            if line != last:
+                self._on_progress(line)
+                last = line
 
-    async def _keep_worker(self) -> None:
+    async def _supervise_worker(self) -> None:
         """Keep one worker alive; when cancelled, let it save and end."""
         failures = 0
         loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
+            started = loop.time()
             code = await run_worker(self.settings)
-            failures = failures + 1 if loop.time() - began < 60 else 0  # noqa: PLR2004 - a minute
+            failures = failures + 1 if loop.time() - started < 60 else 0  # noqa: PLR2004 - a minute
             pause = WORKER_BACKOFF_SECONDS[min(failures, len(WORKER_BACKOFF_SECONDS) - 1)]
-            self._say(
+            self._on_progress(
                 f"worker    ended with status {code}; starting again in {pause:.0f} s "
                 f"({self.settings.run / 'worker.log'})"
             )
@@ -146,7 +157,7 @@ class Node:
 
 
 async def run_worker(settings: Settings) -> int:
-    """One life of a worker process; cancelling tells it to save and end."""
+    """Run a worker process to its end; cancelled, it saves first."""
     settings.run.mkdir(parents=True, exist_ok=True)
     with (settings.run / "worker.log").open("ab") as log_file:
         return await run_child(
@@ -159,34 +170,34 @@ async def run_worker(settings: Settings) -> int:
 
 
 def stop_seconds(settings: Settings) -> float:
-    """How long a node's end may take before it is ended by force."""
+    """How long a node may take to stop before it is killed."""
     return settings.drain_seconds + AFTER_DRAIN_SECONDS
 
 
-async def _base(settings: Settings, *, say: Say) -> None:
-    """Make the base, if what runs here needs it: the scripted engine needs none."""
-    if settings.engine_url or settings.engine != "scripted":
-        await ensure_base(settings, say=say)
+async def _prepare_base(settings: Settings, *, on_progress: OnProgress) -> None:
+    """Make the base if the engine needs it: the fake engine does not."""
+    if settings.engine_url or settings.engine != "fake":
+        await ensure_base(settings, on_progress=on_progress)
     elif not has_base(settings):
-        say(
-            f"base      {settings.base} is not there: the scripted engine needs none, but before "
+        on_progress(
+            f"base      {settings.base} is not there: the fake engine needs none, but before "
             f"you train: `tenantune bases add {settings.base}`"
         )
 
 
-def take_home(settings: Settings) -> None:
-    """One ``up`` for a data folder, which is closed to other users from then on."""
+def lock_home(settings: Settings) -> None:
+    """Allow one ``up`` for a data folder, and close the folder to other users."""
     if try_lock(settings.run / "up.lock") is None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
     try:
         take(settings, thorough=True)
-        asyncio.run(_look_at_rows(settings))
+        asyncio.run(_check_database(settings))
     except (SettingsError, ServerError) as exc:
         fail(str(exc), code=EXIT_USAGE)
 
 
-async def _look_at_rows(settings: Settings) -> None:
-    """What could keep the server from starting is said before anything is started."""
+async def _check_database(settings: Settings) -> None:
+    """Migrate the database and open the vault: what fails here would keep the server from starting."""
     database = Database(settings.database)
     try:
         await database.migrate()
@@ -198,7 +209,7 @@ async def _look_at_rows(settings: Settings) -> None:
 def settings_or_fail(
     *, home: Path | None = None, host: str | None = None, port: int | None = None
 ) -> Settings:
-    """Settings from the environment, or the reason why not."""
+    """Settings from the environment; exits where they are wrong."""
     try:
         settings = Settings.from_env(home=home, host=host, port=port)
     except SettingsError as exc:
@@ -216,15 +227,18 @@ def up(home: Path | None, host: str | None, port: int | None) -> None:
     """Start the server, the engine and a worker; stop with Ctrl-C."""
     settings = settings_or_fail(home=home, host=host, port=port)
     configure_logging(settings)
-    take_home(settings)
-    say: Say = lambda line: err.print(line, markup=False)  # noqa: E731 - a one-line adapter
-    say(f"data      {settings.home}")
+    lock_home(settings)
+
+    def on_progress(line: str) -> None:
+        stderr.print(line, markup=False)
+
+    on_progress(f"data      {settings.home}")
     ran = False
 
     async def serve() -> None:
         nonlocal ran
-        await _base(settings, say=say)
-        node = Node(settings, say=say)
+        await _prepare_base(settings, on_progress=on_progress)
+        node = Node(settings, on_progress=on_progress)
         async with node.running():
             ran = True
             await node.wait()

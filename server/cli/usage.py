@@ -5,7 +5,7 @@ from datetime import datetime
 
 import rich_click as click
 
-from server.cli.console import EXIT_USAGE, App, command, fail, json_option, show, table
+from server.cli.console import EXIT_USAGE, App, command, fail, json_option, print_json, print_table
 from server.tenants import service as tenants
 from server.usage.report import COLUMNS, DIMENSIONS, Dimension, to_csv, usage_of
 
@@ -48,9 +48,9 @@ async def usage(
             last=last.date() if last else None,
         )
     if as_json:
-        show(rows)
+        print_json(rows)
     elif as_csv:
         sys.stdout.write(to_csv(rows))
     else:
         cells = [[getattr(row, column) for column in COLUMNS] for row in rows]
-        table("Usage", [column.replace("_", " ") for column in COLUMNS], cells)
+        print_table("Usage", [column.replace("_", " ") for column in COLUMNS], cells)

@@ -1,7 +1,6 @@
 """``tenantune webhooks``."""
 
 import asyncio
-import sys
 
 import rich_click as click
 
@@ -13,12 +12,14 @@ from server.cli.console import (
     command,
     fail,
     json_option,
-    show,
-    table,
-    tell,
+    overlap_option,
+    print_json,
+    print_message,
+    print_secret,
+    print_table,
     tenant_option,
 )
-from server.cli.options import checked
+from server.cli.options import convert_options
 from server.db.models import WebhookEndpoint
 from server.webhooks import service
 from server.webhooks.schemas import EVENT_TYPES, EventType, WebhookPatch, WebhookRequest
@@ -46,12 +47,12 @@ async def create(
     app: App, url: str, tenant: str, events: tuple[EventType, ...], *, as_json: bool
 ) -> None:
     """Add an endpoint; standard output has its secret and nothing else."""
-    request = checked(WebhookRequest, {"url": url, "events": events or EVENT_TYPES})
+    request = convert_options(WebhookRequest, {"url": url, "events": events or EVENT_TYPES})
     private = app.settings.webhook_private
     vault = await _vault(app)
     async with app.transaction() as session:
         row = await service.create(session, request, slug=tenant, private=private, vault=vault)
-    _show_secret(row, vault, as_json=as_json)
+    _print_secret(row, vault, as_json=as_json)
 
 
 @webhooks.command("list")
@@ -63,10 +64,10 @@ async def list_webhooks(app: App, tenant: str, *, as_json: bool) -> None:
     async with app.database.reading() as session:
         views = [service.view(row) for row in await service.list_for(session, tenant)]
     if as_json:
-        show(views)
+        print_json(views)
         return
     rows = [(v.id, v.url, ",".join(v.events), "on" if v.enabled else "off") for v in views]
-    table("Webhooks", ("id", "url", "events", "state"), rows)
+    print_table("Webhooks", ("id", "url", "events", "state"), rows)
 
 
 @webhooks.command("update")
@@ -92,12 +93,12 @@ async def update(
     changes = {field: value for field, value in given.items() if value is not None}
     if not changes:
         fail("nothing to change: give --url, --event, --enable or --disable", code=EXIT_USAGE)
-    patch = checked(WebhookPatch, changes, names={"url": "--url"})
+    patch = convert_options(WebhookPatch, changes, names={"url": "--url"})
     private = app.settings.webhook_private
     async with app.transaction() as session:
         row = await service.update(session, webhook_id, patch, slug=tenant, private=private)
         view = service.view(row)
-    show(view) if as_json else tell(f"webhook {webhook_id} changed")
+    print_json(view) if as_json else print_message(f"webhook {webhook_id} changed")
 
 
 @webhooks.command("delete")
@@ -108,20 +109,13 @@ async def delete(app: App, webhook_id: str, tenant: str) -> None:
     """Remove an endpoint and what waits for it."""
     async with app.transaction() as session:
         await service.delete(session, webhook_id, slug=tenant)
-    tell(f"webhook {webhook_id} deleted")
+    print_message(f"webhook {webhook_id} deleted")
 
 
 @webhooks.command("rotate-secret")
 @click.argument("webhook_id")
 @tenant_option
-@click.option(
-    "--overlap",
-    type=click.IntRange(0, 30 * 86_400),
-    default=86_400,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the old secret signs too.",
-)
+@overlap_option("How long the old secret signs too.")
 @json_option
 @command
 async def rotate_secret(
@@ -133,7 +127,7 @@ async def rotate_secret(
         row = await service.rotate_secret(
             session, webhook_id, slug=tenant, overlap_seconds=overlap, vault=vault
         )
-    _show_secret(row, vault, as_json=as_json)
+    _print_secret(row, vault, as_json=as_json)
 
 
 @webhooks.command("deliveries")
@@ -148,13 +142,13 @@ async def deliveries(app: App, webhook_id: str, tenant: str, limit: int, *, as_j
         rows = await service.deliveries(session, webhook_id, slug=tenant, limit=limit)
         views = [service.view_delivery(row) for row in rows]
     if as_json:
-        show(views)
+        print_json(views)
         return
     cells = [
         (v.id, v.event["type"], v.state, v.attempts, v.due_at or v.delivered_at, v.error)
         for v in views
     ]
-    table("Deliveries", ("id", "event", "state", "attempts", "when", "error"), cells)
+    print_table("Deliveries", ("id", "event", "state", "attempts", "when", "error"), cells)
 
 
 @webhooks.command("redeliver")
@@ -166,7 +160,7 @@ async def redeliver(app: App, webhook_id: str, delivery_id: str, tenant: str) ->
     """Send an event again, with the same id."""
     async with app.transaction() as session:
         await service.redeliver(session, webhook_id, delivery_id, slug=tenant)
-    tell(f"delivery {delivery_id} is due; the server sends it")
+    print_message(f"delivery {delivery_id} is due; the server sends it")
 
 
 @webhooks.command("test")
@@ -185,12 +179,12 @@ async def test(app: App, webhook_id: str, tenant: str, *, as_json: bool) -> None
         if row.state != "pending":
             break
     if as_json:
-        show(service.view_delivery(row))
+        print_json(service.view_delivery(row))
     if row.state == "pending":
         fail("nothing was sent: is a server running? See `tenantune up`.", code=EXIT_UNAVAILABLE)
     if row.state == "failed":
         fail(row.error or "it failed", code=EXIT_FAILED)
-    tell("delivered")
+    print_message("delivered")
 
 
 async def _vault(app: App) -> Vault:
@@ -199,11 +193,8 @@ async def _vault(app: App) -> Vault:
     return vault
 
 
-def _show_secret(row: WebhookEndpoint, vault: Vault, *, as_json: bool) -> None:
+def _print_secret(row: WebhookEndpoint, vault: Vault, *, as_json: bool) -> None:
     secret = vault.unseal(row.secret)
-    if as_json:
-        show({"secret": secret, "details": service.view(row)})
-        return
-    print(secret)
-    if sys.stderr.isatty():
-        tell((f"webhook {row.id}; the secret cannot be shown again", "dim"))
+    document = {"secret": secret, "details": service.view(row)}
+    hint = f"webhook {row.id}; the secret cannot be shown again"
+    print_secret(secret, document, hint=hint, as_json=as_json)

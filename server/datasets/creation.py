@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from connectors.conversation import Conversation, Split
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
-from connectors.training_files import Method, Record
-from server.datasets.validation import SharedPrompt, redacted
+from connectors.training_files import Method, TrainingExample
+from server.datasets.validation import SharedSystemMessage, read_redacted
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.scope import of_tenant
 from server.db.session import Database
@@ -27,7 +27,7 @@ from training.data.dataset import Dataset
 from training.data.dataset import create_version as create_dataset_version
 
 ROWS_AT_ONCE = 500
-_KINDS: dict[Method, type[Record]] = {
+_KINDS: dict[Method, type[TrainingExample]] = {
     "supervised": Conversation,
     "dpo": Preference,
     "kto": UnpairedPreference,
@@ -102,7 +102,7 @@ async def create_from_files(
     async with database.reading() as session:
         tenant = await tenants.get_by_id(session, tenant_id)
     redactor = redactor_of(tenant, settings)
-    shared = SharedPrompt()
+    shared = SharedSystemMessage()
     with scratch(settings, "freeze") as folder:
         spool = folder / "examples.jsonl"
         sources: list[tuple[str, Split | None]] = [(training, None)]
@@ -117,14 +117,14 @@ async def create_from_files(
                     method,
                     redactor=redactor,
                     split=split,
-                    see=shared,
+                    shared=shared,
                 )
         made = await asyncio.to_thread(
             _create,
             spool,
             _KINDS[method],
             settings.datasets,
-            system_prompt=shared.after(tenant.system_prompt),
+            system_prompt=shared.appended_to(tenant.system_prompt),
             as_given=True,
         )
     warnings = _duplicate_warnings(made)
@@ -133,9 +133,9 @@ async def create_from_files(
             "The examples begin with different system messages: these were left out, and the "
             "model is trained and served with the tenant's own prompt."
         )
-    left_out = {reason: count for reason, count in made.manifest.dropped.items() if count}
-    if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    dropped = {reason: count for reason, count in made.manifest.dropped.items() if count}
+    if dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         warnings.append(f"Examples left out: {reasons}.")
     return CreatedDataset(await _register(database, tenant_id, made, set()), tuple(warnings))
 
@@ -213,18 +213,23 @@ def _spool_examples(
     *,
     redactor: Redactor,
     split: Split | None,
-    see: SharedPrompt,
+    shared: SharedSystemMessage,
 ) -> None:
     """Append the redacted examples of a file, pinned to a split, a line each."""
     with spool.open("ab") as file:
-        for record in redacted(path, method, redactor):
-            see.see(record)
+        for record in read_redacted(path, method, redactor):
+            shared.observe(record)
             pinned = msgspec.structs.replace(record, split=split)
             file.write(msgspec.json.encode(pinned) + b"\n")
 
 
 def _create(
-    spool: Path, kind: type[Record], root: Path, *, system_prompt: str, as_given: bool = False
+    spool: Path,
+    kind: type[TrainingExample],
+    root: Path,
+    *,
+    system_prompt: str,
+    as_given: bool = False,
 ) -> Dataset:
     decoder = msgspec.json.Decoder(kind)
     root.mkdir(parents=True, exist_ok=True)

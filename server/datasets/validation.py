@@ -1,4 +1,7 @@
-"""Checks and reads the files of fine-tuning jobs: a line at a time, without a database."""
+"""Validates the files of fine-tuning jobs, a line at a time: whether a job can train on them.
+
+The formats themselves are parsed in ``connectors.training_files``.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,50 +11,56 @@ import msgspec
 
 from connectors.importers import Rejected
 from connectors.redaction.redactor import Redactor
-from connectors.training_files import Method, Record, read, redact, system_message
+from connectors.training_files import (
+    Method,
+    TrainingExample,
+    read_examples,
+    redact_example,
+    system_message,
+)
 from training.data.dataset import MIN_EXAMPLES
 from training.data.splitting import is_usable
 
-SHOWN = 20
+MAX_PROBLEMS = 20
 
 
-class Checked(msgspec.Struct):
-    """What a file holds. ``problems`` are the first ``SHOWN`` of ``unfit`` lines that are no example.
+class FileValidation(msgspec.Struct):
+    """What a file holds.
 
-    ``left_out`` counts parts of good examples (calls of tools), by reason. ``usable`` are the
-    examples that can be trained on, counted up to ``FEWEST``; ``unusable`` says why the others
-    before cannot.
+    ``problems`` are the first ``MAX_PROBLEMS`` of the ``invalid`` lines. ``skipped`` counts parts of
+    valid examples (tool calls), by reason. ``usable`` examples can be trained on, counted up to
+    ``MIN_EXAMPLES``; ``unusable`` counts the reasons of the others before.
     """
 
     examples: int = 0
     usable: int = 0
-    unfit: int = 0
+    invalid: int = 0
     problems: list[Rejected] = []
-    left_out: Counter[str] = msgspec.field(default_factory=Counter)
+    skipped: Counter[str] = msgspec.field(default_factory=Counter)
     unusable: Counter[str] = msgspec.field(default_factory=Counter)
 
-    def complaint(self) -> str | None:
-        """What is wrong with the file, line by line; None where nothing is."""
-        if not self.unfit:
+    def error_message(self) -> str | None:
+        """The invalid lines, one a line; None where the file is valid."""
+        if not self.invalid:
             return None
         lines = [f"line {each.line}: {each.detail}" for each in self.problems]
-        if self.unfit > len(lines):
-            lines.append(f"and {self.unfit - len(lines)} more")
-        count = "1 line is" if self.unfit == 1 else f"{self.unfit} lines are"
+        if self.invalid > len(lines):
+            lines.append(f"and {self.invalid - len(lines)} more")
+        count = "1 line is" if self.invalid == 1 else f"{self.invalid} lines are"
         return "\n".join([f"{count} not fit to train on.", *lines])
 
 
-def check(path: Path, method: Method) -> Checked:
-    """Read a whole file and say what is wrong with it."""
-    found = Checked(problems=[])
+def validate_file(path: Path, method: Method) -> FileValidation:
+    """Read a whole file and collect what is wrong with it."""
+    found = FileValidation(problems=[])
     with path.open("rb") as stream:
-        for item in read(stream, method):
+        for item in read_examples(stream, method):
             match item:
                 case Rejected(part=True):
-                    found.left_out[item.reason] += 1
+                    found.skipped[item.reason] += 1
                 case Rejected():
-                    found.unfit += 1
-                    if len(found.problems) < SHOWN:
+                    found.invalid += 1
+                    if len(found.problems) < MAX_PROBLEMS:
                         found.problems.append(item)
                 case _:
                     found.examples += 1
@@ -60,10 +69,10 @@ def check(path: Path, method: Method) -> Checked:
     return found
 
 
-def few(found: Checked) -> str | None:
-    """What is wrong with a training file that has too few examples; None where it has enough.
+def too_few_examples(found: FileValidation) -> str | None:
+    """The error message for a training file with too few examples; None where it has enough.
 
-    As at OpenAI, whose API asks for as many, they may be alike.
+    As with OpenAI, which asks for the same number, examples may be alike.
     """
     if found.usable >= MIN_EXAMPLES:
         return None
@@ -76,33 +85,33 @@ def few(found: Checked) -> str | None:
     )
 
 
-def redacted(path: Path, method: Method, redactor: Redactor) -> Iterator[Record]:
-    """The examples of a file that was checked, without personal data."""
+def read_redacted(path: Path, method: Method, redactor: Redactor) -> Iterator[TrainingExample]:
+    """The examples of a valid file, without personal data."""
     with path.open("rb") as stream:
-        for item in read(stream, method):
+        for item in read_examples(stream, method):
             if not isinstance(item, Rejected):
-                yield redact(item, redactor)[0]
+                yield redact_example(item, redactor)[0]
 
 
-class SharedPrompt:
-    """Whether all examples begin with one and the same system message."""
+class SharedSystemMessage:
+    """The system message that all examples share. Call ``observe`` for each of them."""
 
     def __init__(self) -> None:
         self._first: str | None = None
         self._differ = False
 
-    def see(self, record: Record) -> None:
-        """Look at one more example."""
-        said = system_message(record)
-        self._differ = self._differ or self._first not in {None, said}
-        self._first = said
+    def observe(self, record: TrainingExample) -> None:
+        """Take the next example."""
+        message = system_message(record)
+        self._differ = self._differ or self._first not in {None, message}
+        self._first = message
 
     @property
     def differ(self) -> bool:
-        """Whether examples say different things, so that none of it can be the model's prompt."""
+        """Whether the examples' messages differ, so that none can be the model's prompt."""
         return self._differ
 
-    def after(self, prompt: str) -> str:
-        """The tenant's prompt, and what the examples share, in the order in which serving joins them."""
+    def appended_to(self, prompt: str) -> str:
+        """The tenant's prompt followed by the shared message, as serving joins them."""
         own = "" if self._differ else self._first or ""
         return "\n\n".join(part for part in (prompt, own) if part)

@@ -1,4 +1,4 @@
-"""Speaks to the encoder's process."""
+"""The web process's client of the encoder's process."""
 
 import asyncio
 from pathlib import Path
@@ -25,7 +25,7 @@ class EncoderClient:
         self._session_: aiohttp.ClientSession | None = None
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """Vectors of texts. Cancelling the call takes the request back.
+        """Return the vectors of texts. Cancelling the call cancels the request.
 
         Raises:
             Invalid: a text is longer than the model reads (``context_length_exceeded``).
@@ -48,11 +48,11 @@ class EncoderClient:
             raise _unreachable()
         return _answers.decode(data)
 
-    async def health(self, timeout_seconds: float) -> None:
+    async def health(self, *, timeout_seconds: float) -> None:
         """Return when the process answers.
 
         Raises:
-            EngineUnavailable: it does not, in this time.
+            EngineUnavailable: it does not answer within this time.
         """
         try:
             async with (

@@ -1,4 +1,4 @@
-"""What passes between the web process and the encoder's, as MessagePack."""
+"""Messages between the web process and the encoder's process, as MessagePack."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ FLOAT_BYTES = 4
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts of one tenant. ``dimensions``: how many numbers to keep of each vector."""
+    """Texts of one tenant. ``dimensions``: how many numbers of each vector to keep."""
 
     tenant: str
     texts: list[str]
@@ -17,7 +17,7 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit vector a text, in its order, as little-endian float32; ``tokens`` that were read."""
+    """One unit vector for each text, in order, as little-endian float32. ``tokens``: of all."""
 
     vectors: list[bytes]
     tokens: int

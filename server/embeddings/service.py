@@ -1,4 +1,4 @@
-"""The encoder as the rest of the server sees it: there when it is asked, gone when it is not."""
+"""The encoder as the rest of the server sees it: its process runs only while it is used."""
 
 import asyncio
 import os
@@ -28,8 +28,14 @@ TIMING = Timing(ready=180.0, stable=30.0, term=2.0)
 class EmbeddingService:
     """One encoder process for all tenants, started at the first request. Use on one event loop.
 
-    ``run()`` must be running. ``run``: the process's folder. ``start_seconds``: how long a request
-    waits for the process. ``idle_seconds``: how long the process is kept without a request.
+    ``run()`` must be running.
+
+    Args:
+        command: makes the command that starts the process; called at the first request.
+        run: the process's folder: socket, log, pid file. It is this service's alone.
+        timing: how patient the supervision is.
+        start_seconds: how long a request waits for the process to start.
+        idle_seconds: how long the process is kept without a request.
     """
 
     def __init__(
@@ -46,18 +52,18 @@ class EmbeddingService:
         self._timing = timing
         self._start_seconds = start_seconds
         self._idle_seconds = idle_seconds
-        self._board = StatusFeed(EngineStatus())
+        self._feed = StatusFeed(EngineStatus())
         self._open: Counter[str] = Counter()
-        self._wanted = asyncio.Event()  # somebody asked since the process was last ended
-        self._left = asyncio.Event()  # a request came or ended
+        self._wanted = asyncio.Event()  # a request came since the process was last ended
+        self._activity = asyncio.Event()  # a request came or ended
 
     @property
     def status(self) -> EngineStatus:
         """What the process is doing now."""
-        return self._board.status
+        return self._feed.status
 
     async def embed(self, texts: list[str], *, tenant: str, dimensions: int) -> Embedded:
-        """Vectors of texts, none of which is empty. Cancelling takes the request back.
+        """Return the vectors of texts, none of which is empty. Cancelling cancels the request.
 
         Raises:
             Invalid: a text is longer than the model reads (``context_length_exceeded``).
@@ -70,18 +76,18 @@ class EmbeddingService:
             return await self._client.embed(request)
 
     async def run(self) -> None:
-        """Keep the process while it is used; until cancelled, and nothing of it remains then."""
+        """Run the process while it is used, until cancelled. Nothing of it remains then."""
         await self._wanted.wait()
         try:
             while True:
                 await self._wanted.wait()
-                self._board.show(state="starting", detail="starting the process")
+                self._feed.show(state="starting", detail="starting the process")
                 async with asyncio.TaskGroup() as group:
                     life = group.create_task(self._supervisor().supervise())
                     await self._idle()
                     # in one step with the decision: a request that comes now waits for a new life
                     self._wanted.clear()
-                    self._board.show(state="stopped", detail="nobody asked for it", pid=None)
+                    self._feed.show(state="stopped", detail="not used", pid=None)
                     life.cancel()
                 log.info("encoder ended, unused", idle_seconds=self._idle_seconds)
         finally:
@@ -89,7 +95,7 @@ class EmbeddingService:
 
     @cached_property
     def _command(self) -> ChildCommand:
-        return self._make_command()  # makes the socket's folder: not before somebody asks
+        return self._make_command()  # makes the socket's folder: not before the first request
 
     @cached_property
     def _client(self) -> EncoderClient:
@@ -98,25 +104,23 @@ class EmbeddingService:
     def _supervisor(self) -> Supervisor:
         return Supervisor(
             self._command,
+            _Hooks(self._client),
             run=self._run,
-            board=self._board,
-            health=self._client.health,
-            prepare=_nothing,
-            gone=lambda _: None,
+            feed=self._feed,
             timing=self._timing,
             name="encoder",
         )
 
     async def _idle(self) -> None:
-        """Return when nothing was asked for so long."""
+        """Return when there was no request for ``idle_seconds``."""
         while True:
-            self._left.clear()
+            self._activity.clear()
             if self._open:
-                await self._left.wait()
+                await self._activity.wait()
                 continue
             try:
                 async with asyncio.timeout(self._idle_seconds):
-                    await self._left.wait()
+                    await self._activity.wait()
             except TimeoutError:
                 if not self._open:
                     return
@@ -125,7 +129,7 @@ class EmbeddingService:
         self._wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._start_seconds):
-                async for status in self._board.watch():
+                async for status in self._feed.watch():
                     if status.state == "ready":
                         return
                     if status.state == "failed":
@@ -148,25 +152,38 @@ class EmbeddingService:
         if self._open.total() >= MAX_OPEN:
             raise Unavailable("Too many embedding requests are under way.", retry_after_seconds=2.0)
         self._open[tenant] += 1
-        self._left.set()
+        self._activity.set()
         try:
             yield
         finally:
             self._open[tenant] -= 1
             if not self._open[tenant]:
                 del self._open[tenant]
-            self._left.set()
+            self._activity.set()
+
+
+class _Hooks:
+    """The encoder's health. There is nothing to prepare: its socket appears when it is ready."""
+
+    def __init__(self, client: EncoderClient) -> None:
+        self.health = client.health
+
+    async def prepare(self) -> None:
+        """Nothing."""
+
+    def ended(self, reason: str) -> None:
+        """Nothing: the client's requests notice it themselves."""
 
 
 def build_embeddings(settings: Settings) -> EmbeddingService:
-    """The service that the settings ask for; with a scripted engine the encoder is scripted too."""
+    """Make the service that the settings ask for: with the fake engine, the fake encoder."""
     run = settings.run / "embeddings"
-    kind = "scripted" if settings.engine == "scripted" else "sentence"
+    kind = "fake" if settings.engine == "fake" else "sentence"
     return EmbeddingService(lambda: encoder_command(run, kind), run=run)
 
 
 def encoder_command(run: Path, kind: str, **options: float) -> ChildCommand:
-    """How to start the process on a socket in ``run``; ``options`` as on its command line."""
+    """Return how to start the process with a socket in ``run``; ``options`` as its ``main``."""
     uds = socket_path(run)
     threads = min(4, max(1, (os.cpu_count() or 1) // 4))  # chats need the others
     argv = [sys.executable, "-m", "server.embeddings", "--uds", str(uds), "--encoder", kind]
@@ -180,7 +197,3 @@ def encoder_command(run: Path, kind: str, **options: float) -> ChildCommand:
         "TOKENIZERS_PARALLELISM": "false",
     }
     return ChildCommand(argv=argv, env=env, uds=uds)
-
-
-async def _nothing() -> None:
-    """There is nothing to prepare: the socket appears when the model is ready."""

@@ -1,6 +1,6 @@
-"""Makes the engine that the settings ask for."""
+"""Chooses the engine backend that the settings ask for."""
 
-from server.engine.backends.fake import scripted_command, scripted_options
+from server.engine.backends.fake import fake_command, fake_options
 from server.engine.backends.vllm.launch import vllm_command
 from server.engine.service import EngineService
 from server.settings import Settings, SettingsError
@@ -8,10 +8,10 @@ from training.base_models.manifest import load_base
 
 
 def build_engine(settings: Settings) -> EngineService:
-    """Make a vLLM child, the scripted engine, or a client of one that runs at a URL.
+    """Make the service over vLLM, the fake engine, or an engine that runs elsewhere.
 
     Raises:
-        BaseModelError: the base is not there.
+        BaseModelError: the base is missing.
         SettingsError: an override cannot be used, or vLLM cannot serve the base here.
     """
     if settings.engine_url:
@@ -22,12 +22,12 @@ def build_engine(settings: Settings) -> EngineService:
                 "started"
             )
         return EngineService(base=settings.base, run=settings.run, url=settings.engine_url)
-    if settings.engine == "scripted":
-        command = scripted_command(
+    if settings.engine == "fake":
+        command = fake_command(
             base=settings.base,
             adapters=settings.adapters,
             run=settings.run,
-            **scripted_options(settings.engine_options),
+            **fake_options(settings.engine_options),
         )
     else:
         command = vllm_command(

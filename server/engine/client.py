@@ -1,7 +1,7 @@
-"""Speaks the engine's HTTP contract over a unix socket or a URL.
+"""An engine behind HTTP, on a unix socket or at a URL: the implementation of ``EngineBackend``.
 
-aiohttp, because it passes a token through for a third of httpx's CPU time. Nothing is added to a
-body and no header is sent beyond what HTTP needs: what a tenant may ask for is decided above.
+On aiohttp, because it passes a token on for a third of httpx's CPU time. Nothing is added to a
+body, and no header is sent beyond what HTTP needs: callers decide what a tenant may ask for.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
+from server.engine.backend import CHAT, TEXT, EngineInfo
 from server.errors import (
     AdapterRefused,
     EngineBusy,
@@ -23,8 +24,6 @@ from server.errors import (
     StreamBroken,
 )
 
-CHAT = "/v1/chat/completions"
-TEXT = "/v1/completions"
 RETRY_AFTER_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
 _T = TypeVar("_T")
@@ -57,30 +56,19 @@ class _Loaded(msgspec.Struct):
     loaded_ms: float
 
 
-class EngineSettings(msgspec.Struct):
-    """Of the engine's settings, those that the server keeps to."""
-
-    max_num_seqs: int
-    dtype: str = ""
-
-
-class EngineInfo(msgspec.Struct):
-    """What an engine says of itself."""
-
-    max_cpu_loras: int
-    settings: EngineSettings
-
-
 class _Adapters(msgspec.Struct):
     adapters: list[str]
 
 
 class EngineClient:
-    """One engine. Use on one event loop; ``close`` when done.
+    """One engine; ``EngineBackend`` describes the methods. ``close`` it when done.
 
-    ``idle_seconds``: longest silence between two chunks of a stream. ``first_seconds``: longest
-    wait for a stream's first (a queue and a long prompt take time). ``whole_seconds``: longest
-    wait for an answer that comes in one piece.
+    Args:
+        uds: the engine's unix socket, or
+        url: its address: ``http://``, ``https://`` or ``unix:PATH``.
+        idle_seconds: longest silence between two chunks of a stream.
+        first_seconds: longest wait for a stream's first chunk: the engine's queue, a long prompt.
+        whole_seconds: longest wait for an answer that comes in one piece.
     """
 
     def __init__(
@@ -103,7 +91,7 @@ class EngineClient:
         self._whole = whole_seconds
         self._session_: aiohttp.ClientSession | None = None
         self._open: set[aiohttp.ClientResponse] = set()
-        self.heard_at = time.monotonic()  # last byte of any answer: the engine was alive then
+        self.heard_at = time.monotonic()
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -138,15 +126,7 @@ class EngineClient:
     async def stream(
         self, body: dict[str, Any], *, path: str = CHAT
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Stream a completion: the payload of each ``data:`` line, without the last [DONE].
-
-        Leaving the context aborts the generation.
-
-        Raises:
-            EngineUnavailable: nothing answers, or the engine fails as a whole.
-            EngineRejected: the engine refuses this request.
-            StreamBroken: (while iterating) the engine stopped or fell silent.
-        """
+        """Stream a completion: the payload of each ``data:`` line, without the last [DONE]."""
         async with self._post(path, body) as response:
             silence = _Silence(response, first=self._first, idle=self._idle)
             self._open.add(response)
@@ -157,16 +137,11 @@ class EngineClient:
                 self._open.discard(response)
 
     async def complete(self, body: dict[str, Any], *, path: str = CHAT) -> bytes:
-        """A completion in one piece. Cancelling the call aborts the generation.
-
-        Raises:
-            EngineUnavailable: nothing answers, or the engine stopped meanwhile.
-            EngineRejected: the engine refuses this request.
-        """
+        """Return a completion in one piece."""
         return await self._call(path, body)
 
     async def score(self, model: str, token_ids: list[int]) -> list[float | None]:
-        """Log-probability of each token given those before it; None for the first."""
+        """Return the log-probability of each token given those before it; None for the first."""
         body = {
             "model": model,
             "prompt": token_ids,
@@ -181,40 +156,32 @@ class EngineClient:
             for token, entry in zip(token_ids, entries, strict=True)
         ]
 
-    async def ensure(self, name: str, path: str) -> float:
-        """Have an adapter loaded; returns the milliseconds it took. Idempotent.
-
-        Raises:
-            AdapterRefused: the folder is missing, is not what its manifest says, or will not load.
-        """
+    async def ensure_adapter(self, name: str, path: str) -> float:
+        """Load an adapter, unless it is loaded. Returns the milliseconds that it took."""
         try:
             data = await self._call("/tenantune/adapters/ensure", {"name": name, "path": path})
         except EngineRejected as exc:
             raise AdapterRefused(exc.message, code=exc.code) from exc
         return _decode(data, _Loaded).loaded_ms
 
-    async def drop(self, name: str) -> None:
-        """Have an adapter unloaded. Idempotent."""
+    async def drop_adapter(self, name: str) -> None:
+        """Unload an adapter. Does nothing if it is not loaded."""
         await self._call("/tenantune/adapters/drop", {"name": name})
 
     async def adapters(self) -> list[str]:
-        """Names of the adapters that are loaded."""
+        """Names of the adapters that the engine has loaded. For tests; not in ``EngineBackend``."""
         return _decode(await self._get("/tenantune/adapters", self._first), _Adapters).adapters
 
     async def info(self) -> EngineInfo:
-        """How many adapters the engine holds loaded, and how many answers it generates at once."""
+        """Return the engine's limits and settings."""
         return _decode(await self._get("/tenantune/info", self._first), EngineInfo)
 
     async def health(self, *, timeout_seconds: float) -> None:
-        """Return when the engine says it is well.
-
-        Raises:
-            EngineUnavailable: it does not, or says nothing in time.
-        """
+        """Return when the engine says that it is well; raises EngineUnavailable."""
         await self._get("/health", timeout_seconds)
 
     async def metrics(self) -> str:
-        """The engine's own figures, as Prometheus text."""
+        """The engine's own metrics, as Prometheus text. For tests; not in ``EngineBackend``."""
         return (await self._get("/metrics", self._first)).decode()
 
     async def _payloads(
@@ -246,7 +213,7 @@ class EngineClient:
 
     @asynccontextmanager
     async def _post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send; yields an answer of status 200, whose connection is given back at the end."""
+        """Send a request. Yields a response of status 200, which is released at the end."""
         try:
             async with asyncio.timeout(self._whole):
                 response = await self._session.post(
@@ -264,7 +231,7 @@ class EngineClient:
                 raise _refusal(response, await self._read(response))
             yield response
         finally:
-            response.release()  # an answer that was not read to its end is cut off
+            response.release()  # a response that was not read to its end is cut off
 
     async def _call(self, path: str, body: dict[str, Any]) -> bytes:
         async with self._post(path, body) as response:
@@ -293,11 +260,11 @@ class EngineClient:
 
 
 class _Silence:
-    """Breaks a stream whose engine says nothing: for ``first`` seconds, later for ``idle``.
+    """Breaks a stream whose engine sends nothing for ``first`` seconds, and later for ``idle``.
 
-    ``since``: when the server began to wait for it; None while it does not, since a client that
-    reads slowly is not the engine's silence. One timer a stream, because a timeout around each
-    chunk costs a tenth of all that the server does for a token.
+    ``since`` is when the server began to wait for the engine; None while it does not wait, because
+    a client that reads slowly is not the engine's fault. There is one timer a stream: a timeout
+    around each chunk costs a tenth of all that the server does for a token.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, *, first: float, idle: float) -> None:
@@ -308,7 +275,7 @@ class _Silence:
         self._timer = self._later(idle, self._look)
 
     def heard(self) -> None:
-        """It said something."""
+        """The engine sent something."""
         self.since = None
         self._limit = self._idle
 

@@ -1,8 +1,8 @@
-"""How a base calls tools, read from its chat template.
+"""How a base model calls tools, read from its chat template.
 
-A template that knows of tools writes them into the prompt itself, in the form that its model was
-trained on, and the engine reads calls in that form. For any other base the server writes them, in
-the form of Hermes (``server.chat.tools``).
+A template that supports tools writes them into the prompt itself, in the form that its model was
+trained on, and the engine parses calls in that form. For any other base the server writes them, in
+Hermes' form (``server.chat.tools``).
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-HERMES = "tenantune_hermes"  # the name of our reader of calls, a value of vLLM's --tool-call-parser
+HERMES = "tenantune_hermes"  # the name of our parser, a value of vLLM's --tool-call-parser
 _KNOWS = re.compile(r"\btools\b")
-# What a template writes around a call, and the name of who reads that: ours, or one of vLLM's. In this order:
-# Qwen3-Coder's has "<tool_call>" as well.
+# What a template writes around a call, and the name of the parser for that: ours, or one of vLLM's.
+# The first match counts: Qwen3-Coder's template has "<tool_call>" as well.
 _PARSERS = (
     ("<function=", "qwen3_coder"),
     ("<tool_call>", HERMES),
@@ -25,7 +25,7 @@ _PARSERS = (
 
 
 class ToolFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """``native``: the template writes tools and calls. ``parser``: who reads its calls."""
+    """``native``: the template writes tools and calls. ``parser``: which of vLLM's parses calls."""
 
     native: bool
     parser: str
@@ -33,7 +33,7 @@ class ToolFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tool_format(serving: Path) -> ToolFormat:
-    """How the base whose serving weights are in this folder calls tools."""
+    """Return how the base whose serving weights are in this folder calls tools."""
     template = _template(serving)
     if not _KNOWS.search(template):
         return ToolFormat(

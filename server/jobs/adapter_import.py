@@ -12,7 +12,7 @@ from server.jobs import service
 from server.jobs.schemas import Imported, JobRequest
 from server.settings import Settings
 from server.tenants import service as tenants
-from training.adapters.foreign import TakenIn, find_adapter, take_in
+from training.adapters.foreign import ImportedAdapter, convert_adapter, find_adapter
 from training.adapters.foreign_zip import largest_adapter_bytes, unpack_adapter
 from training.adapters.validation import linear_shapes
 from training.errors import ArtifactError, BaseModelError
@@ -73,7 +73,7 @@ def _printable(name: str) -> str:
     return "".join(char for char in name if char.isprintable())[-_LONGEST_NAME:] or "adapter"
 
 
-def _checked(source: Path, folder: Path, *, settings: Settings, name: str) -> TakenIn:
+def _checked(source: Path, folder: Path, *, settings: Settings, name: str) -> ImportedAdapter:
     take = _take_zip if source.is_file() else _take_folder
     max_rank = int(settings.engine_options.get("max_lora_rank", MAX_RANK))
     try:
@@ -85,17 +85,23 @@ def _checked(source: Path, folder: Path, *, settings: Settings, name: str) -> Ta
         raise Conflict(str(exc), code="base_not_found") from exc
 
 
-def _take_folder(source: Path, folder: Path, base: Path, *, name: str, max_rank: int) -> TakenIn:
+def _take_folder(
+    source: Path, folder: Path, base: Path, *, name: str, max_rank: int
+) -> ImportedAdapter:
     found = find_adapter(source)
-    return take_in(found, folder / FOREIGN, base=base, source=name, max_rank=max_rank)
+    return convert_adapter(found, folder / FOREIGN, base=base, source=name, max_rank=max_rank)
 
 
-def _take_zip(source: Path, folder: Path, base: Path, *, name: str, max_rank: int) -> TakenIn:
-    """What is unpacked is removed at the end."""
+def _take_zip(
+    source: Path, folder: Path, base: Path, *, name: str, max_rank: int
+) -> ImportedAdapter:
+    """What is in the zip is only for the while on the disk."""
     bound = largest_adapter_bytes(linear_shapes(base / "serving"))
     unpacked = folder / _UNPACKED
     try:
         unpack_adapter(source, unpacked, max_bytes=bound)
-        return take_in(unpacked, folder / FOREIGN, base=base, source=name, max_rank=max_rank)
+        return convert_adapter(
+            unpacked, folder / FOREIGN, base=base, source=name, max_rank=max_rank
+        )
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)

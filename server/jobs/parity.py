@@ -6,8 +6,6 @@ itself. It authenticates with a token from the data folder (same machine), or fr
 
 import asyncio
 import secrets
-from contextlib import suppress
-from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -16,6 +14,7 @@ import structlog
 from server.errors import AdapterRefused, Unavailable
 from server.jobs.schemas import ScoreRequest, ScoreResponse
 from server.settings import Settings
+from training.filesystem import read_or_create
 
 log = structlog.get_logger(__name__)
 
@@ -27,20 +26,8 @@ def worker_token(settings: Settings) -> str:
     """The token between workers and this installation's servers; created on first use."""
     if settings.worker_token:
         return settings.worker_token
-    path: Path = settings.run / "worker.token"
-    with suppress(FileNotFoundError):
-        return path.read_text()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.touch(mode=0o600)
-        beside.write_text(secrets.token_urlsafe(32))
-        path.hardlink_to(beside)  # the first one wins, whoever else is starting
-    except FileExistsError:
-        pass
-    finally:
-        beside.unlink(missing_ok=True)
-    return path.read_text()
+    path = settings.run / "worker.token"
+    return read_or_create(path, lambda: secrets.token_urlsafe(32).encode()).decode()
 
 
 async def score_when_ready(

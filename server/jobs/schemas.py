@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from server.db.models import FINISHED_JOB_STATES, JobState
 from server.schemas import Moment
-from training.adapters.foreign import TakenIn
+from training.adapters.foreign import ImportedAdapter
 from training.adapters.package import Foreign
 from training.config import Method, Objectives, Tracker
 
@@ -93,7 +93,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter that was imported for a job: its files are in that job's folder."""
 
     job_id: str
-    taken: TakenIn
+    taken: ImportedAdapter
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ from server.jobs.schemas import (
 )
 from server.jobs.states import add_event
 from server.settings import Settings
-from training.adapters.foreign import TakenIn
+from training.adapters.foreign import ImportedAdapter
 from training.adapters.package import Foreign
 from training.config import Method, Objectives, Recipe, load_recipe, recipe_names
 from training.data.dataset import MIN_EXAMPLES
@@ -137,8 +137,8 @@ async def create_job(
     return job
 
 
-def _shaped_like(recipe: Recipe, taken: TakenIn) -> Recipe:
-    """The recipe with the shape of an adapter that exists already."""
+def _shaped_like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:
+    """The recipe with the shape of an adapter that is exists already."""
     return msgspec.structs.replace(
         recipe,
         rank=taken.lora.rank,

@@ -19,9 +19,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
-from litestar.datastructures import MutableScopeHeaders
-from litestar.types import Message, Scope
-
 from server.auth.keys import Principal
 from server.db.session import Database
 from server.errors import TooMany
@@ -30,8 +27,7 @@ from server.limits.sliding_window import DAY, MINUTE, Account, Kind, Rate, durat
 from server.limits.store import Amounts, Place, Taken
 from server.settings import Limits
 
-GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
-IDLE_SECONDS = 600.0  # an account that was not used for longer is read anew
+IDLE_SECONDS = 600.0  # accounts that are not used for so long are read anew when they are again
 PRUNE_SECONDS = 60.0
 BUSY_RETRY_SECONDS = 1.0  # for requests in flight: when one ends is unknown
 _NAMES = {
@@ -113,20 +109,8 @@ class RateLimiter:
         finally:
             self._end(accounts, minute, tokens, admission.used)
 
-    async def add_headers(self, message: Message, scope: Scope) -> None:
-        """A ``before_send`` hook: OpenAI's ``x-ratelimit-*`` headers on models' answers."""
-        if (
-            message["type"] == "http.response.start"
-            and scope["path"].rstrip("/") in GENERATION
-            and scope.get("method") == "POST"
-            and (principal := scope.get("state", {}).get("principal")) is not None
-        ):
-            headers = MutableScopeHeaders.from_message(message)
-            for name, value in self.headers(principal):
-                headers[name] = value
-
     def headers(self, principal: Principal) -> list[tuple[str, str]]:
-        """Headers with the limits of tenant and key that are nearest to be reached now."""
+        """OpenAI's headers of the limits that are nearest now, of the tenant's and the key's together."""
         tenant = self._tenants.get(principal.tenant_id or "")
         if tenant is None:
             return []

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 import re
 import tempfile
 import time
@@ -20,6 +19,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from server.errors import NotFound, TooLarge, Unavailable, of_system
+from training.filesystem import sync_path
 
 if TYPE_CHECKING:
     from obstore import AsyncWritableFile  # these are only in its stubs
@@ -207,7 +207,7 @@ class BlobStore:
         if self._folder is None:
             return
         path = self._folder / key
-        await asyncio.to_thread(_fsync, path.parent if parent else path)
+        await asyncio.to_thread(sync_path, path.parent if parent else path)
 
 
 @contextmanager
@@ -236,14 +236,6 @@ def _address(sha256: str) -> str:
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise TooLarge(f"The upload is larger than {max_bytes:,} bytes.", limit_bytes=max_bytes)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unlink_old(folder: Path, age: timedelta) -> None:

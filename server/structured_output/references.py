@@ -1,7 +1,10 @@
-"""Whether the references in a JSON schema lead somewhere, and what they describe can end.
+"""Checks that the references in a JSON schema lead somewhere, and that a finite value follows it.
 
-The engine has no good word for a schema without any answer: it fails, or writes for ever. What it
-never looks at, such as definitions that nothing refers to, is not looked at here.
+The engine has no good error for a schema that no finite value follows: it fails, or writes for
+ever. What it never reads, such as definitions that nothing refers to, is not read here either.
+
+References are resolved as the engine resolves them, which is less than the ``referencing`` package
+does: that reads escapes (``~1``), which the engine would then look for in vain.
 """
 
 from collections import defaultdict
@@ -21,11 +24,11 @@ def check_references(schema: _Schema, *, param: str) -> None:
     """Check a schema and all that it refers to.
 
     Raises:
-        Invalid: a type that there is not, a reference to nothing, one that leads back to itself, or
-            a part that nothing finite follows.
+        Invalid: an unknown type, a reference to nothing, one that leads back to itself, or a part
+            that no finite value follows.
     """
     parts: dict[int, _Schema] = {}
-    alike: dict[int, list[int]] = {}
+    same_value: dict[int, list[int]] = {}
     waiting = [schema]
     while waiting:
         part = waiting.pop()
@@ -33,19 +36,19 @@ def check_references(schema: _Schema, *, param: str) -> None:
             continue
         parts[id(part)] = part
         _check_type(part, param)
-        same = list(_alike(part, schema, param))
-        alike[id(part)] = [id(each) for each in same]
+        same = list(_of_same_value(part, schema, param))
+        same_value[id(part)] = [id(each) for each in same]
         waiting += [*same, *_inside(part)]
     try:
-        TopologicalSorter(alike).prepare()
+        TopologicalSorter(same_value).prepare()
     except CycleError:
-        raise _refusal(
+        raise _invalid(
             f"A '$ref' in '{param}' leads back to itself: a property of an object or an item of an "
             "array must lie in between.",
             param,
         ) from None
-    if not _all_end(parts, alike):
-        raise _refusal(
+    if not _all_finite(parts, same_value):
+        raise _invalid(
             f"The schema in '{param}' requires itself without end: make what refers back optional, "
             "nullable or an array.",
             param,
@@ -58,11 +61,11 @@ def _check_type(part: _Schema, param: str) -> None:
     kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
     for kind in kinds:
         if kind not in TYPES:
-            raise _refusal(f"'type' in '{param}' must be one of {', '.join(TYPES)}.", param)
+            raise _invalid(f"'type' in '{param}' must be one of {', '.join(TYPES)}.", param)
 
 
-def _alike(part: _Schema, root: _Schema, param: str) -> Iterator[_Schema]:
-    """Schemas of the same value."""
+def _of_same_value(part: _Schema, root: _Schema, param: str) -> Iterator[_Schema]:
+    """Schemas that the same value follows."""
     if "$ref" in part:
         yield from _only_schemas([_target(part["$ref"], root, param)])
         return
@@ -71,7 +74,7 @@ def _alike(part: _Schema, root: _Schema, param: str) -> Iterator[_Schema]:
 
 
 def _inside(part: _Schema) -> Iterator[_Schema]:
-    """Schemas of what is in the value."""
+    """Schemas of the values inside."""
     properties = part.get("properties")
     if isinstance(properties, dict):
         yield from _only_schemas(list(properties.values()))
@@ -80,13 +83,13 @@ def _inside(part: _Schema) -> Iterator[_Schema]:
 
 
 def _only_schemas(values: Any) -> Iterator[_Schema]:  # noqa: ANN401 - any JSON
-    """Those of a list that say something: not true, and no mistake that the engine names."""
+    """The objects in a list: ``true`` allows anything, and the engine names other mistakes."""
     if isinstance(values, list):
         yield from (value for value in values if isinstance(value, dict))
 
 
 def _target(reference: Any, root: _Schema, param: str) -> Any:  # noqa: ANN401 - any JSON
-    """What a reference names, read as the engine does: no escapes, and no places in a list."""
+    """What a reference names, resolved as the engine does: no escapes, and no indices of lists."""
     found: Any = None
     if reference == "#":
         found = root
@@ -95,7 +98,7 @@ def _target(reference: Any, root: _Schema, param: str) -> Any:  # noqa: ANN401 -
         for name in reference.removeprefix("#/").split("/"):
             found = found.get(name) if isinstance(found, dict) else None
     if not isinstance(found, dict | bool):
-        raise _refusal(
+        raise _invalid(
             f"A '$ref' in '{param}' names nothing in the schema. It is '#', or a path of names as "
             "they are written: '#/$defs/name'.",
             param,
@@ -103,25 +106,25 @@ def _target(reference: Any, root: _Schema, param: str) -> Any:  # noqa: ANN401 -
     return found
 
 
-def _all_end(parts: dict[int, _Schema], alike: dict[int, list[int]]) -> bool:
-    """Whether each part has a value that ends: from those that need no other part on."""
-    needs = {place: _needed(part, alike[place]) for place, part in parts.items()}
+def _all_finite(parts: dict[int, _Schema], same_value: dict[int, list[int]]) -> bool:
+    """Whether a finite value follows each part, beginning with those that need no other part."""
+    needs = {part_id: _needed(part, same_value[part_id]) for part_id, part in parts.items()}
     users: defaultdict[int, list[int]] = defaultdict(list)
-    for place, choices in needs.items():
+    for part_id, choices in needs.items():
         for needed in {each for choice in choices for each in choice}:
-            users[needed].append(place)
-    ended: set[int] = set()
+            users[needed].append(part_id)
+    finite: set[int] = set()
     waiting = list(parts)
     while waiting:
-        place = waiting.pop()
-        if place not in ended and any(ended.issuperset(choice) for choice in needs[place]):
-            ended.add(place)
-            waiting += users[place]
-    return len(ended) == len(parts)
+        part_id = waiting.pop()
+        if part_id not in finite and any(finite.issuperset(choice) for choice in needs[part_id]):
+            finite.add(part_id)
+            waiting += users[part_id]
+    return len(finite) == len(parts)
 
 
-def _needed(part: _Schema, alike: list[int]) -> list[list[int]]:
-    """What must end for a part to end: all of one of these lists.
+def _needed(part: _Schema, same_value: list[int]) -> list[list[int]]:
+    """What must be finite for a part to be: all of one of these lists.
 
     As the engine reads it: beside ``$ref`` nothing counts, nor beside ``enum`` or ``anyOf``.
     """
@@ -131,13 +134,13 @@ def _needed(part: _Schema, alike: list[int]) -> list[list[int]]:
     if isinstance(kind, list) and len(kind) == 1:
         (kind,) = kind
     if "$ref" in part:
-        return [alike]
+        return [same_value]
     if "const" in part or "enum" in part:
         pass
     elif isinstance(choices, list):
         return [[id(each)] if isinstance(each, dict) else [] for each in choices]
     elif "allOf" in part:
-        return [alike]
+        return [same_value]
     elif kind == "object" or (kind is None and "properties" in part):
         needed = _required(part)
     elif kind == "array" or (kind is None and "items" in part):
@@ -161,5 +164,5 @@ def _first_items(part: _Schema) -> list[Any]:
     return first[:least] if len(first) >= least else [*first, part.get("items")]
 
 
-def _refusal(message: str, param: str) -> Invalid:
+def _invalid(message: str, param: str) -> Invalid:
     return Invalid(message, param=param, code="invalid_value")

@@ -47,8 +47,8 @@ async def create(
         slug=request.slug,
         name=request.name or request.slug,
         system_prompt=request.system_prompt,
-        number_patterns=dict(request.number_patterns),
-        keep=list(request.keep),
+        custom_patterns=dict(request.number_patterns),
+        allowlist=list(request.keep),
         keep_upload_days=request.keep_upload_days,
         limits=request.limits,
     )
@@ -127,9 +127,9 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         tenant.system_prompt = patch.system_prompt
     if patch.number_patterns is not msgspec.UNSET:
         _check_patterns(patch.number_patterns)
-        tenant.number_patterns = dict(patch.number_patterns)
+        tenant.custom_patterns = dict(patch.number_patterns)
     if patch.keep is not msgspec.UNSET:
-        tenant.keep = list(patch.keep)
+        tenant.allowlist = list(patch.keep)
     if patch.keep_upload_days is not msgspec.UNSET:
         tenant.keep_upload_days = patch.keep_upload_days
     if patch.limits is not msgspec.UNSET:
@@ -179,8 +179,8 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             slug=tenant.slug,
             name=tenant.name,
             system_prompt=tenant.system_prompt,
-            number_patterns=tenant.number_patterns,
-            keep=tenant.keep,
+            number_patterns=tenant.custom_patterns,
+            keep=tenant.allowlist,
             keep_upload_days=tenant.keep_upload_days,
             limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),

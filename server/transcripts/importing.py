@@ -24,7 +24,7 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
-from server.transcripts.reading import Kept, Reading, read
+from server.transcripts.reading import Kept, ReadingRequest, read
 
 log = structlog.get_logger(__name__)
 
@@ -55,15 +55,15 @@ async def run_import(
         try:
             async with blobs.local(source.sha256, within=folder) as path:
                 report = await read(
-                    Reading(
+                    ReadingRequest(
                         source=str(path),
                         spool=str(spool),
                         filename=clean_name(source.filename),
                         importer=row.importer,
                         options=msgspec.convert(row.options, ImportOptions),
-                        number_patterns=tenant.number_patterns,
+                        custom_patterns=tenant.custom_patterns,
                         region=settings.default_region,
-                        keep=tenant.keep,
+                        allowlist=tenant.allowlist,
                     )
                 )
         except ServerError as exc:

@@ -42,11 +42,11 @@ class Kept(msgspec.Struct, frozen=True):
     conversation: Conversation
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class ReadingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to read, and how: ``source`` into ``spool``, a ``Kept`` a line, each text once.
 
-    The last four are the ``Redactor``'s: ``number_patterns``, ``region``, ``keep``; and how long it
-    may work on one record, in seconds of CPU time.
+    ``custom_patterns``, ``region`` and ``allowlist`` are the ``Redactor``'s; ``record_seconds`` is how
+    long it may work on one record, in seconds of CPU time.
     """
 
     source: str
@@ -54,9 +54,9 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     filename: str
     importer: str | None
     options: ImportOptions
-    number_patterns: dict[str, str]
+    custom_patterns: dict[str, str]
     region: str
-    keep: list[str]
+    allowlist: list[str]
     record_seconds: float = RECORD_SECONDS
 
 
@@ -68,7 +68,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-async def read(reading: Reading) -> ImportReport:
+async def read(reading: ReadingRequest) -> ImportReport:
     """Have a process read; cancelling ends it, and so does the end of this one.
 
     Raises:
@@ -104,13 +104,13 @@ async def read(reading: Reading) -> ImportReport:
     return outcome.report
 
 
-def read_source(reading: Reading) -> ImportReport:
+def read_source(reading: ReadingRequest) -> ImportReport:
     """Parse and redact, in this process and its main thread.
 
     Raises:
         ConnectorError: no importer takes the file, or the options do not fit it.
     """
-    redactor = Redactor(reading.number_patterns, reading.region, keep=reading.keep)
+    redactor = Redactor(reading.custom_patterns, reading.region, allowlist=reading.allowlist)
     repeated = 0
     seen: set[str] = set()
     with Path(reading.source).open("rb") as stream, Path(reading.spool).open("wb") as out:
@@ -120,7 +120,7 @@ def read_source(reading: Reading) -> ImportReport:
             importer=reading.importer,
             options=reading.options,
             redactor=redactor,
-            bound=lambda: _within(reading.record_seconds),
+            record_limit=lambda: _within(reading.record_seconds),
         )
         for conversation in run:
             digest = digest_of(conversation)
@@ -134,7 +134,7 @@ def read_source(reading: Reading) -> ImportReport:
 
 def digest_of(conversation: Conversation) -> str:
     """The SHA-256 of who said what; ids, times and labels aside."""
-    said = [(turn.speaker, turn.text, turn.weight) for turn in conversation.turns]
+    said = [(turn.role, turn.text, turn.weight) for turn in conversation.turns]
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
@@ -183,7 +183,7 @@ def main() -> None:
         if not data:
             sys.exit(1)
         line += data
-    reading = msgspec.json.decode(line, type=Reading)
+    reading = msgspec.json.decode(line, type=ReadingRequest)
     _end_with_parent()
     try:
         outcome = Outcome(report=read_source(reading))

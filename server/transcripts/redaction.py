@@ -7,4 +7,4 @@ from server.settings import Settings
 
 def redactor_of(tenant: Tenant, settings: Settings) -> Redactor:
     """The tenant's redactor."""
-    return Redactor(tenant.number_patterns, settings.default_region, keep=tenant.keep)
+    return Redactor(tenant.custom_patterns, settings.default_region, allowlist=tenant.allowlist)

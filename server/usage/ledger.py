@@ -1,8 +1,8 @@
 """Counts what tenants use, by UTC day, key and model, without delaying an answer.
 
-A request is counted when it ends. Counts are added up in memory and written together every second
-and at the end, so a process that is killed loses those of requests under way and of requests that
-ended in the last second.
+A request is counted when it ends. Counts are added up in memory, and written together every second
+and when the process stops. A process that is killed loses the counts of requests under way and of
+the last second.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _Place = tuple[str, str, str, date]  # tenant, key, model, day
 class Counts:
     """What was used; ``errors`` counts requests that failed.
 
-    ``gpu_seconds`` are the requests' shares of the engine's busy time (``engine_time.py``).
+    ``gpu_seconds`` is a request's share of the time that the engine was busy (``engine_time.py``).
     """
 
     requests: int = 0
@@ -78,7 +78,16 @@ class UsageLedger:
         failed: bool = False,
         gpu_seconds: float = 0.0,
     ) -> None:
-        """Count one request."""
+        """Count one request.
+
+        Args:
+            usage: the tokens of it.
+            tenant_id: whose it was.
+            key_id: the key that it came with.
+            model: the name in reports.
+            failed: it did not end well.
+            gpu_seconds: its share of the time that the engine was busy.
+        """
         counts = Counts(
             requests=1,
             errors=int(failed),
@@ -92,8 +101,8 @@ class UsageLedger:
     async def flush(self) -> None:
         """Write what has been counted, and share it with the limits of other copies.
 
-        When it returns, all that was counted before is written: a second call waits for the first.
-        Counts that could not be written are kept for the next time.
+        All that was counted before the call is written when it returns: a second call waits for the
+        first. What could not be written stays, and is tried again the next time.
         """
         async with self._flushing:
             pending, self._pending = self._pending, {}
@@ -112,14 +121,14 @@ class UsageLedger:
                 raise
 
     async def try_flush(self) -> None:
-        """Flush; a failure is logged, and the counts are kept for the next time."""
+        """Write where that works; otherwise a report shows what is written already."""
         try:
             await self.flush()
         except (SQLAlchemyError, OSError) as exc:
             log.warning("usage was not written; trying again", error=str(exc))
 
     async def run(self) -> None:
-        """Flush every ``flush_seconds`` until cancelled, and once more at the end."""
+        """Write every ``flush_seconds`` until cancelled, and once more then."""
         try:
             while True:
                 await asyncio.sleep(self._flush_seconds)

@@ -1,4 +1,4 @@
-"""Reports of what tenants used, as rows and as CSV.
+"""Reports of what tenants used, for people and spreadsheets.
 
 Requests come from the counts by day. Training comes from the jobs, as rows with the model
 ``training:<base>`` on the day that a job ended, so that past days do not change.
@@ -36,12 +36,17 @@ async def usage_of(
     first: date | None = None,
     last: date | None = None,
 ) -> list[UsageView]:
-    """What one tenant, or each one (None), used from day ``first`` to ``last``, newest day first.
+    """What was used, newest day first.
 
-    Rows are summed over the dimensions that are not in ``by``.
+    Args:
+        session: read from only.
+        tenant_id: whose; None is everyone's, a row for each.
+        by: what has a row of its own; the rest is added up.
+        first: the first UTC day; None: from the beginning.
+        last: the last UTC day, inclusive; None: until today.
 
     Raises:
-        Invalid: there would be more than ``MAX_ROWS`` rows.
+        Invalid: more than ``MAX_ROWS`` rows.
     """
     scope = across_tenants("the operator sees what each used")
     if tenant_id is not None:

@@ -9,9 +9,6 @@ The format is Fernet (AES-128-CBC and HMAC-SHA256), by ``cryptography``.
 """
 
 import asyncio
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -23,6 +20,7 @@ from server.db.scope import across_tenants
 from server.db.session import Database
 from server.errors import ServerError
 from server.settings import Settings, SettingsError
+from training.filesystem import read_or_create
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +66,7 @@ class Vault:
                 "what it holds there). If it is lost: remove the webhooks (`tenantune webhooks "
                 "delete`), start again, and make new ones."
             )
-        text = keys or await asyncio.to_thread(_read_or_make, self.path)
+        text = keys or await asyncio.to_thread(_read_or_create, self.path)
         self._keys = _parse(text, "TENANTUNE_SECRETS_KEY" if keys else str(self.path))
         if await self._seal_all(database):
             await database.scrub()
@@ -160,29 +158,5 @@ def _parse(text: str, where: str) -> MultiFernet:
         ) from exc
 
 
-def _read_or_make(path: Path) -> str:
-    """The text of the key's file, made if need be; processes that start together get the same."""
-    with suppress(FileNotFoundError):
-        return path.read_text(encoding="ascii")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(Fernet.generate_key() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another process made one; a rename would replace it
-            path.hardlink_to(beside)
-    finally:
-        beside.unlink()
-    _sync_folder(path.parent)
-    return path.read_text(encoding="ascii")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _read_or_create(path: Path) -> str:
+    return read_or_create(path, lambda: Fernet.generate_key() + b"\n").decode("ascii")

@@ -18,7 +18,7 @@ import aiohttp
 
 from server.engine.backends.vllm.launch import vllm_command
 from tests.server.engine.vllm.vllm_process import Base, VllmProcess, built_in_base, make_adapter
-from training.compute_dtype import ComputeType, measure_in_child
+from training.compute_dtype import ComputeType, measure_in_subprocess
 
 QUESTIONS = ("Where is my parcel?", "Can I get a refund?", "How do I change my address?")
 
@@ -86,7 +86,7 @@ async def one_type(
 async def main(given: argparse.Namespace) -> None:
     """Run every type and print the ratios as JSON."""
     base = built_in_base()
-    chosen = measure_in_child(base.serving.parent).choices["engine"]
+    chosen = measure_in_subprocess(base.serving.parent).choices["engine"]
     print(f"chosen: {chosen.type} ({chosen.reason})", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         speeds = {

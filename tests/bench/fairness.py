@@ -2,7 +2,7 @@
 
     python -m tests.bench.fairness
 
-The engine is the scripted one: so many answers at a time, each at a fixed speed, and what is more
+The engine is the fake one: so many answers at a time, each at a fixed speed, and what is more
 waits in it in the order of arrival, as in vLLM. The quiet tenant asks for a short answer twice a
 second, whether or not the last one has come (a client that waited would hide the worst), and the
 greedy one keeps ``--greedy`` long answers asked for at all times. Then two greedy tenants of unequal
@@ -53,7 +53,7 @@ class Clients:
     async def ask(self, tenant: str, max_tokens: int) -> float:
         """Seconds to the first words of an answer, which is read to its end."""
         body = {
-            "model": "scripted-base",
+            "model": "fake-base",
             "messages": [{"role": "user", "content": f"A question of {tenant}: " + "why " * 20}],
             "stream": True,
             "max_tokens": max_tokens,
@@ -188,14 +188,14 @@ async def serving(options: argparse.Namespace, *, how: str) -> AsyncIterator[dic
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """A server over a scripted engine; says where it is."""
+    """A server over a fake engine; says where it is."""
     import uvicorn  # noqa: PLC0415 - only this mode needs the server's own packages
 
     from server.app import create_app  # noqa: PLC0415
     from server.auth import keys  # noqa: PLC0415
     from server.auth.schemas import KeyRequest  # noqa: PLC0415
     from server.db.session import Database  # noqa: PLC0415
-    from server.engine.backends.fake import scripted_command  # noqa: PLC0415
+    from server.engine.backends.fake import fake_command  # noqa: PLC0415
     from server.engine.service import EngineService  # noqa: PLC0415
     from server.limits import fair_scheduler  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
@@ -207,9 +207,9 @@ async def serve(options: argparse.Namespace) -> None:
 
         sequences = UNBOUNDED
 
-    settings = Settings(home=options.serve, base="scripted-base")
+    settings = Settings(home=options.serve, base="fake-base")
     settings.adapters.mkdir(parents=True)
-    command = scripted_command(
+    command = fake_command(
         base=settings.base,
         adapters=settings.adapters,
         run=settings.run,

@@ -30,7 +30,7 @@ from stdnum import luhn
 from stdnum.iso7064 import mod_97_10
 
 from connectors.conversation import Conversation, Role, Turn
-from connectors.redaction.detectors import PLACEHOLDER
+from connectors.redaction.placeholders import PLACEHOLDER
 from connectors.redaction.redactor import Redactor
 
 SEED = 20310101

@@ -2,7 +2,7 @@
 
     python -m tests.bench.schema_cases --cases 5000 [--postgres] [--seed 1]
 
-A server over the scripted engine answers a tenant's key with every scope (once more with requests
+A server over the fake engine answers a tenant's key with every scope (once more with requests
 that make sense, so that much is generated), then the operator's. Prints the number of requests, their answers by status, and every answer that the document does not
 allow; exits with 1 when there was one.
 """
@@ -32,7 +32,7 @@ async def _bench(home: Path, database_url: str, *, cases: int, seed: int) -> Out
         database_url=database_url,
         blobs_url=str(home / "blobs"),
         base="tiny-base",
-        engine="scripted",
+        engine="fake",
         max_upload_bytes=1_000_000,
         max_body_bytes=100_000,
     )

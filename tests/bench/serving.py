@@ -3,11 +3,11 @@
     python -m tests.bench.serving --server http://127.0.0.1:8000 --key tt_... --model acme \
         --engine-socket ~/.local/share/tenantune/run/engine.sock --engine-model acme.0123456789ab \
         --system "the adapter's system prompt"
-    python -m tests.bench.serving --scripted
+    python -m tests.bench.serving --fake
 
 Both ways are asked for the same answers by turns, in the same run, so that whatever else the
 machine does meets both. ``--system`` is what the server puts first: without the same words the
-engine's work differs. ``--scripted`` starts a server of its own over the scripted engine; its
+engine's work differs. ``--fake`` starts a server of its own over the fake engine; its
 tokens cost nothing to make, so that what is left is the server's own work.
 """
 
@@ -185,8 +185,8 @@ async def compare(server: Way, engine: Way, options: argparse.Namespace) -> dict
     return result
 
 
-async def serve_scripted(home: Path, speed: float) -> None:
-    """A server over the scripted engine, in a process of its own; says where it is."""
+async def serve_fake(home: Path, speed: float) -> None:
+    """A server over the fake engine, in a process of its own; says where it is."""
     import uvicorn  # noqa: PLC0415 - only this mode needs the server's own packages
 
     from server.app import create_app  # noqa: PLC0415
@@ -194,17 +194,17 @@ async def serve_scripted(home: Path, speed: float) -> None:
     from server.auth.schemas import KeyRequest  # noqa: PLC0415
     from server.db.models import Adapter  # noqa: PLC0415
     from server.db.session import Database  # noqa: PLC0415
-    from server.engine.backends.fake import scripted_command  # noqa: PLC0415
+    from server.engine.backends.fake import fake_command  # noqa: PLC0415
     from server.engine.service import EngineService  # noqa: PLC0415
     from server.settings import Settings  # noqa: PLC0415
     from server.tenants import service as tenants  # noqa: PLC0415
     from server.tenants.schemas import TenantRequest  # noqa: PLC0415
 
-    settings = Settings(home=home, base="scripted-base")
+    settings = Settings(home=home, base="fake-base")
     name = "acme.000000000001"
     (settings.adapters / name).mkdir(parents=True)
     (settings.adapters / name / "manifest.json").write_text("{}")
-    command = scripted_command(
+    command = fake_command(
         base=settings.base, adapters=settings.adapters, run=settings.run, tokens_per_second=speed
     )
     engine = EngineService(base=settings.base, run=settings.run, command=command)
@@ -240,14 +240,14 @@ async def serve_scripted(home: Path, speed: float) -> None:
 
 
 @asynccontextmanager
-async def scripted(options: argparse.Namespace) -> AsyncIterator[None]:
+async def fake(options: argparse.Namespace) -> AsyncIterator[None]:
     """Start that server, and fill in where it is."""
     with tempfile.TemporaryDirectory() as home:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tests.bench.serving",
-            "--serve-scripted",
+            "--serve-fake",
             home,
             "--tokens-per-second",
             str(options.tokens_per_second),
@@ -270,11 +270,11 @@ async def scripted(options: argparse.Namespace) -> AsyncIterator[None]:
 
 async def main(options: argparse.Namespace) -> None:
     """Measure and print."""
-    if options.serve_scripted:
-        await serve_scripted(options.serve_scripted, options.tokens_per_second)
+    if options.serve_fake:
+        await serve_fake(options.serve_fake, options.tokens_per_second)
         return
     async with (
-        scripted(options) if options.scripted else _nothing(),
+        fake(options) if options.fake else _nothing(),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as near,
         aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(options.engine_socket), limit=0)
@@ -317,11 +317,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--asks", type=int, default=2, help="answers for each stream in a round")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--json", type=Path, help="write everything there")
-    parser.add_argument("--scripted", action="store_true", help="start a server of its own")
+    parser.add_argument("--fake", action="store_true", help="start a server of its own")
     parser.add_argument("--tokens-per-second", type=float, default=1e6, help="of that one's engine")
-    parser.add_argument("--serve-scripted", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve-fake", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not options.scripted and not options.serve_scripted:
+    if not options.fake and not options.serve_fake:
         needed = ("server", "key", "model", "engine_socket", "engine_model")
         if missing := [name for name in needed if not getattr(options, name)]:
             parser.error("give " + ", ".join("--" + name.replace("_", "-") for name in missing))

@@ -10,7 +10,7 @@ from connectors.conversation import Conversation, Turn
 from connectors.importers import Rejected
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
-from connectors.training_files import Method, read, redact, system_message
+from connectors.training_files import Method, read_examples, redact_example, system_message
 
 USER = {"role": "user", "content": "Where is it? Write to jo@example.com"}
 GOOD = {"role": "assistant", "content": "On its way, jo@example.com. Or ask ann@example.com."}
@@ -29,7 +29,7 @@ PAIR = {
 
 def records(method: Method, *lines: Any) -> list[Any]:
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    return list(read(io.BytesIO(data), method))
+    return list(read_examples(io.BytesIO(data), method))
 
 
 def texts(turns: tuple[Turn, ...]) -> list[str]:
@@ -39,7 +39,7 @@ def texts(turns: tuple[Turn, ...]) -> list[str]:
 def test_a_pair_is_redacted_as_one_conversation() -> None:
     (pair,) = records("dpo", PAIR)
     assert isinstance(pair, Preference)
-    kept, counts = redact(pair, Redactor())
+    kept, counts = redact_example(pair, Redactor())
     assert isinstance(kept, Preference)
     assert texts(kept.turns) == ["Be kind.", "Where is it? Write to [EMAIL_1]"]
     assert texts(kept.chosen) == ["On its way, [EMAIL_1]. Or ask [EMAIL_2]."]
@@ -55,7 +55,7 @@ def test_a_judged_conversation_and_a_plain_one_are_redacted() -> None:
     assert isinstance(plain, Conversation)
     assert judged.label is False
     for record in (judged, plain):
-        assert "@" not in "".join(texts(redact(record, Redactor())[0].turns))
+        assert "@" not in "".join(texts(redact_example(record, Redactor())[0].turns))
 
 
 def test_calls_of_tools_are_left_out_and_counted_as_a_part() -> None:

@@ -55,7 +55,7 @@ async def test_rows_of_the_first_schema_survive_its_successors(database):
         job = (await session.scalars(select(Job))).one()
         tenant = (await session.scalars(select(Tenant))).one()
     assert (job.tenant_id, job.pause_requested, job.gpu_seconds) == ("t", False, 0)
-    assert (tenant.keep, tenant.limits) == ([], None)
+    assert (tenant.allowlist, tenant.limits) == ([], None)
 
 
 async def test_processes_that_start_together_migrate_once(request, tmp_path, settings):
@@ -94,13 +94,13 @@ async def test_json_and_times_come_back_as_they_went_in(database):
     moment = now()
     patterns = {"ORDER": "é\\d+", "b": "x\x00y"}
     async with database.transaction() as session:
-        session.add(Tenant(slug="acme", name="Acme", number_patterns=patterns))
+        session.add(Tenant(slug="acme", name="Acme", custom_patterns=patterns))
         session.add(ApiKey(prefix="tt_", sha256="0" * 64, scopes=["chat"], expires_at=moment))
     async with database.reading() as session:
         tenant = (await session.scalars(select(Tenant))).one()
         key = (await session.scalars(select(ApiKey))).one()
     # PostgreSQL has no NUL; both replace it, so that both hold the same
-    assert tenant.number_patterns == {"ORDER": "é\\d+", "b": "x\ufffdy"}
+    assert tenant.custom_patterns == {"ORDER": "é\\d+", "b": "x\ufffdy"}
     assert key.expires_at == moment
     assert key.expires_at.utcoffset().total_seconds() == 0
     assert key.revoked_at is None

@@ -1,4 +1,4 @@
-"""What the server relies on, asked of every encoder: the scripted one and all-MiniLM-L6-v2."""
+"""What the server relies on, asked of every encoder: the fake one and all-MiniLM-L6-v2."""
 
 import subprocess
 import time
@@ -20,7 +20,7 @@ PARCEL = "Where is my parcel?"
 
 @pytest.fixture(
     scope="module",
-    params=["scripted", pytest.param("sentence", marks=[pytest.mark.heavy])],
+    params=["fake", pytest.param("sentence", marks=[pytest.mark.heavy])],
 )
 def uds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Each encoder in turn, one process for all tests."""

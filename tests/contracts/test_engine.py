@@ -1,4 +1,8 @@
-"""What the server relies on, asked of every engine: the scripted one and vLLM."""
+"""What the server relies on, asked of every engine: the fake one and vLLM.
+
+The interface is ``server.engine.backend.EngineBackend``. Each engine is used as ``--engine-url``
+uses it (``server.engine.backends.remote``), by its backend and by the service over it.
+"""
 
 import asyncio
 import re
@@ -13,8 +17,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from server.engine.backends.fake import Engine as ScriptedEngine
-from server.engine.client import TEXT
+from server.engine.backend import TEXT, EngineBackend
+from server.engine.backends.fake import Engine as FakeEngine
 from server.engine.service import AdapterRef, EngineService
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable
 
@@ -47,10 +51,18 @@ class Engine(msgspec.Struct):
     old: AdapterRef
     new: AdapterRef
 
+    @property
+    def backend(self) -> EngineBackend:
+        return self.service.client
+
+    async def loaded(self) -> list[str]:
+        """Names of the adapters that the engine itself says are loaded."""
+        return await self.service.client.adapters()
+
 
 @pytest_asyncio.fixture(
     params=[
-        "scripted",
+        "fake",
         pytest.param("vllm", marks=[pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(600)]),
     ]
 )
@@ -59,17 +71,15 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     """Each engine in turn, used through its URL.
 
-    The scripted one runs in this process. ``vllm_engine`` is one process for all tests; it has
+    The fake one runs in this process. ``vllm_engine`` is one process for all tests; it has
     ``url``, ``base`` and ``adapters`` (two AdapterRefs).
     """
     async with AsyncExitStack() as stack:
-        if request.param == "scripted":
+        if request.param == "fake":
             adapters = [make_adapter("acme.000000000001"), make_adapter("acme.000000000002")]
-            base, url = "scripted-base", f"unix:{tmp_path / 'engine.sock'}"
-            scripted = ScriptedEngine(
-                base=base, adapters=tmp_path / "adapters", tokens_per_second=300
-            )
-            await stack.enter_async_context(scripted.serving(tmp_path / "engine.sock"))
+            base, url = "fake-base", f"unix:{tmp_path / 'engine.sock'}"
+            fake = FakeEngine(base=base, adapters=tmp_path / "adapters", tokens_per_second=300)
+            await stack.enter_async_context(fake.serving(tmp_path / "engine.sock"))
         else:
             process = request.getfixturevalue("vllm_engine")
             adapters, base, url = process.adapters, process.base, process.url
@@ -203,43 +213,42 @@ async def test_a_request_that_makes_no_sense_is_rejected_before_anything_is_stre
 
 async def test_an_unknown_model_is_not_found(engine):
     with pytest.raises(EngineRejected) as caught:
-        await engine.service.client.complete({**body(), "model": "nobody.000000000009"})
+        await engine.backend.complete({**body(), "model": "nobody.000000000009"})
     assert caught.value.status == 404
 
 
 async def test_loading_and_unloading_twice_is_the_same_as_once(engine):
-    client = engine.service.client
+    backend = engine.backend
     for _ in range(2):
-        assert await client.ensure(engine.old.name, engine.old.path) >= 0
-    assert engine.old.name in await client.adapters()
+        assert await backend.ensure_adapter(engine.old.name, engine.old.path) >= 0
+    assert engine.old.name in await engine.loaded()
     for _ in range(2):
-        await client.drop(engine.old.name)
-    assert engine.old.name not in await client.adapters()
-    engine.service.residency.doubt(engine.old.name)
+        await backend.drop_adapter(engine.old.name)
+    assert engine.old.name not in await engine.loaded()
+    engine.service.adapters.mark_stale(engine.old.name)
     await whole(engine, engine.old, body())
-    assert engine.old.name in await client.adapters()
+    assert engine.old.name in await engine.loaded()
 
 
 async def test_a_missing_folder_and_a_name_in_use_are_refused_with_a_reason(engine):
-    client = engine.service.client
+    backend = engine.backend
     with pytest.raises(AdapterRefused) as caught:
-        await client.ensure("acme.00000000000f", engine.old.path + "-gone")
+        await backend.ensure_adapter("acme.00000000000f", engine.old.path + "-gone")
     assert caught.value.code in ("adapter_missing", "adapter_refused")
-    await client.ensure(engine.old.name, engine.old.path)
+    await backend.ensure_adapter(engine.old.name, engine.old.path)
     with pytest.raises(AdapterRefused) as caught:
-        await client.ensure(engine.old.name, engine.new.path)
+        await backend.ensure_adapter(engine.old.name, engine.new.path)
     assert caught.value.code == "name_in_use"
 
 
 async def test_a_forgotten_adapter_is_unloaded_when_its_last_stream_ends(engine):
-    client = engine.service.client
     asked = body(12)
     async with engine.service.stream(asked, tenant="acme", adapter=engine.old) as payloads:
         await engine.service.forget(engine.old.name)
-        assert engine.old.name in await client.adapters()
+        assert engine.old.name in await engine.loaded()
         async for _ in payloads:
             pass
-    assert engine.old.name not in await client.adapters()
+    assert engine.old.name not in await engine.loaded()
 
 
 async def test_a_client_that_goes_frees_the_engine_within_two_seconds(engine):
@@ -477,8 +486,8 @@ async def test_sixteen_open_streams_end_on_the_old_adapter_while_new_ones_use_th
 
 
 async def test_an_engine_says_how_many_answers_it_generates_at_once(engine):
-    assert engine.service.sequences > 1
-    assert engine.service.sequences == (await engine.service.client.info()).settings.max_num_seqs
+    assert engine.service.max_num_seqs > 1
+    assert engine.service.max_num_seqs == (await engine.backend.info()).settings.max_num_seqs
 
 
 async def test_a_stopped_service_is_unavailable(engine):

@@ -84,7 +84,7 @@ def read(
 
 
 def said(conversation: Conversation) -> list[tuple[Role, str]]:
-    return [(turn.speaker, turn.text) for turn in conversation.turns]
+    return [(turn.role, turn.text) for turn in conversation.turns]
 
 
 GOOD = ("c1", "Où est mon colis ?", "It left “yesterday”, 5 € paid.")

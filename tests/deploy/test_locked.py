@@ -16,8 +16,8 @@ from deploy.locked import ROOT, Pin, affects, audit, bill_of, pins, refreshed
 LOCKS = [
     ROOT / name
     for name in (
-        "requirements-cpu.lock",
-        "requirements-gpu.lock",
+        "deploy/requirements-cpu.lock",
+        "deploy/requirements-gpu.lock",
         "deploy/torch-cpu.lock",
         "deploy/uv.lock",
     )

@@ -32,8 +32,7 @@ def training_file() -> bytes:
         file.seek(0)
         found = [c for c in importer.read(file, ImportOptions()) if isinstance(c, Conversation)]
     chats = (
-        {"messages": [{"role": roles[t.speaker], "content": t.text} for t in c.turns]}
-        for c in found
+        {"messages": [{"role": roles[t.role], "content": t.text} for t in c.turns]} for c in found
     )
     return b"".join(json.dumps(chat).encode() + b"\n" for chat in chats)
 

@@ -175,7 +175,7 @@ def test_a_client_that_is_stopped_says_what_becomes_of_its_job(
         running.log.unlink()
 
 
-def test_a_server_with_the_scripted_engine_makes_no_base_and_a_job_says_how_to(node: Node) -> None:
+def test_a_server_with_the_fake_engine_makes_no_base_and_a_job_says_how_to(node: Node) -> None:
     node.env["TENANTUNE_BASE"] = "smollm2-135m-instruct"
     began = time.monotonic()
     node.up()

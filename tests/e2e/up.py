@@ -19,7 +19,7 @@ import psutil
 class Up:
     """``tenantune up`` over a data folder, started any number of times."""
 
-    def __init__(self, home: Path, *, engine: str = "scripted", **settings: str) -> None:
+    def __init__(self, home: Path, *, engine: str = "fake", **settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.home = home

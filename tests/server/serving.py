@@ -1,4 +1,4 @@
-"""A whole server on a port of this machine, over a scripted engine; test files import from here."""
+"""A whole server on a port of this machine, over a fake engine; test files import from here."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from server.auth import keys
 from server.auth.schemas import KeyRequest, Scope
 from server.db.models import Adapter, Tenant
 from server.db.session import Database
-from server.engine.backends.fake import scripted_command
+from server.engine.backends.fake import fake_command
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import service as tenants
@@ -60,7 +60,7 @@ class Serving:
     async def adapter(
         self, slug: str = "acme", *, version: int = 1, live: bool = True, system_prompt: str = ""
     ) -> Adapter:
-        """A version that the scripted engine takes; its replies begin with its engine name."""
+        """A version that the fake engine takes; its replies begin with its engine name."""
         async with self.database.transaction() as session:
             tenant = await tenants.get(session, slug)
             engine_name = f"{slug}.{version:012x}"
@@ -150,13 +150,13 @@ class _Server(uvicorn.Server):
 async def serving(
     settings: Settings, database: Database, *, wait: bool = True, **engine: Any
 ) -> AsyncIterator[Serving]:
-    """Run a server; ``engine`` are options of the scripted one."""
+    """Run a server; ``engine`` are options of the fake one."""
     settings.adapters.mkdir(parents=True, exist_ok=True)
-    command = scripted_command(
+    command = fake_command(
         base=settings.base, adapters=settings.adapters, run=settings.run, **engine
     )
     service = EngineService(
-        base=settings.base, run=settings.run, command=command, timing=FAST, canary_seconds=60.0
+        base=settings.base, run=settings.run, command=command, timing=FAST, probe_seconds=60.0
     )
     app = create_app(settings, engine=service, database=database)
     server = _Server(

@@ -27,7 +27,7 @@ def environment(home: Path) -> dict[str, str]:
     return {
         **os.environ,
         "TENANTUNE_HOME": str(home),
-        "TENANTUNE_ENGINE": "scripted",
+        "TENANTUNE_ENGINE": "fake",
         "TENANTUNE_BASE": "tiny",
         "COLUMNS": "200",
     }

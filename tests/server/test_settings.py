@@ -87,6 +87,11 @@ def test_a_database_url_gets_its_asynchronous_driver(given, used):
     assert Settings.from_env({"TENANTUNE_DATABASE_URL": given}).database == used
 
 
+def test_the_old_word_for_the_fake_engine_still_works():
+    assert Settings.from_env({"TENANTUNE_ENGINE": "scripted"}).engine == "fake"
+    assert Settings.from_env({}, engine="scripted").engine == "fake"
+
+
 def test_every_setting_is_described_with_a_default_and_a_line_of_help():
     rows = describe()
     assert [name for name, _, _ in rows] == [
@@ -116,7 +121,7 @@ def with_options(tmp_path: Path, options: str, **variables: str) -> Settings:
     return Settings.from_env({**names, **variables})
 
 
-def test_options_reach_the_scripted_engine(tmp_path, monkeypatch):
+def test_options_reach_the_fake_engine(tmp_path, monkeypatch):
     commands: list[EngineCommand] = []
 
     class Service:
@@ -125,9 +130,9 @@ def test_options_reach_the_scripted_engine(tmp_path, monkeypatch):
 
     monkeypatch.setattr("server.engine.build.EngineService", Service)
     options = "words=40 tokens-per-second=12.5 max_num_seqs=3 max_model_len=100 start_seconds=2"
-    build_engine(with_options(tmp_path, options, TENANTUNE_ENGINE="scripted"))
+    build_engine(with_options(tmp_path, options, TENANTUNE_ENGINE="fake"))
     [command] = commands
-    assert command.sequences == 3
+    assert command.max_num_seqs == 3
     given = dict(zip(command.argv, command.argv[1:], strict=False))
     assert given["--words"] == "40"
     assert given["--tokens-per-second"] == "12.5"
@@ -136,12 +141,12 @@ def test_options_reach_the_scripted_engine(tmp_path, monkeypatch):
     assert given["--start-seconds"] == "2.0"
 
 
-def test_each_option_is_one_of_the_scripted_engines_command_line(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["scripted", "--help"])
+def test_each_option_is_one_of_the_fake_engines_command_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["fake", "--help"])
     with pytest.raises(SystemExit):
         runpy.run_module("server.engine.backends.fake", run_name="__main__")
     known = set(re.findall(r"--([a-z-]+) [A-Z]", capsys.readouterr().out))
-    assert {name.replace("_", "-") for name in fake.LEAST} == known - {
+    assert {name.replace("_", "-") for name in fake.MINIMUM} == known - {
         "uds",
         "base",
         "adapters",
@@ -151,7 +156,7 @@ def test_each_option_is_one_of_the_scripted_engines_command_line(capsys, monkeyp
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("max_lora_rank=64", "'max_lora_rank': the scripted engine has none of this name; it has "),
+        ("max_lora_rank=64", "'max_lora_rank': the fake engine has none of this name; it has "),
         ("uds=/tmp/x", "max_cpu_loras, max_loras, max_model_len, max_num_seqs, start_seconds"),
         ("words=many", "words='many': a whole number of at least 0"),
         ("words=1.5", "a whole number"),
@@ -162,9 +167,9 @@ def test_each_option_is_one_of_the_scripted_engines_command_line(capsys, monkeyp
         ("start_seconds=inf", "a number"),
     ],
 )
-def test_an_option_that_the_scripted_engine_has_not_is_refused(tmp_path, options, words):
+def test_an_option_that_the_fake_engine_has_not_is_refused(tmp_path, options, words):
     with pytest.raises(SettingsError) as refused:
-        build_engine(with_options(tmp_path, options, TENANTUNE_ENGINE="scripted"))
+        build_engine(with_options(tmp_path, options, TENANTUNE_ENGINE="fake"))
     assert words in str(refused.value)
 
 

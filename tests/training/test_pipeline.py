@@ -27,7 +27,7 @@ from training.events import (
     StepEvent,
     parse,
 )
-from training.pipeline import classify, run
+from training.pipeline import classify_error, run
 from training.results import Evaluation, ParitySample
 from training.signals import Stopper
 
@@ -177,34 +177,35 @@ def recipe_spec(tmp_path: Path) -> TrainingSpec:
     return TrainingSpec(label="loaf", base=nowhere, dataset=nowhere, recipe=TINY_RECIPE)
 
 
-def test_a_full_disk_is_told_as_such() -> None:
+def test_a_full_disk_is_reported_as_such() -> None:
     with pytest.raises(OSError, match="No space left") as full:
         Path("/dev/full").write_text("x", encoding="utf-8")
-    assert classify(full.value) == ("disk_full", 1)
+    assert classify_error(full.value) == ("disk_full", 1)
     assert (
-        classify(RuntimeError("I/O error: No space left on device (os error 28)"))[0] == "disk_full"
+        classify_error(RuntimeError("I/O error: No space left on device (os error 28)"))[0]
+        == "disk_full"
     )
-    assert classify(OSError(errno.EACCES, "Permission denied"))[0] == "internal"
+    assert classify_error(OSError(errno.EACCES, "Permission denied"))[0] == "internal"
 
 
 @pytest.mark.heavy
 @pytest.mark.timeout(60)
-def test_memory_that_runs_out_is_told_as_such() -> None:
+def test_memory_that_runs_out_is_reported_as_such() -> None:
     import torch  # noqa: PLC0415
 
     with pytest.raises(RuntimeError) as out_of_memory:
         torch.empty(1 << 60)
-    assert classify(out_of_memory.value) == ("out_of_memory", 1)
-    assert classify(torch.OutOfMemoryError("CUDA out of memory."))[0] == "out_of_memory"
-    assert classify(MemoryError())[0] == "out_of_memory"
+    assert classify_error(out_of_memory.value) == ("out_of_memory", 1)
+    assert classify_error(torch.OutOfMemoryError("CUDA out of memory."))[0] == "out_of_memory"
+    assert classify_error(MemoryError())[0] == "out_of_memory"
 
 
 def test_every_error_of_the_package_has_an_exit_code() -> None:
-    assert classify(BadInput("x")) == ("bad_input", 2)
-    assert classify(BaseModelError("x")) == ("bad_input", 2)
-    assert classify(Interrupted("x")) == ("interrupted", 75)
-    assert classify(UnsafeWeights("x")) == ("internal", 1)
-    assert classify(TrainingError("x")) == ("internal", 1)
+    assert classify_error(BadInput("x")) == ("bad_input", 2)
+    assert classify_error(BaseModelError("x")) == ("bad_input", 2)
+    assert classify_error(Interrupted("x")) == ("interrupted", 75)
+    assert classify_error(UnsafeWeights("x")) == ("internal", 1)
+    assert classify_error(TrainingError("x")) == ("internal", 1)
 
 
 def test_a_folder_that_cannot_be_written_is_bad_input(

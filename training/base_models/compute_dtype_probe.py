@@ -1,10 +1,11 @@
-"""Measures what `training.compute_dtype` decides by: a layer of the base's shape, in both types.
+"""Measures a layer of the base's shape in both types, for `training.compute_dtype` to choose by.
 
 ``python -m training.base_models.compute_dtype_probe BASE_FOLDER`` prints `MachineChoices` as JSON.
 """
 
 # ruff: noqa: TID253 - a process of its own, or the trainer's, which has loaded torch
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,12 @@ from training.compute_dtype import (
     MachineChoices,
     TypeChoice,
     Work,
-    faster,
-    held_by_memory,
-    keep_choices,
-    kept_choices,
+    choose_faster,
     layer_shape,
+    limit_by_memory,
+    load_choices,
     machine_key,
+    save_choices,
 )
 from training.config import Recipe
 from training.errors import BaseModelError
@@ -83,9 +84,9 @@ class _Layer:
         return functional.linear(x, self.weights[number]) + changed
 
     def run(self, rows: int) -> float:
-        """Milliseconds of one pass of ``rows`` tokens."""
+        """Milliseconds of this thread's CPU for one pass of ``rows`` tokens."""
         x = torch.full((1, rows, self.wide), 0.1, dtype=self.dtype, requires_grad=self.backward)
-        began = time.perf_counter()
+        began = time.thread_time()
         with torch.set_grad_enabled(self.backward):
             normed = functional.rms_norm(x, (self.wide,), self.norm)
             query, key, value = (self._linear(number, normed) for number in range(3))
@@ -100,46 +101,50 @@ class _Layer:
             )
         if self.backward:
             x.sum().backward()
-        return (time.perf_counter() - began) * 1e3
+        return (time.thread_time() - began) * 1e3
 
 
 def measure(shape: LayerShape, rows: Sequence[int], *, backward: bool) -> dict[str, float]:
-    """Milliseconds of one layer's passes in float32 and bfloat16, the least of several.
+    """Milliseconds of one layer's passes in float32 and bfloat16, the minimum of several.
 
-    On one thread: what two do together depends on who else is on the machine, and the choice does
-    not. float32 goes first; a type that is hopeless is not tried often.
+    On one thread and by its CPU time, the types in turn: what two threads take together, and how
+    long one takes by the clock, depend on who else is on the machine, and the choice must not.
+    (With eight programs on two cores the clock chose a type at random, and a run took nine times
+    as long.) A type that is hopeless is not tried often.
     """
     found: dict[str, float] = {}
     with _one_thread():
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-            layer = _Layer(shape, dtype, backward=backward)
-            best = sum(layer.run(count) for count in rows)  # the first pass also builds kernels
-            for _ in range(_REPEATS):
-                if best > _HOPELESS * found.get("float32", best):
-                    break
-                best = min(best, sum(layer.run(count) for count in rows))
-            found[name] = round(best, 3)
-    return found
+        layers = {
+            name: _Layer(shape, dtype, backward=backward)
+            for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+        }
+        for _ in range(1 + _REPEATS):  # the first pass also builds kernels
+            for name, layer in layers.items():
+                best = min(found.values(), default=math.inf)
+                if found.get(name, 0) <= _HOPELESS * best:
+                    took = sum(layer.run(count) for count in rows)
+                    found[name] = min(found.get(name, took), took)
+    return {name: round(best, 3) for name, best in found.items()}
 
 
-def choose(work: Work, base: Path, *, insisted: ComputeType | None = None) -> TypeChoice:
+def choose(work: Work, base: Path, *, requested: ComputeType | None = None) -> TypeChoice:
     """Choose the type for ``work`` with the base in ``base`` on this process's device.
 
-    ``insisted``: what a recipe asks for; taken as it is.
+    ``requested``: a recipe's own choice; used without a measurement.
 
     Raises:
         BaseModelError: the base does not say how wide its layers are.
     """
-    if insisted is not None:
-        return TypeChoice(type=insisted, reason="the recipe insists")
+    if requested is not None:
+        return TypeChoice(type=requested, reason="the recipe insists")
     if torch.cuda.is_available():
         return _on_gpu(work)
     shape = _SENTENCES if work == "sentences" else layer_shape(base)
     found = measure(shape, _ROWS[work], backward=work == "training")
-    choice = faster(found, what=_WORDS[work])
+    choice = choose_faster(found, what=_WORDS[work])
     if work == "sentences":
         return choice
-    return held_by_memory(
+    return limit_by_memory(
         choice,
         parameters=load_base(base).parameters,
         free_bytes=int(psutil.virtual_memory().available),
@@ -157,36 +162,36 @@ def _on_gpu(work: Work) -> TypeChoice:
 
 
 def choose_all(base: Path, *, recipe: Recipe | None = None) -> MachineChoices:
-    """Choose for every kind of work; what a recipe insists on is for training and evaluation.
+    """Choose for every kind of work; a recipe's own choice is for training and evaluation.
 
     Raises:
         BaseModelError: the base does not say how wide its layers are.
     """
     gpu = torch.cuda.is_available()
     capability = torch.backends.cpu.get_cpu_capability()
-    insisted: dict[Work, ComputeType] = {}
+    requested: dict[Work, ComputeType] = {}
     if recipe is not None and recipe.compute_dtype != "auto":
-        insisted = {"training": recipe.compute_dtype, "evaluation": recipe.compute_dtype}
+        requested = {"training": recipe.compute_dtype, "evaluation": recipe.compute_dtype}
     works = WORKS if recipe is None else [work for work in WORKS if work != "engine"]
     return MachineChoices(
         machine=machine_key(),
         base=base.name,
         device=torch.cuda.get_device_name() if gpu else f"CPU, {capability}",
-        choices={work: choose(work, base, insisted=insisted.get(work)) for work in works},
+        choices={work: choose(work, base, requested=requested.get(work)) for work in works},
     )
 
 
 def choose_for_run(base: Path, recipe: Recipe, out: Path) -> MachineChoices:
-    """The choices of a run, kept in its folder: the same machine goes on as it began.
+    """The choices of a run, saved in its folder: on the same machine, a resumed run keeps them.
 
     Raises:
         BaseModelError: the base does not say how wide its layers are.
     """
     path = out / COMPUTE_FILE
-    found = kept_choices(path, base)
+    found = load_choices(path, base)
     if found is None:
         found = choose_all(base, recipe=recipe)
-        keep_choices(path, found)
+        save_choices(path, found)
     return found
 
 

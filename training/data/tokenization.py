@@ -1,6 +1,6 @@
-"""What a method learns from, as tokens: a conversation, two replies to compare, or one judged.
+"""Examples as tokens: a conversation, a pair of replies, or a reply with a label.
 
-Both replies of a pair follow the very same tokens, whichever of them is the longer.
+Both replies of a pair follow exactly the same tokens, whichever of them is longer.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from connectors.conversation import ChatMessage
-from training.data.chat_template import TrainingSequence, training_sequences, without_oldest
+from training.data.chat_template import TrainingSequence, drop_oldest_exchange, training_sequences
 from training.data.dataset import Dataset, Example
 
 if TYPE_CHECKING:
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class TokenizedPair(msgspec.Struct, frozen=True):
-    """Two replies to one history; of both, only the reply is learnt."""
+    """Two replies to one history; the loss masks cover the replies only."""
 
     chosen: TrainingSequence
     rejected: TrainingSequence
 
 
 class TokenizedUnpaired(msgspec.Struct, frozen=True):
-    """A reply, and whether it was wanted; only the reply is learnt."""
+    """A reply with KTO's label; the loss mask covers the reply only."""
 
     reply: TrainingSequence
-    wanted: bool
+    desirable: bool
 
 
-Item = TrainingSequence | TokenizedPair | TokenizedUnpaired
+TokenizedExample = TrainingSequence | TokenizedPair | TokenizedUnpaired
 
 
-def rows_of(item: Item) -> list[TrainingSequence]:
-    """The sequences that a model reads for an item."""
+def rows_of(item: TokenizedExample) -> list[TrainingSequence]:
+    """The sequences of an example."""
     match item:
         case TokenizedPair():
             return [item.chosen, item.rejected]
@@ -45,13 +45,13 @@ def rows_of(item: Item) -> list[TrainingSequence]:
             return [item]
 
 
-def token_count(item: Item) -> int:
-    """Tokens of all its sequences."""
+def token_count(item: TokenizedExample) -> int:
+    """Tokens of all sequences of an example."""
     return sum(len(row.token_ids) for row in rows_of(item))
 
 
-def width_of(item: Item) -> int:
-    """Positions that the item takes in a batch of its own."""
+def width_of(item: TokenizedExample) -> int:
+    """Positions of an example in a batch of its own, padding included."""
     rows = rows_of(item)
     return len(rows) * max(len(row.token_ids) for row in rows)
 
@@ -72,8 +72,10 @@ class ExampleTokenizer:
         self._kind = dataset.kind
         self._tokenizer, self._stop_ids, self._max_length = tokenizer, stop_ids, max_length
 
-    def items(self, example: Example) -> list[Item]:
-        """Usually one; none where the last exchange is too long or no reply has weight.
+    def items(self, example: Example) -> list[TokenizedExample]:
+        """Tokenise one example: usually one item.
+
+        There is none where the last exchange is too long or no reply has weight.
 
         Raises:
             BadInput: the template cannot be trained on; see `training_sequences`.
@@ -82,11 +84,11 @@ class ExampleTokenizer:
             return list(self._pair(example))
         sequences = self._encode(example.messages, max_length=self._max_length)
         if self._kind == "judgements":
-            return [TokenizedUnpaired(sequence, example.wanted) for sequence in sequences]
+            return [TokenizedUnpaired(sequence, example.desirable) for sequence in sequences]
         return list(sequences)
 
     def _pair(self, example: Example) -> Iterator[TokenizedPair]:
-        """The pair with as much of the history as leaves room for either reply."""
+        """The pair, with as much of the history as fits beside the longer reply."""
         *history, chosen = example.messages
         rejected = msgspec.structs.replace(chosen, content=example.rejected or "")
         shorter: Sequence[ChatMessage] | None = history
@@ -99,7 +101,7 @@ class ExampleTokenizer:
             if len(rows) == 2 and max(len(r.token_ids) for r in rows) <= self._max_length:  # noqa: PLR2004
                 yield TokenizedPair(*rows)
                 return
-            shorter = without_oldest(shorter)
+            shorter = drop_oldest_exchange(shorter)
 
     def _encode(
         self, messages: Sequence[ChatMessage], *, max_length: int
@@ -115,10 +117,10 @@ class ExampleTokenizer:
 def mismatched(
     prompt: TokenizedUnpaired, reply: TokenizedUnpaired, *, max_length: int
 ) -> TrainingSequence:
-    """One judgement's history with the reply of another, cut at ``max_length`` tokens."""
-    before = prompt.reply.token_ids[: prompt.reply.learnt.index(True)]
-    first = reply.reply.learnt.index(True)
+    """One judgement's history with the reply of another, truncated to ``max_length`` tokens."""
+    before = prompt.reply.token_ids[: prompt.reply.loss_mask.index(True)]
+    first = reply.reply.loss_mask.index(True)
     return TrainingSequence(
         [*before, *reply.reply.token_ids[first:]][:max_length],
-        [*([False] * len(before)), *reply.reply.learnt[first:]][:max_length],
+        [*([False] * len(before)), *reply.reply.loss_mask[first:]][:max_length],
     )

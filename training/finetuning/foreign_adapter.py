@@ -1,28 +1,28 @@
-"""Instead of training: an adapter that was trained elsewhere, put where training leaves its own."""
+"""Instead of training: puts an adapter that was trained elsewhere where training leaves its own."""
 
 import shutil
 from pathlib import Path
 
 import msgspec
 
-from training.adapters.foreign import copy_taken, read_taken
+from training.adapters.foreign import copy_imported, read_imported
 from training.adapters.package import TrainingSummary
 from training.filesystem import sync_path, sync_tree, write_atomically
 from training.finetuning.preparation import packages
 from training.finetuning.qlora import SUMMARY_FILE, TRAINED, TrainedAdapter
 
 
-def take(imported: Path, out: Path) -> TrainedAdapter:
-    """Copy what `training.adapters.foreign.take_in` left in ``imported`` to ``out/trained``, by rename.
+def use_imported(imported: Path, out: Path) -> TrainedAdapter:
+    """Copy an adapter that `convert_adapter` wrote to ``imported`` to ``out/trained``, by rename.
 
     Raises:
         ArtifactError: it is not whole.
     """
-    taken = read_taken(imported)
+    taken = read_imported(imported)
     partial, target = out / f".{TRAINED}.partial", out / TRAINED
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    copy_taken(imported, partial)
+    copy_imported(imported, partial)
     trained = TrainedAdapter(
         folder=str(target),
         summary=TrainingSummary(

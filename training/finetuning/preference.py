@@ -1,251 +1,237 @@
-"""Learning which of two replies is better (DPO), or whether one was wanted (KTO).
+"""Preference optimisation: which of two replies is better (DPO), or whether one was desirable (KTO).
 
 A reply's reward is ``beta * (log p(reply) - log p_reference(reply))``: how much likelier it has
-become than under the model that the run began with (no adapter, or the start adapter as it was).
-That model is the trained one with its adapter off, or set back, so there is no second copy.
+become than under the reference model, which is the one that the run began with: no adapter, or the
+start adapter as it was.
 
-The losses are trl's (`DPOTrainer`, loss "sigmoid"; `KTOTrainer`, loss "kto"), and a test holds
-them to it. Its trainers bring a sampler, a collator and logits of their own; on a plan a killed
-run ends with the same bytes, and only learnt positions reach the output head.
+The losses are trl's (`DPOTrainer.compute_loss`, `KTOTrainer.compute_loss`), and so is the way to the
+reference: the adapter is switched off, or for a copy of the start adapter, so there is no second
+model. Added here: the log-probabilities under the reference are kept, and KTO's reference point is
+measured over a whole step.
 """
 
 # ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.trainer.utils import FusedCausalLMOutput
 
 from training.data.batching import Batch, length_batches
-from training.data.chat_template import TrainingSequence
-from training.data.collate import TokenLosses
-from training.data.tokenization import Item, TokenizedPair, TokenizedUnpaired, mismatched, width_of
+from training.data.tokenization import TokenizedPair, TokenizedUnpaired, mismatched
 from training.evaluation.scores import compare
-from training.finetuning.trainer import PlanTrainer, StepMetrics, Weights
+from training.finetuning.trainer import PlanTrainer, StepMetrics, labels_of
+
+Known = dict[int, float]
+"""Log-probabilities of sequences under the reference model, by the sequence's number."""
 
 
-def dpo_losses(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-    """Rewards of pairs, (pairs,) each -> losses (Rafailov et al. 2023, arXiv 2305.18290, eq. 7)."""
-    return -functional.logsigmoid(chosen - rejected)
+def label_weights(desirable: Sequence[bool]) -> tuple[float, float]:
+    """(of desirable, of undesirable) replies, so that both sorts weigh the same in all.
 
-
-def kto_losses(rewards: torch.Tensor, wanted: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
-    """Rewards and labels, (replies,) each -> losses without weights.
-
-    ``usual`` is the reward of any reply, never below 0 (beta x z0 of Ethayarajh et al. 2024, arXiv
-    2402.01306, eq. 7): a wanted reply has to be above it, an unwanted one below.
+    The paper's range for their ratio begins there (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 8);
+    the rarer sort is the one that gains.
     """
-    above = torch.where(wanted, rewards - usual, usual - rewards)
-    return 1 - torch.sigmoid(above)
-
-
-def judgement_weights(wanted: Sequence[bool]) -> tuple[float, float]:
-    """(of wanted, of unwanted) replies, so that both sorts weigh the same in all.
-
-    The paper's range for their ratio begins there (eq. 8); the rarer sort is the one that gains.
-    """
-    yes = sum(wanted)
-    no = len(wanted) - yes
+    yes = sum(desirable)
+    no = len(desirable) - yes
     if not yes or not no:
         return 1.0, 1.0
     return max(1.0, no / yes), max(1.0, yes / no)
 
 
 class PreferenceTrainer(PlanTrainer):
-    """What both methods need: rewards, against a model that costs no memory."""
+    """What both methods need: log-probabilities under the reference model."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of PlanTrainer
         super().__init__(*args, **options)
-        self._start: Weights = {}
-        self._validation_reference: dict[int, float] = {}
+        self.precompute_ref_logps = True  # trl's losses then take what we hand them
+        self._validation_reference: Known = {}
 
-    def start_from_here(self) -> None:
-        """Take the adapter's weights as they are now for the reference, in place of none."""
-        self._start = {name: p.detach().clone() for name, p in self.adapter().items()}
+    def reference_logps(
+        self, inputs: dict[str, torch.Tensor], numbers: Sequence[int], known: Known
+    ) -> torch.Tensor:
+        """(sequences,) log p of each under the reference model; what was not ``known`` is added.
 
-    @contextmanager
-    def _still(self) -> Iterator[None]:
-        """No gradients, no dropout."""
-        training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            yield
-        self.model.train(training)
-
-    @contextmanager
-    def _as_reference(self) -> Iterator[None]:
-        with self._still():
-            if not self._start:
-                with self.model.disable_adapter():
-                    yield
-                return
-            now = {name: p.detach().clone() for name, p in self.adapter().items()}
-            self.load_adapter(self._start)
-            yield
-            self.load_adapter(now)
-
-    def _rewards(
-        self, rows: Sequence[TrainingSequence], numbers: Sequence[int], known: dict[int, float]
-    ) -> tuple[torch.Tensor, TokenLosses]:
-        """(rows,) rewards; ``known``, the reference's log p of a row by number, is added to.
-
-        What is not known is read in the very batch that the policy reads, so that before the
-        first step every reward is exactly 0.
+        It is computed in the very batch that the policy computes, so that before the first step
+        every reward is exactly 0.
         """
         if any(number not in known for number in numbers):
-            with self._as_reference():
-                nats = self.read(rows).row_nats()
-            known.update(zip(numbers, (-nats).tolist(), strict=True))
-        reference = torch.tensor([known[n] for n in numbers], device=self.args.device)
-        read = self.read(rows)
-        return self._recipe.beta * (-read.row_nats() - reference), read
+            found = self.compute_ref_log_probs(self.score, inputs)  # trl's
+            logps = torch.cat([part for part in found if part is not None])
+            known.update(zip(numbers, logps.tolist(), strict=True))
+        return torch.tensor([known[n] for n in numbers], device=self.args.device)
 
 
-class DpoTrainer(PreferenceTrainer):
-    """Every pair is compared; the loss is the mean over a step's pairs."""
+class DpoTrainer(PreferenceTrainer, DPOTrainer):  # type: ignore[misc] # untyped
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290, eq. 7).
+
+    Each pair is compared; the loss is the mean over a step's pairs.
+    """
+
+    def arguments(self, common: dict[str, Any]) -> DPOConfig:
+        """The recipe's beta, and the paper's loss."""
+        return DPOConfig(beta=self.recipe.beta, loss_type="sigmoid", **common)
 
     @property
     def forwards(self) -> float:
-        """The reference reads a pair once; later epochs know what it said."""
-        return 1 / max(1.0, self._recipe.epochs)
+        """The reference reads a pair once; later epochs know its log-probabilities."""
+        return 1 / max(1.0, self.recipe.epochs)
 
-    def train_step(self, step: int) -> StepMetrics:
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Add the gradients of one step."""
-        batches = self._work.plan.steps[step]
-        pairs = sum(len(batch) for batch in batches)
-        tally = _Tally(paired=True)
-        for batch in batches:
-            losses = self._compare(self._work.train, batch, known=self.run.reference, tally=tally)
-            self.accelerator.backward(losses.sum() / pairs)
-        return tally.measured()
+        return self._mean_loss(self.data.train, batches, known=self.run_state.reference)
 
     def validation_step(self) -> StepMetrics:
         """Measure all validation pairs."""
-        items, tally = self._work.validation, _Tally(paired=True)
-        for batch in _batches(items, self._work.batch_tokens):
-            self._compare(items, batch, known=self._validation_reference, tally=tally)
-        return tally.measured()
+        batches, known = self.validation_batches(), self._validation_reference
+        return self._mean_loss(self.data.validation, batches, known=known)
 
-    def _compare(
-        self, items: Sequence[Any], batch: Batch, *, known: dict[int, float], tally: "_Tally"
-    ) -> torch.Tensor:
-        """(pairs,) losses of a batch."""
-        pairs: list[TokenizedPair] = [items[i] for i in batch]
-        rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-        numbers = [2 * i for i in batch] + [2 * i + 1 for i in batch]
-        rewards, read = self._rewards(rows, numbers, known)
-        losses = dpo_losses(*rewards.chunk(2))
-        tally.add(losses, rewards, [True] * len(pairs) + [False] * len(pairs), read)
-        return losses
+    def _mean_loss(
+        self, examples: Sequence[Any], batches: Sequence[Batch], *, known: Known
+    ) -> StepMetrics:
+        """Mean over the pairs of all batches, with gradients where they are wanted."""
+        total = sum(len(batch) for batch in batches)
+        tally = _Tally(self.recipe.beta, paired=True)
+        for batch in batches:
+            pairs: list[TokenizedPair] = [examples[i] for i in batch]
+            inputs = self.inputs([p.chosen for p in pairs] + [p.rejected for p in pairs])
+            numbers = [2 * i for i in batch] + [2 * i + 1 for i in batch]
+            reference = self.reference_logps(inputs, numbers, known)
+            inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = reference.chunk(2)
+            loss = self.compute_loss(self.score, inputs) * (len(pairs) / total)
+            self.backward(loss)
+            tally.add(loss, self.scored, reference, [True] * len(pairs) + [False] * len(pairs))
+        return tally.metrics()
 
 
-class KtoTrainer(PreferenceTrainer):
-    """Every reply is held against the usual reward of its step."""
+class KtoTrainer(PreferenceTrainer, KTOTrainer):  # type: ignore[misc] # untyped
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 7).
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of PlanTrainer
-        super().__init__(*args, **options)
-        items: list[Any] = self._work.train
-        self._weights = judgement_weights([item.wanted for item in items])
+    A desirable reply has to be above the reference point, an undesirable one below. The loss is the
+    mean over a step's replies.
+    """
+
+    def arguments(self, common: dict[str, Any]) -> KTOConfig:
+        """The recipe's beta, and weights by how often each label occurs.
+
+        trl's loss "apo_zero_unpaired" is its "kto" with a reference point of 0: "kto" would measure
+        the point in each batch, of a few replies; ours is a whole step's (see `train_step`).
+        """
+        examples: Sequence[Any] = self.data.train
+        yes, no = label_weights([example.desirable for example in examples])
+        return KTOConfig(
+            beta=self.recipe.beta,
+            loss_type="apo_zero_unpaired",
+            desirable_weight=yes,
+            undesirable_weight=no,
+            **common,
+        )
 
     @property
     def forwards(self) -> float:
-        """Both models read the mismatched replies, and the reference every judged one once."""
-        return 2 + 1 / max(1.0, self._recipe.epochs)
+        """Both models read the mismatched replies, and the reference every other one once."""
+        return 2 + 1 / max(1.0, self.recipe.epochs)
 
-    def train_step(self, step: int) -> StepMetrics:
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Add the gradients of one step."""
-        steps, items = self._work.plan.steps, self._work.train
-        numbers = [i for batch in steps[step] for i in batch]
-        before = numbers[-1] if len(numbers) > 1 else steps[step - 1][-1][-1]
-        usual = self._usual(items, numbers, before=before, known={})
-        tally = _Tally(paired=False)
-        for batch in steps[step]:
-            losses = self._hold(items, batch, usual, known=self.run.reference, tally=tally)
-            self.accelerator.backward(losses.sum() / len(numbers))
-        return tally.measured()
+        examples = self.data.train
+        numbers = [i for batch in batches for i in batch]
+        point = self.reference_point(examples, numbers, known={})
+        return self._mean_loss(examples, batches, point, known=self.run_state.reference)
 
     def validation_step(self) -> StepMetrics:
-        """Measure all validation replies against what is usual among them."""
-        items, known = self._work.validation, self._validation_reference
-        numbers = list(range(len(items)))
-        usual = self._usual(items, numbers, before=numbers[-1], known=known)
-        tally = _Tally(paired=False)
-        for batch in _batches(items, self._work.batch_tokens):
-            self._hold(items, batch, usual, known=known, tally=tally)
-        return tally.measured()
+        """Measure all validation replies against the reference point among them."""
+        examples, known = self.data.validation, self._validation_reference
+        numbers = list(range(len(examples)))
+        point = self.reference_point(examples, numbers, known=known)
+        return self._mean_loss(examples, self.validation_batches(), point, known=known)
 
-    def _usual(
-        self, items: Sequence[Any], numbers: Sequence[int], *, before: int, known: dict[int, float]
+    def reference_point(
+        self, examples: Sequence[Any], numbers: Sequence[int], *, known: Known
     ) -> torch.Tensor:
-        """The mean reward of replies that do not belong to their history, at least 0.
+        """z0 of the paper: how much likelier any reply has become, in nats and at least 0.
 
-        Each history is read with the reply of the item before it, the first with ``before``'s.
+        It is the mean over replies that do not belong to their history: each history is read with
+        the reply of the example before it, the first with the last's. A single example is read with
+        the reply of one from elsewhere in the data.
         """
+        far = (numbers[0] + len(examples) // 2) % len(examples)
+        others = [numbers[-1], *numbers[:-1]] if len(numbers) > 1 else [far]
         rows = [
-            mismatched(items[i], items[other], max_length=self._recipe.max_length)
-            for i, other in zip(numbers, [before, *numbers[:-1]], strict=True)
+            mismatched(examples[i], examples[other], max_length=self.recipe.max_length)
+            for i, other in zip(numbers, others, strict=True)
         ]
         total = torch.zeros((), device=self.args.device)
-        lengths = [len(row.token_ids) for row in rows]
-        for batch in length_batches(lengths, max_tokens=self._work.batch_tokens):
-            marks = [len(items) + numbers[i] for i in batch]  # apart from the matched replies
-            with self._still():
-                total += self._rewards([rows[i] for i in batch], marks, known)[0].sum()
+        for batch in length_batches(
+            [len(row.token_ids) for row in rows], max_tokens=self.data.batch_tokens
+        ):
+            inputs = self.inputs([rows[i] for i in batch])
+            marks = [len(examples) + numbers[i] for i in batch]  # apart from the matched replies
+            reference = self.reference_logps(inputs, marks, known)
+            with torch.no_grad():
+                scored = self.score(input_ids=inputs["input_ids"], labels=labels_of(inputs))
+            total += (scored.log_probs.sum(1) - reference).sum()
         return (total / len(rows)).clamp(min=0)
 
-    def _hold(
+    def _mean_loss(
         self,
-        items: Sequence[Any],
-        batch: Batch,
-        usual: torch.Tensor,
+        examples: Sequence[Any],
+        batches: Sequence[Batch],
+        point: torch.Tensor,
         *,
-        known: dict[int, float],
-        tally: "_Tally",
-    ) -> torch.Tensor:
-        """(replies,) losses of a batch."""
-        replies: list[TokenizedUnpaired] = [items[i] for i in batch]
-        rewards, read = self._rewards([item.reply for item in replies], batch, known)
-        labels = [item.wanted for item in replies]
-        wanted = torch.tensor(labels, device=self.args.device)
-        yes, no = self._weights
-        losses = kto_losses(rewards, wanted, usual) * torch.where(wanted, yes, no)
-        tally.add(losses, rewards, labels, read)
-        return losses
+        known: Known,
+    ) -> StepMetrics:
+        """Mean over the replies of all batches, with gradients where they are wanted."""
+        total = sum(len(batch) for batch in batches)
+        tally = _Tally(self.recipe.beta, paired=False)
+        for batch in batches:
+            replies: list[TokenizedUnpaired] = [examples[i] for i in batch]
+            inputs = self.inputs([example.reply for example in replies])
+            labels = [example.desirable for example in replies]
+            reference = self.reference_logps(inputs, batch, known)
+            inputs["label"] = torch.tensor(labels, device=self.args.device)
+            # log p - (reference + z0): rewards are measured from the reference point
+            inputs["ref_logps"] = reference + point
+            loss = self.compute_loss(self.score, inputs) * (len(replies) / total)
+            self.backward(loss)
+            tally.add(loss, self.scored, reference, labels)
+        return tally.metrics()
 
 
 class _Tally:
-    """Gathers what batches gave, for one `Measured`."""
+    """Gathers what batches gave, for one `StepMetrics`."""
 
-    def __init__(self, *, paired: bool) -> None:
-        self._paired = paired
-        self._losses: list[float] = []
+    def __init__(self, beta: float, *, paired: bool) -> None:
+        self._beta, self._paired = beta, paired
+        self._loss = 0.0
         self._rewards: dict[bool, list[float]] = {True: [], False: []}
         self._hits = self._tokens = 0
 
     def add(
-        self, losses: torch.Tensor, rewards: torch.Tensor, wanted: Sequence[bool], read: TokenLosses
+        self,
+        loss: torch.Tensor,
+        scored: FusedCausalLMOutput,
+        reference: torch.Tensor,
+        desirable: Sequence[bool],
     ) -> None:
-        """Take a batch's losses, and of each row its reward, whether it was wanted, its tokens."""
-        self._losses += losses.tolist()
-        rows = zip(rewards.tolist(), wanted, read.hits.split(read.counts), strict=True)
-        for reward, good, hits in rows:
+        """Take a batch's share of the loss, its scores, and which of its replies are desirable."""
+        self._loss += loss.item()
+        rewards = self._beta * (scored.log_probs.detach().sum(1) - reference)
+        hits, tokens = scored.is_top1.sum(1).tolist(), scored.label_mask.sum(1).tolist()
+        for row, (reward, good) in enumerate(zip(rewards.tolist(), desirable, strict=True)):
             self._rewards[good].append(reward)
             if good:
-                self._hits += int(hits.sum())
-                self._tokens += len(hits)
+                self._hits += hits[row]
+                self._tokens += tokens[row]
 
-    def measured(self) -> StepMetrics:
+    def metrics(self) -> StepMetrics:
         """The means."""
         found = compare(self._rewards[True], self._rewards[False], paired=self._paired)
         return StepMetrics(
-            loss=sum(self._losses) / len(self._losses),
+            loss=self._loss,
             accuracy=self._hits / self._tokens if self._tokens else None,
             reward_margin=found and found.margin,
             reward_accuracy=found and found.accuracy,
         )
-
-
-def _batches(items: Sequence[Item], max_tokens: int) -> list[Batch]:
-    return length_batches([width_of(item) for item in items], max_tokens=max_tokens)

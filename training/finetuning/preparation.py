@@ -1,4 +1,4 @@
-"""What a run works on: its conversations as tokens, and the plan of its steps."""
+"""Prepares a run: its conversations as tokens, and the plan of its steps."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ from training.data.batching import BatchPlan, length_batches, plan_run, position
 from training.data.dataset import Dataset, load
 from training.data.tokenization import (
     ExampleTokenizer,
-    Item,
+    TokenizedExample,
     TokenizedUnpaired,
     token_count,
     width_of,
@@ -31,17 +31,18 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"
 
 
 class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
-    """``fingerprint`` names the run: same spec, base, data and packages, same steps.
+    """What a run trains on.
 
-    ``batch_tokens`` bounds the positions of one forward pass; ``left_out`` counts conversations
-    whose last exchange alone is longer than the recipe's ``max_length``.
+    ``fingerprint``: equal for equal spec, base, data and packages, which give equal steps.
+    ``batch_tokens``: positions of one forward pass, at most. ``skipped``: conversations whose last
+    exchange alone is longer than the recipe's ``max_length``.
     """
 
     base: BaseModel
     dataset: Dataset
-    train: list[Item]
-    validation: list[Item]
-    left_out: int
+    train: list[TokenizedExample]
+    validation: list[TokenizedExample]
+    skipped: int
     plan: BatchPlan
     batch_tokens: int
     fingerprint: str
@@ -63,21 +64,21 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(
     spec: TrainingSpec, tokenizer: "PreTrainedTokenizerBase", *, stop_ids: Collection[int]
 ) -> TrainingData:
-    """Read base and dataset, encode, and plan.
+    """Read base and dataset, tokenise, and plan.
 
     Raises:
         BadInput: there is nothing to train on, or the template cannot be trained on.
         BaseModelError: the base is not whole.
     """
     base, dataset = load_base(Path(spec.base)), load(Path(spec.dataset))
-    train, left_out = _encode(spec, dataset, tokenizer, split="train", stop_ids=stop_ids)
+    train, skipped = _encode(spec, dataset, tokenizer, split="train", stop_ids=stop_ids)
     validation, _ = _encode(spec, dataset, tokenizer, split="validation", stop_ids=stop_ids)
     if not train:
         raise BadInput(
-            f"no conversation of {dataset.folder} can be trained on: {left_out} are longer than "
+            f"no conversation of {dataset.folder} can be trained on: {skipped} are longer than "
             f"max_length {spec.recipe.max_length}, the others have no assistant turn with weight"
         )
-    _need_both_sorts(train, spec)
+    _require_both_labels(train, spec)
     limit = batch_limit(spec.recipe)
     widths = [width_of(item) for item in train]
     plan = plan_run(
@@ -95,7 +96,7 @@ def prepare(
         dataset=dataset,
         train=train,
         validation=validation,
-        left_out=left_out,
+        skipped=skipped,
         plan=plan,
         batch_tokens=limit,
         fingerprint=hashlib.sha256(facts).hexdigest(),
@@ -105,8 +106,8 @@ def prepare(
 def step_tokens(recipe: Recipe, widths: Sequence[int]) -> int:
     """Tokens of one optimiser step, at most.
 
-    Batches are made of tokens, so that a step costs the same whatever its examples are; a number
-    of examples (OpenAI's ``batch_size``) becomes the tokens of so many average ones.
+    Steps are measured in tokens, so that each costs the same whatever its examples are. A number of
+    examples (OpenAI's ``batch_size``) is converted to the tokens of that many average ones.
     """
     if not recipe.batch_examples:
         return recipe.batch_tokens
@@ -114,13 +115,13 @@ def step_tokens(recipe: Recipe, widths: Sequence[int]) -> int:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what computes the adapter."""
+    """Versions of the packages that compute the adapter."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _need_both_sorts(train: Sequence[Item], spec: TrainingSpec) -> None:
-    """Judged replies that are all wanted, or all unwanted, teach only to say more, or less."""
-    if len({item.wanted for item in train if isinstance(item, TokenizedUnpaired)}) == 1:
+def _require_both_labels(train: Sequence[TokenizedExample], spec: TrainingSpec) -> None:
+    """Refuse judgements with only one label: they teach nothing but to say more, or less."""
+    if len({item.desirable for item in train if isinstance(item, TokenizedUnpaired)}) == 1:
         raise BadInput(
             f"the judgements that fit into max_length {spec.recipe.max_length} are all of one "
             "sort; kto needs wanted and unwanted replies: raise the recipe's max_length"
@@ -134,8 +135,8 @@ def _encode(
     *,
     split: Split,
     stop_ids: Collection[int],
-) -> tuple[list[Item], int]:
-    """Items of a split, and how many conversations gave none.
+) -> tuple[list[TokenizedExample], int]:
+    """The examples of a split as tokens, and how many conversations gave none.
 
     Validation reads at most ``validation_conversations``, the same ones for one seed.
     """
@@ -143,8 +144,8 @@ def _encode(
     if split == "validation":
         random.Random(spec.seed).shuffle(examples)  # noqa: S311 - an order, not a secret
         examples = examples[: spec.recipe.validation_conversations]
-    encoder = ExampleTokenizer(
+    example_tokenizer = ExampleTokenizer(
         dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length
     )
-    found = [encoder.items(example) for example in examples]
+    found = [example_tokenizer.items(example) for example in examples]
     return [item for items in found for item in items], sum(not items for items in found)

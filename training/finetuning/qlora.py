@@ -10,15 +10,13 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import psutil
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (
-    AutoTokenizer,
-    set_seed,
-)
+from peft import LoraConfig, PeftModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.adapters.package import TrainingSummary, read_manifest
 from training.base_models.compute_dtype_probe import choose_for_run
@@ -26,7 +24,7 @@ from training.base_models.manifest import BaseModel, load_base
 from training.base_models.quantize import load_nf4, quiet_libraries
 from training.compute_dtype import TypeChoice, weights_fit
 from training.config import Method, Recipe, TrainingSpec, method_recipe
-from training.data.batching import BatchPlan, shortened
+from training.data.batching import truncate_plan
 from training.data.chat_template import TrainingSequence, stop_token_ids
 from training.data.tokenization import rows_of
 from training.errors import ArtifactError, BadInput, Interrupted
@@ -40,10 +38,10 @@ from training.filesystem import sync_path, sync_tree, write_atomically
 from training.finetuning.callback import TrainingCallback
 from training.finetuning.checkpoint import CheckpointState, newest_checkpoint, read_state
 from training.finetuning.estimate import Estimate, Footprint, disk_is_short, estimate, tokens_in
-from training.finetuning.preference import DpoTrainer, KtoTrainer, PreferenceTrainer
+from training.finetuning.preference import DpoTrainer, KtoTrainer
 from training.finetuning.preparation import TrainingData, packages, prepare
 from training.finetuning.sft import SupervisedTrainer
-from training.finetuning.trainer import PlanTrainer, trainer_config
+from training.finetuning.trainer import PlanTrainer
 
 TRAINED = "trained"
 SUMMARY_FILE = "training.json"
@@ -67,6 +65,16 @@ class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
 
 
+class _LoadedBase(NamedTuple):
+    """A base in memory; ``unpacked`` where its quantised layers were dequantised once."""
+
+    base: BaseModel
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    computing: TypeChoice
+    unpacked: bool
+
+
 def train(
     spec: TrainingSpec,
     out: Path,
@@ -77,7 +85,15 @@ def train(
 ) -> TrainedAdapter:
     """Train, and leave the weights with the lowest validation loss in ``out/trained``, by rename.
 
-    Without ``resume``, checkpoints of an earlier run in ``out`` are removed.
+    ``out`` is an existing folder, where checkpoints are kept too. With ``resume``, the run goes on from
+    the newest of them; otherwise they are removed. After each step ``should_stop`` is asked whether to
+    save and end.
+
+    Example::
+
+        progress = EventWriter(out / "events.jsonl")
+        trained = train(load_spec(path), out, progress, resume=True, should_stop=lambda: False)
+        print(trained.summary.validation_loss, trained.folder)
 
     Raises:
         BadInput: there is nothing to train on, or a checkpoint is of another run.
@@ -88,16 +104,54 @@ def train(
     """
     quiet_libraries()
     progress.emit(StageEvent, stage="loading", detail=f"base {Path(spec.base).name}")
-    checkpoints = out / "checkpoints"
-    if not resume:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    checkpoints = _checkpoint_folder(out, resume=resume)
+    loaded = _load_base(spec, out)
+    stops = stop_token_ids(loaded.tokenizer, loaded.model.generation_config)
+    data = prepare(spec, loaded.tokenizer, stop_ids=stops)
+    checkpoint, state = _newest_state(checkpoints, data, loaded.computing)
+    trainer = _trainer(spec, loaded, data, state, checkpoints=checkpoints)
 
-    base = load_base(Path(spec.base))
-    nf4 = Path(spec.base) / "nf4"
-    computing = choose_for_run(Path(spec.base), spec.recipe, out).choices["training"]
+    choice = loaded.computing
+    progress.emit(
+        StageEvent, stage="estimating", detail=f"computes in {choice.type}: {choice.reason}"
+    )
+    trainer.follow(_estimate(trainer, loaded, progress=progress, out=out))
+
+    progress.emit(StageEvent, stage="training", detail=_description(trainer, spec.method))
+    if checkpoint:
+        progress.emit(ResumedEvent, step=state.step)
+        trainer.load_best(checkpoint)
+    callback = TrainingCallback(trainer, progress=progress, should_stop=should_stop)
+    trainer.add_callback(callback)
+    if not callback.stopped:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if callback.interrupted:
+        raise Interrupted(f"stopped after step {state.step} of {len(trainer.data.plan.steps)}")
+    return _write(trainer, out=out, stopped=callback.stopped)
+
+
+def load_trained(out: Path) -> TrainedAdapter | None:
+    """What an earlier `train` left in ``out``, or None."""
+    path = out / TRAINED / SUMMARY_FILE
+    return msgspec.json.decode(path.read_bytes(), type=TrainedAdapter) if path.is_file() else None
+
+
+def _checkpoint_folder(out: Path, *, resume: bool) -> Path:
+    """The folder of checkpoints, empty unless the run resumes."""
+    folder = out / "checkpoints"
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _load_base(spec: TrainingSpec, out: Path) -> _LoadedBase:
+    """Load the NF4 base in the number type that this machine computes in faster."""
+    folder = Path(spec.base)
+    base = load_base(folder)
+    computing = choose_for_run(folder, spec.recipe, out).choices["training"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(nf4)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "nf4")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     unpacked = device == "cpu" and weights_fit(
@@ -105,64 +159,64 @@ def train(
         parameters=base.parameters,
         free_bytes=int(psutil.virtual_memory().available),
     )
-    model = load_nf4(nf4, device=device, dtype=getattr(torch, computing.type), unpacked=unpacked)
-    stops = stop_token_ids(tokenizer, model.generation_config)
-    work = prepare(spec, tokenizer, stop_ids=stops)
+    dtype = getattr(torch, computing.type)
+    model = load_nf4(folder / "nf4", device=device, dtype=dtype, unpacked=unpacked)
+    return _LoadedBase(base, model, tokenizer, computing, unpacked)
+
+
+def _newest_state(
+    checkpoints: Path, data: TrainingData, computing: TypeChoice
+) -> tuple[Path | None, CheckpointState]:
+    """The newest checkpoint and its state; a new state where there is none.
+
+    Raises:
+        BadInput: the checkpoint is of another run.
+    """
     checkpoint = newest_checkpoint(checkpoints)
     state = (
-        read_state(checkpoint, work.fingerprint)
+        read_state(checkpoint, data.fingerprint)
         if checkpoint
-        else CheckpointState(fingerprint=work.fingerprint)
+        else CheckpointState(fingerprint=data.fingerprint)
     )
-    recipe = method_recipe(spec)
     if computing.type not in state.types:
         state.types.append(computing.type)
-    set_seed(spec.seed)
-    follower = TrainingCallback(recipe, work, state, progress=progress, should_stop=should_stop)
-    trainer = TRAINERS[spec.method](
-        get_peft_model(model, _lora(spec, recipe, base)),
-        config=trainer_config(recipe, work.plan, out=checkpoints, seed=spec.seed),
+    return checkpoint, state
+
+
+def _trainer(
+    spec: TrainingSpec,
+    loaded: _LoadedBase,
+    data: TrainingData,
+    state: CheckpointState,
+    *,
+    checkpoints: Path,
+) -> PlanTrainer:
+    """The method's trainer on a new adapter, or on the one to start with."""
+    recipe = method_recipe(spec)
+    computing, wanted = loaded.computing.type, recipe.adapter_dtype
+    return TRAINERS[spec.method](
+        loaded.model,
+        lora=_lora(spec, recipe, loaded.base),
+        start=Path(spec.start_adapter) if spec.start_adapter is not None else None,
         recipe=recipe,
-        tokenizer=tokenizer,
-        work=work,
+        tokenizer=loaded.tokenizer,
+        data=data,
         state=state,
-        callback=follower,
-        adapter_dtype=_adapter_dtype(recipe, computing),
+        out=checkpoints,
+        seed=spec.seed,
+        adapter_dtype=getattr(torch, computing if wanted == "auto" else wanted),
     )
-    follower.trainer = trainer
-    if spec.start_adapter is not None:
-        trainer.load_saved(Path(spec.start_adapter))
-        if isinstance(trainer, PreferenceTrainer):
-            trainer.start_from_here()
-    progress.emit(
-        StageEvent, stage="estimating", detail=f"computes in {computing.type}: {computing.reason}"
-    )
-    adapter_bytes = sum(p.numel() * p.element_size() for p in trainer.adapter().values())
-    footprint = Footprint(type=computing.type, unpacked=unpacked, adapter_bytes=adapter_bytes)
-    work = _estimate(trainer, recipe, work, footprint=footprint, progress=progress, out=out)
-    trainer.follow(work)
-    follower.follow(work)
 
+
+def _description(trainer: PlanTrainer, method: Method) -> str:
+    """What is trained on, for people."""
+    data = trainer.data
     what = {"supervised": "sequences", "dpo": "pairs of replies", "kto": "judged replies"}
-    detail = f"{len(work.train)} {what[spec.method]} on {device}, {work.plan.padding:.1%} padding"
-    if work.left_out:
-        detail += f"; {work.left_out} conversations are too long for max_length and left out"
-    progress.emit(StageEvent, stage="training", detail=detail)
-    if checkpoint:
-        progress.emit(ResumedEvent, step=state.step)
-        trainer.load_best(checkpoint)
-    follower.start()
-    if not follower.stopped:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if follower.interrupted:
-        raise Interrupted(f"stopped after step {state.step} of {len(work.plan.steps)}")
-    return _write(trainer, work, out=out, stopped=follower.stopped)
-
-
-def load_trained(out: Path) -> TrainedAdapter | None:
-    """What an earlier `train` left in ``out``, or None."""
-    path = out / TRAINED / SUMMARY_FILE
-    return msgspec.json.decode(path.read_bytes(), type=TrainedAdapter) if path.is_file() else None
+    device = trainer.args.device.type
+    detail = f"{len(data.train)} {what[method]} on {device}, {data.plan.padding:.1%} padding"
+    if data.skipped:
+        detail += f"; {data.skipped} conversations are too long for max_length and left out"
+    return detail
 
 
 def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
@@ -192,64 +246,51 @@ def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
     )
 
 
-def _adapter_dtype(recipe: Recipe, computing: TypeChoice) -> torch.dtype:
-    name = computing.type if recipe.adapter_dtype == "auto" else recipe.adapter_dtype
-    found: torch.dtype = getattr(torch, name)
-    return found
-
-
 def _estimate(
-    trainer: PlanTrainer,
-    recipe: Recipe,
-    work: TrainingData,
-    *,
-    footprint: Footprint,
-    progress: EventWriter,
-    out: Path,
+    trainer: PlanTrainer, loaded: _LoadedBase, *, progress: EventWriter, out: Path
 ) -> TrainingData:
     """Measure one small batch, and say what the run needs before it starts.
 
-    Returns the workload, shortened where the recipe has a budget of time and it needs more.
-    """
-    rows = [row for item in work.train for row in rows_of(item)]
-    rows.sort(key=lambda row: len(row.token_ids))
-    middle = len(rows) // 2
-    width = len(rows[middle].token_ids)
-    probe = rows[middle : middle + max(1, _PROBE_POSITIONS // width)]
-    seconds = _probe_seconds(trainer, probe)
-    if seconds < _QUICK_SECONDS:  # the first pass also builds kernels
-        seconds = min(seconds, _probe_seconds(trainer, probe))
-    measured = len(probe) * max(len(row.token_ids) for row in probe)
+    Returns the data, with a shortened plan where the recipe has a budget of time and it needs more.
 
-    def estimated(work: TrainingData, note: str = "") -> Estimate:
+    Raises:
+        OSError: the disk has no room for it (``ENOSPC``).
+    """
+    recipe, data, state = trainer.recipe, trainer.data, trainer.run_state
+    measured, seconds = _measure_speed(trainer)
+    adapter_bytes = sum(p.numel() * p.element_size() for p in trainer.weights().values())
+    footprint = Footprint(
+        type=loaded.computing.type, unpacked=loaded.unpacked, adapter_bytes=adapter_bytes
+    )
+
+    def estimated(data: TrainingData, note: str = "") -> Estimate:
         return estimate(
-            work.plan,
+            data.plan,
             recipe=recipe,
-            base=work.base,
+            base=data.base,
             footprint=footprint,
             positions_per_second=measured / seconds,
-            widest_batch=work.widest_batch,
-            validation_positions=work.validation_positions,
+            widest_batch=data.widest_batch,
+            validation_positions=data.validation_positions,
             forwards=trainer.forwards,
-            first_step=trainer.run.step,
+            first_step=state.step,
             basis=f"a first batch of {measured} tokens took {seconds:.1f} s here{note}",
         )
 
-    found = estimated(work)
-    state, whole = trainer.run, sum(work.plan.tokens)
+    found = estimated(data)
+    whole = sum(data.plan.tokens)
     if not state.step:
         least = recipe.min_train_tokens
         state.tokens = tokens_in(recipe.train_minutes, least=least, estimated=found)
     if state.tokens:
-        plan = shortened(work.plan, state.tokens)
-        work = msgspec.structs.replace(work, plan=plan)
+        data = msgspec.structs.replace(data, plan=truncate_plan(data.plan, state.tokens))
         note = f"; shortened from {whole:,} tokens to fit {recipe.train_minutes:g} minutes"
         if state.tokens <= recipe.min_train_tokens:
             note = (
                 f"; shortened from {whole:,} tokens to the least of this recipe, which takes longer "
                 f"here than its {recipe.train_minutes:g} minutes"
             )
-        found = estimated(work, note)
+        found = estimated(data, note)
     progress.emit(
         EstimateEvent,
         seconds=round(found.seconds, 1),
@@ -260,28 +301,39 @@ def _estimate(
     )
     if short := disk_is_short(out, found.disk_bytes):
         raise OSError(errno.ENOSPC, short)
-    return work
+    return data
+
+
+def _measure_speed(trainer: PlanTrainer) -> tuple[int, float]:
+    """(positions, seconds) of one batch of middling sequences, forward and back."""
+    rows = [row for example in trainer.data.train for row in rows_of(example)]
+    rows.sort(key=lambda row: len(row.token_ids))
+    middle = len(rows) // 2
+    width = len(rows[middle].token_ids)
+    probe = rows[middle : middle + max(1, _PROBE_POSITIONS // width)]
+    seconds = _probe_seconds(trainer, probe)
+    if seconds < _QUICK_SECONDS:  # the first pass also builds kernels
+        seconds = min(seconds, _probe_seconds(trainer, probe))
+    return len(probe) * max(len(row.token_ids) for row in probe), seconds
 
 
 def _probe_seconds(trainer: PlanTrainer, probe: Sequence[TrainingSequence]) -> float:
     """Seconds of one batch forward and back; weights and random numbers stay as they were."""
     started = time.monotonic()
     with torch.random.fork_rng():
-        trainer.read(probe).nats.sum().backward()
+        trainer.score_rows(probe).log_probs.sum().backward()
     seconds = time.monotonic() - started
     trainer.model.zero_grad()
     return seconds
 
 
-def _write(trainer: PlanTrainer, work: TrainingData, *, out: Path, stopped: str) -> TrainedAdapter:
+def _write(trainer: PlanTrainer, *, out: Path, stopped: str) -> TrainedAdapter:
     """Save the best weights, by rename, and return what was saved."""
-    run = trainer.run
-    if trainer.best:
-        trainer.load_adapter(trainer.best)
+    run, plan = trainer.run_state, trainer.data.plan
+    trainer.restore_best()
     partial, target = out / f".{TRAINED}.partial", out / TRAINED
     shutil.rmtree(partial, ignore_errors=True)
-    targets = _save_peft(trainer.model, partial, base_name=work.base.name)
-    plan: BatchPlan = work.plan
+    targets = _save_peft(trainer.model, partial, base_name=trainer.data.base.name)
     lora = trainer.model.peft_config["default"]
     trained = TrainedAdapter(
         folder=str(target),
@@ -313,7 +365,7 @@ def _save_peft(model: PeftModel, folder: Path, *, base_name: str) -> tuple[str, 
 
     The config is made reproducible: PEFT writes a set in any order, and this machine's paths.
     """
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, selected_adapters=["default"])
     for path in folder.iterdir():
         if path.name not in ("adapter_model.safetensors", "adapter_config.json"):
             path.unlink()

@@ -1,46 +1,47 @@
-"""Supervised fine-tuning: the loss on the assistant's own words."""
+"""Supervised fine-tuning: the loss on the assistant's own words.
+
+The loss is trl's (`SFTTrainer.compute_loss`): -log p, the mean over the tokens of a step's loss masks.
+"""
 
 # ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from trl import SFTConfig, SFTTrainer
 
-from training.data.batching import Batch, length_batches
+from training.data.batching import Batch
 from training.data.chat_template import TrainingSequence
-from training.data.tokenization import Item, rows_of
-from training.finetuning.trainer import PlanTrainer, StepMetrics
+from training.finetuning.trainer import PlanTrainer, StepMetrics, labels_of
 
 
-class SupervisedTrainer(PlanTrainer):
-    """-log p, the mean over a step's learnt tokens, whatever batch they are in."""
+class SupervisedTrainer(PlanTrainer, SFTTrainer):  # type: ignore[misc] # untyped
+    """Learns replies as they are."""
 
-    def train_step(self, step: int) -> StepMetrics:
+    def arguments(self, common: dict[str, Any]) -> SFTConfig:
+        """Nothing but what all methods have."""
+        return SFTConfig(**common)
+
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Add the gradients of one step."""
-        batches = [_rows(self._work.train, batch) for batch in self._work.plan.steps[step]]
-        learnt = max(sum(sum(row.learnt) for rows in batches for row in rows), 1)
-        total = hits = torch.zeros((), device=self.args.device)
-        for rows in batches:
-            read = self.read(rows)
-            loss = read.nats.sum() / learnt
-            self.accelerator.backward(loss)
-            total = total + loss.detach()
-            hits = hits + read.hits.sum()
-        return StepMetrics(loss=total.item(), accuracy=hits.item() / learnt)
+        return self._mean_loss(self.data.train, batches)
 
     def validation_step(self) -> StepMetrics:
-        """Nats a token over all validation sequences."""
-        items = self._work.validation
-        rows = _rows(items, range(len(items)))
-        total, hits, tokens = 0.0, 0, 0
-        lengths = [len(row.token_ids) for row in rows]
-        for batch in length_batches(lengths, max_tokens=self._work.batch_tokens):
-            read = self.read([rows[i] for i in batch])
-            total += read.nats.sum().item()
-            hits += int(read.hits.sum())
-            tokens += len(read.nats)
-        return StepMetrics(loss=total / tokens, accuracy=hits / tokens)
+        """Measure all validation sequences."""
+        return self._mean_loss(self.data.validation, self.validation_batches())
 
-
-def _rows(items: Sequence[Item], batch: Batch | range) -> list[TrainingSequence]:
-    return [row for i in batch for row in rows_of(items[i])]
+    def _mean_loss(self, sequences: Sequence[Any], batches: Sequence[Batch]) -> StepMetrics:
+        """Mean over the learnt tokens of all batches, with gradients where they are wanted."""
+        read: list[list[TrainingSequence]] = [[sequences[i] for i in batch] for batch in batches]
+        tokens = max(sum(sum(row.loss_mask) for rows in read for row in rows), 1)
+        total = hits = torch.zeros((), device=self.args.device)
+        for rows in read:
+            inputs = self.inputs(rows)
+            inputs["labels"] = labels_of(inputs)
+            del inputs["completion_mask"]  # trl's for preferences
+            loss = self.compute_loss(self.score, inputs, num_items_in_batch=tokens)
+            self.backward(loss)
+            total = total + loss.detach()
+            hits = hits + self.scored.is_top1.sum()
+        return StepMetrics(loss=total.item(), accuracy=hits.item() / tokens)

@@ -1,11 +1,20 @@
-"""trl's trainer, made to follow a plan: its steps, its checkpoints; what is learnt is a subclass's.
+"""The training loop: trl's trainers, made to follow a plan of steps.
 
-What differs from trl's own, and why:
+Where to find what:
 
-- A step is one item of a `training.data.batching.Plan`: batches of like length, one after another, and
-  the loss of all of them divided by what the step learns.
-- The output head sees only positions that are learnt (a third of them, with 49,152 words each).
-- A checkpoint holds the best weights too, and appears by rename once it is whole.
+- The loop over steps is transformers' ``Trainer.train``; trl's trainers inherit it. Each round calls
+  `PlanTrainer.training_step` for the gradients of one step, clips them, and lets AdamW step.
+- What a step computes is a method's ``train_step``: `SupervisedTrainer` in ``sft.py``, `DpoTrainer` and
+  `KtoTrainer` in ``preference.py``. The losses are trl's own ``compute_loss``.
+- What happens after each step (events, validation, checkpoints, early stopping) is in ``callback.py``.
+
+What this module adds to trl, because it was measured to matter (``training/LOG.md``):
+
+- A step is one entry of a `training.data.batching.BatchPlan`: batches of like length, one after
+  another. The loss is a mean over the whole step, whatever batch an example is in.
+- `PlanTrainer.score` runs the output head on the positions of the loss mask alone. trl's fused head runs
+  it on every position unless it has Triton, which a CPU has not.
+- A checkpoint is complete or not there, and holds the best weights so far.
 """
 
 # ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
@@ -20,18 +29,18 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 import torch
 from datasets import Dataset
-from peft import PeftModel
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import FusedCausalLMOutput
 
 from training.config import Recipe
-from training.data.batching import BatchPlan
+from training.data.batching import Batch, length_batches
 from training.data.chat_template import TrainingSequence
-from training.data.collate import IGNORED, TokenLosses, collate
+from training.data.collate import IGNORED, collate
+from training.data.tokenization import width_of
 from training.errors import TrainingError
 from training.filesystem import sync_path, sync_tree, write_atomically
 from training.finetuning.checkpoint import STATE_FILE, CheckpointState
@@ -53,8 +62,7 @@ class StepMetrics(NamedTuple):
 def rate_factor(recipe: Recipe, *, steps: int, step: int) -> float:
     """Share of the learning rate in the step after ``step`` steps of ``steps``.
 
-    Unlike transformers' schedules, neither the first nor the last step has rate 0: short runs
-    have few to waste.
+    Unlike transformers' schedules, the first step's rate is not 0: short runs have few to waste.
     """
     warmup = round(recipe.warmup_ratio * steps)
     if step < warmup:
@@ -71,131 +79,140 @@ def rate_factor(recipe: Recipe, *, steps: int, step: int) -> float:
             assert_never(recipe.schedule)
 
 
-class _Steps:
-    """The plan's steps, by number: the trainer makes its batches itself."""
-
-    def __init__(self, plan: BatchPlan) -> None:
-        self._plan = plan
-
-    def __len__(self) -> int:
-        return len(self._plan.steps)
-
-    def __getitem__(self, step: int) -> dict[str, int]:
-        return {"step": step}
-
-
-def trainer_config(recipe: Recipe, plan: BatchPlan, *, out: Path, seed: int) -> SFTConfig:
-    """The recipe in trl's words; saving, logging and validation are ours."""
-    return SFTConfig(
-        output_dir=str(out),
-        max_steps=len(plan.steps),
-        per_device_train_batch_size=1,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        optim="adamw_torch_fused",
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        bf16=False,  # no autocast: base and adapter compute in types of their own
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        logging_strategy="no",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=list(recipe.report_to) or "none",
-        run_name=out.parent.name,  # the job's id, where a server trains
-        disable_tqdm=True,
-    )
-
-
-class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
-    """Runs a plan on a model with one adapter."""
+class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
+    """Put before one of trl's trainers, makes it follow a plan; trains one LoRA adapter."""
 
     def __init__(
         self,
-        model: PeftModel,
+        model: PreTrainedModel,
         *,
-        config: SFTConfig,
+        lora: LoraConfig,
+        start: Path | None,
         recipe: Recipe,
         tokenizer: PreTrainedTokenizerBase,
-        work: TrainingData,
+        data: TrainingData,
         state: CheckpointState,
-        callback: TrainerCallback,
+        out: Path,
+        seed: int,
         adapter_dtype: torch.dtype,
     ) -> None:
+        """Give ``model`` an adapter of the shape ``lora``, and prepare a run.
+
+        ``start`` is the folder of an adapter to begin with. What the run begins with is also the
+        reference model of ``dpo`` and ``kto``. ``state`` is that of the checkpoint to resume from, or
+        a new one, and is kept up to date; ``out`` is the folder of checkpoints.
+        """
+        self.recipe, self.data, self.run_state = recipe, data, state
+        self.best: Weights = {}
+        self.metrics = StepMetrics(math.nan, math.nan)
+        self.scored: FusedCausalLMOutput
+        self._head_positions: torch.Tensor | None = None
         super().__init__(
-            model=model,
-            args=config,
-            train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
+            model=get_peft_model(model, lora) if start else model,
+            args=self.arguments(_arguments(recipe, out=out, seed=seed)),
+            train_dataset=Dataset.from_dict({"batches": data.plan.steps}),  # a row is a step
+            data_collator=lambda rows: rows[0],
             processing_class=tokenizer,
-            callbacks=[callback],
+            peft_config=None if start else lora,
         )
         self.remove_callback(PrinterCallback)
-        self.run = state
-        self.best: Weights = {}
-        self.measured = StepMetrics(math.nan, math.nan)
-        self.step_rate = 0.0
-        self._recipe, self._work = recipe, work
-        self._kept: torch.Tensor | None = None
-        self._checkpoints = Path(config.output_dir)
-        for weight in self.adapter().values():
-            weight.data = weight.data.to(adapter_dtype)  # trl turns every quantised model's to bf16
-        head = model.get_output_embeddings()
-        head.register_forward_pre_hook(self._keep_learnt)
+        self.follow(data)
+        for adapter in self.model.peft_config:  # with a start, trl keeps a copy as the reference
+            for weight in self.weights(adapter).values():
+                weight.data = weight.data.to(adapter_dtype)  # trl turns some of them to bf16
+            if start:
+                self.load_weights(start, adapter)
+        self.model.get_output_embeddings().register_forward_pre_hook(self._keep_positions)
 
-    def follow(self, work: TrainingData) -> None:
-        """Take the plan's steps from here on; before `train`."""
-        self._work, self.args.max_steps = work, len(work.plan.steps)
+    @abstractmethod
+    def arguments(self, common: dict[str, Any]) -> TrainingArguments:
+        """The method's configuration of trl, given what all methods have in common."""
 
-    def adapter(self) -> Weights:
-        """The trained parameters, by name."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+    @abstractmethod
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
+        """Add the gradients of one step: a mean over the training examples of all its batches."""
 
-    def load_adapter(self, weights: Weights) -> None:
-        """Copy weights into the model, in place."""
-        for name, parameter in self.adapter().items():
-            parameter.data.copy_(weights[name])
-
-    def remember_best(self) -> None:
-        """Keep a copy of the weights as they are now."""
-        self.best = {name: p.detach().cpu().clone() for name, p in self.adapter().items()}
+    @abstractmethod
+    def validation_step(self) -> StepMetrics:
+        """Measure the validation examples; no gradients, and the model is in eval mode."""
 
     @property
     def forwards(self) -> float:
         """Passes forward, on average, that a step needs beside the one that learns."""
         return 0.0
 
-    @abstractmethod
-    def train_step(self, step: int) -> StepMetrics:
-        """Add the gradients of the plan's step ``step`` (from 0)."""
+    def weights(self, adapter: str = "default") -> Weights:
+        """An adapter's parameters, by name; the trained one is "default"."""
+        return {name: p for name, p in self.model.named_parameters() if f".{adapter}." in name}
 
-    @abstractmethod
-    def validation_step(self) -> StepMetrics:
-        """Measure the workload's validation items; no gradients, and the model is in eval mode."""
+    def load_weights(self, folder: Path, adapter: str = "default") -> None:
+        """Load PEFT's file bit for bit; PEFT's own loading would turn bf16 weights to float32."""
+        saved = load_file(folder / "adapter_model.safetensors")
+        for name, weight in self.weights(adapter).items():
+            weight.data.copy_(saved[name.replace(f".{adapter}.", ".")])
 
-    def read(self, rows: Sequence[TrainingSequence]) -> TokenLosses:
-        """Read rows in one pass."""
+    def follow(self, data: TrainingData) -> None:
+        """Take the steps of this plan, or of its beginning where it was shortened; before `train`."""
+        self.data, self.args.max_steps = data, len(data.plan.steps)
+
+    def inputs(self, rows: Sequence[TrainingSequence]) -> dict[str, torch.Tensor]:
+        """A batch for `compute_loss`, on the model's device."""
         batch = collate(rows, pad=self.processing_class.pad_token_id)
-        ids, labels = (batch[name].to(self.args.device) for name in ("input_ids", "labels"))
-        self._kept = labels != IGNORED
-        try:
-            logits = self.model(input_ids=ids, use_cache=False).logits[0]
-        finally:
-            kept, self._kept = self._kept, None
-        wanted = labels[kept]
-        return TokenLosses(
-            nats=functional.cross_entropy(logits.float(), wanted, reduction="none"),
-            hits=logits.detach().argmax(-1) == wanted,
-            counts=kept.sum(1).tolist(),
-        )
+        return {name: tensor.to(self.args.device) for name, tensor in batch.items()}
 
-    def _keep_learnt(self, head: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Before the output head: (batch, width, hidden) -> (1, learnt, hidden)."""
+    def validation_batches(self) -> list[Batch]:
+        """The validation examples in batches of like length."""
+        widths = [width_of(example) for example in self.data.validation]
+        return length_batches(widths, max_tokens=self.data.batch_tokens)
+
+    def score(
+        self, *, input_ids: torch.Tensor, labels: torch.Tensor, **_: object
+    ) -> FusedCausalLMOutput:
+        """Log-probabilities of the labels: what trl's losses call in place of the model.
+
+        Each tensor of the answer is (batch, width - 1) and 0 where there is no label; the newest answer
+        is kept as ``scored``, for the metrics.
+
+        Does what trl's fused head does, in less time (``training/LOG.md``). The output head runs only
+        where there is a label, and there is no attention mask: padding is on the right, where no token
+        looks, and without a mask attention skips the upper triangle. Entropies and mean logits, which
+        trl would only log, are 0.
+        """
+        mask = labels[:, 1:] != IGNORED  # (batch, width - 1)
+        self._head_positions = functional.pad(mask, (0, 1))
+        try:
+            logits = self.model(input_ids=input_ids, use_cache=False).logits[0]
+        finally:
+            self._head_positions = None
+        targets = labels[:, 1:][mask]
+        nll = functional.cross_entropy(logits.float(), targets, reduction="none")
+        zeros = torch.zeros(mask.shape, device=mask.device)
+        self.scored = FusedCausalLMOutput(
+            log_probs=zeros.masked_scatter(mask, -nll),
+            is_top1=mask.masked_scatter(mask, logits.detach().argmax(-1) == targets),
+            label_mask=mask,
+            entropy=zeros,
+            mean_logits=zeros,
+        )
+        return self.scored
+
+    def score_rows(self, rows: Sequence[TrainingSequence]) -> FusedCausalLMOutput:
+        """Log-probabilities of the tokens of the sequences' loss masks."""
+        inputs = self.inputs(rows)
+        return self.score(input_ids=inputs["input_ids"], labels=labels_of(inputs))
+
+    def _keep_positions(
+        self, head: torch.nn.Module, args: tuple[Any, ...]
+    ) -> tuple[Any, ...] | None:
+        """Before the output head: (batch, width, hidden) -> (1, positions, hidden)."""
         del head
-        return None if self._kept is None else (args[0][self._kept].unsqueeze(0), *args[1:])
+        kept = self._head_positions
+        return None if kept is None else (args[0][kept].unsqueeze(0), *args[1:])
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a loss; a validation has none."""
+        if loss.requires_grad:
+            self.accelerator.backward(loss)
 
     def training_step(
         self,
@@ -203,12 +220,11 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Gradients of one step of the plan."""
+        """Gradients of one step of the plan; called by the loop."""
         del num_items_in_batch
         model.train()
-        self.measured = self.train_step(inputs["step"])
-        self.step_rate = self._get_learning_rate()
-        loss = self.measured.loss
+        self.metrics = self.train_step(inputs["batches"])
+        loss = self.metrics.loss
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} at step {self.state.global_step + 1}; "
@@ -217,12 +233,17 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         return torch.tensor(loss, device=self.args.device)
 
     def validate(self) -> StepMetrics:
-        """Measure the validation items."""
+        """Measure the validation examples."""
         self.model.eval()
         with torch.no_grad():
-            measured = self.validation_step()
+            metrics = self.validation_step()
         self.model.train()
-        return measured
+        return metrics
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of the plan's step ``step`` (from 0)."""
+        steps = len(self.data.plan.steps)
+        return self.recipe.learning_rate * rate_factor(self.recipe, steps=steps, step=step)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -230,56 +251,82 @@ class PlanTrainer(SFTTrainer):  # type: ignore[misc] # untyped
         """Make the recipe's schedule."""
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer,
-            lambda step: rate_factor(self._recipe, steps=num_training_steps, step=step),
+            lambda step: rate_factor(self.recipe, steps=num_training_steps, step=step),
         )
-        self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The plan's steps in order; a resumed run skips those that are done."""
-        return DataLoader(_Steps(self._work.plan), batch_size=1, collate_fn=lambda items: items[0])
+    def remember_best(self) -> None:
+        """Keep a copy of the weights as they are now."""
+        self.best = {name: p.detach().cpu().clone() for name, p in self.weights().items()}
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the inputs here are not what transformers expects."""
-        del inputs
-        return 0
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - trl's
-        """No card: the adapter's manifest says more."""
-
-    def _get_output_dir(self, trial: Any) -> str:  # noqa: ANN401 - transformers'
-        del trial
-        return str(self._checkpoints / ".partial")
-
-    def save_checkpoint(self) -> None:
-        """Write ``step-<n>`` whole or not at all, then remove older ones."""
-        partial = self._checkpoints / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self._save_checkpoint(self.model, None)
-        (written,) = partial.iterdir()
-        if self.best:
-            save_file(self.best, written / BEST_FILE)
-        write_atomically(written / STATE_FILE, msgspec.json.encode(self.run))
-        sync_tree(written)
-        target = self._checkpoints / f"step-{self.run.step:07d}"
-        shutil.rmtree(target, ignore_errors=True)
-        written.rename(target)
-        sync_path(self._checkpoints)
-        for folder in self._checkpoints.iterdir():
-            if folder != target:
-                shutil.rmtree(folder)
+    def restore_best(self) -> None:
+        """Set the adapter to the best weights, where some were kept."""
+        weights = self.weights()
+        for name, best in self.best.items():
+            weights[name].data.copy_(best)
 
     def load_best(self, checkpoint: Path) -> None:
         """Take over the best weights that a checkpoint has kept."""
         best = checkpoint / BEST_FILE
         self.best = load_file(best) if best.is_file() else {}
 
-    def load_saved(self, folder: Path) -> None:
-        """Load PEFT's file bit for bit; its own loading would turn bf16 weights to float32."""
-        saved = load_file(folder / "adapter_model.safetensors")
-        own = self.adapter()
-        self.load_adapter({name: saved[name.replace(".default.", ".")] for name in own})
+    def finish_checkpoint(self, written: Path) -> None:
+        """Complete what the trainer has written, rename it to ``step-<n>``, and remove older ones."""
+        if self.best:
+            save_file(self.best, written / BEST_FILE)
+        write_atomically(written / STATE_FILE, msgspec.json.encode(self.run_state))
+        sync_tree(written)
+        target = written.with_name(f"step-{self.run_state.step:07d}")
+        shutil.rmtree(target, ignore_errors=True)
+        written.rename(target)
+        sync_path(target.parent)
+        for folder in target.parent.iterdir():
+            if folder != target:
+                shutil.rmtree(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
         del model
-        self.load_saved(Path(resume_from_checkpoint))
+        self.load_weights(Path(resume_from_checkpoint))
+
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        """Its rows are the plan's steps, whose examples are tokenised already."""
+        return dataset
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Pass figures to the trackers; trl would add some of its own, which `score` leaves at 0."""
+        Trainer.log(self, logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - trl's
+        """No card: the adapter's manifest says more."""
+
+
+def labels_of(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(batch, width) token ids, and `IGNORED` outside the loss mask."""
+    return inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)
+
+
+def _arguments(recipe: Recipe, *, out: Path, seed: int) -> dict[str, Any]:
+    """The recipe as trl's arguments; saving, logging and validation are the callback's."""
+    return {
+        "output_dir": str(out),
+        "per_device_train_batch_size": 1,  # row of the dataset: a step
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "max_length": None,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "optim": "adamw_torch_fused",
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "router_aux_loss_coef": 0.0,
+        "bf16": False,  # no autocast: base and adapter compute in types of their own
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": list(recipe.report_to) or "none",
+        "run_name": out.parent.name,  # the job's id, where a server trains
+        "disable_tqdm": True,
+    }

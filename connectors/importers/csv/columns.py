@@ -1,4 +1,4 @@
-"""Which column of a table means what: guessed from the headers, overridden by the operator."""
+"""Chooses a table's columns: guessed from the headers, unless the operator named them."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,86 +7,62 @@ from typing import NamedTuple
 from connectors.conversation import Role
 from connectors.errors import BadMapping
 from connectors.importers.csv.headers import (
-    AGENT_WORDS,
     ANOTHER_TIME,
+    CERTAIN_SPEAKER_LINES,
     CLOCKS,
-    CUSTOMER_WORDS,
     DATES,
     FIELDS,
     HEADERS,
     LIKE_A_TIME,
-    NAME_WORDS,
-    NO_PERSON,
-    OTHER_NAMES,
-    SURE_SPEAKER_LINES,
     Field,
 )
-from connectors.importers.visibility import Flag, flags_among
-from connectors.importers.words import NO, YES, plain, words
+from connectors.importers.name_columns import NameColumn, name_column
+from connectors.importers.normalization import NO_WORDS, YES_WORDS, normalize, normalized_words
+from connectors.importers.visibility import VisibilityColumn, visibility_columns
 
-_MOST_COLUMNS = 2_000  # real exports have some hundreds
+_MAX_COLUMNS = 2_000  # real exports have some hundreds
 _SHOWN_COLUMNS = 60
 _PRIVATE = "private:"
 _IN_BRACKETS = re.compile(
     r"\s+(?:\([^()]*\)|\[(?:utc|gmt)[^\[\]]*\])\s*$", re.IGNORECASE
 )  # "Created at (UTC)"
-_FULL_NAME = re.compile(
-    r"[^\W\d_][\w.'\u2019-]*(?: [^\W\d_][\w.'\u2019-]*)+|[\u3400-\u9fff\uac00-\ud7a3]{2,6}"
-)
-
-
-class NameColumn(NamedTuple):
-    """A column of people's names. A ``bare`` one ("customer") may hold something else as well.
-
-    ``side`` is a note where the header does not say whose name it is.
-    """
-
-    at: int
-    side: Role
-    bare: bool = False
-
-    def name_in(self, fields: Sequence[str]) -> str | None:
-        """The row's name; of a bare column only what looks like one: two words, no figures."""
-        value = " ".join(fields[self.at].split())
-        if not value or (self.bare and not _FULL_NAME.fullmatch(value)):
-            return None
-        return value
 
 
 class Columns(NamedTuple):
-    """The position of each known column. Pairs have a question and an answer in each row.
+    """The position of each column that is used.
 
-    ``date`` is the day's column where ``time`` is a time of day. ``flags`` say which rows nobody
-    outside was meant to read. ``names`` hold people's names, by whose side they belong to.
-    ``sure`` is false where only the values can tell whether the speaker's column is one.
+    ``pairs`` is true where each row has a question and its answer, false where it has one turn.
+    ``date`` is the column of the day where ``time`` is a time of day. ``visibility`` are the columns
+    that mark internal notes, ``names`` those with people's names. ``certain`` is false where only
+    the values can show whether the speaker column is one.
     """
 
     pairs: bool
     at: dict[Field, int]
     date: int | None = None
-    flags: tuple[Flag, ...] = ()
+    visibility: tuple[VisibilityColumn, ...] = ()
     names: tuple[NameColumn, ...] = ()
-    sure: bool = True
+    certain: bool = True
 
 
 def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Role]]:
     """Read ``--map`` arguments: ``text=Message,author=Name`` and ``speaker:Kunde=customer``.
 
     ``private:Intern=yes`` says what a value of the column ``private`` (or ``public``) means.
-    Returns column mapping (those with it) and speaker values, as ``ImportOptions`` takes them.
+    Returns ``mapping`` (with the values of ``private:``) and ``roles`` of ``ImportOptions``.
 
     Raises:
-        BadMapping: an item is not of that form, or names an unknown field or speaker.
+        BadMapping: an item is not of that form, or names an unknown field or role.
     """
     mapping: dict[str, str] = {}
-    speakers: dict[str, Role] = {}
+    roles: dict[str, Role] = {}
     for item in (part for text in items for part in text.split(",") if part.strip()):
         left, equals, right = (part.strip() for part in item.partition("="))
         if not (left and equals and right):
             raise BadMapping(f"--map {item!r}: write field=Column, or speaker:Value=customer")
         if left.startswith("speaker:"):
             try:
-                speakers[left.removeprefix("speaker:")] = Role(right.lower())
+                roles[left.removeprefix("speaker:")] = Role(right.lower())
             except ValueError as exc:
                 known = ", ".join(Role)
                 raise BadMapping(f"--map {item!r}: {right!r} is none of {known}") from exc
@@ -95,11 +71,11 @@ def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Role]]:
                 _check_field(left)
             mapping[left] = right
     private_values(mapping)
-    return mapping, speakers
+    return mapping, roles
 
 
 def private_values(mapping: Mapping[str, str]) -> dict[str, bool]:
-    """The ``private:VALUE`` of a mapping: value -> whether the row is a note.
+    """The ``private:VALUE`` items of a mapping: value -> whether the row is internal.
 
     Raises:
         BadMapping: one is neither yes nor no.
@@ -107,93 +83,109 @@ def private_values(mapping: Mapping[str, str]) -> dict[str, bool]:
     values = {}
     for left, right in mapping.items():
         if left.startswith(_PRIVATE):
-            if plain(right) not in YES | NO:
+            if normalize(right) not in YES_WORDS | NO_WORDS:
                 raise BadMapping(f"--map {left}={right}: {right!r} is neither yes nor no")
-            values[left.removeprefix(_PRIVATE)] = plain(right) in YES
+            values[left.removeprefix(_PRIVATE)] = normalize(right) in YES_WORDS
     return values
 
 
 def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Columns:
-    """Find the columns, the operator's word before the guess.
+    """Choose the columns; those that the operator named come first.
+
+    Args:
+        headers: The table's header, at most 2,000 columns.
+        mapping: Field -> header, as in ``ImportOptions``.
 
     Raises:
-        BadMapping: a named column is not there, a needed one cannot be told, or both a
-            question/answer and a turn-by-turn reading would fit, or there are too many columns.
+        BadMapping: a named column is missing, a needed one cannot be guessed, the table could be
+            both questions with answers and turns, or it has too many columns.
     """
-    if len(headers) > _MOST_COLUMNS:
-        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MOST_COLUMNS:,}")
+    if len(headers) > _MAX_COLUMNS:
+        raise BadMapping(f"{len(headers):,} columns; a table has at most {_MAX_COLUMNS:,}")
     bare = [_IN_BRACKETS.sub("", header) or header for header in headers]
-    index: dict[Field, int] = {}
-    fields = {
-        _check_field(name): header
+    given = {
+        _check_field(name): _position(header, headers)
         for name, header in mapping.items()
         if not name.startswith(_PRIVATE)
     }
-    for field, header in fields.items():
-        index[field] = _position(header, headers)
-    unclear: dict[Field, list[str]] = {}
-    sure = True
-    date, clock = _date_and_clock(bare) if "time" not in index else (None, None)
-    if clock is not None:
-        index["time"] = clock
-    for field in FIELDS:
-        if field not in index:
-            found, line = _candidates(field, bare, taken={*index.values(), date})
-            if len(found) == 1 or (found and field == "time"):
-                index[field] = found[0]
-                sure = sure and (field != "speaker" or line <= SURE_SPEAKER_LINES)
-            elif found:
-                unclear[field] = [headers[at] for at in found]
-    pairs = _is_pairs(index, mapping, headers, sure=sure)
-    wanted: tuple[Field, ...] = (
-        ("question", "answer") if pairs else ("conversation", "speaker", "text")
-    )
-    missing = [field for field in wanted if field not in index]
+    guess = _guess(bare, given)
+    pairs = _is_pairs(guess.at, mapping, headers, certain=guess.certain)
+    needed = _NEEDED_BY_PAIRS if pairs else _NEEDED_BY_TURNS
+    missing = [field for field in needed if field not in guess.at]
     if missing:
-        raise BadMapping(_what_to_pass(headers, missing, unclear))
-    kept: tuple[Field, ...] = ("conversation", "time", "channel", "language", *_BY_HAND)
-    if not pairs:
-        kept = (*kept, "author")
-    index = {f: at for f, at in index.items() if f in (*wanted, *kept)}
-    if pairs:
-        rows = [at for at, header in enumerate(bare) if plain(header) == "id"]
-        if "conversation" not in index and len(rows) == 1:
+        unclear = {field: [headers[at] for at in found] for field, found in guess.unclear.items()}
+        raise BadMapping(_missing_columns_message(headers, missing, unclear))
+    used = (*needed, *_OPTIONAL, *_GIVEN_ONLY, *(() if pairs else ("author",)))
+    index = {field: at for field, at in guess.at.items() if field in used}
+    if pairs and "conversation" not in index:
+        rows = [at for at, header in enumerate(bare) if normalize(header) == "id"]
+        if len(rows) == 1:
             index["conversation"] = rows[0]
-    taken = {*index.values(), date}
-    named = {field: index.pop(field) for field in _BY_HAND if field in index}
+    taken = {*index.values(), guess.date}
+    named = {field: index.pop(field) for field in _GIVEN_ONLY if field in index}
     return Columns(
         pairs,
         index,
-        date=date,
-        flags=_flags(bare, index, named, taken),
+        date=guess.date,
+        visibility=_visibility(bare, index, named, taken),
         names=_names(bare, named, taken),
-        sure=sure or pairs,
+        certain=guess.certain or pairs,
     )
 
 
-_BY_HAND: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
+_NEEDED_BY_PAIRS: tuple[Field, ...] = ("question", "answer")
+_NEEDED_BY_TURNS: tuple[Field, ...] = ("conversation", "speaker", "text")
+_OPTIONAL: tuple[Field, ...] = ("conversation", "time", "channel", "language")
+_GIVEN_ONLY: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
 
 
-def what_to_pass(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
-    """The error for columns that the values turned out not to bear out."""
-    return BadMapping(_what_to_pass(headers, missing, {}))
+class _Guess(NamedTuple):
+    """The given and the guessed columns. ``unclear`` fields have several candidates."""
+
+    at: dict[Field, int]
+    date: int | None
+    certain: bool
+    unclear: dict[Field, list[int]]
 
 
-def _flags(
+def _guess(headers: Sequence[str], given: Mapping[Field, int]) -> _Guess:
+    at = dict(given)
+    unclear: dict[Field, list[int]] = {}
+    certain = True
+    date, clock = _date_and_clock(headers) if "time" not in at else (None, None)
+    if clock is not None:
+        at["time"] = clock
+    for field in FIELDS:
+        if field not in at:
+            found, line = _candidates(field, headers, taken={*at.values(), date})
+            if len(found) == 1 or (found and field == "time"):
+                at[field] = found[0]
+                certain = certain and (field != "speaker" or line <= CERTAIN_SPEAKER_LINES)
+            elif found:
+                unclear[field] = found
+    return _Guess(at, date, certain, unclear)
+
+
+def missing_columns_error(headers: Sequence[str], missing: Sequence[Field]) -> BadMapping:
+    """The error for columns whose values are not what their headers promised."""
+    return BadMapping(_missing_columns_message(headers, missing, {}))
+
+
+def _visibility(
     headers: Sequence[str],
     index: Mapping[Field, int],
     named: Mapping[Field, int],
     taken: set[int | None],
-) -> tuple[Flag, ...]:
-    told = tuple(
-        Flag(named[field], headers[named[field]], field, told=True)
+) -> tuple[VisibilityColumn, ...]:
+    given = tuple(
+        VisibilityColumn(named[field], headers[named[field]], field, given=True)
         for field in ("private", "public")
         if field in named
     )
     free = [(at, header) for at, header in enumerate(headers) if at not in taken]
     if "channel" in index:
         free.append((index["channel"], headers[index["channel"]]))
-    return told or flags_among(free)
+    return given or visibility_columns(free)
 
 
 def _names(
@@ -210,29 +202,9 @@ def _names(
     return tuple(found)
 
 
-def name_column(at: int, header: str) -> NameColumn | None:
-    """Whose name a column holds; None where it holds no name of a person."""
-    word = plain(header)
-    if word in OTHER_NAMES:
-        return NameColumn(at, Role.NOTE)
-    bare = word in AGENT_WORDS or word in CUSTOMER_WORDS
-    parts = {plain(part) for part in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", header)}
-    if not bare and not any(part in word for part in NAME_WORDS):
-        return None
-    if any(part in parts if len(part) < 5 else part in word for part in NO_PERSON):  # noqa: PLR2004
-        return None
-    if any(part in word for part in AGENT_WORDS):
-        return NameColumn(at, Role.AGENT, bare)
-    return (
-        NameColumn(at, Role.CUSTOMER, bare)
-        if any(part in word for part in CUSTOMER_WORDS)
-        else None
-    )
-
-
 def _date_and_clock(headers: Sequence[str]) -> tuple[int | None, int | None]:
-    dates = [at for at, header in enumerate(headers) if plain(header) in DATES]
-    clocks = [at for at, header in enumerate(headers) if plain(header) in CLOCKS]
+    dates = [at for at, header in enumerate(headers) if normalize(header) in DATES]
+    clocks = [at for at, header in enumerate(headers) if normalize(header) in CLOCKS]
     return (dates[0], clocks[0]) if len(dates) == len(clocks) == 1 else (None, None)
 
 
@@ -251,7 +223,7 @@ def _listed(headers: Sequence[str]) -> str:
 
 def _position(header: str, headers: Sequence[str]) -> int:
     exact = [at for at, found in enumerate(headers) if found == header]
-    loose = [at for at, found in enumerate(headers) if plain(found) == plain(header)]
+    loose = [at for at, found in enumerate(headers) if normalize(found) == normalize(header)]
     found = exact or loose
     if len(found) != 1:
         how = "no column" if not found else "more than one column"
@@ -262,9 +234,9 @@ def _position(header: str, headers: Sequence[str]) -> int:
 def _candidates(
     field: Field, headers: Sequence[str], *, taken: set[int | None]
 ) -> tuple[list[int], int]:
-    """The columns that fit best, and in which line of the headers (0: the field's own name)."""
-    free = [(at, plain(header)) for at, header in enumerate(headers) if at not in taken]
-    for line, known in enumerate((words(field), *map(words, HEADERS[field]))):
+    """The columns that fit best, and the line of ``HEADERS`` (0: the field's own name)."""
+    free = [(at, normalize(header)) for at, header in enumerate(headers) if at not in taken]
+    for line, known in enumerate((normalized_words(field), *map(normalized_words, HEADERS[field]))):
         if found := [at for at, word in free if word in known]:
             return found, line
         if not known:
@@ -278,7 +250,7 @@ def _candidates(
 
 
 def _is_pairs(
-    index: Mapping[Field, int], mapping: Mapping[str, str], headers: Sequence[str], *, sure: bool
+    index: Mapping[Field, int], mapping: Mapping[str, str], headers: Sequence[str], *, certain: bool
 ) -> bool:
     if "question" in mapping or "answer" in mapping:
         return True
@@ -286,7 +258,7 @@ def _is_pairs(
         return False
     pairs = "question" in index and "answer" in index
     turns = "speaker" in index and "text" in index
-    if pairs and turns and not sure:  # "type" beside questions and answers
+    if pairs and turns and not certain:  # "type" beside questions and answers
         return True
     if pairs and turns:
         raise BadMapping(
@@ -296,7 +268,7 @@ def _is_pairs(
     return pairs
 
 
-def _what_to_pass(
+def _missing_columns_message(
     headers: Sequence[str], missing: Sequence[Field], unclear: Mapping[Field, list[str]]
 ) -> str:
     parts = []

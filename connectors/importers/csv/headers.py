@@ -1,11 +1,11 @@
-"""What exporters call the columns that matter, in a dozen languages."""
+"""What exports call the columns that are used, in a dozen languages."""
 
 import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from connectors.importers.speakers import FLAG_HEADERS
-from connectors.importers.words import words
+from connectors.importers.normalization import normalized_words
+from connectors.importers.roles import FLAG_HEADERS
 
 Field = Literal[
     "conversation",
@@ -24,8 +24,8 @@ Field = Literal[
 ]
 FIELDS: tuple[Field, ...] = get_args(Field)
 
-# Headers as ``plain`` gives them; a field's own name counts before these, an earlier line before
-# a later one.
+# Headers as ``normalize`` returns them; a field's own name counts before these, an earlier line
+# before a later one.
 HEADERS: Mapping[Field, tuple[str, ...]] = {
     "conversation": (
         "conversationid convid conversationref ticket ticketid ticketnumber thread threadid chat "
@@ -93,9 +93,9 @@ HEADERS: Mapping[Field, tuple[str, ...]] = {
         "antwort respuesta reponse risposta resposta antwoord odpowiedz ответ 答案 回答 答复 답변",
     ),
 }
-SURE_SPEAKER_LINES = 3  # of the headers of "speaker"; after these the values have to bear it out
+CERTAIN_SPEAKER_LINES = 3  # of the headers of "speaker"; for later ones the values decide
 
-# The last line of "time": whatever speaks of when a row came to be.
+# The last line of "time": any header about when a row was made.
 LIKE_A_TIME = re.compile(
     r"\w*(?:created|creation|sent|posted|submitted|received|written)(?:at|on|date|time|datetime|ts)"
     r"(?:utc|gmt|local|iso)?|(?:message|comment|event|chat|turn|reply)(?:at|date|time|datetime|ts)"
@@ -107,36 +107,8 @@ ANOTHER_TIME = re.compile(
 )
 
 # A date and a time of day in two columns.
-DATES = words("date datum fecha data дата 日期 날짜 sentdate messagedate createddate")
-CLOCKS = words(
+DATES = normalized_words("date datum fecha data дата 日期 날짜 sentdate messagedate createddate")
+CLOCKS = normalized_words(
     "time uhrzeit zeit hora heure ora tijd время 时间 時間 時刻 시간 senttime messagetime "
     "createdtime"
 )
-
-NAME_WORDS = ("name", "nom", "nombre", "nome", "naam", "navn", "namn", "imie", "nazwisko", "apellido",
-    "cognome", "имя", "фамилия", "姓名", "名字", "氏名", "名前", "이름", "성함")  # fmt: skip
-AGENT_WORDS = (
-    "agent", "assignee", "operator", "admin", "representative", "advisor", "adviser", "staff",
-    "support", "employee", "helpdesk", "responder", "teammate", "technician", "consultant",
-    "mitarbeiter", "bearbeiter", "berater", "betreuer", "conseiller", "operateur", "agente",
-    "asesor", "operador", "atendente", "operatore", "addetto", "medewerker", "behandelaar",
-    "konsultant", "handlaggare", "medarbejder", "оператор", "агент", "сотрудник", "客服", "担当者",
-    "상담원", "상담사",
-)  # fmt: skip
-CUSTOMER_WORDS = (
-    "customer", "client", "user", "requester", "requestor", "contact", "visitor", "guest", "caller",
-    "consumer", "member", "lead", "buyer", "shopper", "patient", "submitter", "kunde", "kundin",
-    "besucher", "anrufer", "demandeur", "visiteur", "cliente", "usuario", "visitante",
-    "solicitante", "utente", "klant", "bezoeker", "klient", "kund", "клиент", "客户", "顾客", "お客様",
-    "顧客", "고객",
-)  # fmt: skip
-OTHER_NAMES = words(
-    "name fullname displayname nickname firstname lastname surname givenname familyname authorname "
-    "sendername speakername vorname nachname prenom apellido apellidos cognome imie nazwisko "
-    "author autor auteur username screenname handle"
-)
-NO_PERSON = (
-    "company", "organi", "account", "group", "team", "queue", "file", "product", "brand", "domain",
-    "inbox", "campaign", "department", "firma", "empresa", "azienda", "host", "event",
-    "email", "mail", "id", "type", "phone",
-)  # fmt: skip

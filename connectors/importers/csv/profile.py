@@ -1,7 +1,7 @@
-"""A first look at a whole table: what no row tells by itself.
+"""The profile of a table: what only the whole file can show.
 
-Who "User" is, whether the day or the month comes first, whether the newest turn does, whether ids
-were rounded and texts are HTML: each is settled once a file, and told in the report.
+What "User" means, whether the day or the month comes first, whether the newest turn is first,
+whether ids were rounded and texts are HTML: each is decided once a file, and the report says how.
 """
 
 import re
@@ -19,114 +19,125 @@ from connectors.importers.base import (
     clean_text,
     quoted,
 )
-from connectors.importers.csv.columns import Columns, private_values, what_to_pass
+from connectors.importers.csv.columns import Columns, missing_columns_error, private_values
 from connectors.importers.csv.headers import Field
-from connectors.importers.date_order import DateOrder
+from connectors.importers.date_order import DateOrderDetector
 from connectors.importers.html_text import has_markup, is_html, text_of
-from connectors.importers.speakers import Voices
-from connectors.importers.times import Moment, Reading, read_time
-from connectors.importers.visibility import Visibility
+from connectors.importers.roles import RoleResolver
+from connectors.importers.timestamps import ParsedTimestamp, Timestamp, parse_timestamp
+from connectors.importers.visibility import VisibilityResolver
 
-# As spreadsheets write a number of more than eleven figures, in a column that is not text.
+# As spreadsheets write a number of more than eleven digits, in a column that is not text.
 _ROUNDED = re.compile(r"[+-]?\d(?:[.,]\d+)?E\+\d{2,3}|#{3,}", re.IGNORECASE)
-_FIGURES = 15  # that a spreadsheet keeps of a number
-_LOST_FIGURES = 4  # zeros in the place of further ones, in all long ids: no chance
+_KEPT_DIGITS = 15  # that a spreadsheet keeps of a number
+_LOST_DIGITS = 4  # zeros in the place of further digits, in all long ids: no coincidence
 _NO_VALUES = (
     *("null", "(null)", "none", "nan", "nil", "n/a", "na", "undefined", "-", "\\n"),
     *("#n/a", "#ref!", "#value!", "#name?", "#div/0!"),
 )
-_MOST_IDS = 1000
+_MAX_IDS = 1000
 
 
-class _Open(msgspec.Struct):
-    """What was seen of a conversation."""
+class _Observed(msgspec.Struct):
+    """The role words and times of a conversation."""
 
     words: set[str]
-    times: list[Reading]
+    times: list[ParsedTimestamp]
 
 
-class Survey:
-    """Call ``see`` for each row, then ``settle``; afterwards it knows how to read the file."""
+class TableProfile:
+    """Call ``observe`` for each row and then ``resolve``; the other methods then read a row.
+
+    Args:
+        columns: The columns to read.
+        headers: The table's header.
+        options: What the operator said.
+        max_open: How many conversations are kept in memory at a time.
+    """
 
     def __init__(
-        self, columns: Columns, headers: Sequence[str], options: ImportOptions, *, most_open: int
+        self, columns: Columns, headers: Sequence[str], options: ImportOptions, *, max_open: int
     ) -> None:
         self.columns = columns
         self._headers = headers
         self._options = options
-        self._most_open = most_open
+        self._max_open = max_open
         at = columns.at
-        self.voices = Voices(headers[at["speaker"]] if "speaker" in at else "", options.speakers)
-        self.visibility = Visibility(columns.flags, private_values(options.mapping))
+        self.roles = RoleResolver(headers[at["speaker"]] if "speaker" in at else "", options.roles)
+        self.visibility = VisibilityResolver(columns.visibility, private_values(options.mapping))
         self.month_first = False
         self.newest_first: bool | None = None
-        self._dates = DateOrder()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._dates = DateOrderDetector()
+        self._open: OrderedDict[str, _Observed] = OrderedDict()
         self._notes: dict[str, str] = {}
         self._times = 0
-        self._strange: list[tuple[int, str]] = []
-        self._strange_count = 0
+        self._unparsed: list[tuple[int, str]] = []
+        self._unparsed_count = 0
         self._long_ids: set[str] = set()
         self._exact_id = False
         self._texts = self._html_texts = 0
         self._ids_rounded = False
-        self.html = 0
+        self.html_texts = 0
 
-    def see(self, line: int, fields: Sequence[str]) -> None:
-        """Take a row of the right number of fields."""
-        self.visibility.see(fields)
+    def observe(self, line: int, fields: Sequence[str]) -> None:
+        """Take a row with as many fields as there are headers."""
+        self.visibility.observe(fields)
         identifier = self._identifier(fields)
         word = ""
         if "speaker" in self.columns.at:
-            word = self.voices.see(self._value(fields, "speaker") or "")
+            word = self.roles.observe(self._value(fields, "speaker") or "")
         for field in ("text", "question", "answer"):
             if text := self._value(fields, field):
                 self._texts += 1
                 self._html_texts += is_html(text)
-        seen = self._open.setdefault(identifier, _Open(set(), []))
+        seen = self._open.setdefault(identifier, _Observed(set(), []))
         self._open.move_to_end(identifier)
         seen.words.add(word)
         if text := self._value(fields, "time"):
             self._times += 1
-            reading = self._reading(fields)
-            if reading is None:
-                self._strange_count += 1
-                self._strange = self._strange or [(line, text)]
+            time = self._parsed_time(fields)
+            if time is None:
+                self._unparsed_count += 1
+                self._unparsed = self._unparsed or [(line, text)]
             else:
-                self._dates.see(line, text, reading)
+                self._dates.observe(line, text, time)
                 if len(seen.times) < MAX_TURNS:
-                    seen.times.append(reading)
-        if len(self._open) > self._most_open:
+                    seen.times.append(time)
+        if len(self._open) > self._max_open:
             self._close(next(iter(self._open)))
 
-    def settle(self, note: Note) -> None:
-        """Decide; raises BadMapping where the file does not tell what its meaning depends on."""
+    def resolve(self, note: Note) -> None:
+        """Decide, and note why; raises BadMapping where the file leaves open what must be known."""
         for identifier in list(self._open):
             self._close(identifier)
-        self.voices.settle()
-        self.visibility.settle()
-        if not self.columns.sure and not self.voices.known:
-            raise what_to_pass(self._headers, ["speaker"])
-        lost = sum(len(each) - _FIGURES for each in self._long_ids)
-        self._ids_rounded = not self._exact_id and lost >= _LOST_FIGURES
-        self.month_first, known = self._dates.settle(self._options.dates)
+        self.roles.resolve()
+        self.visibility.resolve()
+        if not self.columns.certain and not self.roles.has_participants:
+            raise missing_columns_error(self._headers, ["speaker"])
+        lost = sum(len(each) - _KEPT_DIGITS for each in self._long_ids)
+        self._ids_rounded = not self._exact_id and lost >= _LOST_DIGITS
+        self.month_first, known = self._dates.resolve(self._options.dates)
         if known:
             note("dates", known)
-        self.newest_first = self._dates.falls(month_first=self.month_first)
+        self.newest_first = self._dates.newest_first(month_first=self.month_first)
         if self._options.order:
             self.newest_first = self._options.order == "newest-first"
-        if said := str(self.voices):
+        if said := str(self.roles):
             note("speakers", said)
-        if self._strange_count:
-            line, text = self._strange[0]
+        if self._unparsed_count:
+            line, text = self._unparsed[0]
             note(
                 "times",
-                f"{self._strange_count:,} of {self._times:,} are not understood, such as "
+                f"{self._unparsed_count:,} of {self._times:,} are not understood, such as "
                 f"{quoted(text)} in line {line}; those turns keep their place in the file",
             )
 
     def identifier(self, fields: Sequence[str]) -> str | None:
-        """The row's conversation; None where the table has no such column. Raises BadRecord."""
+        """The id of the row's conversation; None where the table has no such column.
+
+        Raises:
+            BadRecord: it is empty, or a spreadsheet has rounded it.
+        """
         if "conversation" not in self.columns.at:
             return None
         identifier = self._identifier(fields)
@@ -140,16 +151,16 @@ class Survey:
             raise BadRecord(Reason.ROUNDED_ID, detail)
         return identifier
 
-    def moment(self, fields: Sequence[str]) -> Moment | None:
+    def timestamp(self, fields: Sequence[str]) -> Timestamp | None:
         """The row's time in seconds, and whether it has a date; None where it has no time."""
-        reading = self._reading(fields)
-        return (reading.at(month_first=self.month_first), reading.dated) if reading else None
+        time = self._parsed_time(fields)
+        return (time.seconds(month_first=self.month_first), time.has_date) if time else None
 
     def text(self, fields: Sequence[str], field: Field) -> str:
         """The row's text without markup, where it is HTML. Raises BadRecord where it is empty."""
         text = self._value(fields, field)
         if text and (is_html(text) or (self._mostly_html and has_markup(text))):
-            self.html += 1
+            self.html_texts += 1
             text = clean_text(text_of(text))
         if not text:
             raise BadRecord(Reason.EMPTY_TEXT, f"the {field} column is empty")
@@ -163,26 +174,26 @@ class Survey:
         identifier = self._value(fields, "conversation") or ""
         if identifier.casefold() in _NO_VALUES:
             return ""
-        if identifier.isdecimal() and len(identifier) > _FIGURES:
+        if identifier.isdecimal() and len(identifier) > _KEPT_DIGITS:
             if not _is_rounded(identifier):
                 self._exact_id = True
-            elif len(self._long_ids) < _MOST_IDS:
+            elif len(self._long_ids) < _MAX_IDS:
                 self._long_ids.add(identifier)
         return identifier
 
-    def _reading(self, fields: Sequence[str]) -> Reading | None:
+    def _parsed_time(self, fields: Sequence[str]) -> ParsedTimestamp | None:
         text = self._value(fields, "time")
-        reading = read_time(text) if text else None
-        if self.columns.date is not None and (reading is None or not reading.dated):
+        time = parse_timestamp(text) if text else None
+        if self.columns.date is not None and (time is None or not time.has_date):
             day = fields[self.columns.date].strip()
-            return read_time(f"{day} {text or ''}".strip()) or reading
-        return reading
+            return parse_timestamp(f"{day} {text or ''}".strip()) or time
+        return time
 
     def _close(self, identifier: str) -> None:
         seen = self._open.pop(identifier)
         if identifier:  # rows without one belong to no conversation
-            self.voices.see_conversation(seen.words)
-            self._dates.see_conversation(seen.times)
+            self.roles.observe_conversation(seen.words)
+            self._dates.observe_conversation(seen.times)
 
     def _value(self, fields: Sequence[str], field: Field) -> str | None:
         at = self.columns.at.get(field)
@@ -191,7 +202,7 @@ class Survey:
 
 def _is_rounded(identifier: str) -> bool:
     return (
-        len(identifier) > _FIGURES
+        len(identifier) > _KEPT_DIGITS
         and identifier.isdecimal()
-        and not identifier[_FIGURES:].strip("0")
+        and not identifier[_KEPT_DIGITS:].strip("0")
     )

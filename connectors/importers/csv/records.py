@@ -1,4 +1,4 @@
-"""Lines to table records. Unlike the csv module, an unclosed quote costs one record, not the file.
+"""Lines to table records. Unlike with the csv module, an unclosed quote costs one record, not the file.
 
 A quoted field may span lines. When it turns out never to close (end of file, record too large,
 or text right after what should have been the closing quote), only the line where the record
@@ -28,13 +28,19 @@ class Record(NamedTuple):
 
 
 def delimiter_of(header: str) -> str:
-    """The likeliest delimiter of a header line; a comma when nothing speaks for another."""
+    """The most frequent delimiter of a header line; a comma where there is none."""
     bare = _QUOTED.sub("", header)
     return max(DELIMITERS, key=bare.count)
 
 
 def read_records(lines: Iterable[Line], delimiter: str, *, max_bytes: int) -> Iterator[Record]:
-    """Yield every record that is not blank."""
+    """Yield every record that is not blank.
+
+    Args:
+        lines: The lines of the file.
+        delimiter: One character.
+        max_bytes: The most for one record; a quoted field that goes on longer is not closed.
+    """
     source = iter(lines)
     again: deque[Line] = deque()
     while line := (again.popleft() if again else next(source, None)):
@@ -78,7 +84,7 @@ def _broken(line: int, state: str, *, spans: bool, max_bytes: int) -> Record:
 
 
 class _Parser:
-    """RFC 4180, fed line by line; keeps its place, so that no line is scanned twice."""
+    """RFC 4180, line by line; keeps its state, so that no line is scanned twice."""
 
     def __init__(self, delimiter: str) -> None:
         self.fields: list[str] = []

@@ -1,6 +1,6 @@
 """Tables: one turn a row (conversation, speaker, text), or one question with its answer a row.
 
-A file is gone through twice: what no row tells by itself is found out first (``survey``).
+A file is read twice: first for its profile, then for its conversations.
 """
 
 import re
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 from connectors.conversation import Conversation, Role
 from connectors.errors import BadMapping
@@ -22,25 +22,25 @@ from connectors.importers.base import (
     ignore_note,
 )
 from connectors.importers.csv.columns import Columns, choose_columns
-from connectors.importers.csv.grouping import OPEN_CONVERSATIONS, Gathering
+from connectors.importers.csv.grouping import MAX_OPEN_CONVERSATIONS, ConversationGrouper
 from connectors.importers.csv.headers import Field
-from connectors.importers.csv.profile import Survey
+from connectors.importers.csv.profile import TableProfile
 from connectors.importers.csv.records import Record, delimiter_of, read_records
 from connectors.importers.decode import peek, read_lines
 
 _EXCEL_DELIMITER = re.compile(r"sep=(.)", re.IGNORECASE)
 
-_HELD_BYTES = 8 * MIB  # of an upload, between the two looks at it; the rest goes to a file
+_HELD_BYTES = 8 * MIB  # of an upload in memory, between the two passes; a larger one goes to a file
 
 
 class CsvTable:
-    """CSV, TSV and the like; the columns are guessed from the headers or given."""
+    """CSV, TSV and similar; the columns are guessed from the headers, or given."""
 
     name = "csv"
     description = "tables with a header: conversation, speaker, text (or question, answer)"
 
     def sniff(self, head: bytes, filename: str) -> bool:
-        """Whether the first line is a header we can read, or the name ends in .csv or .tsv."""
+        """Whether the first line is a usable header, or the name ends in .csv or .tsv."""
         text = peek(head).lstrip()
         if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF")):  # whatever its name is
             return False
@@ -59,45 +59,47 @@ class CsvTable:
         return True
 
     def read(
-        self, stream: BinaryIO, options: ImportOptions, note: Note = ignore_note
+        self, stream: IO[bytes], options: ImportOptions, note: Note = ignore_note
     ) -> Iterator[Conversation | Rejected]:
         """Yield conversations as they close; see ``Importer.read``."""
         with SpooledTemporaryFile(max_size=_HELD_BYTES) as held:
             shutil.copyfileobj(stream, held)
-            copy = cast("BinaryIO", held)
+            copy = cast("IO[bytes]", held)
             copy.seek(0)
             first = _opened(copy, options, ignore_note)
             if first is None:
                 return
-            survey = Survey(first.columns, first.headers, options, most_open=OPEN_CONVERSATIONS)
+            profile = TableProfile(
+                first.columns, first.headers, options, max_open=MAX_OPEN_CONVERSATIONS
+            )
             for row in first.rows:
                 if row.fields is not None:
-                    survey.see(row.line, row.fields)
+                    profile.observe(row.line, row.fields)
             note("columns", _listed(first))
-            survey.settle(note)
+            profile.resolve(note)
             copy.seek(0)
             again = _opened(copy, options, note)
-            table = Gathering(survey, options)
+            grouper = ConversationGrouper(profile, options)
             for row in again.rows if again else ():
                 try:
-                    yield from table.add(row.line, _fields(row))
+                    yield from grouper.add(row.line, _fields(row))
                 except BadRecord as exc:
                     yield Rejected(row.line, exc.reason, exc.detail)
-            yield from table.close()
-            table.tell(note)
+            yield from grouper.close()
+            grouper.write_notes(note)
 
 
 class _Opened(NamedTuple):
-    """A table whose header is read; ``rows`` have as many fields as the header, or a reason."""
+    """A table whose header was read; its ``rows`` have as many fields as the header, or a reason."""
 
     headers: list[str]
     columns: Columns
     rows: Iterator[Record]
 
 
-def _opened(stream: BinaryIO, options: ImportOptions, note: Note) -> _Opened | None:
+def _opened(stream: IO[bytes], options: ImportOptions, note: Note) -> _Opened | None:
     """Read the header; None of a file without one. Raises BadMapping."""
-    lines = read_lines(stream, options, note, mend=True)
+    lines = read_lines(stream, options, note, repair_mojibake=True)
     first = next((line for line in lines if line.text is None or line.text.strip()), None)
     if first is None:
         for _ in lines:  # so that the encoding is noted
@@ -106,8 +108,8 @@ def _opened(stream: BinaryIO, options: ImportOptions, note: Note) -> _Opened | N
     delimiter = options.delimiter
     if delimiter is not None and len(delimiter) != 1:
         raise BadMapping(f"a delimiter is one character, not {delimiter!r}")
-    if told := _EXCEL_DELIMITER.fullmatch(first.text or ""):
-        delimiter = delimiter or told[1]
+    if declared := _EXCEL_DELIMITER.fullmatch(first.text or ""):
+        delimiter = delimiter or declared[1]
         first = next(lines, first)
     if first.text is None:
         raise BadMapping(f"line {first.number}, the header, cannot be read: {first.detail}")
@@ -126,8 +128,8 @@ def _opened(stream: BinaryIO, options: ImportOptions, note: Note) -> _Opened | N
 def _fitting(records: Iterable[Record], width: int, columns: Columns) -> Iterator[Record]:
     """Records with as many fields as there are headers.
 
-    Empty cells beyond the last header are nothing, and cells that an optional column lacks at the
-    end are empty; unless the next line has too few as well: then it is the rest of this one, cut
+    Empty cells beyond the last header are dropped. Optional cells that are missing at the end are
+    empty, unless the next line has too few cells as well: then it is the rest of this record, cut
     by a line end that should have been quoted.
     """
     needed = 1 + max(at for field, at in columns.at.items() if field in _NEEDED)
@@ -171,7 +173,7 @@ _NAME_FIELDS = {
 
 
 def _listed(table: _Opened) -> str:
-    """Which column was taken for what."""
+    """The columns that were chosen, for the report."""
     columns = table.columns
     parts = [f"{field}={table.headers[at]}" for field, at in columns.at.items()]
     if columns.date is not None:

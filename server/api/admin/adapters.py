@@ -109,7 +109,7 @@ class AdapterController(Controller):
     # the report's own type would load the templates with every start
     @get(
         "/adapters/{version:int}/report",
-        opt={"answers": {"application/json": dict[str, Any], "text/html": str}},
+        opt={"responses": {"application/json": dict[str, Any], "text/html": str}},
     )
     async def report(
         self,

@@ -181,22 +181,22 @@ class TranscriptController(Controller):
             return dataset_view(await dataset_service.get_dataset(session, tenant, sha256))
 
 
-def _options(mapping: list[str], said: dict[str, str | None]) -> ImportOptions:
+def _options(mapping: list[str], plain: dict[str, str | None]) -> ImportOptions:
     """The options of an import, from a request's parameters or fields.
 
     Raises:
         Invalid: one of them has no such value.
     """
     try:
-        columns, speakers = parse_map(mapping)
+        columns, roles = parse_map(mapping)
     except BadMapping as exc:
         raise Invalid(str(exc), param="map") from exc
-    plain = ImportOptions(mapping=columns, speakers=speakers)
-    for name, value in said.items():
+    options = ImportOptions(mapping=columns, roles=roles)
+    for name, value in plain.items():
         if value:  # a form sends an empty field for what is not filled in
             try:
                 checked = msgspec.convert({name: value}, ImportOptions)
             except msgspec.ValidationError as exc:
                 raise Invalid(f"{name}: {exc}", param=name) from exc
-            plain = msgspec.structs.replace(plain, **{name: getattr(checked, name)})
-    return plain
+            options = msgspec.structs.replace(options, **{name: getattr(checked, name)})
+    return options

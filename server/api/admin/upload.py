@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from litestar import Request, post
 
+from server.api.upload import UploadedFile
 from server.db.session import Database
-from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import stored
@@ -56,6 +56,6 @@ async def received(
         Invalid: there is no file, or the form cannot be read.
     """
     limit = settings.max_upload_bytes
-    upload = Upload(request, filename=filename, max_bytes=limit)
+    upload = UploadedFile(request, filename=filename, max_bytes=limit)
     async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
         yield ReceivedFile(sha256, size, upload.filename, upload.fields)

@@ -16,7 +16,7 @@ from server.usage.schemas import UsageView
 
 Format = Literal["json", "csv"]
 CSV = "text/csv; charset=utf-8; header=present"
-ANSWERS = {"application/json": list[UsageView], "text/csv": str}
+RESPONSES = {"application/json": list[UsageView], "text/csv": str}
 GroupBy = Annotated[FromQuery[list[Dimension] | None], Parameter(max_items=len(DIMENSIONS))]
 
 
@@ -26,7 +26,7 @@ class UsageController(Controller):
     path = "/admin/tenants/{slug:str}/usage"
     guards = (needs("admin"),)
 
-    @get(opt={"answers": ANSWERS})
+    @get(opt={"responses": RESPONSES})
     async def list_usage(
         self,
         slug: FromPath[str],
@@ -57,7 +57,7 @@ class AllUsageController(Controller):
     path = "/admin/usage"
     guards = (needs("operator"),)
 
-    @get(operation_id="usage_list_all", opt={"answers": ANSWERS})
+    @get(operation_id="usage_list_all", opt={"responses": RESPONSES})
     async def list_usage(
         self,
         *,

@@ -1,21 +1,21 @@
-"""Creating requests have their effect once, however often a client repeats them.
+"""Requests that create something have their effect once, however often a client repeats them.
 
-**With the header ``Idempotency-Key``** (1 to 255 printable characters, of the calling API key's own):
-the same request within 24 hours is given the stored answer again, with the header
+**With the header ``Idempotency-Key``** (1 to 255 printable characters; each API key has its own
+keys): the same request within 24 hours gets the stored answer again, with the header
 ``idempotent-replayed: true``; another request under the same key is a 409
-``idempotency_key_reused``. A request that failed leaves no record: repeating it tries again.
+``idempotency_key_reused``. A request that failed leaves no record, so that repeating it tries again.
 
-**Without it**, where a doubled object would cost somebody (files, fine-tuning jobs), repetitions are
-recognised by what they say: the same API key, method, path and body (of a form: its fields and its
+**Without it**, where a second object would cost money (files, fine-tuning jobs), a repetition is
+recognised by its content: the same API key, method, path and body (of a form: its fields and its
 file, not its boundary).
 
-- ``x-stainless-retry-count: 1`` or more (OpenAI's clients, trying again): the same as one that was
-  answered within the last 10 minutes.
-- no such header (curl --retry): the same as one that was answered within the last 60 seconds.
-- ``x-stainless-retry-count: 0``: a first try, so a new request; unless a repetition of it has
-  overtaken it since it arrived, and done its work.
+- ``x-stainless-retry-count: 1`` or more (OpenAI's clients, trying again): it repeats a request that
+  was answered within the last 10 minutes.
+- no such header (curl --retry): it repeats one that was answered within the last 60 seconds.
+- ``x-stainless-retry-count: 0``: a first try, so a new request, unless a repetition of it overtook
+  it and did its work after it arrived.
 
-An object that is gone by then is made anew.
+An object that has been deleted meanwhile is made again.
 """
 
 import datetime
@@ -66,7 +66,7 @@ async def once(
     digest: str,
     began: datetime.datetime | None = None,
     guess: bool = False,
-    still: Callable[[AsyncSession, str], Awaitable[bool]] | None = None,
+    exists: Callable[[AsyncSession, str], Awaitable[bool]] | None = None,
 ) -> Response[T]:
     """Do a request's work in one transaction with the record of it, or give its answer again.
 
@@ -79,14 +79,14 @@ async def once(
         digest: of everything that the request asks for; method and path are added here.
         began: when the request arrived, where something slow came before this.
         guess: also recognise repetitions without a key (see above).
-        still: tells whether the object of an id still is there; asked before a guessed repetition
-            is given it again.
+        exists: whether the object of an id still exists; asked before a guessed repetition gets
+            the stored answer.
 
     Raises:
         Conflict: the idempotency key was used for another request.
         InProgress: the same request is still running.
         NotFound: the tenant is gone.
-        Invalid: the idempotency key is none.
+        Invalid: the idempotency key is not well-formed.
         Exception: what ``work`` raises; nothing is committed then.
     """
     principal = provide_principal(request)
@@ -110,7 +110,7 @@ async def once(
                 code="idempotency_key_reused",
             )
         if row.answer is not None and (
-            key is not None or await _is_same(session, row.answer, retries, began, still)
+            key is not None or await _is_same(session, row.answer, retries, began, exists)
         ):
             return _answer(row.answer["body"].encode(), replayed=True)
         body = msgspec.json.encode(await work(session))
@@ -129,7 +129,7 @@ async def _is_same(
     answer: dict[str, Any],
     retries: int | None,
     began: datetime.datetime,
-    still: Callable[[AsyncSession, str], Awaitable[bool]] | None,
+    exists: Callable[[AsyncSession, str], Awaitable[bool]] | None,
 ) -> bool:
     """Whether a request without a key, equal to one that was answered, is a repetition of it."""
     at = datetime.datetime.fromtimestamp(answer["at"], datetime.UTC)
@@ -140,8 +140,8 @@ async def _is_same(
             same = answer["was_repeat"] and at >= began
         case _:
             same = now() - at <= RETRY_WINDOW
-    if same and still is not None:
-        same = await still(session, msgspec.json.decode(answer["body"])["id"])
+    if same and exists is not None:
+        same = await exists(session, msgspec.json.decode(answer["body"])["id"])
     return same
 
 
@@ -158,7 +158,7 @@ def _key(request: Request[Any, Any, Any]) -> str | None:
 
 
 def _retries(request: Request[Any, Any, Any]) -> int | None:
-    """How often an OpenAI client has tried before; None for a client that does not tell."""
+    """How often an OpenAI client has tried before; None for a client that does not say."""
     text = request.headers.get("x-stainless-retry-count", "")
     return int(text) if text.isdecimal() and text.isascii() else None
 

@@ -9,7 +9,7 @@ from server.api.reference.document import build
 
 
 class ReferenceController(Controller):
-    """Open to all: nothing here is a secret. Made when somebody first asks, and kept."""
+    """Open to all, since nothing here is a secret. Built on the first request, and kept."""
 
     include_in_schema = False
 

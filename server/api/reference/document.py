@@ -4,10 +4,10 @@ What a handler declares beyond its signature, in ``opt``:
 
 - ``body``: the struct of a JSON body that it reads from the raw request;
 - ``form``: the struct of a multipart form, and ``file``: the name of the part that is a file;
-- ``raw``: True where the body may be any bytes as well;
-- ``answers``: by media type, what a good answer holds, where the return type cannot say it
+- ``raw``: True where the body may also be any bytes;
+- ``responses``: by media type, what a good response holds, where the return type cannot say it
   (``bytes`` is a file, ``str`` text; under ``text/event-stream`` the struct of one event's data);
-- ``parameters``: OpenAPI parameter objects for what it reads from the query itself.
+- ``parameters``: OpenAPI parameter objects of what it reads from the query by itself.
 
 Statuses with a body of their own are ``responses={503: ResponseSpec(...)}``.
 """
@@ -23,7 +23,7 @@ from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from litestar.response import File, Stream
 from litestar.routes import HTTPRoute
 
-from server.api.reference import answers, schemas
+from server.api.reference import responses, schemas
 from server.api.reference.tags import TAGS, Tag, tag_of
 from server.api.reference.text import markdown, summary_and_description
 
@@ -80,7 +80,7 @@ class Operation(NamedTuple):
         if isinstance(given, str):
             return given
         name = self.handler.handler_name.strip("_")
-        if answers.is_openai(self.path) and "_" in name:
+        if responses.is_openai(self.path) and "_" in name:
             return name
         owner = self.handler.fn.__qualname__.partition(".")[0]
         return f"{owner.removesuffix('Controller').lower()}_{name}"
@@ -117,7 +117,7 @@ def build(app: Litestar) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     tags: dict[str, Tag] = {}
     forms: list[tuple[dict[str, Any], str]] = []
-    envelope, problem = book.of(answers.ErrorEnvelope), book.of(answers.Problem)
+    envelope, problem = book.of(responses.ErrorEnvelope), book.of(responses.Problem)
     found = operations(app)
     _check_ids(found)
     for operation in found:
@@ -130,7 +130,7 @@ def build(app: Litestar) -> dict[str, Any]:
         schemas.as_form(form, part, components)
     every = [one for path in paths.values() for one in path.values()]
     taken = [one.get(part) for one in every for part in ("parameters", "requestBody")]
-    schemas.complete_answers(components, asked=taken, sparse=book.sparse())
+    schemas.mark_always_present(components, asked=taken, sparse=book.sparse())
     document = {
         "openapi": "3.1.1",
         "info": {
@@ -145,8 +145,8 @@ def build(app: Litestar) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "responses": answers.error_components(envelope, problem),
-            "headers": answers.HEADERS,
+            "responses": responses.error_components(envelope, problem),
+            "headers": responses.HEADERS,
             "securitySchemes": {"bearer": BEARER},
         },
     }
@@ -240,29 +240,29 @@ def _responses(
     handler = operation.handler
     good: dict[str, Any] = {
         "description": handler.response_description or HTTPStatus(handler.status_code).phrase,
-        "headers": answers.success_headers(operation.path),
+        "headers": responses.success_headers(operation.path),
     }
     content = {
-        media_type: {"schema": _answer_schema(media_type, kind, book)}
-        for media_type, kind in _answers(handler).items()
+        media_type: {"schema": _content_schema(media_type, kind, book)}
+        for media_type, kind in _contents(handler).items()
     }
     if content:
         good["content"] = content
-    responses = {str(handler.status_code): good}
+    found = {str(handler.status_code): good}
     for status in _error_statuses(operation, takes=takes, body=body is not None):
-        responses[str(status)] = answers.error_reference(status, operation.path)
+        found[str(status)] = responses.error_reference(status, operation.path)
     for code, spec in (handler.responses or {}).items():
-        responses[str(code)] = {
+        found[str(code)] = {
             "description": spec.description,
-            "headers": answers.success_headers(operation.path),
+            "headers": responses.success_headers(operation.path),
             "content": {_media_type(spec.media_type): {"schema": book.of(spec.data_container)}},
         }
-    return dict(sorted(responses.items()))
+    return dict(sorted(found.items()))
 
 
-def _answers(handler: HTTPRouteHandler) -> dict[str, Any]:
-    """What a good answer holds, by media type."""
-    declared: dict[str, Any] | None = handler.opt.get("answers")
+def _contents(handler: HTTPRouteHandler) -> dict[str, Any]:
+    """What a good response holds, by media type."""
+    declared: dict[str, Any] | None = handler.opt.get("responses")
     if declared is not None:
         return declared
     kind = handler.parsed_fn_signature.return_type.annotation
@@ -283,13 +283,13 @@ def _media_type(name: MediaType | str) -> str:
     return name.value if isinstance(name, MediaType) else name
 
 
-def _answer_schema(media_type: str, kind: Any, book: schemas.SchemaBook) -> dict[str, Any]:  # noqa: ANN401
+def _content_schema(media_type: str, kind: Any, book: schemas.SchemaBook) -> dict[str, Any]:  # noqa: ANN401
     if media_type == EVENT_STREAM:  # as OpenAPI 3.2 words it: the schema is that of one event
-        told = [
+        events = [
             {"contentMediaType": "application/json", "contentSchema": book.of(one)}
-            for one in (kind, answers.ErrorEnvelope)
+            for one in (kind, responses.ErrorEnvelope)
         ]
-        data = {"type": "string", "anyOf": [*told, {"const": "[DONE]"}]}
+        data = {"type": "string", "anyOf": [*events, {"const": "[DONE]"}]}
         return {"type": "object", "required": ["data"], "properties": {"data": data}}
     if kind is bytes:
         return {"type": "string", "format": "binary"}
@@ -298,7 +298,7 @@ def _answer_schema(media_type: str, kind: Any, book: schemas.SchemaBook) -> dict
 
 def _error_statuses(operation: Operation, *, takes: bool, body: bool) -> Iterable[HTTPStatus]:
     """Statuses of errors that an operation may have; those of bugs are not promised."""
-    openai = answers.is_openai(operation.path)
+    openai = responses.is_openai(operation.path)
     if operation.scope:
         yield from (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE)
         yield HTTPStatus.TOO_MANY_REQUESTS

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-# what a reader recognises sooner than "string"
+# easier to recognise than "string"
 SAMPLES: dict[str, Any] = {
     "model": "acme",
     "slug": "acme",
@@ -39,8 +39,8 @@ def curl(document: dict[str, Any], path: str, method: str, operation: dict[str, 
     content = operation.get("requestBody", {}).get("content", {})
     if "application/json" in content:
         body = example(document, content["application/json"]["schema"])
-        told = json.dumps(body, indent=2, ensure_ascii=False).replace("'", "'\\''")
-        lines += ['-H "Content-Type: application/json"', f"-d '{told}'"]
+        text = json.dumps(body, indent=2, ensure_ascii=False).replace("'", "'\\''")
+        lines += ['-H "Content-Type: application/json"', f"-d '{text}'"]
     elif "multipart/form-data" in content:
         form = _resolve(document, content["multipart/form-data"]["schema"])
         for name in form.get("required", ()):
@@ -57,7 +57,7 @@ def curl(document: dict[str, Any], path: str, method: str, operation: dict[str, 
 def example(
     document: dict[str, Any], schema: dict[str, Any], name: str = "", depth: int = 0
 ) -> Any:  # noqa: ANN401 - JSON
-    """A small value of a schema: what must be there, and no more."""
+    """A small value that follows a schema: the required fields, and no more."""
     schema = _resolve(document, schema)
     values = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
     if values:

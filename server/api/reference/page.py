@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from server.api.reference.document import EVENT_STREAM
 from server.api.reference.example import curl
-from server.api.reference.prose import event, html, shape
+from server.api.reference.html import event, html, shape
 from server.api.reference.schemas import reachable
 
 _templates = Environment(
@@ -33,14 +33,14 @@ class Field(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a request or an answer holds in one media type."""
+    """What a request or a response holds in one media type."""
 
     media_type: str
     shape: Markup
     fields: list[Field]
 
 
-class Answer(NamedTuple):
+class ResponseView(NamedTuple):
     """One status that an operation answers with."""
 
     status: str
@@ -58,8 +58,8 @@ class OperationView(NamedTuple):
     text: Markup
     parameters: list[Field]
     request: list[Content]
-    good: list[Answer]
-    errors: list[Answer]
+    good: list[ResponseView]
+    errors: list[ResponseView]
     curl: str
 
 
@@ -88,7 +88,7 @@ def render(document: dict[str, Any]) -> tuple[str, dict[str, str]]:
         info=document["info"],
         introduction=html(document["info"]["description"]),
         style=Markup(style),  # noqa: S704 - our own file
-        chapters=list(_chapters(document)),
+        chapters=list(_sections(document)),
         definitions=list(_definitions(document)),
     )
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -99,11 +99,11 @@ def render(document: dict[str, Any]) -> tuple[str, dict[str, str]]:
     }
 
 
-def _chapters(document: dict[str, Any]) -> Iterator[TagSection]:
+def _sections(document: dict[str, Any]) -> Iterator[TagSection]:
     for tag in document["tags"]:
         name = tag["name"]
         shown = [
-            _shown(document, path, method, operation)
+            _operation(document, path, method, operation)
             for path, methods in document["paths"].items()
             for method, operation in methods.items()
             if name in operation["tags"]
@@ -112,11 +112,11 @@ def _chapters(document: dict[str, Any]) -> Iterator[TagSection]:
         yield TagSection(f"chapter-{anchor}", name, tag["description"], shown)
 
 
-def _shown(
+def _operation(
     document: dict[str, Any], path: str, method: str, operation: dict[str, Any]
 ) -> OperationView:
-    answers = [
-        _answer(document, status, answer) for status, answer in operation["responses"].items()
+    responses = [
+        _response(document, status, response) for status, response in operation["responses"].items()
     ]
     return OperationView(
         id=operation["operationId"],
@@ -128,17 +128,17 @@ def _shown(
         request=_contents(
             document, operation.get("requestBody", {}).get("content", {}), asked=True
         ),
-        good=[answer for answer in answers if answer.status < "4"],
-        errors=[answer for answer in answers if answer.status >= "4"],
+        good=[response for response in responses if response.status < "4"],
+        errors=[response for response in responses if response.status >= "4"],
         curl=curl(document, path, method, operation),
     )
 
 
-def _answer(document: dict[str, Any], status: str, answer: dict[str, Any]) -> Answer:
-    if "$ref" in answer:
-        answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
-    contents = _contents(document, answer.get("content", {}), asked=False)
-    return Answer(status, html(answer["description"], inline=True), contents)
+def _response(document: dict[str, Any], status: str, response: dict[str, Any]) -> ResponseView:
+    if "$ref" in response:
+        response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    contents = _contents(document, response.get("content", {}), asked=False)
+    return ResponseView(status, html(response["description"], inline=True), contents)
 
 
 def _contents(document: dict[str, Any], content: dict[str, Any], *, asked: bool) -> list[Content]:
@@ -154,9 +154,9 @@ def _contents(document: dict[str, Any], content: dict[str, Any], *, asked: bool)
 
 
 def _inner(schema: dict[str, Any]) -> dict[str, Any]:
-    """The objects of a list, and the data of an event, are what there is to show of it."""
-    told = schema.get("properties", {}).get("data", {}).get("anyOf", [{}])[0]
-    event: dict[str, Any] | None = told.get("contentSchema")
+    """Of a list its items, of an event its data: what there is to show of a schema."""
+    data = schema.get("properties", {}).get("data", {}).get("anyOf", [{}])[0]
+    event: dict[str, Any] | None = data.get("contentSchema")
     items: dict[str, Any] | None = schema.get("items")
     return event or items or schema
 

@@ -11,13 +11,14 @@ from typing import Any, get_origin
 import msgspec
 from msgspec import inspect
 
-from server.api.body import WrittenBack
+from server.api.body import Echoed
 from server.api.reference.text import markdown
 
 Schema = dict[str, Any]
 _AT = "#/components/schemas/"
 _WORDS = re.compile(r"[A-Za-z0-9.]+")
-_SAY_NOTHING = {"server", "schemas", "items", "objects"}
+_MODULES = re.compile(r"\b(?:\w+\.)+(?=\w)")
+_OMITTED = {"server", "api", "schemas", "items"}
 _BINARY: Schema = {"type": "string", "format": "binary"}
 
 
@@ -28,7 +29,7 @@ class SchemaBook:
         self._asked: list[tuple[Any, Schema]] = []
 
     def of(self, kind: Any) -> Schema:  # noqa: ANN401 - any type that msgspec knows
-        """The schema of a type; empty until ``settle``."""
+        """The schema of a type; empty until ``resolve_refs``."""
         schema: Schema = {}
         self._asked.append((kind, schema))
         return schema
@@ -46,7 +47,7 @@ class SchemaBook:
         for component in components.values():
             _tidy(component, names)
         for cls in map(_plain, _structs(inspect.multi_type_info(kinds), set())):
-            if issubclass(cls, WrittenBack):
+            if issubclass(cls, Echoed):
                 known = {cls.__name__, f"{cls.__module__}.{cls.__name__}"}
                 for name in known & components.keys():  # msgspec's name of it: one of the two
                     components[name]["additionalProperties"] = {"type": "null"}
@@ -62,12 +63,12 @@ class SchemaBook:
         )
 
 
-def complete_answers(
+def mark_always_present(
     components: dict[str, Schema], *, asked: Iterable[object], sparse: frozenset[str]
 ) -> None:
-    """Mark fields as always present in structs that are only answered, not also asked for.
+    """Mark fields as always present in structs that only responses have.
 
-    A field with a default may be missing in a request; in an answer it is there, except in
+    A field with a default may be missing in a request; in a response it is there, except in
     ``sparse`` structs and where it may be unset (msgspec gives those no default).
     """
     taken = reachable(asked, components)
@@ -139,9 +140,11 @@ def references(node: object) -> Iterator[str]:
 
 
 def _tidy(schema: object, names: dict[str, str]) -> None:
-    """Descriptions in Markdown, and references to the short names."""
+    """Descriptions in Markdown, titles without module names, references to the short names."""
     if isinstance(schema, dict):
         text, reference = schema.get("description"), schema.get("$ref")
+        if isinstance(title := schema.get("title"), str):
+            schema["title"] = _MODULES.sub("", title)
         if isinstance(text, str):
             schema["description"] = markdown(text)
         if isinstance(reference, str):
@@ -154,7 +157,7 @@ def _tidy(schema: object, names: dict[str, str]) -> None:
 
 
 def _short(name: str) -> str:
-    """Msgspec's name of a schema without the characters that nobody can read.
+    """Msgspec's name of a schema in a readable form.
 
     ``server.api.openai.chat.schemas.ToolBody``, which two modules have, is ``OpenaiChatToolBody``, and
     ``Page_OpenAIFile_`` is ``PageOfOpenAIFile``.
@@ -162,7 +165,7 @@ def _short(name: str) -> str:
     found: list[str] = _WORDS.findall(name)
     kind, *of = found
     *modules, last = kind.split(".")
-    words = [word.capitalize() for word in modules if word not in _SAY_NOTHING]
+    words = [word.capitalize() for word in modules if word not in _OMITTED]
     inside = "Or".join(one.rpartition(".")[2] for one in of)
     return "".join(words) + last + (f"Of{inside}" if inside else "")
 

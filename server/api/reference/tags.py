@@ -1,4 +1,4 @@
-"""The chapters of the document: which path belongs where, and what it is for."""
+"""The tags of the document: which paths each has, and what it is for."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ _TENANT = "/admin/tenants/{slug}"
 
 
 class Tag(NamedTuple):
-    """One chapter; its operations are those whose path begins with one of ``paths``."""
+    """One tag; its operations are those whose path begins with one of ``paths``."""
 
     name: str
     text: str
@@ -47,7 +47,7 @@ TAGS = (
 
 
 def tag_of(path: str) -> Tag:
-    """The chapter of a path: the longest beginning wins; one that nobody listed makes its own."""
+    """The tag of a path: the longest beginning wins; a path without one gets its own."""
     fitting = [(len(start), tag) for tag in TAGS for start in tag.paths if path.startswith(start)]
     if fitting:
         return max(fitting, key=lambda found: found[0])[1]

@@ -1,4 +1,4 @@
-"""Docstrings as people read them."""
+"""Docstrings as text of the document."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ def markdown(text: str) -> str:
 
 
 def summary_and_description(docstring: str | None) -> tuple[str, str]:
-    """(first line without its full stop, the rest without what only callers in Python need)."""
+    """(first line without its full stop, the rest without the sections for callers in Python)."""
     lead, _, rest = inspect.cleandoc(docstring or "").partition("\n")
     rest = _SECTION.split(rest, maxsplit=1)[0]
     return markdown(lead).removesuffix("."), markdown(rest)

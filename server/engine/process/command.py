@@ -1,4 +1,4 @@
-"""How an engine is started, whichever engine it is."""
+"""How a child process is started that serves on a unix socket, as an engine does."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ _SOCKET_PATH_BYTES = 100  # Linux takes 107
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A setting that was chosen for this machine, and why; logged and shown by the console."""
+    """A setting that was chosen for this machine, and why. Logged, and shown by the console."""
 
     name: str
     value: str
@@ -21,7 +21,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class ChildCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that serves on the unix socket ``uds``; ``env`` is laid over our environment."""
+    """A process that serves on the unix socket ``uds``. ``env`` is added to our environment."""
 
     argv: list[str]
     env: dict[str, str] = {}
@@ -31,21 +31,26 @@ class ChildCommand(msgspec.Struct, frozen=True, kw_only=True):
 class EngineCommand(ChildCommand, frozen=True, kw_only=True):
     """One engine process.
 
-    ``concurrent_adapters``: adapters that may have requests in flight together;
-    ``resident_adapters``: adapters loaded together (the engine's ``max_cpu_loras``);
-    ``sequences``: answers that it generates together (``max_num_seqs``).
+    Args:
+        choices: its settings, with reasons.
+        max_active_adapters: adapters that may have requests in flight at the same time.
+        max_loaded_adapters: adapters loaded at the same time, as the engine's ``max_cpu_loras``.
+        max_num_seqs: answers that it generates at the same time.
     """
 
     choices: list[Choice] = []
-    concurrent_adapters: int
-    resident_adapters: int
-    sequences: int = 256
+    max_active_adapters: int
+    max_loaded_adapters: int
+    max_num_seqs: int = 256
 
 
 def socket_path(run: Path) -> Path:
     """Where the engine listens: in ``run``, or in a private temporary folder if that is too long.
 
-    Whoever can open the socket can have adapters loaded, so its folder is its owner's alone.
+    A process that can open the socket can load adapters, so only the owner may enter its folder.
+
+    Raises:
+        PermissionError: the temporary folder is there and belongs to another user.
     """
     path = run.absolute() / "engine.sock"
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
@@ -54,7 +59,7 @@ def socket_path(run: Path) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.parent.stat().st_uid != os.getuid():
         raise PermissionError(
-            f"{path.parent} belongs to somebody else; the socket is not safe there"
+            f"{path.parent} belongs to another user; the socket is not safe there"
         )
     private_folder(path.parent)  # it may have been there before
     return path

@@ -1,27 +1,33 @@
-"""Recognises the engine of an earlier life of this server, and ends it.
+"""Recognises the engine of an earlier server process, and ends it.
 
-A process id alone proves nothing: it may be somebody else's by now. The pid file also holds the
-boot it belongs to and the moments its two processes started (in ticks since that boot, so that no
-clock can move them), which together are never reused.
+A process id alone proves nothing: the kernel gives it to another process later. So the pid file
+also holds the boot it belongs to and the moments in which its two processes began. These three
+together are never used again.
 """
 
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
+import psutil
 
-_PROC = Path("/proc")
+from training.filesystem import write_atomically
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _KILL_SECONDS = 10.0
 
 
 class InUse(Exception):
-    """Another server that lives keeps an engine in this folder."""
+    """Another server that is running keeps an engine in this folder."""
 
 
 class _Record(msgspec.Struct, frozen=True):
+    """``group_started``, ``server_started``: clock ticks since boot."""
+
     boot_id: str
     group: int
     group_started: int
@@ -29,53 +35,40 @@ class _Record(msgspec.Struct, frozen=True):
     server_started: int
 
 
-class _Process(NamedTuple):
-    state: str
-    group: int
-    started: int  # ticks since boot
-
-
 def remember(path: Path, group: int) -> None:
     """Write down the process group that was just started."""
-    leader, server = _look(group), _look(os.getpid())
-    if leader is None or server is None:
+    group_started, server_started = _started(group), _started(os.getpid())
+    if group_started is None or server_started is None:
         return  # it ended already
     record = _Record(
         boot_id=_boot_id(),
         group=group,
-        group_started=leader.started,
+        group_started=group_started,
         server=os.getpid(),
-        server_started=server.started,
+        server_started=server_started,
     )
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(msgspec.json.encode(record))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_atomically(path, msgspec.json.encode(record))
 
 
 def clear(path: Path) -> None:
-    """End what an earlier server left in this folder; nothing happens when that is nothing.
+    """End what an earlier server left running in this folder, if anything.
 
     Raises:
-        InUse: that server still lives.
+        InUse: that server is still running.
     """
     try:
         record = msgspec.json.decode(path.read_bytes(), type=_Record)
     except (OSError, msgspec.DecodeError):
         return
     if record.boot_id == _boot_id():
-        server, leader = _look(record.server), _look(record.group)
-        lives = server is not None and server.started == record.server_started
-        if lives and record.server != os.getpid():
+        if record.server != os.getpid() and _started(record.server) == record.server_started:
             raise InUse(
                 f"another server (process {record.server}) runs its engine in {path.parent}; "
                 "stop it, or use another TENANTUNE_HOME"
             )
-        # While one member lives, the kernel gives the group's number to no other process: if the
-        # leader's number is somebody else's now, nothing of the group is left.
-        if leader is None or leader.started == record.group_started:
+        # While one member lives, the kernel gives the group's number to no other process. So if a
+        # process of that number began at another moment, nothing of the group is left.
+        if _started(record.group) in (None, record.group_started):
             deadline = time.monotonic() + _KILL_SECONDS
             while signal_group(record.group, signal.SIGKILL) and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -83,14 +76,12 @@ def clear(path: Path) -> None:
 
 
 def members(group: int) -> list[int]:
-    """Living processes of a group; those that only wait to be reaped do not count."""
-    pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
-    seen = [(pid, _look(pid)) for pid in pids]
-    return [pid for pid, process in seen if process and process.group == group]
+    """Running processes of a group, without those that have ended and wait to be reaped."""
+    return [pid for pid in psutil.pids() if _group(pid) == group and _runs(pid)]
 
 
 def signal_group(group: int, number: signal.Signals) -> bool:
-    """Signal every process of a group; False when none lives."""
+    """Signal every process of a group; False when none is running."""
     if not members(group):
         return False
     try:
@@ -100,19 +91,38 @@ def signal_group(group: int, number: signal.Signals) -> bool:
     return True
 
 
-def _look(pid: int) -> _Process | None:
-    """A process that lives, or None."""
+def _group(pid: int) -> int | None:
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return None
+
+
+def _runs(pid: int) -> bool:
     try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold anything
-    process = _Process(state=fields[0], group=int(fields[2]), started=int(fields[19]))
-    return None if process.state in "ZX" else process
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _started(pid: int) -> int | None:
+    """When a running process began, in clock ticks since boot; None where there is none.
+
+    psutil gives seconds since 1970, which move when the system's clock is set. The time of the boot
+    moves with them, unless the clock is set between the two readings.
+    """
+    try:
+        while _runs(pid):
+            boot = psutil.boot_time()
+            created = psutil.Process(pid).create_time()
+            if psutil.boot_time() == boot:
+                return round((created - boot) * _TICKS_A_SECOND)
+    except psutil.NoSuchProcess:
+        pass
+    return None
 
 
 def _boot_id() -> str:
     try:
-        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return _BOOT_ID.read_text().strip()
     except OSError:
         return ""

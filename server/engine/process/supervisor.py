@@ -1,8 +1,8 @@
-"""Keeps one engine process alive: start, watch, restart, stop, and never leave anything behind.
+"""Keeps one child process running: starts, watches, restarts and stops it, leaving nothing behind.
 
-The engine runs in a process group of its own under a small holder (``server/engine/watchdog.py``)
-that kills the group when this process ends, however it ends. Should holder and server die in the
-same moment, the next start finds the group through ``engine.pid`` and ends it.
+The process runs in a process group of its own under a small one (``watchdog``), which kills the
+group when this server ends, however it ends. If both die at the same moment, the next start finds
+the group through the pid file and ends it (``orphans``).
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 import structlog
@@ -31,10 +31,10 @@ State = Literal["starting", "ready", "restarting", "stopped", "failed"]
 LOG_BYTES = 16 << 20
 TERM_SECONDS = 2.0  # enough for vLLM to remove its shared memory, if it still can
 KILL_SECONDS = 10.0
-OWN_LATENESS_SECONDS = 1.0  # of our event loop; a miss of one that is later tells nothing
-LAST_WORDS = 12  # lines of the engine's log that go into ours when it dies
+OWN_LATENESS_SECONDS = 1.0  # of our event loop; when it is later, a missed check proves nothing
+LAST_WORDS = 12  # lines of the process's log that go into ours when it dies
 
-# What the engine's log says on its way up, in our words. The last one found counts.
+# What the engine's log says while it starts, in our words. The last one found counts.
 STAGES = (
     (re.compile(r"Starting to load model|Loading safetensors"), "loading the weights"),
     (re.compile(r"Loading weights took|Model loading took"), "weights loaded"),
@@ -47,9 +47,13 @@ STAGES = (
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is doing.
 
-    ``detail`` is for people: the stage of a start, or why there is none and when the next try is.
-    ``restarts`` counts lives after the first. ``failed`` means many short lives in a row: it is
-    still tried again, slowly.
+    Args:
+        state: ``failed`` means many short lives in a row: it is still started again, but rarely.
+        detail: for people: the stage of a start; or why there is no engine, and the next try.
+        restarts: starts after the first.
+        pid: of the process group; None while there is none.
+        retry_after_seconds: when a request that is refused now may succeed.
+        choices: the engine's settings, with reasons.
     """
 
     state: State = "stopped"
@@ -61,10 +65,19 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient the supervision is, in seconds.
+    """How patient the supervision is. All but the two counts are in seconds.
 
-    ``ready``: longest start. A life that ends before it was ready for ``stable`` counts as short;
-    after ``short_lives`` of them the state is ``failed``. ``term``: from SIGTERM to SIGKILL.
+    Args:
+        ready: longest start.
+        health_every: pause between two health checks.
+        health_timeout: longest wait for one.
+        health_misses: how many may fail in a row.
+        stable: a life that was ready for less than this counts as short.
+        short_lives: after this many in a row the state is ``failed``.
+        back_off_first: pause before the next start after one short life; doubles with each.
+        back_off_most: longest pause while the state is not ``failed``.
+        back_off_failed: pause when it is.
+        term: from SIGTERM to SIGKILL.
     """
 
     ready: float = 600.0
@@ -80,7 +93,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusFeed:
-    """The status, and everybody who watches it."""
+    """A process's status, for those who show it and those who wait for it."""
 
     def __init__(self, status: EngineStatus) -> None:
         self.status = status
@@ -96,7 +109,7 @@ class StatusFeed:
         changed.set()
 
     async def watch(self) -> AsyncIterator[EngineStatus]:
-        """The status now, and again after each change (a slow watcher may miss some)."""
+        """The status now, and again after each change. A slow reader may miss some of them."""
         while True:
             changed, status = self._changed, self.status
             yield status
@@ -104,22 +117,51 @@ class StatusFeed:
                 await changed.wait()
 
 
-class Supervisor:
-    """Runs a command again and again until stopped: an engine, or another child of ours (``name``).
+class ProcessHooks(Protocol):
+    """What a supervisor needs to know of its process, and what it reports."""
 
-    ``health`` raises EngineUnavailable while the engine is not well. ``prepare`` runs once per
-    life, when it is well and before it counts as ready. ``gone`` is called at the end of each life.
+    async def health(self, *, timeout_seconds: float) -> None:
+        """Return when the process is well; raise EngineUnavailable when it is not."""
+
+    async def prepare(self) -> None:
+        """Called once in each life, when the process is well and before it counts as ready.
+
+        An error (``ServerError``) ends this life.
+        """
+
+    def ended(self, reason: str) -> None:
+        """Called at the end of each life, before the process is signalled."""
+
+
+class Supervisor:
+    """Runs a command again and again until stopped: an engine, or another child process.
+
+    ::
+
+        feed = StatusFeed(EngineStatus())
+        supervisor = Supervisor(command, hooks, run=run, feed=feed, timing=Timing())
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(supervisor.supervise())
+            ...
+            task.cancel()  # the process and all its children are gone when the group ends
+
+    Args:
+        command: what to start, and the socket that it serves on.
+        hooks: how to see that the process is well.
+        run: folder of ``<name>.log`` and ``<name>.pid``. One server at a time may use it.
+        feed: where the status is shown.
+        timing: how patient the supervision is.
+        name: of the process, in the log and in the names of the files.
+        chance: numbers in [0, 1) that spread the restarts of many servers.
     """
 
     def __init__(
         self,
         command: ChildCommand,
+        hooks: ProcessHooks,
         *,
         run: Path,
-        board: StatusFeed,
-        health: Callable[[float], Awaitable[None]],
-        prepare: Callable[[], Awaitable[None]],
-        gone: Callable[[str], None],
+        feed: StatusFeed,
         timing: Timing,
         name: str = "engine",
         chance: Callable[[], float] = random.random,
@@ -127,11 +169,9 @@ class Supervisor:
         self._name = name
         self._log = log.bind(name=name)
         self._command = command
+        self._hooks = hooks
         self._run = run
-        self._board = board
-        self._health = health
-        self._prepare = prepare
-        self._gone = gone
+        self._feed = feed
         self._timing = timing
         self._chance = chance
         self._recycle: asyncio.Future[str] | None = None
@@ -139,7 +179,7 @@ class Supervisor:
         self._pid_path = run / f"{name}.pid"
 
     async def supervise(self) -> None:
-        """Live until cancelled; the engine is stopped then, and nothing of it remains."""
+        """Run until cancelled. The process is stopped then, and nothing of it remains."""
         private_folder(self._run)
         short = 0
         try:
@@ -159,16 +199,16 @@ class Supervisor:
                     next_try_seconds=round(pause, 1),
                     last_words=self._last_words(),
                 )
-                self._board.show(
+                self._feed.show(
                     state="failed" if failed else "restarting",
                     detail=detail,
                     pid=None,
                     retry_after_seconds=max(1.0, pause),
                 )
                 await asyncio.sleep(pause)
-                self._board.show(restarts=self._board.status.restarts + 1, detail="starting again")
+                self._feed.show(restarts=self._feed.status.restarts + 1, detail="starting again")
         finally:
-            self._board.show(state="stopped", detail="", pid=None)
+            self._feed.show(state="stopped", detail="", pid=None)
 
     def recycle(self, reason: str) -> None:
         """End this life and start another."""
@@ -181,10 +221,12 @@ class Supervisor:
             pause = timing.back_off_failed
         else:
             pause = min(timing.back_off_first * 2 ** max(0, short_lives - 1), timing.back_off_most)
-        return pause * (0.8 + 0.4 * self._chance())  # many servers must not start in step
+        return pause * (
+            0.8 + 0.4 * self._chance()
+        )  # many servers must not start at the same moment
 
     async def _live(self) -> tuple[str, float]:
-        """One life: (why it ended, how long it was ready)."""
+        """One life of the process: why it ended, and for how many seconds it was ready."""
         try:
             await asyncio.to_thread(orphans.clear, self._pid_path)
             self._command.uds.unlink(missing_ok=True)
@@ -201,24 +243,31 @@ class Supervisor:
                 self._recycle,
             )
         finally:
-            self._board.show(state="restarting", detail=reason)
-            self._gone(reason)
+            self._feed.show(state="restarting", detail=reason)
+            self._hooks.ended(reason)
             await self._end(process, self._timing.term)
         return reason, monotonic() - ready_at[0] if ready_at else 0.0
 
     async def _start(self) -> Process:
         environment = {**os.environ, **self._command.env}  # noqa: TID251 - inherited, not read
-        holder = [sys.executable, "-I", "-S", watchdog.__file__, str(self.log_path), str(LOG_BYTES)]
+        with_watchdog = [
+            sys.executable,
+            "-I",
+            "-S",
+            watchdog.__file__,
+            str(self.log_path),
+            str(LOG_BYTES),
+        ]
         process = await asyncio.create_subprocess_exec(
-            *holder,
+            *with_watchdog,
             *self._command.argv,
             stdin=PIPE,
             env=environment,
             start_new_session=True,
         )
         orphans.remember(self._pid_path, process.pid)
-        starting = "restarting" if self._board.status.restarts else "starting"
-        self._board.show(
+        starting = "restarting" if self._feed.status.restarts else "starting"
+        self._feed.show(
             state=starting, detail="starting the process", pid=process.pid, retry_after_seconds=5.0
         )
         self._log.info("process starts", pid=process.pid, log=str(self.log_path))
@@ -235,49 +284,49 @@ class Supervisor:
 
     async def _ended(self, process: Process) -> str:
         status = await process.wait()
-        if status > 128:  # noqa: PLR2004 - the holder's way to say "by signal"
+        if status > 128:  # noqa: PLR2004 - the watchdog's way to say "by signal"
             return f"the {self._name} was ended by {signal.Signals(status - 128).name}"
         if status < 0:
-            return f"the {self._name}'s holder was ended by {signal.Signals(-status).name}"
+            return f"the {self._name}'s watchdog was ended by {signal.Signals(-status).name}"
         return f"the {self._name} exited with status {status}"
 
     async def _unwell(self, ready_at: list[float]) -> str:
-        """Wait for the start, then for a life's end that the process itself does not notice."""
+        """Wait until it is ready, then until its health checks fail. Returns what is wrong."""
         timing = self._timing
         deadline = monotonic() + timing.ready
         while True:
             try:
-                await self._health(timing.health_timeout)
+                await self._hooks.health(timeout_seconds=timing.health_timeout)
                 break
             except EngineUnavailable:
                 if monotonic() > deadline:
                     return f"the {self._name} was not ready after {timing.ready:.0f} s"
                 if stage := self._stage():
-                    self._board.show(detail=stage)
+                    self._feed.show(detail=stage)
                 await asyncio.sleep(min(0.25, timing.health_every))
         try:
             async with asyncio.timeout(max(1.0, deadline - monotonic())):
-                await self._prepare()
+                await self._hooks.prepare()
         except (ServerError, TimeoutError) as exc:
             return f"the {self._name} came up and could not answer: {exc}"
         ready_at.append(monotonic())
-        self._board.show(state="ready", detail="", retry_after_seconds=2.0)
+        self._feed.show(state="ready", detail="", retry_after_seconds=2.0)
         self._log.info("process ready")
         misses = 0
         while misses < timing.health_misses:
             began = monotonic()
             await asyncio.sleep(timing.health_every)
             try:
-                await self._health(timing.health_timeout)
+                await self._hooks.health(timeout_seconds=timing.health_timeout)
                 misses = 0
             except EngineUnavailable:
                 most = timing.health_every + timing.health_timeout + OWN_LATENESS_SECONDS
-                if monotonic() - began < most:  # or it was this process that did not get to it
+                if monotonic() - began < most:  # else this server itself was too late
                     misses += 1
         return f"the {self._name} missed {misses} health checks in a row"
 
     async def _end(self, process: Process, term_seconds: float) -> None:
-        """SIGTERM to the group, SIGKILL if need be, and look that nothing is left."""
+        """Send the group SIGTERM, and SIGKILL if need be, until nothing of it is left."""
         group = process.pid
         try:
             orphans.signal_group(group, signal.SIGTERM)

@@ -1,11 +1,13 @@
-"""Holds an engine: starts it, keeps its log within bounds, and takes it along when the server dies.
+"""Starts an engine, limits its log's size, and kills it when the server dies.
 
-Run as a plain script, on the standard library alone: it is started before everything and must
-outlive anything. It leads the process group that the engine lives in. Its standard input is a pipe
-whose other end only the server holds: the pipe closes however the server ends, ``kill -9``
-included, and then the whole group is killed. (``PR_SET_PDEATHSIG`` would bind the engine to the
-*thread* that forked, and would not reach the engine's own children. It does bind the engine to this
-holder, which has one thread: where both die at once, nobody is left to kill the group.)
+Run as a plain script that needs only the standard library: it starts first and must outlive the
+rest. It leads the process group that the engine runs in. Its standard input is a pipe whose other
+end only the server has: the pipe closes however the server ends, ``kill -9`` included, and then the
+whole group is killed.
+
+``PR_SET_PDEATHSIG`` in the server's children would not do: it binds a child to the *thread* that
+forked, and does not reach the engine's own children. It does bind the engine to this process, which
+has one thread, for the case that this process is killed together with the server.
 """
 
 import ctypes
@@ -40,7 +42,7 @@ class Log:
         self._file.close()
 
     def write(self, data: bytes) -> None:
-        """Append; a full disk loses the log, never the engine."""
+        """Append. A full disk loses the log, never the engine."""
         try:
             if self._size + len(data) > self._limit:
                 self._file.close()
@@ -52,14 +54,14 @@ class Log:
 
 
 def run_watched(command: list[str], log: Log) -> int:
-    """Run ``command`` to its end; returns its exit status, 128 + N for signal N."""
+    """Run ``command`` to its end. Returns its exit status, or 128 + N when signal N ended it."""
     parent = os.getppid()
     # A handler, not SIG_IGN: the latter would be inherited by the engine.
     signal.signal(signal.SIGTERM, lambda *_: None)
     reader, writer = os.pipe()
     libc = ctypes.CDLL(None)
 
-    def die_with_us() -> None:
+    def die_with_watchdog() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     engine = subprocess.Popen(
@@ -67,7 +69,7 @@ def run_watched(command: list[str], log: Log) -> int:
         stdin=subprocess.DEVNULL,
         stdout=writer,
         stderr=writer,
-        preexec_fn=die_with_us,  # noqa: PLW1509 - no other thread is here
+        preexec_fn=die_with_watchdog,  # noqa: PLW1509 - this process has no other thread
     )
     os.close(writer)
     os.set_blocking(reader, False)
@@ -90,7 +92,7 @@ def run_watched(command: list[str], log: Log) -> int:
 
 
 def _drain(descriptor: int, log: Log) -> bool:
-    """Copy what is there; False at the end of the stream."""
+    """Copy what is there to the log; False at the end of the stream."""
     try:
         while data := os.read(descriptor, READ_BYTES):
             log.write(data)

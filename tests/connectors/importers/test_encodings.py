@@ -8,7 +8,7 @@ import pytest
 from connectors.conversation import Conversation
 from connectors.errors import UnknownFormat
 from connectors.importers import IMPORTERS, ImportOptions, choose
-from connectors.importers.twice_encoded import mend
+from connectors.importers.mojibake import fix_mojibake
 
 
 def read(name: str, data: bytes) -> tuple[list[str], dict[str, str]]:
@@ -83,15 +83,15 @@ MEANT = "Grüße für Zoë \u2013 don\u2019t \u201cquote\u201d 5 € à 😀 Œu
 
 @pytest.mark.parametrize("codec", ["cp1252", "latin-1", "mac_roman"])
 def test_text_that_was_encoded_twice_is_put_right(codec):
-    mended, count = mend(twice(MEANT, codec))
+    mended, count = fix_mojibake(twice(MEANT, codec))
     assert mended == MEANT
     assert count == sum(not character.isascii() for character in MEANT)
 
 
 def test_it_is_put_right_in_other_scripts_and_after_three_times():
     text = "Привет 你好 こんにちは 안녕 Ελλάδα"
-    assert mend(twice(text))[0] == text
-    assert mend(twice(twice(MEANT)))[0] == MEANT
+    assert fix_mojibake(twice(text))[0] == text
+    assert fix_mojibake(twice(twice(MEANT)))[0] == MEANT
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_it_is_put_right_in_other_scripts_and_after_three_times():
     ],
 )
 def test_text_that_was_encoded_once_stays_as_it_is(text):
-    assert mend(text) == (text, 0)
+    assert fix_mojibake(text) == (text, 0)
 
 
 def test_every_importer_but_our_own_puts_it_right_and_says_so():

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from connectors.conversation import Conversation, Role, chat_messages
+from connectors.conversation import ChatMessage, Conversation, Role, chat_messages
 from connectors.errors import BadMapping
-from connectors.importers import IMPORTERS, ImportOptions, Reason, Rejected, parse_map
+from connectors.importers import (
+    IMPORTERS,
+    Importer,
+    ImportOptions,
+    Reason,
+    Rejected,
+    parse_map,
+)
+from connectors.importers.messages import MessageLines
 
 DATA = Path(__file__).parents[2] / "data" / "transcripts"
 
@@ -26,7 +34,7 @@ def fixture(name: str) -> bytes:
 def test_openai_keeps_weights_labels_and_parts_and_counts_what_is_no_text():
     kept, rejected = read("openai", fixture("openai.jsonl"))
     assert [conversation.id for conversation in kept] == ["line-1", "lib-2"]
-    assert kept[0].turns[0].speaker is Role.SYSTEM
+    assert kept[0].turns[0].role is Role.SYSTEM
     assert kept[1].labels == {"intent": "fines", "urgent": "false"}
     assert kept[1].channel == "chat"
     assert [turn.weight for turn in kept[1].turns] == [1, 1, 1, 0]
@@ -77,15 +85,15 @@ def test_an_empty_message_is_left_out_and_its_conversation_stays():
 
 def test_a_role_of_ones_own_can_be_given_a_meaning():
     line = '{"messages": [{"role": "Concierge", "content": "hi"}]}'
-    kept, _ = read("openai", line, speakers={"concierge": Role.AGENT})
-    assert kept[0].turns[0].speaker is Role.AGENT
+    kept, _ = read("openai", line, roles={"concierge": Role.AGENT})
+    assert kept[0].turns[0].role is Role.AGENT
 
 
 def test_sharegpt_maps_its_speakers():
     kept, rejected = read("sharegpt", fixture("sharegpt.jsonl"))
     assert not rejected
     assert [len(chat_messages(conversation)) for conversation in kept] == [2, 2]
-    assert kept[1].turns[0].speaker is Role.SYSTEM
+    assert kept[1].turns[0].role is Role.SYSTEM
 
 
 def test_our_own_format_loses_nothing():
@@ -97,7 +105,7 @@ def test_our_own_format_loses_nothing():
     assert (first.channel, first.language) == ("mail", "en")
     assert first.turns[0].author == "Odile Brandt"
     assert first.turns[0].sent_at == "2031-02-03T07:40:00+00:00"
-    assert first.turns[1].speaker is Role.NOTE
+    assert first.turns[1].role is Role.NOTE
     assert [m.role for m in chat_messages(first)] == ["user", "assistant"]
 
 
@@ -113,7 +121,7 @@ def test_rows_are_gathered_into_conversations_in_order_of_time():
     assert [conversation.id for conversation in kept] == ["7001", "7002"]
     first = kept[0].turns
     assert first[0].text == 'Hello,\nmy "Comet" lamp flickers'
-    assert [turn.speaker for turn in first] == [Role.CUSTOMER, Role.AGENT]
+    assert [turn.role for turn in first] == [Role.CUSTOMER, Role.AGENT]
     assert [turn.author for turn in first] == ["Milo", "Desk 4"]
 
 
@@ -143,9 +151,9 @@ def test_excels_delimiter_line_is_heeded():
 
 
 def test_columns_can_be_named_by_hand():
-    mapping, speakers = parse_map(["conversation=Ref,text=What", "speaker=Who,speaker:Q=customer"])
+    mapping, roles = parse_map(["conversation=Ref,text=What", "speaker=Who,speaker:Q=customer"])
     data = "Ref,Who,What,message\n1,Q,hi,x\n1,agent,hello,x\n"
-    kept, rejected = read("csv", data, mapping=mapping, speakers=speakers)
+    kept, rejected = read("csv", data, mapping=mapping, roles=roles)
     assert not rejected
     assert [turn.text for turn in kept[0].turns] == ["hi", "hello"]
 
@@ -244,3 +252,37 @@ def test_an_eight_bit_encoding_is_guessed(text, codec):
     kept, rejected = read("csv", f"question,answer\n{text},ok\n".replace(", ", " ").encode(codec))
     assert not rejected
     assert kept[0].turns[0].text == text.replace(", ", " ")
+
+
+_DESK_ROLES = {"client": Role.CUSTOMER, "staff": Role.AGENT}
+
+
+class Desk(MessageLines):
+    """The example of ``Importer``'s docstring: all that a format of messages has to say."""
+
+    name = "desk"
+    description = 'JSON lines with {"thread": [{"who", "what"}]}'
+    key = "thread"
+    role_field = "who"
+    text_field = "what"
+    roles = _DESK_ROLES
+
+
+def test_a_format_of_messages_needs_its_names_alone():
+    data = (
+        b'{"id": 7, "thread": [{"who": "client", "what": "Open today?"}, '
+        b'{"who": "staff", "what": "Until six."}, {"who": "tool", "what": "{}"}]}\n'
+    )
+    desk: Importer = Desk()
+    assert desk.sniff(data, "export")
+    assert not any(importer.sniff(data, "export") for importer in IMPORTERS.values())
+    conversation, skipped = sorted(
+        desk.read(io.BytesIO(data), ImportOptions()), key=lambda item: isinstance(item, Rejected)
+    )
+    assert isinstance(conversation, Conversation)
+    assert chat_messages(conversation) == [
+        ChatMessage(role="user", content="Open today?"),
+        ChatMessage(role="assistant", content="Until six."),
+    ]
+    assert isinstance(skipped, Rejected)
+    assert (skipped.reason, skipped.part) == (Reason.TOOL_MESSAGE, True)

@@ -8,8 +8,8 @@ import pytest
 from connectors.conversation import Conversation, Role
 from connectors.errors import UnknownFormat
 from connectors.importers import IMPORTERS, ImportOptions, Reason, Rejected, choose
-from connectors.importers.base import MAX_CHARACTERS, MAX_TURNS
-from connectors.training_files import read as read_training_file
+from connectors.importers.base import MAX_CONVERSATION_CHARACTERS, MAX_TURNS
+from connectors.training_files import read_examples as read_training_file
 
 
 def record(asked: str, said: str = "b", **more) -> dict[str, object]:
@@ -107,7 +107,7 @@ def test_a_message_for_colleagues_alone_is_a_note(name, flag):
     said = [{role: "user", text: "q"}, {role: "assistant", text: "s", **flag}]
     kept = list(IMPORTERS[name].read(io.BytesIO(json.dumps({key: said}).encode()), ImportOptions()))
     assert isinstance(kept[0], Conversation)
-    assert [turn.speaker for turn in kept[0].turns] == [Role.CUSTOMER, Role.NOTE]
+    assert [turn.role for turn in kept[0].turns] == [Role.CUSTOMER, Role.NOTE]
 
 
 def test_people_whom_a_record_names_are_handed_on():
@@ -123,7 +123,7 @@ def test_people_whom_a_record_names_are_handed_on():
     ("messages", "reason"),
     [
         ([{"role": "user", "content": "a"}] * (MAX_TURNS + 1), Reason.TOO_MANY_TURNS),
-        ([{"role": "user", "content": "a" * (MAX_CHARACTERS + 1)}], Reason.TOO_LARGE),
+        ([{"role": "user", "content": "a" * (MAX_CONVERSATION_CHARACTERS + 1)}], Reason.TOO_LARGE),
     ],
 )
 def test_a_record_beyond_the_bounds_is_told(messages, reason):

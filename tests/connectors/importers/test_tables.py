@@ -15,13 +15,13 @@ class Read:
     """A table as it was read."""
 
     def __init__(self, table: str | bytes, *, told: str = "", **options) -> None:
-        mapping, speakers = parse_map([told])
+        mapping, roles = parse_map([told])
         data = table.encode() if isinstance(table, str) else table
         self.notes: dict[str, str] = {}
         items = list(
             IMPORTERS["csv"].read(
                 io.BytesIO(data),
-                ImportOptions(mapping=mapping, speakers=speakers, **options),
+                ImportOptions(mapping=mapping, roles=roles, **options),
                 self.notes.__setitem__,
             )
         )
@@ -34,7 +34,7 @@ class Read:
 
     @property
     def speakers(self) -> list[str]:
-        return [turn.speaker.value for conversation in self.kept for turn in conversation.turns]
+        return [turn.role.value for conversation in self.kept for turn in conversation.turns]
 
 
 def rows(header: str, *lines: str) -> str:
@@ -244,7 +244,7 @@ def test_a_file_with_one_side_alone_says_so(table, note):
     run = run_import(io.BytesIO(table.encode()), "x.csv")
     list(run)
     assert "--map 'speaker:VALUE=" in run.report.notes[note]
-    assert sum(run.report.speakers.values()) == 2
+    assert sum(run.report.roles.values()) == 2
 
 
 # internal notes

@@ -160,7 +160,7 @@ PEOPLE = [
 
 @pytest.mark.parametrize(("author", "speaker", "text", "expected"), PEOPLE)
 def test_a_person_is_found_as_people_write_the_name(author, speaker, text, expected):
-    turn = Turn(speaker=Role(speaker), text=text, author=author)
+    turn = Turn(role=Role(speaker), text=text, author=author)
     redacted, _ = Redactor().redact(Conversation(id="c", turns=(turn,)))
     assert redacted.turns[0].text == expected
     again, _ = Redactor().redact(redacted)
@@ -168,15 +168,15 @@ def test_a_person_is_found_as_people_write_the_name(author, speaker, text, expec
 
 
 def test_an_identifier_that_is_a_name_becomes_a_digest():
-    turns = (Turn(speaker=Role.CUSTOMER, text="hello", author="王小明"),)
+    turns = (Turn(role=Role.CUSTOMER, text="hello", author="王小明"),)
     assert Redactor().redact(Conversation("王小明", turns))[0].id.startswith("redacted-")
     assert Redactor().redact(Conversation("ticket 7", turns))[0].id == "ticket 7"
 
 
 def test_two_people_of_one_surname_share_what_cannot_tell_them_apart():
     turns = (
-        Turn(speaker=Role.CUSTOMER, text="Ada Holm here", author="Ada Holm"),
-        Turn(speaker=Role.AGENT, text="Bo Holm here, Ms Holm", author="Bo Holm"),
+        Turn(role=Role.CUSTOMER, text="Ada Holm here", author="Ada Holm"),
+        Turn(role=Role.AGENT, text="Bo Holm here, Ms Holm", author="Bo Holm"),
     )
     redacted, _ = Redactor().redact(Conversation("c", turns))
     assert [turn.text for turn in redacted.turns] == ["[NAME_1] here", "[NAME_2] here, Ms [NAME_1]"]
@@ -190,7 +190,7 @@ def crowd(people: int) -> Conversation:
         "c",
         tuple(
             Turn(
-                speaker=Role.CUSTOMER,
+                role=Role.CUSTOMER,
                 text=f"As {names[at - 1]} said, I never got it; call 0207946{at % 10000:04}",
                 author=f"Mx {names[at]} {names[at][::-1].title()}",
             )
@@ -214,5 +214,5 @@ def test_the_work_grows_with_turns_and_people_and_not_with_their_product():
 
 
 def test_a_field_that_is_no_name_does_not_make_each_look_up_long():
-    turn = Turn(speaker=Role.CUSTOMER, text="ab cd " * 3000, author="ab cd " * 3000)
+    turn = Turn(role=Role.CUSTOMER, text="ab cd " * 3000, author="ab cd " * 3000)
     assert calls(Conversation("c", (turn,))) < 60 * len(turn.text)

@@ -757,7 +757,7 @@ def test_one_number_in_two_scripts_has_one_placeholder():
 
 
 def test_what_is_public_stays_however_it_is_written():
-    redactor = Redactor(keep=["help@lamps.example", "+44 20 7946 0958"])
+    redactor = Redactor(allowlist=["help@lamps.example", "+44 20 7946 0958"])
     text = "help＠lamps.example, 020\u20117946\u20110958, 020 7946 0959"
     assert redactor.redact_text(text) == "help＠lamps.example, 020\u20117946\u20110958, [PHONE_1]"
 

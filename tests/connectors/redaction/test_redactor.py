@@ -10,8 +10,8 @@ from connectors.redaction.redactor import Redactor
 
 
 def conversation(*texts: str, **fields) -> Conversation:
-    speakers = [Role.CUSTOMER, Role.AGENT]
-    turns = tuple(Turn(speaker=speakers[at % 2], text=text) for at, text in enumerate(texts))
+    roles = [Role.CUSTOMER, Role.AGENT]
+    turns = tuple(Turn(role=roles[at % 2], text=text) for at, text in enumerate(texts))
     return Conversation(id="c", turns=turns, **fields)
 
 
@@ -96,10 +96,10 @@ def test_a_bare_number_is_a_phone_number_when_it_was_asked_for():
 
 def test_names_in_the_metadata_are_found_in_every_text():
     turns = (
-        Turn(speaker=Role.AGENT, text="Hello, Will here. Will you wait?", author="Will Ashdown"),
-        Turn(speaker=Role.CUSTOMER, text="Thanks, Will.", author="Odile <odile@post.example>"),
-        Turn(speaker=Role.NOTE, text="odile brandt? No: Odile. ASHDOWN knows", author="Desk"),
-        Turn(speaker=Role.BOT, text="I am Lampy.", author="Lampy"),
+        Turn(role=Role.AGENT, text="Hello, Will here. Will you wait?", author="Will Ashdown"),
+        Turn(role=Role.CUSTOMER, text="Thanks, Will.", author="Odile <odile@post.example>"),
+        Turn(role=Role.NOTE, text="odile brandt? No: Odile. ASHDOWN knows", author="Desk"),
+        Turn(role=Role.BOT, text="I am Lampy.", author="Lampy"),
     )
     redacted, counts = Redactor().redact(Conversation(id="c", turns=turns))
     assert [turn.text for turn in redacted.turns] == [
@@ -114,7 +114,7 @@ def test_names_in_the_metadata_are_found_in_every_text():
 
 @pytest.mark.parametrize("author", ["Agent", "Customer Service", "Harbour Library Team", "Bot 7"])
 def test_roles_and_organisations_are_no_people(author):
-    turn = Turn(speaker=Role.AGENT, text="The Harbour Library Team, your agent", author=author)
+    turn = Turn(role=Role.AGENT, text="The Harbour Library Team, your agent", author=author)
     redacted, _ = Redactor().redact(Conversation(id="c", turns=(turn,)))
     assert redacted.turns[0] == turn
 
@@ -140,7 +140,7 @@ def test_a_digest_that_looks_like_a_card_is_left_alone():
 def test_a_tenants_own_numbers_and_what_is_public():
     redactor = Redactor(
         {"order": r"ORD-\d+", "policy-no": r"\bP\d{6,8}\b"},
-        keep=["@lamps.example", "+44 20 7946 0958"],
+        allowlist=["@lamps.example", "+44 20 7946 0958"],
     )
     text = "ord-778 under p1234567; help@lamps.example, 020 7946 0958, v@post.example"
     assert redactor.redact_text(text) == (
@@ -216,7 +216,7 @@ def test_no_text_takes_more_than_linear_time(text):
     "author", ["v@post.example/call", "Team v@post.example", "https://u:p@h.example/x"]
 )
 def test_an_author_field_with_an_address_becomes_one_placeholder(author):
-    before = Conversation(id="c", turns=(Turn(speaker=Role.CUSTOMER, text="", author=author),))
+    before = Conversation(id="c", turns=(Turn(role=Role.CUSTOMER, text="", author=author),))
     once, _ = Redactor().redact(before)
     assert once.turns[0].author in ("[EMAIL_1]", "[URL_1]")
     assert Redactor().redact(once)[0] == once
@@ -230,7 +230,7 @@ TEXTS = st.lists(PIECES | st.text(max_size=6), max_size=8).flatmap(
 )
 TURNS = st.builds(
     Turn,
-    speaker=st.sampled_from(list(Role)),
+    role=st.sampled_from(list(Role)),
     text=TEXTS,
     author=st.none() | TEXTS | st.sampled_from(["Vera Holm", "Will", "v@post.example", "Team"]),
 )
@@ -250,5 +250,5 @@ def test_redacting_twice_changes_nothing(before):
     once, _ = redactor.redact(before)
     twice, counts = redactor.redact(once)
     assert twice == once
-    assert [turn.speaker for turn in once.turns] == [turn.speaker for turn in before.turns]
+    assert [turn.role for turn in once.turns] == [turn.role for turn in before.turns]
     assert set(counts) <= {"NAME"}

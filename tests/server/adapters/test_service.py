@@ -13,7 +13,7 @@ from server.db.models import Adapter, AdapterState, Job, Tenant
 from server.errors import Conflict, ModelNotFound, NotFound
 from server.settings import Settings
 from server.tenants import service as tenants
-from training.adapters.package import AdapterManifest, BaseRef, Lora, write_manifest
+from training.adapters.package import AdapterManifest, BaseRef, LoraShape, write_manifest
 from training.config import Recipe
 from training.evaluation.gates import Gate, Verdict
 
@@ -54,7 +54,7 @@ def trained(tmp_path: Path) -> Callable[..., Path]:
             system_prompt=prompt,
             recipe=recipe(),
             seed=17,
-            lora=Lora(rank=2, alpha=4, targets=("q_proj",)),
+            lora=LoraShape(rank=2, alpha=4, targets=("q_proj",)),
             packages={},
             created_at="2026-11-23T00:00:00Z",
         )

@@ -17,7 +17,7 @@ def main() -> None:
     """``HOME LIMIT``: prints the port when it listens."""
     home, limit = Path(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    app = create_app(Settings(home=home, engine="scripted", base="tiny-base"))
+    app = create_app(Settings(home=home, engine="fake", base="tiny-base"))
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
     sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 from httpx2 import AsyncClient
 
-from server.files.upload import MAX_FORM_BYTES
+from server.api.upload import MAX_FORM_BYTES
 from tests.server.serving import Serving, database_url, server
 
 __all__ = ["database_url", "server"]

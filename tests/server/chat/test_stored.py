@@ -68,7 +68,7 @@ async def test_what_was_kept_for_a_month_is_removed(database: Database, make_ten
         row = await stored.get(session, tenant.id, old)
         row.created_at = now() - stored.KEPT_FOR * 1.01
     async with database.transaction() as session:
-        await stored.remove_old(session)
+        await stored.delete_expired(session)
     async with database.reading() as session:
         assert await stored.get(session, tenant.id, new)
         with pytest.raises(NotFound):

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from server.chat.schemas import ChatMessage, ChatRequest, Role, Sampling
-from server.chat.truncation import make_room
+from server.chat.truncation import shorten
 from server.errors import EngineRejected
 
 TOO_LONG = EngineRejected("too long", status=400, param="input_tokens")
@@ -23,7 +23,7 @@ def fitted(*roles: Role, drop_oldest: bool = True) -> list[list[str]]:
     left: list[list[str]] = []
     while True:
         try:
-            make_room(TOO_LONG, body, request)
+            shorten(TOO_LONG, body, request)
         except EngineRejected:
             return left
         assert body["messages"][0] is messages[0]
@@ -33,10 +33,10 @@ def fitted(*roles: Role, drop_oldest: bool = True) -> list[list[str]]:
 def test_our_own_limit_goes_before_any_turn():
     body: dict[str, Any] = {"max_tokens": 1024, "messages": turns("system", "user", "user")}
     request = ChatRequest(system="", messages=(), drop_oldest=True)
-    make_room(TOO_LONG, body, request)
+    shorten(TOO_LONG, body, request)
     assert "max_tokens" not in body
     assert len(body["messages"]) == 3
-    make_room(TOO_LONG, body, request)
+    shorten(TOO_LONG, body, request)
     assert len(body["messages"]) == 2
 
 
@@ -47,7 +47,7 @@ def test_without_leave_nothing_goes():
 def test_a_refusal_for_another_reason_stays_one():
     request = ChatRequest(system="", messages=(), drop_oldest=True)
     with pytest.raises(EngineRejected, match="nonsense"):
-        make_room(EngineRejected("nonsense", status=400), {"messages": []}, request)
+        shorten(EngineRejected("nonsense", status=400), {"messages": []}, request)
 
 
 def test_a_conversation_begins_with_a_user_and_never_with_a_result():

@@ -15,7 +15,10 @@ import structlog
 from click.testing import CliRunner, Result, _NamedTextIOWrapper
 
 from server.cli import console, main
-from server.cli.demo import SAMPLES, Demo, DemoFailed
+from server.cli.demo.api_client import DemoFailed
+from server.cli.demo.command import Demo
+from server.cli.demo.results import print_comparison
+from server.cli.demo.samples import SAMPLES
 from server.settings import Settings
 from tests.tiny import SAMPLE, TINY
 from training.config import Objectives
@@ -52,7 +55,7 @@ def run(home: Path) -> Iterator[Run]:
 @pytest.fixture
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_NamedTextIOWrapper, "isatty", lambda _stream: True)
-    monkeypatch.setattr(console, "out", console.Terminal(width=250, no_color=True))
+    monkeypatch.setattr(console, "stdout", console.Terminal(width=250, no_color=True))
 
 
 def made(run: Run, *words: str) -> Result:
@@ -181,8 +184,9 @@ def test_the_demo_shows_answers_and_failures_as_they_are(
     scores = {"new": score, "base": score, "lookup": {}}
     results = {s.slug: {"model": f"{s.slug}@1", "scores": scores} for s in SAMPLES}
     demo = Demo(Settings(home=tmp_path))
-    demo.say("[/x]")
-    demo._show("[/q]", {"base": "[/b]", "loaf": "[bold]l[/]", "northgate": ":smile:"}, results)
+    demo.on_progress("[/x]")
+    answers = {"base": "[/b]", "loaf": "[bold]l[/]", "northgate": ":smile:"}
+    print_comparison("[/q]", answers, results, base="tiny")
     shown = capsys.readouterr().err
     for text in ("[/x]", "[/q]", "[/b]", "[bold]l[/]", ":smile:"):
         assert text in shown
@@ -191,18 +195,18 @@ def test_the_demo_shows_answers_and_failures_as_they_are(
         raise ExceptionGroup("", [DemoFailed("GET [/x]: 500")])
 
     monkeypatch.setattr(Demo, "run", fails)
-    module = sys.modules["server.cli.demo"]  # in the package, a command has that name
-    for name in ("ensure_base", "configure_logging", "take_home"):
+    module = sys.modules["server.cli.demo.command"]
+    for name in ("ensure_base", "configure_logging", "lock_home"):
         monkeypatch.setattr(module, name, lambda *_, **__: None)
     done = run("demo")
     assert (done.exit_code, done.stderr) == (1, "error: GET [/x]: 500\n")
 
 
 def test_there_is_one_way_to_print_for_people() -> None:
-    for file in (ROOT / "server" / "cli").glob("*.py"):
+    for file in (ROOT / "server" / "cli").rglob("*.py"):
         text = file.read_text()
         markup = re.findall(r"\[/\]|\[bold|\[dim\]|markup=True|from_markup|[^.\w]Console\(\)", text)
-        assert not markup, f"{file.name}: print with console.tell, .table or .out"
+        assert not markup, f"{file.name}: print with console.print_message, .print_table or .stdout"
         assert text.count("TextColumn(") == text.count("markup=False)") or file.name in {
             "console.py",
             "up.py",

@@ -27,7 +27,7 @@ async def running(
     **options: float,
 ) -> AsyncIterator[EmbeddingService]:
     service = EmbeddingService(
-        lambda: encoder_command(run, "scripted", **options),
+        lambda: encoder_command(run, "fake", **options),
         run=run,
         timing=timing,
         start_seconds=wait_seconds,
@@ -121,7 +121,7 @@ from server.embeddings.service import EmbeddingService, encoder_command
 
 async def main():
     run = Path(sys.argv[1])
-    service = EmbeddingService(lambda: encoder_command(run, "scripted"), run=run)
+    service = EmbeddingService(lambda: encoder_command(run, "fake"), run=run)
     async with asyncio.TaskGroup() as group:
         group.create_task(service.run())
         await service.embed(["Hello"], tenant="acme", dimensions=384)

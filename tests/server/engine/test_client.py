@@ -163,7 +163,7 @@ async def test_a_refused_adapter_says_why(tmp_path):
     error = {"message": "weights are not finite", "code": "adapter_refused"}
     async with serving(tmp_path, refusing(422, {"error": error})) as client:
         with pytest.raises(AdapterRefused, match="not finite"):
-            await client.ensure("a", "/a")
+            await client.ensure_adapter("a", "/a")
 
 
 async def test_an_engine_that_is_not_there_is_unavailable(tmp_path):

@@ -89,9 +89,9 @@ async def test_an_adapter_trained_in_float32_is_the_same_model_served_in_bfloat1
     try:
         dtype = (await client.info()).settings.dtype
         base = [await client.score(_base(bfloat16_engine), list(s.token_ids)) for s in samples]
-        await client.ensure(folder.name, str(folder))
+        await client.ensure_adapter(folder.name, str(folder))
         scored = [await client.score(folder.name, list(s.token_ids)) for s in samples]
-        await client.drop(folder.name)
+        await client.drop_adapter(folder.name)
     finally:
         await client.close()
     parity = compare_parity(samples, scored, trained_in="float32", served_in=dtype)

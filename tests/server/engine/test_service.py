@@ -45,10 +45,8 @@ async def outcome(payloads: AsyncIterator[bytes]) -> str:
     return "complete"
 
 
-async def test_killing_the_engine_breaks_every_stream_and_it_comes_back(
-    start_scripted, make_adapter
-):
-    service = await start_scripted(tokens_per_second=50)
+async def test_killing_the_engine_breaks_every_stream_and_it_comes_back(start_fake, make_adapter):
+    service = await start_fake(tokens_per_second=50)
     adapter = make_adapter("acme.000000000001")
     async with asyncio.TaskGroup() as group:
         opened = asyncio.Barrier(9)
@@ -74,8 +72,8 @@ async def test_killing_the_engine_breaks_every_stream_and_it_comes_back(
     assert (await read(service, adapter)).startswith("[acme.000000000001]")
 
 
-async def test_a_hung_engine_is_noticed_killed_and_replaced(start_scripted):
-    service = await start_scripted(tokens_per_second=50)
+async def test_a_hung_engine_is_noticed_killed_and_replaced(start_fake):
+    service = await start_fake(tokens_per_second=50)
     first = service.status.pid
     async with service.stream(body(500), tenant="t", adapter=None) as payloads:
         os.killpg(first, signal.SIGSTOP)
@@ -88,8 +86,8 @@ async def test_a_hung_engine_is_noticed_killed_and_replaced(start_scripted):
     assert orphans.members(first) == []
 
 
-async def test_stopping_lets_streams_finish_within_the_grace(start_scripted):
-    service = await start_scripted(tokens_per_second=100)
+async def test_stopping_lets_streams_finish_within_the_grace(start_fake):
+    service = await start_fake(tokens_per_second=100)
     opened = asyncio.Event()
 
     async def stream() -> str:
@@ -108,8 +106,8 @@ async def test_stopping_lets_streams_finish_within_the_grace(start_scripted):
     assert service.status.state == "stopped"
 
 
-async def test_streams_that_outlast_the_grace_end_with_an_error(start_scripted):
-    service = await start_scripted(tokens_per_second=20)
+async def test_streams_that_outlast_the_grace_end_with_an_error(start_fake):
+    service = await start_fake(tokens_per_second=20)
     group_id = service.status.pid
 
     async def stream() -> str:
@@ -124,8 +122,8 @@ async def test_streams_that_outlast_the_grace_end_with_an_error(start_scripted):
     assert orphans.members(group_id) == []
 
 
-async def test_before_it_is_ready_requests_are_refused_with_a_time_to_come_back(start_scripted):
-    service = await start_scripted(ready=False, start_seconds=0.5)
+async def test_before_it_is_ready_requests_are_refused_with_a_time_to_come_back(start_fake):
+    service = await start_fake(ready=False, start_seconds=0.5)
     with pytest.raises(EngineUnavailable) as caught:
         await read(service)
     assert caught.value.retry_after_seconds > 0
@@ -137,34 +135,34 @@ async def test_before_it_is_ready_requests_are_refused_with_a_time_to_come_back(
     assert "loading the weights" in seen
 
 
-async def test_a_poisoned_engine_is_recycled(start_scripted, make_adapter):
-    service = await start_scripted(service={"canary_seconds": 0.2})
+async def test_a_poisoned_engine_is_recycled(start_fake, make_adapter):
+    service = await start_fake(service={"probe_seconds": 0.2})
     bad = make_adapter("bad.000000000001", poison=True)
     await read(service, bad)
     await until("restarting", service)
     await service.wait_ready(10)
-    assert (await read(service)).startswith("[scripted-base]")
+    assert (await read(service)).startswith("[fake-base]")
 
 
-async def test_an_engine_at_a_url_is_used_and_left_running(start_scripted, tmp_path):
-    owner = await start_scripted()
+async def test_an_engine_at_a_url_is_used_and_left_running(start_fake, tmp_path):
+    owner = await start_fake()
     service = EngineService(
-        base="scripted-base", run=tmp_path, url=f"unix:{tmp_path / 'run' / 'engine.sock'}"
+        base="fake-base", run=tmp_path, url=f"unix:{tmp_path / 'run' / 'engine.sock'}"
     )
     await service.start()
     await service.wait_ready(5)
-    assert (await read(service)).startswith("[scripted-base]")
+    assert (await read(service)).startswith("[fake-base]")
     await service.stop(grace_seconds=1)
-    assert (await read(owner)).startswith("[scripted-base]")
+    assert (await read(owner)).startswith("[fake-base]")
 
 
-async def test_an_engine_at_a_url_that_goes_and_comes_back(start_scripted, tmp_path, make_adapter):
-    owner = await start_scripted()
+async def test_an_engine_at_a_url_that_goes_and_comes_back(start_fake, tmp_path, make_adapter):
+    owner = await start_fake()
     service = EngineService(
-        base="scripted-base",
+        base="fake-base",
         run=tmp_path,
         url=f"unix:{tmp_path / 'run' / 'engine.sock'}",
-        timing=owner._timing,
+        timing=owner._keeper._timing,
     )
     await service.start()
     await service.wait_ready(5)
@@ -180,9 +178,9 @@ async def test_an_engine_at_a_url_that_goes_and_comes_back(start_scripted, tmp_p
 
 
 async def test_twelve_tenants_on_four_slots_are_all_served_while_long_streams_run(
-    start_scripted, make_adapter
+    start_fake, make_adapter
 ):
-    service = await start_scripted(max_loras=4, max_cpu_loras=16, turn_seconds=0.05)
+    service = await start_fake(max_loras=4, max_cpu_loras=16, turn_seconds=0.05)
     adapters = [make_adapter(f"tenant-{n}.000000000001") for n in range(12)]
     first_words: list[str] = []
     finished: list[str] = []
@@ -199,17 +197,17 @@ async def test_twelve_tenants_on_four_slots_are_all_served_while_long_streams_ru
         for adapter in adapters:
             group.create_task(stream(adapter))
     assert len(set(first_words)) == len(finished) == 12
-    assert "scripted:evictions_total 0.0" in await service.client.metrics()
+    assert "fake:evictions_total 0.0" in await service.client.metrics()
 
 
 async def test_forty_adapters_through_eight_places_never_make_the_engine_evict(
-    start_scripted, make_adapter
+    start_fake, make_adapter
 ):
-    service = await start_scripted(max_loras=2, max_cpu_loras=8, tokens_per_second=1000)
+    service = await start_fake(max_loras=2, max_cpu_loras=8, tokens_per_second=1000)
     adapters = [make_adapter(f"tenant-{n}.000000000001") for n in range(40)]
     async with asyncio.TaskGroup() as group:
         answers = [group.create_task(read(service, adapter)) for adapter in adapters]
     for adapter, answer in zip(adapters, answers, strict=True):
         assert answer.result().startswith(f"[{adapter.name}]")
     assert len(await service.client.adapters()) <= 8
-    assert "scripted:evictions_total 0.0" in await service.client.metrics()
+    assert "fake:evictions_total 0.0" in await service.client.metrics()

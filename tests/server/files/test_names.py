@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
-from server.cli.console import plain
+from server.cli.console import escape_controls
 from server.db.models import File, SourceFile
 from server.db.session import Database
 from server.files.names import MAX_NAME, clean_name
@@ -112,6 +112,6 @@ async def test_names_that_were_stored_before_are_shown_clean(
 
 
 def test_a_terminal_is_not_turned_around() -> None:
-    assert plain("a\u202eb\u2066c\nd") == r"a\u202eb\u2066c\nd"
-    assert plain("a\u202eb\nc", lines=True) == "a\\u202eb\nc"
-    assert plain("مرحبا é \u200d") == "مرحبا é \u200d"
+    assert escape_controls("a\u202eb\u2066c\nd") == r"a\u202eb\u2066c\nd"
+    assert escape_controls("a\u202eb\nc", lines=True) == "a\\u202eb\nc"
+    assert escape_controls("مرحبا é \u200d") == "مرحبا é \u200d"

@@ -37,7 +37,7 @@ def worker(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (home / "run" / "worker.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "server.worker"],
-            env={**os.environ, "TENANTUNE_HOME": str(home), "TENANTUNE_ENGINE": "scripted"},
+            env={**os.environ, "TENANTUNE_HOME": str(home), "TENANTUNE_ENGINE": "fake"},
             stdout=log,
             stderr=log,
         )

@@ -9,7 +9,7 @@ import pytest
 
 from connectors.importers import ImportOptions
 from server.errors import Invalid
-from server.transcripts.reading import NICENESS, Reading, read
+from server.transcripts.reading import NICENESS, ReadingRequest, read
 
 
 def line(text: str) -> str:
@@ -22,9 +22,9 @@ SLOW = line("my numbers " + "1/1/1/1 4 1 1 1 07 911 1 " * 20_000)
 
 @pytest.fixture
 def make(tmp_path: Path):
-    def make(text: str, **fields) -> Reading:
+    def make(text: str, **fields) -> ReadingRequest:
         (tmp_path / "file").write_text(text)
-        return Reading(
+        return ReadingRequest(
             source=str(tmp_path / "file"),
             spool=str(tmp_path / "spool"),
             filename="chats.jsonl",

@@ -1,6 +1,6 @@
 """A manifest for tests that need one and do not care what it says."""
 
-from training.adapters.package import AdapterManifest, BaseRef, Lora
+from training.adapters.package import AdapterManifest, BaseRef, LoraShape
 from training.config import Recipe
 
 MANIFEST = AdapterManifest(
@@ -24,7 +24,7 @@ MANIFEST = AdapterManifest(
         memory_bytes=1,
     ),
     seed=1,
-    lora=Lora(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj")),
+    lora=LoraShape(rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj")),
     packages={"peft": "0.21.2"},
     created_at="2026-11-23T00:00:00Z",
 )

@@ -13,12 +13,12 @@ from training.compute_dtype import (
     WORKS,
     MachineChoices,
     TypeChoice,
-    faster,
-    held_by_memory,
-    keep_choices,
-    kept_choices,
+    choose_faster,
     layer_shape,
-    measure_in_child,
+    limit_by_memory,
+    load_choices,
+    measure_in_subprocess,
+    save_choices,
 )
 from training.errors import BaseModelError
 
@@ -36,7 +36,7 @@ def made(machine: str) -> MachineChoices:
 def test_the_faster_type_is_chosen_and_a_tie_rounds_less(
     half: float, full: float, chosen: str
 ) -> None:
-    found = faster({"bfloat16": half, "float32": full}, what="8 tokens")
+    found = choose_faster({"bfloat16": half, "float32": full}, what="8 tokens")
     assert found.type == chosen
     assert "8 tokens" in found.reason
     assert found.milliseconds == {"bfloat16": half, "float32": full}
@@ -44,22 +44,22 @@ def test_the_faster_type_is_chosen_and_a_tie_rounds_less(
 
 def test_weights_that_would_not_fit_in_float32_stay_in_bfloat16() -> None:
     choice = TypeChoice(type="float32", reason="faster")
-    assert held_by_memory(choice, parameters=10**9, free_bytes=9 * 10**9).type == "float32"
-    held = held_by_memory(choice, parameters=10**9, free_bytes=7 * 10**9)
+    assert limit_by_memory(choice, parameters=10**9, free_bytes=9 * 10**9).type == "float32"
+    held = limit_by_memory(choice, parameters=10**9, free_bytes=7 * 10**9)
     assert held.type == "bfloat16"
     assert "4.0 GB" in held.reason
 
 
 def test_figures_of_another_machine_or_base_are_not_taken(tmp_path: Path) -> None:
     path, base = tmp_path / "compute.json", tmp_path / "tiny"
-    assert kept_choices(path, base) is None
-    keep_choices(path, made(compute_dtype.machine_key()))
-    assert kept_choices(path, base) == made(compute_dtype.machine_key())
-    assert kept_choices(path, tmp_path / "larger") is None
-    keep_choices(path, made("another"))
-    assert kept_choices(path, base) is None
+    assert load_choices(path, base) is None
+    save_choices(path, made(compute_dtype.machine_key()))
+    assert load_choices(path, base) == made(compute_dtype.machine_key())
+    assert load_choices(path, tmp_path / "larger") is None
+    save_choices(path, made("another"))
+    assert load_choices(path, base) is None
     path.write_text("{")
-    assert kept_choices(path, base) is None
+    assert load_choices(path, base) is None
 
 
 def test_imitating_another_processor_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +81,11 @@ def test_a_child_measures_every_work_and_its_figures_are_kept(
     tiny_base: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "compute.json"
-    found = measure_in_child(tiny_base, kept=kept)
+    found = measure_in_subprocess(tiny_base, kept=kept)
     assert set(found.choices) == set(WORKS)
     for choice in found.choices.values():
-        assert choice.type == faster(choice.milliseconds, what="").type
-    assert measure_in_child(tmp_path / tiny_base.name, kept=kept) == found
+        assert choice.type == choose_faster(choice.milliseconds, what="").type
+    assert measure_in_subprocess(tmp_path / tiny_base.name, kept=kept) == found
 
 
 @pytest.mark.heavy
@@ -101,6 +101,6 @@ def test_where_bfloat16_is_emulated_float32_computes(tiny_base: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_a_folder_that_is_no_base_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_base_is_named(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"config\.json"):
-        measure_in_child(tmp_path)
+        measure_in_subprocess(tmp_path)

@@ -11,7 +11,7 @@ from training.data.batching import (
     length_batches,
     plan_run,
     positions,
-    shortened,
+    truncate_plan,
 )
 from training.finetuning.preparation import step_tokens
 
@@ -96,4 +96,4 @@ def test_a_number_of_examples_becomes_the_tokens_of_as_many_average_ones() -> No
 @given(LENGTHS, st.integers(1, 5_000))
 def test_a_shortened_plan_is_the_plan_of_so_many_tokens(lengths: list[int], tokens: int) -> None:
     whole = planned(lengths, epochs=3.0)
-    assert shortened(whole, tokens) == planned(lengths, epochs=3.0, tokens=tokens)
+    assert truncate_plan(whole, tokens) == planned(lengths, epochs=3.0, tokens=tokens)

@@ -84,7 +84,7 @@ def small(spec: TrainingSpec) -> TrainingSpec:
     return msgspec.structs.replace(spec, recipe=recipe)
 
 
-class Plain:
+class PlainModel:
     """The slow and obvious way: one text at a time, all logits, PEFT as it comes."""
 
     def __init__(self, base: Path, adapter: Path | None) -> None:
@@ -110,7 +110,7 @@ class Plain:
 
 
 @pytest.fixture(scope="module")
-def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
+def generator(tiny_base: Path, adapters: dict[str, Path]) -> Any:
     import torch
 
     from training.evaluation.generator import Generator
@@ -123,15 +123,14 @@ def speaker(tiny_base: Path, adapters: dict[str, Path]) -> Any:
     )
 
 
-def reading(spec: TrainingSpec, speaker: Any) -> tuple[Any, Any]:
-    from training.evaluation.heldout import HeldOut, Reading
-    from training.evaluation.metrics import choose_contexts
+def scoring_inputs(spec: TrainingSpec, generator: Any) -> tuple[Any, Any]:
+    from training.evaluation.heldout import HeldOutData, ScoringInputs, choose_contexts
 
-    held_out = HeldOut(spec)
+    held_out = HeldOutData(spec)
     contexts = choose_contexts(held_out.examples, REPLIES, seed=spec.seed)
-    prompts = [held_out.prompt(speaker, context) for context in contexts]
-    named = held_out.sequences(speaker)
-    return Reading(named, list(zip(contexts, prompts, strict=True))), prompts
+    prompts = [held_out.prompt(generator, context) for context in contexts]
+    named = held_out.sequences(generator)
+    return ScoringInputs(named, list(zip(contexts, prompts, strict=True))), prompts
 
 
 def ignore(_: int) -> None:
@@ -140,91 +139,93 @@ def ignore(_: int) -> None:
 
 @pytest.mark.parametrize("subject", ["base", "new", "live"])
 def test_scores_are_those_of_one_text_at_a_time(
-    small: TrainingSpec, speaker: Any, adapters: dict[str, Path], subject: Any
+    small: TrainingSpec, generator: Any, adapters: dict[str, Path], subject: Any
 ) -> None:
-    plain = Plain(Path(small.base), adapters.get(subject))
-    read, _ = reading(small, speaker)
-    with speaker.speaking_as(subject):
-        scored, _ = speaker.read(read.sequences, read.cuts, ignore)
-    for sequence, found in zip(read.sequences, scored, strict=True):
-        wanted = plain.logprobs(sequence.token_ids)
-        positions = [i for i, learnt in enumerate(sequence.learnt) if learnt]
+    plain = PlainModel(Path(small.base), adapters.get(subject))
+    inputs, _ = scoring_inputs(small, generator)
+    with generator.using(subject):
+        scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+    for sequence, found in zip(inputs.sequences, scored, strict=True):
+        logprobs = plain.logprobs(sequence.token_ids)
+        positions = [i for i, trained in enumerate(sequence.loss_mask) if trained]
         assert len(found.logprobs) == len(positions)
         for position, logprob in zip(positions, found.logprobs, strict=True):
-            expected = float(wanted[position - 1, sequence.token_ids[position]])
+            expected = float(logprobs[position - 1, sequence.token_ids[position]])
             assert logprob == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("subject", ["base", "new", "live"])
 def test_every_token_of_a_reply_is_the_most_probable_one_alone(
-    small: TrainingSpec, speaker: Any, adapters: dict[str, Path], subject: Any
+    small: TrainingSpec, generator: Any, adapters: dict[str, Path], subject: Any
 ) -> None:
-    check_replies(small, speaker, adapters.get(subject), subject=subject)
+    check_replies(small, generator, adapters.get(subject), subject=subject)
 
 
 def test_so_it_is_after_a_shortened_history(
-    small: TrainingSpec, speaker: Any, adapters: dict[str, Path]
+    small: TrainingSpec, generator: Any, adapters: dict[str, Path]
 ) -> None:
     recipe = msgspec.structs.replace(small.recipe, max_length=110)
     short = msgspec.structs.replace(small, recipe=recipe)
-    read, _ = reading(short, speaker)
-    assert any(not any(sequence.learnt) for sequence in read.sequences)
-    assert any(cuts for cuts in read.cuts)
-    check_replies(short, speaker, adapters["new"], subject="new")
+    inputs, _ = scoring_inputs(short, generator)
+    assert any(not any(sequence.loss_mask) for sequence in inputs.sequences)
+    assert any(lengths for lengths in inputs.prompt_lengths)
+    check_replies(short, generator, adapters["new"], subject="new")
 
 
 def test_a_finished_reply_leaves_the_others_as_they_are(
-    small: TrainingSpec, speaker: Any, adapters: dict[str, Path]
+    small: TrainingSpec, generator: Any, adapters: dict[str, Path]
 ) -> None:
-    free = check_replies(small, speaker, adapters["new"], subject="new")
+    free = check_replies(small, generator, adapters["new"], subject="new")
     # Stop at the tokens with which two of the replies go on: they then end at different steps.
     stops = frozenset((free[0][3], free[2][6]))
-    replies = check_replies(small, speaker, adapters["new"], subject="new", stops=stops)
+    replies = check_replies(small, generator, adapters["new"], subject="new", stops=stops)
     assert len({len(reply) for reply in replies}) > 1
 
 
 def check_replies(
     spec: TrainingSpec,
-    speaker: Any,
+    generator: Any,
     adapter: Path | None,
     *,
     subject: str,
     stops: frozenset[int] = frozenset(),
 ) -> list[list[int]]:
-    plain = Plain(Path(spec.base), adapter)
-    read, prompts = reading(spec, speaker)
-    usual = speaker.stop_ids
-    speaker.stop_ids = stops or usual
+    plain = PlainModel(Path(spec.base), adapter)
+    inputs, prompts = scoring_inputs(spec, generator)
+    default_stops = generator.stop_ids
+    generator.stop_ids = stops or default_stops
     try:
-        with speaker.speaking_as(subject):
-            _, starts = speaker.read(read.sequences, read.cuts, ignore)
-            replies: list[list[int]] = speaker.reply(read.in_order(starts), MOST, ignore)
+        with generator.using(subject):
+            _, prefills = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+            replies: list[list[int]] = generator.generate(
+                inputs.prompt_prefills(prefills), MOST, ignore
+            )
     finally:
-        speaker.stop_ids = usual
+        generator.stop_ids = default_stops
     assert len(replies) == REPLIES
     for prompt, reply in zip(prompts, replies, strict=True):
-        wanted = plain.logprobs([*prompt, *reply])
+        logprobs = plain.logprobs([*prompt, *reply])
         for step, token in enumerate(reply):
-            row = wanted[len(prompt) - 1 + step]
+            row = logprobs[len(prompt) - 1 + step]
             assert float(row.max() - row[token]) < 1e-3
         if len(reply) < MOST:
-            row = wanted[len(prompt) - 1 + len(reply)]
-            assert float(row.max() - max(row[token] for token in stops or usual)) < 1e-3
+            row = logprobs[len(prompt) - 1 + len(reply)]
+            assert float(row.max() - max(row[token] for token in stops or default_stops)) < 1e-3
     return replies
 
 
-def test_the_subjects_do_differ(small: TrainingSpec, speaker: Any) -> None:
-    read, _ = reading(small, speaker)
+def test_the_subjects_do_differ(small: TrainingSpec, generator: Any) -> None:
+    inputs, _ = scoring_inputs(small, generator)
     found: dict[str, float] = {}
     for subject in ("base", "new", "live", "base"):
-        with speaker.speaking_as(subject):
-            scored, _ = speaker.read(read.sequences, read.cuts, ignore)
-        nats = sum(sum(each.logprobs) for each in scored)
-        assert found.setdefault(subject, nats) == nats
+        with generator.using(subject):
+            scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+        total = sum(sum(each.logprobs) for each in scored)
+        assert found.setdefault(subject, total) == total
     assert len(set(found.values())) == 3
 
 
-class Listening:
+class RecordingWriter:
     """Keeps events instead of printing them."""
 
     def __init__(self) -> None:
@@ -243,9 +244,9 @@ def run(spec: TrainingSpec, adapter: Path, progress: Any = None) -> Evaluation:
 def test_the_whole_evaluation_says_everything_and_says_it_again(
     small: TrainingSpec, adapters: dict[str, Path]
 ) -> None:
-    listening = Listening()
+    writer = RecordingWriter()
     spec = msgspec.structs.replace(small, live_adapter=str(adapters["live"]))
-    first = run(spec, adapters["new"], listening)
+    first = run(spec, adapters["new"], writer)
     assert first.live is not None
     subjects = {"base": first.base, "new": first.new, "live": first.live, "lookup": first.lookup}
     assert {scores.replies for scores in subjects.values()} == {REPLIES}
@@ -255,7 +256,7 @@ def test_the_whole_evaluation_says_everything_and_says_it_again(
     assert first.base.perplexity == pytest.approx(math.exp(first.base.nats_per_token or 0))
     assert len(first.samples) == REPLIES
     assert len(first.differences) == 11
-    last = {event.subject: event for event in listening.events}
+    last = {event.subject: event for event in writer.events}
     assert list(last) == ["base", "new", "live", "lookup"]
     assert all(event.done == event.total for event in last.values())
     again = run(spec, adapters["new"])
@@ -269,30 +270,34 @@ def test_shared_preferences_are_those_of_one_text_at_a_time(
     small: TrainingSpec,
     adapters: dict[str, Path],
     preference_datasets: dict[Method, Dataset],
-    speaker: Any,
+    generator: Any,
     method: Method,
 ) -> None:
-    from training.evaluation.heldout import HeldOut
+    from training.evaluation.heldout import HeldOutData
 
     folder = preference_datasets[method].folder
     spec = msgspec.structs.replace(small, method=method, dataset=str(folder))
     found = run(spec, adapters["new"])
-    held_out = HeldOut(spec)
-    wanted = [sequence for _, sequence in held_out.sequences(speaker)]
-    unwanted = held_out.unwanted(speaker)
-    assert found.comparisons == (len(wanted) if method == "dpo" else len(wanted) * len(unwanted))
+    held_out = HeldOutData(spec)
+    desirable = [sequence for _, sequence in held_out.sequences(generator)]
+    undesirable = held_out.undesirable(generator)
+    assert found.comparisons == (
+        len(desirable) if method == "dpo" else len(desirable) * len(undesirable)
+    )
     totals: dict[str, list[list[float]]] = {}
     for subject, scores in (("base", found.base), ("new", found.new)):
-        plain = Plain(Path(spec.base), adapters.get(subject))
-        means: dict[str, list[float]] = {"wanted": [], "unwanted": []}
-        for name, sequences in (("wanted", wanted), ("unwanted", unwanted)):
+        plain = PlainModel(Path(spec.base), adapters.get(subject))
+        means: dict[str, list[float]] = {"desirable": [], "undesirable": []}
+        for name, sequences in (("desirable", desirable), ("undesirable", undesirable)):
             for sequence in sequences:
                 table, ids = plain.logprobs(sequence.token_ids), sequence.token_ids
-                reply = [i for i, learnt in enumerate(sequence.learnt) if learnt]
+                reply = [i for i, trained in enumerate(sequence.loss_mask) if trained]
                 total = sum(float(table[i - 1, ids[i]]) for i in reply)
                 means[name].append(total / len(reply))
-                totals.setdefault(subject, [[], []])[name == "unwanted"].append(total)
-        margin = sum(means["wanted"]) / len(wanted) - sum(means["unwanted"]) / len(unwanted)
+                totals.setdefault(subject, [[], []])[name == "undesirable"].append(total)
+        margin = sum(means["desirable"]) / len(desirable) - sum(means["undesirable"]) / len(
+            undesirable
+        )
         assert scores.preference_margin == pytest.approx(margin, abs=0.02)  # bf16 there
         assert scores.preference_accuracy is not None
     assert found.lookup.preference_accuracy is found.base.preference_gain is None
@@ -364,7 +369,7 @@ def test_where_nothing_fits_nothing_is_measured_and_no_gate_can_tell(
 def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
     small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    from training.evaluation.evaluate import parity_reference
+    from training.evaluation.parity import parity_reference
 
     alike = create_version(
         [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)],
@@ -385,7 +390,7 @@ def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
 @pytest.mark.parametrize(("trained_in", "apart"), [("bfloat16", 0.05), ("float32", 1e-4)])
 def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
     small: TrainingSpec,
-    speaker: Any,
+    generator: Any,
     adapters: dict[str, Path],
     tmp_path: Path,
     *,
@@ -396,7 +401,7 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from training.evaluation.evaluate import parity_reference
+    from training.evaluation.parity import parity_reference
 
     trained = shutil.copytree(adapters["new"], tmp_path / "trained")
     weights = load_file(trained / WEIGHTS_NAME)
@@ -408,10 +413,10 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
     samples = parity_reference(small, trained, computing=computing, tokens=60)
     assert 60 <= sum(len(s.positions) for s in samples) < 400
     assert msgspec.json.decode(msgspec.json.encode(samples), type=list[ParitySample]) == samples
-    read, _ = reading(small, speaker)
-    with speaker.speaking_as("new"):
-        scored, _ = speaker.read(read.sequences, read.cuts, ignore)
-    served = {tuple(q.token_ids): s for q, s in zip(read.sequences, scored, strict=True)}
+    inputs, _ = scoring_inputs(small, generator)
+    with generator.using("new"):
+        scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+    served = {tuple(q.token_ids): s for q, s in zip(inputs.sequences, scored, strict=True)}
     gaps: list[float] = []
     for sample in samples:
         assert sample.positions[0] > 0
@@ -435,7 +440,7 @@ def test_an_adapter_folder_is_evaluated_from_the_command_line(
     assert {json.loads(line)["event"] for line in done.stdout.splitlines()} == {"evaluation"}
 
 
-def test_a_folder_that_is_no_adapter_is_told_in_one_line(
+def test_a_folder_that_is_no_adapter_is_reported_in_one_line(
     small: TrainingSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from training.evaluation.evaluate import main

@@ -1,4 +1,4 @@
-"""DPO and KTO: trl's losses, on our plan; margins grow, and kills change nothing."""
+"""DPO and KTO: trl's losses over a step of the plan; margins grow, and kills change nothing."""
 
 # ruff: noqa: PLC0415 - torch is loaded only when these tests run
 
@@ -121,7 +121,7 @@ def test_it_starts_from_an_adapter_and_is_held_to_that(
     tmp_path: Path,
 ) -> None:
     from tests.training.adapters.sample_manifest import MANIFEST
-    from training.adapters.package import BaseRef, Lora, write_manifest
+    from training.adapters.package import BaseRef, LoraShape, write_manifest
     from training.base_models.manifest import load_base
 
     start = tmp_path / "start"
@@ -132,7 +132,7 @@ def test_it_starts_from_an_adapter_and_is_held_to_that(
     manifest = msgspec.structs.replace(
         MANIFEST,
         base=BaseRef(name=base.name, serving_sha256=base.serving_sha256),
-        lora=Lora(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
+        lora=LoraShape(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
     )
     write_manifest(start, manifest)
     begun = msgspec.structs.replace(specs["dpo"], start_adapter=str(start))
@@ -142,6 +142,11 @@ def test_it_starts_from_an_adapter_and_is_held_to_that(
     assert first.accuracy != events_of(finished["dpo"], StepEvent)[0].accuracy
     assert (after.rank, after.alpha) == (8, 4)
     assert weights_of(tmp_path / "dpo") != weights_of(finished["dpo"])
+
+    with pytest.raises(Interrupted):  # its reference is the start, also after a pause
+        run(begun, tmp_path / "paused", stop=lambda: True)
+    run(begun, tmp_path / "paused", resume=True)
+    assert weights_of(tmp_path / "paused") == weights_of(tmp_path / "dpo")
 
     other = msgspec.structs.replace(manifest, base=BaseRef(name="other", serving_sha256="f" * 64))
     write_manifest(start, other)
@@ -154,37 +159,40 @@ class Side:
 
     def __init__(self, spec: TrainingSpec, out: Path) -> None:
         import torch
-        from peft import LoraConfig, get_peft_model
-        from transformers import AutoTokenizer, TrainerCallback
+        from peft import LoraConfig
+        from transformers import AutoTokenizer
 
         from training.data.chat_template import stop_token_ids
         from training.finetuning.checkpoint import CheckpointState
         from training.finetuning.preparation import prepare
         from training.finetuning.qlora import TRAINERS
-        from training.finetuning.trainer import trainer_config
 
         self.serving = Path(spec.base) / "serving"
         self.tokenizer = AutoTokenizer.from_pretrained(self.serving)
         self.lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
         model = self.fresh()
         stops = stop_token_ids(self.tokenizer, model.generation_config)
-        self.work: Any = prepare(spec, self.tokenizer, stop_ids=stops)
-        recipe = method_recipe(spec)
+        self.data: Any = prepare(spec, self.tokenizer, stop_ids=stops)
+        self.recipe = method_recipe(spec)
         self.trainer: Any = TRAINERS[spec.method](
-            get_peft_model(model, self.lora),
-            config=trainer_config(recipe, self.work.plan, out=out, seed=1),
-            recipe=recipe,
+            model,
+            lora=self.lora,
+            start=None,
+            recipe=self.recipe,
             tokenizer=self.tokenizer,
-            work=self.work,
+            data=self.data,
             state=CheckpointState(fingerprint=""),
-            callback=TrainerCallback(),
+            out=out,
+            seed=1,
             adapter_dtype=torch.float32,
         )
         torch.manual_seed(2)
-        self.weights = {
-            name: torch.randn_like(p) * 0.3 for name, p in self.trainer.adapter().items()
-        }
-        self.trainer.load_adapter(self.weights)
+        self.weights = {name: torch.randn_like(p) * 0.3 for name, p in self.adapter().items()}
+        for name, weight in self.adapter().items():
+            weight.data.copy_(self.weights[name])
+
+    def adapter(self) -> dict[str, Any]:
+        return self.trainer.weights()  # type: ignore[no-any-return]
 
     def fresh(self) -> Any:
         import torch
@@ -193,10 +201,10 @@ class Side:
         return AutoModelForCausalLM.from_pretrained(self.serving, dtype=torch.float32)
 
     def gradients(self) -> dict[str, Any]:
-        return {name: p.grad for name, p in self.trainer.adapter().items()}
+        return {name: p.grad for name, p in self.adapter().items()}
 
     def first_step(self) -> list[Any]:
-        found = [self.work.train[i] for batch in self.work.plan.steps[0] for i in batch]
+        found = [self.data.train[i] for batch in self.data.plan.steps[0] for i in batch]
         assert len(found) > 2
         return found
 
@@ -210,7 +218,7 @@ class Side:
         theirs.model.train()
         expected = theirs.compute_loss(theirs.model, batch)
         expected.backward()
-        measured = self.trainer.train_step(0)
+        measured = self.trainer.train_step(self.data.plan.steps[0])
         assert measured.loss == pytest.approx(expected.item(), rel=1e-5)
         assert abs(measured.reward_margin) > 0.01
         metrics = theirs._metrics["train"]
@@ -224,8 +232,8 @@ class Side:
 
 def split(sequence: Any) -> tuple[list[int], list[int]]:
     """(prompt, completion), without what the template writes after the reply's end."""
-    start, end = sequence.learnt.index(True), len(sequence.learnt)
-    while not sequence.learnt[end - 1]:
+    start, end = sequence.loss_mask.index(True), len(sequence.loss_mask)
+    while not sequence.loss_mask[end - 1]:
         end -= 1
     return sequence.token_ids[:start], sequence.token_ids[start:end]
 
@@ -237,7 +245,7 @@ def theirs_options(side: Side, config: Any, out: Path, **options: Any) -> dict[s
         use_cpu=True,
         report_to="none",
         gradient_checkpointing=False,
-        beta=side.trainer._recipe.beta,
+        beta=side.recipe.beta,
         **options,
     )
     return {
@@ -275,7 +283,7 @@ def test_the_loss_of_judgements_is_trls(specs: dict[Method, TrainingSpec], tmp_p
 
     side = Side(changed(specs["kto"], batch_tokens=2000), tmp_path)
     items = side.first_step()
-    assert {item.wanted for item in items} == {True, False}
+    assert {item.desirable for item in items} == {True, False}
     examples = []
     for number, item in enumerate(items):
         prompt, completion = split(item.reply)
@@ -285,18 +293,19 @@ def test_the_loss_of_judgements_is_trls(specs: dict[Method, TrainingSpec], tmp_p
                 "prompt_ids": prompt,
                 "completion_ids": completion,
                 "KL_completion_ids": other,
-                "label": item.wanted,
+                "label": item.desirable,
             }
         )
-    yes, no = side.trainer._weights
-    assert yes * sum(i.wanted for i in side.work.train) == pytest.approx(
-        no * sum(not i.wanted for i in side.work.train)
+    args = side.trainer.args
+    yes, no = args.desirable_weight, args.undesirable_weight
+    assert yes * sum(i.desirable for i in side.data.train) == pytest.approx(
+        no * sum(not i.desirable for i in side.data.train)
     )
     options = theirs_options(side, KTOConfig, tmp_path, desirable_weight=yes, undesirable_weight=no)
     row = {"prompt": [TALK[0]] * 2, "completion": [TALK[1]] * 2, "label": [True, False]}
     theirs = KTOTrainer(train_dataset=Table.from_dict(row), **options)
     side.check(theirs, DataCollatorForUnpairedPreference(side.tokenizer.pad_token_id)(examples))
-    assert theirs._metrics["train"]["kl"][0] > 0.1  # else the usual reward would be untested
+    assert theirs._metrics["train"]["kl"][0] > 0.1  # else the reference point would be untested
 
 
 def test_both_replies_of_a_pair_follow_the_same_tokens(
@@ -305,7 +314,7 @@ def test_both_replies_of_a_pair_follow_the_same_tokens(
     tight = changed(specs["dpo"], max_length=130)
     side = Side(tight, tmp_path)
     whole = Side(specs["dpo"], tmp_path)
-    pairs, long_ones = side.work.train, whole.work.train
+    pairs, long_ones = side.data.train, whole.data.train
     assert 0 < len(pairs) <= len(long_ones)
     for pair in pairs:
         (one, chosen), (other, rejected) = split(pair.chosen), split(pair.rejected)

@@ -125,8 +125,8 @@ def test_another_machine_goes_on_in_its_own_type(spec: TrainingSpec, tmp_path: P
     from training.compute_dtype import (  # noqa: PLC0415
         COMPUTE_FILE,
         TypeChoice,
-        keep_choices,
         read_choices,
+        save_choices,
     )
 
     auto = changed(spec, adapter_dtype="auto")
@@ -138,7 +138,7 @@ def test_another_machine_goes_on_in_its_own_type(spec: TrainingSpec, tmp_path: P
     other: ComputeType = "bfloat16" if was == "float32" else "float32"
     moved = TypeChoice(type=other, reason="another machine")
     choices = {**before.choices, "training": moved}
-    keep_choices(tmp_path / COMPUTE_FILE, msgspec.structs.replace(before, choices=choices))
+    save_choices(tmp_path / COMPUTE_FILE, msgspec.structs.replace(before, choices=choices))
     trained = run(auto, tmp_path, resume=True)
     assert trained.summary.computed_in == (was, other)
     losses = [event.loss for event in events_of(tmp_path, StepEvent)]
@@ -265,7 +265,7 @@ def test_the_loss_is_the_mean_over_learnt_tokens_whatever_the_batches(
         ids = torch.tensor([sequence.token_ids])
         with torch.no_grad():
             logits = model(input_ids=ids).logits[0, :-1].float()
-        learnt = torch.tensor(sequence.learnt[1:])
+        learnt = torch.tensor(sequence.loss_mask[1:])
         nats = functional.cross_entropy(logits, ids[0, 1:], reduction="none")
         total, tokens = total + nats[learnt].sum().item(), tokens + int(learnt.sum())
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from server.adapters.schemas import Resolved
-from server.api.openai.answer import Answer
+from server.api.openai.streaming import Answer
 from server.auth.keys import Principal
 from server.chat.aggregation import Collected
 from server.chat.schemas import ChatRequest, Choice, ChunkChoice
@@ -17,11 +17,8 @@ from server.usage.schemas import Usage
 Keep = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
-class ChatAnswer(Answer[ChunkChoice]):
-    """A chat completion; ``keep`` gets its id and all of it before the client has it.
-
-    ``also``: what the object says beside the answer.
-    """
+class ChatAnswer(Answer[ChatRequest, ChunkChoice]):
+    """A chat completion; ``keep`` gets its id and the whole object before the client has it."""
 
     prefix = "chatcmpl-"
     whole = "chat.completion"
@@ -39,11 +36,15 @@ class ChatAnswer(Answer[ChunkChoice]):
         also: dict[str, Any] | None = None,
         keep: Keep | None = None,
     ) -> None:
-        super().__init__(resolved.model, stream=stream, include_usage=include_usage, also=also)
-        self._chat = chat
-        self._request = request
-        self._resolved = resolved
-        self._principal = principal
+        super().__init__(
+            chat,
+            request,
+            resolved,
+            principal=principal,
+            stream=stream,
+            include_usage=include_usage,
+            also=also,
+        )
         self._keep = keep
         self._choices: list[Choice] = []
 
@@ -57,7 +58,7 @@ class ChatAnswer(Answer[ChunkChoice]):
         self._choices = answer.choices
         return answer.choices, answer.usage
 
-    def passing(self, answer: StreamedAnswer[ChunkChoice]) -> AsyncIterator[list[ChunkChoice]]:
+    def chunks(self, answer: StreamedAnswer[ChunkChoice]) -> AsyncIterator[list[ChunkChoice]]:
         """The chunks, collected on their way when they will be kept."""
         return aiter(answer) if self._keep is None else self._collecting(answer)
 

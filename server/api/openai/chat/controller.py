@@ -13,9 +13,12 @@ from server.api.body import BodyReader
 from server.api.guards import needs, provide_principal
 from server.api.metadata import METADATA_PARAMETER, metadata_filter
 from server.api.openai.chat.answer import ChatAnswer, Keep
-from server.api.openai.chat.objects import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat.request import parse, to_chat
-from server.api.openai.chat.schemas import CompletionBody
+from server.api.openai.chat.schemas import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    CompletionBody,
+)
 from server.api.openai.chat.stored import (
     DeletedCompletion,
     StoredAnswer,
@@ -47,7 +50,7 @@ class ChatController(Controller):
         status_code=200,
         opt={
             "body": CompletionBody,
-            "answers": {
+            "responses": {
                 "application/json": ChatCompletion,
                 "text/event-stream": ChatCompletionChunk,
             },
@@ -63,7 +66,7 @@ class ChatController(Controller):
         tenant_id = principal.require_tenant()
         body = parse(await request.body())
         asked = to_chat(body)
-        resolved = await chat.resolve(tenant_id, body.model)
+        resolved = await chat.models.resolve(tenant_id, body.model)
         options = body.stream_options
         return ChatAnswer(
             chat,
@@ -73,7 +76,7 @@ class ChatController(Controller):
             stream=bool(body.stream),
             include_usage=bool(options and options.include_usage),
             also=None if body.service_tier is None else {"service_tier": "default"},
-            keep=_keeping(body, chat.rows, tenant_id) if body.store else None,
+            keep=_keeping(body, chat.write_behind, tenant_id) if body.store else None,
         )
 
     @get(opt={"parameters": [METADATA_PARAMETER]})
@@ -111,7 +114,7 @@ class ChatController(Controller):
         chat: NamedDependency[ChatService],
     ) -> StoredAnswer:
         """One stored completion."""
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.reading() as session:
             return stored_answer(
                 await stored.get(session, principal.require_tenant(), completion_id)
@@ -130,7 +133,7 @@ class ChatController(Controller):
         after: FromQuery[str | None] = None,
     ) -> Page[StoredMessage]:
         """The messages that a stored completion answers."""
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.reading() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
         messages = stored_messages(row)
@@ -155,7 +158,7 @@ class ChatController(Controller):
     ) -> StoredAnswer:
         """Replace the metadata of a stored completion."""
         body = _update.read(await request.body())
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.transaction() as session:
             row = await stored.get(session, principal.require_tenant(), completion_id)
             row.client_metadata = body.metadata
@@ -170,14 +173,14 @@ class ChatController(Controller):
         chat: NamedDependency[ChatService],
     ) -> DeletedCompletion:
         """Forget a stored completion."""
-        await chat.rows.settled(completion_id)
+        await chat.write_behind.settled(completion_id)
         async with database.transaction() as session:
             await stored.delete(session, principal.require_tenant(), completion_id)
         return DeletedCompletion(id=completion_id)
 
 
-def _keeping(body: CompletionBody, rows: WriteBehind, tenant_id: str) -> Keep:
-    """What keeps the answer to a body, in a transaction of its own: it begins at the answer's end."""
+def _keeping(body: CompletionBody, write_behind: WriteBehind, tenant_id: str) -> Keep:
+    """A function that keeps the answer to a body, in a transaction of its own."""
 
     async def keep(completion_id: str, answer: dict[str, Any]) -> None:
         async def work(session: AsyncSession) -> None:
@@ -191,6 +194,6 @@ def _keeping(body: CompletionBody, rows: WriteBehind, tenant_id: str) -> Keep:
                 metadata=body.metadata,
             )
 
-        await rows.put(completion_id, work)
+        await write_behind.put(completion_id, work)
 
     return keep

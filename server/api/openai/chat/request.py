@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.api.body import BodyReader
+from server.api.body import BodyReader, missing
 from server.api.openai.chat.schemas import (
     MAX_CHARACTERS,
     CompletionBody,
@@ -200,7 +200,7 @@ def _text(message: Message, where: str) -> str:
     if not content and (message.tool_calls or message.refusal):
         return message.refusal or ""
     if content is None:
-        raise _missing(f"{where}.content")
+        raise missing(f"{where}.content")
     if content == []:
         raise Invalid(
             f"'{where}.content' is an empty list: there must be at least one part.",
@@ -228,11 +228,5 @@ def _said(part: ContentPart, message: Message, where: str) -> str:
             )
     said = part.text if kind == "text" else part.refusal
     if said is None:
-        raise _missing(f"{where}.{kind}")
+        raise missing(f"{where}.{kind}")
     return said
-
-
-def _missing(param: str) -> Invalid:
-    return Invalid(
-        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-    )

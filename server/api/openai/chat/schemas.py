@@ -1,7 +1,10 @@
-"""OpenAI's request bodies, as far as they are served.
+"""OpenAI's body of a chat completion, as far as it is served, and the objects it is answered with.
 
-``CompletionBody`` is an allow-list: a field that is not in it is refused by name, so that nothing
-reaches the engine that was not thought about. Everything a client can make large has a bound.
+``CompletionBody`` is an allow-list: a field that is not in it is refused by name, so that no
+unexpected field reaches the engine. Everything that a client can make large has a bound.
+
+``ChatCompletion`` and ``ChatCompletionChunk`` are for the OpenAPI document: answers are written
+piece by piece as they are generated (``streaming.py``), not from these.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,8 +12,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from server.api.body import WrittenBack
+from server.api.body import Echoed
 from server.api.metadata import Metadata
+from server.chat.schemas import Choice, ChunkChoice
+from server.usage.schemas import PromptDetails
 
 MAX_MESSAGES = 1_000
 MAX_PARTS = 256
@@ -40,7 +45,7 @@ LogitBias = Annotated[
 _FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class ContentPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ContentPart(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a message's content: only text is answered."""
 
     type: str
@@ -52,7 +57,7 @@ class ContentPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=
     file: Any = None
 
 
-class FunctionCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FunctionCall(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an earlier answer called. ``parsed_arguments`` are a client's own, and not read."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -60,7 +65,7 @@ class FunctionCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields
     parsed_arguments: Any = None
 
 
-class ToolCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ToolCall(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A call that an earlier answer made. ``index``, of a streamed one, means nothing here."""
 
     id: _Short
@@ -69,7 +74,7 @@ class ToolCall(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     index: int | None = None
 
 
-class Message(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Message(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One message of the conversation so far.
 
     What messages from ``system`` and ``developer`` say is read before all others, in one system
@@ -197,3 +202,36 @@ class CompletionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prompt_cache_options: None = None
     web_search_options: None = None
     moderation: None = None
+
+
+class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer in one piece."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+    service_tier: Literal["default"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a streamed answer. ``usage`` is there only where it was asked for."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET
+    service_tier: Literal["default"] | msgspec.UnsetType = msgspec.UNSET

@@ -8,13 +8,10 @@ from litestar import Controller, Request, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
-from server.adapters.schemas import Resolved
 from server.api.guards import needs, provide_principal
-from server.api.openai.answer import Answer
-from server.api.openai.completions.objects import TextCompletion
 from server.api.openai.completions.request import parse, to_texts
-from server.api.openai.completions.schemas import TextBody
-from server.auth.keys import Principal
+from server.api.openai.completions.schemas import TextBody, TextCompletion
+from server.api.openai.streaming import Answer
 from server.chat.completions import TextChoice, TextRequest
 from server.chat.service import ChatService, StreamedAnswer
 from server.usage.schemas import Usage
@@ -31,7 +28,7 @@ class CompletionController(Controller):
         status_code=200,
         opt={
             "body": TextBody,
-            "answers": {"application/json": TextCompletion, "text/event-stream": TextCompletion},
+            "responses": {"application/json": TextCompletion, "text/event-stream": TextCompletion},
         },
     )
     async def create_completion(
@@ -41,7 +38,7 @@ class CompletionController(Controller):
         principal = provide_principal(request)  # a second dependency would cost a task group
         body = parse(await request.body())
         asked = to_texts(body)
-        resolved = await chat.resolve(principal.require_tenant(), body.model)
+        resolved = await chat.models.resolve(principal.require_tenant(), body.model)
         options = body.stream_options
         return TextAnswer(
             chat,
@@ -53,28 +50,12 @@ class CompletionController(Controller):
         )
 
 
-class TextAnswer(Answer[TextChoice]):
+class TextAnswer(Answer[TextRequest, TextChoice]):
     """A completion, as an ASGI response."""
 
     prefix = "cmpl-"
     whole = "text_completion"
     chunk = "text_completion"
-
-    def __init__(
-        self,
-        chat: ChatService,
-        request: TextRequest,
-        resolved: Resolved,
-        *,
-        principal: Principal,
-        stream: bool,
-        include_usage: bool,
-    ) -> None:
-        super().__init__(resolved.model, stream=stream, include_usage=include_usage)
-        self._chat = chat
-        self._request = request
-        self._resolved = resolved
-        self._principal = principal
 
     def begin(self) -> AbstractAsyncContextManager[StreamedAnswer[TextChoice]]:
         """Begin a streamed answer."""

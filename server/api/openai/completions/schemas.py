@@ -1,11 +1,12 @@
-"""OpenAI's body of a (legacy) completion, as far as it is served; everything has a bound."""
+"""OpenAI's body of a (legacy) completion, as far as it is served, and its answer's object."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from server.api.openai.chat.schemas import LogitBias, StreamOptions
+from server.api.openai.chat.schemas import CompletionUsage, LogitBias, StreamOptions
+from server.chat.completions import TextChoice
 
 MAX_PROMPTS = 32
 MAX_TOKENS = 262_144  # of one prompt
@@ -50,3 +51,14 @@ class TextBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stream_options: StreamOptions | None = None
     user: _Short | None = None  # accepted, and of no consequence here
     suffix: None = None
+
+
+class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """A completion, or a piece of a streamed one, which has ``usage`` where it was asked for."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from server.api.openai.connection import while_connected
 from server.api.openai.embeddings.schemas import EmbeddingBody, EmbeddingUsage
+from server.api.openai.streaming import send_json, while_connected
 from server.auth.keys import Principal
 from server.embeddings.schemas import DIMENSIONS, MODEL
 from server.embeddings.service import EmbeddingService
@@ -52,12 +52,7 @@ class EmbeddingAnswer:
 
     async def _answer(self, send: Send) -> None:
         body = await self._render(await self._embed())
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await send_json(send, body)
 
     async def _embed(self) -> list[bytes]:
         most = sum(len(text) // CHARACTERS_PER_TOKEN + SPECIAL_TOKENS for text in self._texts)

@@ -21,13 +21,13 @@ from server.api.openai.files.schemas import (
 )
 from server.api.openai.idempotency import KEY_PARAMETER, digest_of, once
 from server.api.openai.paging import Page, page_of
+from server.api.upload import UploadedFile
 from server.auth.keys import Principal
 from server.db.models import now
 from server.db.session import Database
 from server.errors import Invalid
 from server.files import service
 from server.files.names import clean_name
-from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import stored, try_delete_unreferenced
@@ -61,7 +61,7 @@ class FileController(Controller):
         began = now()
         tenant_id = principal.require_tenant()
         limit = settings.max_upload_bytes
-        upload = Upload(request, filename="file", max_bytes=limit, raw=False)
+        upload = UploadedFile(request, filename="file", max_bytes=limit, raw=False)
         async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
             form = read_form(upload.fields)
             if not size:
@@ -81,12 +81,12 @@ class FileController(Controller):
                 )
                 return openai_file(file)
 
-            async def still(session: AsyncSession, file_id: str) -> bool:
+            async def exists(session: AsyncSession, file_id: str) -> bool:
                 return await service.find(session, tenant_id, file_id) is not None
 
             digest = digest_of(sha256, filename, repr(form))
             return await once(
-                request, database, work, digest=digest, began=began, guess=True, still=still
+                request, database, work, digest=digest, began=began, guess=True, exists=exists
             )
 
     @get()
@@ -137,7 +137,7 @@ class FileController(Controller):
         async with database.reading() as session:
             file = await service.get(session, principal.require_tenant(), file_id)
         chunks = blobs.iterate(file.sha256)
-        first = await anext(chunks, b"")  # while an error can still be told
+        first = await anext(chunks, b"")  # while an error can still be an HTTP status
         return Stream(
             _after(first, chunks),
             media_type="application/octet-stream",
@@ -170,5 +170,5 @@ async def _after(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[by
 
 
 def _attachment(filename: str) -> str:
-    """A header that no browser shows as a page, for any name."""
+    """A header for any file name, with which no browser shows the file as a page."""
     return f"attachment; filename*=UTF-8''{quote(filename, safe='')}"

@@ -1,4 +1,4 @@
-"""The fields of an upload's form, read with suspicion."""
+"""Reads the fields of an upload's form."""
 
 import re
 from collections.abc import Mapping

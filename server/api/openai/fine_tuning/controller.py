@@ -80,7 +80,7 @@ class FineTuningController(Controller):
             )
             return await _view(session, tenant, job)
 
-        async def still(session: AsyncSession, job_id: str) -> bool:
+        async def exists(session: AsyncSession, job_id: str) -> bool:
             try:
                 job = await service.get_job(session, tenant_id, _row_id(job_id))
             except NotFound:
@@ -89,7 +89,7 @@ class FineTuningController(Controller):
 
         digest = digest_of(data)
         return await once(
-            request, database, work, digest=digest, began=began, guess=True, still=still
+            request, database, work, digest=digest, began=began, guess=True, exists=exists
         )
 
     @get(opt={"parameters": [METADATA_PARAMETER]})
@@ -129,7 +129,7 @@ class FineTuningController(Controller):
         """One job."""
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await service.get_job(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -143,7 +143,7 @@ class FineTuningController(Controller):
         """Stop a job; it never yields a model."""
         async with database.transaction() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await states.cancel(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -157,7 +157,7 @@ class FineTuningController(Controller):
         """Let a job save and give its place to others."""
         async with database.transaction() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await states.pause(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -171,7 +171,7 @@ class FineTuningController(Controller):
         """Put a paused job back into the queue; it goes on where it was."""
         async with database.transaction() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await states.resume(session, tenant.id, _row_id(job_id))
             return await _view(session, tenant, job)
 
@@ -188,7 +188,7 @@ class FineTuningController(Controller):
         """What happened in a job, newest first."""
         async with database.reading() as session:
             tenant_id = principal.require_tenant()
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await service.get_job(session, tenant_id, _row_id(job_id))
             rows = await newest_events(session, job, limit=limit + 1, after=after)
         return EventList(data=[event_view(row) for row in rows[:limit]], has_more=len(rows) > limit)
@@ -210,7 +210,7 @@ class FineTuningController(Controller):
         """
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _in_their_words(job_id):
+            with _openai_errors(job_id):
                 job = await service.get_job(session, tenant.id, _row_id(job_id))
             found: list[Checkpoint] = []
             made = await adapters.get_by_ids(session, tenant.id, [job.adapter_id])
@@ -228,10 +228,10 @@ class FineTuningController(Controller):
 
 
 @contextlib.contextmanager
-def _in_their_words(job_id: str) -> Iterator[None]:
-    """OpenAI answers 404 with the id as it was asked for, and 400 where a job's state forbids it.
+def _openai_errors(job_id: str) -> Iterator[None]:
+    """Errors as OpenAI has them: 404 with the id as sent, 400 where a job's state forbids it.
 
-    Not 409: their clients repeat one, unless they are told not to.
+    Not 409, which OpenAI's clients repeat unless a header forbids it.
     """
     try:
         yield
@@ -246,7 +246,7 @@ def _in_their_words(job_id: str) -> Iterator[None]:
 
 
 def _row_id(job_id: str) -> str:
-    """The row's id; one of another form is the id of nothing."""
+    """The row's id; empty, which no row has, where the text is not an id."""
     match = PUBLIC_ID.fullmatch(job_id)
     return match[1] if match else ""
 

@@ -13,7 +13,7 @@ from server.adapters import names
 from server.api.body import BodyReader
 from server.api.metadata import MAX_PAIRS, MAX_VALUE
 from server.api.openai.fine_tuning.schemas import JobBody, SupervisedHyperparameters
-from server.datasets.validation import check, few
+from server.datasets.validation import too_few_examples, validate_file
 from server.db.models import File
 from server.errors import Invalid, NotFound
 from server.files import service as files
@@ -30,7 +30,7 @@ def parse(data: bytes) -> JobBody:
     """The body.
 
     Raises:
-        Invalid: it is not one that this server can serve; says which parameter.
+        Invalid: it asks for what is not served; names the parameter.
     """
     body = _reader.read(data)
     if body.integrations:
@@ -111,18 +111,18 @@ async def check_files(
     """Read the files, line by line.
 
     Raises:
-        Invalid: lines of one are no examples of this method, or there are too few.
+        Invalid: a file has lines that are not examples of this method, or too few of them.
     """
     for param, file in named:
         try:
             with scratch(settings, "check") as folder:
                 async with blobs.local(file.sha256, within=folder) as path:
-                    checked = await asyncio.to_thread(check, path, method)
+                    checked = await asyncio.to_thread(validate_file, path, method)
         except NotFound as exc:
             raise _bad_file(param, f"No such File object: {files.public_id(file)}") from exc
-        complaint = checked.complaint()
+        complaint = checked.error_message()
         if complaint is None and param == "training_file":
-            complaint = few(checked)
+            complaint = too_few_examples(checked)
         if complaint is None and not checked.examples:
             complaint = "it holds no example"
         if complaint is not None:
@@ -169,7 +169,7 @@ async def start_of(
 
 
 def to_request(body: JobBody) -> JobRequest:
-    """The rest; without a seed, one is drawn."""
+    """The rest of the body; a seed is drawn where none is given."""
     seed = secrets.randbelow(1 << 31) if body.seed is None else body.seed
     return JobRequest(seed=seed, suffix=body.suffix or "")
 
@@ -178,7 +178,7 @@ def metadata_filter(query: Iterable[tuple[str, str]]) -> tuple[dict[str, str], b
     """``metadata[key]=value`` pairs of a query, and whether ``metadata=null`` asks for none.
 
     Raises:
-        Invalid: both forms, or another one.
+        Invalid: both forms, or a form that is neither.
     """
     pairs: dict[str, str] = {}
     none = False

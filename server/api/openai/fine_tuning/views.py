@@ -1,8 +1,9 @@
 """Jobs, events and checkpoints as OpenAI's clients see them.
 
-What differs, because theirs cannot say it: a paused job has the status ``queued``, one that awaits
-a person ``running``, and one that is told to stop is ``cancelled`` at once, since it can no longer
-succeed. A job of the admin side, which learns from all transcripts, has an empty ``training_file``.
+Some states of ours have no word in OpenAI's API: a paused job has the status ``queued``, one that
+awaits a person's approval ``running``, and one that was asked to stop ``cancelled`` at once, since
+it can no longer succeed. A job of the admin API, which learns from all transcripts, has an empty
+``training_file``.
 """
 
 import datetime
@@ -38,9 +39,9 @@ SHOWN_EVENTS = frozenset(
         "error",
     ]
 )
-"""All but the many that count evaluated replies."""
+"""The events that are shown: all but those that count evaluated replies, of which there are many."""
 
-_STATUS: dict[str, Status] = {
+STATUS: dict[str, Status] = {
     "queued": "queued",
     "paused": "queued",
     "validating": "validating_files",
@@ -83,7 +84,7 @@ def job_view(
         model=fine_tuned_name(slug, start) if start else job.base,
         organization_id=slug,
         result_files=[f"file-{job.result_file_id}"] if job.result_file_id else [],
-        status="cancelled" if stopping else _STATUS[job.state],
+        status="cancelled" if stopping else STATUS[job.state],
         trained_tokens=job.progress.get("tokens") if ended else None,
         training_file=f"file-{job.training_file_id}" if job.training_file_id else "",
         validation_file=f"file-{job.validation_file_id}" if job.validation_file_id else None,
@@ -97,7 +98,7 @@ def job_view(
 
 def event_view(row: JobEvent) -> EventObject:
     """One event in words, with the figures where it is about a step."""
-    message, level, data = _tell(row.kind, row.body)
+    message, level, data = _describe(row.kind, row.body)
     return EventObject(
         id=EVENT + row.id,
         created_at=_seconds(row.created_at),
@@ -123,7 +124,7 @@ def checkpoint_view(
 
 
 def _hyperparameters(job: Job) -> dict[str, int | float | str]:
-    """Those used; of the ones left to the recipe, what they are once the first step tells.
+    """Those used; where the recipe decides, its own once the first step has shown them.
 
     ``n_epochs`` is rounded up: a recipe may stop within an epoch. ``batch_size`` is a mean, since
     batches are made of tokens.
@@ -162,7 +163,7 @@ def _error(job: Job) -> JobError | None:
 
 
 def _estimated_finish(job: Job) -> int | None:
-    """When training ends, as it was last estimated; None where that is over."""
+    """When training ends, as it was last estimated; None where that time has passed."""
     if job.state != "running":
         return None
     progress, estimate = job.progress, job.estimate or {}
@@ -175,7 +176,7 @@ def _estimated_finish(job: Job) -> int | None:
     return int(at) if at > now().timestamp() else None
 
 
-def _tell(kind: str, body: dict[str, Any]) -> tuple[str, Any, dict[str, Any]]:
+def _describe(kind: str, body: dict[str, Any]) -> tuple[str, Any, dict[str, Any]]:
     """(message, level, figures) of an event."""
     data: dict[str, Any] = {}
     level = "info"

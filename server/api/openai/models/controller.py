@@ -6,13 +6,13 @@ from litestar.params import FromPath
 
 from server.adapters import names
 from server.adapters import service as adapters
+from server.adapters.catalog import ModelCatalog
 from server.adapters.names import OWNER
 from server.adapters.removal import remove_adapters
 from server.adapters.schemas import ModelCard
 from server.api.guards import needs
 from server.api.openai.models.schemas import DeletedModel, Model, ModelList
 from server.auth.keys import Principal
-from server.chat.service import ChatService
 from server.db.session import Database
 from server.embeddings.schemas import MODEL, MODEL_CREATED
 from server.engine.service import EngineService
@@ -31,10 +31,10 @@ class ModelController(Controller):
 
     @get(guards=[needs("chat")])
     async def list_models(
-        self, principal: NamedDependency[Principal], chat: NamedDependency[ChatService]
+        self, principal: NamedDependency[Principal], models: NamedDependency[ModelCatalog]
     ) -> ModelList:
         """The names that this key may ask for."""
-        cards = await chat.models(principal.require_tenant())
+        cards = await models.list_models(principal.require_tenant())
         return ModelList(data=[*map(_model, cards), EMBEDDING_MODEL])
 
     @get("/{model:path}", guards=[needs("chat")])
@@ -42,11 +42,11 @@ class ModelController(Controller):
         self,
         model: FromPath[str],
         principal: NamedDependency[Principal],
-        chat: NamedDependency[ChatService],
+        models: NamedDependency[ModelCatalog],
     ) -> Model:
         """One model."""
         name = model.lstrip("/")
-        for card in await chat.models(principal.require_tenant()):
+        for card in await models.list_models(principal.require_tenant()):
             if card.id == name:
                 return _model(card)
         if name == MODEL:

@@ -1,8 +1,8 @@
 """Writes a response the way OpenAI does: one JSON object, or a stream of numbered events.
 
 What goes wrong before the first byte is an HTTP error; after it, the events ``error`` and
-``response.failed``. A response that is to be kept is kept before a client can know that it is done,
-unless the database is locked: then it is as soon as that answers.
+``response.failed``. A response that is to be kept is kept before its client can know that it is
+done, unless the database is locked: then as soon as that answers.
 """
 
 import time
@@ -15,16 +15,14 @@ from litestar.types import Receive, Scope, Send
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters.schemas import Resolved
-from server.api.openai.connection import EventStream, while_connected
-from server.api.openai.responses import service
 from server.api.openai.responses.draft import Draft
-from server.api.openai.responses.items import Item
 from server.api.openai.responses.schemas import (
     Incomplete,
     ResponseFailure,
     ResponseObject,
     ResponseUsage,
 )
+from server.api.openai.streaming import EventStream, send_json, while_connected
 from server.api.problems import failure_of
 from server.auth.keys import Principal
 from server.chat.schemas import (
@@ -37,6 +35,8 @@ from server.chat.schemas import (
 )
 from server.chat.service import ChatService
 from server.errors import Invalid, ServerError
+from server.responses import service
+from server.responses.items import Item
 from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
@@ -46,10 +46,10 @@ _replace = msgspec.structs.replace
 
 
 class ResponseAnswer:
-    """An ASGI response that generates while it is sent, for as long as somebody listens.
+    """An ASGI response that is generated while it is sent, for as long as its client is there.
 
     ``opening`` is the response as it begins, ``items`` its own input, ``before`` the ids of the
-    responses that it goes on from.
+    responses that it continues.
     """
 
     def __init__(
@@ -96,12 +96,7 @@ class ResponseAnswer:
         done = self._done(answer.usage)
         await self._keep(done)
         body = _encode(done)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await send_json(send, body)
 
     async def _stream(self, events: EventStream) -> None:
         event = _numbered()
@@ -173,9 +168,16 @@ class ResponseAnswer:
         tenant_id = self._resolved.tenant_id
 
         async def work(session: AsyncSession) -> None:
-            await service.keep(session, tenant_id, done, items=self._items, before=self._before)
+            await service.keep(
+                session,
+                tenant_id,
+                done.id,
+                answer=msgspec.to_builtins(done),
+                items=self._items,
+                before=self._before,
+            )
 
-        await self._chat.rows.put(done.id, work)
+        await self._chat.write_behind.put(done.id, work)
 
 
 def _numbered() -> Callable[[str, dict[str, Any]], bytes]:

@@ -11,10 +11,8 @@ from litestar.types import ASGIApp
 
 from server.api.guards import needs, provide_principal
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
-from server.api.openai.responses import service
 from server.api.openai.responses.answer import ResponseAnswer
-from server.api.openai.responses.input import InputConversation, items_of, references
-from server.api.openai.responses.items import CallItem, MessageItem, ResultItem, response_of
+from server.api.openai.responses.input import InputConversation, items_of, referenced_items
 from server.api.openai.responses.request import opening, parse, to_chat
 from server.api.openai.responses.schemas import (
     DeletedResponse,
@@ -27,6 +25,8 @@ from server.chat.service import ChatService
 from server.db.models import new_id
 from server.db.session import Database
 from server.errors import Invalid
+from server.responses import service
+from server.responses.items import CallItem, MessageItem, ResultItem, response_of
 
 
 class ResponseController(Controller):
@@ -40,7 +40,7 @@ class ResponseController(Controller):
         status_code=200,
         opt={
             "body": ResponseBody,
-            "answers": {"application/json": ResponseObject, "text/event-stream": ResponseEvent},
+            "responses": {"application/json": ResponseObject, "text/event-stream": ResponseEvent},
         },
     )
     async def create_response(
@@ -53,18 +53,18 @@ class ResponseController(Controller):
         principal = provide_principal(request)
         tenant_id = principal.require_tenant()
         body = parse(await request.body())
-        named = references(body)
+        named = referenced_items(body)
         before, found = service.History([], []), {}
         if named or body.previous_response_id is not None:
             behind = {f"{service.PREFIX}{response_of(item)}" for item in named}
-            await chat.rows.settled(*behind, body.previous_response_id or "")
+            await chat.write_behind.settled(*behind, body.previous_response_id or "")
             async with database.reading() as session:
                 before = await service.history(session, tenant_id, body.previous_response_id)
                 found = await service.find_items(session, tenant_id, named)
         name = new_id()
         items = items_of(body, name, found)
         asked = to_chat(body, InputConversation(before.items, items))
-        resolved = await chat.resolve(tenant_id, body.model)
+        resolved = await chat.models.resolve(tenant_id, body.model)
         return ResponseAnswer(
             chat,
             asked,
@@ -98,7 +98,7 @@ class ResponseController(Controller):
                 param="stream",
                 code="unsupported_value",
             )
-        await chat.rows.settled(response_id)
+        await chat.write_behind.settled(response_id)
         async with database.reading() as session:
             row = await service.get(session, principal.require_tenant(), response_id)
         return msgspec.convert(row.answer, ResponseObject)
@@ -113,9 +113,9 @@ class ResponseController(Controller):
         chat: NamedDependency[ChatService],
     ) -> DeletedResponse:
         """Forget a response, and with it what went on from it."""
-        await chat.rows.settled(response_id)
+        await chat.write_behind.settled(response_id)
         async with database.transaction() as session:
-            await service.forget(session, principal.require_tenant(), response_id)
+            await service.delete_response(session, principal.require_tenant(), response_id)
         return DeletedResponse(id=response_id)
 
     @post("/{response_id:str}/cancel", status_code=200)
@@ -128,7 +128,7 @@ class ResponseController(Controller):
         chat: NamedDependency[ChatService],
     ) -> ResponseObject:
         """Only responses that are made in the background could be cancelled: always refused."""
-        await chat.rows.settled(response_id)
+        await chat.write_behind.settled(response_id)
         async with database.reading() as session:
             await service.get(session, principal.require_tenant(), response_id)
         raise Invalid("Cannot cancel a synchronous response.")
@@ -146,7 +146,7 @@ class ResponseController(Controller):
         after: FromQuery[str | None] = None,
     ) -> Page[MessageItem | CallItem | ResultItem]:
         """Everything that a response was made from, that of the responses before it included."""
-        await chat.rows.settled(response_id)
+        await chat.write_behind.settled(response_id)
         async with database.reading() as session:
             items = await service.input_items(session, principal.require_tenant(), response_id)
         if order == "desc":

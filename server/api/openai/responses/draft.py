@@ -4,7 +4,9 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from server.api.openai.responses.items import (
+from server.chat.schemas import ChunkChoice, TokenLogprob, ToolCallDelta
+from server.errors import StreamBroken
+from server.responses.items import (
     CallItem,
     MessageItem,
     OutputText,
@@ -13,8 +15,6 @@ from server.api.openai.responses.items import (
     TopToken,
     item_id,
 )
-from server.chat.schemas import ChunkChoice, TokenLogprob, ToolCallDelta
-from server.errors import StreamBroken
 
 
 class Event(NamedTuple):

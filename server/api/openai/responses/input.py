@@ -1,10 +1,15 @@
-"""From the input of a response to items, and from items to a conversation."""
+"""Turns the input of a response into items, and items into a conversation."""
 
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from server.api.openai.responses.items import (
+from server.api.body import missing
+from server.api.openai.responses.schemas import InputItem, InputPart, ResponseBody
+from server.chat.schemas import CalledFunction, ChatMessage, ToolCall
+from server.errors import Invalid, NotFound
+from server.responses.items import (
+    MAX_ITEMS,
     CallItem,
     Content,
     InputText,
@@ -15,9 +20,6 @@ from server.api.openai.responses.items import (
     ResultItem,
     item_id,
 )
-from server.api.openai.responses.schemas import MAX_ITEMS, InputItem, InputPart, ResponseBody
-from server.chat.schemas import CalledFunction, ChatMessage, ToolCall
-from server.errors import Invalid, NotFound
 
 MAX_CHARACTERS = 1_000_000
 # what each kind of item is made of, and what each kind of part
@@ -42,10 +44,10 @@ class InputConversation:
         self.items = items
 
     def messages(self) -> tuple[list[str], tuple[ChatMessage, ...]]:
-        """(what is said to the model about itself, turns).
+        """(texts for the system message, turns).
 
         Raises:
-            Invalid: too much, nothing to answer, or a result of a call that nobody made.
+            Invalid: too long, nothing to answer, or a result without its call.
         """
         system: list[str] = []
         turns: list[ChatMessage] = []
@@ -78,7 +80,7 @@ class InputConversation:
         return system, tuple(turns)
 
 
-def references(body: ResponseBody) -> list[str]:
+def referenced_items(body: ResponseBody) -> list[str]:
     """The ids of items that the input refers to.
 
     Raises:
@@ -126,7 +128,7 @@ def _item(
         case "function_call_output":
             output = given.output
             if output is None:
-                raise _missing(f"{where}.output")
+                raise missing(f"{where}.output")
             if not isinstance(output, str):
                 parts = [_part(part, f"{where}.output[{i}]") for i, part in enumerate(output)]
                 output = "\n".join(map(_said, parts))
@@ -150,9 +152,9 @@ def _item(
 def _message(given: InputItem, where: str, name: str) -> MessageItem:
     role, content = given.role, given.content
     if role is None:
-        raise _missing(f"{where}.role")
+        raise missing(f"{where}.role")
     if content is None:
-        raise _missing(f"{where}.content")
+        raise missing(f"{where}.content")
     by_model = role == "assistant"
     if isinstance(content, str):
         part: Content = OutputText(text=content) if by_model else InputText(text=content)
@@ -238,11 +240,5 @@ def _said(part: Content) -> str:
 
 def _needed(value: str | None, param: str) -> str:
     if value is None:
-        raise _missing(param)
+        raise missing(param)
     return value
-
-
-def _missing(param: str) -> Invalid:
-    return Invalid(
-        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-    )

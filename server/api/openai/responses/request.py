@@ -2,7 +2,7 @@
 
 import msgspec
 
-from server.api.body import BodyReader
+from server.api.body import BodyReader, missing
 from server.api.openai.responses.input import InputConversation
 from server.api.openai.responses.schemas import (
     NoReasoning,
@@ -43,9 +43,7 @@ def parse(data: bytes) -> ResponseBody:
     if body.stream_options is not None and not body.stream:
         raise Invalid("'stream_options' is only for 'stream': true.", param="stream_options")
     if body.input is None and body.previous_response_id is None:
-        raise Invalid(
-            "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
-        )
+        raise missing("input")
     return body
 
 
@@ -125,11 +123,7 @@ def _response_format(wanted: TextFormat | None) -> dict[str, object] | None:
         return None if wanted.type == "text" else {"type": "json_object"}
     for name in ("name", "schema"):
         if getattr(wanted, name) in _ABSENT:
-            raise Invalid(
-                f"Missing required parameter: 'text.format.{name}'.",
-                param=f"text.format.{name}",
-                code="missing_required_parameter",
-            )
+            raise missing(f"text.format.{name}")
     schema = bounded_schema(wanted.schema, param="text.format.schema", strict=bool(wanted.strict))
     return {"type": "json_schema", "json_schema": {"name": wanted.name, "schema": schema}}
 

@@ -9,21 +9,19 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from server.api.body import WrittenBack
+from server.api.body import Echoed
 from server.api.metadata import Metadata
-from server.api.openai.responses.items import CallItem, MessageItem, Status
+from server.responses.items import MAX_ITEMS, CallItem, MessageItem, Status
 
-MAX_ITEMS = 1_000
 MAX_PARTS = 256
 MAX_TOOLS = 128
 MAX_ARGUMENTS = 32 * 1024
-KEPT_DAYS = 30
 
 _Short = Annotated[str, Meta(max_length=512)]
 _Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class InputPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InputPart(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of an input message: only text is served."""
 
     type: Literal["input_text", "output_text", "refusal"]
@@ -35,7 +33,7 @@ class InputPart(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     parsed: Any = None
 
 
-class InputItem(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InputItem(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An input item: a message (the type may be left out), a call, its result, or a reference.
 
     What messages from ``system`` and ``developer`` say is read before all others, in one system
@@ -102,7 +100,7 @@ class TextBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     verbosity: Literal["medium"] | None = None
 
 
-class Reasoning(WrittenBack, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Reasoning(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The models served here do not reason separately: nothing else can be asked of them."""
 
     effort: Literal["none"] | None = None

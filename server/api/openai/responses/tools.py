@@ -1,17 +1,15 @@
 """Reads what a response may call, and shows it again."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from server.api.body import missing
 from server.api.openai.responses.schemas import FunctionTool, ResponseBody, ToolBody, ToolChoice
-from server.chat.schemas import Function, Tools
+from server.api.openai.tools import ABSENT, to_functions, tools_needed, unknown_tool
+from server.chat.schemas import Tools
 from server.errors import Invalid
 from server.structured_output.limits import bounded_schema
-
-MAX_SCHEMA_BYTES = 64 * 1024  # of all tools together
-_ABSENT = b"null"
 
 
 def to_tools(body: ResponseBody) -> Tools | None:
@@ -23,11 +21,11 @@ def to_tools(body: ResponseBody) -> Tools | None:
     choice = body.tool_choice
     if not body.tools:
         if choice not in (None, "none", "auto"):
-            raise Invalid(
-                "'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice"
-            )
+            raise tools_needed()
         return None
-    functions = _functions(body.tools)
+    functions = to_functions(
+        (f"tools[{place}]", tool, _is_strict(tool)) for place, tool in enumerate(body.tools)
+    )
     parallel = body.parallel_tool_calls is not False
     if not isinstance(choice, ToolChoice):
         if choice == "none":
@@ -36,15 +34,15 @@ def to_tools(body: ResponseBody) -> Tools | None:
     names = {function.name for function in functions}
     if choice.type == "function":
         if choice.name is None:
-            raise _missing("tool_choice.name")
+            raise missing("tool_choice.name")
         if choice.name not in names:
-            raise _unknown("tool_choice.name")
+            raise unknown_tool("tool_choice.name")
         return Tools(functions=functions, choice="required", name=choice.name, parallel=parallel)
     if choice.mode is None or choice.tools is None:
-        raise _missing("tool_choice.tools" if choice.mode else "tool_choice.mode")
+        raise missing("tool_choice.tools" if choice.mode else "tool_choice.mode")
     wanted = {tool.name for tool in choice.tools}
     if not wanted <= names:
-        raise _unknown("tool_choice.tools")
+        raise unknown_tool("tool_choice.tools")
     allowed = tuple(function for function in functions if function.name in wanted)
     return Tools(functions=allowed, choice=choice.mode, parallel=parallel)
 
@@ -75,47 +73,12 @@ def decoded(raw: msgspec.Raw) -> Any:  # noqa: ANN401 - any JSON
     return msgspec.json.decode(bytes(raw))
 
 
-def _functions(tools: Sequence[ToolBody]) -> tuple[Function, ...]:
-    functions: dict[str, Function] = {}
-    left = MAX_SCHEMA_BYTES
-    for place, tool in enumerate(tools):
-        left -= len(bytes(tool.parameters))
-        if left < 0:
-            raise Invalid(
-                f"The schemas in 'tools' are larger than {MAX_SCHEMA_BYTES} bytes.", param="tools"
-            )
-        if tool.name in functions:
-            raise Invalid(f"There are two tools named '{tool.name}'.", param=f"tools[{place}].name")
-        strict = _is_strict(tool)
-        parameters = None
-        if bytes(tool.parameters) != _ABSENT:
-            where = f"tools[{place}].parameters"
-            parameters = bounded_schema(tool.parameters, param=where, strict=strict)
-        functions[tool.name] = Function(
-            name=tool.name,
-            description=tool.description,
-            parameters=parameters,
-            strict=strict,
-        )
-    return tuple(functions.values())
-
-
 def _is_strict(tool: ToolBody) -> bool:
     """Strict unless asked for otherwise, where the schema can be followed strictly."""
-    if tool.strict is not None or bytes(tool.parameters) == _ABSENT:
+    if tool.strict is not None or bytes(tool.parameters) == ABSENT:
         return bool(tool.strict)
     try:
         bounded_schema(tool.parameters, param="tools")
     except Invalid:
         return False
     return True
-
-
-def _missing(param: str) -> Invalid:
-    return Invalid(
-        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-    )
-
-
-def _unknown(param: str) -> Invalid:
-    return Invalid(f"'{param}' names a tool that is not in 'tools'.", param=param)

@@ -20,12 +20,12 @@ from server.api.openai.uploads.schemas import (
     openai_part,
     openai_upload,
 )
+from server.api.upload import UploadedFile
 from server.auth.keys import Principal
 from server.db.session import Database
 from server.errors import Invalid
 from server.files import assembly, uploads
 from server.files.names import clean_name
-from server.files.upload import Upload
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import stored, try_delete_unreferenced
@@ -99,7 +99,7 @@ class UploadController(Controller):
         async with database.reading() as session:
             uploads.require_pending(await uploads.get(session, tenant_id, upload_id))
         limit = uploads.MAX_PART_BYTES
-        upload = Upload(request, filename="data", max_bytes=limit, part="data", raw=False)
+        upload = UploadedFile(request, filename="data", max_bytes=limit, part="data", raw=False)
         async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
             for name in upload.fields:
                 raise Invalid(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")

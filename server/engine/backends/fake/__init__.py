@@ -1,19 +1,22 @@
-"""An engine without a model: speaks the engine's HTTP contract and answers by rule.
+"""An engine without a model: serves the engine's HTTP API and answers by rule.
 
     python -m server.engine.backends.fake --uds PATH --base NAME --adapters DIR
 
 For tests, for work on pages and widgets, and for machines that cannot run vLLM
-(``TENANTUNE_ENGINE=scripted``). What it keeps to, because callers rely on it: chat completions
-and completions, whole and streamed in vLLM's shapes, calls of tools and JSON by schema, scoring
-through ``/v1/completions``, adapters loaded by name from folders with a manifest, 404 for a model
-it does not know, at most ``--max-loras`` adapters that generate at a time (the others take turns),
-at most ``--max-num-seqs`` answers that are generated at a time (the others wait, first come first
-served), and a generation that stops when its client goes. A reply is words that follow from the
-model's name and the messages, the name first,
-so that whoever reads it sees which adapter version answered.
+(``TENANTUNE_ENGINE=fake``). Like vLLM it has:
 
-For tests of the watch over answers: once an adapter whose folder holds a file ``poison`` has
-answered, every model answers ``!!!!``, as an engine with NaN in its key-value cache does.
+- chat completions and completions, in one piece and streamed, with tool calls and JSON by schema;
+- scoring through ``/v1/completions``;
+- adapters loaded by name from folders with a manifest, and 404 for a model that it does not know;
+- at most ``--max-loras`` adapters that generate at the same time (the others take turns);
+- at most ``--max-num-seqs`` answers generated at the same time (the others queue);
+- generation that stops when the client disconnects.
+
+A reply is words that follow from the model's name and the messages. The name comes first, so that
+the reply shows which adapter version answered.
+
+For tests of the output probe: once an adapter whose folder has a file ``poison`` has answered,
+every model answers ``!!!!``, as an engine with NaN in its key-value cache does.
 """
 
 import sys
@@ -25,9 +28,9 @@ from server.engine.backends.fake.engine import Engine
 from server.engine.process.command import Choice, EngineCommand, socket_path
 from server.settings import SettingsError
 
-__all__ = ["Engine", "scripted_command", "scripted_options"]
+__all__ = ["Engine", "fake_command", "fake_options"]
 
-LEAST = {  # what each option may be, at least; those that are no seconds or rates are whole
+MINIMUM = {  # the least value of each option; the type is the option's
     "max_cpu_loras": 1,
     "max_loras": 1,
     "max_model_len": 0,
@@ -39,36 +42,36 @@ LEAST = {  # what each option may be, at least; those that are no seconds or rat
 }
 
 
-def scripted_options(overrides: Mapping[str, str]) -> dict[str, Any]:
-    """The operator's options, as ``scripted_command`` takes them.
+def fake_options(overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the operator's options into arguments of ``fake_command``.
 
     Raises:
-        SettingsError: there is no such option, or its value is no number that it may be.
+        SettingsError: there is no such option, or its value is not a number in its range.
     """
     options: dict[str, Any] = {}
     for given, text in overrides.items():
         name = given.replace("-", "_")
-        least = LEAST.get(name)
-        if least is None:
+        minimum = MINIMUM.get(name)
+        if minimum is None:
             raise SettingsError(
-                f"engine option {given!r}: the scripted engine has none of this name; it has "
-                f"{', '.join(LEAST)}"
+                f"engine option {given!r}: the fake engine has none of this name; it has "
+                f"{', '.join(MINIMUM)}"
             )
         value: float
         try:
-            value = type(least)(text)
+            value = type(minimum)(text)
         except ValueError:
             value = -1
-        if not least <= value <= 1e9:  # noqa: PLR2004 - neither infinite nor no number
-            kind = "a whole number" if isinstance(least, int) else "a number"
+        if not minimum <= value <= 1e9:  # noqa: PLR2004 - neither infinite nor NaN
+            kind = "a whole number" if isinstance(minimum, int) else "a number"
             raise SettingsError(
-                f"engine option {given}={text!r}: {kind} of at least {least} is needed"
+                f"engine option {given}={text!r}: {kind} of at least {minimum} is needed"
             )
         options[name] = value
     return options
 
 
-def scripted_command(
+def fake_command(
     *,
     base: str,
     adapters: Path,
@@ -78,7 +81,7 @@ def scripted_command(
     max_num_seqs: int = 256,
     **options: float,
 ) -> EngineCommand:
-    """How to start one on the socket in ``run``; ``options`` as on the command line."""
+    """Return how to start one on the socket in ``run``; ``options`` as on the command line."""
     uds = socket_path(run)
     argv = [sys.executable, "-m", "server.engine.backends.fake", "--uds", str(uds), "--base", base]
     argv += ["--adapters", str(adapters)]
@@ -89,9 +92,9 @@ def scripted_command(
     return EngineCommand(
         argv=argv,
         env={"PYTHONPATH": str(Path(__file__).parents[4])},
-        choices=[Choice("engine", "scripted", "asked for: it answers by rule, not by a model")],
+        choices=[Choice("engine", "fake", "asked for: it answers by rule, not by a model")],
         uds=uds,
-        concurrent_adapters=max_cpu_loras,
-        resident_adapters=max_cpu_loras,
-        sequences=max_num_seqs,
+        max_active_adapters=max_cpu_loras,
+        max_loaded_adapters=max_cpu_loras,
+        max_num_seqs=max_num_seqs,
     )

@@ -14,7 +14,7 @@ def _say(line: str) -> None:
 
 
 async def _serve(engine: Engine, uds: Path, start_seconds: float) -> None:
-    _say("Starting to load model (scripted)")
+    _say("Starting to load model (fake)")
     await asyncio.sleep(start_seconds)
     async with engine.serving(uds):
         _say("Application startup complete")
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--max-cpu-loras", type=int, default=32)
     parser.add_argument("--max-num-seqs", type=int, default=256)
     parser.add_argument("--tokens-per-second", type=float, default=200.0)
-    parser.add_argument("--words", type=int, default=0, help="replies have at least so many")
-    parser.add_argument("--max-model-len", type=int, default=0, help="0: no end of the context")
+    parser.add_argument("--words", type=int, default=0, help="the least length of a reply")
+    parser.add_argument("--max-model-len", type=int, default=0, help="0: no limit")
     parser.add_argument("--turn-seconds", type=float, default=TURN_SECONDS)
     parser.add_argument("--start-seconds", type=float, default=0.0)
     options = parser.parse_args()

@@ -1,7 +1,8 @@
-"""What the scripted engine calls, in the form in which vLLM's reader for Hermes tells it.
+"""Which tools the fake engine calls, in the form that vLLM's parser for Hermes returns.
 
-Free to choose, it calls every function whose name is in the question; told to call some, those or
-the first; and it answers with words when the question is what a call gave.
+With ``tool_choice`` "auto" it calls every function whose name is in the question. With "required"
+it calls those, or else the first; with a named function, that one. It answers with words when the
+last message is a tool's result.
 """
 
 import re
@@ -35,24 +36,24 @@ class Call(NamedTuple):
         return {"id": _new_id(), "type": "function", "function": function}
 
 
-class CallReader:
-    """Reads calls from a text while it is written, as vLLM's reader for Hermes does."""
+class CallParser:
+    """Parses calls from a text while it is written, as vLLM's parser for Hermes does."""
 
     def __init__(self) -> None:
         self._text = ""
-        self._said = 0  # characters of the content that were told
-        self._told: list[str] = []  # arguments of each call, as far as they were told
+        self._sent = 0  # characters of the content that were sent
+        self._sent_arguments: list[str] = []  # of each call, as far as they were sent
 
-    def read(self, piece: str) -> dict[str, Any]:
-        """What a piece adds to the answer: content, parts of calls, or nothing yet."""
+    def parse(self, piece: str) -> dict[str, Any]:
+        """Return what a piece adds to the answer: content, parts of calls, or nothing yet."""
         self._text += piece
         content, *calls = self._text.split(_OPEN)
         if not calls:
             content = content[: len(content) - _begun(content, _OPEN)]
         delta: dict[str, Any] = {}
-        if len(content) > self._said:
-            delta["content"] = content[self._said :]
-            self._said = len(content)
+        if len(content) > self._sent:
+            delta["content"] = content[self._sent :]
+            self._sent = len(content)
         parts = [part for index, call in enumerate(calls) for part in self._parts(index, call)]
         return {**delta, "tool_calls": parts} if parts else delta
 
@@ -63,21 +64,21 @@ class CallReader:
         if named is None:
             return []
         parts: list[dict[str, Any]] = []
-        if index == len(self._told):
-            self._told.append("")
+        if index == len(self._sent_arguments):
+            self._sent_arguments.append("")
             part = {"id": _new_id(), "type": "function", "index": index}
             parts.append({**part, "function": {"name": named[1]}})
         arguments = text[named.end() :].partition('"arguments": ')[2]
         if closed or _is_json(text):
             arguments = arguments.removesuffix("}")
-        if added := arguments[len(self._told[index]) :]:
-            self._told[index] = arguments
+        if added := arguments[len(self._sent_arguments[index]) :]:
+            self._sent_arguments[index] = arguments
             parts.append({"index": index, "function": {"arguments": added}})
         return parts
 
 
 def calls_for(body: dict[str, Any]) -> list[Call]:
-    """What a chat completion's answer calls."""
+    """Return the calls in a chat completion's answer."""
     tools = [tool["function"] for tool in body.get("tools") or ()]
     choice = body.get("tool_choice", "auto" if tools else "none")
     if not tools or choice == "none":
@@ -99,7 +100,7 @@ def calls_for(body: dict[str, Any]) -> list[Call]:
 
 
 def json_for(body: dict[str, Any]) -> str | None:
-    """The answer in the form that ``response_format`` asks for, if it asks for JSON."""
+    """Return the answer that ``response_format`` asks for; None if it does not ask for JSON."""
     wanted = body.get("response_format") or {}
     question = str(body["messages"][-1].get("content") or "")
     if wanted.get("type") == "json_object":
@@ -126,5 +127,5 @@ def _is_json(text: str) -> bool:
 
 
 def _begun(text: str, tag: str) -> int:
-    """How many of a tag's first characters a text ends with."""
+    """The length of the longest start of a tag that a text ends with."""
     return max((size for size in range(1, len(tag)) if text.endswith(tag[:size])), default=0)

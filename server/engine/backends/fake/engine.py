@@ -1,4 +1,4 @@
-"""State of one scripted engine, and its HTTP handlers."""
+"""State of one fake engine, and its HTTP handlers."""
 
 import asyncio
 import time
@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from server.engine.backends.fake.completion import Completion
+from server.engine.backends.fake.concurrency import Seats, Turns
 from server.engine.backends.fake.instance import SchemaError
 from server.engine.backends.fake.reply import Reply, share, usage
-from server.engine.backends.fake.seats import Seats
-from server.engine.backends.fake.texts import Continuation
-from server.engine.backends.fake.turns import Turns
 
 TURN_SECONDS = 0.25
 
@@ -46,7 +45,7 @@ class Refused(Exception):
 
 
 class Engine:
-    """See the package."""
+    """One fake engine. The package says what it does; its options are those of ``__main__``."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class Engine:
     ) -> None:
         self._base = base
         self._root = adapters.absolute()
-        self._resident = max_cpu_loras
+        self._max_cpu_loras = max_cpu_loras
         self._pause = 1.0 / tokens_per_second
         self._max_num_seqs = max_num_seqs
         self._words = words
@@ -108,16 +107,16 @@ class Engine:
             await runner.cleanup()
 
     async def health(self, _: web.Request) -> web.Response:
-        """Well as soon as it listens."""
+        """The engine is well as soon as it listens."""
         return web.Response()
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """The few of vLLM's metrics that are watched, and ``evictions``: it must stay 0."""
+        """Those of vLLM's metrics that tests read, and ``evictions``, which must stay 0."""
         lines = (
             f'vllm:num_requests_running{{model_name="{self._base}"}} {float(self._running)}',
             f'vllm:num_requests_waiting{{model_name="{self._base}"}} {float(self._seats.waiting)}',
             f'vllm:generation_tokens_total{{model_name="{self._base}"}} {float(self._tokens)}',
-            f"scripted:evictions_total {float(self._evictions)}",
+            f"fake:evictions_total {float(self._evictions)}",
         )
         return web.Response(text="\n".join(lines) + "\n")
 
@@ -125,7 +124,7 @@ class Engine:
         """What this engine is."""
         settings = {"max_num_seqs": self._max_num_seqs}
         return web.json_response(
-            {"base": self._base, "max_cpu_loras": self._resident, "settings": settings}
+            {"base": self._base, "max_cpu_loras": self._max_cpu_loras, "settings": settings}
         )
 
     async def ensure(self, request: web.Request) -> web.Response:
@@ -146,7 +145,7 @@ class Engine:
     def _load(self, name: str, path: str) -> None:
         self._paths[name] = path
         self._loaded[name] = None
-        if len(self._loaded) > self._resident:  # as vLLM does; whoever owns residency avoids it
+        if len(self._loaded) > self._max_cpu_loras:  # as vLLM does; the server never lets it
             self._loaded.popitem(last=False)
             self._evictions += 1
 
@@ -169,7 +168,7 @@ class Engine:
         prompt = body.get("prompt")
         if not isinstance(prompt, str | list) or not prompt:
             raise Refused(400, "there must be a prompt", kind="BadRequestError")
-        reply = Continuation(model, body, poisoned=self._poisoned)
+        reply = Completion(model, body, poisoned=self._poisoned)
         self._catch_poison(model)
         if body.get("stream"):
             return await self._stream(request, reply, reply.steps)
@@ -177,13 +176,13 @@ class Engine:
         return web.json_response(reply.whole())
 
     async def _score(self, model: str, body: dict[str, Any]) -> web.Response:
-        """Log-probabilities of prompt tokens: made up, the same for the same model and tokens."""
+        """Log-probabilities of prompt tokens: made up, but always the same for the same input."""
         prompt = body.get("prompt")
         if not isinstance(prompt, list) or not all(isinstance(t, int) for t in prompt):
             raise Refused(400, "prompt must be token ids", kind="BadRequestError")
         entries: list[dict[str, Any] | None] = [
-            {str(token): {"logprob": -5 * share(model, prompt[: place + 1]), "rank": 1}}
-            for place, token in enumerate(prompt)
+            {str(token): {"logprob": -5 * share(model, prompt[: position + 1]), "rank": 1}}
+            for position, token in enumerate(prompt)
         ]
         entries[:1] = [None]
         await self._wait(model, 1)
@@ -241,20 +240,20 @@ class Engine:
             self._poisoned = True
 
     async def _wait(self, model: str, count: int, answers: int = 1) -> None:
-        """Return when so many tokens of so many answers have been generated."""
+        """Return when ``count`` tokens of each of the answers have been generated."""
         async with aclosing(self._steps(model, count, answers)) as steps:
             async for _ in steps:
                 pass
 
     async def _stream(
-        self, request: web.Request, reply: Reply | Continuation, count: int
+        self, request: web.Request, reply: Reply | Completion, count: int
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         async with aclosing(self._steps(reply.model, count, reply.count)) as steps:
-            async for place in steps:
-                if place >= 0:
-                    await _send(response, *reply.chunks(place))
+            async for position in steps:
+                if position >= 0:
+                    await _send(response, *reply.chunks(position))
                 elif isinstance(reply, Reply):
                     await _send(response, *reply.opening())
         if reply.usage_wanted:
@@ -263,9 +262,10 @@ class Engine:
         return response
 
     async def _steps(self, model: str, count: int, answers: int = 1) -> AsyncGenerator[int, None]:
-        """-1 when generation begins, then the place of each token, when it is due.
+        """Yield -1 when generation begins, then the index of each token when it is due.
 
-        That is when there are seats for so many answers, and when it is this model's turn.
+        Generation begins when there are seats for all answers, and pauses until it is this model's
+        turn.
         """
         turn = None if model == self._base else model
         async with self._seats.taking(answers):
@@ -274,12 +274,12 @@ class Engine:
             try:
                 yield -1
                 async with self._turns.taking(turn):
-                    for place in range(count):
+                    for position in range(count):
                         await self._turns.wait(turn)
                         due = max(due + self._pause, time.monotonic())
                         await asyncio.sleep(due - time.monotonic())
                         self._tokens += 1
-                        yield place
+                        yield position
             finally:
                 self._running -= 1
 
@@ -320,7 +320,7 @@ async def _send(response: web.StreamResponse, *payloads: dict[str, Any]) -> None
 
 
 def _check_folder(name: str, path: Path, root: Path) -> None:
-    """Look at a folder as far as that needs no weights; the real engine verifies it wholly."""
+    """Check a folder without its weights; the real engine verifies all of it."""
     if path.resolve().parent != root.resolve() or not path.is_dir():
         raise Refused(
             404, f"there is no adapter folder {path}", kind="NotFoundError", code="adapter_missing"

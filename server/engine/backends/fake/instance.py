@@ -1,6 +1,6 @@
 """A value that follows a JSON schema, for answers and arguments that must be JSON.
 
-Numbers are those that the question names, so that a test sees them come back.
+Its numbers are those in the question, so that a test can recognise them.
 """
 
 import re
@@ -23,11 +23,11 @@ _DEEPEST = 16
 
 
 class SchemaError(ValueError):
-    """A schema that makes no sense."""
+    """A schema that cannot be used."""
 
 
 class Instance:
-    """Makes a value of ``schema``; ``question`` gives its numbers."""
+    """Makes a value of ``schema`` with the numbers in ``question``."""
 
     def __init__(self, schema: dict[str, Any], question: str) -> None:
         self._root = schema

@@ -1,4 +1,4 @@
-"""What the scripted engine answers, in vLLM's shapes."""
+"""The fake engine's chat answers, in vLLM's shapes."""
 
 import hashlib
 import time
@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from server.engine.backends.fake.calls import CallReader, calls_for, json_for
-from server.engine.backends.fake.written import PIECES, Written, usage_options
+from server.engine.backends.fake.calls import CallParser, calls_for, json_for
+from server.engine.backends.fake.generated_text import PIECES, GeneratedText, usage_options
 
 _TEXT = (
     "about after again also around before better bring call can clear come day each early every "
@@ -24,10 +24,10 @@ DEFAULT_MAX_TOKENS = 4096
 
 
 class Reply:
-    """What one request is answered, and how it looks on the wire.
+    """The answer to one request, in one piece or as chunks.
 
-    ``words``: its tokens, as they are generated, at least ``shortest``. ``count``: how many
-    answers, all alike.
+    ``words`` are its tokens, at least ``shortest`` of them. ``count``: the number of answers, all
+    of which are the same.
     """
 
     def __init__(
@@ -61,27 +61,29 @@ class Reply:
             found = PIECES.findall(wanted)
         if poisoned and not self._calls:
             found = [POISONED, *(f" {POISONED}" for _ in found[1:])]
-        written = Written(found, limit=limit, stop=body.get("stop"))
-        self.words, self._written = written.tokens, written
-        reader = CallReader() if body.get("tools") and body.get("tool_choice") != "none" else None
-        self._deltas = [reader.read(p) if reader else {"content": p} for p in written.pieces]
+        generated = GeneratedText(found, limit=limit, stop=body.get("stop"))
+        self.words, self._generated = generated.tokens, generated
+        parser = CallParser() if body.get("tools") and body.get("tool_choice") != "none" else None
+        self._deltas = [parser.parse(p) if parser else {"content": p} for p in generated.pieces]
 
     def _finish_reason(self, *, called: bool) -> str:
-        """As vLLM says it: a call that it was told to make ends as an answer does."""
-        finish = self._written.finish
+        """As vLLM has it: a call of a function that the request names ends as an answer does."""
+        finish = self._generated.finish
         return "tool_calls" if called and not self._named and finish == "stop" else finish
 
     def _message(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": self._written.text}
+        message: dict[str, Any] = {"role": "assistant", "content": self._generated.text}
         message["refusal"] = None
-        if not self._calls or self._written.cut:  # vLLM gives back what the model wrote
+        if not self._calls or self._generated.cut:  # vLLM returns what the model wrote
             return message
         return {**message, "content": None, "tool_calls": [c.whole() for c in self._calls]}
 
-    def _token_logprobs(self, places: range) -> dict[str, Any] | None:
+    def _token_logprobs(self, positions: range) -> dict[str, Any] | None:
         if not self._logprobs:
             return None
-        tokens = [token for place in places for token in self._written.told(place)]
+        tokens = [
+            token for position in positions for token in self._generated.logprob_tokens(position)
+        ]
         return {
             "content": [
                 {
@@ -110,7 +112,7 @@ class Reply:
             "message": message,
             "logprobs": self._token_logprobs(range(len(self.words))),
             "finish_reason": self._finish_reason(called="tool_calls" in message),
-            "stop_reason": self._written.stop_reason,
+            "stop_reason": self._generated.stop_reason,
         }
         choices = [{"index": index, **choice} for index in range(self.count)]
         counts = usage(self.prompt_tokens, len(self.words) * self.count)
@@ -125,28 +127,28 @@ class Reply:
         }
         return self._chunks(choice, tokens=0)
 
-    def chunks(self, place: int) -> list[dict[str, Any]]:
-        """One token of each choice; the last one says why it is the last.
+    def chunks(self, position: int) -> list[dict[str, Any]]:
+        """One token of each choice; the last one has the finish reason.
 
-        Nothing where a token shows nothing yet, as the beginning of a call does.
+        Empty where a token adds nothing yet, as at the beginning of a call.
         """
-        last = place == len(self.words) - 1
-        delta = self._deltas[place]
+        last = position == len(self.words) - 1
+        delta = self._deltas[position]
         if not (delta or last or self._logprobs):
             return []
         choice: dict[str, Any] = {
             "delta": delta,
-            "logprobs": self._token_logprobs(range(place, place + 1)),
+            "logprobs": self._token_logprobs(range(position, position + 1)),
             "finish_reason": None,
         }
         if last:
             called = any("tool_calls" in delta for delta in self._deltas)
             choice["finish_reason"] = self._finish_reason(called=called)
-            choice["stop_reason"] = self._written.stop_reason
-        return self._chunks(choice, tokens=place + 1)
+            choice["stop_reason"] = self._generated.stop_reason
+        return self._chunks(choice, tokens=position + 1)
 
     def _chunks(self, choice: dict[str, Any], *, tokens: int) -> list[dict[str, Any]]:
-        """One for each choice, each with the counts of that one, where they are asked for."""
+        """One chunk for each choice, with that choice's counts where the request asks for them."""
         chunks = [
             self._wrap("chat.completion.chunk", [{"index": index, **choice}])
             for index in range(self.count)

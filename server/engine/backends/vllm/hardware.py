@@ -1,4 +1,4 @@
-"""What this machine has, as far as the engine's settings depend on it."""
+"""The hardware of this machine that the engine's settings depend on."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ _AMPERE = 8
 
 
 class Gpu(msgspec.Struct, frozen=True):
-    """One CUDA device. ``bfloat16``: it has units for it, as all since compute capability 8.0."""
+    """One CUDA device. ``bfloat16``: it computes in it, as all do since compute capability 8.0."""
 
     name: str
     memory_bytes: int
@@ -31,10 +31,15 @@ class Gpu(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """``cores``: this process may use so many at once; ``memory_bytes``: free for it now.
+    """What was found.
 
-    ``vllm``: which build is installed, with its version; None without one. ``preload``: libraries
-    found that make vLLM on a CPU faster.
+    Args:
+        cores: how many this process may use at the same time.
+        memory_bytes: free for this process now, a container's limit included.
+        gpus: its CUDA devices.
+        vllm: which build of vLLM is installed; None where there is none.
+        vllm_version: that build's version.
+        preload: libraries that make vLLM on a CPU faster.
     """
 
     cores: int
@@ -51,7 +56,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def this_machine() -> Machine:
-    """Look; runs ``nvidia-smi`` where there is one."""
+    """Look at this machine. Runs ``nvidia-smi`` where there is one (10 s at most)."""
     kind, version = _vllm()
     return Machine(
         cores=usable_cores(),

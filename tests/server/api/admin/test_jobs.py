@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from httpx2 import AsyncClient
 
-from server.cli.jobs import _finish
+from server.cli.jobs import _print_result
 from server.db.models import Job
 from server.db.session import Database
 from server.errors import Invalid
@@ -205,7 +205,7 @@ async def test_the_command_line_tells_a_job_that_went_live_from_one_that_did_not
         )
     left = 0
     try:
-        _finish(view, as_json=False)
+        _print_result(view, as_json=False)
     except SystemExit as exc:
         left = int(str(exc.code))
     printed = capsys.readouterr().err
@@ -240,10 +240,10 @@ async def test_events_are_numbered_without_gaps_and_read_from_where_one_left_off
 async def test_scoring_is_for_this_installations_workers_alone(
     client: AsyncClient, operator: dict[str, str], settings: Settings
 ) -> None:
-    body = msgspec.json.encode({"tenant": "acme", "adapter_name": "a", "sequences": []})
+    asked = msgspec.json.encode({"tenant": "acme", "adapter_name": "a", "sequences": []})
     path = "/internal/score"
-    assert (await client.post(path, content=body)).status_code == 401
-    assert (await client.post(path, content=body, headers=operator)).status_code == 401
+    assert (await client.post(path, content=asked)).status_code == 401
+    assert (await client.post(path, content=asked, headers=operator)).status_code == 401
     token = {"authorization": f"Bearer {worker_token(settings)}"}
     for name in ("../../etc", "/etc", "acme.0123456789ab"):
         body: dict[str, Any] = {"tenant": "acme", "adapter_name": name, "sequences": []}

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from server.api.openai import connection
+from server.api.openai import streaming
 from server.db.session import Database
 from server.settings import Settings
 from tests.server.api.openai.published import conforms
@@ -337,8 +337,8 @@ async def test_without_an_engine_chats_are_unavailable(
 async def test_a_silent_stream_is_kept_open_with_comments(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(connection, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(streaming, "WATCH_SECONDS", 0.02)
     async with serving(settings, database, tokens_per_second=10) as server:
         await server.tenant()
         body = {"model": "acme", "messages": [QUESTION], "stream": True, "max_tokens": 3}

@@ -1,6 +1,6 @@
-"""LangChain's own standard tests of a chat model, against our server over the scripted engine.
+"""LangChain's own standard tests of a chat model, against our server over the fake engine.
 
-The engine is the scripted one because it calls tools and keeps to schemas at once, which the built-in
+The engine is the fake one because it calls tools and keeps to schemas at once, which the built-in
 base is too small and too slow for; that both engines agree is what ``tests/contracts`` hold.
 """
 
@@ -21,7 +21,7 @@ from server.app import create_app
 from server.auth import keys
 from server.auth.schemas import KeyRequest
 from server.db.session import Database
-from server.engine.backends.fake import scripted_command
+from server.engine.backends.fake import fake_command
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import service as tenants
@@ -36,7 +36,7 @@ class _Serving(threading.Thread):
 
     def __init__(self, home: Path) -> None:
         super().__init__()
-        self.settings = Settings(home=home, base="scripted-base", engine="scripted")
+        self.settings = Settings(home=home, base="fake-base", engine="fake")
         self.key = self.url = ""
         self._server: uvicorn.Server | None = None
         self.ready = threading.Event()
@@ -46,7 +46,7 @@ class _Serving(threading.Thread):
 
     async def _serve(self) -> None:
         self.settings.adapters.mkdir(parents=True)
-        command = scripted_command(
+        command = fake_command(
             base=self.settings.base,
             adapters=self.settings.adapters,
             run=self.settings.run,

@@ -17,7 +17,7 @@ from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
 from server.api.reference.document import METHODS, build, operations
-from server.api.reference.prose import html
+from server.api.reference.html import html
 from server.api.reference.text import summary_and_description
 from server.app import create_app
 from server.auth.schemas import SCOPES
@@ -274,8 +274,16 @@ async def test_the_page_gives_a_command_that_the_schema_accepts(client):
 
 
 def test_descriptions_become_html_and_nothing_else_does() -> None:
-    assert html("a <b> `c<d>` **e**", inline=True) == "a &lt;b&gt; <code>c&lt;d&gt;</code> <b>e</b>"
-    assert html("one\n\ntwo") == "<p>one</p><p>two</p>"
+    assert (
+        html("a <b> `c<d>` **e**", inline=True)
+        == "a &lt;b&gt; <code>c&lt;d&gt;</code> <strong>e</strong>"
+    )
+    assert html("one\n\ntwo") == "<p>one</p>\n<p>two</p>\n"
+    assert html("- one\n- two").count("<li>") == 2
+    assert html("one\n\n    `two` of a docstring") == (
+        "<p>one</p>\n<p><code>two</code> of a docstring</p>\n"
+    )
+    assert "<a" not in html("[x](javascript:alert(1)) <a href='y'>z</a>")
 
 
 def test_docstrings_lose_what_only_python_callers_need() -> None:

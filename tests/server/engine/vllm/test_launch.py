@@ -147,9 +147,9 @@ def test_the_length_of_a_turn_reaches_the_scheduler(command):
     assert "--additional-config" not in command(turn_seconds="").argv
 
 
-def test_residency_follows_the_engines_limits(command):
+def test_the_adapter_cache_follows_the_engines_limits(command):
     built = command(max_loras="2", max_cpu_loras="6")
-    assert (built.concurrent_adapters, built.resident_adapters) == (6, 6)
+    assert (built.max_active_adapters, built.max_loaded_adapters) == (6, 6)
 
 
 def test_small_machine_still_holds_one_conversation(command):
@@ -158,7 +158,7 @@ def test_small_machine_still_holds_one_conversation(command):
     built = command(small)
     assert int(value(built, "--kv-cache-memory-bytes")) >= 4096 * per_token
     assert int(value(built, "--max-num-seqs")) == 18
-    assert built.sequences == 18
+    assert built.max_num_seqs == 18
 
 
 def test_preloaded_libraries_are_those_found(command):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engine.backends.fake.turns import Turns
+from server.engine.backends.fake.concurrency import Turns
 
 ROOT = Path(__file__).parents[4]
 
@@ -66,7 +66,7 @@ def test_in_vllm_adapters_take_turns_and_every_answer_is_as_if_it_were_alone(tmp
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "2",
     }
-    script = str(ROOT / "tests" / "engine" / "turns_process.py")
+    script = str(Path(__file__).with_name("turns_process.py"))
     process = subprocess.run(
         [sys.executable, script, str(tmp_path)],
         env=environment,

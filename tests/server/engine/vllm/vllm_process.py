@@ -27,7 +27,7 @@ from server.engine.process.command import EngineCommand
 from training.adapters.package import (
     AdapterManifest,
     BaseRef,
-    Lora,
+    LoraShape,
     engine_name,
     publish,
     write_manifest,
@@ -56,7 +56,7 @@ def built_in_base() -> Base:
     if not (root / DEFAULT_BASE).is_dir():
         # In a process of its own: torch stays out of this one.
         code = "import sys; from pathlib import Path; from training.base_models.quantize import add_base; "
-        code += "add_base(sys.argv[1], Path(sys.argv[2]), say=print)"
+        code += "add_base(sys.argv[1], Path(sys.argv[2]), on_progress=print)"
         words = [".venv/bin/python", "-c", code, DEFAULT_BASE, str(root)]
         subprocess.run(words, cwd=REPO, check=True, timeout=600, stdout=subprocess.DEVNULL)
     folder = root / DEFAULT_BASE
@@ -123,7 +123,7 @@ def _manifest(base: Base, label: str, rank: int, seed: int) -> AdapterManifest:
         system_prompt="",
         recipe=recipe,
         seed=seed,
-        lora=Lora(rank=rank, alpha=rank, targets=TARGETS),
+        lora=LoraShape(rank=rank, alpha=rank, targets=TARGETS),
         packages={},
         created_at="2026-01-01T00:00:00Z",
     )

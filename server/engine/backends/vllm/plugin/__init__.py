@@ -7,18 +7,20 @@ this package imports neither vLLM nor torch.
 
 import logging
 
-from server.engine.backends.vllm.plugin.environment import ALLOW_UNTESTED_VLLM, read
+from server.engine.backends.vllm.plugin.environment import ALLOW_UNTESTED_VLLM, Kernels, read
 from server.engine.tool_format import HERMES
 
 TESTED_VLLM = "0.32"
+_PUNICA = "server.engine.backends.vllm.plugin.punica.GroupedPunicaWrapper"
+_TOOL_PARSER = "server.engine.backends.vllm.plugin.tool_parser"
 
 logger = logging.getLogger("vllm.tenantune")
 
 
 def register() -> None:
-    """Install the resolver and our reader of calls; on a CPU LoRA kernels and the zeroing of blocks.
+    """Install the resolver and the tool parser; on a CPU also the LoRA kernels and zeroed blocks.
 
-    Does nothing in an engine that was not started by us. May be called more than once.
+    Does nothing in an engine that this server did not start. May be called more than once.
 
     Raises:
         RuntimeError: this vLLM is of a minor version that the plugin was not tested with.
@@ -38,17 +40,13 @@ def register() -> None:
 
     if NAME not in LoRAResolverRegistry.get_supported_resolvers():
         LoRAResolverRegistry.register_resolver(NAME, shared_resolver(environment))
-    ToolParserManager.register_lazy_module(
-        HERMES, "server.engine.backends.vllm.plugin.calls", "CompactHermes"
-    )
+    ToolParserManager.register_lazy_module(HERMES, _TOOL_PARSER, "CompactHermes")
     if current_platform.is_cpu():
-        from server.engine.backends.vllm.plugin import cpu  # noqa: PLC0415
-
-        cpu.install(environment.kernels)
+        _repair_cpu_backend(environment.kernels)
 
 
 def check_version(version: str, *, allowed: bool) -> None:
-    """Refuse a vLLM whose internals were not looked at.
+    """Refuse a vLLM whose internals this plugin was not checked against.
 
     Raises:
         RuntimeError: the minor version is another, and ``allowed`` is not set.
@@ -62,3 +60,23 @@ def check_version(version: str, *, allowed: bool) -> None:
     if not allowed:
         raise RuntimeError(f"{message}, or set {ALLOW_UNTESTED_VLLM}=1 to take the risk.")
     logger.warning("%s; starting all the same, as %s=1 asks.", message, ALLOW_UNTESTED_VLLM)
+
+
+def _repair_cpu_backend(kernels: Kernels) -> None:
+    """Replace vLLM's LoRA kernels (``punica`` says why), and zero cache blocks before their reuse.
+
+    A request that ended in NaN leaves NaN in its blocks of the key-value cache. Attention
+    multiplies even the masked positions of a reused block, so every later request there would
+    answer garbage. vLLM can zero blocks as it hands them out, but does so for some architectures.
+    """
+    from vllm.platforms.cpu import CpuPlatform  # noqa: PLC0415
+    from vllm.v1.kv_cache_interface import KVCacheConfig  # noqa: PLC0415
+
+    if kernels == "grouped":
+        CpuPlatform.get_punica_wrapper = classmethod(lambda _: _PUNICA)
+    else:
+        logger.warning(
+            "Stock LoRA kernels: base requests may be answered with a tenant's adapter. "
+            "For measurements only."
+        )
+    KVCacheConfig.needs_kv_cache_zeroing = property(lambda _: True)

@@ -1,6 +1,6 @@
-"""What the engine process is told by the server that starts it: a few environment variables.
+"""The environment variables by which the server configures this plugin in the engine's process.
 
-They are a private wire between ``server.engine.backends.vllm.launch`` and this plugin, not operator settings.
+``server.engine.backends.vllm.launch`` sets them. They are not settings for operators.
 """
 
 import os
@@ -20,7 +20,15 @@ Kernels = Literal["grouped", "stock"]
 
 
 class PluginEnvironment(msgspec.Struct, frozen=True, kw_only=True):
-    """``adapters``: the folder of published adapters; None means this engine is not ours."""
+    """What the server says to the engine that it starts.
+
+    Args:
+        adapters: the folder of published adapters; None in an engine that we did not start.
+        base_name: the name of the base model.
+        base_sha256: the hash of its serving weights; empty where it is not to be checked.
+        kernels: the LoRA kernels on a CPU: ours (``grouped``), or vLLM's (``stock``).
+        allow_untested_vllm: run with a vLLM that the plugin was not tested with.
+    """
 
     adapters: Path | None
     base_name: str
@@ -33,7 +41,7 @@ def read(environ: Mapping[str, str] | None = None) -> PluginEnvironment:
     """Read the variables.
 
     Raises:
-        ValueError: a variable holds something else than it may.
+        ValueError: a variable has a value that is not allowed.
     """
     source = os.environ if environ is None else environ  # noqa: TID251 - the engine's own process
     kernels = source.get(LORA_KERNELS) or "grouped"

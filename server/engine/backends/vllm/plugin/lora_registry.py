@@ -1,8 +1,8 @@
-"""Which adapters the engine process holds, by name.
+"""Which adapters the engine's process has loaded, by name.
 
-What kills a vLLM engine for every tenant: two ids for one name in a batch (its request sets compare
-names), and a folder that is gone when the engine wants to read it again. So a name keeps its id for
-the life of the process, also over a drop, and nothing is ever pinned or replaced in place.
+Two things end a vLLM engine for every tenant: two ids for one name in a batch (its request sets
+compare names), and a folder that was deleted when the engine reads it again. So a name keeps its id
+for the life of the process, even if dropped, and no adapter is pinned or replaced in place.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class NameInUse(Exception):
 
 
 class WeakLocks:
-    """A lock per name while somebody holds or awaits it. vLLM's own keeps one for ever."""
+    """A lock per name, kept while a task holds it or waits for it. vLLM's own is never removed."""
 
     def __init__(self) -> None:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -35,9 +35,9 @@ class WeakLocks:
 
 
 class LoraRegistry:
-    """``ensure`` and ``drop`` over vLLM's list of names (``OpenAIServingModels``) and its worker.
+    """Loads and drops adapters in vLLM's list of names (``OpenAIServingModels``) and its worker.
 
-    Both lists change together, under the lock of the name that vLLM's resolver also takes.
+    Both change together, under the name's lock, which vLLM's resolver also takes.
     """
 
     def __init__(self, engine: Any, models: Any, resolver: AdapterResolver) -> None:  # noqa: ANN401
@@ -53,10 +53,10 @@ class LoraRegistry:
         return sorted(self._models.lora_requests)
 
     async def ensure(self, name: str, folder: Path) -> float:
-        """Load the adapter, unless it is loaded; returns the seconds it took.
+        """Load the adapter, unless it is loaded. Returns the seconds that it took.
 
         Raises:
-            Missing: no such folder.
+            Missing: there is no such folder.
             NameInUse: the name is loaded from another folder.
             Refused: the folder must not be loaded, or vLLM would not load it.
         """
@@ -70,7 +70,7 @@ class LoraRegistry:
                 loaded = LoRARequest(
                     lora_name=name, lora_int_id=self._id(name), lora_path=str(folder)
                 )
-            # Also when the name is known: the worker may have let go of it since.
+            # Also when the name is known: the worker may have evicted it since.
             await self._load(loaded)
             self._models.lora_requests[name] = loaded
             self._resolver.barred.discard(name)
@@ -79,8 +79,8 @@ class LoraRegistry:
     async def drop(self, name: str) -> bool:
         """Forget the name and free the worker's copy; False if it was not loaded.
 
-        The caller sees to it that no request of this adapter is in flight: the worker would read
-        the folder again for it.
+        No request of this adapter may be in flight, for which the worker would read the folder
+        again: the caller makes sure of that.
         """
         async with self._models.lora_resolver_lock[name]:
             loaded = self._models.lora_requests.pop(name, None)

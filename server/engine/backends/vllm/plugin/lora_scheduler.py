@@ -1,16 +1,16 @@
-"""A scheduler in which adapters take turns.
+"""A scheduler that gives adapters time slices.
 
-vLLM runs at most ``max_loras`` adapters in a step and never makes one of them yield: with that many
-long answers open, a further tenant hears nothing until one of them ends (90 s were measured, at any
-priority). Here an adapter that others wait for gives way after a turn: its requests go back to the
-queue, keep what they have generated, and go on where they were when their next turn comes. Their
-streams pause; nothing is sampled twice or lost, since this is vLLM's own preemption, which it uses
-when memory runs short. What a turn costs is the prompt blocks that are not whole in the prefix cache
-(one block per request), so a turn should be long against that.
+vLLM runs at most ``max_loras`` adapters in a step and never preempts one for another: with that
+many long answers open, another tenant gets nothing until one of them ends (90 s were measured, at
+any priority). Here an adapter that others wait for is preempted after its time slice: its requests
+go back to the queue, keep what they have generated, and continue in their next slice. Their streams
+pause. Nothing is sampled twice or lost, since this is vLLM's own preemption, which it uses when
+memory runs short. A preemption costs the prompt blocks that are not whole in the prefix cache (one
+block per request), so a slice should be long compared with that.
 
-Chosen with ``--scheduler-cls server.engine.backends.vllm.plugin.lora_scheduler.scheduler``; the length of a turn comes
-with ``--additional-config '{"turn_seconds": 1.0}'``. Touches internals of vLLM 0.32, which
-``server.engine.backends.vllm.plugin.check_version`` holds to.
+Chosen with ``--scheduler-cls server.engine.backends.vllm.plugin.lora_scheduler.scheduler``; the
+slice's length comes with ``--additional-config '{"turn_seconds": 1.0}'``. Uses internals of vLLM
+0.32; ``server.engine.backends.vllm.plugin.check_version`` refuses others.
 """
 
 import time
@@ -23,21 +23,21 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request
 
 DEFAULT_TURN_SECONDS = 1.0
-# A prompt that is still being read is given more time: what it would lose is not cached yet.
+# Slices of an adapter whose prompt is still being read: what it would lose is not cached yet.
 PREFILL_TURNS = 4
 
 
 class _TakingTurns(Scheduler):  # type: ignore[misc]  # vLLM has no types for us
-    """The part that is ours, before either of vLLM's schedulers."""
+    """Our part, as a base class before either of vLLM's schedulers."""
 
     def __init__(self, *, vllm_config: Any, **rest: Any) -> None:  # noqa: ANN401
         super().__init__(vllm_config=vllm_config, **rest)
         options = vllm_config.additional_config or {}
         self._turn_seconds = float(options.get("turn_seconds", DEFAULT_TURN_SECONDS))
-        self._began: dict[int, float] = {}  # adapter -> when its turn began
+        self._began: dict[int, float] = {}  # adapter -> when its slice began
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
-        """One step; before it, whoever has had its turn makes room."""
+        """Plan one step, after preempting the adapters whose time slice is over."""
         if self.lora_config:
             self._make_room(time.monotonic())
         return super().schedule(throttle_prefills)
@@ -61,20 +61,20 @@ class _TakingTurns(Scheduler):  # type: ignore[misc]  # vLLM has no types for us
     def _yield_turn(self, adapter: int, now: float) -> None:
         for request in [r for r in self.running if _adapter(r) == adapter]:
             self.running.remove(request)
-            self._preempt_request(request, now)  # puts it first in the queue; it belongs last
+            self._preempt_request(request, now)  # puts it first in the queue; last is fair
             self.waiting.remove_request(request)
             self.waiting.add_request(request)
-            # Should it be resumed in this very step, it must not count as never interrupted.
+            # If it is resumed in this same step, it must count as interrupted all the same.
             self.prev_step_scheduled_req_ids.discard(request.request_id)
         del self._began[adapter]
 
 
 class TakingTurns(_TakingTurns):
-    """Where a step is planned when the one before is done (on CPUs)."""
+    """For engines that plan a step when the one before is done (on CPUs)."""
 
 
 class TakingTurnsAsync(_TakingTurns, AsyncScheduler):  # type: ignore[misc]
-    """Where the next step is planned while one runs."""
+    """For engines that plan the next step while one runs."""
 
 
 def scheduler(*, vllm_config: Any, **rest: Any) -> Scheduler:  # noqa: ANN401

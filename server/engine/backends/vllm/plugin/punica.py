@@ -1,9 +1,9 @@
 """LoRA on a CPU: tokens grouped by adapter, two matrix products a group.
 
 vLLM's own wrapper copies and casts one adapter's matrices for each token, and uses the index of a
-token without an adapter, -1, to pick one: the last slot's. When that slot is taken, base requests
-that share a batch with adapter requests are answered by somebody's adapter. Here such tokens are
-never touched.
+token without an adapter, -1, to pick one: the last slot's. When that slot is in use, base requests
+that share a batch with adapter requests are answered by a tenant's adapter. Here such tokens are
+left as they are.
 
 Axes: ``x`` (tokens, in); ``lora_a_stacked[i]`` (slots, 1, max rank, in); ``lora_b_stacked[i]``
 (slots, 1, out_i, max rank); ``y`` (tokens, sum of out_i), the base's output, changed in place.

@@ -1,7 +1,7 @@
 """From an adapter's name to a folder that may be loaded.
 
-A name is ``<slug>.<12 hex of the manifest's SHA-256>``: it says what the folder must hold, so the
-same name never means two things. Nothing else is a name here; paths in particular are not.
+A name is ``<slug>.<12 hex of the manifest's SHA-256>``. It says what the folder must contain, so
+one name never means two adapters. Nothing else is a name, and a path is none.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ def inspect(
 ) -> None:
     """Check all that can be checked before the engine opens a file.
 
-    Reads every byte of the folder: call it in a thread.
+    Reads every byte of the folder, so call it in a thread.
 
     Raises:
         Missing: no such folder.
@@ -68,9 +68,9 @@ def inspect(
 class AdapterResolver(LoRAResolver):  # type: ignore[misc] # vLLM is not followed by mypy
     """Loads an adapter on the first request that names it, from the published folders.
 
-    The server loads adapters itself, by ``ensure``, and decides which stay; this is for what is
-    asked for in the seconds after a restart. ``serving`` and ``max_rank`` are known once the engine
-    is up. ``barred`` holds names that were dropped: those come back by ``ensure`` alone.
+    The server loads adapters itself, by ``ensure``, and decides which stay. This is for requests in
+    the seconds after a restart. ``serving`` and ``max_rank`` are set when the engine is up.
+    ``barred`` has the names that were dropped: only ``ensure`` loads them again.
     """
 
     def __init__(self, environment: PluginEnvironment) -> None:
@@ -114,5 +114,5 @@ class AdapterResolver(LoRAResolver):  # type: ignore[misc] # vLLM is not followe
 
 @functools.cache
 def shared_resolver(environment: PluginEnvironment) -> AdapterResolver:
-    """The one resolver of this process: the routes tell it what they learn at start-up."""
+    """The one resolver of this process. The routes set its ``serving`` and ``max_rank``."""
     return AdapterResolver(environment)

@@ -1,4 +1,4 @@
-"""Routes beside vLLM's own: load an adapter, drop it, list what is loaded, say what this engine is.
+"""Routes beside vLLM's own: load an adapter, drop it, list what is loaded, describe the engine.
 
 They are for the server alone: the engine listens on a unix socket, or in a private network.
 """
@@ -105,9 +105,9 @@ async def _ensure(request: Request) -> Response:
     if not ADAPTER_NAME.fullmatch(wanted.name) or not folder.is_absolute() or ".." in folder.parts:
         message = "name must be <slug>.<12 hexadecimal digits>, and path absolute without '..'"
         return _error(HTTPStatus.UNPROCESSABLE_ENTITY, message, code="adapter_refused")
-    residents: LoraRegistry = request.app.state.tenantune
+    registry: LoraRegistry = request.app.state.tenantune
     try:
-        seconds = await residents.ensure(wanted.name, folder)
+        seconds = await registry.ensure(wanted.name, folder)
     except Missing as exc:
         return _error(HTTPStatus.NOT_FOUND, str(exc), code="adapter_missing")
     except NameInUse as exc:
@@ -122,14 +122,14 @@ async def _drop(request: Request) -> Response:
         wanted = msgspec.json.decode(await request.body(), type=DropRequest)
     except msgspec.DecodeError as exc:
         return _error(HTTPStatus.BAD_REQUEST, str(exc), code="invalid_value")
-    residents: LoraRegistry = request.app.state.tenantune
-    dropped = await residents.drop(wanted.name)
+    registry: LoraRegistry = request.app.state.tenantune
+    dropped = await registry.drop(wanted.name)
     return _json({"name": wanted.name, "dropped": dropped})
 
 
 async def _list(request: Request) -> Response:
-    residents: LoraRegistry = request.app.state.tenantune
-    return _json({"adapters": residents.names})
+    registry: LoraRegistry = request.app.state.tenantune
+    return _json({"adapters": registry.names})
 
 
 async def _info(request: Request) -> Response:

@@ -1,8 +1,8 @@
 """The matrices of one adapter in one layer, cut to its rank and ready to multiply.
 
-vLLM keeps the adapters of a layer in tensors of ``max_loras`` slots padded to the highest rank that
-is allowed. What is made of them here is thrown away when any of these tensors is written to, which
-torch counts (``Tensor._version``), so a slot that gets another adapter can never serve the old one.
+vLLM keeps the adapters of a layer in tensors of ``max_loras`` slots, padded to the highest rank
+that is allowed. The copies made here are discarded when any of these tensors is written to, which
+torch counts (``Tensor._version``), so a slot that gets another adapter never serves the old one.
 """
 
 from collections.abc import Sequence

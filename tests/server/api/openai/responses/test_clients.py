@@ -11,9 +11,9 @@ from openai.types.responses.response_item_list import ResponseItemList
 from pydantic import TypeAdapter
 from sqlalchemy import select, update
 
-from server.api.openai.responses import service
 from server.db.models import StoredResponse, UsageDay, now
 from server.db.session import Database
+from server.responses import service
 from server.settings import Settings
 from tests.server.serving import (
     Serving,
@@ -329,7 +329,7 @@ async def test_expired_responses_are_gone_and_those_gone_on_from_are_not(server:
         with pytest.raises(openai.NotFoundError):
             await client.responses.retrieve(response.id)
     async with server.database.transaction() as session:
-        await service.remove_expired(session)
+        await service.delete_expired(session)
         kept = {f"resp_{name}" for name in await session.scalars(select(StoredResponse.id))}
         times = set(await session.scalars(select(StoredResponse.expires_at)))
     assert kept == {old.id, last.id}

@@ -1,0 +1,68 @@
+"""The examples run from their first cell to their last, as notebooks, and say what they promise."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jupytext
+import pytest
+from nbclient import NotebookClient
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+Said = Callable[[str], str]
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Runs an example in a kernel of its own; what its cells printed, cell after cell."""
+    monkeypatch.setenv("TENANTUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")])
+    )
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+
+    def run(name: str) -> str:
+        notebook = jupytext.read(EXAMPLES / name)
+        NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(tmp_path))
+        return "\n".join(
+            output["text"]
+            for cell in notebook.cells
+            if cell.cell_type == "code"
+            for output in cell.outputs
+            if output["output_type"] == "stream" and output["name"] == "stdout"
+        )
+
+    return run
+
+
+def test_every_example_has_a_test() -> None:
+    tested = set(re.findall(r'said\("([a-z_]+\.py)"\)', Path(__file__).read_text("utf-8")))
+    assert tested == {path.name for path in EXAMPLES.glob("*.py")}
+
+
+def test_import_and_redact(said: Said) -> None:
+    text = said("import_and_redact.py")
+    assert "kept      260 conversations" in text
+    assert "[IBAN_1]" in text
+    assert "write to [EMAIL_1]" in text
+
+
+@pytest.mark.timeout(300)
+def test_chat_with_tools(said: Said) -> None:
+    text = said("chat_with_tools.py")
+    assert 'skip_week {"weeks":2}' in text
+    assert re.search(r'\{"weeks":\d+,"fee":(true|false)\}', text)
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(600)
+def test_train_and_report(said: Said) -> None:
+    text = said("train_and_report.py")
+    losses = [float(loss) for loss in re.findall(r"step +\d+ +loss ([0-9.]+)", text)]
+    assert losses[-1] < losses[0]
+    base, new = re.search(r"replies: base ([0-9.]+), new ([0-9.]+)", text).groups()  # type: ignore[union-attr]
+    assert float(new) < float(base)
+    assert "UNSAFE" in text
