@@ -103,7 +103,7 @@ async def create_from_files(
         tenant = await tenants.get_by_id(session, tenant_id)
     redactor = redactor_of(tenant, settings)
     shared = SharedSystemMessage()
-    with scratch(settings, "freeze") as folder:
+    with scratch(settings, "dataset") as folder:
         spool = folder / "examples.jsonl"
         sources: list[tuple[str, Split | None]] = [(training, None)]
         if validation is not None:

@@ -95,7 +95,7 @@ def _take_folder(
 def _take_zip(
     source: Path, folder: Path, base: Path, *, name: str, max_rank: int
 ) -> ImportedAdapter:
-    """What is in the zip is only for the while on the disk."""
+    """What is unpacked is removed at the end."""
     bound = largest_adapter_bytes(linear_shapes(base / "serving"))
     unpacked = folder / _UNPACKED
     try:

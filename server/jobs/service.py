@@ -138,7 +138,7 @@ async def create_job(
 
 
 def _shaped_like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:
-    """The recipe with the shape of an adapter that is exists already."""
+    """The recipe with the shape of an adapter that exists already."""
     return msgspec.structs.replace(
         recipe,
         rank=taken.lora.rank,

@@ -69,7 +69,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read(reading: ReadingRequest) -> ImportReport:
-    """Have a process read; cancelling ends it, and so does the end of this one.
+    """Run a process that reads. It ends when this call is cancelled, or this process ends.
 
     Raises:
         Invalid: the file cannot be read; ``code`` is the name of the ``ConnectorError``, or
@@ -133,9 +133,9 @@ def read_source(reading: ReadingRequest) -> ImportReport:
 
 
 def digest_of(conversation: Conversation) -> str:
-    """The SHA-256 of who said what; ids, times and labels aside."""
-    said = [(turn.role, turn.text, turn.weight) for turn in conversation.turns]
-    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
+    """The SHA-256 of the turns' roles, texts and weights, without ids, times and labels."""
+    turns = [(turn.role, turn.text, turn.weight) for turn in conversation.turns]
+    return hashlib.sha256(msgspec.json.encode(turns)).hexdigest()
 
 
 @contextlib.contextmanager
