@@ -218,6 +218,12 @@ def _cpu(plan: LaunchPlan, machine: Machine, model: _Shape) -> int:
         "with LoRA vLLM compiles nothing on a CPU but a helper of log-probabilities, on the first "
         "request that wants some, for 5 to 30 s in which all others wait",
     )
+    plan.choose(
+        "compilation_config",
+        '{"custom_ops": ["all"]}',
+        "as nothing is compiled, rotary embeddings in one C++ call take 3 to 5 % less CPU a token "
+        "than in several of torch's",
+    )
     plan.choose("OMP_NUM_THREADS", cores, f"this process may use {cores} cores")
     plan.choose(
         "VLLM_CPU_OMP_THREADS_BIND",
