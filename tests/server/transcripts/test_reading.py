@@ -31,9 +31,9 @@ def make(tmp_path: Path):
             **{
                 "importer": None,
                 "options": ImportOptions(),
-                "number_patterns": {},
+                "custom_patterns": {},
                 "region": "GB",
-                "keep": [],
+                "allowlist": [],
                 **fields,
             },
         )
