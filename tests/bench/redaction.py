@@ -3,14 +3,13 @@
     python -m tests.bench.redaction            # recall, false hits, throughput
     python -m tests.bench.redaction --hostile  # throughput on texts made to be slow, alone
 
-The lines are made up here from a fixed seed: sentences round values of a known kind, and
-sentences round numbers that are none (order numbers, dates, prices, versions). ``plain`` lines are
-as a form would have them; ``odd`` ones as people paste and disguise them, in the words of twelve
-countries. Synthetic lines flatter: real ones are messier. Names without metadata are not found at
-all and not measured.
+The lines are generated from a fixed seed: sentences with a value of a known kind, and sentences with
+numbers that are not personal (order numbers, dates, prices, versions). ``plain`` lines have values as
+in a form; ``odd`` ones as people paste and disguise them, in the words of twelve countries. Generated
+lines flatter: real ones are messier. Names without metadata are not found, and not measured.
 
-Hostile texts are what makes a redactor slow: groups of digits, signs, half of an address. The
-slowest tells what one import can cost the others.
+Hostile texts are those that make a redactor slow: groups of digits, signs, half an address. The
+slowest is the most that one import can cost the others.
 """
 
 import random
@@ -67,7 +66,7 @@ DIGITS = {
 }  # fmt: skip
 
 
-# Round a mobile number of the country, as it is dialled there.
+# Around a mobile number of the country, as it is dialled there.
 ROUND_MOBILE = {
     "GB": ("my number is {}", "{} is my number", "mob: {}", "you can text {}", "reach me, {}, after five"),
     "DE": ("meine Nummer ist {}", "Rufnummer: {}", "unter {} erreichbar", "Handy {}", "R\u00fcckruf bitte: {}"),
@@ -182,7 +181,7 @@ def hostile(redactor: Redactor) -> None:
 
 
 def word(number: int) -> str:
-    """Letters that stand for a number."""
+    """A number spelt in letters."""
     return "".join("abcdefghij"[int(digit)] for digit in str(number))
 
 
@@ -216,7 +215,7 @@ def make_line(kind: str, source: random.Random) -> Line:
 
 
 def make_nothing(source: random.Random) -> Line:
-    """A sentence with numbers that are nobody's."""
+    """A sentence with numbers that are not personal."""
     numbers = {name: digits(source, length) for name, length in DIGITS.items()}
     return Line(source.choice(NOTHING).format(**numbers, day=source.randint(1, 28)), "", None)
 
@@ -281,7 +280,7 @@ def make_mobile(region: str, source: random.Random) -> str:
 
 
 def digits(source: random.Random, length: int) -> str:
-    """So many digits, the first not 0."""
+    """A number of this length, the first digit not 0."""
     return str(source.randint(10 ** (length - 1), 10**length - 1))
 
 
