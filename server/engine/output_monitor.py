@@ -42,15 +42,19 @@ class OutputMonitor:
         """Watch until cancelled."""
         backend, requests = self._connection.backend, self._connection.requests
         new_adapter = self._connection.adapters.new_adapter_used
+        pause = min(1.0, self._probe_seconds, self._silent_seconds)
         asked_at = monotonic()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(1.0, self._probe_seconds, self._silent_seconds)):
+                async with asyncio.timeout(pause):
                     await new_adapter.wait()
+            if self._feed.status.state != "ready":
+                await asyncio.sleep(pause)  # the event may stay set, and then nothing above waits
+                continue
             now = monotonic()
             silent = requests.count > 0 and now - backend.heard_at > self._silent_seconds
             due = requests.ended_since_probe and now - asked_at > self._probe_seconds
-            if self._feed.status.state != "ready" or not (new_adapter.is_set() or silent or due):
+            if not (new_adapter.is_set() or silent or due):
                 continue
             if new_adapter.is_set():
                 await asyncio.sleep(min(NEW_ADAPTER_PAUSE_SECONDS, self._probe_seconds))

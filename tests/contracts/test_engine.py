@@ -174,7 +174,9 @@ async def test_each_chunk_of_texts_counts_its_choice_and_its_prompt(engine):
     assert sum(prompts.values()) == last["usage"]["prompt_tokens"]
 
 
-async def test_tokens_are_told_when_they_come_and_their_text_when_none_can_stop_it(engine):
+async def test_tokens_are_sent_as_they_come_and_their_text_when_no_stop_string_can_begin_in_it(
+    engine,
+):
     asked = body(8, logprobs=True, stop=["never said by anybody"])
     choices = [c for part in await chunks(engine, engine.old, asked) for c in part["choices"]]
     told = [c["logprobs"]["content"] for c in choices if c["logprobs"]]

@@ -30,7 +30,7 @@ class Stage:
             self._go.release()
 
 
-async def test_a_tenant_with_much_does_not_hold_up_one_with_little():
+async def test_a_tenant_with_many_batches_does_not_hold_up_one_with_few():
     stage = Stage()
     async with asyncio.TaskGroup() as group:
         group.create_task(stage.pieces("greedy", "a", 3))
@@ -42,7 +42,7 @@ async def test_a_tenant_with_much_does_not_hold_up_one_with_little():
     assert stage.done == ["a0", "q0", "b0", "q1", "a1", "b1", "a2", "b2"]
 
 
-async def test_who_leaves_while_waiting_or_when_called_holds_nobody_up():
+async def test_a_request_that_leaves_while_waiting_holds_no_other_up():
     stage = Stage()
     async with asyncio.TaskGroup() as group:
         group.create_task(stage.pieces("a", "a", 1))
@@ -56,7 +56,7 @@ async def test_who_leaves_while_waiting_or_when_called_holds_nobody_up():
     assert stage.done == ["a0", "c0"]
 
 
-async def test_who_is_cancelled_in_the_moment_of_its_turn_passes_it_on():
+async def test_a_request_cancelled_at_its_turn_passes_the_turn_on():
     queue, release = RoundRobinQueue(), asyncio.Event()
     done = []
 

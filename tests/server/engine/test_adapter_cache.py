@@ -124,7 +124,7 @@ async def _enter(cache: AdapterCache, name: str) -> None:
         pass
 
 
-async def test_who_finds_no_place_in_time_is_told_that_it_is_busy_and_leaves_the_line():
+async def test_a_request_that_waits_too_long_gets_busy_and_leaves_the_queue():
     cache = cache_of(Engine(1), max_active=1, wait_seconds=0.05)
     async with cache.lease(ref("a")):
         with pytest.raises(EngineBusy):
@@ -215,7 +215,7 @@ async def test_after_a_restart_of_the_engine_adapters_are_loaded_again():
     assert engine.loads == ["a", "a"]
 
 
-async def test_everybody_in_line_is_turned_away_when_the_engine_goes():
+async def test_all_waiting_requests_are_rejected_when_the_engine_ends():
     cache = cache_of(Engine(1), max_active=1)
     async with asyncio.TaskGroup() as group, cache.lease(ref("a")):
         waiting = group.create_task(_outcome(cache, "b"))

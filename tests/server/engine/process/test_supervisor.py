@@ -248,7 +248,7 @@ def test_an_engine_ends_with_its_watchdog(tmp_path):
         assert orphans.members(watchdog_process.pid) == []
 
 
-def test_a_pid_file_of_another_boot_or_process_harms_nobody(tmp_path):
+def test_a_reused_pid_or_a_pid_of_another_boot_is_not_killed(tmp_path):
     path = tmp_path / "engine.pid"
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
         orphans.remember(path, bystander.pid)

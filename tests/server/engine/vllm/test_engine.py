@@ -125,7 +125,7 @@ async def test_base_and_adapters_in_one_batch_answer_as_alone(client, vllm_engin
     for n, model in enumerate(models):
         off = apart(together[n::4], alone[n::4])
         others = [apart(alone[n::4], alone[m::4]) for m in range(4) if models[m] != model]
-        assert off < min(others) / 2, f"{model} answers as somebody else"
+        assert off < min(others) / 2, f"{model} answers as another model"
         assert model != client.base or off < BASE_ROUNDING_NATS
 
 
@@ -144,7 +144,7 @@ async def test_more_adapters_than_slots_are_all_served_at_once(client, vllm_engi
     for n, name in enumerate(names):
         off = apart(together[n::4], alone[n::4])
         others = [apart(alone[n::4], alone[m::4]) for m in range(4) if m != n]
-        assert off < min(others) / 2, f"{name} answers as somebody else"
+        assert off < min(others) / 2, f"{name} answers as another model"
 
 
 async def test_ensure_is_idempotent_and_single_flight(client, vllm_engine):

@@ -80,7 +80,7 @@ def test_in_vllm_adapters_take_turns_and_every_answer_is_as_if_it_were_alone(tmp
     assert len(together) == 12
     last_to_begin = max(entry["first_step"] for entry in together.values())
     first_to_end = min(entry["last_step"] for entry in together.values())
-    assert last_to_begin < first_to_end, "somebody waited for another's answer to end"
+    assert last_to_begin < first_to_end, "an adapter waited for another's answer to end"
     assert len({tuple(entry["tokens"]) for entry in alone.values()}) == 12
     for name, entry in together.items():
         assert entry["tokens"] == alone[name]["tokens"], name
