@@ -174,7 +174,6 @@ def states() -> str:
             "yes" if state in PAUSABLE else "no",
             "yes" if state in FINISHED_JOB_STATES else "no",
             f"`{STATUS[state]}`",
-            f"`{ENDS[state]}`" if state in ENDS else "",
         )
         for state in get_args(JobState)
     ]
@@ -186,7 +185,9 @@ def states() -> str:
             "OpenAI's API has fewer words, so `/v1/fine_tuning/jobs` shows the status in the fifth",
             "column.",
             "",
-            *_table(("state", "meaning", "can be paused", "final", "under /v1", "webhook"), rows),
+            *_table(("state", "meaning", "can be paused", "final", "under /v1"), rows),
+            "",
+            f"Webhooks hear of {_names(ENDS)}: see [](webhook-events.md).",
         ]
     )
 
