@@ -15,7 +15,7 @@ from server.errors import Invalid
 
 T = TypeVar("T")
 _SOME_KEY = "[...]"
-_MOST_WHOLE = 1 << 63  # integers of JSON bodies have 64 bits
+_INTEGER_END = 1 << 63  # integers of JSON bodies have 64 bits with their sign
 _WHERE = re.compile(r"(?s)(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
 _FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`")
 
@@ -121,7 +121,7 @@ def _coerce(value: Any, kind: inspect.Type) -> Any:  # noqa: ANN401 - any JSON
                 for one in kind.types:
                     value = _coerce(value, one)
         case inspect.IntType() if isinstance(value, float):
-            if value.is_integer() and abs(value) < _MOST_WHOLE:
+            if value.is_integer() and abs(value) < _INTEGER_END:
                 return int(value)
         case inspect.CollectionType() if isinstance(value, list):
             return [_coerce(item, kind.item_type) for item in value]

@@ -28,7 +28,7 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 
 DATABASE_SECONDS = 2.0
-ENOUGH_BYTES = 1 << 20  # enough for some of the database's transactions
+MIN_FREE_BYTES = 1 << 20  # enough for some of the database's transactions
 
 
 _NEAR = tuple(
@@ -162,7 +162,7 @@ def _disk(written: Mapping[str, Path | None]) -> Check:
             found = os.statvfs(there)
         except OSError as exc:
             return Check(ok=False, state="unavailable", reason=f"{what}: {exc.strerror}")
-        if found.f_bavail * found.f_frsize < ENOUGH_BYTES:
+        if found.f_bavail * found.f_frsize < MIN_FREE_BYTES:
             return Check(ok=False, state="full", reason=f"no room is left for {what}")
         if found.f_files and not found.f_favail:  # 0 of 0 where files are not counted
             return Check(ok=False, state="full", reason=f"no more files fit for {what}")

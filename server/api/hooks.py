@@ -36,6 +36,6 @@ def count_answers(metrics: Metrics) -> BeforeMessageSendHookHandler:
     async def count(message: Message, scope: Scope) -> None:
         if message["type"] == "http.response.start":
             route = scope.get("path_template") or "unknown"  # never the path: it has no bound
-            metrics.count_answer(str(scope.get("method", "")), str(route), status=message["status"])
+            metrics.count_answer(str(scope.get("method", "")), route, status=message["status"])
 
     return count

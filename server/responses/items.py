@@ -1,4 +1,4 @@
-"""What a response's input and output are made of, as kept and as shown."""
+"""The items of a response's input and output, as they are kept and as clients see them."""
 
 from typing import Any, Literal
 

@@ -1,8 +1,8 @@
-"""What both kinds of completions say about sampling, in the chat service's terms."""
+"""Reads what chats, texts and responses say about sampling."""
 
 from server.errors import Invalid
 
-SMALLEST_TOP_P = 1e-5  # the engine refuses 0, which means the likeliest token alone
+MIN_TOP_P = 1e-5  # the engine refuses 0, which means the likeliest token alone
 
 
 def stops(stop: str | list[str] | None) -> tuple[str, ...]:
@@ -12,11 +12,11 @@ def stops(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def nucleus(top_p: float | None) -> float | None:
     """``top_p`` as the engine takes it."""
-    return None if top_p is None else max(top_p, SMALLEST_TOP_P)
+    return None if top_p is None else max(top_p, MIN_TOP_P)
 
 
 def check_sampling(*, n: int, temperature: float | None, seed: int | None) -> None:
-    """Check what must fit together.
+    """Check the fields that depend on each other.
 
     Raises:
         Invalid: several answers that would all be the same, or a seed of more than 64 bits.

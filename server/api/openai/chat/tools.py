@@ -1,4 +1,4 @@
-"""Reads what a chat completion may call."""
+"""Reads which tools a chat completion may call."""
 
 from server.api.body import missing
 from server.api.openai.chat.schemas import CompletionBody, ToolChoice

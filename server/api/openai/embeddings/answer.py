@@ -1,4 +1,4 @@
-"""Embeds while the client waits, and stops when it goes."""
+"""Embeds texts while the client waits, and stops when it goes."""
 
 import asyncio
 import base64
@@ -19,8 +19,8 @@ from server.limits.limiter import RateLimiter
 from server.usage.ledger import UsageLedger
 from server.usage.schemas import Usage
 
-ROWS_AT_ONCE = 64  # written as JSON in some 3 ms; other requests get their turn in between
-CHARACTERS_PER_TOKEN = 4  # against limits on tokens, until they are counted
+ROWS_AT_ONCE = 64  # written as JSON in about 3 ms; other requests get their turn in between
+CHARACTERS_PER_TOKEN = 4  # an estimate for the limits, until the tokens are counted
 SPECIAL_TOKENS = 2
 _encode = msgspec.json.encode
 
@@ -86,7 +86,7 @@ class EmbeddingAnswer:
 
     @contextmanager
     def _account(self) -> Iterator[None]:
-        """Count the request however it ends; one that its client gave up is no error."""
+        """Count the request however it ends; one that its client left is not an error."""
         failed = False
         try:
             yield

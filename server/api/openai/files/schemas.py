@@ -1,4 +1,4 @@
-"""OpenAI's file objects, and what makes them."""
+"""OpenAI's file objects, and how they are made from rows."""
 
 import datetime
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""A response's output while it is written: what each chunk adds, as items and as events."""
+"""A response's output while it is generated: what each chunk adds, as items and as events."""
 
 import secrets
 from collections.abc import Iterator
@@ -106,16 +106,18 @@ class _Call:
 
 
 class Draft:
-    """The output of one response. Items come one after the other; ``output`` has the ended ones.
+    """The output of one response. Items come one after the other; ``output`` has those that ended.
 
-    ``first``: the number of the first item, after those of the input.
+    Args:
+        response: the response's id without its prefix, for the ids of items.
+        first: the number of the first item, after those of the input.
     """
 
     def __init__(self, response: str, *, first: int) -> None:
         self._response = response
         self._first = first
         self._open: _Text | _Call | None = None
-        self._early: list[TokenLogprob] = []  # of tokens before there was a text
+        self._early: list[TokenLogprob] = []  # log-probabilities that came before any text
         self.output: list[MessageItem | CallItem] = []
         self.finish_reason = "stop"
 
@@ -138,7 +140,7 @@ class Draft:
             self.finish_reason = choice.finish_reason
 
     def end(self) -> Iterator[Event]:
-        """The last item's end; there is always an item, if an empty one."""
+        """The end of the last item; where there was none, of an empty one."""
         if self._open is None and not self.output:
             yield from self._add_text("", [])
         yield from self._end_item("incomplete" if self.incomplete else "completed")
@@ -149,7 +151,7 @@ class Draft:
         return self.finish_reason in ("length", "content_filter")
 
     def broken(self) -> list[MessageItem | CallItem]:
-        """The output of a response that failed here: what there is of it."""
+        """The output of a response that failed, as far as it came."""
         return [*self.output, *([self._open.item("incomplete")] if self._open else ())]
 
     def _add_text(self, text: str, tokens: list[TokenLogprob]) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""Reads what a response may call, and shows it again."""
+"""Reads which tools a response may call, and repeats them in the response."""
 
 from typing import Any
 

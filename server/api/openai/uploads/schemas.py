@@ -1,4 +1,4 @@
-"""OpenAI's upload objects, and what makes them."""
+"""OpenAI's upload objects, and how they are made from rows."""
 
 from typing import Annotated, Literal
 
