@@ -1,11 +1,10 @@
 """Parts of tables: ids, times, and column types that both databases store alike."""
 
 import datetime
-import secrets
-import time
 from typing import Annotated, Any
 
 import msgspec
+import uuid_utils
 from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention
 from advanced_alchemy.mixins import AuditColumns
 from advanced_alchemy.types import DateTimeUTC
@@ -27,9 +26,7 @@ MAX_NUMBER = (1 << 31) - 1  # of an Integer column
 
 def new_id() -> str:
     """A version 7 UUID (RFC 9562) as 32 hexadecimal characters."""
-    random = secrets.randbits(74)
-    value = time.time_ns() // 1_000_000 << 80 | 0x7 << 76 | (random >> 62) << 64
-    return f"{value | 0b10 << 62 | random & (1 << 62) - 1:032x}"
+    return uuid_utils.uuid7().hex
 
 
 def now() -> datetime.datetime:
