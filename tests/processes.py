@@ -20,6 +20,14 @@ def lives(pid: int) -> bool:
         return False
 
 
+def is_gone(pid: int, *, within: float = 5.0) -> bool:
+    """Whether a process that was killed ends: on a busy machine it takes a moment to die."""
+    until = time.monotonic() + within
+    while lives(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not lives(pid)
+
+
 def family(home: Path) -> dict[int, str]:
     """Every process that works on a data folder, by id: its environment says so."""
     found = {}

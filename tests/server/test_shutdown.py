@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from server import shutdown
-from tests.processes import HERE, lives
+from tests.processes import HERE, is_gone
 
 RUN = """
 import asyncio, subprocess, sys, time
@@ -67,7 +67,7 @@ def test_a_signal_lets_it_tidy_up(
         process.send_signal(number)
         assert process.wait(20) == status
         assert said(process) == ["tidying", f"stopped by {name}"]
-    assert not lives(child)
+    assert is_gone(child)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -87,7 +87,7 @@ def test_what_hangs_is_ended_in_time_with_all_it_started(loop: str, hang: str) -
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 143
         assert said(process)[0] == "tidying"
-    assert not lives(child)
+    assert is_gone(child)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -99,7 +99,7 @@ def test_a_second_signal_ends_it_at_once(loop: str) -> None:
         assert process.stdout.readline() == "tidying\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-    assert not lives(child)
+    assert is_gone(child)
 
 
 def test_what_is_not_stopped_ends_as_it_would_and_leaves_nothing() -> None:
@@ -134,4 +134,4 @@ def test_an_error_while_stopping_does_not_hide_why_it_stopped() -> None:
         words = said(process)
     assert (words[0], words[-1]) == ("tidying", "stopped by SIGTERM")
     assert any("LookupError" in word for word in words)
-    assert not lives(child)
+    assert is_gone(child)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HERE, lives
+from tests.processes import HERE, is_gone, lives
 
 # runs for minutes in C without the interpreter's lock, as a step of training does
 STEP = "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"
@@ -57,7 +57,7 @@ def test_a_step_that_does_not_end_is_left_and_children_go_along(number: signal.S
         process.send_signal(number)
         assert process.wait(20) == 75
     assert 0.4 < time.monotonic() - began < 5
-    assert not lives(child)
+    assert is_gone(child)
 
 
 def test_a_step_that_ends_in_time_is_saved() -> None:
@@ -78,7 +78,7 @@ def test_a_second_signal_does_not_wait() -> None:
         time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 75
-    assert not lives(child)
+    assert is_gone(child)
 
 
 def test_the_end_of_the_parent_ends_a_step_too() -> None:
@@ -87,7 +87,7 @@ def test_the_end_of_the_parent_ends_a_step_too() -> None:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(20) == 75
-    assert not lives(child)
+    assert is_gone(child)
 
 
 def test_the_end_of_the_parent_does_not_hurry_one_that_is_ending() -> None:
@@ -123,8 +123,8 @@ held.wait()
         until = time.monotonic() + 10
         while lives(held) and time.monotonic() < until:
             time.sleep(0.05)
-        assert not lives(held)
-        assert not lives(child)
+        assert is_gone(held)
+        assert is_gone(child)
     os.close(reader)
     os.close(writer)
 
