@@ -65,7 +65,7 @@ class GracefulShutdown:
         if self.number is not None:
             end_now(self._status())
         self.number = number
-        os.write(self._watch.told, bytes([number]))
+        os.write(self._watch.signal_fd, bytes([number]))
         self._stop()
 
 

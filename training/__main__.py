@@ -1,4 +1,4 @@
-"""``python -m training SPEC OUT [--resume] [--with-parent]``."""
+"""The command ``python -m training SPEC OUT [--resume] [--with-parent]``."""
 
 import argparse
 import os

@@ -1,9 +1,9 @@
 """Which number type a machine computes in, chosen by a measurement. No torch here.
 
-Weights are stored as they are; only the arithmetic differs. On a CPU flags alone prove nothing:
-bfloat16 is emulated where there is no AVX-512 (a training step took 20 times as long as in
-float32), and where AVX512-bf16 is but no AMX it still lost to float32 here (151 tokens/s against
-285). So both are tried for a moment, on a layer of the base's own shape.
+Stored weights keep their type; only the arithmetic differs. The flags of a CPU alone prove nothing.
+Without AVX-512, bfloat16 is emulated (a training step took 20 times as long as in float32). With
+AVX512-bf16 but without AMX it was still slower than float32 here (151 tokens/s against 285). So
+both are tried briefly, on a layer of the base's own shape.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ Work = Literal["training", "evaluation", "sentences", "engine"]
 WORKS: tuple[Work, ...] = ("training", "evaluation", "sentences", "engine")
 BYTES: Mapping[ComputeType, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 COMPUTE_FILE = "compute.json"
-# bfloat16 rounds to 8 bits of mantissa, so it has to be the faster one by more than noise.
+# bfloat16 rounds to 8 bits of mantissa, so it must be faster by more than noise.
 _WORTH_ROUNDING = 0.9
 _PROBE_SECONDS = 120
 _EMULATION = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
@@ -50,10 +50,10 @@ class LayerShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MachineChoices(msgspec.Struct, frozen=True, kw_only=True):
-    """The choice for each kind of work on ``device`` (what it calls itself).
+    """The choice for each kind of work on ``device`` (its own name).
 
-    ``machine`` names what the figures depend on, and ``base`` whose layers were tried; for others
-    they do not hold.
+    The figures hold for one ``machine`` (a hash of what they depend on) and for the ``base`` whose
+    layers were tried.
     """
 
     machine: str
@@ -86,9 +86,9 @@ def layer_shape(folder: Path) -> LayerShape:
 
 
 def choose_faster(milliseconds: Mapping[str, float], *, what: str) -> TypeChoice:
-    """Choose between bfloat16 and float32 by what each took.
+    """Choose between bfloat16 and float32 by the time each took.
 
-    ``what`` is the work measured, in words.
+    ``what`` is the measured work, in words.
     """
     half, full = milliseconds["bfloat16"], milliseconds["float32"]
     chosen: ComputeType = "bfloat16" if half < _WORTH_ROUNDING * full else "float32"
@@ -100,12 +100,12 @@ def choose_faster(milliseconds: Mapping[str, float], *, what: str) -> TypeChoice
 
 
 def weights_fit(kind: ComputeType, *, parameters: int, free_bytes: int) -> bool:
-    """Whether a base's weights, kept in a type, leave half of the free memory to the rest."""
+    """Whether a base's weights in a type take at most half of the free memory."""
     return parameters * BYTES[kind] <= free_bytes // 2
 
 
 def limit_by_memory(choice: TypeChoice, *, parameters: int, free_bytes: int) -> TypeChoice:
-    """The choice, or bfloat16 where float32 weights would take more than half of the memory."""
+    """The choice, or bfloat16 where float32 weights would take over half of the free memory."""
     if choice.type != "float32" or weights_fit(
         "float32", parameters=parameters, free_bytes=free_bytes
     ):
@@ -119,7 +119,7 @@ def limit_by_memory(choice: TypeChoice, *, parameters: int, free_bytes: int) -> 
 
 
 def machine_key() -> str:
-    """What the figures depend on: processor, its features, cores, torch, imitation of another."""
+    """A hash of what the figures depend on: processor, features, cores, torch, CPU emulation."""
     parts = [
         platform.machine(),
         importlib.metadata.version("torch"),
@@ -136,7 +136,7 @@ def machine_key() -> str:
 
 
 def read_choices(path: Path) -> MachineChoices | None:
-    """What was kept in ``path``, on whatever machine; None if there is nothing."""
+    """Read the choices saved in ``path``, of any machine; None if there are none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=MachineChoices)
     except (OSError, msgspec.DecodeError):
@@ -144,7 +144,7 @@ def read_choices(path: Path) -> MachineChoices | None:
 
 
 def load_choices(path: Path, base: Path) -> MachineChoices | None:
-    """What was measured on this very machine with ``base``, and kept in ``path``; None if nothing."""
+    """Read the choices saved in ``path`` if they are of this machine and ``base``; else None."""
     kept = read_choices(path)
     if kept is None or (kept.machine, kept.base) != (machine_key(), base.name):
         return None
@@ -152,18 +152,19 @@ def load_choices(path: Path, base: Path) -> MachineChoices | None:
 
 
 def save_choices(path: Path, choices: MachineChoices) -> None:
-    """Keep choices for `load_choices`."""
+    """Save choices for `load_choices`."""
     write_atomically(path, msgspec.json.format(msgspec.json.encode(choices), indent=2))
 
 
 def measure_in_subprocess(base: Path, *, kept: Path | None = None) -> MachineChoices:
     """Measure in a process of its own, for programs that do not load torch.
 
-    ``base``: the base's folder. With ``kept``, an earlier measurement on this machine is taken
-    from there, and a new one left there.
+    Args:
+        base: The base's folder.
+        kept: A file to take an earlier measurement on this machine from, or to save a new one in.
 
     Raises:
-        BaseModelError: nothing could be measured; the message ends with what the child said.
+        BaseModelError: nothing could be measured; the message ends with the child's output.
     """
     if kept is not None and (found := load_choices(kept, base)) is not None:
         return found
@@ -174,7 +175,7 @@ def measure_in_subprocess(base: Path, *, kept: Path | None = None) -> MachineCho
         "training.base_models.compute_dtype_probe",
         str(base),
     ]
-    # standard input stays open until it has ended: its end would be the end of this process
+    # the child ends when its standard input closes, so keep that open until then
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
@@ -185,11 +186,11 @@ def measure_in_subprocess(base: Path, *, kept: Path | None = None) -> MachineCho
         finally:
             child.kill()
         assert child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - pipes
-        printed, said = child.stdout.read(), child.stderr.read().decode(errors="replace")
+        printed, errors = child.stdout.read(), child.stderr.read().decode(errors="replace")
     try:
         choices = msgspec.json.decode(printed, type=MachineChoices)
     except msgspec.DecodeError as exc:
-        why = said.strip()[-500:] or f"ended with {status}"
+        why = errors.strip()[-500:] or f"ended with {status}"
         raise BaseModelError(f"compute type: {why}") from exc
     if kept is not None:
         save_choices(kept, choices)

@@ -1,4 +1,4 @@
-"""What a training run is told: a recipe (how), and a spec (what, where)."""
+"""The input of a training run: a recipe (how to train) and a spec (what to train, and where)."""
 
 from importlib import resources
 from pathlib import Path
@@ -11,32 +11,14 @@ from training.errors import BadInput
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 Method = Literal["supervised", "dpo", "kto"]
-"""Learns replies as they are; pairs of replies (Rafailov et al. 2023); judged replies (Ethayarajh
-et al. 2024)."""
+"""``supervised`` learns replies as they are, ``dpo`` pairs of replies (Rafailov et al. 2023), ``kto``
+replies with a label, desirable or undesirable (Ethayarajh et al. 2024)."""
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The knobs of a QLoRA run; a recipe file is this as TOML.
+    """The settings of a QLoRA run; a recipe file is this as TOML.
 
-    ``rank``, ``alpha``, ``dropout``, ``targets``: LoRA (Hu et al. 2021, arXiv 2106.09685).
-    ``batch_tokens``: tokens (padding included) in one optimiser step, at most.
-    ``batch_examples``: where it is not 0, a step has the tokens of so many average examples instead.
-    ``max_length``: tokens of one conversation; longer ones lose their oldest turns.
-    ``max_train_tokens``: stop after so many trained tokens (0: no bound), counted over epochs.
-    ``train_minutes``: train as many tokens as the machine does in so many minutes, by its first
-    batch (0: no such bound), but at least ``min_train_tokens``.
-    ``compute_dtype``: the type of the arithmetic; ``auto`` is what the machine is measured to be
-    faster in. ``adapter_dtype``: that of the adapter's weights; ``auto`` is the former.
-    ``patience``: validations without a better loss before the run stops.
-
-    For the methods ``dpo`` and ``kto`` alone:
-    ``beta``: how strongly the model is held to the one it started from; more is nearer. Both
-    papers train with 0.1 (arXiv 2305.18290, appendix B; arXiv 2402.01306, section 4.2).
-    ``preference_rate_scale``: their learning rate, as a share of ``learning_rate``. Zephyr's
-    recipes have 2e-4 and then 5e-6 (huggingface/alignment-handbook, ``config_qlora.yaml``), trl's
-    defaults 2e-5 and 1e-6: a twentieth to a fortieth.
-
-    ``report_to``: trackers that are told each step's figures; see `training.finetuning.trackers`.
+    ``recipes/README.md`` explains every field, with the values that the shipped recipes choose.
     """
 
     name: str
@@ -73,24 +55,23 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a new adapter must reach to be promoted by itself; declared before the run.
+    """What a new adapter must reach to be promoted automatically; declared before the run.
 
-    Each is held against a 95 % interval (`training.evaluation.gates`), but for ``max_parity_nats``, which an
-    adapter must keep to be served at all.
+    Each bound is compared with a 95 % interval (`training.evaluation.gates`), except
+    ``max_parity_nats``, which an adapter must keep to be served at all.
 
     ``max_perplexity_ratio``: held-out perplexity over the base's, at most.
-    ``max_live_perplexity_ratio``: the same over the live adapter's, at most (ignored without one
-    that can be compared).
-    ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least; below 0
-    it is the loss of meaning that is tolerated.
+    ``max_live_perplexity_ratio``: held-out perplexity over the live adapter's, at most (ignored
+    where no live adapter can be compared).
+    ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least; a value
+    below 0 is a tolerated loss.
     ``max_parity_nats``: mean |log-probability difference| between trainer and engine, at most.
     ``max_perplexity`` and ``min_exact``: absolute bounds, off unless given.
 
-    After ``dpo`` or ``kto``, perplexity is that of the replies that were wanted, and
-    ``max_perplexity_ratio`` is not applied: they teach which of two replies is better, and may
-    lower the probability of both. Instead, ``min_preference_accuracy``: the share of held-out
-    preferences that the model shares, at least; by default it must be above the base's, or as much
-    by a larger margin.
+    ``dpo`` and ``kto`` teach which of two replies is better, and may lower the probability of both.
+    So ``max_perplexity_ratio`` does not apply to them, and perplexity is that of wanted replies.
+    Instead there is ``min_preference_accuracy``: the share of held-out preferences that the model
+    shares, at least. By default that share must be above the base's, or equal with a larger margin.
     """
 
     max_perplexity_ratio: float = 0.8
@@ -123,9 +104,10 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 def method_recipe(spec: TrainingSpec) -> Recipe:
-    """The recipe as the spec's method trains by it.
+    """The recipe as the spec's method uses it.
 
-    Where a model is compared with itself as it was, dropout would be mistaken for a difference.
+    ``dpo`` and ``kto`` compare the model with itself at the start. Dropout would count as a
+    difference there, so it is off; and the learning rate is scaled.
     """
     recipe = spec.recipe
     if spec.method == "supervised":
@@ -135,7 +117,7 @@ def method_recipe(spec: TrainingSpec) -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship, sorted."""
+    """Names of the shipped recipes, sorted."""
     folder = resources.files("training.recipes")
     return sorted(
         f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")

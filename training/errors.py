@@ -5,7 +5,7 @@ TrainingError
 ├── BaseModelError      a base model could not be made or is not whole
 ├── ArtifactError       an adapter folder is not what its manifest says
 │   └── UnsafeWeights   non-finite or absurd weights, wrong shapes, rank or base
-└── Interrupted         the run was told to stop; its state is saved
+└── Interrupted         the run was stopped; its state is saved
 """
 
 
@@ -14,7 +14,7 @@ class TrainingError(Exception):
 
 
 class BadInput(TrainingError):
-    """The spec, recipe, dataset or base cannot be used as given; says what to change."""
+    """The spec, recipe, dataset or base cannot be used as given; the message says what to change."""
 
 
 class BaseModelError(TrainingError):
@@ -30,4 +30,4 @@ class UnsafeWeights(ArtifactError):
 
 
 class Interrupted(TrainingError):
-    """The run was told to stop; a checkpoint is on disk."""
+    """The run was stopped; a checkpoint is on disk."""

@@ -1,7 +1,7 @@
-"""What a training run says while it runs: one JSON object a line, on standard output and in a file.
+"""The events of a training run: one JSON object a line, on standard output and in a file.
 
-The server, the console and the progress bars read these lines; nothing else is ever parsed out
-of the trainer's output. Every line has ``event`` and ``at`` (seconds since the epoch).
+The server, the console and the progress bars read these lines, and nothing else of the trainer's
+output. Every line has ``event`` and ``at`` (seconds since the epoch).
 """
 
 import contextlib
@@ -40,12 +40,14 @@ class EstimateEvent(msgspec.Struct, frozen=True, tag_field="event", tag="estimat
 
 
 class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
-    """One optimiser step. ``loss`` is nats per assistant token; speeds count all trained tokens.
+    """One optimiser step.
 
-    ``accuracy``: share of assistant tokens that the model held most probable, in [0, 1]; of the
-    wanted replies, for ``dpo`` and ``kto``. There, ``loss`` is the method's own, for each pair or
-    judgement; ``reward_margin`` is how much further than where it started the model prefers
-    wanted to unwanted replies (beta x nats), and ``reward_accuracy`` in what share of comparisons.
+    ``loss``: nats per assistant token; for ``dpo`` and ``kto`` the method's own, per pair or
+    judgement. ``tokens`` and ``tokens_per_second`` count all trained tokens. ``accuracy``: share of
+    assistant tokens that the model held most probable, in [0, 1]; for ``dpo`` and ``kto``, of the
+    wanted replies. ``reward_margin`` (``dpo`` and ``kto`` only): how much more than at the start the
+    model prefers wanted to unwanted replies (beta x nats); ``reward_accuracy``: in what share of
+    comparisons it does.
     """
 
     at: float
@@ -129,7 +131,7 @@ _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 def parse(line: str | bytes) -> Event | None:
-    """Read one line; None where it is not a progress line (a library's own print, say)."""
+    """Read one line; None where it is not an event (a library's own print, for example)."""
     try:
         return _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -137,7 +139,7 @@ def parse(line: str | bytes) -> Event | None:
 
 
 class EventWriter:
-    """Writes events to standard output and appends them to ``<out>/events.jsonl``."""
+    """Writes events to standard output, and appends them to the file at ``path``."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._file = path.open("ab", buffering=0)
@@ -147,9 +149,24 @@ class EventWriter:
         """Write one event of the given struct, stamped now."""
         line = msgspec.json.encode(kind(at=self._clock(), **fields)) + b"\n"
         self._file.write(line)
-        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: saving comes first
+        with contextlib.suppress(BrokenPipeError):  # the reader has gone: saving comes first
             print(line.decode(), end="", flush=True)  # noqa: T201 - the protocol is standard output
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def evaluation_reporter(
+    progress: EventWriter | None, subject: str, *, total: int
+) -> Callable[[int], None]:
+    """A callback for the number of further items done; it writes `EvaluationEvent` with their sum."""
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        if more and progress is not None:
+            progress.emit(EvaluationEvent, subject=subject, done=done, total=total)
+
+    return report

@@ -5,9 +5,18 @@ import secrets
 import stat
 from pathlib import Path
 
+import msgspec
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file of a folder, as the folder's manifest lists it."""
+
+    sha256: str
+    size_bytes: int
+
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, fsync, rename, fsync the folder: a reader never meets half a file."""
+    """Write beside, fsync, rename, fsync the folder: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -23,9 +32,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def open_like_parent(folder: Path) -> None:
-    """Let those read a folder and all in it who may read the folder that it lies in, nobody else.
+    """Give a folder's content the read permissions of the folder that it lies in.
 
-    What its owner may not do with a file, they may not either; nobody else may write.
+    Group and others may then read what the owner may read, if they may read the parent folder. They
+    may never write.
     """
     around = folder.parent.stat().st_mode
     for path in (*folder.rglob("*"), folder):

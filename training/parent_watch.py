@@ -1,8 +1,8 @@
-"""``python -m training.parent_watch MODULE [ARGUMENT ...]``: a module that ends with whoever started it.
+"""``python -m training.parent_watch MODULE [ARGUMENT ...]``: a module that ends with its parent.
 
-As ``python -m MODULE``, but a signal raises `Interrupted` in it, so that it can tidy up, and it
-ends soon, also when standard input closes. All that is in force before the module is imported,
-which takes ten seconds and more where it loads torch.
+As ``python -m MODULE``, but a signal or the end of standard input raises `Interrupted` in it, so
+that it can clean up, and it ends soon. This holds from before the module is imported, which takes
+ten seconds and more where it loads torch.
 """
 
 import runpy
@@ -13,14 +13,14 @@ from training.signals import GRACE_SECONDS, Stopper
 
 
 def main() -> int:
-    """Run it; the exit status is the module's, or `EXIT_INTERRUPTED`."""
+    """Run the module; the exit status is its own, or `EXIT_INTERRUPTED`."""
     module = sys.argv.pop(1)
     stopper = Stopper(grace_seconds=GRACE_SECONDS, with_parent=True)
     try:
         with stopper:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
     except Exception:
-        if not stopper.requested:  # a library may have made another error of it
+        if not stopper.requested:  # a library may have turned it into another error
             raise
         return EXIT_INTERRUPTED
     return 0

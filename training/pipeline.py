@@ -6,8 +6,8 @@ Each stage leaves its result in the output folder by rename, and is skipped when
     trained/           the best weights                 (checkpoints/ while training)
                        or those of an adapter that was trained elsewhere
     evaluation.json    `training.results.Evaluation`
-    parity.json        the trainer's log-probabilities, to be compared with the engine's
-    adapter/           weights, config and manifest: the finished adapter, last of all
+    parity.json        the trainer's log-probabilities, to compare with the engine's
+    adapter/           weights, config and manifest: the finished adapter, written last
 """
 
 import errno
@@ -56,18 +56,28 @@ DATASET_KINDS: dict[Method, Kind] = {
     "kto": "judgements",
 }
 _WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
-# How torch, on either device, and the allocator of the process say that memory ran out.
+# What torch, on either device, and the process's allocator say when memory runs out.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 T = TypeVar("T")
 
 
 def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = None) -> int:
-    """Run a spec in ``out``; the exit code. Everything it says goes through `EventWriter`.
+    """Run a spec and return the exit code of `training.events`.
 
-    With ``resume``, finished stages are kept and training goes on from its newest checkpoint;
-    without it, what an earlier run left in ``out`` is removed. One run at a time works in a
-    folder: another waits for it.
+    Progress and errors are events, on standard output and in ``out/events.jsonl``. A second run in
+    the same folder waits for the first.
+
+        status = run(Path("spec.json"), Path("out"), resume=False)
+        if status == EXIT_OK:
+            manifest = read_manifest(Path("out") / ADAPTER)
+
+    Args:
+        spec_path: A `TrainingSpec` as JSON.
+        out: The run's folder; made where it is missing, and owned by this run.
+        resume: Keep finished stages and train on from the newest checkpoint. Without it, the
+            results of an earlier run in ``out`` are removed.
+        stopper: Watches for signals; by default one without a time limit. Must not be entered yet.
     """
     stopper = stopper or Stopper()
     try:
@@ -101,7 +111,7 @@ def _run(
 
 
 def classify_error(exc: BaseException) -> tuple[str, int]:
-    """The `ErrorEvent` code and the exit code for an exception."""
+    """The code of an `ErrorEvent`, and the exit code, for an exception."""
     text = str(exc).lower()
     if isinstance(exc, Interrupted):
         return "interrupted", EXIT_INTERRUPTED
@@ -110,7 +120,7 @@ def classify_error(exc: BaseException) -> tuple[str, int]:
     full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or "no space left on device" in text:
         return "disk_full", EXIT_FAILED
-    if isinstance(exc, MemoryError) or any(said in text for said in _OUT_OF_MEMORY):
+    if isinstance(exc, MemoryError) or any(phrase in text for phrase in _OUT_OF_MEMORY):
         return "out_of_memory", EXIT_FAILED
     return "internal", EXIT_FAILED
 
@@ -140,7 +150,7 @@ def _stages(
             (out / name).unlink(missing_ok=True)
     if (out / ADAPTER).is_dir():
         return
-    # Imported here: a mistake in the spec is told at once, not after ten seconds of imports.
+    # Imported after the check: a mistake in the spec is then reported without ten seconds of imports.
     _validate(spec)
     from training.finetuning.qlora import load_trained, train  # noqa: PLC0415 - loads torch
 
@@ -159,7 +169,8 @@ def _stages(
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
     from training.base_models.compute_dtype_probe import choose_for_run  # noqa: PLC0415 - loads torch
-    from training.evaluation.evaluate import evaluate, parity_reference  # noqa: PLC0415 - loads torch
+    from training.evaluation.evaluate import evaluate  # noqa: PLC0415 - loads torch
+    from training.evaluation.parity import parity_reference  # noqa: PLC0415 - loads torch
 
     computing = choose_for_run(Path(spec.base), spec.recipe, out).choices
     weights = Path(trained.folder)
@@ -182,8 +193,8 @@ def _validate(spec: TrainingSpec) -> None:
     """Refuse early what cannot work.
 
     Raises:
-        BadInput: the dataset is not whole or not for the method, the recipe asks for more than the
-            base can read, or for a tracker that is not installed.
+        BadInput: the dataset is not whole or does not suit the method, the recipe asks for more
+            than the base can read, or for a tracker that is not installed.
         BaseModelError: the base is not whole.
     """
     base = load_base(Path(spec.base))
@@ -206,19 +217,19 @@ def _validate(spec: TrainingSpec) -> None:
             raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
 
 
-def _load_or_compute(path: Path, kind: type[T], make: Callable[[], T]) -> T:
-    """Read a stage's result, or make and keep it."""
+def _load_or_compute(path: Path, kind: type[T], compute: Callable[[], T]) -> T:
+    """Read a stage's result, or compute and save it."""
     if path.is_file():
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    made = make()
-    write_atomically(path, msgspec.json.encode(made))
-    return made
+    result = compute()
+    write_atomically(path, msgspec.json.encode(result))
+    return result
 
 
 def _write_adapter(
     spec: TrainingSpec, out: Path, trained: "TrainedAdapter", evaluation: Evaluation
 ) -> None:
-    """Put the adapter folder together beside its place, and rename it there."""
+    """Assemble the adapter folder beside its place, and rename it there."""
     base, dataset = load_base(Path(spec.base)), load_dataset(Path(spec.dataset))
     partial = out / f".{ADAPTER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -258,7 +269,7 @@ def _write_adapter(
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder's lock: the run of a worker that just died may still be saving."""
+    """Hold the folder's lock: the trainer of a worker that just died may still be saving."""
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

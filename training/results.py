@@ -1,8 +1,8 @@
-"""What an evaluation says: scores of each subject, sample replies, parity with the engine.
+"""The results of an evaluation: scores of each subject, sample replies, parity with the engine.
 
 Subjects: ``base`` (the model as it was), ``new`` (with the adapter just trained), ``live`` (with
-the adapter that answers customers now) and ``lookup`` (no model at all: the reply that followed
-the nearest training question). Nothing here needs torch.
+the adapter that answers customers now) and ``lookup`` (no model: the reply that followed the
+nearest training question). Nothing here needs torch.
 """
 
 import math
@@ -14,7 +14,7 @@ import msgspec
 from connectors.conversation import ChatMessage, Split
 from training.errors import BadInput
 
-_LARGEST_NATS = 700.0  # exp(710) is no longer a double
+_MAX_NATS = 700.0  # exp(710) is no longer a double
 
 Subject = Literal["base", "new", "live", "lookup"]
 Metric = Literal[
@@ -31,14 +31,17 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """Scores of one subject.
 
     ``nats_per_token`` and ``perplexity`` are over ``tokens`` held-out assistant tokens, end of
-    turn included; None where there is no model (lookup). ``exact``, ``token_f1`` and
-    ``similarity`` are means in [0, 1] (similarity: cosine, [-1, 1]) over ``replies`` replies.
+    turn included; None where there is no model (lookup). ``perplexity_low`` and
+    ``perplexity_high``: its 95 % bootstrap interval over conversations; None of too few.
+
+    ``exact``, ``token_f1`` and ``similarity`` are means in [0, 1] (similarity: cosine, [-1, 1])
+    over ``replies`` replies.
+
     ``preference_accuracy``: the share of comparisons in which the wanted reply is likelier than
-    the unwanted one, by the mean log-probability of a token; ``preference_margin``: by how many
-    nats a token, on average. ``preference_gain``: the share in which the wanted reply has become
-    more times likelier than under the base than the unwanted one; None for the base. All are None
-    where the dataset has no unwanted replies, or there is no model. ``perplexity_low`` and
-    ``perplexity_high``: a 95 % bootstrap interval over conversations; None of too few.
+    the unwanted one, by the mean log-probability of a token. ``preference_margin``: by how many
+    nats a token, on average. ``preference_gain``: the share in which the likelihood of the wanted
+    reply, relative to the base, rose more than that of the unwanted one; None for the base. All are
+    None where the dataset has no unwanted replies, or there is no model.
     """
 
     perplexity: float | None
@@ -58,10 +61,10 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """New minus another subject, over the same held-out data, with a 95 % bootstrap interval.
 
-    ``items`` is of how many that do not depend on one another: conversations, or comparisons where
-    it is about preferences (0 in reports from before they were counted). Of fewer than
-    `training.evaluation.confidence_intervals.FEWEST` there is no interval. The exp of ``nats_per_token`` is the ratio of
-    the perplexities.
+    ``items``: the number of independent items it is measured on, which are conversations, or
+    comparisons for preferences (0 in reports from before they were counted). With fewer than
+    `training.evaluation.confidence_intervals.MIN_SAMPLES` there is no interval. The exp of
+    ``nats_per_token`` is the ratio of the perplexities.
     """
 
     metric: Metric
@@ -73,7 +76,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What one subject answered, and how near that is to the reference."""
+    """What one subject answered, and how close that is to the reference."""
 
     text: str
     exact: bool
@@ -97,8 +100,8 @@ class ReplySample(msgspec.Struct, frozen=True, kw_only=True):
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """The whole evaluation. ``notes`` say in words what was measured, and how.
 
-    ``comparisons`` of wanted with unwanted replies; None where the dataset is not of such.
-    ``live_note``: why the live adapter was not compared, or on what part alone.
+    ``comparisons``: of wanted with unwanted replies; None where the dataset is of conversations.
+    ``live_note``: why the live adapter was not compared, or on which part of the data it was.
     """
 
     split: Split
@@ -137,9 +140,9 @@ class ParitySample(msgspec.Struct, frozen=True, kw_only=True):
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """Trainer against engine over the same tokens: absolute differences of log-probability.
 
-    ``missing`` tokens had no finite figure from the engine; the means leave them out, and the
-    gate does not pass while there is one. ``trained_in`` and ``served_in``: the types that the two
-    compute in; '' where that is not known.
+    ``missing``: tokens without a finite figure from the engine. The means leave them out, and the
+    gate fails if there is one. ``trained_in`` and ``served_in``: the types that the two compute in;
+    '' where unknown.
     """
 
     mean_abs: float
@@ -161,8 +164,12 @@ def compare_parity(
 ) -> Parity:
     """Compare the trainer's figures with the engine's.
 
-    ``engine[i][p]`` is the engine's log-probability of ``samples[i].token_ids[p]`` given the
-    tokens before it.
+    Args:
+        samples: What the trainer computed.
+        engine: ``engine[i][p]`` is the engine's log-probability of ``samples[i].token_ids[p]`` given
+            the tokens before it.
+        trained_in: The type that the trainer computed in.
+        served_in: The type that the engine computed in.
 
     Raises:
         BadInput: nothing to compare, or the lists do not belong together.
@@ -199,7 +206,7 @@ def compare_parity(
 
 
 def perplexity(nats_per_token: float | None) -> float | None:
-    """Return exp of the mean, or None where that is not a finite number (a broken adapter, say)."""
-    if nats_per_token is None or not nats_per_token < _LARGEST_NATS:
+    """Return exp of the mean; None where that is not a finite number, as of a broken adapter."""
+    if nats_per_token is None or not nats_per_token < _MAX_NATS:
         return None
     return math.exp(nats_per_token)

@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT: training saves first, every other stage ends at once, and neither takes long.
 
 One step of training may take minutes on a slow machine, and Python runs no signal handler before
-it has ended. So a thread watches (`Watch`): it needs nothing of the main thread, and ends the
-process when it does not end by itself.
+the step has ended. So a thread watches (`Watch`): it does not depend on the main thread, and kills
+the process when it does not end by itself.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ import psutil
 from training.errors import Interrupted
 from training.events import EXIT_INTERRUPTED
 
-GRACE_SECONDS = 4.5  # to the end of a step and its checkpoint; what waits for us counts on it
-_PARENT_SECONDS = 0.5  # between looks at who our parent is
+GRACE_SECONDS = 4.5  # for the rest of a step and its checkpoint; parent processes rely on it
+_PARENT_SECONDS = 0.5  # between checks of the parent process
 _STDIN = 0  # not sys.stdin: its lock, held by a thread, aborts the interpreter at its end
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,14 +29,18 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Watch:
     """Ends this process in time, whatever its main thread does.
 
-    Whoever writes a signal's number to ``told`` (one byte: a signal handler, or Python itself by
-    ``signal.set_wakeup_fd``) says that this process is to end. It has ``seconds`` to do so; then,
-    or when told again, its children are killed and it exits with ``status()``. ``with_parent``:
-    when standard input closes, or our parent is another, the one that started us has ended, and we
-    send ourselves SIGTERM, once, unless we were told before.
+    A byte with a signal's number, written to ``signal_fd`` by a signal handler or by Python itself
+    (``signal.set_wakeup_fd``), says that this process is to end. After ``seconds``, or at a second
+    signal, its children are killed and it exits with ``status()``.
+
+    Args:
+        seconds: From the first signal to the kill.
+        status: Called in the watching thread for the exit status.
+        with_parent: Send this process SIGTERM once when its parent ends, which shows as the end of
+            standard input or as another parent.
     """
 
-    _NEVER_MIND = 0
+    _CANCEL = 0
 
     def __init__(
         self, seconds: float, *, status: Callable[[], int], with_parent: bool = False
@@ -45,18 +49,18 @@ class Watch:
         self._status = status
         self._with_parent = with_parent
         self._parent = os.getppid()
-        self._reader, self.told = os.pipe()
+        self._reader, self.signal_fd = os.pipe()
         os.set_blocking(self._reader, False)
-        os.set_blocking(self.told, False)  # a signal handler must not wait
+        os.set_blocking(self.signal_fd, False)  # a signal handler must not wait
 
     def start(self) -> None:
         """Watch until the process ends."""
         threading.Thread(target=self._run, name="ends in time", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more."""
-        os.write(self.told, bytes([self._NEVER_MIND]))
-        os.close(self.told)
+        """Stop watching."""
+        os.write(self.signal_fd, bytes([self._CANCEL]))
+        os.close(self.signal_fd)
 
     def _run(self) -> None:
         deadline: float | None = None
@@ -71,11 +75,11 @@ class Watch:
                 if deadline is not None:
                     wait = max(deadline - time.monotonic(), 0.0)
                 ready = {key.fd for key, _ in selector.select(wait)}
-                told = os.read(self._reader, 512) if self._reader in ready else b""
-                if self._NEVER_MIND in told:
+                received = os.read(self._reader, 512) if self._reader in ready else b""
+                if self._CANCEL in received:
                     os.close(self._reader)
                     return
-                if any(number in _SIGNALS for number in told):
+                if any(number in _SIGNALS for number in received):
                     if deadline is not None:
                         break
                     deadline = time.monotonic() + self._seconds
@@ -93,12 +97,16 @@ class Watch:
 
 
 class Stopper:
-    """While entered, a signal raises `Interrupted` in the main thread; when `deferred`, it waits.
+    """While entered, a signal raises `Interrupted` in the main thread, unless it is `deferred`.
 
-    What is deferred reads ``requested`` and ends by itself, its state saved. A second signal does
-    not wait. Neither does a process that has ``grace_seconds``: after them it ends with
-    `EXIT_INTERRUPTED`, and its newest checkpoint on disk is what it had saved. ``with_parent``:
-    the end of whoever started us is a signal too.
+    Deferred code reads ``requested`` and ends by itself, with its state saved; a second signal
+    interrupts it at once.
+
+    Args:
+        grace_seconds: After a signal, the process is killed after this time and ends with
+            `EXIT_INTERRUPTED`; its newest checkpoint on disk is then what it has saved. None:
+            without a limit.
+        with_parent: The end of the parent process is a signal too.
     """
 
     def __init__(self, *, grace_seconds: float | None = None, with_parent: bool = False) -> None:
@@ -116,7 +124,7 @@ class Stopper:
             self._before[number] = signal.signal(number, self._on_signal)
         if self._watch is not None:
             # not from _on_signal, which would run after the step
-            signal.set_wakeup_fd(self._watch.told, warn_on_full_buffer=False)
+            signal.set_wakeup_fd(self._watch.signal_fd, warn_on_full_buffer=False)
             self._watch.start()
         return self
 
@@ -131,7 +139,7 @@ class Stopper:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let the code inside end by itself when it sees ``requested``."""
+        """Let the code inside end by itself when ``requested`` is set."""
         self._deferring = True
         try:
             yield
@@ -148,7 +156,7 @@ class Stopper:
 
 
 def end_now(status: int) -> None:
-    """Kill all that this process has started and exit, without any clean-up."""
+    """Kill every process that this one has started, and exit without any clean-up."""
     try:
         with contextlib.suppress(OSError):
             os.write(2, b"did not end by itself in time: ended\n")
@@ -158,7 +166,7 @@ def end_now(status: int) -> None:
 
 
 def kill_children() -> None:
-    """SIGKILL to every descendant and to the process groups that they are in, but to our own."""
+    """Send SIGKILL to every descendant and to their process groups, except this process's own."""
     found = psutil.Process().children(recursive=True)
     groups = set()
     for child in found:

@@ -44,7 +44,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """A transformers checkpoint as somebody might bring it."""
+    """A transformers checkpoint as an operator might bring it."""
     from tests.tiny import make_tiny_checkpoint  # noqa: PLC0415 - loads torch
 
     del one_thread
@@ -81,7 +81,7 @@ def comparisons() -> list[Preference]:
 
 
 def judgements() -> list[UnpairedPreference]:
-    """Every other conversation ends in the rude reply, which nobody wanted."""
+    """Every other conversation ends in the rude reply, which is undesirable."""
     return [
         UnpairedPreference(
             id=p.id, turns=(*p.turns, *(p.chosen if good else p.rejected)), label=good
@@ -92,7 +92,7 @@ def judgements() -> list[UnpairedPreference]:
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Forty of the sample conversations, frozen."""
+    """Forty of the sample conversations as a dataset version."""
     root = tmp_path_factory.mktemp("datasets")
     return create_version(loaf(), root, system_prompt="You answer for Loaf, a bakery.")
 

@@ -177,7 +177,7 @@ def recipe_spec(tmp_path: Path) -> TrainingSpec:
     return TrainingSpec(label="loaf", base=nowhere, dataset=nowhere, recipe=TINY_RECIPE)
 
 
-def test_a_full_disk_is_told_as_such() -> None:
+def test_a_full_disk_is_reported_as_such() -> None:
     with pytest.raises(OSError, match="No space left") as full:
         Path("/dev/full").write_text("x", encoding="utf-8")
     assert classify_error(full.value) == ("disk_full", 1)
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_as_such() -> None:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(60)
-def test_memory_that_runs_out_is_told_as_such() -> None:
+def test_memory_that_runs_out_is_reported_as_such() -> None:
     import torch  # noqa: PLC0415
 
     with pytest.raises(RuntimeError) as out_of_memory:

@@ -7,7 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from training.config import TrainingSpec, load_recipe, load_spec, method_recipe, recipe_names
+from training.config import (
+    Recipe,
+    TrainingSpec,
+    load_recipe,
+    load_spec,
+    method_recipe,
+    recipe_names,
+)
 from training.errors import BadInput
 
 
@@ -69,3 +76,9 @@ def test_preferences_are_learnt_at_a_lower_rate_and_without_dropout(name: str) -
         assert trained.dropout == 0
         assert 0 < trained.learning_rate <= recipe.learning_rate / 10
         assert 0 < trained.beta <= 2
+
+
+def test_the_readme_explains_every_field_and_lists_every_recipe() -> None:
+    text = (resources.files("training.recipes") / "README.md").read_text("utf-8")
+    explained = set(re.findall(r"^\| `([a-z_0-9-]+)` \|", text, re.MULTILINE))
+    assert explained == {*Recipe.__struct_fields__, *recipe_names()} - {"name"}

@@ -1,4 +1,4 @@
-"""A process that is told to end does so in time, also in the middle of what Python cannot interrupt."""
+"""A process that is to end does so in time, even inside a call that Python cannot interrupt."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_a_step_that_ends_in_time_is_saved() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         assert process.stdout.readline() == "saved True\n"
-        assert process.wait(20) == 1  # Interrupted, which nobody catches here
+        assert process.wait(20) == 1  # Interrupted, which is not caught here
     os.kill(child, signal.SIGKILL)
 
 
@@ -90,7 +90,7 @@ def test_the_end_of_the_parent_ends_a_step_too() -> None:
     assert not lives(child)
 
 
-def test_the_end_of_the_parent_hurries_nobody_who_was_told_before() -> None:
+def test_the_end_of_the_parent_does_not_hurry_one_that_is_ending() -> None:
     work = DEFER + "time.sleep(1); print('saved', flush=True)"
     with start(work, grace=20, with_parent=True) as process:
         child = read_pid(process)

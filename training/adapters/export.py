@@ -1,10 +1,10 @@
-"""An adapter as people take it away: zips that stream, whatever their size, and are always the same.
+"""Exports of an adapter: zips that stream, of any size, and with the same bytes each time.
 
     peft      PEFT's folder: loads with peft on the serving base
     merged    the serving base with the adapter in its weights: loads with transformers alone
     base      the serving base
 
-Nothing here needs torch, and nothing is whole in memory: matrices are merged a block of rows at a
+Nothing here needs torch, and no file is held in memory: matrices are merged a block of rows at a
 time while they are sent.
 """
 
@@ -26,7 +26,6 @@ from training.adapters.export_readme import readme
 from training.adapters.package import (
     MANIFEST_NAME,
     AdapterManifest,
-    FileEntry,
     read_manifest,
 )
 from training.adapters.safetensors_io import (
@@ -36,14 +35,19 @@ from training.adapters.safetensors_io import (
     TensorFile,
     as_bytes,
 )
-from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, AdapterConfig, read_lora_config
+from training.adapters.validation import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    AdapterConfig,
+    read_adapter_config,
+)
 from training.base_models.manifest import BaseModel, load_base, public_name
 from training.errors import BaseModelError
-from training.filesystem import sync_path, sync_tree
+from training.filesystem import FileEntry, sync_path, sync_tree
 
 Form = Literal["peft", "merged", "base"]
 README_NAME = "README.md"
-_THEN = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can name: the same adapter, the same bytes
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # always the same, so that the same adapter gives the same bytes
 _MODE = 0o100644 << 16
 _BLOCK_VALUES = 1 << 20  # of a matrix that are merged at a time: 4 MiB as float32
 
@@ -57,7 +61,7 @@ class Entry(NamedTuple):
 
 
 def entries(form: Form, adapter: Path, base: Path) -> list[Entry]:
-    """What a zip of this form holds.
+    """The files of a zip of this form.
 
     Raises:
         ArtifactError: the adapter cannot be read.
@@ -67,19 +71,19 @@ def entries(form: Form, adapter: Path, base: Path) -> list[Entry]:
     manifest = read_manifest(adapter)
     if form == "peft":
         return _peft(adapter, manifest, _base_or_none(base, manifest))
-    told = load_base(base)
-    if told.serving_sha256 != manifest.base.serving_sha256:
+    serving_base = load_base(base)
+    if serving_base.serving_sha256 != manifest.base.serving_sha256:
         raise BaseModelError(
-            f"the adapter belongs to another build of {told.name!r} "
-            f"({manifest.base.serving_sha256[:12]}) than the one here ({told.serving_sha256[:12]})"
+            f"the adapter belongs to another build of {serving_base.name!r} "
+            f"({manifest.base.serving_sha256[:12]}) than the one here ({serving_base.serving_sha256[:12]})"
         )
     files = sorted(path for path in (base / "serving").iterdir() if path.is_file())
-    text = _text(README_NAME, readme(form, manifest, told))
+    text = _text(README_NAME, readme(form, manifest, serving_base))
     match form:
         case "base":
             return [text, *(_file(path.name, path) for path in files)]
         case "merged":
-            config = read_lora_config(adapter / CONFIG_NAME)
+            config = read_adapter_config(adapter / CONFIG_NAME)
             plain = [_file(p.name, p) for p in files if p.suffix != ".safetensors"]
             weights = [_merged(p, adapter, config) for p in files if p.suffix == ".safetensors"]
             kept = _file(f"tenantune-{MANIFEST_NAME}", adapter / MANIFEST_NAME)
@@ -94,7 +98,7 @@ def folder_entries(folder: Path) -> list[Entry]:
 
 
 def open_entries(folder: Path) -> list[Entry]:
-    """The same, each open already and to be read once: the folder may go meanwhile."""
+    """As `folder_entries`, already open and read once: the folder may be deleted meanwhile."""
     return [_opened(path) for path in sorted(folder.iterdir()) if path.is_file()]
 
 
@@ -114,10 +118,10 @@ def write_zip(files: Iterable[Entry], path: Path) -> None:
 
 
 def write_folder(files: Iterable[Entry], path: Path) -> None:
-    """Write a folder that is not there yet, by rename.
+    """Write a new folder, by rename.
 
     Raises:
-        OSError: it is there already.
+        OSError: it exists already.
     """
     beside = path.with_name(f".{path.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -134,13 +138,13 @@ def write_folder(files: Iterable[Entry], path: Path) -> None:
 
 
 def stream(files: Iterable[Entry]) -> Iterator[bytes]:
-    """A zip of the files, as it is made. Not compressed: weights hardly shrink."""
+    """A zip of the files, piece by piece. Not compressed: weights hardly shrink."""
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w") as archive:
         for file in files:
-            info = zipfile.ZipInfo(file.name, _THEN)
+            info = zipfile.ZipInfo(file.name, _TIMESTAMP)
             info.create_system, info.external_attr = 3, _MODE
-            # level 0 of deflate: that a stored file has ended, some readers cannot tell in a stream
+            # deflate at level 0: in a stream, some readers cannot find the end of a stored file
             info.compress_type, info._compresslevel = zipfile.ZIP_DEFLATED, 0  # type: ignore[attr-defined]  # noqa: SLF001
             large = file.size > zipfile.ZIP64_LIMIT // 2
             with archive.open(info, "w", force_zip64=large) as target:
@@ -152,18 +156,18 @@ def stream(files: Iterable[Entry]) -> Iterator[bytes]:
 
 
 class _Pipe(io.RawIOBase):
-    """What is written can be taken, once."""
+    """A buffer: `take` returns what was written since the last call."""
 
     def __init__(self) -> None:
         super().__init__()
         self._held: list[bytes] = []
 
     def writable(self) -> bool:
-        """It is there to be written to, and cannot seek."""
+        """It can be written to, and cannot seek."""
         return True
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Hold it."""
+        """Keep the data until it is taken."""
         self._held.append(bytes(data))
         return len(data)
 
@@ -175,7 +179,7 @@ class _Pipe(io.RawIOBase):
 
 
 def _base_or_none(folder: Path, manifest: AdapterManifest) -> BaseModel | None:
-    """The base, where it is here and the adapter's: a PEFT folder can be had without it."""
+    """The adapter's base, if it is here; the form ``peft`` works without it."""
     try:
         base = load_base(folder)
     except BaseModelError:
@@ -184,16 +188,16 @@ def _base_or_none(folder: Path, manifest: AdapterManifest) -> BaseModel | None:
 
 
 def _peft(adapter: Path, manifest: AdapterManifest, base: BaseModel | None) -> list[Entry]:
-    """PEFT's folder, its configuration naming a base that others know."""
+    """PEFT's folder, with the base's public name in its configuration."""
     fields = json.loads((adapter / CONFIG_NAME).read_bytes())
     fields["base_model_name_or_path"] = public_name(base) if base else manifest.base.name
     config = (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode()
     files = {**manifest.files, CONFIG_NAME: _entry_of(config)}
-    told = msgspec.structs.replace(manifest, files=files)
+    exported = msgspec.structs.replace(manifest, files=files)
     return [
         _text(README_NAME, readme("peft", manifest, base)),
         _bytes(CONFIG_NAME, config),
-        _bytes(MANIFEST_NAME, msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"),
+        _bytes(MANIFEST_NAME, msgspec.json.format(msgspec.json.encode(exported), indent=2) + b"\n"),
         _file(WEIGHTS_NAME, adapter / WEIGHTS_NAME),
     ]
 
@@ -231,7 +235,7 @@ def _opened(path: Path) -> Entry:
 
 
 def _merged(weights: Path, adapter: Path, config: AdapterConfig) -> Entry:
-    """One file of the base's weights, with the same header, and B·A added where there is one."""
+    """One file of the base's weights, with the same header, and B·A added to adapted layers."""
 
     def chunks() -> Iterator[bytes]:
         with (

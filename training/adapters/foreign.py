@@ -1,12 +1,12 @@
-"""An adapter trained elsewhere, brought into the form of ours.
+"""An adapter that was trained elsewhere, converted into the form of our own.
 
-What comes is PEFT's folder, as Axolotl, LLaMA-Factory, Unsloth, trl or PEFT itself write it; what
-leaves has one rank, one factor and plain names for all layers, computes exactly the same, and has
-passed every check that our own adapters pass before an engine sees them. Needs no torch.
+The input is PEFT's folder, as Axolotl, LLaMA-Factory, Unsloth, trl or PEFT itself write it. The
+output has one rank, one scaling factor and plain names for all layers, computes exactly the same,
+and has passed every check that our own adapters pass before an engine sees them. Needs no torch.
 
-What cannot be checked is which base it was trained on: the shapes fit, or they do not. An adapter of
-the original weights is not exactly right on a serving base, which is their NF4 quantisation; the
-report says so, and the gates decide.
+Which base it was trained on cannot be checked beyond the shapes. An adapter of the original weights
+is not exactly right on a serving base, which is their NF4 quantisation; the report says so, and the
+gates decide.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from training.errors import ArtifactError, UnsafeWeights
 from training.filesystem import sync_tree, write_atomically
 
 FOREIGN_NAME = "foreign.json"
-DEEPEST = 3  # folders between the one that is named and the adapter
+MAX_DEPTH = 3  # folders between the given one and the adapter
 _LONGEST_NAME = 500
 _DTYPES = ("F32", "F16", "BF16")
 _PART = re.compile(
@@ -51,7 +51,7 @@ _NAME_TAILS = re.compile(r"(-unsloth)?(-(bnb|nf4|gptq|awq|int4|int8|4bit|8bit|fp
 
 
 class ImportedAdapter(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in the folder that ``convert_adapter`` leaves, as ``foreign.json`` beside PEFT's two files."""
+    """Describes the folder that `convert_adapter` writes; ``foreign.json`` beside PEFT's two files."""
 
     foreign: Foreign
     lora: LoraShape
@@ -68,12 +68,12 @@ class _Pair(NamedTuple):
 
 
 def find_adapter(folder: Path) -> Path:
-    """The folder with PEFT's configuration: this one, or the only one below it that has one.
+    """The folder with PEFT's configuration: this one, or the nearest one below it.
 
     Raises:
         ArtifactError: there is none, or several are equally near.
     """
-    for depth in range(DEEPEST + 1):
+    for depth in range(MAX_DEPTH + 1):
         found = sorted(folder.glob("/".join(["*"] * depth + [CONFIG_NAME])))
         if len(found) == 1:
             return found[0].parent
@@ -88,11 +88,14 @@ def find_adapter(folder: Path) -> Path:
 def convert_adapter(
     folder: Path, out: Path, *, base: Path, source: str, max_rank: int = MAX_RANK
 ) -> ImportedAdapter:
-    """Check an adapter's folder against a base, and leave it in ``out`` in our form.
+    """Check an adapter's folder against a base, and write it to ``out`` in our form.
 
-    ``folder`` may hold anything else beside PEFT's two files; nothing else is read, but for a
-    manifest of Tenantune's own. ``source`` is what to call it, ``max_rank`` the most that the engine
-    takes. ``out`` must not exist.
+    Args:
+        folder: PEFT's two files, and perhaps a manifest of Tenantune's; other files are not read.
+        out: The new folder; must not exist.
+        base: The base's folder.
+        source: The origin's name in manifest and report.
+        max_rank: The highest rank that the engine accepts.
 
     Raises:
         UnsafeWeights: it asks for what the engine does not do, is of another model, or holds
@@ -102,7 +105,7 @@ def convert_adapter(
     """
     if not (folder / WEIGHTS_NAME).is_file():
         raise no_weights(sorted(path.name for path in folder.iterdir() if path.is_file()))
-    told = load_base(base)
+    serving_base = load_base(base)
     config = read_foreign_config(folder / CONFIG_NAME)
     shapes = linear_shapes(base / "serving")
     out.mkdir(parents=True)
@@ -126,7 +129,9 @@ def convert_adapter(
         )
     targets = _targets(pairs, shapes)
     alpha = scaling * rank
-    write_atomically(out / CONFIG_NAME, _config(config, told, rank, alpha=alpha, targets=targets))
+    write_atomically(
+        out / CONFIG_NAME, _config(config, serving_base, rank, alpha=alpha, targets=targets)
+    )
     check_weights(out, base_serving=base / "serving")
     taken = ImportedAdapter(
         foreign=Foreign(
@@ -135,7 +140,7 @@ def convert_adapter(
             base=config.base_model_name_or_path,
             peft_version=config.peft_version,
             changes=tuple(changes),
-            notes=tuple(_notes(folder, config, told)),
+            notes=tuple(_notes(folder, config, serving_base)),
         ),
         lora=LoraShape(rank=rank, alpha=alpha, targets=tuple(targets)),
         dtype=dtype,
@@ -146,7 +151,7 @@ def convert_adapter(
 
 
 def read_imported(folder: Path) -> ImportedAdapter:
-    """Read what ``convert_adapter`` wrote beside the weights.
+    """Read what `convert_adapter` wrote beside the weights.
 
     Raises:
         ArtifactError: it cannot be read.
@@ -159,13 +164,13 @@ def read_imported(folder: Path) -> ImportedAdapter:
 
 
 def copy_imported(folder: Path, out: Path) -> None:
-    """Put PEFT's two files of such a folder into ``out``."""
+    """Copy PEFT's two files of such a folder into ``out``."""
     for name in (WEIGHTS_NAME, CONFIG_NAME):
         shutil.copyfile(folder / name, out / name)
 
 
 def no_weights(names: Sequence[str]) -> ArtifactError:
-    """Why a folder with these files has no weights that can be read, and what to do."""
+    """The error for a folder without readable weights: says why, and what to do."""
     pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
     if pickles:
         return ArtifactError(
@@ -241,7 +246,7 @@ def _parse(name: str) -> tuple[str, str, str]:
 
 
 def _resolve(module: str, shapes: Mapping[str, tuple[int, int]], config: ForeignConfig) -> str:
-    """The path of a layer in this base: also where a wrapper gave its root another name."""
+    """The path of a layer in this base, also where a wrapper renamed its root."""
     if module in shapes:
         return module
     bare = module.replace("language_model.", "")
@@ -273,7 +278,7 @@ def _check(file: TensorFile, name: str, expected: tuple[int, int], config: Forei
 def _expect_all(
     config: ForeignConfig, pairs: Mapping[str, _Pair], shapes: Mapping[str, tuple[int, int]]
 ) -> None:
-    """Where layers are given by name, all of them must be there: else the file was cut.
+    """Where layers are given by name, refuse a file in which one of them is missing.
 
     A regular expression is not run; then the file alone says which layers are adapted.
     """
@@ -281,31 +286,31 @@ def _expect_all(
     partly = config.layers_to_transform is not None or config.exclude_modules
     if not isinstance(wanted, list) or partly:
         return
-    families = {_family(path) for path in pairs}  # the name may mean layers that see, too
+    families = {_family(path) for path in pairs}  # the name may also match vision layers
     for path in shapes:
         if path not in pairs and not _ends(path).isdisjoint(wanted) and _family(path) in families:
             raise UnsafeWeights(
                 f"the weights of {path!r} are missing: {CONFIG_NAME} says that it is adapted"
             )
     adapted = {name for path in pairs for name in _ends(path)}
-    for name in wanted:  # one that this base has nothing of means nothing, to PEFT too
+    for name in wanted:  # PEFT too ignores a name that the base does not have
         if name not in adapted and any(name in _ends(path) for path in shapes):
             raise UnsafeWeights(f"the weights of {name!r} are missing: {CONFIG_NAME} names it")
 
 
 def _family(path: str) -> str:
-    """Layers that only differ in their number."""
+    """The same text for layers that differ only in their number."""
     return re.sub(r"\.\d+\.", ".#.", path)
 
 
 def _ends(path: str) -> set[str]:
-    """Every name that PEFT would take for this layer."""
+    """Every name that PEFT accepts for this layer."""
     parts = path.split(".")
     return {".".join(parts[i:]) for i in range(len(parts))}
 
 
 def _targets(pairs: Mapping[str, _Pair], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
-    """The shortest names that mean exactly these layers."""
+    """The shortest names that select exactly these layers."""
     names = {path.rpartition(".")[2] for path in pairs}
     meant = {path for path in shapes if path.rpartition(".")[2] in names}
     return sorted(names) if meant == set(pairs) else list(pairs)
@@ -321,7 +326,7 @@ def _write_weights(
     scaling: float,
     dtype: str,
 ) -> None:
-    """One rank for all: rows of A and columns of B that are zero add nothing."""
+    """Pad all layers to one rank: zero rows of A and zero columns of B add nothing."""
     plan: dict[str, tuple[int, ...]] = {}
     sources: dict[str, tuple[str, float]] = {}
     for module, pair in pairs.items():
@@ -361,7 +366,7 @@ def _config(
 
 
 def _changes(config: ForeignConfig, pairs: Mapping[str, _Pair], file: TensorFile) -> list[str]:
-    """What was changed in its form, in words."""
+    """What is changed in its form, in words."""
     found: list[str] = []
     ranks = {pair.rank for pair in pairs.values()}
     if len(ranks) > 1:
@@ -379,7 +384,7 @@ def _changes(config: ForeignConfig, pairs: Mapping[str, _Pair], file: TensorFile
 
 
 def _notes(folder: Path, config: ForeignConfig, base: BaseModel) -> list[str]:
-    """What whoever decides about it should know."""
+    """What a person should know before promoting it."""
     notes = [
         "it was trained elsewhere, on data that is not known here: conversations that are held out "
         "here may have been among it, and its scores are then too good"
@@ -409,7 +414,7 @@ def _notes(folder: Path, config: ForeignConfig, base: BaseModel) -> list[str]:
 
 
 def verify_export(folder: Path) -> str:
-    """Check the three files of an export of ours; the build of the base that it was trained on.
+    """Check the three files of one of our exports; return the build of the base it was trained on.
 
     Raises:
         ArtifactError: a file was changed since.
@@ -433,7 +438,7 @@ def verify_export(folder: Path) -> str:
 
 
 def bare_name(name: str) -> str:
-    """A model's name without who published it, in which form: ``unsloth/x-bnb-4bit`` is ``x``."""
+    """A model's name without publisher and format: ``unsloth/x-bnb-4bit`` becomes ``x``."""
     tail = name.rstrip("/").replace("\\", "/").rpartition("/")[2].lower()
     return _NAME_TAILS.sub("", re.sub(r"[^a-z0-9.]+", "-", tail))
 

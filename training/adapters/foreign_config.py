@@ -1,8 +1,8 @@
-"""What an adapter_config.json from elsewhere says, and what of it cannot be served.
+"""Reads an adapter_config.json from elsewhere, and refuses what cannot be served.
 
-PEFT's own fields are known by name; one that changes what the weights mean, and that an engine
-does not follow, is refused with what to do about it. Patterns from an upload are never run as they
-are: one regular expression can keep a process busy for hours.
+PEFT's own fields are known by name. A field that changes what the weights mean, in a way that an
+engine does not follow, is refused with advice. Patterns from an upload are never run as they are:
+one regular expression can keep a process busy for hours.
 """
 
 import functools
@@ -17,9 +17,9 @@ from training.adapters.validation import CONFIG_NAME, MAX_RANK
 from training.errors import ArtifactError, UnsafeWeights
 
 _MAX_BYTES = 1024 * 1024
-_MOST_ENTRIES = 2048  # twice the layers of the largest models
-_MOST_PATTERNS = 32
-_MOST_CHOICES = 4
+_MAX_ENTRIES = 2048  # twice the layers of the largest models
+_MAX_PATTERNS = 32
+_MAX_CHOICES = 4
 _Rank = Annotated[int, msgspec.Meta(ge=1, le=MAX_RANK)]
 _Alpha = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
@@ -60,9 +60,9 @@ _HARMLESS = {
     "revision",
     "runtime_config",
 }
-"""Fields that say how it was trained or loaded, and nothing of what its weights mean."""
+"""Fields that say how it was trained or loaded, and not what its weights mean."""
 
-# These only set what training began with; others (pissa, olora, corda, loftq) change the base too.
+# These only set the initial weights; others (pissa, olora, corda, loftq) change the base too.
 _PLAIN_STARTS = {"true", "false", "gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 
 
@@ -99,7 +99,7 @@ class ForeignConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_foreign_config(path: Path) -> ForeignConfig:
-    """Read an adapter_config.json as any trainer may have written it.
+    """Read an adapter_config.json of any trainer.
 
     Raises:
         ArtifactError: it cannot be read, or is no configuration of PEFT's.
@@ -137,7 +137,7 @@ def read_foreign_config(path: Path) -> ForeignConfig:
     for name in ("rank_pattern", "alpha_pattern"):
         keys = list(getattr(config, name) or ())
         patterns = [key for key in keys if _literal(key) is None]
-        if len(keys) > _MOST_ENTRIES or len(patterns) > _MOST_PATTERNS:
+        if len(keys) > _MAX_ENTRIES or len(patterns) > _MAX_PATTERNS:
             raise ArtifactError(f"{CONFIG_NAME}: {name} has too many entries ({len(keys):,})")
         for key in patterns:
             _compiled(key, field=name)
@@ -167,7 +167,7 @@ def _refusal(name: str, value: object, why: str) -> UnsafeWeights:
 
 
 def _matching(patterns: dict[str, Any] | None, module: str, *, field: str) -> Any:  # noqa: ANN401
-    """The value of the first pattern that means this layer, as PEFT looks it up; else None."""
+    """The value of the first pattern that matches this layer, as PEFT looks it up; else None."""
     if not patterns:
         return None
     parts = module.split(".")
@@ -179,22 +179,22 @@ def _matching(patterns: dict[str, Any] | None, module: str, *, field: str) -> An
     return None
 
 
-@functools.lru_cache(maxsize=2 * _MOST_ENTRIES)
+@functools.lru_cache(maxsize=2 * _MAX_ENTRIES)
 def _literal(key: str) -> str | None:
     """The (end of a) path that a key is; None where it is a pattern."""
     path = key.replace(r"\.", ".")
     return path if re.fullmatch(r"[\w.]+", path) else None
 
 
-@functools.lru_cache(maxsize=2 * _MOST_PATTERNS)
+@functools.lru_cache(maxsize=2 * _MAX_PATTERNS)
 def _compiled(key: str, *, field: str) -> re.Pattern[str]:
-    """PEFT's meaning of a key that is a pattern.
+    """A key that is a pattern, as PEFT compiles it.
 
-    Only expressions whose matching takes a time that is bounded by the square of the path's length.
+    Only expressions whose matching time is bounded by the square of the path's length.
     """
     costly = (
         len(re.findall(r"[*+?]", key)) > 1
-        or key.count("|") > _MOST_CHOICES
+        or key.count("|") > _MAX_CHOICES
         or re.search(r"[{}]|\)[*+?]|\\[1-9]", key) is not None
     )
     try:

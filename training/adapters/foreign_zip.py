@@ -1,8 +1,8 @@
-"""An adapter's files out of a zip that nobody vouches for.
+"""Takes an adapter's files out of an untrusted zip.
 
-Of all its entries three are read, by their exact names, and written under names of our own: no path
-of the archive reaches the disk. What an entry expands to is bounded by what an adapter of the base
-can be, whatever its header claims.
+Only three entries are read, by their exact names, and written under names of our own: no path of
+the archive reaches the disk. The largest possible adapter of the base bounds what an entry may
+expand to, whatever its header claims.
 """
 
 import errno
@@ -32,19 +32,19 @@ _F32_BYTES = 4
 
 
 def largest_adapter_bytes(shapes: Mapping[str, tuple[int, int]]) -> int:
-    """Bytes that the weights of an adapter may have, given (outputs, inputs) of a base's layers."""
+    """Bytes of the largest possible weights file, given (outputs, inputs) of a base's layers."""
     sides = sum(outputs + inputs for outputs, inputs in shapes.values())
     return MAX_ADAPTER_HEADER_BYTES + sides * MAX_RANK * _F32_BYTES
 
 
 def unpack_adapter(archive: Path, out: Path, *, max_bytes: int) -> None:
-    """Put an adapter's files into the new folder ``out``: weights, configuration, our manifest.
+    """Unpack an adapter's files into the new folder ``out``: weights, configuration, our manifest.
 
-    Where several folders of the archive hold one, the outermost counts (a run's result, and not its
-    checkpoints). ``max_bytes`` bounds the weights.
+    Where several folders of the archive hold an adapter, the outermost counts (a run's result, not
+    its checkpoints). ``max_bytes`` bounds the weights.
 
     Raises:
-        ArtifactError: it is no zip, holds no adapter, or is not made as a zip of files is.
+        ArtifactError: it is not a zip, holds no adapter, or is damaged or unusual.
     """
     _check_directory(archive)
     try:
@@ -64,7 +64,7 @@ def unpack_adapter(archive: Path, out: Path, *, max_bytes: int) -> None:
     except (
         *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
         *(NotImplementedError, RuntimeError, ValueError),
-    ) as exc:  # all that zipfile raises of what is damaged
+    ) as exc:  # all that zipfile raises for damaged files
         raise ArtifactError(f"the zip cannot be read: {exc}") from exc
     except OSError as exc:
         if exc.errno != errno.EINVAL:  # an offset before the file's start
@@ -73,7 +73,7 @@ def unpack_adapter(archive: Path, out: Path, *, max_bytes: int) -> None:
 
 
 def _check_directory(archive: Path) -> None:
-    """Bound the list of entries, which zipfile reads whole.
+    """Bound the list of entries, which zipfile reads at once.
 
     Raises:
         ArtifactError: it has none, or one that is too long.

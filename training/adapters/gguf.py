@@ -1,9 +1,9 @@
 """An adapter as GGUF, which llama.cpp and Ollama load on a GGUF of its base.
 
-As llama.cpp's convert_lora_to_gguf.py writes it: ``general.type`` adapter, ``adapter.type`` lora, the
-alpha, and for each layer ``<name>.lora_a`` (rank, inputs) and ``<name>.lora_b`` (outputs, rank) by the
-names that the architecture's tensors have there. Where llama.cpp orders the rows of a base's matrix
-anew, those of B are ordered likewise.
+Written as llama.cpp's convert_lora_to_gguf.py does: ``general.type`` adapter, ``adapter.type`` lora,
+the alpha, and for each layer ``<name>.lora_a`` (rank, inputs) and ``<name>.lora_b`` (outputs, rank),
+named as llama.cpp names the architecture's tensors. Where llama.cpp reorders the rows of a base's
+matrix, those of B are reordered too.
 
     python -m training.adapters.gguf ADAPTER BASE OUT
 """
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from training.adapters.export_readme import readme
 from training.adapters.package import AdapterManifest, read_manifest
 from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile
-from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, read_lora_config
+from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, read_adapter_config
 from training.base_models.manifest import load_base
 from training.errors import BadInput, BaseModelError, TrainingError
 from training.filesystem import write_atomically
@@ -53,24 +53,24 @@ def write_gguf(adapter: Path, base: Path, path: Path) -> None:
     """Write the adapter as a GGUF file, float32, by rename.
 
     Raises:
-        BadInput: the base's architecture is none of ``ARCHITECTURES``, or a layer has no name in it.
+        BadInput: the base's architecture is not in ``ARCHITECTURES``, or has no name for a layer.
         ArtifactError: the adapter cannot be read.
         BaseModelError: the base's configuration cannot be read.
     """
     import gguf  # noqa: PLC0415 - a package of the training extra
 
-    config = read_lora_config(adapter / CONFIG_NAME)
-    told = _text_config(base / "serving" / "config.json")
-    name = _architecture(told)
+    config = read_adapter_config(adapter / CONFIG_NAME)
+    text = _text_config(base / "serving" / "config.json")
+    name = _architecture(text)
     architecture = next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == name)
-    names = gguf.get_tensor_name_map(architecture, int(told["num_hidden_layers"]))
+    names = gguf.get_tensor_name_map(architecture, int(text["num_hidden_layers"]))
     beside = path.with_name(f".{path.name}.partial")
     writer = gguf.GGUFWriter(beside, name)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     # llama.cpp's factor is alpha / rank, where PEFT's may be alpha / sqrt(rank)
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, config.scaling * config.r)
-    reorder = row_order(name, told)
+    reorder = row_order(name, text)
     with TensorFile(adapter / WEIGHTS_NAME, max_header_bytes=MAX_ADAPTER_HEADER_BYTES) as file:
         layers = [n.partition(".lora_A.")[0] for n in file.tensors if ".lora_A." in n]
         for layer in layers:
@@ -92,10 +92,10 @@ Rows = npt.NDArray[np.float32]
 
 
 def row_order(name: str, config: dict[str, Any]) -> Callable[[str, Rows], Rows]:
-    """How llama.cpp orders the rows of a layer of an architecture, by the layer's path.
+    """A function that puts a layer's rows into llama.cpp's order, given the layer's path.
 
-    Its rotary embedding turns neighbouring rows of a head together, transformers' the two halves
-    (``LlamaModel.permute`` in llama.cpp's converter).
+    llama.cpp's rotary embedding rotates neighbouring rows of a head together; transformers' rotates
+    row i of one half with row i of the other (``LlamaModel.permute`` in llama.cpp's converter).
     """
     heads = int(config["num_attention_heads"])
     groups = {"q_proj": heads, "k_proj": int(config.get("num_key_value_heads") or heads)}
@@ -118,23 +118,23 @@ def export_gguf(adapter: Path, base: Path, out: Path) -> None:
         BaseModelError: the base is not here, or is another build than the adapter's.
         ArtifactError: the adapter cannot be read.
     """
-    manifest, told = read_manifest(adapter), load_base(base)
-    if told.serving_sha256 != manifest.base.serving_sha256:
+    manifest, serving_base = read_manifest(adapter), load_base(base)
+    if serving_base.serving_sha256 != manifest.base.serving_sha256:
         raise BaseModelError(
-            f"the adapter belongs to another build of {told.name!r} "
-            f"({manifest.base.serving_sha256[:12]}) than the one here ({told.serving_sha256[:12]})"
+            f"the adapter belongs to another build of {serving_base.name!r} "
+            f"({manifest.base.serving_sha256[:12]}) than the one here ({serving_base.serving_sha256[:12]})"
         )
     _architecture(_text_config(base / "serving" / "config.json"))
     out.mkdir(parents=True)
     write_gguf(adapter, base, out / GGUF_NAME)
     write_atomically(out / MODELFILE_NAME, modelfile(manifest).encode())
-    write_atomically(out / "README.md", readme("gguf", manifest, told).encode())
+    write_atomically(out / "README.md", readme("gguf", manifest, serving_base).encode())
 
 
 def modelfile(manifest: AdapterManifest) -> str:
-    """What ``ollama create`` reads; the base's GGUF file, which llama.cpp makes, is beside it.
+    """The file for ``ollama create``; the base's GGUF file, made by llama.cpp, must be beside it.
 
-    The chat template comes out of that file.
+    The chat template comes from that file.
     """
     lines = ["FROM ./base.gguf", f"ADAPTER ./{GGUF_NAME}"]
     if manifest.system_prompt:

@@ -1,10 +1,10 @@
-"""An adapter folder: immutable, and whole or not there.
+"""An adapter folder: immutable, and either whole or absent.
 
 It holds exactly ``adapter_model.safetensors``, ``adapter_config.json`` and ``manifest.json``; the
 manifest says what the adapter was trained on and has the hash of each file. An engine loads a
-damaged file without complaint as long as its shape is right (a tail of zeros, say), and one
-non-finite weight spoils the answers of every tenant, so ``verify`` and ``check_weights`` come
-before any engine sees a folder.
+damaged file without complaint if its shape is right (with a tail of zeros, for example), and one
+non-finite weight spoils the answers of every tenant. So ``verify`` and ``check_weights`` run before
+any engine sees a folder.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import msgspec
 from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, check_weights
 from training.config import Method, Recipe
 from training.errors import ArtifactError, UnsafeWeights
-from training.filesystem import open_like_parent, write_atomically
+from training.filesystem import FileEntry, open_like_parent, sync_path, write_atomically
 from training.results import Scores
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "WEIGHTS_NAME",
     "AdapterManifest",
     "BaseRef",
-    "FileEntry",
     "Foreign",
     "LoraShape",
     "TrainingSummary",
@@ -52,13 +51,6 @@ _PUBLISHED = re.compile(rf"(?P<label>{_SLUG.pattern})\.(?P<digest>[0-9a-f]{{12}}
 _STALE_SECONDS = 600
 
 
-class FileEntry(msgspec.Struct, frozen=True):
-    """One file of the folder."""
-
-    sha256: str
-    size_bytes: int
-
-
 class BaseRef(msgspec.Struct, frozen=True, kw_only=True):
     """The base that the adapter was trained on; the hash is that of its serving weights."""
 
@@ -77,7 +69,7 @@ class LoraShape(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the run did. Losses are nats per assistant token; ``stopped`` says why it ended.
 
-    ``computed_in``: the type of the arithmetic; several where another machine went on.
+    ``computed_in``: the type of the arithmetic; several where another machine continued the run.
     """
 
     steps: int
@@ -91,11 +83,11 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Foreign(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an adapter comes from that was not trained here.
+    """The origin of an adapter that was not trained here.
 
-    ``sha256`` is of its weights as they came; ``base`` what its configuration names as its base.
-    ``changes`` were made to its form, not to what it computes; ``notes`` are what whoever decides
-    about it should know.
+    ``sha256``: of its weights file as it was received. ``base``: the base that its configuration
+    names. ``changes``: what was changed in its form, which leaves what it computes. ``notes``: what
+    a person should know before promoting it.
     """
 
     source: str
@@ -109,8 +101,8 @@ class Foreign(msgspec.Struct, frozen=True, kw_only=True):
 class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What ``manifest.json`` holds. ``files`` is filled in by ``write_manifest``.
 
-    ``started_from``: the folder's name of the adapter that training began with. ``foreign``: it was
-    trained elsewhere, and ``recipe``, ``method`` and ``seed`` only tell how it was evaluated.
+    ``started_from``: the folder name of the adapter that training started from. ``foreign``: it was
+    trained elsewhere; ``recipe``, ``method`` and ``seed`` then only say how it was evaluated.
     """
 
     format: Literal["tenantune-adapter/1"] = "tenantune-adapter/1"
@@ -148,25 +140,25 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
     """Hash the folder's files, write ``manifest.json`` beside them and return what was written.
 
     Raises:
-        ArtifactError: a file is missing, or one is there that does not belong.
+        ArtifactError: a file is missing, or there is one that does not belong.
     """
-    for left in folder.glob(f".{MANIFEST_NAME}.*"):  # an earlier attempt was killed
+    for left in folder.glob(f".{MANIFEST_NAME}.*"):  # of an earlier attempt that was killed
         left.unlink()
     _check_names(folder, expected={*_CONTENT}, optional={MANIFEST_NAME})
     files = {name: _file_entry(folder / name) for name in _CONTENT}
     written = msgspec.structs.replace(manifest, files=files)
     data = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
     for name in _CONTENT:
-        _sync_path(folder / name)
+        sync_path(folder / name)
     write_atomically(folder / MANIFEST_NAME, data)
     return written
 
 
 def read_manifest(folder: Path) -> AdapterManifest:
-    """Read ``manifest.json`` without checking the files it speaks of.
+    """Read ``manifest.json`` without checking the files it lists.
 
     Raises:
-        ArtifactError: there is none, or it is not one of this format.
+        ArtifactError: it is missing, or not of this format.
     """
     try:
         return msgspec.json.decode(_manifest_bytes(folder), type=AdapterManifest)
@@ -175,7 +167,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
 
 
 def verify(folder: Path, *, base: ServingBase | None = None) -> AdapterManifest:
-    """Check that the folder is exactly what its manifest says, and made for this base.
+    """Check that the folder is exactly what its manifest says, and was made for this base.
 
     A folder with an engine name (``<label>.<12 hex>``) must also have the manifest of that hash.
 
@@ -207,7 +199,7 @@ def verify(folder: Path, *, base: ServingBase | None = None) -> AdapterManifest:
 
 
 def engine_name(label: str, folder: Path) -> str:
-    """``<label>.<first 12 hex of the manifest's SHA-256>``: the name that engines know.
+    """``<label>.<first 12 hex of the manifest's SHA-256>``: the adapter's name in engines.
 
     Raises:
         ArtifactError: the label is not a slug, or the folder has no manifest.
@@ -223,6 +215,15 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
     """Copy a verified folder to ``<adapters_root>/<engine name>``, whole or not at all.
 
     Publishing the same folder again, or from two processes at once, gives the same path.
+
+        folder = publish(out / "adapter", settings.adapters, "acme")
+        verify(folder, base=load_base(base_folder))
+
+    Args:
+        src: A finished adapter folder; it stays as it is.
+        adapters_root: Where engines look for adapters; made where it is missing. The copy is
+            read-only for its owner, and as readable for others as this folder.
+        label: The tenant's slug, which the manifest must have too.
 
     Raises:
         ArtifactError: the folder does not verify, or bears another label.
@@ -242,9 +243,9 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
         for name in (*_CONTENT, MANIFEST_NAME):
             shutil.copyfile(src / name, incoming / name, follow_symlinks=False)
             (incoming / name).chmod(0o400)
-            _sync_path(incoming / name)
+            sync_path(incoming / name)
         open_like_parent(incoming)  # the engine may run as another user
-        _sync_path(incoming)
+        sync_path(incoming)
         try:
             incoming.rename(target)
         except OSError:  # another process was first: a folder that is not empty is in the way
@@ -252,7 +253,7 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
                 raise
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    _sync_path(adapters_root)
+    sync_path(adapters_root)
     verify(target)
     return target
 
@@ -278,7 +279,7 @@ def _check_names(
 
 
 def _file_entry(path: Path, *, size_bytes: int | None = None) -> FileEntry:
-    """Hash a file; with ``size_bytes``, only after its size is seen to be that."""
+    """Hash a file; with ``size_bytes``, only if that is its size."""
     try:
         with _open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -302,7 +303,7 @@ def _manifest_bytes(folder: Path) -> bytes:
 
 
 def _open_regular(path: Path) -> io.BufferedReader:
-    """Open for reading, following no link and waiting for no pipe."""
+    """Open for reading, without following a link or waiting for a pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -311,7 +312,7 @@ def _open_regular(path: Path) -> io.BufferedReader:
 
 
 def _remove_stale_partials(adapters_root: Path) -> None:
-    """Remove what a publisher that was killed left behind."""
+    """Remove the partial copies of publishers that were killed."""
     for left in adapters_root.glob(".incoming-*"):
         try:
             stale = time.time() - left.stat().st_mtime > _STALE_SECONDS
@@ -319,11 +320,3 @@ def _remove_stale_partials(adapters_root: Path) -> None:
             continue
         if stale:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Are these adapter weights safe to load beside other tenants' adapters?
+"""Checks that adapter weights are safe to load beside other tenants' adapters.
 
 Reads ``adapter_config.json``, the adapter's tensors and the headers of the base's serving
 weights; needs numpy and no torch.
@@ -70,7 +70,7 @@ def check_weights(folder: Path, *, base_serving: Path, max_rank: int = MAX_RANK)
         ArtifactError: the file is not a safetensors file.
         BaseModelError: the base's weights cannot be read.
     """
-    config = read_lora_config(folder / CONFIG_NAME, max_rank=max_rank)
+    config = read_adapter_config(folder / CONFIG_NAME, max_rank=max_rank)
     with _Base(base_serving) as base, _open(folder / WEIGHTS_NAME) as adapter:
         shapes = base.targets(config.target_modules)
         _check_shapes(adapter, shapes, rank=config.r)
@@ -87,7 +87,7 @@ def check_weights(folder: Path, *, base_serving: Path, max_rank: int = MAX_RANK)
     return config
 
 
-def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> AdapterConfig:
+def read_adapter_config(path: Path, *, max_rank: int = MAX_RANK) -> AdapterConfig:
     """Read an adapter_config.json that describes a plain LoRA.
 
     Raises:
@@ -116,7 +116,7 @@ def read_lora_config(path: Path, *, max_rank: int = MAX_RANK) -> AdapterConfig:
 
 
 def linear_shapes(base_serving: Path) -> dict[str, tuple[int, int]]:
-    """(outputs, inputs) of every layer of a base that an adapter may change, by its path.
+    """(outputs, inputs) of every layer of a base that an adapter may adapt, by its path.
 
     Raises:
         BaseModelError: the base's weights cannot be read.
@@ -165,7 +165,7 @@ class _Base:
         return found
 
     def targets(self, names: list[str]) -> dict[str, tuple[int, int]]:
-        """(outputs, inputs) of every module that the configuration's names mean."""
+        """(outputs, inputs) of every module that the configuration names."""
         shapes = self.shapes()
         found: dict[str, tuple[int, int]] = {}
         for name in names:
@@ -188,7 +188,7 @@ class _Base:
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Models that also see keep the language model's numbers one level down."""
+    """Vision-language models keep the language model's configuration one level down."""
     nested = config.get("text_config")
     return nested if isinstance(nested, dict) else config
 

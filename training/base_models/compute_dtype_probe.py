@@ -1,4 +1,4 @@
-"""Measures what `training.compute_dtype` decides by: a layer of the base's shape, in both types.
+"""Measures a layer of the base's shape in both types, for `training.compute_dtype` to choose by.
 
 ``python -m training.base_models.compute_dtype_probe BASE_FOLDER`` prints `MachineChoices` as JSON.
 """
@@ -104,10 +104,10 @@ class _Layer:
 
 
 def measure(shape: LayerShape, rows: Sequence[int], *, backward: bool) -> dict[str, float]:
-    """Milliseconds of one layer's passes in float32 and bfloat16, the least of several.
+    """Milliseconds of one layer's passes in float32 and bfloat16, the minimum of several.
 
-    On one thread: what two do together depends on who else is on the machine, and the choice does
-    not. float32 goes first; a type that is hopeless is not tried often.
+    On one thread: the time of two depends on other programs, and the choice should not. float32
+    goes first; a type that is far slower is not repeated.
     """
     found: dict[str, float] = {}
     with _one_thread():
@@ -125,7 +125,7 @@ def measure(shape: LayerShape, rows: Sequence[int], *, backward: bool) -> dict[s
 def choose(work: Work, base: Path, *, requested: ComputeType | None = None) -> TypeChoice:
     """Choose the type for ``work`` with the base in ``base`` on this process's device.
 
-    ``insisted``: what a recipe asks for; taken as it is.
+    ``requested``: a recipe's own choice; used without a measurement.
 
     Raises:
         BaseModelError: the base does not say how wide its layers are.
@@ -157,27 +157,27 @@ def _on_gpu(work: Work) -> TypeChoice:
 
 
 def choose_all(base: Path, *, recipe: Recipe | None = None) -> MachineChoices:
-    """Choose for every kind of work; what a recipe insists on is for training and evaluation.
+    """Choose for every kind of work; a recipe's own choice is for training and evaluation.
 
     Raises:
         BaseModelError: the base does not say how wide its layers are.
     """
     gpu = torch.cuda.is_available()
     capability = torch.backends.cpu.get_cpu_capability()
-    insisted: dict[Work, ComputeType] = {}
+    requested: dict[Work, ComputeType] = {}
     if recipe is not None and recipe.compute_dtype != "auto":
-        insisted = {"training": recipe.compute_dtype, "evaluation": recipe.compute_dtype}
+        requested = {"training": recipe.compute_dtype, "evaluation": recipe.compute_dtype}
     works = WORKS if recipe is None else [work for work in WORKS if work != "engine"]
     return MachineChoices(
         machine=machine_key(),
         base=base.name,
         device=torch.cuda.get_device_name() if gpu else f"CPU, {capability}",
-        choices={work: choose(work, base, requested=insisted.get(work)) for work in works},
+        choices={work: choose(work, base, requested=requested.get(work)) for work in works},
     )
 
 
 def choose_for_run(base: Path, recipe: Recipe, out: Path) -> MachineChoices:
-    """The choices of a run, kept in its folder: the same machine goes on as it began.
+    """The choices of a run, saved in its folder: on the same machine, a resumed run keeps them.
 
     Raises:
         BaseModelError: the base does not say how wide its layers are.

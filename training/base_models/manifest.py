@@ -1,4 +1,4 @@
-"""What a base model is on disk. No torch here: the server reads bases too.
+"""A base model on disk. No torch here: the server reads bases too.
 
 A base is a folder made once by `training.base_models.quantize`:
 
@@ -6,9 +6,9 @@ A base is a folder made once by `training.base_models.quantize`:
     nf4/         the NF4-quantised checkpoint that training loads
     serving/     the same weights dequantised to bf16, what the engine serves
 
-An adapter is only right on the weights it was trained against, and those are the quantised
-ones: on the original bf16 weights the same adapter can lose the tenant's voice altogether.
-So both folders come from one quantisation, and an adapter's manifest names `serving_sha256`.
+An adapter is only right on the weights it was trained on, and those are the quantised ones: on
+the original bf16 weights the same adapter can lose the tenant's voice altogether. So both folders
+come from one quantisation, and an adapter's manifest names `serving_sha256`.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ DEFAULT_BASE = "smollm2-135m-instruct"
 
 
 def public_name(base: BaseModel) -> str:
-    """What the world calls the model that a base was made of; the base's name for a folder."""
+    """The public name of the model that a base was made of; the base's own name for a folder."""
     if (builtin := BUILTIN.get(base.source)) is not None:
         return builtin.hub_id or base.name
     is_folder = base.source.startswith(("/", "~", "."))
@@ -106,13 +106,13 @@ def digest_tree(folder: Path) -> dict[str, FileDigest]:
 
 
 def combined_sha256(files: Mapping[str, FileDigest]) -> str:
-    """One hash for many files: SHA-256 over ``<sha256>  <path>`` lines in order of path."""
+    """One hash for many files: SHA-256 over ``<sha256>  <path>`` lines, sorted by path."""
     lines = "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def serving_sha256(serving: Path) -> str:
-    """Hash a ``serving`` folder's content: what adapters are bound to. Reads every byte."""
+    """Hash a ``serving`` folder's content, to which adapters are bound. Reads every byte."""
     return combined_sha256(digest_tree(serving))
 
 
@@ -120,7 +120,7 @@ def load_base(folder: Path) -> BaseModel:
     """Read a base's folder; sizes are compared, contents are not (`verify_base` does that).
 
     Raises:
-        BaseModelError: the folder is missing, half-made, or not what ``base.json`` says.
+        BaseModelError: the folder is missing, incomplete, or not what ``base.json`` says.
     """
     try:
         base = msgspec.json.decode((folder / BASE_FILE).read_bytes(), type=BaseModel)
@@ -161,7 +161,7 @@ def verify_base(folder: Path) -> BaseModel:
 
 
 def list_bases(root: Path) -> list[BaseModel]:
-    """Every whole base under ``root``, by name; hidden folders are half-made and left out."""
+    """Every finished base under ``root``, by name; hidden folders are unfinished and skipped."""
     if not root.is_dir():
         return []
     folders = sorted(f for f in root.iterdir() if not f.name.startswith(".") and f.is_dir())

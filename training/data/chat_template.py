@@ -1,11 +1,11 @@
-"""From a conversation to token ids and the mask of what is learnt.
+"""From a conversation to token ids and the loss mask.
 
 Training sees exactly the text that serving renders: the base's own chat template, tokenised once
-for the whole conversation. The mask is found by rendering prefixes: what
-``render(turns before, add_generation_prompt=True)`` and ``render(turns up to the reply)`` differ by
-is what the model has to write, up to and including its stop token and without the newline that a
-template puts after it. This holds for any template, so no second template with
-``{% generation %}`` markers exists that could drift from the one that serves.
+for the whole conversation. Rendering prefixes gives the mask: the difference between
+``render(turns before, add_generation_prompt=True)`` and ``render(turns up to the reply)`` is what
+the model has to write. The mask includes the stop token, but not the newline that a template puts
+after it. This works for any template, so there is no second one with ``{% generation %}`` markers
+that could drift from the one that serves.
 
 Some templates write a past reply differently from the newest one (Qwen3 drops its thinking
 block). There each reply becomes a sequence of its own, rendered as serving would render it.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainingSequence(msgspec.Struct, frozen=True):
-    """Token ids, and for each whether it is learnt (``learnt[0]`` is always False)."""
+    """Token ids, and for each whether its loss counts (``loss_mask[0]`` is always False)."""
 
     token_ids: list[int]
     loss_mask: list[bool]
@@ -45,7 +45,9 @@ def render(
     *,
     add_generation_prompt: bool = False,
 ) -> str:
-    """Text of a conversation as the engine renders it; ``reply_next`` opens the next reply.
+    """Text of a conversation as the engine renders it.
+
+    With ``add_generation_prompt``, it ends where the next reply begins.
 
     Raises:
         BadInput: the template refuses the conversation (some allow no system message).
@@ -73,11 +75,19 @@ def training_sequences(
     stop_ids: Collection[int],
     max_length: int,
 ) -> list[TrainingSequence]:
-    """Encode a conversation; usually one sequence, or one a reply (see the module).
+    """Encode a conversation: usually as one sequence, else as one for each reply (see the module).
 
-    Replies with weight 0 are read and not learnt. Longer ones than ``max_length`` lose their
-    oldest exchanges and keep the system message; the result is empty when the last exchange alone
-    is too long, or no reply has weight.
+    Replies with weight 0 are read, but not trained on.
+
+    Args:
+        tokenizer: The base's, with its chat template.
+        messages: The conversation, system message included.
+        stop_ids: Tokens that end a reply; see `stop_token_ids`.
+        max_length: Tokens of a sequence, at most. A longer conversation loses its oldest exchanges
+            and keeps the system message.
+
+    Returns:
+        The sequences; none where the last exchange alone is too long, or no reply has weight.
 
     Raises:
         BadInput: the template does not open a reply the way it writes one, or does not end it.
@@ -106,7 +116,7 @@ def _fit(
     stop_ids: Collection[int],
     max_length: int,
 ) -> list[TrainingSequence]:
-    """Encode, dropping the oldest exchange until it fits."""
+    """Encode, dropping the oldest exchange until the sequence fits."""
     ids = token_ids(tokenizer, render(tokenizer, messages))
     if len(ids) > max_length:
         kept = drop_oldest_exchange(messages)
@@ -118,11 +128,11 @@ def _fit(
         if not later:
             return []
         return _fit(tokenizer, kept, later, stop_ids=stop_ids, max_length=max_length)
-    learnt = [False] * len(ids)
+    mask = [False] * len(ids)
     for i in replies:
         start, end = _reply_span(tokenizer, messages, i, ids, stop_ids)
-        learnt[start:end] = [True] * (end - start)
-    return [TrainingSequence(ids, learnt)]
+        mask[start:end] = [True] * (end - start)
+    return [TrainingSequence(ids, mask)]
 
 
 def drop_oldest_exchange(messages: Sequence[ChatMessage]) -> list[ChatMessage] | None:

@@ -1,11 +1,11 @@
-"""Freezes conversations into an immutable dataset: de-duplicated, split, named by its hash.
+"""Immutable dataset versions: de-duplicated, split, named by their hash.
 
 A folder ``<root>/<sha256>/`` holds ``manifest.json`` and one JSON-lines file for each split. The
-same conversations, prompt and seed give the same folder, whatever order they come in. What is
-kept and which split it goes to is decided in ``curate``.
+same conversations, prompt and seed give the same folder, whatever order they come in.
+`training.data.splitting` decides what is kept and which split it goes to.
 
 A dataset is of one kind: conversations, preferences (two replies to one history) or judgements
-(a reply that was wanted or not). Here, "conversations" are records of any kind.
+(a reply with a label). Here, "conversations" are records of any kind.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ from training.data.splitting import (
     usable,
 )
 from training.errors import BadInput
-from training.filesystem import sync_path, sync_tree
+from training.filesystem import FileEntry, sync_path, sync_tree
 
 FORMAT = 1
 MIN_EXAMPLES = 10
-"""Conversations that must be left; OpenAI asks for as many."""
+"""Conversations that must be left after de-duplication; OpenAI asks for the same number."""
 
 _MANIFEST = "manifest.json"
 
@@ -54,20 +54,13 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     """A conversation as the trainer reads it; without the system message.
 
     ``rejected``: the reply to which the last one of ``messages`` was preferred (preferences).
-    ``wanted``: whether the last reply of ``messages`` was (judgements).
+    ``desirable``: the label of the last reply of ``messages`` (judgements).
     """
 
     id: str
     messages: list[ChatMessage]
     rejected: str | None = None
     desirable: bool = msgspec.field(default=True, name="wanted")
-
-
-class FileEntry(msgspec.Struct, frozen=True):
-    """A file of the folder."""
-
-    sha256: str
-    size_bytes: int
 
 
 class NearDuplicates(msgspec.Struct, frozen=True):
@@ -82,9 +75,9 @@ class NearDuplicates(msgspec.Struct, frozen=True):
 class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``sha256`` is the hash of this manifest without ``sha256``, and so of every file.
 
-    ``counts``: conversations a split. ``dropped``: conversations left out, by reason. ``kind`` is
-    not written for conversations: the first datasets were all of these. ``repeated``: of those kept,
-    how many repeat another; only written where some do.
+    ``counts``: conversations in each split. ``dropped``: conversations that were not kept, by
+    reason. ``kind`` is not written for conversations: all the first datasets were of that kind.
+    ``repeated``: how many of the kept ones repeat another; only written where some do.
     """
 
     format: int = FORMAT
@@ -101,13 +94,13 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class _Written(msgspec.Struct):
-    """Only what tells whether the rest can be read."""
+    """The one field that says whether the rest can be read."""
 
     format: int
 
 
 class Dataset(msgspec.Struct, frozen=True):
-    """A frozen dataset on disk."""
+    """A dataset version on disk."""
 
     folder: Path
     sha256: str
@@ -120,7 +113,7 @@ class Dataset(msgspec.Struct, frozen=True):
         return self.manifest.kind or "conversations"
 
     def read(self, split: Split) -> list[Example]:
-        """The examples of one split, in the order they were frozen."""
+        """The examples of one split, in the order of the file."""
         lines = (self.folder / f"{split}.jsonl").read_bytes().splitlines()
         return [msgspec.json.decode(line, type=Example) for line in lines]
 
@@ -136,25 +129,33 @@ def create_version(
 ) -> Dataset:
     """De-duplicate, split and write; an existing folder of the same hash is returned as it is.
 
-    ``fractions`` of train, validation, test apply to conversations that are not pinned; a
-    held-out split that the operator pinned conversations to gets no others (of judgements: none of
-    that sort). A pinned held-out conversation that nearly repeats one of an earlier split (train,
-    validation, test) is dropped.
+        dataset = create_version(conversations, root, system_prompt="You answer for Loaf.")
+        print(dataset.sha256, dataset.manifest.counts)
+        examples = load(dataset.folder).read("train")
 
-    ``as_given``: the conversations are a file that somebody has put together to learn from. What
-    repeats in it is trained on as often as it is there, and a held-out split may be empty: with
-    fewer than ``FEWEST`` that are not alike, nothing is held out.
+    Args:
+        conversations: Records of one kind, in any order; read once.
+        root: Folder of all dataset versions; made where it is missing.
+        system_prompt: Put before every conversation in training and evaluation.
+        seed: Decides which conversations are held out.
+        fractions: Shares of train, validation and test, above 0 and 1 in all. They apply to
+            conversations that are not pinned. A held-out split with pinned conversations gets no
+            others (of judgements: no others with that label). A pinned held-out conversation that
+            nearly repeats one of an earlier split (train, validation, test) is dropped.
+        as_given: The conversations are a training file that a user has put together. What it
+            repeats is trained on as often as it is there. A held-out split may be empty: with fewer
+            than ``MIN_EXAMPLES`` distinct conversations, nothing is held out.
 
     Raises:
-        BadInput: fewer than ``FEWEST`` usable conversations, records of several kinds, nothing to
-            train on (of judgements: none wanted, or none unwanted), or, but for ``as_given``, a
-            held-out split would be empty (of judgements, test: without one of the sorts).
+        BadInput: fewer than ``MIN_EXAMPLES`` usable conversations; records of several kinds;
+            judgements with only one label; or, without ``as_given``, a held-out split would be
+            empty (for judgements, also a test split with only one label).
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:  # noqa: PLR2004
         raise BadInput(f"fractions must be above 0 and add up to 1, not {fractions}")
     dropped = Counter(dict.fromkeys(REASONS, 0))
     kinds: set[Kind] = set()
-    items = usable(_noting_kind(conversations, kinds), dropped)
+    items = usable(_recording_kind(conversations, kinds), dropped)
     if len(kinds) > 1:
         raise BadInput(f"{' and '.join(sorted(kinds))} cannot be in one dataset; freeze each alone")
     kind = kinds.pop() if kinds else "conversations"
@@ -173,12 +174,12 @@ def create_version(
         )
     splits: dict[Split, list[UsableRecord]] = {split: [] for split in SPLITS}
     few = as_given and _unpinned(clusters) < MIN_EXAMPLES
-    for some in _by_sort(clusters):
-        spared = few or (as_given and _unpinned(some) < len(SPLITS))
-        shares = (1.0, 0.0, 0.0) if spared else fractions
-        for split, found in assign_splits(some, seed=seed, fractions=shares).items():
+    for group in _by_label(clusters):
+        train_only = few or (as_given and _unpinned(group) < len(SPLITS))
+        shares = (1.0, 0.0, 0.0) if train_only else fractions
+        for split, found in assign_splits(group, seed=seed, fractions=shares).items():
             splits[split] += found
-    repeated = _repeat(splits, repeats, dropped)
+    repeated = _restore_repeats(splits, repeats, dropped)
     for split in SPLITS:
         if as_given and split != "train":
             continue
@@ -188,7 +189,7 @@ def create_version(
                 "groups of near-duplicates; add more varied ones, or pin fewer to other splits"
             )
         if kind == "judgements" and split != "validation":
-            _need_both_sorts(splits[split], split)
+            _require_both_labels(splits[split], split)
     return _write(
         root,
         splits,
@@ -205,10 +206,10 @@ def _unpinned(clusters: Sequence[list[UsableRecord]]) -> int:
     return sum(not any(item.pinned for item in cluster) for cluster in clusters)
 
 
-def _repeat(
+def _restore_repeats(
     splits: dict[Split, list[UsableRecord]], repeats: Sequence[UsableRecord], dropped: Counter[str]
 ) -> int:
-    """Add to train what repeats something there; how many. The rest repeats what is held out."""
+    """Add to train the repeats of what is there, and count them; the others repeat held-out data."""
     trained = {item.key for item in splits["train"]}
     again = [item for item in repeats if item.pinned in {None, "train"} and item.key in trained]
     splits["train"] += again
@@ -216,21 +217,21 @@ def _repeat(
     return len(again)
 
 
-def _noting_kind(records: Iterable[Record], kinds: set[Kind]) -> Iterator[Record]:
+def _recording_kind(records: Iterable[Record], kinds: set[Kind]) -> Iterator[Record]:
     for record in records:
         kinds.add(_KINDS[type(record)])
         yield record
 
 
-def _by_sort(clusters: Sequence[list[UsableRecord]]) -> list[list[list[UsableRecord]]]:
-    """Clusters with an unwanted reply, and the others: each split needs some of both."""
-    sorts: dict[bool, list[list[UsableRecord]]] = {True: [], False: []}
+def _by_label(clusters: Sequence[list[UsableRecord]]) -> list[list[list[UsableRecord]]]:
+    """Clusters with an undesirable reply, and the others: each split needs some of both."""
+    groups: dict[bool, list[list[UsableRecord]]] = {True: [], False: []}
     for cluster in clusters:
-        sorts[all(item.label for item in cluster)].append(cluster)
-    return [some for some in sorts.values() if some]
+        groups[all(item.label for item in cluster)].append(cluster)
+    return [group for group in groups.values() if group]
 
 
-def _need_both_sorts(items: Sequence[UsableRecord], split: Split) -> None:
+def _require_both_labels(items: Sequence[UsableRecord], split: Split) -> None:
     for wanted in (True, False):
         if not any(item.label == wanted for item in items):
             raise BadInput(
@@ -240,7 +241,7 @@ def _need_both_sorts(items: Sequence[UsableRecord], split: Split) -> None:
 
 
 def load(folder: Path) -> Dataset:
-    """Open a dataset and check every hash.
+    """Open a dataset version and check every hash.
 
     Raises:
         BadInput: the folder is not a whole dataset; says which file.
@@ -307,12 +308,12 @@ def _write(
     if folder.exists():
         return load(folder)
     files[_MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    _appear(folder, files)
+    _write_folder(folder, files)
     return load(folder)
 
 
-def _appear(folder: Path, files: dict[str, bytes]) -> None:
-    """Write beside, fsync, rename: a reader meets the whole folder or none."""
+def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Write beside, fsync, rename: a reader sees the whole folder or none."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".freezing-", dir=folder.parent))
     try:

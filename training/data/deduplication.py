@@ -1,8 +1,7 @@
 """Pairs of texts that are nearly the same: MinHash finds candidates, exact Jaccard decides.
 
-Two texts are compared by the sets of their character 4-grams after normalising: lower case,
-digits to 0, punctuation out. ``jaccard >= 0.70`` is where two customers ask the same thing in
-nearly the same words.
+Texts are normalised (lower case, digits to 0, no punctuation) and compared by their sets of
+character 4-grams. At ``jaccard >= 0.70`` two customers ask the same thing in nearly the same words.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ import numpy.typing as npt
 METHOD = "minhash-lsh candidates, exact jaccard of character n-grams of normalised text"
 NGRAM = 4
 SAME_SPLIT = 0.70
-# 64 bands of 5 rows: a pair at 0.70 is missed once in 130,000; pairs below 0.4 seldom bother us.
+# 64 bands of 5 rows: a pair at 0.70 is missed once in 130,000; pairs below 0.4 are seldom found.
 _BANDS, _ROWS = 64, 5
 
 Shingles = npt.NDArray[np.uint64]
@@ -26,7 +25,7 @@ _BLANKS = re.compile(r"\s+")
 
 
 def normalise(text: str) -> str:
-    """Lower case, digits to 0, punctuation out, single blanks; a text of nothing else stays."""
+    """Lower case, digits to 0, no punctuation, single blanks; a text of only punctuation stays."""
     plain = _DIGIT.sub("0", _PUNCTUATION.sub("", text.lower()))
     return _BLANKS.sub(" ", plain).strip() or text.strip()
 
@@ -50,7 +49,7 @@ def jaccard(a: Shingles, b: Shingles) -> float:
 def candidates(texts: Sequence[Shingles]) -> Iterator[tuple[int, int]]:
     """Yield index pairs (i > j) that may be near-duplicates, in order of i, each once.
 
-    Pairs whose sizes alone rule out ``SAME_SPLIT`` are left out.
+    Pairs whose sizes alone rule out ``SAME_SPLIT`` are skipped.
     """
     from datasketch import MinHash, MinHashLSH  # noqa: PLC0415 - imports scipy: 2.5 s
 
@@ -74,25 +73,6 @@ def _hashes(text: Shingles) -> list[int]:
     return hashes
 
 
-class Clusters:
-    """Union-find over indexes: what is linked stays together."""
-
-    def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
-
-    def root(self, index: int) -> int:
-        """The cluster's representative."""
-        while self._parent[index] != index:
-            self._parent[index] = self._parent[self._parent[index]]
-            index = self._parent[index]
-        return index
-
-    def link(self, a: int, b: int) -> None:
-        """Put two clusters together; the smaller index represents."""
-        first, second = sorted((self.root(a), self.root(b)))
-        self._parent[second] = first
-
-
 def digest(*parts: str) -> str:
-    """SHA-256 of the parts, told apart by a separator that text cannot hold."""
+    """SHA-256 of the parts, joined by a separator that text cannot contain."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

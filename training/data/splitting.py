@@ -1,9 +1,9 @@
 """Decides which conversations a dataset keeps, and which split each belongs to.
 
-No two splits hold near-duplicates (see ``near_duplicates``): clusters of customers who ask nearly
-the same go to one split together. Only where the customer's *and* the agent's side are nearly
-identical is a conversation dropped as a duplicate; the same question in other words is what
-training needs (measured on 5,247 short exchanges: dropping at 0.70 loses 813, at 0.90 58).
+No two splits hold near-duplicates (`training.data.deduplication`): conversations in which customers
+ask nearly the same go to one split together. A conversation is dropped as a duplicate only where
+the customer's *and* the agent's side are nearly identical, since training needs the same question
+in other words (measured on 5,247 short exchanges: dropping at 0.70 loses 813, at 0.90 loses 58).
 """
 
 import hashlib
@@ -18,7 +18,6 @@ from connectors.conversation import ChatMessage, Conversation, Role, Split, Turn
 from connectors.preference import Preference, UnpairedPreference
 from training.data.deduplication import (
     SAME_SPLIT,
-    Clusters,
     candidates,
     digest,
     jaccard,
@@ -27,7 +26,7 @@ from training.data.deduplication import (
 )
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-DUPLICATE = 0.90  # of customer and agent side both
+DUPLICATE = 0.90  # similarity of the customer's side, and of the agent's
 
 REASONS = (
     "unanswered",
@@ -42,14 +41,16 @@ NO_PREFERENCE = "no_preference"  # both replies say the same; counted for prefer
 
 Record = Conversation | Preference | UnpairedPreference
 
-_UNSPOKEN = (Role.NOTE, Role.SYSTEM)
+_NOT_SPOKEN = (Role.NOTE, Role.SYSTEM)
 
 
 class UsableRecord(NamedTuple):
-    """A usable conversation. Sorts by who is kept of duplicates: train before held-out.
+    """A record that can be trained on. The first of several duplicates in sort order is kept.
 
-    ``messages`` ends in the chosen reply of a preference. ``agent`` and ``unwanted`` are what the
-    assistant's side says, and the rejected reply.
+    ``rank``: train sorts before held-out. ``key`` and ``raw``: hashes of the normalised and of the
+    exact content. ``messages`` ends in the chosen reply of a preference. ``label``: whether that
+    reply is desirable. ``customer`` and ``agent``: what each side says, normalised; ``unwanted``:
+    the rejected reply, normalised.
     """
 
     rank: int
@@ -66,7 +67,7 @@ class UsableRecord(NamedTuple):
 
 
 def usable(records: Iterable[Record], dropped: Counter[str]) -> list[UsableRecord]:
-    """What can be trained on, in an order that does not depend on the order it came in."""
+    """The records that can be trained on, sorted: their order of arrival does not matter."""
     items = []
     for record in records:
         messages, rejected = _messages(record)
@@ -85,14 +86,14 @@ def usable(records: Iterable[Record], dropped: Counter[str]) -> list[UsableRecor
 
 
 def _messages(record: Record) -> tuple[list[ChatMessage], str | None]:
-    """(messages, rejected reply); of a preference or judgement only the last reply has weight."""
+    """(messages, rejected reply); in a preference or judgement only the last reply has weight."""
     match record:
         case Conversation():
             return chat_messages(record), None
         case UnpairedPreference():
             return _one_reply(record.turns), None
         case Preference():
-            asked = [turn for turn in record.turns if turn.speaker not in _UNSPOKEN]
+            asked = [turn for turn in record.turns if turn.speaker not in _NOT_SPOKEN]
             chosen = _one_reply((*record.turns, *record.chosen))
             rejected = _one_reply((*record.turns, *record.rejected))
             last_asks = bool(asked) and asked[-1].speaker == Role.CUSTOMER
@@ -104,8 +105,8 @@ def _messages(record: Record) -> tuple[list[ChatMessage], str | None]:
 
 
 def _one_reply(turns: tuple[Turn, ...]) -> list[ChatMessage]:
-    """Messages with weight on the last reply alone; none where the last turn is not a reply."""
-    spoken = [turn for turn in turns if turn.speaker not in _UNSPOKEN]
+    """Messages with weight on the last reply only; none where the last turn is not a reply."""
+    spoken = [turn for turn in turns if turn.speaker not in _NOT_SPOKEN]
     messages = chat_messages(Conversation(id="", turns=turns))
     if not messages or spoken[-1].speaker == Role.CUSTOMER:
         return []
@@ -143,7 +144,7 @@ def _item(record: Record, messages: list[ChatMessage], rejected: str | None) -> 
 
 
 def customer_side(messages: Iterable[ChatMessage]) -> str:
-    """What the customer says in all, normalised: equal where the same is asked."""
+    """All that the customer says, normalised: equal where the same is asked."""
     return _side(messages, "user")
 
 
@@ -154,34 +155,38 @@ def _side(messages: Iterable[ChatMessage], role: str) -> str:
 def exact_duplicates(
     items: Iterable[UsableRecord],
 ) -> tuple[list[UsableRecord], list[UsableRecord]]:
-    """(the first of those that say the same, digits and punctuation apart; the others)."""
+    """(first occurrences, exact repeats); digits and punctuation do not count."""
     first: dict[str, UsableRecord] = {}
     others = [item for item in items if first.setdefault(item.key, item) is not item]
     return list(first.values()), others
 
 
 def is_usable(record: Record, dropped: Counter[str]) -> bool:
-    """Whether the record can be trained on; counted by reason where it cannot."""
+    """Whether the record can be trained on; if not, ``dropped`` counts the reason."""
     return bool(usable([record], dropped))
 
 
 def cluster_near_duplicates(
     items: Sequence[UsableRecord], dropped: Counter[str], *, keep: bool = False
 ) -> list[list[UsableRecord]]:
-    """Groups that must stay together; what duplicates an earlier item is dropped on the way.
+    """Group items that must be in one split, and drop those that duplicate an earlier item.
 
-    With ``keep``, it stays in its group: only what is pinned to another split is dropped.
+    With ``keep``, duplicates stay in their group; only an item pinned to another split is dropped.
     """
+    from scipy.cluster.hierarchy import (  # type: ignore[import-untyped]  # noqa: PLC0415 - 1 s
+        DisjointSet,
+    )
+
     texts = [shingles(item.customer) for item in items]
-    groups = Clusters(len(items))
+    groups = DisjointSet(range(len(items)))
     gone: set[int] = set()
     for i, j in candidates(texts):
         if i in gone or j in gone:
             continue
         pinned = items[i].pinned if items[i].pinned != "train" else None
         apart = pinned is not None and pinned != items[j].pinned
-        if keep and not apart and groups.root(i) == groups.root(j):
-            continue  # of ten thousand that are alike, one comparison each is enough
+        if keep and not apart and groups.connected(i, j):
+            continue  # among ten thousand similar texts, one comparison each is enough
         similarity = jaccard(texts[i], texts[j])
         if similarity < SAME_SPLIT:
             continue
@@ -192,11 +197,11 @@ def cluster_near_duplicates(
             gone.add(i)
             dropped["near_duplicate"] += 1
         else:
-            groups.link(i, j)
+            groups.merge(i, j)
     together: dict[int, list[UsableRecord]] = {}
     for at, item in enumerate(items):
         if at not in gone:
-            together.setdefault(groups.root(at), []).append(item)
+            together.setdefault(groups[at], []).append(item)
     return list(together.values())
 
 
@@ -211,10 +216,15 @@ def _same(a: str, b: str) -> bool:
 def assign_splits(
     clusters: Sequence[list[UsableRecord]], *, seed: int, fractions: tuple[float, float, float]
 ) -> dict[Split, list[UsableRecord]]:
-    """By the hash of (seed, cluster), so that a growing data set keeps its old test split.
+    """Assign by the hash of (seed, cluster), so that a growing dataset keeps its old test split.
 
-    Small sets are evened out: a held-out split takes the clusters nearest to its edge until it
-    has half of its share, at least one. A cluster over twice the share goes to train.
+    In a small dataset, a held-out split takes the clusters nearest to its edge until it has half of
+    its share, and at least one conversation. A cluster of more than twice the share goes to train.
+
+    Args:
+        clusters: From `cluster_near_duplicates`; each stays whole.
+        seed: Of the hash.
+        fractions: Shares of train, validation and test of the clusters that are not pinned.
     """
     splits: dict[Split, list[UsableRecord]] = {split: [] for split in SPLITS}
     free: list[tuple[float, str, list[UsableRecord]]] = []

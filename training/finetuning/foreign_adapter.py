@@ -1,4 +1,4 @@
-"""Instead of training: an adapter that was trained elsewhere, put where training leaves its own."""
+"""Instead of training: puts an adapter that was trained elsewhere where training leaves its own."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from training.finetuning.qlora import SUMMARY_FILE, TRAINED, TrainedAdapter
 
 
 def use_imported(imported: Path, out: Path) -> TrainedAdapter:
-    """Copy what `training.adapters.foreign.convert_adapter` left in ``imported`` to ``out/trained``, by rename.
+    """Copy an adapter that `convert_adapter` wrote to ``imported`` to ``out/trained``, by rename.
 
     Raises:
         ArtifactError: it is not whole.

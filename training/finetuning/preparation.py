@@ -1,4 +1,4 @@
-"""What a run works on: its conversations as tokens, and the plan of its steps."""
+"""Prepares a run: its conversations as tokens, and the plan of its steps."""
 
 import hashlib
 import importlib.metadata
@@ -31,10 +31,11 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"
 
 
 class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
-    """``fingerprint`` names the run: same spec, base, data and packages, same steps.
+    """What a run trains on.
 
-    ``batch_tokens`` bounds the positions of one forward pass; ``skipped`` counts conversations
-    whose last exchange alone is longer than the recipe's ``max_length``.
+    ``fingerprint``: equal for equal spec, base, data and packages, which give equal steps.
+    ``batch_tokens``: positions of one forward pass, at most. ``skipped``: conversations whose last
+    exchange alone is longer than the recipe's ``max_length``.
     """
 
     base: BaseModel
@@ -63,7 +64,7 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(
     spec: TrainingSpec, tokenizer: "PreTrainedTokenizerBase", *, stop_ids: Collection[int]
 ) -> TrainingData:
-    """Read base and dataset, encode, and plan.
+    """Read base and dataset, tokenise, and plan.
 
     Raises:
         BadInput: there is nothing to train on, or the template cannot be trained on.
@@ -77,7 +78,7 @@ def prepare(
             f"no conversation of {dataset.folder} can be trained on: {skipped} are longer than "
             f"max_length {spec.recipe.max_length}, the others have no assistant turn with weight"
         )
-    _need_both_sorts(train, spec)
+    _require_both_labels(train, spec)
     limit = batch_limit(spec.recipe)
     widths = [width_of(item) for item in train]
     plan = plan_run(
@@ -105,8 +106,8 @@ def prepare(
 def step_tokens(recipe: Recipe, widths: Sequence[int]) -> int:
     """Tokens of one optimiser step, at most.
 
-    Batches are made of tokens, so that a step costs the same whatever its examples are; a number
-    of examples (OpenAI's ``batch_size``) becomes the tokens of so many average ones.
+    Steps are measured in tokens, so that each costs the same whatever its examples are. A number of
+    examples (OpenAI's ``batch_size``) is converted to the tokens of that many average ones.
     """
     if not recipe.batch_examples:
         return recipe.batch_tokens
@@ -114,12 +115,12 @@ def step_tokens(recipe: Recipe, widths: Sequence[int]) -> int:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what computes the adapter."""
+    """Versions of the packages that compute the adapter."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _need_both_sorts(train: Sequence[TokenizedExample], spec: TrainingSpec) -> None:
-    """Judged replies that are all wanted, or all unwanted, teach only to say more, or less."""
+def _require_both_labels(train: Sequence[TokenizedExample], spec: TrainingSpec) -> None:
+    """Refuse judgements with only one label: they teach nothing but to say more, or less."""
     if len({item.desirable for item in train if isinstance(item, TokenizedUnpaired)}) == 1:
         raise BadInput(
             f"the judgements that fit into max_length {spec.recipe.max_length} are all of one "
@@ -135,7 +136,7 @@ def _encode(
     split: Split,
     stop_ids: Collection[int],
 ) -> tuple[list[TokenizedExample], int]:
-    """Items of a split, and how many conversations gave none.
+    """The examples of a split as tokens, and how many conversations gave none.
 
     Validation reads at most ``validation_conversations``, the same ones for one seed.
     """
@@ -143,8 +144,8 @@ def _encode(
     if split == "validation":
         random.Random(spec.seed).shuffle(examples)  # noqa: S311 - an order, not a secret
         examples = examples[: spec.recipe.validation_conversations]
-    encoder = ExampleTokenizer(
+    example_tokenizer = ExampleTokenizer(
         dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length
     )
-    found = [encoder.items(example) for example in examples]
+    found = [example_tokenizer.items(example) for example in examples]
     return [item for items in found for item in items], sum(not items for items in found)

@@ -1,8 +1,8 @@
-"""Trackers that a run may tell its figures: TensorBoard, MLflow, Weights & Biases.
+"""Trackers for a run's figures: TensorBoard, MLflow, Weights & Biases.
 
-None of them is installed with Tenantune, and none reaches the network unless the operator has said
-so: without ``MLFLOW_TRACKING_URI`` and ``WANDB_MODE`` in the environment, what they write stays in the
-job's folder, under ``trackers/``. transformers' own callbacks speak to them.
+None of them is installed with Tenantune, and none uses the network unless the operator sets
+``MLFLOW_TRACKING_URI`` or ``WANDB_MODE`` in the environment: otherwise they write to the job's folder,
+under ``trackers/``. transformers' own callbacks feed them.
 """
 
 import importlib.util
@@ -18,13 +18,13 @@ PACKAGES: dict[Tracker, tuple[str, ...]] = {
     "mlflow": ("mlflow",),
     "wandb": ("wandb",),
 }
-"""What may be installed, the first being what to install."""
+"""Any of these packages will do; the first is the one to install."""
 
 
 def what_to_install(trackers: Iterable[Tracker]) -> str | None:
-    """Why these cannot be used where training runs, with the command that mends it; None if they can.
+    """Why these trackers cannot be used here, with the command that installs them; None if they can.
 
-    Where nothing of the training stack is installed, another machine trains, and nothing is known.
+    Without the training stack on this machine, another one trains, and the answer is None.
     """
     if not _is_there("trl"):
         return None
@@ -36,15 +36,15 @@ def what_to_install(trackers: Iterable[Tracker]) -> str | None:
 
 
 def keep_local(out: Path) -> None:
-    """Let the trackers of this process write into ``out``, but where the operator has said where."""
+    """Let this process's trackers write into ``out``, unless the operator has set a place."""
     (out / TRACKERS).mkdir(exist_ok=True)
     os.environ.update(environment(out, os.environ))  # noqa: TID251 - theirs are not our settings
 
 
 def environment(out: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """What to add to the environment of a run in ``out``, so that it stays on this machine.
+    """Variables to add to a run's environment, so that its trackers stay on this machine.
 
-    What the operator has set is left as it is.
+    Variables that the operator has set are not among them.
     """
     folder = out / TRACKERS
     local = {
@@ -52,7 +52,7 @@ def environment(out: Path, environ: Mapping[str, str]) -> dict[str, str]:
         "WANDB_MODE": "offline",
         "WANDB_DIR": str(folder),
         "WANDB_PROJECT": "tenantune",
-        # the run goes on under the same name where the trainer is killed and resumes
+        # a run that is killed and resumed keeps its name
         "WANDB_RUN_ID": out.name,
         "WANDB_RESUME": "allow",
         "WANDB_SILENT": "true",

@@ -1,4 +1,4 @@
-"""The loss curve: read from a run's events, laid out for a page."""
+"""The loss curve: read from a run's events, laid out for an HTML page."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The proof of an adapter in one place: for a terminal, as JSON, and as one HTML page."""
+"""The report about an adapter: for a terminal, as JSON, and as one HTML page."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,11 +32,11 @@ __all__ = [
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """What the adapter was made of; ``tokens`` were trained on, in ``seconds``.
+    """What the adapter was made of, and how.
 
-    ``parameters`` of the adapter were trained and ``base_parameters`` were not. ``started_from``:
-    the adapter that training began with. ``foreign``: it was trained elsewhere; ``recipe`` then says
-    how it was evaluated.
+    ``parameters``: trained ones, of the adapter; ``base_parameters`` were not trained. ``tokens``
+    and ``seconds``: of training. ``started_from``: the adapter that training started from.
+    ``foreign``: it was trained elsewhere; ``recipe`` then only says how it was evaluated.
     """
 
     base: str
@@ -61,7 +61,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that speaks for or against an adapter. ``version`` is 0 until it has one."""
+    """All the evidence about an adapter. ``version`` is 0 until it has one."""
 
     tenant: str
     version: int
@@ -82,9 +82,9 @@ def build_report(
     base: BaseModel,
     objectives: Objectives,
 ) -> Report:
-    """Collect what a run left in its folder, and apply the gates.
+    """Collect the results in a run's folder, and apply the gates.
 
-    ``parity_result.json`` may be missing, which breaks its gate.
+    Without a ``parity_result.json`` the gate of parity fails.
 
     Raises:
         ArtifactError: the adapter's manifest or weights cannot be read.
@@ -137,7 +137,7 @@ _COLOURS: dict[Result, str] = {"better": "green", "worse": "red", "cannot_tell":
 
 
 def headline(verdict: Verdict) -> str:
-    """What the gates say, in a line."""
+    """The verdict in one line."""
     if verdict.unsafe:
         return "Unsafe: must not be served"
     if verdict.passed:
@@ -150,7 +150,7 @@ def headline(verdict: Verdict) -> str:
 
 
 def print_scores(evaluation: Evaluation, console: Console | None = None) -> None:
-    """The scores as a table on a terminal, with what they do and do not show."""
+    """Print the scores as a table, with what they show and do not show."""
     console = console or Console()
     columns, rows = score_rows(evaluation)
     table = Table(title="Scores on held-out conversations", title_justify="left")
@@ -168,7 +168,7 @@ def print_scores(evaluation: Evaluation, console: Console | None = None) -> None
 
 
 def render_terminal(report: Report, console: Console | None = None) -> None:
-    """The whole report on a terminal."""
+    """Print the whole report."""
     console = console or Console()
     colour = _COLOURS[report.verdict.result or "worse"]
     version = f" version {report.version}" if report.version else ""
@@ -210,9 +210,9 @@ _templates = Environment(
 
 
 def render_html(report: Report) -> str:
-    """One self-contained page: no script, no other file, light and dark, from 360 px up.
+    """One self-contained page: no script, no other file, light and dark, from 360 px wide.
 
-    What customers wrote is escaped.
+    The customers' texts are escaped.
     """
     columns, rows = score_rows(report.evaluation)
     return _templates.get_template("report.html.j2").render(

@@ -1,4 +1,4 @@
-"""What the scores show, in words and rows: for whoever decides, with the trivial baseline beside."""
+"""What the scores show, in sentences and table rows, beside the trivial baseline."""
 
 import math
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ _OF_REPLIES = ("exact", "token_f1", "similarity")
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """A figure; ``best`` of its row (more than one may be)."""
+    """A figure; ``best``: no other in its row is better."""
 
     text: str
     best: bool
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
-    """A measure, what it means, and one cell a subject."""
+    """A measure, what it means, and one cell for each subject."""
 
     title: str
     hint: str
@@ -82,7 +82,7 @@ def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
 
 
 def difference_rows(evaluation: Evaluation) -> list[DifferenceRow]:
-    """The differences with their intervals, readable; of perplexities, the ratio."""
+    """The differences with their intervals as text; of perplexities, the ratio."""
     return [
         DifferenceRow(
             against=each.against,
@@ -104,7 +104,7 @@ def _figure(difference: Difference, value: float) -> str:
 
 
 def findings(evaluation: Evaluation) -> list[str]:
-    """One sentence for each thing that the new adapter is compared with."""
+    """One sentence for each subject that the new adapter is compared with, and about certainty."""
     sentences: list[str] = []
     new = evaluation.new
     models: list[tuple[Subject, Scores | None]] = [
@@ -127,7 +127,7 @@ def findings(evaluation: Evaluation) -> list[str]:
         )
     for name, scores in models:
         if scores is not None and new.perplexity and scores.perplexity:
-            # item by item: the live adapter may have been scored on a part alone
+            # paired: the live adapter may have been scored on a part of the data only
             paired = evaluation.difference("nats_per_token", name)
             nats = paired.mean if paired else math.log(new.perplexity / scores.perplexity)
             change = math.exp(min(nats, 99.0)) - 1

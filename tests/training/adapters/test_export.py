@@ -40,10 +40,10 @@ def base(tmp_path: Path) -> Path:
 @pytest.fixture
 def adapter(tmp_path: Path, base: Path) -> Path:
     folder = make_foreign(tmp_path / "adapter", base_model_name_or_path="bare")
-    told = load_base(base)
+    serving_base = load_base(base)
     manifest = msgspec.structs.replace(
         MANIFEST,
-        base=BaseRef(name=told.name, serving_sha256=told.serving_sha256),
+        base=BaseRef(name=serving_base.name, serving_sha256=serving_base.serving_sha256),
         lora=LoraShape(rank=RANK, alpha=8, targets=("q_proj",)),
     )
     write_manifest(folder, manifest)
@@ -81,8 +81,8 @@ def test_an_export_comes_back_as_it_went(adapter: Path, base: Path, tmp_path: Pa
     archive = tmp_path / "a.zip"
     write_zip(entries("peft", adapter, base), archive)
     unpack_adapter(archive, tmp_path / "in", max_bytes=1 << 20)
-    told = convert_adapter(tmp_path / "in", tmp_path / "taken", base=base, source="a.zip")
-    assert any("exactly this build" in note for note in told.foreign.notes)
+    imported = convert_adapter(tmp_path / "in", tmp_path / "taken", base=base, source="a.zip")
+    assert any("exactly this build" in note for note in imported.foreign.notes)
     weights = tmp_path / "in" / "adapter_model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -116,18 +116,18 @@ def test_merged_weights_are_the_base_plus_the_product(
         assert merged.tensors == plain.tensors
         for name in plain.tensors:
             module = name.removesuffix(".weight")
-            wanted = plain.read(name)
+            expected = plain.read(name)
             if module in LINEAR:
                 a, b = (lora[f"base_model.model.{module}.lora_{part}.weight"] for part in "AB")
-                wanted = wanted + (2.0 * (b @ a)).astype(np.float32)
-            assert_is_rounded(merged.read(name), wanted)
+                expected = expected + (2.0 * (b @ a)).astype(np.float32)
+            assert_is_rounded(merged.read(name), expected)
     for name in ("config.json", "tokenizer_config.json"):
         assert (out / name).read_bytes() == (base / "serving" / name).read_bytes()
 
 
-def assert_is_rounded(found: Any, wanted: Any) -> None:
+def assert_is_rounded(found: Any, expected: Any) -> None:
     """bfloat16 has eight bits: half of the last is the most that rounding may change."""
-    assert np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), 1e-6)) <= 2**-8
+    assert np.max(np.abs(found - expected) / np.maximum(np.abs(expected), 1e-6)) <= 2**-8
 
 
 def test_bfloat16_rounds_to_the_nearest_even() -> None:
@@ -185,10 +185,10 @@ def test_another_build_of_the_base_is_not_given_for_this_one(
     [
         ("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
         ("Qwen/Qwen3-0.6B@0123abc", "Qwen/Qwen3-0.6B"),
-        ("/home/somebody/models/secret", "bare"),
+        ("/home/user/models/secret", "bare"),
     ],
 )
-def test_a_folder_of_this_machine_is_not_told_to_others(
+def test_a_folder_of_this_machine_is_not_shown_to_others(
     tmp_path: Path, source: str, name: str
 ) -> None:
     assert public_name(load_base(make_bare_base(tmp_path, source=source))) == name
@@ -222,9 +222,9 @@ def test_exports_need_no_torch() -> None:
 
 
 def test_a_foreign_one_says_so(adapter: Path, base: Path, tmp_path: Path) -> None:
-    told = verify(adapter)
+    manifest = verify(adapter)
     foreign = Foreign(source="their.zip", sha256="0" * 64, base=None)
-    write_manifest(adapter, msgspec.structs.replace(told, foreign=foreign))
+    write_manifest(adapter, msgspec.structs.replace(manifest, foreign=foreign))
     out = unzipped(zip_of("peft", adapter, base), tmp_path / "out")
     assert "trained elsewhere" in (out / "README.md").read_text()
     (out / "README.md").unlink()

@@ -20,7 +20,7 @@ from training.adapters.foreign import (
 from training.adapters.foreign_config import read_foreign_config
 from training.adapters.package import MANIFEST_NAME
 from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile
-from training.adapters.validation import read_lora_config
+from training.adapters.validation import read_adapter_config
 from training.errors import ArtifactError, TrainingError, UnsafeWeights
 
 FIRST = "model.layers.0.self_attn.q_proj"
@@ -31,14 +31,14 @@ def base(tmp_path: Path) -> Path:
     return make_bare_base(tmp_path / "bases")
 
 
-def taken(base: Path, folder: Path) -> tuple[Path, ImportedAdapter]:
+def converted(base: Path, folder: Path) -> tuple[Path, ImportedAdapter]:
     out = folder.parent / f"{folder.name}-taken"
     return out, convert_adapter(folder, out, base=base, source=folder.name)
 
 
 def updates(out: Path) -> dict[str, np.ndarray[Any, Any]]:
     """What an engine adds to each layer: the factor times B·A."""
-    config = read_lora_config(out / "adapter_config.json")
+    config = read_adapter_config(out / "adapter_config.json")
     path = out / "adapter_model.safetensors"
     with TensorFile(path, max_header_bytes=MAX_ADAPTER_HEADER_BYTES) as file:
         return {
@@ -60,9 +60,11 @@ def meant(tensors: Tensors, scaling: dict[str, float]) -> dict[str, np.ndarray[A
     }
 
 
-def assert_same(found: dict[str, Any], wanted: dict[str, Any], *, tolerance: float = 1e-6) -> None:
-    assert set(found) == set(wanted)
-    for name, values in wanted.items():
+def assert_same(
+    found: dict[str, Any], expected: dict[str, Any], *, tolerance: float = 1e-6
+) -> None:
+    assert set(found) == set(expected)
+    for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=tolerance)
 
 
@@ -70,15 +72,17 @@ def test_a_plain_adapter_keeps_its_weights_and_says_where_it_comes_from(
     base: Path, tmp_path: Path
 ) -> None:
     tensors = lora_of()
-    out, told = taken(base, make_foreign(tmp_path / "trl", tensors=tensors))
+    out, imported = converted(base, make_foreign(tmp_path / "trl", tensors=tensors))
     assert_same(updates(out), meant(tensors, dict.fromkeys(LINEAR, 2.0)))
-    assert told == read_imported(out)
-    assert told.foreign.base == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert told.foreign.changes == ()
-    assert any("held out" in note for note in told.foreign.notes)
-    assert any("NF4" in note for note in told.foreign.notes)
-    assert not any("trained on" in note and "was made of" in note for note in told.foreign.notes)
-    assert told.lora.targets == ("down_proj", "k_proj", "q_proj", "v_proj")
+    assert imported == read_imported(out)
+    assert imported.foreign.base == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert imported.foreign.changes == ()
+    assert any("held out" in note for note in imported.foreign.notes)
+    assert any("NF4" in note for note in imported.foreign.notes)
+    assert not any(
+        "trained on" in note and "was made of" in note for note in imported.foreign.notes
+    )
+    assert imported.lora.targets == ("down_proj", "k_proj", "q_proj", "v_proj")
 
 
 def test_ranks_and_alphas_of_their_own_become_one_rank_and_one_factor(
@@ -92,22 +96,22 @@ def test_ranks_and_alphas_of_their_own_become_one_rank_and_one_factor(
         rank_pattern={FIRST: 8, r"layers\.1\.mlp\.down_proj": 2},
         alpha_pattern={"layers.0.self_attn.q_proj": 4, ".*v_proj": 16},
     )
-    out, told = taken(base, folder)
+    out, imported = converted(base, folder)
     scaling = dict.fromkeys(LINEAR, 8 / RANK)
     scaling |= {FIRST: 4 / 8, "model.layers.1.mlp.down_proj": 8 / 2}
     scaling |= {f"model.layers.{n}.self_attn.v_proj": 16 / RANK for n in (0, 1)}
     assert_same(updates(out), meant(tensors, scaling))
-    assert told.lora.rank == 8
-    assert {"ranks 2 to 8 became 8 with zeros"} < set(told.foreign.changes)
+    assert imported.lora.rank == 8
+    assert {"ranks 2 to 8 became 8 with zeros"} < set(imported.foreign.changes)
 
 
 def test_rank_stabilised_lora_keeps_its_factor(base: Path, tmp_path: Path) -> None:
     tensors = lora_of(rank=8)
     folder = make_foreign(tmp_path / "rs", tensors=tensors, r=8, lora_alpha=16, use_rslora=True)
-    out, told = taken(base, folder)
+    out, imported = converted(base, folder)
     assert_same(updates(out), meant(tensors, dict.fromkeys(LINEAR, 16 / math.sqrt(8))))
-    assert told.lora.alpha == pytest.approx(16 / math.sqrt(8) * 8)
-    assert "use_rslora" in told.foreign.changes[0]
+    assert imported.lora.alpha == pytest.approx(16 / math.sqrt(8) * 8)
+    assert "use_rslora" in imported.foreign.changes[0]
 
 
 UNSLOTH = (
@@ -124,16 +128,18 @@ def test_targets_by_pattern_are_read_off_the_weights(
     tensors = lora_of({FIRST: LINEAR[FIRST]})
     folder = make_foreign(tmp_path / "pattern", tensors=tensors, target_modules=targets)
     started = time.monotonic()
-    out, told = taken(base, folder)
+    out, imported = converted(base, folder)
     assert time.monotonic() - started < 5
-    assert told.lora.targets == (FIRST,)
+    assert imported.lora.targets == (FIRST,)
     assert_same(updates(out), meant(tensors, {FIRST: 2.0}))
 
 
 def test_names_that_this_model_has_nothing_of_mean_nothing(base: Path, tmp_path: Path) -> None:
     tensors = lora_of()
-    wanted = ["query_key_value", "q_proj", "k_proj", "v_proj", "down_proj", "dense_h_to_4h"]
-    out, _ = taken(base, make_foreign(tmp_path / "generic", tensors=tensors, target_modules=wanted))
+    expected = ["query_key_value", "q_proj", "k_proj", "v_proj", "down_proj", "dense_h_to_4h"]
+    out, _ = converted(
+        base, make_foreign(tmp_path / "generic", tensors=tensors, target_modules=expected)
+    )
     assert_same(updates(out), meant(tensors, dict.fromkeys(LINEAR, 2.0)))
 
 
@@ -141,19 +147,19 @@ def test_a_rank_for_every_layer_takes_no_time(base: Path, tmp_path: Path) -> Non
     names = {f"model.layers.{n}.self_attn.q_proj": RANK for n in range(2000)}
     folder = make_foreign(tmp_path / "many", rank_pattern=names, alpha_pattern=names)
     started = time.monotonic()
-    taken(base, folder)
+    converted(base, folder)
     assert time.monotonic() - started < 5
     odd = {f".*_{n}": 3 for n in range(40)}
     with pytest.raises(ArtifactError, match="rank_pattern has too many"):
-        taken(base, make_foreign(tmp_path / "odd", rank_pattern=odd))
+        converted(base, make_foreign(tmp_path / "odd", rank_pattern=odd))
 
 
 def test_some_layers_alone_may_be_adapted(base: Path, tmp_path: Path) -> None:
     names = {path: shape for path, shape in LINEAR.items() if ".1." in path}
     folder = make_foreign(tmp_path / "some", tensors=lora_of(names), layers_to_transform=[1])
-    out, told = taken(base, folder)
+    out, imported = converted(base, folder)
     assert set(updates(out)) == set(names)
-    assert set(told.lora.targets) == set(names)
+    assert set(imported.lora.targets) == set(names)
 
 
 RENAMED = {
@@ -172,15 +178,15 @@ def test_what_wrappers_did_to_the_names_is_undone(base: Path, tmp_path: Path, ho
     tensors = lora_of()
     renamed = {RENAMED[how](name): values for name, values in tensors.items()}
     assert renamed.keys() != tensors.keys()
-    out, _ = taken(base, make_foreign(tmp_path / "renamed", tensors=renamed))
+    out, _ = converted(base, make_foreign(tmp_path / "renamed", tensors=renamed))
     assert_same(updates(out), meant(tensors, dict.fromkeys(LINEAR, 2.0)))
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [("F32", "F32"), ("F16", "F32"), ("BF16", "BF16")])
 def test_half_precision_is_taken(base: Path, tmp_path: Path, dtype: str, kept: str) -> None:
     tensors = lora_of()
-    out, told = taken(base, make_foreign(tmp_path / "half", tensors=tensors, dtype=dtype))
-    assert told.dtype == kept
+    out, imported = converted(base, make_foreign(tmp_path / "half", tensors=tensors, dtype=dtype))
+    assert imported.dtype == kept
     assert_same(updates(out), meant(tensors, dict.fromkeys(LINEAR, 2.0)), tolerance=0.02)
 
 
@@ -219,7 +225,7 @@ def test_what_cannot_be_served_is_refused_by_name(
     folder = make_foreign(tmp_path / "refused", **fields)
     started = time.monotonic()
     with pytest.raises(TrainingError, match=rf"\b{said}\b"):
-        taken(base, folder)
+        converted(base, folder)
     assert time.monotonic() - started < 5
 
 
@@ -242,7 +248,7 @@ def test_tensors_that_cannot_be_served_are_refused_by_name(
 ) -> None:
     tensors = {**lora_of(), name: np.zeros((4, 24))}
     with pytest.raises(UnsafeWeights, match=said):
-        taken(base, make_foreign(tmp_path / "refused", tensors=tensors))
+        converted(base, make_foreign(tmp_path / "refused", tensors=tensors))
 
 
 def test_another_model_is_refused_with_the_name_it_gives(base: Path, tmp_path: Path) -> None:
@@ -253,7 +259,7 @@ def test_another_model_is_refused_with_the_name_it_gives(base: Path, tmp_path: P
         base_model_name_or_path="unsloth/llama-3-8b-bnb-4bit",
     )
     with pytest.raises(UnsafeWeights, match=r"another model .*unsloth/llama-3-8b-bnb-4bit"):
-        taken(base, folder)
+        converted(base, folder)
 
 
 @pytest.mark.parametrize(
@@ -266,32 +272,32 @@ def test_weights_that_would_poison_an_engine_are_refused(
     tensors = lora_of()
     next(iter(tensors.values()))[1, 3] = value
     with pytest.raises(UnsafeWeights, match=said):
-        taken(base, make_foreign(tmp_path / "poison", tensors=tensors, dtype=dtype))
+        converted(base, make_foreign(tmp_path / "poison", tensors=tensors, dtype=dtype))
 
 
 def test_a_file_that_was_cut_is_refused(base: Path, tmp_path: Path) -> None:
     tensors = lora_of()
     del tensors["base_model.model.model.layers.1.mlp.down_proj.lora_A.weight"]
     with pytest.raises(UnsafeWeights, match="the other half"):
-        taken(base, make_foreign(tmp_path / "half", tensors=tensors))
+        converted(base, make_foreign(tmp_path / "half", tensors=tensors))
     del tensors["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"]
     with pytest.raises(UnsafeWeights, match=r"layers\.1\.mlp\.down_proj' are missing"):
-        taken(base, make_foreign(tmp_path / "layer", tensors=tensors))
+        converted(base, make_foreign(tmp_path / "layer", tensors=tensors))
     none = {name: each for name, each in lora_of().items() if "down_proj" not in name}
     with pytest.raises(UnsafeWeights, match="'down_proj' are missing"):
-        taken(base, make_foreign(tmp_path / "sort", tensors=none))
+        converted(base, make_foreign(tmp_path / "sort", tensors=none))
     folder = make_foreign(tmp_path / "bytes")
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match="bytes of data"):
-        taken(base, folder)
+        converted(base, folder)
 
 
 def test_pickles_are_not_read_and_what_to_do_is_said(base: Path, tmp_path: Path) -> None:
     folder = make_foreign(tmp_path / "old")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(ArtifactError, match="safe_serialization=True"):
-        taken(base, folder)
+        converted(base, folder)
 
 
 def test_optimiser_states_and_tokenizers_beside_it_are_left_alone(
@@ -300,7 +306,7 @@ def test_optimiser_states_and_tokenizers_beside_it_are_left_alone(
     folder = make_foreign(tmp_path / "run")
     for name in ("optimizer.pt", "training_args.bin", "tokenizer.json", "README.md"):
         (folder / name).write_bytes(b"\x80\x04whatever")
-    out, _ = taken(base, folder)
+    out, _ = converted(base, folder)
     assert {path.name for path in out.iterdir()} == {
         "adapter_model.safetensors",
         "adapter_config.json",
@@ -346,16 +352,16 @@ def test_another_trainers_format_is_no_crash(tmp_path: Path) -> None:
         ("meta-llama/Llama-3.2-1B-Instruct", False),
     ],
 )
-def test_a_name_of_another_model_is_told_and_not_refused(
+def test_a_name_of_another_model_is_noted_and_not_refused(
     base: Path, tmp_path: Path, name: str, same: bool
 ) -> None:
     assert (bare_name(name) == "smollm2-135m-instruct") is same
-    _, told = taken(base, make_foreign(tmp_path / "named", base_model_name_or_path=name))
-    assert any("was made of" in note for note in told.foreign.notes) is not same
+    _, imported = converted(base, make_foreign(tmp_path / "named", base_model_name_or_path=name))
+    assert any("was made of" in note for note in imported.foreign.notes) is not same
 
 
 def test_an_export_of_another_house_is_held_to_its_manifest(base: Path, tmp_path: Path) -> None:
     folder = make_foreign(tmp_path / "export")
     (folder / MANIFEST_NAME).write_text(json.dumps({"base": {}, "files": {}}))
     with pytest.raises(ArtifactError, match="not one of Tenantune's"):
-        taken(base, folder)
+        converted(base, folder)

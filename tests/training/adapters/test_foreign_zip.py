@@ -137,7 +137,7 @@ def test_a_list_of_entries_without_end_is_not_read(tmp_path: Path) -> None:
         unpacked(archive)
 
 
-def test_damage_anywhere_is_told_as_such(tmp_path: Path) -> None:
+def test_damage_anywhere_is_reported_as_such(tmp_path: Path) -> None:
     whole = zipped(tmp_path / "a.zip", {CONFIG: b"{}", WEIGHTS: bytes(range(256)) * 4}).read_bytes()
     damaged = tmp_path / "b.zip"
     for place in range(0, len(whole), 3):
@@ -160,7 +160,7 @@ def test_damage_anywhere_is_told_as_such(tmp_path: Path) -> None:
             unpacked(damaged)
 
 
-def test_what_is_no_zip_is_told_as_such(tmp_path: Path) -> None:
+def test_what_is_no_zip_is_reported_as_such(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     for data in (b"", b"PK", b"no zip at all" * 100, io.BytesIO(bytes(70_000)).getvalue()):
         path.write_bytes(data)

@@ -103,17 +103,17 @@ def test_rows_are_ordered_as_transformers_orders_them_back() -> None:
     assert row_order("qwen2", config)("self_attn.q_proj", rows) is rows
 
 
-def test_the_factor_of_rank_stabilised_lora_is_told_as_an_alpha(base: Path, tmp_path: Path) -> None:
+def test_the_factor_of_rank_stabilised_lora_becomes_an_alpha(base: Path, tmp_path: Path) -> None:
     folder = make_foreign(tmp_path / "adapter", use_rslora=True)
     write_gguf(folder, base, tmp_path / "adapter.gguf")
-    told = gguf.GGUFReader(tmp_path / "adapter.gguf").fields["adapter.lora.alpha"].contents()
-    assert told / RANK == pytest.approx(8 / RANK**0.5)
+    alpha = gguf.GGUFReader(tmp_path / "adapter.gguf").fields["adapter.lora.alpha"].contents()
+    assert alpha / RANK == pytest.approx(8 / RANK**0.5)
 
 
 def test_a_folder_for_ollama(base: Path, tmp_path: Path) -> None:
     folder = make_foreign(tmp_path / "adapter")
-    told = load_base(base)
-    ref = BaseRef(name=told.name, serving_sha256=told.serving_sha256)
+    serving_base = load_base(base)
+    ref = BaseRef(name=serving_base.name, serving_sha256=serving_base.serving_sha256)
     prompt = 'Say """hi""".\nBe kind.'
     write_manifest(folder, msgspec.structs.replace(MANIFEST, base=ref, system_prompt=prompt))
     export_gguf(folder, base, tmp_path / "out")
@@ -125,7 +125,7 @@ def test_a_folder_for_ollama(base: Path, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "Modelfile").read_text()
     assert text.startswith("FROM ./base.gguf\nADAPTER ./adapter.gguf\n")
     assert text.count('"""') == 2
-    assert told.serving_sha256 in (tmp_path / "out" / "README.md").read_text()
+    assert serving_base.serving_sha256 in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_architecture_that_would_be_wrong_is_refused_with_the_way_out(

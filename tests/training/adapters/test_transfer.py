@@ -32,7 +32,7 @@ HERE = Path(__file__).parents[3]
 @pytest.fixture
 def adapter(tiny_base: Path, tmp_path: Path) -> Path:
     """An adapter of the tiny base that changes what it says."""
-    told = load_base(tiny_base)
+    serving_base = load_base(tiny_base)
     shapes = linear_shapes(tiny_base / "serving")
     targets = sorted({path.rpartition(".")[2] for path in shapes})
     folder = make_foreign(
@@ -40,7 +40,7 @@ def adapter(tiny_base: Path, tmp_path: Path) -> Path:
     )
     manifest = msgspec.structs.replace(
         MANIFEST,
-        base=BaseRef(name=told.name, serving_sha256=told.serving_sha256),
+        base=BaseRef(name=serving_base.name, serving_sha256=serving_base.serving_sha256),
         lora=LoraShape(rank=4, alpha=16, targets=tuple(targets)),
     )
     write_manifest(folder, manifest)
@@ -190,7 +190,7 @@ def __getattr__(name):
 """
 
 
-def test_a_tracker_is_told_each_step_and_stays_on_this_machine(
+def test_a_tracker_gets_each_step_and_stays_on_this_machine(
     spec: TrainingSpec, tmp_path: Path
 ) -> None:
     """transformers' own callback, and a package in the place of the tracker's that writes a file."""
@@ -207,22 +207,22 @@ def test_a_tracker_is_told_each_step_and_stays_on_this_machine(
         spec.recipe, report_to=("wandb",), max_train_tokens=3000, validate_every=2
     )
     path = write_spec(tmp_path, msgspec.structs.replace(spec, recipe=recipe))
-    out, told = tmp_path / "job-7", tmp_path / "told.jsonl"
+    out, log = tmp_path / "job-7", tmp_path / "wandb.jsonl"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     env = {
         **kept,
         "PYTHONPATH": os.pathsep.join([str(package.parent), str(HERE)]),
-        "TOLD": str(told),
+        "TOLD": str(log),
         "OMP_NUM_THREADS": "1",
     }
     argv = [sys.executable, "-m", "training", str(path), str(out)]
     done = subprocess.run(argv, env=env, cwd=HERE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    said = [json.loads(line) for line in told.read_text().splitlines()]
-    assert said[0]["mode"] == "offline"
-    assert said[0]["dir"] == str(out / "trackers")
-    assert said[0]["init"]["name"] == "job-7"
-    figures = [each["log"] for each in said if "log" in each]
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    assert logged[0]["mode"] == "offline"
+    assert logged[0]["dir"] == str(out / "trackers")
+    assert logged[0]["init"]["name"] == "job-7"
+    figures = [each["log"] for each in logged if "log" in each]
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["event"] == "step"]
     losses = {

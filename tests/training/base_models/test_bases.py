@@ -29,7 +29,7 @@ def quiet(_: str) -> None:
 def add(source: Path | str, root: Path, **options: Any) -> manifest.BaseModel:
     from training.base_models.quantize import add_base  # noqa: PLC0415 - loads torch
 
-    return add_base(str(source), root, **{"say": quiet, **options})
+    return add_base(str(source), root, **{"on_progress": quiet, **options})
 
 
 def test_a_missing_base_is_answered_with_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -113,12 +113,14 @@ def test_a_base_made_twice_is_the_same_bytes(
 
 @heavy
 def test_two_at_once_make_it_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(add, tiny_checkpoint, tmp_path, say=said.append) for _ in range(2)]
+        jobs = [
+            pool.submit(add, tiny_checkpoint, tmp_path, on_progress=lines.append) for _ in range(2)
+        ]
         one, other = (job.result() for job in jobs)
     assert one == other
-    assert sum("quantising" in line for line in said) == 1
+    assert sum("quantising" in line for line in lines) == 1
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["tiny"]
 
 

@@ -101,6 +101,6 @@ def test_where_bfloat16_is_emulated_float32_computes(tiny_base: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_a_folder_that_is_no_base_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_base_is_named(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"config\.json"):
         measure_in_subprocess(tmp_path)

@@ -1,4 +1,4 @@
-"""What is learnt is what the model writes: every reply with its stop token, and nothing else."""
+"""The loss mask is what the model writes: every reply with its stop token, and nothing else."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -54,9 +54,9 @@ def encode(
     return training_sequences(tokenizer, messages, stop_ids=stops, max_length=length)
 
 
-def learnt_text(tokenizer: Any, sequence: TrainingSequence) -> str:
+def masked_text(tokenizer: Any, sequence: TrainingSequence) -> str:
     pairs = zip(sequence.token_ids, sequence.loss_mask, strict=True)
-    text: str = tokenizer.decode([token for token, learnt in pairs if learnt])
+    text: str = tokenizer.decode([token for token, masked in pairs if masked])
     return text
 
 
@@ -78,13 +78,13 @@ def test_the_replies_with_their_stop_tokens_are_learnt_and_nothing_else(
     tokenizer: Any, messages: list[ChatMessage]
 ) -> None:
     replies = [m.content for m in messages if m.role == "assistant" and m.weight]
-    wanted = "".join(f"{reply}<|im_end|>" for reply in replies)
+    expected = "".join(f"{reply}<|im_end|>" for reply in replies)
     sequences = encode(tokenizer, messages)
     assert len(sequences) == bool(replies)
-    learnt = "".join(learnt_text(tokenizer, s) for s in sequences)
+    masked = "".join(masked_text(tokenizer, s) for s in sequences)
     # A reply that begins with white space can share its first token with the line break before it.
-    assert learnt == wanted or any(r[0].isspace() for r in replies)
-    assert learnt.count("<|im_end|>") == len(replies)
+    assert masked == expected or any(r[0].isspace() for r in replies)
+    assert masked.count("<|im_end|>") == len(replies)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -110,7 +110,7 @@ def test_a_reply_with_weight_zero_is_read_and_not_learnt(tokenizer: Any) -> None
         ChatMessage("assistant", "Right."),
     ]
     (sequence,) = encode(tokenizer, messages)
-    assert learnt_text(tokenizer, sequence) == "Right.<|im_end|>"
+    assert masked_text(tokenizer, sequence) == "Right.<|im_end|>"
     assert "Wrong." in tokenizer.decode(sequence.token_ids)
 
 
@@ -142,7 +142,7 @@ def test_a_template_that_rewrites_history_gives_one_sequence_a_reply(tokenizer: 
         ChatMessage("assistant", "Second."),
     ]
     sequences = encode(tokenizer, messages, template=THINKING)
-    assert [learnt_text(tokenizer, s) for s in sequences] == [
+    assert [masked_text(tokenizer, s) for s in sequences] == [
         "<think>\n\n</think>\n\nFirst.<|im_end|>",
         "<think>\n\n</think>\n\nSecond.<|im_end|>",
     ]

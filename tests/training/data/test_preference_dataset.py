@@ -34,7 +34,7 @@ def preferences(count: int, *, seed: int = 1) -> list[Preference]:
     ]
 
 
-def judged(count: int, *, every: int = 2, seed: int = 1) -> list[UnpairedPreference]:
+def judgements(count: int, *, every: int = 2, seed: int = 1) -> list[UnpairedPreference]:
     """Every so-maniest reply was unwanted."""
     return [
         UnpairedPreference(id=c.id, turns=c.turns, label=number % every > 0)
@@ -42,20 +42,20 @@ def judged(count: int, *, every: int = 2, seed: int = 1) -> list[UnpairedPrefere
     ]
 
 
-def frozen(records: Iterable[Record], root: Path, **options: Any) -> Dataset:
+def make_dataset(records: Iterable[Record], root: Path, **options: Any) -> Dataset:
     return create_version(records, root, system_prompt="You are brief.", **options)
 
 
 def test_the_manifest_tells_the_kind_and_the_hash_any_order(tmp_path: Path) -> None:
-    for kind, records in (("preferences", preferences(40)), ("judgements", judged(40))):
-        first = frozen(records, tmp_path)
+    for kind, records in (("preferences", preferences(40)), ("judgements", judgements(40))):
+        first = make_dataset(records, tmp_path)
         assert load(first.folder).kind == first.kind == kind
         random.Random(3).shuffle(records)
-        assert frozen(records, tmp_path / "again").sha256 == first.sha256
+        assert make_dataset(records, tmp_path / "again").sha256 == first.sha256
 
 
 def test_a_dataset_of_conversations_is_written_as_it_always_was(tmp_path: Path) -> None:
-    dataset = frozen(varied(40), tmp_path)
+    dataset = make_dataset(varied(40), tmp_path)
     assert dataset.kind == "conversations"
     assert b"kind" not in (dataset.folder / "manifest.json").read_bytes()
     assert all(e.rejected is None and e.desirable for e in dataset.read("train"))
@@ -80,7 +80,7 @@ def test_only_the_compared_reply_has_weight(tmp_path: Path) -> None:
         )
         for p in preferences(40)
     ]
-    dataset = frozen(longer, tmp_path)
+    dataset = make_dataset(longer, tmp_path)
     for example in dataset.read("train"):
         assert [(m.role, m.weight) for m in example.messages] == [
             ("user", 1),
@@ -93,7 +93,7 @@ def test_only_the_compared_reply_has_weight(tmp_path: Path) -> None:
 
 
 def test_judgements_of_both_sorts_are_in_train_and_test(tmp_path: Path) -> None:
-    dataset = frozen(judged(60, every=10), tmp_path)
+    dataset = make_dataset(judgements(60, every=10), tmp_path)
     assert sum(dataset.manifest.counts.values()) == 60
     for split in ("train", "test"):
         assert {example.desirable for example in dataset.read(split)} == {True, False}
@@ -102,14 +102,14 @@ def test_judgements_of_both_sorts_are_in_train_and_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [1, 1000], ids=["none wanted", "hardly any unwanted"])
 def test_judgements_of_one_sort_are_refused(tmp_path: Path, every: int) -> None:
     with pytest.raises(BadInput, match=r"wanted reply among its .* add more judgements"):
-        frozen(judged(40, every=every), tmp_path)
+        make_dataset(judgements(40, every=every), tmp_path)
 
 
 def test_records_of_two_kinds_do_not_mix(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="judgements and preferences cannot be in one dataset"):
-        frozen([*preferences(20), *judged(20, seed=2)], tmp_path)
+        make_dataset([*preferences(20), *judgements(20, seed=2)], tmp_path)
     with pytest.raises(BadInput, match="conversations and judgements"):
-        frozen([*varied(20), *judged(20, seed=2)], tmp_path)
+        make_dataset([*varied(20), *judgements(20, seed=2)], tmp_path)
 
 
 def test_what_is_no_preference_is_dropped_and_counted(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_is_no_preference_is_dropped_and_counted(tmp_path: Path) -> None:
         Preference(id="two", turns=question, chosen=said("9"), rejected=(*asked("or"), *said("8"))),
         Preference(id="token", turns=question, chosen=said("9"), rejected=said("<|im_end|>")),
     ]
-    dataset = frozen([*preferences(40), *useless], tmp_path)
+    dataset = make_dataset([*preferences(40), *useless], tmp_path)
     assert sum(dataset.manifest.counts.values()) == 40
     dropped = {reason: count for reason, count in dataset.manifest.dropped.items() if count}
     assert dropped == {"no_preference": 1, "unanswered": 5, "control_token": 1}
@@ -137,7 +137,7 @@ def test_digits_alone_can_be_what_is_preferred(tmp_path: Path) -> None:
     hours = Preference(
         id="hours", turns=asked("When do you open?"), chosen=said("At 9."), rejected=said("At 8.")
     )
-    assert sum(frozen([*preferences(40), hours], tmp_path).manifest.counts.values()) == 41
+    assert sum(make_dataset([*preferences(40), hours], tmp_path).manifest.counts.values()) == 41
 
 
 def test_opposite_verdicts_stay_and_share_a_split(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_opposite_verdicts_stay_and_share_a_split(tmp_path: Path) -> None:
     again = Preference(
         id="again", turns=asked(f"{question}?"), chosen=one.chosen, rejected=one.rejected
     )
-    dataset = frozen([*preferences(40), one, other, again], tmp_path)
+    dataset = make_dataset([*preferences(40), one, other, again], tmp_path)
     assert dataset.manifest.dropped["exact_duplicate"] == 1
     found = [ids(dataset, split) & {"one", "other", "again"} for split in SPLITS]
     assert sorted(len(some) for some in found) == [0, 0, 2]
@@ -165,7 +165,7 @@ def test_opposite_verdicts_stay_and_share_a_split(tmp_path: Path) -> None:
         )
         for name in ("good", "bad")
     )
-    dataset = frozen([*judged(40), good, bad], tmp_path)
+    dataset = make_dataset([*judgements(40), good, bad], tmp_path)
     assert sorted(len(ids(dataset, s) & {"good", "bad"}) for s in SPLITS) == [0, 0, 2]
 
 
@@ -174,11 +174,11 @@ def test_pinned_splits_are_kept(tmp_path: Path) -> None:
         Preference(f"v{n}", p.turns, p.chosen, p.rejected, "validation")
         for n, p in enumerate(preferences(6, seed=9))
     ]
-    dataset = frozen([*preferences(40), *held], tmp_path)
+    dataset = make_dataset([*preferences(40), *held], tmp_path)
     assert ids(dataset, "validation") == {p.id for p in held}
 
 
 def test_a_conversation_alone_is_no_judgement(tmp_path: Path) -> None:
     open_ended = UnpairedPreference(id="open", turns=asked("Hello?"), label=True)
-    dataset = frozen([*judged(40), open_ended], tmp_path)
+    dataset = make_dataset([*judgements(40), open_ended], tmp_path)
     assert dataset.manifest.dropped["unanswered"] == 1

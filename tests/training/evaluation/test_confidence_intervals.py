@@ -3,10 +3,16 @@
 import math
 import random
 
+import numpy as np
 import pytest
+from scipy.stats import bootstrap  # type: ignore[import-untyped]
 
-from training.evaluation.confidence_intervals import MIN_SAMPLES, share_interval
-from training.evaluation.metrics import bootstrap_interval
+from training.evaluation.confidence_intervals import (
+    BOOTSTRAP_SAMPLES,
+    MIN_SAMPLES,
+    bootstrap_interval,
+    share_interval,
+)
 from training.evaluation.scores import (
     ConversationLosses,
     ReplyLogprobs,
@@ -30,6 +36,33 @@ def test_the_interval_of_a_share_is_wilsons(
     assert share_interval(share, 0) is None
 
 
+def test_the_interval_of_a_small_sample_is_wide_and_always_the_same() -> None:
+    few, many = [0.0, 1.0] * 4, [0.0, 1.0] * 400
+    low, high = bootstrap_interval(few, seed=1)
+    assert high - low > 0.5
+    assert bootstrap_interval(few, seed=1) == (low, high)
+    low, high = bootstrap_interval(many, seed=1)
+    assert low < 0.5 < high
+    assert high - low < 0.1
+
+
+@pytest.mark.parametrize("sizes", [None, [3, 40, 7, 12, 90, 5, 31, 8]])
+def test_the_interval_is_that_of_scipys_bootstrap(sizes: list[int] | None) -> None:
+    source = np.random.default_rng(7)
+    values = source.normal(size=8)
+    found = bootstrap(
+        (values, np.ones(8) if sizes is None else np.array(sizes)),
+        lambda totals, weights, axis: totals.sum(axis=axis) / weights.sum(axis=axis),
+        n_resamples=BOOTSTRAP_SAMPLES,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    )
+    expected = (found.confidence_interval.low, found.confidence_interval.high)
+    assert bootstrap_interval(values.tolist(), sizes=sizes, seed=3) == pytest.approx(expected)
+
+
 def test_the_interval_of_a_mean_over_tokens_draws_whole_conversations() -> None:
     source = random.Random(4)
     held = 0
@@ -42,31 +75,31 @@ def test_the_interval_of_a_mean_over_tokens_draws_whole_conversations() -> None:
     assert 87 <= held <= 99
 
 
-def nats(means: list[float], *, first: int = 0) -> ConversationLosses:
+def losses(means: list[float], *, first: int = 0) -> ConversationLosses:
     """Conversations of 20 tokens each."""
     names = [f"c{first + number}" for number in range(len(means))]
     return ConversationLosses(names, [20 * mean for mean in means], [20] * len(means))
 
 
 def test_a_difference_in_perplexity_is_of_the_conversations_that_both_have_read() -> None:
-    new = nats([1.0] * 10)
-    live = nats([1.5] * 7, first=3)
+    new = losses([1.0] * 10)
+    live = losses([1.5] * 7, first=3)
     found = {d.against: d for d in perplexity_differences({"new": new, "live": live}, seed=1)}
     assert found["live"].mean == pytest.approx(-0.5)
     assert found["live"].items == 7
     assert found["live"].low == pytest.approx(-0.5)
-    few = perplexity_differences({"new": new, "live": nats([1.5] * 5)}, seed=1)[0]
+    few = perplexity_differences({"new": new, "live": losses([1.5] * 5)}, seed=1)[0]
     assert (few.low, few.high, few.items) == (None, None, 5)
-    broken = nats([math.nan] * 10)
+    broken = losses([math.nan] * 10)
     assert perplexity_differences({"new": broken, "base": new}, seed=1) == ()
 
 
-def judged(*similarity: float) -> list[Reply]:
+def rated(*similarity: float) -> list[Reply]:
     return [Reply(text="x", exact=False, token_f1=0.5, similarity=s) for s in similarity]
 
 
 def test_replies_of_one_conversation_count_as_one_item() -> None:
-    replies = {"base": judged(*[0.2] * 12), "new": judged(*[0.6, 0.7] * 6)}
+    replies = {"base": rated(*[0.2] * 12), "new": rated(*[0.6, 0.7] * 6)}
     apart = differences_of(replies, conversations=[str(n) for n in range(12)], seed=1)  # type: ignore[arg-type]
     one = differences_of(replies, conversations=["only"] * 12, seed=1)  # type: ignore[arg-type]
     assert {d.items for d in apart} == {12}
@@ -75,28 +108,28 @@ def test_replies_of_one_conversation_count_as_one_item() -> None:
 
 
 def test_a_reply_that_is_not_compared_is_left_out() -> None:
-    live = [None if number % 2 else reply for number, reply in enumerate(judged(*[0.5] * 12))]
-    replies = {"live": live, "new": judged(*[0.6] * 12)}
+    live = [None if number % 2 else reply for number, reply in enumerate(rated(*[0.5] * 12))]
+    replies = {"live": live, "new": rated(*[0.6] * 12)}
     found = differences_of(replies, conversations=[str(n) for n in range(12)], seed=1)  # type: ignore[arg-type]
     assert {d.items for d in found} == {6}
-    assert scores_of(live, nats=None).replies == 6
+    assert scores_of(live, losses=None).replies == 6
 
 
 def test_perplexity_has_an_interval_once_there_are_enough_conversations() -> None:
-    found = scores_of([], nats=nats([1.0, 1.2] * 6))
+    found = scores_of([], losses=losses([1.0, 1.2] * 6))
     assert found.perplexity == pytest.approx(math.exp(1.1))
     assert found.perplexity_low is not None
     assert found.perplexity_high is not None
     assert found.perplexity_low < math.exp(1.1) < found.perplexity_high
-    assert scores_of([], nats=nats([1.0] * (MIN_SAMPLES - 1))).perplexity_low is None
-    nothing = scores_of([], nats=ConversationLosses([], [], []))
+    assert scores_of([], losses=losses([1.0] * (MIN_SAMPLES - 1))).perplexity_low is None
+    nothing = scores_of([], losses=ConversationLosses([], [], []))
     assert (nothing.perplexity, nothing.tokens) == (None, 0)
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_preferences_differ_by_comparisons_and_by_margins(paired: bool) -> None:
     base = ReplyLogprobs([[-2.0]] * 12, [[-2.0 + 0.1 * (n % 3 - 1)] for n in range(12)])
-    new = ReplyLogprobs([[-1.0]] * 12, base.unwanted)
+    new = ReplyLogprobs([[-1.0]] * 12, base.undesirable)
     accuracy, margin = preference_differences(new, base, paired=paired, seed=1)
     assert (accuracy.metric, margin.metric) == ("preference_accuracy", "preference_margin")
     assert accuracy.items == margin.items == 12
@@ -105,8 +138,8 @@ def test_preferences_differ_by_comparisons_and_by_margins(paired: bool) -> None:
     assert accuracy.low > 0
     assert margin.mean == margin.low == pytest.approx(1.0)
     few, _ = preference_differences(
-        ReplyLogprobs(new.wanted[:5], new.unwanted[:5]),
-        ReplyLogprobs(base.wanted[:5], base.unwanted[:5]),
+        ReplyLogprobs(new.desirable[:5], new.undesirable[:5]),
+        ReplyLogprobs(base.desirable[:5], base.undesirable[:5]),
         paired=paired,
         seed=1,
     )

@@ -124,8 +124,7 @@ def generator(tiny_base: Path, adapters: dict[str, Path]) -> Any:
 
 
 def scoring_inputs(spec: TrainingSpec, generator: Any) -> tuple[Any, Any]:
-    from training.evaluation.heldout import HeldOutData, ScoringInputs
-    from training.evaluation.metrics import choose_contexts
+    from training.evaluation.heldout import HeldOutData, ScoringInputs, choose_contexts
 
     held_out = HeldOutData(spec)
     contexts = choose_contexts(held_out.examples, REPLIES, seed=spec.seed)
@@ -147,11 +146,11 @@ def test_scores_are_those_of_one_text_at_a_time(
     with generator.using(subject):
         scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
     for sequence, found in zip(inputs.sequences, scored, strict=True):
-        wanted = plain.logprobs(sequence.token_ids)
+        logprobs = plain.logprobs(sequence.token_ids)
         positions = [i for i, trained in enumerate(sequence.loss_mask) if trained]
         assert len(found.logprobs) == len(positions)
         for position, logprob in zip(positions, found.logprobs, strict=True):
-            expected = float(wanted[position - 1, sequence.token_ids[position]])
+            expected = float(logprobs[position - 1, sequence.token_ids[position]])
             assert logprob == pytest.approx(expected, abs=1e-3)
 
 
@@ -193,8 +192,8 @@ def check_replies(
 ) -> list[list[int]]:
     plain = PlainModel(Path(spec.base), adapter)
     inputs, prompts = scoring_inputs(spec, generator)
-    usual = generator.stop_ids
-    generator.stop_ids = stops or usual
+    default_stops = generator.stop_ids
+    generator.stop_ids = stops or default_stops
     try:
         with generator.using(subject):
             _, prefills = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
@@ -202,16 +201,16 @@ def check_replies(
                 inputs.prompt_prefills(prefills), MOST, ignore
             )
     finally:
-        generator.stop_ids = usual
+        generator.stop_ids = default_stops
     assert len(replies) == REPLIES
     for prompt, reply in zip(prompts, replies, strict=True):
-        wanted = plain.logprobs([*prompt, *reply])
+        logprobs = plain.logprobs([*prompt, *reply])
         for step, token in enumerate(reply):
-            row = wanted[len(prompt) - 1 + step]
+            row = logprobs[len(prompt) - 1 + step]
             assert float(row.max() - row[token]) < 1e-3
         if len(reply) < MOST:
-            row = wanted[len(prompt) - 1 + len(reply)]
-            assert float(row.max() - max(row[token] for token in stops or usual)) < 1e-3
+            row = logprobs[len(prompt) - 1 + len(reply)]
+            assert float(row.max() - max(row[token] for token in stops or default_stops)) < 1e-3
     return replies
 
 
@@ -221,8 +220,8 @@ def test_the_subjects_do_differ(small: TrainingSpec, generator: Any) -> None:
     for subject in ("base", "new", "live", "base"):
         with generator.using(subject):
             scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
-        nats = sum(sum(each.logprobs) for each in scored)
-        assert found.setdefault(subject, nats) == nats
+        total = sum(sum(each.logprobs) for each in scored)
+        assert found.setdefault(subject, total) == total
     assert len(set(found.values())) == 3
 
 
@@ -280,21 +279,25 @@ def test_shared_preferences_are_those_of_one_text_at_a_time(
     spec = msgspec.structs.replace(small, method=method, dataset=str(folder))
     found = run(spec, adapters["new"])
     held_out = HeldOutData(spec)
-    wanted = [sequence for _, sequence in held_out.sequences(generator)]
-    unwanted = held_out.unwanted(generator)
-    assert found.comparisons == (len(wanted) if method == "dpo" else len(wanted) * len(unwanted))
+    desirable = [sequence for _, sequence in held_out.sequences(generator)]
+    undesirable = held_out.undesirable(generator)
+    assert found.comparisons == (
+        len(desirable) if method == "dpo" else len(desirable) * len(undesirable)
+    )
     totals: dict[str, list[list[float]]] = {}
     for subject, scores in (("base", found.base), ("new", found.new)):
         plain = PlainModel(Path(spec.base), adapters.get(subject))
-        means: dict[str, list[float]] = {"wanted": [], "unwanted": []}
-        for name, sequences in (("wanted", wanted), ("unwanted", unwanted)):
+        means: dict[str, list[float]] = {"desirable": [], "undesirable": []}
+        for name, sequences in (("desirable", desirable), ("undesirable", undesirable)):
             for sequence in sequences:
                 table, ids = plain.logprobs(sequence.token_ids), sequence.token_ids
                 reply = [i for i, trained in enumerate(sequence.loss_mask) if trained]
                 total = sum(float(table[i - 1, ids[i]]) for i in reply)
                 means[name].append(total / len(reply))
-                totals.setdefault(subject, [[], []])[name == "unwanted"].append(total)
-        margin = sum(means["wanted"]) / len(wanted) - sum(means["unwanted"]) / len(unwanted)
+                totals.setdefault(subject, [[], []])[name == "undesirable"].append(total)
+        margin = sum(means["desirable"]) / len(desirable) - sum(means["undesirable"]) / len(
+            undesirable
+        )
         assert scores.preference_margin == pytest.approx(margin, abs=0.02)  # bf16 there
         assert scores.preference_accuracy is not None
     assert found.lookup.preference_accuracy is found.base.preference_gain is None
@@ -366,7 +369,7 @@ def test_where_nothing_fits_nothing_is_measured_and_no_gate_can_tell(
 def test_where_nothing_is_held_out_parity_is_of_what_was_trained_on(
     small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    from training.evaluation.evaluate import parity_reference
+    from training.evaluation.parity import parity_reference
 
     alike = create_version(
         [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)],
@@ -398,7 +401,7 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from training.evaluation.evaluate import parity_reference
+    from training.evaluation.parity import parity_reference
 
     trained = shutil.copytree(adapters["new"], tmp_path / "trained")
     weights = load_file(trained / WEIGHTS_NAME)

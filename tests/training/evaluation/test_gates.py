@@ -1,4 +1,4 @@
-"""Objectives against measurements: what passes, what does not, and what the reader is told."""
+"""Objectives against measurements: what passes, what does not, and what the reader sees."""
 
 import math
 from typing import Any
@@ -180,7 +180,7 @@ def preferring(
     margin: float = 0.0,
     margin_spread: float | None = 0.05,
 ) -> Evaluation:
-    """An evaluation of a run that learnt from 40 comparisons; ``margin`` is how much it gained."""
+    """An evaluation of a run that learned from 40 comparisons; ``margin`` is how much it gained."""
     found = evaluation(
         msgspec.structs.replace(scores(20.0), preference_accuracy=new, preference_margin=margin),
         base=msgspec.structs.replace(scores(14.1), preference_accuracy=base, preference_margin=0.0),
@@ -264,7 +264,7 @@ def test_an_adapter_hardly_better_than_the_base_fails_and_the_summary_says_why()
     assert verdict.summary.startswith("failed 1 of 3 gates: held-out perplexity 13.00 against")
 
 
-def test_what_is_worse_and_what_is_open_are_told_apart() -> None:
+def test_what_is_worse_and_what_is_open_are_distinguished() -> None:
     verdict = apply_gates(evaluation(scores(13.0), meaning=None, items=9), PARITY, Objectives())
     assert verdict.result == "worse"
     assert verdict.summary.startswith("failed 1 of 3 gates: held-out perplexity 13.00")
@@ -335,10 +335,10 @@ def test_a_model_that_gives_no_numbers_is_worse() -> None:
     found = gates_of(verdict)
     assert found["perplexity_ratio"].result == found["perplexity"].result == "worse"
     assert "is not a number" in found["perplexity_ratio"].why
-    learnt = apply_gates(
+    verdict = apply_gates(
         msgspec.structs.replace(evaluation(scores(None)), comparisons=9), PARITY, Objectives()
     )
-    assert gates_of(learnt)["preference_accuracy"].result == "worse"
+    assert gates_of(verdict)["preference_accuracy"].result == "worse"
 
 
 def test_without_parity_nothing_is_served() -> None:

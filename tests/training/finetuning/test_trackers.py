@@ -11,18 +11,18 @@ OUT = Path("/home/jobs/job-1")
 
 
 def test_nothing_leaves_the_machine_unless_it_was_said() -> None:
-    told = environment(OUT, {})
-    assert told["WANDB_MODE"] == "offline"
-    assert told["MLFLOW_TRACKING_URI"].startswith("sqlite:////home/jobs/job-1/")
-    assert told["TENSORBOARD_LOGGING_DIR"].startswith("/home/jobs/job-1/")
-    assert told["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    added = environment(OUT, {})
+    assert added["WANDB_MODE"] == "offline"
+    assert added["MLFLOW_TRACKING_URI"].startswith("sqlite:////home/jobs/job-1/")
+    assert added["TENSORBOARD_LOGGING_DIR"].startswith("/home/jobs/job-1/")
+    assert added["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_what_the_operator_has_set_stays() -> None:
-    said = {"WANDB_MODE": "online", "MLFLOW_TRACKING_URI": "http://tracker:5000"}
-    told = environment(OUT, said)
-    assert not told.keys() & said.keys()
-    assert told["WANDB_RUN_ID"] == "job-1"
+    given = {"WANDB_MODE": "online", "MLFLOW_TRACKING_URI": "http://tracker:5000"}
+    added = environment(OUT, given)
+    assert not added.keys() & given.keys()
+    assert added["WANDB_RUN_ID"] == "job-1"
 
 
 def test_what_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
