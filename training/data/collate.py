@@ -1,6 +1,6 @@
 """Token sequences as the padded batch that trl's trainers take."""
 
-# ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 from collections.abc import Sequence
 

@@ -17,7 +17,7 @@ What this module adds to trl, because it was measured to matter (``training/LOG.
 - A checkpoint is complete or not there, and holds the best weights so far.
 """
 
-# ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 import math
 import shutil
