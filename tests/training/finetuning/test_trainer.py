@@ -55,7 +55,7 @@ def test_the_schedule_is_transformers_without_its_first_step(
 
     recipe: Recipe = msgspec.structs.replace(
         TINY_RECIPE,
-        schedule=schedule,  # type: ignore[arg-type] # of the literals
+        schedule=schedule,
         warmup_ratio=warmup_ratio,
     )
     steps = 40
