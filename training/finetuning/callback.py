@@ -1,6 +1,6 @@
 """After each step: what the run reports, when it validates and saves, when it ends."""
 
-# ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 import time
 from collections.abc import Callable

@@ -17,7 +17,7 @@ What this module adds to trl, because it was measured to matter (``training/LOG.
 - A checkpoint is complete or not there, and holds the best weights so far.
 """
 
-# ruff: noqa: TID253 - the second half of the door in training/finetuning/qlora.py
+# ruff: noqa: TID253 - imported only where torch is loaded
 
 import math
 import shutil
@@ -82,6 +82,8 @@ def rate_factor(recipe: Recipe, *, steps: int, step: int) -> float:
 class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
     """Put before one of trl's trainers, makes it follow a plan; trains one LoRA adapter."""
 
+    scored: FusedCausalLMOutput
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -105,7 +107,6 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         self.recipe, self.data, self.run_state = recipe, data, state
         self.best: Weights = {}
         self.metrics = StepMetrics(math.nan, math.nan)
-        self.scored: FusedCausalLMOutput
         self._head_positions: torch.Tensor | None = None
         super().__init__(
             model=get_peft_model(model, lora) if start else model,
