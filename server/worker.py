@@ -32,10 +32,10 @@ from server.jobs.recovery import requeue_orphaned
 from server.jobs.scheduling import ACTIVE_STATES, MAX_RUNNING_IMPORTS, next_imports, next_jobs
 from server.jobs.steps.context import StepContext
 from server.jobs.workflows import WORKFLOW_VERSION, Workflows, decision_id, workflow_id
-from server.locks import try_lock
 from server.logs import configure_logging
 from server.settings import Settings
 from server.shutdown import GracefulShutdown
+from training.locks import try_lock
 
 log = structlog.get_logger(__name__)
 

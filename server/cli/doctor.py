@@ -13,11 +13,11 @@ import rich_click as click
 from server.cli.console import EXIT_FAILED, json_option, print_json, print_message
 from server.cli.up import settings_or_fail
 from server.home import open_to_others
-from server.locks import is_locked
 from server.settings import Settings, SettingsError
 from training.base_models.manifest import BASE_FILE, load_base
 from training.compute_dtype import measure_in_subprocess
 from training.errors import BaseModelError
+from training.locks import is_locked
 
 GIB = 2**30
 REQUIRED_PACKAGES = (

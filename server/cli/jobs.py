@@ -29,9 +29,9 @@ from server.cli.options import convert_options
 from server.db.models import Decision, Tenant
 from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
-from server.locks import is_locked
 from server.tenants import service as tenants
 from training.config import Objectives, Tracker
+from training.locks import is_locked
 
 FOLLOW_SECONDS = 0.5
 

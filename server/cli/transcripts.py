@@ -26,12 +26,12 @@ from server.cli.console import (
 )
 from server.datasets import creation
 from server.datasets.schemas import dataset_view
-from server.locks import is_locked
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
 from server.transcripts import deletion, importing, service
 from server.transcripts.schemas import ImportView, import_view
+from training.locks import is_locked
 
 CHUNK_BYTES = 1 << 20
 POLL_SECONDS = 0.3

@@ -23,12 +23,12 @@ from server.engine.build import build_engine
 from server.engine.service import EngineService
 from server.errors import ServerError
 from server.home import take
-from server.locks import try_lock
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
 from server.shutdown import Stopped, run
 from server.webhooks.vault import Vault
 from training.errors import TrainingError
+from training.locks import try_lock
 
 log = structlog.get_logger(__name__)
 

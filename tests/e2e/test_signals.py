@@ -20,12 +20,12 @@ import pytest
 
 from server.embeddings.schemas import MODEL
 from server.engine.backends.vllm.launch import ENTRY
-from server.locks import try_lock
 from tests.e2e.up import Up
 from tests.processes import Foreground
 from tests.server.engine.vllm.vllm_process import built_in_base
 from tests.tiny import SAMPLE
 from training.base_models.manifest import verify_base
+from training.locks import try_lock
 
 SEED = int(os.environ.get("TENANTUNE_TEST_SEED") or secrets.randbelow(1 << 32))
 SLOW_ANSWERS = "words=900 tokens_per_second=5"
