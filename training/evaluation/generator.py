@@ -302,7 +302,10 @@ def _copy_prefill(hidden: torch.Tensor, cache: Cache | None, row: int, length: i
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values in buffers with space for the reply: a step copies one token, not all.
 
-    Concatenating instead costs a fifth of a step of 32 rows with 200 tokens each.
+    Concatenating instead costs a fifth of a step of 32 rows with 200 tokens each. transformers'
+    `StaticLayer` attends over the whole buffer, which takes 1.4 times the time (64 steps of 32 rows
+    after some 220 tokens, SmolLM2-135M in float32: 77 against 56 CPU seconds), and it cannot drop
+    rows.
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
