@@ -345,6 +345,7 @@ async def ask(server: Serving, **plan: Any) -> Outcome:
     return outcome
 
 
+@pytest.mark.timeout(300)  # over a thousand requests
 async def test_a_tenants_key_is_answered_as_the_document_says(server: Serving) -> None:
     await server.tenant()
     await server.adapter()
@@ -357,6 +358,7 @@ async def test_a_tenants_key_is_answered_as_the_document_says(server: Serving) -
         assert answered.good[f"POST {path}"] > 5, path
 
 
+@pytest.mark.timeout(300)  # over a thousand requests
 async def test_the_operators_key_is_answered_as_the_document_says(server: Serving) -> None:
     outcome = await ask(server, key=await server.key(None), examples=8, coverage=False)
     assert outcome.cases > 300
