@@ -3,8 +3,6 @@
 ``python -m training.base_models.compute_dtype_probe BASE_FOLDER`` prints `MachineChoices` as JSON.
 """
 
-# ruff: noqa: TID253 - a process of its own, or the trainer's, which has loaded torch
-
 import math
 import sys
 import time

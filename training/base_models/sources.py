@@ -1,7 +1,5 @@
 """Where base models come from: an installed package, a folder, or the Hugging Face hub."""
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 import functools
 import importlib.metadata
 import re
@@ -101,7 +99,7 @@ def _gguf_parsed_once() -> Iterator[None]:
     names once for each layer; both are pure functions of their arguments.
     """
     import gguf  # noqa: PLC0415 - only the built-in needs it
-    from transformers import modeling_gguf_pytorch_utils as loader
+    from transformers import modeling_gguf_pytorch_utils as loader  # noqa: PLC0415 - loads torch
 
     loader.tqdm = functools.partial(loader.tqdm, disable=True)
     names = ("GGUFReader", "get_tensor_name_map")

@@ -1,7 +1,5 @@
 """Token sequences as the padded batch that trl's trainers take."""
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 from collections.abc import Sequence
 
 import torch

@@ -173,7 +173,7 @@ def cluster_near_duplicates(
 
     With ``keep``, duplicates stay in their group; only an item pinned to another split is dropped.
     """
-    from scipy.cluster.hierarchy import (  # type: ignore[import-untyped]  # noqa: PLC0415 - 1 s
+    from scipy.cluster.hierarchy import (  # noqa: PLC0415 - 1 s
         DisjointSet,
     )
 

@@ -4,8 +4,6 @@ Made to be quick on a CPU too: it computes only the logits that are needed, batc
 similar length, and decodes all replies in one batch that finished replies leave.
 """
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path

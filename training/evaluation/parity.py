@@ -1,7 +1,5 @@
 """What the trainer computes, to compare with the engine: is what is served what was trained?"""
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 from collections.abc import Mapping
 from pathlib import Path
 

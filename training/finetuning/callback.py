@@ -1,7 +1,5 @@
 """After each step: what the run reports, when it validates and saves, when it ends."""
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -10,8 +10,6 @@ model. Added here: the log-probabilities under the reference are kept, and KTO's
 measured over a whole step.
 """
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 from collections.abc import Sequence
 from typing import Any
 

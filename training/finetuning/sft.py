@@ -3,8 +3,6 @@
 The loss is trl's (`SFTTrainer.compute_loss`): -log p, the mean over the tokens of a step's loss masks.
 """
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -17,8 +17,6 @@ What this module adds to trl, because it was measured to matter (``training/LOG.
 - A checkpoint is complete or not there, and holds the best weights so far.
 """
 
-# ruff: noqa: TID253 - imported only where torch is loaded
-
 import math
 import shutil
 from abc import abstractmethod

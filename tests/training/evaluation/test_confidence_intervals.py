@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap  # type: ignore[import-untyped]
+from scipy.stats import bootstrap
 
 from training.evaluation.confidence_intervals import (
     BOOTSTRAP_SAMPLES,
