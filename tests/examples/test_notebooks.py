@@ -27,12 +27,11 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
     def run(name: str) -> str:
         notebook = jupytext.read(EXAMPLES / name)
         NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(tmp_path))
+        outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
         return "\n".join(
-            output["text"]
-            for cell in notebook.cells
-            if cell.cell_type == "code"
-            for output in cell.outputs
-            if output["output_type"] == "stream" and output["name"] == "stdout"
+            out["text"] if out["output_type"] == "stream" else out["data"]["text/plain"]
+            for out in outputs
+            if out["output_type"] == "display_data" or out.get("name") == "stdout"
         )
 
     return run
