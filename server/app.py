@@ -200,7 +200,7 @@ def _always(value: object) -> Provide:
 def _queue(settings: Settings, engine: EngineService | None, metrics: Metrics) -> FairScheduler:
     """The queue in front of the engine."""
     queue = FairScheduler(
-        sequences=lambda: engine.max_num_seqs if engine is not None else 1,
+        max_num_seqs=lambda: engine.max_num_seqs if engine is not None else 1,
         per_tenant=settings.queue_per_tenant,
         total=settings.queue_total,
         wait_seconds=settings.queue_seconds,

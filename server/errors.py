@@ -6,7 +6,7 @@ ServerError
 ├── Forbidden             a known key without the scope this needs
 ├── NotFound              no such thing, or not this tenant's: the two answer alike
 │   └── ModelNotFound     no such model for this key
-├── Conflict              the thing is not in a state that allows it, or somebody was faster
+├── Conflict              the thing is not in a state that allows it, or another request was faster
 │   └── InProgress        the same request is still running; later is fine
 ├── TooLarge              more bytes than this server accepts
 ├── TooMany               the tenant's quota is spent; later is fine
@@ -25,7 +25,7 @@ import errno
 class ServerError(Exception):
     """Anything this package raises on purpose.
 
-    ``message`` is for whoever called; ``param`` names the field at fault; ``code`` is a stable word
+    ``message`` is for the caller; ``param`` names the field at fault; ``code`` is a stable word
     that a program may compare.
     """
 
@@ -75,7 +75,7 @@ class ModelNotFound(NotFound):
 
 
 class Conflict(ServerError):
-    """The thing is not in a state that allows it, or somebody else was faster."""
+    """The thing is not in a state that allows it, or another request was faster."""
 
     default_code = "conflict"
 

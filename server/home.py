@@ -51,7 +51,7 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def take(settings: Settings, *, thorough: bool = False) -> None:
+def claim(settings: Settings, *, thorough: bool = False) -> None:
     """Make the data folder if it is not there, and close it if other users may look into it.
 
     If it was open, or with ``thorough``, all that is in it is closed too, and so are a database and

@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="group of an engine that runs as another user: it may read bases and "
-            "adapters; empty: nobody else may read anything"
+            "adapters; empty: no other user may read anything"
         ),
     ] = ""
     engine_ready_seconds: Annotated[

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.db.models import Import, Job, now
 from server.db.scope import across_tenants
 from server.db.session import Database
-from server.home import keep_private, take
+from server.home import claim, keep_private
 from server.jobs.cleanup import cleanup_finished
 from server.jobs.recovery import requeue_orphaned
 from server.jobs.scheduling import ACTIVE_STATES, MAX_RUNNING_IMPORTS, next_imports, next_jobs
@@ -168,7 +168,7 @@ async def main() -> None:
     settings = Settings.from_env()
     configure_logging(settings)
     keep_private()
-    take(settings, thorough=True)
+    claim(settings, thorough=True)
     if try_lock(settings.run / "worker.lock") is None:
         sys.exit(f"a worker already runs on {settings.home}")
     worker = Worker(settings)

@@ -42,7 +42,7 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Make a version live. With ``expected_revision`` only if nobody changed it since it was read.
+    """Make a version live. With ``expected_revision`` only if it was not changed since it was read.
 
     ``force`` lets the operator promote an adapter against its gates; one of which they cannot tell
     needs none.

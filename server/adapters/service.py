@@ -150,7 +150,7 @@ async def promote(
 ) -> Tenant:
     """Make a version live from the next request on. The live one again changes nothing.
 
-    Whoever calls decides: of a ``candidate`` the gates cannot tell, so that a person may promote it,
+    The caller decides: of a ``candidate`` the gates cannot tell, so that a person may promote it,
     and a job may not.
 
     Raises:

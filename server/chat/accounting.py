@@ -99,8 +99,8 @@ class Admission:
                 usage = generation.usage(failed=failed)
                 # a client that leaves early pays for the prompt; a request that failed does not
                 prompt = 0 if failed else usage.prompt_tokens
-                ticket.settle(prompt_tokens=prompt, answer_tokens=usage.completion_tokens)
-                admission.settle(prompt + usage.completion_tokens)
+                ticket.reconcile(prompt_tokens=prompt, answer_tokens=usage.completion_tokens)
+                admission.reconcile(prompt + usage.completion_tokens)
 
 
 class Accounting:

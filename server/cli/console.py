@@ -45,7 +45,7 @@ from connectors.errors import ConnectorError
 from server import shutdown
 from server.db.session import Database
 from server.errors import Conflict, NotFound, ServerError, Unavailable
-from server.home import keep_private, take
+from server.home import claim, keep_private
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
 from training.errors import TrainingError
@@ -204,7 +204,7 @@ def command(
         settings = Settings.from_env()
         # a command's output is its own; only problems are logged, to standard error
         configure_logging(msgspec.structs.replace(settings, log_level="warning"))
-        take(settings)
+        claim(settings)
         app = App(settings)
         try:
             await app.database.migrate()

@@ -351,7 +351,7 @@ async def cancel(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await states.cancel(session, owner.id, job_id)
-    print_message(f"job {job_id} is told to stop")
+    print_message(f"job {job_id} is asked to stop")
 
 
 @jobs.command("pause")
@@ -363,7 +363,9 @@ async def pause(app: App, job_id: str, tenant: str) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         job = await states.pause(session, owner.id, job_id)
-    print_message(f"job {job_id} " + ("is paused" if job.state == "paused" else "is told to pause"))
+    print_message(
+        f"job {job_id} " + ("is paused" if job.state == "paused" else "is asked to pause")
+    )
 
 
 @jobs.command("resume")

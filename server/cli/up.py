@@ -22,7 +22,7 @@ from server.db.session import Database
 from server.engine.build import build_engine
 from server.engine.service import EngineService
 from server.errors import ServerError
-from server.home import take
+from server.home import claim
 from server.logs import configure_logging
 from server.settings import Settings, SettingsError
 from server.shutdown import Stopped, run
@@ -190,7 +190,7 @@ def lock_home(settings: Settings) -> None:
     if try_lock(settings.run / "up.lock") is None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
     try:
-        take(settings, thorough=True)
+        claim(settings, thorough=True)
         asyncio.run(_check_database(settings))
     except (SettingsError, ServerError) as exc:
         fail(str(exc), code=EXIT_USAGE)

@@ -198,13 +198,13 @@ async def _foreign_keys(connection: AsyncConnection, *, on: bool) -> None:
 
 
 def _prepare_sqlite(engine: AsyncEngine, *, patience_seconds: float) -> None:
-    usual = round(patience_seconds * 1000)
+    default = round(patience_seconds * 1000)
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
         connection.isolation_level = None  # begin() below decides, not the driver
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={usual}")
+        cursor.execute(f"PRAGMA busy_timeout={default}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA secure_delete=ON")  # what is deleted leaves no text in free pages
@@ -214,15 +214,15 @@ def _prepare_sqlite(engine: AsyncEngine, *, patience_seconds: float) -> None:
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         how = options.get("sqlite_begin", "BEGIN IMMEDIATE")
-        wait: int = options.get(WAIT_MS, usual)
-        if wait > usual - WORTH_SETTING_MS:
+        wait: int = options.get(WAIT_MS, default)
+        if wait > default - WORTH_SETTING_MS:
             connection.exec_driver_sql(how)
             return
         connection.exec_driver_sql(f"PRAGMA busy_timeout={wait}")
         try:
             connection.exec_driver_sql(how)
         finally:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout={usual}")
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={default}")
 
     @event.listens_for(engine.sync_engine, "do_execute_no_params")
     @event.listens_for(engine.sync_engine, "do_execute")

@@ -31,11 +31,11 @@ _PASSING = (OperationalError, InterfaceError, PoolTimeout, OSError)  # worth ano
 
 
 class WriteBehind:
-    """One process's queue of rows to write, at most ``most``. Use on one event loop."""
+    """One process's queue of rows to write, at most ``max_waiting``. Use on one event loop."""
 
-    def __init__(self, database: Database, *, most: int = MAX_WAITING) -> None:
+    def __init__(self, database: Database, *, max_waiting: int = MAX_WAITING) -> None:
         self._database = database
-        self._most = most
+        self._max_waiting = max_waiting
         self._waiting: deque[tuple[str, Work, asyncio.Future[None]]] = deque()
         self._pending: dict[str, asyncio.Future[None]] = {}
         self._some = asyncio.Event()
@@ -50,7 +50,7 @@ class WriteBehind:
         Raises:
             Unavailable: the queue is full.
         """
-        if len(self._waiting) >= self._most:
+        if len(self._waiting) >= self._max_waiting:
             raise _behind()
         loop = asyncio.get_running_loop()
         if not self._waiting:

@@ -51,7 +51,7 @@ class Ticket:
         self._answered += tokens
         self._queue.counters[self.tenant] += ANSWER_WEIGHT * tokens
 
-    def settle(self, *, prompt_tokens: int, answer_tokens: int) -> None:
+    def reconcile(self, *, prompt_tokens: int, answer_tokens: int) -> None:
         """Replace what was charged by the engine's own counts."""
         self._queue.counters[self.tenant] += PROMPT_WEIGHT * (prompt_tokens - self.prompt_tokens)
         self.charge(answer_tokens - self._answered)
@@ -68,7 +68,7 @@ class FairScheduler:
     """The fair queue before the engine. Use on one event loop.
 
     Args:
-        sequences: returns how many answers the engine generates at once.
+        max_num_seqs: returns how many answers the engine generates at once.
         per_tenant: how many requests of one tenant may wait.
         total: how many requests may wait.
         wait_seconds: how long a request may wait.
@@ -83,13 +83,13 @@ class FairScheduler:
     def __init__(
         self,
         *,
-        sequences: Callable[[], int],
+        max_num_seqs: Callable[[], int],
         per_tenant: int = 128,
         total: int = 1024,
         wait_seconds: float = 60.0,
         waited: Callable[[float], object] = lambda _: None,
     ) -> None:
-        self._sequences = sequences
+        self._max_num_seqs = max_num_seqs
         self._per_tenant = per_tenant
         self._total = total
         self._wait_seconds = wait_seconds
@@ -130,12 +130,12 @@ class FairScheduler:
     @property
     def _reserve(self) -> int:
         """Places reserved for tenants that have none."""
-        sequences = self._sequences()
+        sequences = self._max_num_seqs()
         return max(1, sequences // _RESERVE) if sequences >= _FEW else 0
 
     @property
     def _open_to_all(self) -> int:
-        return max(1, self._sequences() - self._reserve)
+        return max(1, self._max_num_seqs() - self._reserve)
 
     @property
     def _free(self) -> int:

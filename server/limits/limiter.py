@@ -24,7 +24,7 @@ from server.db.session import Database
 from server.errors import TooMany
 from server.limits import store
 from server.limits.sliding_window import DAY, MINUTE, Account, Kind, Rate, duration
-from server.limits.store import Amounts, Place, Taken
+from server.limits.store import Amounts, Taken, UsageKey
 from server.settings import Limits
 
 IDLE_SECONDS = 600.0  # accounts that are not used for so long are read anew when they are again
@@ -39,12 +39,12 @@ _NAMES = {
 
 
 class Admission:
-    """A request that was admitted. Call ``settle`` when it has ended; else it does not count."""
+    """A request that was admitted. Call ``reconcile`` when it has ended; else it does not count."""
 
     def __init__(self) -> None:
         self.used: int | None = None
 
-    def settle(self, tokens: int) -> None:
+    def reconcile(self, tokens: int) -> None:
         """Set the tokens that it used, prompt and answer."""
         self.used = tokens
 
@@ -60,7 +60,7 @@ class RateLimiter:
     Example:
         async with limiter.admit(principal, tokens=1_200) as admission:
             answer = await generate()
-            admission.settle(answer.total_tokens)
+            admission.reconcile(answer.total_tokens)
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class RateLimiter:
 
     def take(self) -> Taken:
         """The counts to write. Call it at the same moment as the ledger takes its own."""
-        minutes: dict[Place, Amounts] = {}
-        days: dict[Place, Amounts] = {}
+        minutes: dict[UsageKey, Amounts] = {}
+        days: dict[UsageKey, Amounts] = {}
         for tenant_id, tenant in self._tenants.items():
             for key_id, account in (("", tenant.whole), *tenant.keys.items()):
                 for kept, buckets in ((minutes, account.minutes), (days, account.days)):
@@ -178,7 +178,7 @@ class RateLimiter:
         tenant = self._tenants.get(tenant_id)
         if tenant is None:  # another request was not faster
             tenant = self._tenants[tenant_id] = _Tenant(self._clock())
-            tenant.settle(totals.of(tenant_id), self._clock())
+            tenant.reconcile(totals.of(tenant_id), self._clock())
         return tenant
 
     async def _read(self, tenant_ids: list[str], now: float) -> None:
@@ -186,7 +186,7 @@ class RateLimiter:
             totals = await store.read(session, tenant_ids, now)
         for tenant_id in tenant_ids:
             if (tenant := self._tenants.get(tenant_id)) is not None:
-                tenant.settle(totals.of(tenant_id), now)
+                tenant.reconcile(totals.of(tenant_id), now)
 
     def _check(self, principal: Principal, tenant: "_Tenant", now: float, tokens: int) -> None:
         for whose, rate in self._rates(principal, tenant, now):
@@ -284,7 +284,7 @@ class _Tenant:
     def key(self, key_id: str) -> Account:
         return self.keys.get(key_id) or self.keys.setdefault(key_id, Account())
 
-    def settle(self, totals: store.TenantTotals, now: float) -> None:
+    def reconcile(self, totals: store.TenantTotals, now: float) -> None:
         """Take over the counts of all copies; a count that is not among them is zero."""
         minute, day = int(now // MINUTE), int(now // DAY)
         for key_id in totals.keys:
@@ -292,8 +292,8 @@ class _Tenant:
         for key_id, account in (("", self.whole), *self.keys.items()):
             account.forget_before(minute - 2, day - 1)
             for number in {minute - 1, minute, *account.minutes}:
-                account.minute(number).settle(*totals.minute(key_id, number))
-            account.day(day).settle(*totals.day(key_id))
+                account.minute(number).reconcile(*totals.minute(key_id, number))
+            account.day(day).reconcile(*totals.day(key_id))
 
 
 def _values(limits: Limits) -> tuple[int | None, ...]:

@@ -44,7 +44,7 @@ class Bucket:
         self.new_requests += taken[0]
         self.new_tokens += taken[1]
 
-    def settle(self, requests: int, tokens: int) -> None:
+    def reconcile(self, requests: int, tokens: int) -> None:
         """Take over the counts of all copies from the database."""
         self.requests = requests + self.new_requests
         self.tokens = tokens + self.new_tokens

@@ -13,15 +13,17 @@ from server.db.scope import across_tenants
 from server.limits.sliding_window import MINUTE
 
 Amounts = tuple[int, int]  # requests, tokens
-Place = tuple[str, str, int]  # tenant, key, number of the minute or day; no key: the tenant's sum
+UsageKey = tuple[
+    str, str, int
+]  # tenant, key, number of the minute or day; no key: the tenant's sum
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """Counts that are about to be written."""
 
-    minutes: dict[Place, Amounts]
-    days: dict[Place, Amounts]
+    minutes: dict[UsageKey, Amounts]
+    days: dict[UsageKey, Amounts]
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class Totals:
         return self._tenants.setdefault(tenant_id, TenantTotals())
 
 
-async def write_minutes(session: AsyncSession, rows: Mapping[Place, Amounts]) -> None:
+async def write_minutes(session: AsyncSession, rows: Mapping[UsageKey, Amounts]) -> None:
     """Add to the minutes of keys. Counts of tenants that are gone are dropped."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     wanted = {tenant_id for tenant_id, _, _ in rows}

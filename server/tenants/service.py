@@ -98,7 +98,7 @@ async def exists_for_update(session: AsyncSession, tenant_id: str) -> bool:
     return found is not None
 
 
-async def hold_transcripts(session: AsyncSession, tenant_id: str) -> bool:
+async def lock_transcripts(session: AsyncSession, tenant_id: str) -> bool:
     """Keep other transactions from adding or removing a tenant's conversations until this one ends.
 
     False where the tenant is gone. On PostgreSQL the lock does not stop rows that only refer to the

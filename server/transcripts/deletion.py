@@ -54,7 +54,7 @@ async def delete_import(
         Conflict: it is being read, or a job is learning from it.
     """
     tenant = await tenants.get(session, slug)
-    await tenants.hold_transcripts(session, tenant.id)
+    await tenants.lock_transcripts(session, tenant.id)
     mine = of_tenant(tenant.id)
     row = await mine.get(session, Import, import_id, lock=True)
     if row is None:
@@ -121,7 +121,7 @@ async def _require_no_learner(
 ) -> None:
     """Refuse while a job learns from the import, or reads what it is to learn from.
 
-    A queued job has read nothing yet. One that begins to read waits for ``tenants.hold_transcripts``.
+    A queued job has read nothing yet. One that begins to read waits for ``tenants.lock_transcripts``.
 
     Raises:
         Conflict: there is such a job.

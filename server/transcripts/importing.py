@@ -115,7 +115,7 @@ async def _store(database: Database, import_id: str, spool: Path) -> tuple[int, 
     for group in _in_groups(spool):
         async with database.transaction() as session:
             row = await _IMPORTS.get(session, Import, import_id)
-            if row is None or not await tenants.hold_transcripts(session, row.tenant_id):
+            if row is None or not await tenants.lock_transcripts(session, row.tenant_id):
                 break  # its tenant was deleted
             fresh = {kept.digest: kept for kept in group}
             query = of_tenant(row.tenant_id).select(

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from server.engine.process.command import socket_path
-from server.home import open_to_others, private_folder, take
+from server.home import claim, open_to_others, private_folder
 from server.settings import Settings, SettingsError
 from tests.tiny import TINY
 
@@ -158,7 +158,7 @@ def test_a_database_and_uploads_elsewhere_are_closed_too(tmp_path: Path) -> None
         database_url=str(elsewhere / "rows.sqlite"),
         blobs_url=(elsewhere / "blobs").as_uri(),
     )
-    take(settings, thorough=True)
+    claim(settings, thorough=True)
     assert stat.S_IMODE((elsewhere / "not-ours").stat().st_mode) == 0o644
     assert not open_ones(elsewhere / "blobs" / "sha256")
     assert not (elsewhere / "rows.sqlite").stat().st_mode & 0o077
@@ -177,7 +177,7 @@ def test_a_folder_that_is_a_link_to_another_disk_is_closed_and_other_links_are_l
     home.mkdir()
     (home / "datasets").symlink_to(disk)
     (disk / "link").symlink_to(foreign)
-    take(Settings(home=home), thorough=True)
+    claim(Settings(home=home), thorough=True)
     assert not (disk / "file").stat().st_mode & 0o077
     assert stat.S_IMODE((foreign / "file").stat().st_mode) == 0o644
 
@@ -191,7 +191,7 @@ def test_a_folder_that_others_need_is_refused_not_closed(tmp_path: Path, shared:
         folder.chmod(0o1777)
     before = folder.stat().st_mode
     with pytest.raises(SettingsError, match="TENANTUNE_HOME"):
-        take(Settings(home=folder))
+        claim(Settings(home=folder))
     assert folder.stat().st_mode == before
 
 
@@ -209,7 +209,7 @@ def test_the_folder_of_sockets_is_closed_though_it_was_there_before(tmp_path: Pa
 def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", engine_group="no-such-group")
     with pytest.raises(SettingsError, match=r"TENANTUNE_ENGINE_GROUP.*no-such-group"):
-        take(settings)
+        claim(settings)
 
 
 READ = """
@@ -251,13 +251,13 @@ def test_an_engines_group_reads_bases_and_adapters_and_nothing_else(
     (old / "weights").chmod(0o444)
     if was_open:
         open_up(home)
-    take(settings, thorough=True)
+    claim(settings, thorough=True)
     assert open_to_others(settings) == []
     argv = [sys.executable, "-I", "-S", "-c", READ, str(group.gr_gid), str(home)]
     for folder in (home.parent, *home.parent.parents[:-2]):
         folder.chmod(folder.stat().st_mode | 0o011)
     seen = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert seen.stdout.split() == ["yes", "yes", "yes", "no", "no", "no", "no"]
-    take(Settings(home=home), thorough=True)
+    claim(Settings(home=home), thorough=True)
     seen = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert set(seen.stdout.split()) == {"no"}

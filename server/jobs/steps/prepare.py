@@ -41,7 +41,7 @@ async def prepare(context: StepContext, job_id: str, attempt: int) -> None:
             raise Superseded
         raise_if_interrupted(requested_interruption(job))
         # a deletion of conversations has committed by now, or sees this job and is refused
-        await tenants.hold_transcripts(session, job.tenant_id)
+        await tenants.lock_transcripts(session, job.tenant_id)
         await set_state(session, job, "validating", stage="reading what to learn from")
         tenant = await session.get_one(Tenant, job.tenant_id)
     path = context.folder(job_id) / "spec.json"

@@ -103,7 +103,7 @@ class Chat(ChatService):
             prompts=PolicyFiles(home, serving=serving),
             admission=Admission(
                 RateLimiter(None),  # type: ignore[arg-type]
-                FairScheduler(sequences=lambda: 16),
+                FairScheduler(max_num_seqs=lambda: 16),
             ),
             accounting=Accounting(
                 self.ledger,  # type: ignore[arg-type]

@@ -214,7 +214,7 @@ async def test_what_waits_is_bounded_and_nobody_waits_for_ever(
 ) -> None:
     monkeypatch.setattr(write_behind, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(write_behind, "GRACE_SECONDS", 0.01)
-    rows = WriteBehind(database, most=2)  # nobody writes
+    rows = WriteBehind(database, max_waiting=2)  # nobody writes
 
     async def work(_session: Any) -> None:
         return

@@ -13,10 +13,10 @@ from server.limits.fair_scheduler import ANSWER_WEIGHT, PROMPT_WEIGHT, FairSched
 
 
 def line(sequences: int = 9, **options: Any) -> FairScheduler:
-    return FairScheduler(sequences=lambda: sequences, **options)
+    return FairScheduler(max_num_seqs=lambda: sequences, **options)
 
 
-async def settle() -> None:
+async def wait_idle() -> None:
     """Let every task run until it waits for something."""
     for _ in range(20):
         await asyncio.sleep(0)
@@ -37,7 +37,7 @@ class Requests:
         """A request named ``<tenant><number>``."""
         self._ends[name] = asyncio.Event()
         self.tasks[name] = self._group.create_task(self._run(name, prompt, answers))
-        await settle()
+        await wait_idle()
 
     async def _run(self, name: str, prompt: int, answers: int) -> None:
         async with self.queue.place(name[0], prompt_tokens=prompt, answers=answers) as place:
@@ -47,12 +47,12 @@ class Requests:
 
     async def end(self, name: str) -> None:
         self._ends[name].set()
-        await settle()
+        await wait_idle()
 
     async def end_all(self) -> None:
         for event in self._ends.values():
             event.set()
-        await settle()
+        await wait_idle()
 
 
 @asynccontextmanager
@@ -84,7 +84,7 @@ class Engine:
                 self.served[tenant] += ANSWER_WEIGHT
 
     async def step(self) -> None:
-        await settle()
+        await wait_idle()
         turns, self._waiting = self._waiting, []
         for turn in turns:
             turn.set_result(None)
@@ -153,9 +153,9 @@ async def test_what_the_engine_counted_takes_the_place_of_the_estimate():
         await asked.send("a1", prompt=10)
         place = asked.places["a1"]
         place.charge(3)
-        place.settle(prompt_tokens=25, answer_tokens=5)
+        place.reconcile(prompt_tokens=25, answer_tokens=5)
         assert asked.queue.counters["a"] == 25 + 2 * 5
-        place.settle(prompt_tokens=25, answer_tokens=5)
+        place.reconcile(prompt_tokens=25, answer_tokens=5)
         assert asked.queue.counters["a"] == 25 + 2 * 5
 
 
@@ -247,7 +247,7 @@ async def test_who_goes_while_waiting_leaves_the_line():
         for name in ("a1", "b1", "c1"):
             await asked.send(name)
         asked.tasks["b1"].cancel()
-        await settle()
+        await wait_idle()
         assert asked.queue.waiting == 1
         await asked.end("a1")
         assert asked.entered == ["a1", "c1"]
@@ -264,7 +264,7 @@ async def test_who_goes_in_the_moment_of_its_turn_gives_the_place_back(first):
         else:
             asked.queue._leave(asked.places["a1"])
             asked.tasks["b1"].cancel()
-        await settle()
+        await wait_idle()
         assert asked.entered == ["a1", "c1"]
         asked.queue._enter(asked.places["a1"])  # a1 leaves in earnest at the end
 

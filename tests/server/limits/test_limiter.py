@@ -47,7 +47,7 @@ class Copy:
         """A request that reserves so many tokens, and uses them unless it is said otherwise."""
         async with self.limiter.admit(principal, tokens=tokens) as admission:
             total = tokens if used is None else used
-            admission.settle(total)
+            admission.reconcile(total)
             assert principal.tenant_id
             self.ledger.add(
                 Usage(prompt_tokens=total, completion_tokens=0, total_tokens=total),
@@ -200,7 +200,7 @@ async def test_what_a_request_reserved_and_did_not_use_is_given_back(copies, cal
     principal = caller(mine=Limits(tokens_per_minute=100, tokens_per_day=100))
     async with one.limiter.admit(principal, tokens=80) as admission:
         assert "Used 80, Requested 30" in (await one.refused(principal, tokens=30)).message
-        admission.settle(10)
+        admission.reconcile(10)
     await one.ask(principal, tokens=90)
 
 

@@ -100,7 +100,7 @@ def test_what_came_while_counts_were_written_is_not_lost():
     bucket.add(1, 10)
     taken = bucket.take()
     bucket.add(1, 5)
-    bucket.settle(7, 70)  # ours that was taken, and others'
+    bucket.reconcile(7, 70)  # ours that was taken, and others'
     assert (taken, bucket.requests, bucket.tokens) == ((1, 10), 8, 75)
     assert bucket.take() == (1, 5)
     bucket.put_back((1, 5))

@@ -66,7 +66,7 @@ class EmbeddingAnswer:
                     )
                     self._tokens = found.tokens
             finally:
-                admission.settle(self._tokens)
+                admission.reconcile(self._tokens)
         return found.vectors
 
     async def _render(self, vectors: list[bytes]) -> bytes:
