@@ -9,6 +9,8 @@ import jupytext
 import pytest
 from nbclient import NotebookClient
 
+from tests.server.engine.vllm.vllm_process import built_in_base
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Said = Callable[[str], str]
 
@@ -58,7 +60,11 @@ def test_chat_with_tools(said: Said) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(600)
-def test_train_and_report(said: Said) -> None:
+def test_train_and_report(said: Said, tmp_path: Path) -> None:
+    base = built_in_base()  # making one takes half a minute, and other tests need it too
+    bases = tmp_path / "home" / "bases"
+    bases.mkdir(parents=True)
+    (bases / base.model.name).symlink_to(base.serving.parent)
     text = said("train_and_report.py")
     losses = [float(loss) for loss in re.findall(r"step +\d+ +loss ([0-9.]+)", text)]
     assert losses[-1] < losses[0]
