@@ -61,10 +61,10 @@ def test_chat_with_tools(said: Said) -> None:
 @pytest.mark.heavy
 @pytest.mark.timeout(600)
 def test_train_and_report(said: Said, tmp_path: Path) -> None:
-    base = built_in_base()  # making one takes half a minute, and other tests need it too
+    built_in = built_in_base()  # making one takes half a minute, and other tests need it too
     bases = tmp_path / "home" / "bases"
     bases.mkdir(parents=True)
-    (bases / base.model.name).symlink_to(base.serving.parent)
+    (bases / built_in.model.name).symlink_to(built_in.serving.parent)
     text = said("train_and_report.py")
     losses = [float(loss) for loss in re.findall(r"step +\d+ +loss ([0-9.]+)", text)]
     assert losses[-1] < losses[0]
