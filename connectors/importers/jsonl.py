@@ -1,6 +1,7 @@
 """What the JSON formats share: records, one a line or in an array, are read and counted alike."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import IO, Any, ClassVar, TypeVar
@@ -69,7 +70,7 @@ def read_records(
         note("blank lines", str(blank))
 
 
-class JsonLines:
+class JsonLines(ABC):
     """Base of the importers of JSON lines: a subclass turns one decoded record into turns.
 
     ``key`` names the list by which a record of the format is recognized. Where a record has
@@ -111,9 +112,9 @@ class JsonLines:
         if repaired:
             note("encoded twice", f"{repaired:,} characters, put right")
 
+    @abstractmethod
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
         """Turn a record's list into turns; raises BadRecord."""
-        raise NotImplementedError
 
     def parse(
         self, record: dict[str, Any], number: int, options: ImportOptions

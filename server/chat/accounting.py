@@ -74,7 +74,7 @@ class Admission:
 
     @asynccontextmanager
     async def enter(self, generation: Generation[C]) -> AsyncIterator[Ticket]:
-        """Wait for a place at the engine; leaving gives it back and settles what was used.
+        """Wait for a place at the engine; leaving gives it back and reconciles the estimate.
 
         Raises:
             TooMany: the tenant or its key is at a limit, or too many of its requests wait.

@@ -30,7 +30,7 @@ class SupervisedTrainer(PlanTrainer, SFTTrainer):  # type: ignore[misc] # untype
         return self._mean_loss(self.data.validation, self.validation_batches())
 
     def _mean_loss(self, sequences: Sequence[Any], batches: Sequence[Batch]) -> StepMetrics:
-        """Mean over the learnt tokens of all batches, with gradients where they are wanted."""
+        """Mean over the tokens in the loss masks of all batches, with gradients where they are wanted."""
         read: list[list[TrainingSequence]] = [[sequences[i] for i in batch] for batch in batches]
         tokens = max(sum(sum(row.loss_mask) for rows in read for row in rows), 1)
         total = hits = torch.zeros((), device=self.args.device)

@@ -7,6 +7,7 @@ which means complete.
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Generic, TypeVar
@@ -122,7 +123,7 @@ async def send_json(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-class Answer(Generic[R, C]):
+class Answer(ABC, Generic[R, C]):
     """An ASGI response that is generated while it is sent, for as long as its client is there.
 
     ``prefix`` begins its id; ``whole`` and ``chunk`` are the names of its objects; ``also`` are
@@ -161,13 +162,13 @@ class Answer(Generic[R, C]):
         else:
             await while_connected(receive, self._complete(send))
 
+    @abstractmethod
     def begin(self) -> AbstractAsyncContextManager[StreamedAnswer[C]]:
         """Begin a streamed answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def generate(self) -> tuple[Sequence[Any], Usage | None]:
         """An answer in one piece: its choices, and what it used."""
-        raise NotImplementedError
 
     def chunks(self, answer: StreamedAnswer[C]) -> AsyncIterator[list[C]]:
         """What each chunk adds to a streamed answer; a subclass may look at it on its way."""
