@@ -55,6 +55,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks one")] = 8000
+    public_url: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://[^/?#@]+)?$",
+            description="where browsers reach this server, as https://chat.example.com; empty: the "
+            "address that they ask for",
+        ),
+    ] = ""
     database_url: Annotated[
         str, Meta(description="sqlite path or postgresql URL; empty: a file in the data folder")
     ] = ""
