@@ -121,6 +121,30 @@ async def test_structs_are_stored_as_json_and_come_back_as_structs(database):
     assert [tenant.limits for tenant in tenants] == [limits, None]
 
 
+async def test_what_a_newer_version_wrote_into_a_struct_is_ignored(database):
+    newer = {"limits": '{"requests_per_minute": 5, "requests_per_year": 9}'}
+    async with database.transaction() as session:
+        session.add(Tenant(slug="acme", name=""))
+        session.add(ApiKey(prefix="tt_", sha256="0" * 64))
+        await session.flush()
+        await session.execute(text("UPDATE tenant SET limits = :limits"), newer)
+        await session.execute(text("UPDATE api_key SET limits = :limits"), newer)
+    async with database.reading() as session:
+        assert (await session.scalars(select(Tenant))).one().limits == Limits(requests_per_minute=5)
+        assert (await session.scalars(select(ApiKey))).one().limits == Limits(requests_per_minute=5)
+
+
+@pytest.mark.parametrize("stored", ['{"requests_per_minute": "five"}', "[5]"])
+async def test_a_struct_that_cannot_be_read_is_told_with_its_column_and_value(database, stored):
+    async with database.transaction() as session:
+        session.add(ApiKey(prefix="tt_", sha256="0" * 64))
+        await session.flush()
+        await session.execute(text("UPDATE api_key SET limits = :limits"), {"limits": stored})
+    async with database.reading() as session:
+        with pytest.raises(ValueError, match=r"api_key\.limits holds .*(5|five)"):
+            await session.scalars(select(ApiKey))
+
+
 async def test_foreign_keys_and_unique_columns_are_enforced(database):
     with pytest.raises(IntegrityError):
         async with database.transaction() as session:
