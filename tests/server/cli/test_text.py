@@ -5,40 +5,25 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-import structlog
-from click.testing import CliRunner, Result, _NamedTextIOWrapper
+from click.testing import _NamedTextIOWrapper
 
-from server.cli import console, main
+from server.cli import console
 from server.cli.demo.api_client import DemoFailed
 from server.cli.demo.command import Demo
 from server.cli.demo.results import print_comparison
 from server.cli.demo.samples import SAMPLES
 from server.settings import Settings
+from tests.server.cli.running import Run, made, running
 from tests.tiny import SAMPLE, TINY
 from training.config import Objectives
 
-Run = Callable[..., Result]
 ODD = "[/x] [bold]Corp[/] [id] :smile:"
 ROOT = Path(__file__).parents[3]
-
-
-@contextmanager
-def running(home: Path) -> Iterator[Run]:
-    """Commands in this process, which leave its logging alone."""
-
-    def call(*words: str) -> Result:
-        return CliRunner().invoke(main, words)
-
-    with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs():
-        patch.setattr(console, "configure_logging", lambda _settings: None)
-        patch.setenv("TENANTUNE_HOME", str(home))
-        yield call
 
 
 @pytest.fixture
@@ -56,12 +41,6 @@ def run(home: Path) -> Iterator[Run]:
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_NamedTextIOWrapper, "isatty", lambda _stream: True)
     monkeypatch.setattr(console, "stdout", console.Terminal(width=250, no_color=True))
-
-
-def made(run: Run, *words: str) -> Result:
-    done = run(*words)
-    assert done.exit_code == 0, done.output
-    return done
 
 
 @pytest.fixture(scope="module")
