@@ -40,14 +40,15 @@ async def create(
 
     Raises:
         Conflict: the slug is taken.
-        Invalid: a number pattern is unsafe or no pattern.
+        Invalid: a custom pattern is unsafe or no pattern.
     """
-    _check_patterns(request.number_patterns)
+    patterns = request.custom_patterns or {}
+    _check_patterns(patterns)
     tenant = Tenant(
         slug=request.slug,
         name=request.name or request.slug,
         system_prompt=request.system_prompt,
-        custom_patterns=dict(request.number_patterns),
+        custom_patterns=dict(patterns),
         allowlist=list(request.keep),
         keep_upload_days=request.keep_upload_days,
         limits=request.limits,
@@ -118,16 +119,16 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
 
     Raises:
         NotFound: there is no such tenant.
-        Invalid: a number pattern is unsafe or no pattern.
+        Invalid: a custom pattern is unsafe or no pattern.
     """
     tenant = await get(session, slug, lock=True)
     if patch.name is not msgspec.UNSET:
         tenant.name = patch.name
     if patch.system_prompt is not msgspec.UNSET:
         tenant.system_prompt = patch.system_prompt
-    if patch.number_patterns is not msgspec.UNSET:
-        _check_patterns(patch.number_patterns)
-        tenant.custom_patterns = dict(patch.number_patterns)
+    if patch.custom_patterns is not msgspec.UNSET:
+        _check_patterns(patch.custom_patterns)
+        tenant.custom_patterns = dict(patch.custom_patterns)
     if patch.keep is not msgspec.UNSET:
         tenant.allowlist = list(patch.keep)
     if patch.keep_upload_days is not msgspec.UNSET:
@@ -179,7 +180,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             slug=tenant.slug,
             name=tenant.name,
             system_prompt=tenant.system_prompt,
-            number_patterns=tenant.custom_patterns,
+            custom_patterns=tenant.custom_patterns,
             keep=tenant.allowlist,
             keep_upload_days=tenant.keep_upload_days,
             limits=tenant.limits,
@@ -204,4 +205,4 @@ def _check_patterns(patterns: dict[str, str]) -> None:
     try:
         Redactor(patterns)
     except BadPattern as exc:
-        raise Invalid(f"number_patterns: {exc}.", param="number_patterns") from exc
+        raise Invalid(f"custom_patterns: {exc}.", param="custom_patterns") from exc

@@ -123,8 +123,8 @@ def test_a_name_cannot_add_a_row_to_a_list_or_move_the_cursor(run: Run) -> None:
     ("words", "code", "says"),
     [
         (("tenants", "create", "Bad [x]!"), 2, "SLUG 'Bad [x]!': expected lower-case letters"),
-        (("tenants", "create", "acme2", "--number-pattern", "[/x]"), 2, "'[/x]' is not NAME=REGEX"),
-        (("tenants", "create", "acme2", "--number-pattern", "[/x]=[a"), 2, "[/x]"),
+        (("tenants", "create", "acme2", "--custom-pattern", "[/x]"), 2, "'[/x]' is not NAME=REGEX"),
+        (("tenants", "create", "acme2", "--custom-pattern", "[/x]=[a"), 2, "[/x]"),
         (("tenants", "create", "acme2", "--limit", "[/x]=1"), 2, "--limit [/x]=1: "),
         (("keys", "create", "--tenant", "[/]"), 3, "[/]"),
         (("keys", "create", "--tenant", "acme", "--scopes", "[/x]"), 2, "--scopes '[/x]': "),
@@ -234,7 +234,7 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("webhooks", "update", "x", "--tenant", "acme"), "--url, --event, --enable or --disable"),
         (
             ("tenants", "update", "acme"),
-            "--name, --system-prompt, --number-pattern, --keep, --keep-uploads or",
+            "--name, --system-prompt, --custom-pattern, --keep, --keep-uploads or",
         ),
         (("adapters", "promote", str(1 << 70), "--tenant", "acme"), "VERSION"),
     ],
@@ -250,13 +250,24 @@ def test_a_value_that_the_api_would_refuse_is_refused_with_its_option(
 
 def test_what_is_given_changes_a_tenant(run: Run) -> None:
     made(run, "tenants", "create", "acme", "--limit", "tokens_per_day=5")
-    words = ("--name", "", "--limit", "default", "--number-pattern", "order=[0-9]+")
+    words = ("--name", "", "--limit", "default", "--custom-pattern", "order=[0-9]+")
     view = json.loads(made(run, "tenants", "update", "acme", *words, "--json").stdout)
-    assert (view["name"], view["limits"], view["number_patterns"]) == (
+    assert (view["name"], view["limits"], view["custom_patterns"]) == (
         "",
         None,
         {"order": "[0-9]+"},
     )
+
+
+def test_an_options_old_name_works_and_is_not_shown(run: Run) -> None:
+    made(run, "tenants", "create", "acme", "--number-pattern", "a=[0-9]{4}")
+    words = ("--number-pattern", "b=B-[0-9]+", "--custom-pattern", "c=C-[0-9]+")
+    view = json.loads(made(run, "tenants", "update", "acme", *words, "--json").stdout)
+    assert view["custom_patterns"] == {"b": "B-[0-9]+", "c": "C-[0-9]+"}
+    for command in ("create", "update"):
+        text = made(run, "tenants", command, "--help").stdout
+        assert "--custom-pattern" in text
+        assert "--number-pattern" not in text
 
 
 def test_a_job_is_known_by_the_id_that_v1_gives(acme: Run) -> None:

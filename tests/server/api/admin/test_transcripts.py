@@ -24,7 +24,7 @@ only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 async def acme(make_tenant):
-    return await make_tenant("acme", number_patterns={"ORDER": r"(?:order )\d+"})
+    return await make_tenant("acme", custom_patterns={"ORDER": r"(?:order )\d+"})
 
 
 async def count(database, table) -> int:
