@@ -11,7 +11,7 @@ import msgspec
 
 T = TypeVar("T")
 
-TENANT: Mapping[str, str] = {"number_patterns": "custom_patterns"}
+TENANT: Mapping[str, str] = {"number_patterns": "custom_patterns", "keep": "allowlist"}
 
 
 class BothNamesGiven(ValueError):

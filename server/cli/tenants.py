@@ -58,7 +58,12 @@ def tenants() -> None:
     help="Redact these too.",
 )
 @click.option(
-    "--keep", multiple=True, metavar="TEXT", help="Public, so not redacted: your hotline."
+    "--allowlist",
+    cls=RenamedOption,
+    old="--keep",
+    multiple=True,
+    metavar="TEXT",
+    help="Public, so not redacted: your hotline.",
 )
 @keep_uploads_option
 @limit_option
@@ -70,7 +75,7 @@ async def create_tenant(
     name: str,
     system_prompt: str,
     custom_pattern: tuple[str, ...],
-    keep: tuple[str, ...],
+    allowlist: tuple[str, ...],
     keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
@@ -84,7 +89,7 @@ async def create_tenant(
             "name": name,
             "system_prompt": system_prompt,
             "custom_patterns": _parse_patterns(custom_pattern),
-            "keep": keep,
+            "allowlist": allowlist,
             "keep_upload_days": keep_uploads or 0,
             "limits": _parse_limits(limit),
         },
@@ -145,7 +150,14 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
     metavar="NAME=REGEX",
     help="Replaces all of them.",
 )
-@click.option("--keep", multiple=True, metavar="TEXT", help="Not redacted; replaces all of them.")
+@click.option(
+    "--allowlist",
+    cls=RenamedOption,
+    old="--keep",
+    multiple=True,
+    metavar="TEXT",
+    help="Not redacted; replaces all of them.",
+)
 @keep_uploads_option
 @limit_option
 @json_option
@@ -156,7 +168,7 @@ async def update_tenant(
     name: str | None,
     system_prompt: str | None,
     custom_pattern: tuple[str, ...],
-    keep: tuple[str, ...],
+    allowlist: tuple[str, ...],
     keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
@@ -167,14 +179,14 @@ async def update_tenant(
         "name": name,
         "system_prompt": system_prompt,
         "custom_patterns": _parse_patterns(custom_pattern) or None,
-        "keep": keep or None,
+        "allowlist": allowlist or None,
         "keep_upload_days": keep_uploads,
     }
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if limit:
         changes["limits"] = _parse_limits(limit)
     if not changes:
-        what = "--name, --system-prompt, --custom-pattern, --keep, --keep-uploads or --limit"
+        what = "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads or --limit"
         fail(f"nothing to change: give {what}", code=EXIT_USAGE)
     patch = convert_options(TenantPatch, changes)
     async with app.transaction() as session:

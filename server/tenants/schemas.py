@@ -19,7 +19,7 @@ Slug = Annotated[
         description="lower-case letters, digits and single dashes between them",
     ),
 ]
-Keep = Annotated[
+Allowlist = Annotated[
     tuple[Annotated[str, Meta(min_length=3, max_length=200)], ...], Meta(max_length=100)
 ]
 KeepUploadDays = Annotated[
@@ -33,6 +33,7 @@ class _OldNames(msgspec.Struct, frozen=True, kw_only=True):
     number_patterns: (
         Annotated[dict[str, str], deprecated("number_patterns", TENANT)] | msgspec.UnsetType
     ) = msgspec.UNSET
+    keep: Annotated[Allowlist, deprecated("keep", TENANT)] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         move_to_new_names(self, TENANT)
@@ -41,8 +42,8 @@ class _OldNames(msgspec.Struct, frozen=True, kw_only=True):
 class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A new tenant.
 
-    ``custom_patterns`` maps a label to a regular expression: what it matches is redacted. ``keep``
-    lists what is public and stays: the company's own addresses and numbers, or
+    ``custom_patterns`` maps a label to a regular expression: what it matches is redacted.
+    ``allowlist`` lists what is public and stays: the company's own addresses and numbers, or
     ``@its-domain.example``. ``limits`` replace the installation's, which apply where it is null.
     """
 
@@ -50,7 +51,7 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
     name: Annotated[str, Meta(max_length=200)] = ""
     system_prompt: Annotated[str, Meta(max_length=20_000)] = ""
     custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    keep: Keep = ()
+    allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays = 0
     limits: Limits | None = None
 
@@ -61,7 +62,7 @@ class TenantPatch(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: Annotated[str, Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
     system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET
     custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    keep: Keep | msgspec.UnsetType = msgspec.UNSET
+    allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays | msgspec.UnsetType = msgspec.UNSET
     limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -74,7 +75,8 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str
     custom_patterns: dict[str, str]
     number_patterns: Annotated[dict[str, str], deprecated("number_patterns", TENANT)] = {}
-    keep: list[str]
+    allowlist: list[str]
+    keep: Annotated[list[str], deprecated("keep", TENANT)] = []
     keep_upload_days: int
     limits: Limits | None
     live_version: int | None

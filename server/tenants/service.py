@@ -49,7 +49,7 @@ async def create(
         name=request.name or request.slug,
         system_prompt=request.system_prompt,
         custom_patterns=dict(patterns),
-        allowlist=list(request.keep),
+        allowlist=list(request.allowlist or ()),
         keep_upload_days=request.keep_upload_days,
         limits=request.limits,
     )
@@ -129,8 +129,8 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     if patch.custom_patterns is not msgspec.UNSET:
         _check_patterns(patch.custom_patterns)
         tenant.custom_patterns = dict(patch.custom_patterns)
-    if patch.keep is not msgspec.UNSET:
-        tenant.allowlist = list(patch.keep)
+    if patch.allowlist is not msgspec.UNSET:
+        tenant.allowlist = list(patch.allowlist)
     if patch.keep_upload_days is not msgspec.UNSET:
         tenant.keep_upload_days = patch.keep_upload_days
     if patch.limits is not msgspec.UNSET:
@@ -181,7 +181,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             name=tenant.name,
             system_prompt=tenant.system_prompt,
             custom_patterns=tenant.custom_patterns,
-            keep=tenant.allowlist,
+            allowlist=tenant.allowlist,
             keep_upload_days=tenant.keep_upload_days,
             limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),

@@ -58,14 +58,14 @@ async def test_rows_of_the_first_schema_survive_its_successors(database):
     assert (tenant.allowlist, tenant.limits) == ([], None)
 
 
-async def test_an_update_keeps_the_patterns_of_tenants_and_all_that_they_own(database):
+async def test_an_update_keeps_the_words_of_redaction_of_tenants_and_all_that_they_own(database):
     await _downgrade(database, "0004")
     async with database.engine.begin() as connection:
         await connection.execute(
             text(
-                "INSERT INTO tenant (id, slug, name, system_prompt, number_patterns, next_version,"
-                " live_revision, created_at, updated_at)"
-                """ VALUES ('t', 'acme', 'Acme', '', '{"ORDER": "O-[0-9]+"}', 1, 0, :at, :at)"""
+                "INSERT INTO tenant (id, slug, name, system_prompt, number_patterns, keep,"
+                " next_version, live_revision, created_at, updated_at) VALUES ('t', 'acme',"
+                """ 'Acme', '', '{"ORDER": "O-[0-9]+"}', '["@acme.example"]', 1, 0, :at, :at)"""
             ),
             {"at": now()},
         )
@@ -81,6 +81,7 @@ async def test_an_update_keeps_the_patterns_of_tenants_and_all_that_they_own(dat
         tenant = (await session.scalars(select(Tenant))).one()
         source = (await session.scalars(select(SourceFile))).one()
     assert (tenant.custom_patterns, source.tenant_id) == ({"ORDER": "O-[0-9]+"}, "t")
+    assert tenant.allowlist == ["@acme.example"]
     await _downgrade(database, "0004")
     async with database.engine.begin() as connection:
         raw = (await connection.execute(text("SELECT number_patterns FROM tenant"))).scalar_one()

@@ -23,7 +23,7 @@ class Tenant(Record):
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
     ``live_adapter_id``, for compare-and-set. ``custom_patterns`` maps
-    a label to a regular expression that redaction replaces, ``allowlist`` (column ``keep``) holds
+    a label to a regular expression that redaction replaces, ``allowlist`` holds
     words that it leaves alone: the company's own telephone number. ``keep_upload_days``: how long a
     transcript's file is kept after it was read; 0: not at all. ``limits`` are
     null where the installation's apply.
@@ -35,7 +35,7 @@ class Tenant(Record):
     name: Mapped[str] = mapped_column(SafeText)
     system_prompt: Mapped[str] = mapped_column(SafeText, default="")
     custom_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
-    allowlist: Mapped[list[str]] = mapped_column("keep", Json, default=list, server_default="[]")
+    allowlist: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     limits: Mapped[Limits | None] = mapped_column(StructJson(Limits))
     next_version: Mapped[int] = mapped_column(default=1)

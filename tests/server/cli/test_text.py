@@ -224,9 +224,9 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("train", "--tenant", "acme", "--objective", "max_perplexity=nan"), "--objective"),
         (("tenants", "create", "b", "--name", "B"), "SLUG 'b': expected lower-case letters"),
         (("tenants", "create", "bb", "--name", "x" * 201), "--name: expected at most 200"),
-        (("tenants", "create", "bb", "--keep", "x"), "--keep 'x': expected at least 3 charac"),
+        (("tenants", "create", "bb", "--keep", "x"), "--allowlist 'x': expected at least 3 charac"),
         (("tenants", "update", "acme", "--name", "x" * 201), "--name: expected at most 200"),
-        (("tenants", "update", "acme", "--keep", "x"), "--keep 'x': expected at least 3 charac"),
+        (("tenants", "update", "acme", "--allowlist", "x"), "--allowlist 'x': expected at least 3"),
         (("keys", "create", "--tenant", "acme", "--label", "x" * 201), "--label: expected at most"),
         (("keys", "create", "--tenant", "acme", "--scopes", "x"), "of admin, chat, train"),
         (("webhooks", "create", "foo", "--tenant", "acme"), "URL 'foo': expected https://..., at"),
@@ -234,7 +234,7 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("webhooks", "update", "x", "--tenant", "acme"), "--url, --event, --enable or --disable"),
         (
             ("tenants", "update", "acme"),
-            "--name, --system-prompt, --custom-pattern, --keep, --keep-uploads or",
+            "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads or",
         ),
         (("adapters", "promote", str(1 << 70), "--tenant", "acme"), "VERSION"),
     ],
@@ -261,13 +261,22 @@ def test_what_is_given_changes_a_tenant(run: Run) -> None:
 
 def test_an_options_old_name_works_and_is_not_shown(run: Run) -> None:
     made(run, "tenants", "create", "acme", "--number-pattern", "a=[0-9]{4}")
-    words = ("--number-pattern", "b=B-[0-9]+", "--custom-pattern", "c=C-[0-9]+")
+    words = (
+        "--number-pattern",
+        "b=B-[0-9]+",
+        "--custom-pattern",
+        "c=C-[0-9]+",
+        "--keep",
+        "@b.example",
+    )
     view = json.loads(made(run, "tenants", "update", "acme", *words, "--json").stdout)
     assert view["custom_patterns"] == {"b": "B-[0-9]+", "c": "C-[0-9]+"}
+    assert view["allowlist"] == ["@b.example"]
     for command in ("create", "update"):
         text = made(run, "tenants", command, "--help").stdout
-        assert "--custom-pattern" in text
-        assert "--number-pattern" not in text
+        for new, old in (("--custom-pattern", "--number-pattern"), ("--allowlist", "--keep ")):
+            assert new in text
+            assert old not in text
 
 
 def test_a_job_is_known_by_the_id_that_v1_gives(acme: Run) -> None:

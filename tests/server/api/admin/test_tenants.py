@@ -15,6 +15,7 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
         **ACME,
         "custom_patterns": {},
         "number_patterns": {},
+        "allowlist": [],
         "keep": [],
         "keep_upload_days": 0,
         "limits": None,
@@ -66,6 +67,7 @@ async def test_a_custom_pattern_must_be_safe_to_run(client, operator, pattern):
 
 OLD_NAMES = [
     ("number_patterns", "custom_patterns", {"ORDER": r"ORD-\d{6}"}, {"ORDER": "no"}),
+    ("keep", "allowlist", ["@acme.example"], []),
 ]
 
 

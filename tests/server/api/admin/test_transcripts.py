@@ -37,7 +37,7 @@ async def count(database, table) -> int:
 async def test_what_a_tenant_calls_public_is_not_redacted(
     client, make_tenant, operator, database, settings
 ):
-    await make_tenant("acme", keep=("help@acme.example",))
+    await make_tenant("acme", allowlist=("help@acme.example",))
     text = "Write to help@acme.example, not to jo@post.example."
     turns = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": text}]
     file = json.dumps({"messages": turns}).encode()

@@ -1,4 +1,4 @@
-"""The column of a tenant's patterns gets the name that the API has."""
+"""What redaction replaces and leaves alone for a tenant gets the names that the API has."""
 
 from alembic import op
 
@@ -14,8 +14,10 @@ depends_on = None
 def upgrade() -> None:
     """Apply."""
     op.execute("ALTER TABLE tenant RENAME COLUMN number_patterns TO custom_patterns")
+    op.execute("ALTER TABLE tenant RENAME COLUMN keep TO allowlist")
 
 
 def downgrade() -> None:
     """Undo."""
+    op.execute("ALTER TABLE tenant RENAME COLUMN allowlist TO keep")
     op.execute("ALTER TABLE tenant RENAME COLUMN custom_patterns TO number_patterns")
