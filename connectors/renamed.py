@@ -12,6 +12,11 @@ import msgspec
 T = TypeVar("T")
 
 TENANT: Mapping[str, str] = {"number_patterns": "custom_patterns", "keep": "allowlist"}
+TURN: Mapping[str, str] = {"speaker": "role"}
+"""Of the format ``tenantune``, and of ``--map``."""
+IMPORT_OPTIONS: Mapping[str, str] = {"speakers": "roles"}
+IMPORT_REPORT: Mapping[str, str] = {"speakers": "roles"}
+IMPORT_NOTES: Mapping[str, str] = {"speakers": "roles"}
 
 
 class BothNamesGiven(ValueError):
