@@ -58,6 +58,43 @@ async def test_rows_of_the_first_schema_survive_its_successors(database):
     assert (tenant.allowlist, tenant.limits) == ([], None)
 
 
+async def test_an_update_keeps_the_words_of_redaction_of_tenants_and_all_that_they_own(database):
+    await _downgrade(database, "0004")
+    async with database.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO tenant (id, slug, name, system_prompt, number_patterns, keep,"
+                " next_version, live_revision, created_at, updated_at) VALUES ('t', 'acme',"
+                """ 'Acme', '', '{"ORDER": "O-[0-9]+"}', '["@acme.example"]', 1, 0, :at, :at)"""
+            ),
+            {"at": now()},
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO source_file (id, tenant_id, filename, sha256, size_bytes, created_at,"
+                " updated_at) VALUES ('s', 't', 'f.csv', 'x', 1, :at, :at)"
+            ),
+            {"at": now()},
+        )
+    await database.migrate()
+    async with database.reading() as session:
+        tenant = (await session.scalars(select(Tenant))).one()
+        source = (await session.scalars(select(SourceFile))).one()
+    assert (tenant.custom_patterns, source.tenant_id) == ({"ORDER": "O-[0-9]+"}, "t")
+    assert tenant.allowlist == ["@acme.example"]
+    await _downgrade(database, "0004")
+    async with database.engine.begin() as connection:
+        raw = (await connection.execute(text("SELECT number_patterns FROM tenant"))).scalar_one()
+        left = await connection.execute(text("SELECT id FROM source_file"))
+    assert (json.loads(raw) if isinstance(raw, str) else raw) == {"ORDER": "O-[0-9]+"}
+    assert left.scalars().all() == ["s"]
+
+
+async def _downgrade(database, revision):
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), revision))
+
+
 async def test_processes_that_start_together_migrate_once(request, tmp_path, settings):
     if settings.database.startswith("sqlite"):
         url = f"sqlite+aiosqlite:///{tmp_path / 'deep' / 'new.sqlite'}"
