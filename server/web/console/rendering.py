@@ -19,6 +19,7 @@ from litestar import Request, Response
 from litestar.enums import MediaType
 from markupsafe import Markup
 
+from server.accounts.schemas import Viewer
 from server.db.models import Tenant
 from server.web.console.navigation import Shell, load_shell
 from server.web.headers import console_headers
@@ -59,7 +60,7 @@ async def page(
         csrf_token: for forms of somebody who is not signed in; else it is the session's.
         context: what the template shows.
     """
-    viewer = request.state.get("viewer")
+    viewer: Viewer | None = request.state.get("viewer")
     tenant: Tenant | None = request.state.get("tenant")
     shell = Shell()
     if viewer is not None:
