@@ -77,6 +77,7 @@ class FineTuningController(Controller):
                 request=asked.to_request(body),
                 settings=settings,
                 learning=await asked.to_learning(session, tenant_id, body, settings=settings),
+                actor=principal.actor,
             )
             return await _view(session, tenant, job)
 
