@@ -47,6 +47,12 @@ from server.responses import service as responses
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
+from server.web.console.session import (
+    SignInRequired,
+    ask_to_sign_in,
+    provide_tenant,
+    provide_viewer,
+)
 from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
@@ -73,6 +79,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
+CONSOLE: tuple[type[Controller], ...] = ()  # /console
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
     ReferenceController,
@@ -146,6 +153,7 @@ def create_app(
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         app.state.keyring = keyring
         app.state.settings = settings
+        app.state.database = database
         await asyncio.to_thread(chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await database.migrate()
@@ -171,12 +179,14 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *OPEN],
+        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
+            "viewer": Provide(provide_viewer, sync_to_thread=False),
+            "tenant": Provide(provide_tenant, sync_to_thread=False),
             **{name: _always(value) for name, value in shared.items()},
         },
-        exception_handlers=exception_handlers,
+        exception_handlers={**exception_handlers, SignInRequired: ask_to_sign_in},
         before_send=[
             add_headers,
             add_rate_limits(limiter),
