@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Row, Select, and_, func
+from sqlalchemy import Row, Select, and_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Adapter, AdapterState, DatasetVersion, Decision, Job, JobState, Tenant
@@ -148,12 +148,6 @@ async def get_runs(session: AsyncSession, tenant: Tenant, ids: Sequence[str]) ->
     if missing:
         raise NotFound(f"no job {missing[0]}")
     return [found[each] for each in ids]
-
-
-async def count_going(session: AsyncSession, tenant_id: str) -> int:
-    """How many of the tenant's runs have not ended and are not paused."""
-    query = of_tenant(tenant_id).select(func.count(Job.id))
-    return await session.scalar(query.where(Job.state.not_in((*FINAL_STATES, "paused")))) or 0
 
 
 def _query(tenant: Tenant) -> Select[*tuple[Any, ...]]:
