@@ -28,7 +28,7 @@ from server.api.openai.fine_tuning.controller import FineTuningController
 from server.api.openai.models.controller import ModelController
 from server.api.openai.responses.controller import ResponseController
 from server.api.openai.uploads.controller import UploadController
-from server.api.problems import add_headers, exception_handlers
+from server.api.problems import add_headers
 from server.api.reference.controller import ReferenceController
 from server.auth.keyring import Keyring
 from server.chat.accounting import Accounting, Admission
@@ -47,12 +47,14 @@ from server.responses import service as responses
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
+from server.web.console.errors import exception_handlers
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
     provide_tenant,
     provide_viewer,
 )
+from server.web.static import StaticController
 from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
@@ -83,6 +85,7 @@ CONSOLE: tuple[type[Controller], ...] = ()  # /console
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
     ReferenceController,
+    StaticController,
 )
 
 
