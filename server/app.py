@@ -29,7 +29,7 @@ from server.api.openai.fine_tuning.controller import FineTuningController
 from server.api.openai.models.controller import ModelController
 from server.api.openai.responses.controller import ResponseController
 from server.api.openai.uploads.controller import UploadController
-from server.api.problems import add_headers, exception_handlers
+from server.api.problems import add_headers
 from server.api.reference.controller import ReferenceController
 from server.auth.keyring import Keyring
 from server.chat.accounting import Accounting, Admission
@@ -48,6 +48,14 @@ from server.responses import service as responses
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
+from server.web.console.errors import exception_handlers
+from server.web.console.session import (
+    SignInRequired,
+    ask_to_sign_in,
+    provide_tenant,
+    provide_viewer,
+)
+from server.web.static import StaticController
 from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
@@ -74,9 +82,11 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
+CONSOLE: tuple[type[Controller], ...] = ()  # /console
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
     ReferenceController,
+    StaticController,
 )
 
 
@@ -143,6 +153,7 @@ def create_app(
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         app.state.keyring = shared.keyring
         app.state.settings = settings
+        app.state.database = shared.database
         await asyncio.to_thread(shared.chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await shared.database.migrate()
@@ -168,12 +179,14 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *OPEN],
+        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
+            "viewer": Provide(provide_viewer, sync_to_thread=False),
+            "tenant": Provide(provide_tenant, sync_to_thread=False),
             **{name: _always(value) for name, value in vars(shared).items()},
         },
-        exception_handlers=exception_handlers,
+        exception_handlers={**exception_handlers, SignInRequired: ask_to_sign_in},
         before_send=[
             add_headers,
             add_rate_limits(shared.limiter),

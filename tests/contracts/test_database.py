@@ -90,7 +90,7 @@ async def test_an_update_keeps_the_words_of_redaction_of_tenants_and_all_that_th
     assert left.scalars().all() == ["s"]
 
 
-async def _downgrade(database, revision):
+async def _downgrade(database: Database, revision: str) -> None:
     async with database.engine.begin() as connection:
         await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), revision))
 

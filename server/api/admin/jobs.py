@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.api.admin.adapters import AdapterController
 from server.api.admin.upload import post_file, received
 from server.api.guards import bearer, needs
+from server.auth.keys import Principal
 from server.db.models import MAX_NUMBER, Job
 from server.db.session import Database
 from server.engine.adapter_cache import AdapterRef
@@ -50,6 +51,7 @@ class AdapterImportController(AdapterController):
         slug: FromPath[str],
         request: Request[Any, Any, Any],
         *,
+        principal: NamedDependency[Principal],
         database: NamedDependency[Database],
         blobs: NamedDependency[BlobStore],
         settings: NamedDependency[Settings],
@@ -86,6 +88,7 @@ class AdapterImportController(AdapterController):
                     settings=settings,
                     request=_import_request(file.fields, suffix, require_approval),
                     name=file.filename,
+                    actor=principal.actor,
                 )
         async with database.reading() as session:
             return await service.view(session, job, slug)
@@ -122,6 +125,8 @@ class JobController(Controller):
         self,
         slug: FromPath[str],
         data: JSONBody[JobRequest],
+        *,
+        principal: NamedDependency[Principal],
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
     ) -> JobView:
@@ -133,6 +138,7 @@ class JobController(Controller):
                 tenant,
                 request=data,
                 settings=settings,
+                actor=principal.actor,
             )
             return await service.view(session, job, slug)
 
@@ -172,24 +178,39 @@ class JobController(Controller):
 
     @post("/{job_id:str}/cancel", status_code=200)
     async def cancel(
-        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
     ) -> JobView:
         """Stop a run; its adapter, if there is one already, is never promoted."""
-        return await _change(states.cancel, slug, job_id, database=database)
+        change = partial(states.cancel, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @post("/{job_id:str}/pause", status_code=200)
     async def pause(
-        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
     ) -> JobView:
         """Pause a run: it saves, and its slot goes to another."""
-        return await _change(states.pause, slug, job_id, database=database)
+        change = partial(states.pause, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @post("/{job_id:str}/resume", status_code=200)
     async def resume(
-        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
     ) -> JobView:
         """Put a paused run back into the queue; it goes on where it was."""
-        return await _change(states.resume, slug, job_id, database=database)
+        change = partial(states.resume, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @post("/{job_id:str}/decision", status_code=200)
     async def decide(
@@ -197,11 +218,13 @@ class JobController(Controller):
         slug: FromPath[str],
         job_id: FromPath[str],
         data: JSONBody[Decision],
+        *,
+        principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> JobView:
         """Approve or reject the adapter of a run that awaits it."""
-        decided = partial(states.decide, decision=data.decision)
-        return await _change(decided, slug, job_id, database=database)
+        change = partial(states.decide, decision=data.decision, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @get("/{job_id:str}/report", media_type="text/html")
     async def report(
