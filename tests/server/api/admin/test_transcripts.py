@@ -396,7 +396,7 @@ async def test_another_tenants_imports_and_datasets_are_not_there(
     assert (await client.get("/admin/tenants/other/imports", headers=key)).json() == []
 
 
-async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
+async def test_the_same_conversations_twice_are_one_dataset_version(
     client, acme, operator, database, settings
 ):
     words = [f"{letter}{letter}o{index}" for index, letter in enumerate("bcdfghjklmnpqrst")]
