@@ -58,7 +58,7 @@ def render_table(report: ImportReport) -> str:
     rows += [
         ("redacted", _listed(report.redacted) or "nothing"),
         (
-            "left out",
+            "rejected",
             f"{report.rejected:,} records, {report.partially_rejected:,} parts of kept ones",
         ),
     ]

@@ -171,7 +171,7 @@ async def list_imports(app: App, tenant: str, *, as_json: bool) -> None:
         (v.id, v.filename, v.state, (v.report or {}).get("read"), (v.report or {}).get("rejected"))
         for v in views
     ]
-    print_table("Imports", ("id", "file", "state", "kept", "left out"), rows)
+    print_table("Imports", ("id", "file", "state", "kept", "rejected"), rows)
 
 
 @transcripts.command("report")
@@ -180,7 +180,7 @@ async def list_imports(app: App, tenant: str, *, as_json: bool) -> None:
 @format_option
 @command
 async def report(app: App, import_id: str, tenant: str, form: str) -> None:
-    """What an import kept, and what it left out, where and why."""
+    """What an import kept, and what it rejected, where and why."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         view = import_view(*await service.get_import(session, owner, import_id))
