@@ -54,7 +54,8 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     """A conversation as the trainer reads it; without the system message.
 
     ``rejected``: the reply to which the last one of ``messages`` was preferred (preferences).
-    ``desirable``: the label of the last reply of ``messages`` (judgements).
+    ``desirable``: the label of the last reply of ``messages`` (judgements). Files have it as
+    ``wanted``: another name would change the hash of every dataset of judgements.
     """
 
     id: str
