@@ -23,12 +23,12 @@ $(CLIENT)/.package-lock.json: tests/e2e/node/package-lock.json | install
 	@cd tests/e2e/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund
 
 test: install $(CLIENT)/.package-lock.json ## all tests, the real trainer, engine and PostgreSQL included
-	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist worksteal $(ARGS)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "heavy and not vllm" -n auto --dist loadfile $(ARGS)
 	@$(BIN)/python -m pytest -m vllm $(ARGS)
 
 test-fast: install ## the tests that load neither torch nor vLLM
-	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist worksteal $(ARGS)
 
 lint: install ## style and formatting
 	@$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --check .
