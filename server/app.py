@@ -48,6 +48,7 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
+from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -81,7 +82,10 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
-CONSOLE: tuple[type[Controller], ...] = ()  # /console
+CONSOLE: tuple[type[Controller], ...] = (  # /console
+    HomeController,
+    TenantHomeController,
+)
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
     ReferenceController,

@@ -16,6 +16,10 @@ class Look(NamedTuple):
 
 
 PAGES = (
+    Look("tenants", "/console", "operator"),
+    Look("tenants-none", "/console", "nobody"),
+    Look("home", "/console/t/loaf", "loaf:admin"),
+    Look("home-new", "/console/t/northgate", "operator"),
     Look("gallery", "/console/t/loaf/gallery", "loaf:admin"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),

@@ -87,6 +87,14 @@ OPERATOR_PAGES = (Page("Tenants", "tenants", "/console", "operator"),)
 _ROLE_NAMES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Tenant admin"}
 
 
+def address_of_page(name: str, tenant: Tenant) -> str:
+    """Where a tenant's page of this name is; empty where there is none."""
+    for page in (*TENANT_PAGES, *SETUP_PAGES):
+        if page.name == name:
+            return page.path.format(slug=tenant.slug)
+    return ""
+
+
 async def load_shell(
     session: AsyncSession,
     viewer: Viewer,
