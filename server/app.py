@@ -8,6 +8,8 @@ import structlog
 from litestar import Controller, Litestar
 from litestar.di import Provide
 
+from server.accounts.passwords import Passwords
+from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.tenants import KeyController, TenantController
@@ -48,7 +50,14 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
+from server.web.console.pages.account import AccountController
 from server.web.console.pages.home import HomeController, TenantHomeController
+from server.web.console.pages.people import PeopleController
+from server.web.console.pages.sign_in import (
+    LinkController,
+    SignInController,
+    SignOutController,
+)
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -85,6 +94,11 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
 CONSOLE: tuple[type[Controller], ...] = (  # /console
     HomeController,
     TenantHomeController,
+    SignInController,
+    SignOutController,
+    LinkController,
+    AccountController,
+    PeopleController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
@@ -154,6 +168,7 @@ def create_app(
         "limiter": limiter,
         "metrics": metrics,
         "vault": vault,
+        "signing_in": SigningIn(database, Passwords()),
     }
 
     @contextlib.asynccontextmanager

@@ -82,7 +82,10 @@ async def _runs_going_on(session: AsyncSession, tenant_id: str) -> Count:
 
 TENANT_PAGES = (Page("Home", "home", "/console/t/{slug}", "viewer"),)
 SETUP_PAGES: tuple[Page, ...] = ()
-OPERATOR_PAGES = (Page("Tenants", "tenants", "/console", "operator"),)
+OPERATOR_PAGES = (
+    Page("Tenants", "tenants", "/console", "operator"),
+    Page("People", "people", "/console/people", "operator"),
+)
 
 _ROLE_NAMES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Tenant admin"}
 
