@@ -39,6 +39,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
@@ -48,6 +49,7 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
+from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -81,7 +83,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
-CONSOLE: tuple[type[Controller], ...] = ()  # /console
+CONSOLE: tuple[type[Controller], ...] = (TrainingController,)  # /console
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
     ReferenceController,
@@ -127,6 +129,7 @@ def create_app(
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
     cleaner = Cleaner(database, blobs)
+    job_feed = JobFeed(database)
     write_behind = WriteBehind(database)
     chat = ChatService(
         engine=engine,
@@ -150,6 +153,7 @@ def create_app(
         "limiter": limiter,
         "metrics": metrics,
         "vault": vault,
+        "job_feed": job_feed,
     }
 
     @contextlib.asynccontextmanager
@@ -157,6 +161,7 @@ def create_app(
         app.state.keyring = keyring
         app.state.settings = settings
         app.state.database = database
+        app.state.job_feed = job_feed
         await asyncio.to_thread(chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await database.migrate()
@@ -165,6 +170,7 @@ def create_app(
             stack.push_async_callback(database.dispose)
             stack.callback(chat.close)
             stack.callback(keyring.close)
+            stack.callback(job_feed.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for running in (
                 keyring.run(),
