@@ -462,9 +462,7 @@ async def test_a_broken_last_event_id_is_passed_over(sign_in, tenant, database) 
     job = await make_run(database, tenant, state="failed")
     browser = await sign_in("acme", "viewer")
     for given in (b"x", b"-1", b"\xd9\xa3", b"9" * 50):
-        answer = await browser.get(
-            f"{PAGE}/{job.id}/events", headers=[(b"last-event-id", given)]
-        )
+        answer = await browser.get(f"{PAGE}/{job.id}/events", headers=[(b"last-event-id", given)])
         assert answer.status_code == 200, given
     assert (await browser.get(f"{PAGE}/{job.id}/events?after=-1")).status_code == 422
 
