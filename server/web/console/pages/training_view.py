@@ -156,7 +156,7 @@ def run_context(shown: Shown, tenant: Tenant, measure: str) -> dict[str, Any]:
         "job": job,
         "facts": _facts(shown),
         "stages": [_stage(stage, job) for stage in shown.stages],
-        "status": _status(shown),
+        "spoken": _status(shown),
         "measure": measure,
         "measures": measure_links(measure),
         "heading": HEADINGS[measure],

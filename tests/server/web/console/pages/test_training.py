@@ -377,7 +377,7 @@ async def test_two_runs_are_drawn_over_each_other(sign_in, tenant, database) -> 
     assert answer.status_code == 200
     page = soup(answer)
     assert len(page.select("polyline.cand, polyline.live")) == 2
-    assert [cell.get_text() for cell in page.select("td.best")] == ["6.00, best", "0.30, best"]
+    assert [cell.get_text() for cell in page.select("td.best")] == ["0.30, best", "6.00, best"]
     assert "acme@1, acme@2" in str(page.select_one(".curve"))
     links = [str(link["href"]) for link in page.select(".seg a")]
     assert links[1] == f"?measure=speed&run={made[0].id}&run={made[1].id}"
