@@ -41,6 +41,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
@@ -58,6 +59,7 @@ from server.web.console.pages.sign_in import (
     SignInController,
     SignOutController,
 )
+from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -99,8 +101,9 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     LinkController,
     AccountController,
     PeopleController,
+    TrainingController,
 )
-OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
+OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
     ReferenceController,
     StaticController,
@@ -145,6 +148,7 @@ def create_app(
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
     cleaner = Cleaner(database, blobs)
+    job_feed = JobFeed(database)
     write_behind = WriteBehind(database)
     chat = ChatService(
         engine=engine,
@@ -169,6 +173,7 @@ def create_app(
         "metrics": metrics,
         "vault": vault,
         "signing_in": SigningIn(database, Passwords()),
+        "job_feed": job_feed,
     }
 
     @contextlib.asynccontextmanager
@@ -176,6 +181,7 @@ def create_app(
         app.state.keyring = keyring
         app.state.settings = settings
         app.state.database = database
+        app.state.job_feed = job_feed
         await asyncio.to_thread(chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await database.migrate()
@@ -184,6 +190,7 @@ def create_app(
             stack.push_async_callback(database.dispose)
             stack.callback(chat.close)
             stack.callback(keyring.close)
+            stack.callback(job_feed.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for running in (
                 keyring.run(),

@@ -160,7 +160,7 @@ async def count_by_state(session: AsyncSession, tenant_id: str) -> dict[JobState
     """How many of a tenant's jobs are in each state that is not final."""
     query = of_tenant(tenant_id).select(Job.state, func.count(Job.id))
     rows = await session.execute(query.where(Job.state.not_in(FINAL_STATES)).group_by(Job.state))
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 def _shaped_like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:

@@ -80,7 +80,10 @@ async def _runs_going_on(session: AsyncSession, tenant_id: str) -> Count:
     return Count(sum(states.get(state, 0) for state in jobs.WORKING), "running", going=True)
 
 
-TENANT_PAGES = (Page("Home", "home", "/console/t/{slug}", "viewer"),)
+TENANT_PAGES = (
+    Page("Home", "home", "/console/t/{slug}", "viewer"),
+    Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
+)
 SETUP_PAGES: tuple[Page, ...] = ()
 OPERATOR_PAGES = (
     Page("Tenants", "tenants", "/console", "operator"),
