@@ -9,6 +9,8 @@ import structlog
 from litestar import Controller, Litestar
 from litestar.di import Provide
 
+from server.accounts.passwords import Passwords
+from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.tenants import KeyController, TenantController
@@ -40,6 +42,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
@@ -49,6 +52,15 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
+from server.web.console.pages.account import AccountController
+from server.web.console.pages.home import HomeController, TenantHomeController
+from server.web.console.pages.people import PeopleController
+from server.web.console.pages.sign_in import (
+    LinkController,
+    SignInController,
+    SignOutController,
+)
+from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -82,8 +94,17 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
-CONSOLE: tuple[type[Controller], ...] = ()  # /console
-OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
+CONSOLE: tuple[type[Controller], ...] = (  # /console
+    HomeController,
+    TenantHomeController,
+    SignInController,
+    SignOutController,
+    LinkController,
+    AccountController,
+    PeopleController,
+    TrainingController,
+)
+OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
     ReferenceController,
     StaticController,
@@ -106,6 +127,8 @@ class _Shared:
     limiter: RateLimiter
     metrics: Metrics
     vault: Vault
+    signing_in: SigningIn
+    job_feed: JobFeed
 
 
 def create_app(
@@ -154,6 +177,7 @@ def create_app(
         app.state.keyring = shared.keyring
         app.state.settings = settings
         app.state.database = shared.database
+        app.state.job_feed = shared.job_feed
         await asyncio.to_thread(shared.chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await shared.database.migrate()
@@ -162,6 +186,7 @@ def create_app(
             stack.push_async_callback(shared.database.dispose)
             stack.callback(shared.chat.close)
             stack.callback(shared.keyring.close)
+            stack.callback(shared.job_feed.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for running in (
                 shared.keyring.run(),
@@ -234,6 +259,8 @@ def _build_shared(
         limiter=limiter,
         metrics=metrics,
         vault=Vault(settings),
+        signing_in=SigningIn(database, Passwords()),
+        job_feed=JobFeed(database),
     )
 
 
