@@ -1,18 +1,13 @@
 """Who is signed in, and what the pages and commands about people take and give."""
 
-from typing import Annotated, get_args
+from typing import get_args
 
 import msgspec
-from msgspec import Meta
 
 from server.db.models import Role
 from server.schemas import Moment
 
 ROLES: tuple[Role, ...] = get_args(Role)  # each includes those before it
-
-EMAIL_PATTERN = r"^[^@\s\x00-\x1f<>\"(),:;\\\[\]]+@[^@\s\x00-\x1f<>\"(),:;\\\[\]]+$"
-Email = Annotated[str, Meta(pattern=EMAIL_PATTERN, max_length=254)]
-Name = Annotated[str, Meta(max_length=200)]
 
 
 class Viewer(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,10 @@ class Look(NamedTuple):
 
 TRAINING = "/console/t/loaf/training"
 PAGES = (
+    Look("tenants", "/console", "operator"),
+    Look("tenants-none", "/console", "nobody"),
+    Look("home", "/console/t/loaf", "loaf:admin"),
+    Look("home-new", "/console/t/northgate", "operator"),
     Look("gallery", "/console/t/loaf/gallery", "loaf:admin"),
     Look("training", TRAINING, "loaf:admin"),
     Look("training-empty", "/console/t/northgate/training", "northgate:admin"),

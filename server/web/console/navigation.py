@@ -85,9 +85,20 @@ TENANT_PAGES = (
     Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
 )
 SETUP_PAGES: tuple[Page, ...] = ()
-OPERATOR_PAGES = (Page("Tenants", "tenants", "/console", "operator"),)
+OPERATOR_PAGES = (
+    Page("Tenants", "tenants", "/console", "operator"),
+    Page("People", "people", "/console/people", "operator"),
+)
 
 _ROLE_NAMES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Tenant admin"}
+
+
+def address_of_page(name: str, tenant: Tenant) -> str:
+    """Where a tenant's page of this name is; empty where there is none."""
+    for page in (*TENANT_PAGES, *SETUP_PAGES):
+        if page.name == name:
+            return page.path.format(slug=tenant.slug)
+    return ""
 
 
 async def load_shell(
