@@ -19,9 +19,9 @@ class ImportReport(msgspec.Struct, kw_only=True):
     counts rejected parts of kept records. ``reasons`` counts both by reason, and ``examples`` are
     the first of each reason, with their lines.
 
-    ``roles`` (on the wire ``speakers``) counts turns by role, ``redacted`` counts replaced personal
+    ``roles`` counts turns by role, ``redacted`` counts replaced personal
     data by entity type. ``notes`` say what the importer detected and assumed: ``encoding``,
-    ``columns``, ``speakers`` (which value is which role), ``dates``, ``order``.
+    ``columns``, ``roles`` (which value is which role), ``dates``, ``order``.
     """
 
     importer: str
@@ -38,7 +38,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
     partially_rejected: int = msgspec.field(name="trimmed", default=0)
     reasons: dict[str, int] = {}
     examples: list[Rejected] = []
-    roles: dict[str, int] = msgspec.field(name="speakers", default_factory=dict)
+    roles: dict[str, int] = {}
     redacted: dict[str, int] = {}
     notes: dict[str, str] = {}
 

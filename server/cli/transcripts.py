@@ -55,7 +55,7 @@ def transcripts() -> None:
     "mapping",
     multiple=True,
     metavar="FIELD=COLUMN",
-    help="For tables; also speaker:VALUE=agent and private:VALUE=yes.",
+    help="For tables; also role:VALUE=agent and private:VALUE=yes.",
 )
 @click.option("--encoding", help="Found out when absent.")
 @click.option(

@@ -177,8 +177,11 @@ def stop_seconds(settings: Settings) -> float:
 
 
 async def _prepare_base(settings: Settings, *, on_progress: OnProgress) -> None:
-    """Make the base if the engine needs it: the fake engine does not."""
-    if settings.engine_url or settings.engine != "fake":
+    """Make the base where something uses it: with the fake engine only training does.
+
+    vLLM serves it, also at ``engine_url``, and its chat template says how tools are called.
+    """
+    if settings.engine != "fake":
         await ensure_base(settings, on_progress=on_progress)
     elif not has_base(settings):
         on_progress(
