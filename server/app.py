@@ -9,6 +9,7 @@ import structlog
 from litestar import Controller, Litestar
 from litestar.di import Provide
 
+from server.accounts.oidc import Issuer
 from server.accounts.passwords import Passwords
 from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
@@ -58,6 +59,7 @@ from server.web.console.pages.sign_in import (
     SignInController,
     SignOutController,
 )
+from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.start import StartController
 from server.web.console.session import (
     SignInRequired,
@@ -94,6 +96,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
 )
 CONSOLE: tuple[type[Controller], ...] = (  # /console
     SignInController,
+    IssuerController,
     SignOutController,
     LinkController,
     StartController,
@@ -124,6 +127,7 @@ class _Shared:
     metrics: Metrics
     vault: Vault
     signing_in: SigningIn
+    issuer: Issuer | None
 
 
 def create_app(
@@ -253,6 +257,7 @@ def _build_shared(
         metrics=metrics,
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),
+        issuer=Issuer(settings) if settings.oidc_issuer else None,
     )
 
 
