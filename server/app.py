@@ -43,6 +43,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
@@ -53,6 +54,7 @@ from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
+from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.sign_in import (
     LinkController,
@@ -60,7 +62,7 @@ from server.web.console.pages.sign_in import (
     SignOutController,
 )
 from server.web.console.pages.single_sign_on import IssuerController
-from server.web.console.pages.start import StartController
+from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -95,15 +97,17 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     AllUsageController,
 )
 CONSOLE: tuple[type[Controller], ...] = (  # /console
+    HomeController,
+    TenantHomeController,
     SignInController,
     IssuerController,
     SignOutController,
     LinkController,
-    StartController,
     AccountController,
     PeopleController,
+    TrainingController,
 )
-OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
+OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
     ReferenceController,
     StaticController,
@@ -128,6 +132,7 @@ class _Shared:
     vault: Vault
     signing_in: SigningIn
     issuer: Issuer | None
+    job_feed: JobFeed
 
 
 def create_app(
@@ -176,6 +181,7 @@ def create_app(
         app.state.keyring = shared.keyring
         app.state.settings = settings
         app.state.database = shared.database
+        app.state.job_feed = shared.job_feed
         await asyncio.to_thread(shared.chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await shared.database.migrate()
@@ -184,6 +190,7 @@ def create_app(
             stack.push_async_callback(shared.database.dispose)
             stack.callback(shared.chat.close)
             stack.callback(shared.keyring.close)
+            stack.callback(shared.job_feed.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for running in (
                 shared.keyring.run(),
@@ -258,6 +265,7 @@ def _build_shared(
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),
         issuer=Issuer(settings) if settings.oidc_issuer else None,
+        job_feed=JobFeed(database),
     )
 
 

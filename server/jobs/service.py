@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from server.db.models import (
     SafeText,
     Tenant,
 )
-from server.db.scope import of_tenant
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound, TooMany
 from server.jobs.schemas import (
     FINAL_STATES,
@@ -124,6 +125,18 @@ async def create_job(
     await session.flush()
     await add_event(session, job, kind="state", body={"state": "queued"})
     return job
+
+
+async def count_in(
+    session: AsyncSession, tenant_ids: Collection[str], states: Collection[JobState]
+) -> dict[str, int]:
+    """How many jobs of each of these tenants, by id, are in ``states``; those without any are absent."""
+    query = across_tenants("a person may belong to several tenants").select(
+        Job.tenant_id, func.count(Job.id)
+    )
+    query = query.where(Job.tenant_id.in_(tenant_ids), Job.state.in_(states))
+    rows = await session.execute(query.group_by(Job.tenant_id))
+    return dict(rows.tuples().all())
 
 
 def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:

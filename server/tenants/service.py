@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -115,12 +115,23 @@ async def list_all(session: AsyncSession) -> list[Tenant]:
 
 
 async def list_for(
-    session: AsyncSession, tenant_ids: Collection[str] | None, *, limit: int
+    session: AsyncSession,
+    tenant_ids: Collection[str] | None,
+    *,
+    limit: int,
+    after: str | None = None,
 ) -> list[Tenant]:
-    """The first tenants by name, among ``tenant_ids`` or, with None, among all."""
+    """Tenants by name, among ``tenant_ids`` or, with None, among all.
+
+    ``after``: a slug; the list begins behind that tenant, if there is one.
+    """
     query = across_tenants("a person may belong to several tenants").select(Tenant)
     if tenant_ids is not None:
         query = query.where(Tenant.id.in_(tenant_ids))
+    if after is not None:
+        last = across_tenants("only where a list goes on").select(Tenant.name)
+        name = last.where(Tenant.slug == after).scalar_subquery()
+        query = query.where(or_(Tenant.name > name, and_(Tenant.name == name, Tenant.slug > after)))
     return list(await session.scalars(query.order_by(Tenant.name, Tenant.slug).limit(limit)))
 
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID
+
 
 class Look(NamedTuple):
     """A page in one state.
@@ -16,6 +18,20 @@ class Look(NamedTuple):
 
 
 PAGES = (
+    Look("sign-in", "/console/sign-in"),
+    Look("link-first", f"/console/link/{FIRST_LINK}"),
+    Look("link", f"/console/link/{LINK}"),
+    Look("link-gone", "/console/link/nothing", "", 404),
+    Look("account", "/console/account", "loaf:admin"),
+    Look("account-done", "/console/account?done=name", "operator"),
+    Look("people", "/console/people", "operator"),
+    Look("people-new", "/console/people/new", "operator"),
+    Look("person", f"/console/people/{PERSON_ID}", "operator"),
+    Look("person-disabled", f"/console/people/{DISABLED_ID}", "operator"),
+    Look("tenants", "/console", "operator"),
+    Look("tenants-none", "/console", "nobody"),
+    Look("home", "/console/t/loaf", "loaf:admin"),
+    Look("home-new", "/console/t/northgate", "operator"),
     Look("gallery", "/console/t/loaf/gallery", "loaf:admin"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),

@@ -65,7 +65,7 @@ class Site:
         return self.run(wait())
 
     def sign_in(self, who: str) -> str:
-        """The cookie of a person: ``operator``, or ``loaf:admin`` for a role in a tenant.
+        """The cookie of a person: ``operator``, ``loaf:admin`` for a role in a tenant, else without one.
 
         The person is made the first time, and stays signed in.
         """
@@ -84,7 +84,7 @@ async def _sign_in(session: AsyncSession, who: str) -> str:
     )
     session.add(person)
     await session.flush()
-    if who != OPERATOR:
+    if role:
         tenant = await tenants.get(session, slug)
         of_role: Role = role  # type: ignore[assignment]
         session.add(Membership(tenant_id=tenant.id, person_id=person.id, role=of_role))
