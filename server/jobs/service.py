@@ -17,6 +17,7 @@ from server.db.models import (
     Import,
     Job,
     JobEvent,
+    JobState,
     SafeText,
     Tenant,
 )
@@ -45,6 +46,8 @@ from training.finetuning.trackers import what_to_install
 DEFAULT_RECIPE = "cpu-small"
 MAX_UNFINISHED = 100
 """Of one tenant. More would be a queue of days."""
+WORKING: tuple[JobState, ...] = ("queued", "validating", "running", "evaluating")
+"""States in which a job waits for a machine or uses one, and no person is asked."""
 
 
 async def create_job(
@@ -135,6 +138,13 @@ async def create_job(
     await session.flush()
     await add_event(session, job, kind="state", body={"state": "queued"})
     return job
+
+
+async def count_by_state(session: AsyncSession, tenant_id: str) -> dict[JobState, int]:
+    """How many of a tenant's jobs are in each state that is not final."""
+    query = of_tenant(tenant_id).select(Job.state, func.count(Job.id))
+    rows = await session.execute(query.where(Job.state.not_in(FINAL_STATES)).group_by(Job.state))
+    return dict(rows.tuples().all())
 
 
 def _shaped_like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:
