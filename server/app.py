@@ -35,6 +35,7 @@ from server.chat.accounting import Accounting, Admission
 from server.chat.prompt import PolicyFiles
 from server.chat.service import ChatService
 from server.cleanup import Cleaner
+from server.conversations.answering import Answering
 from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
@@ -49,6 +50,8 @@ from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.static import StaticController
+from server.web.widget.controller import WidgetController, WidgetDocuments
+from server.web.widget.refusals import Refusals
 from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
@@ -79,6 +82,10 @@ OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /doc
     HealthController,
     ReferenceController,
     StaticController,
+)
+WIDGET: tuple[type[Controller], ...] = (  # /widget.js, /widget
+    WidgetDocuments,
+    WidgetController,
 )
 
 
@@ -143,6 +150,8 @@ def create_app(
         "limiter": limiter,
         "metrics": metrics,
         "vault": vault,
+        "answering": Answering(chat, base=settings.base),
+        "refusals": Refusals(database),
     }
 
     @contextlib.asynccontextmanager
@@ -175,7 +184,7 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *OPEN],
+        route_handlers=[*OPENAI, *ADMIN, *OPEN, *WIDGET],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
             **{name: _always(value) for name, value in shared.items()},

@@ -82,17 +82,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int | None
 
 
-async def current(
-    session: AsyncSession, caller: Caller
-) -> tuple[Visitor | None, ConversationView | None]:
-    """The caller and their last conversation, where there are such.
+async def current(session: AsyncSession, caller: Caller) -> ConversationView | None:
+    """The caller's last conversation.
 
     Raises:
         Unauthenticated: the caller has signed out since.
     """
-    tenant_id = caller.site.tenant.id
-    visitor = await visitors.of_session(session, tenant_id, caller.session)
-    return visitor, await of_visitor(session, visitor)
+    visitor = await visitors.of_session(session, caller.site.tenant.id, caller.session)
+    return await of_visitor(session, visitor)
 
 
 async def of_visitor(session: AsyncSession, visitor: Visitor | None) -> ConversationView | None:
