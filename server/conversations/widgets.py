@@ -22,7 +22,7 @@ from server.webhooks.vault import SecretUnreadable, Vault
 KEY_PREFIX = "tt_pub_"
 KEY_LENGTH = 24  # 62 ** 24 > 2 ** 142: nobody's key is found by trying
 SECRET_PREFIX = "tt_jwt_"  # noqa: S105 - what every such secret begins with
-SECRET_BYTES = 32
+SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
 _PLAIN_FIELDS = (
     "enabled",
     "display_name",
@@ -199,7 +199,7 @@ async def rotate_secret(
     widget.previous_identity_secret_until = (
         now() + timedelta(seconds=overlap_seconds) if overlaps else None
     )
-    secret = SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    secret = SECRET_PREFIX + _random(SECRET_LENGTH)
     widget.identity_secret, widget.identity_secret_hint = vault.seal(secret), secret[-4:]
     await session.flush()
     return secret
@@ -264,12 +264,16 @@ def view(site: Site) -> WidgetView:
 
 def new_key() -> str:
     """A new public key."""
-    return KEY_PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(KEY_LENGTH))
+    return KEY_PREFIX + _random(KEY_LENGTH)
 
 
 def snippet(public_key: str, *, server_url: str) -> str:
     """The line of HTML that puts a widget on a page."""
     return f'<script async src="{server_url}/widget.js" data-key="{public_key}"></script>'
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 async def _of_tenant(session: AsyncSession, tenant_id: str, *, lock: bool) -> Widget | None:
