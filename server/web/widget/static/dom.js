@@ -39,7 +39,7 @@ export function fill(text, values) {
   return form.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-export const clock = (date) => date.toLocaleTimeString(lang, { hour: "2-digit", minute: "2-digit" });
+export const clock = (date) => date.toLocaleTimeString(lang, { timeStyle: "short" });
 
 let closed = true;
 let saying;

@@ -15,19 +15,24 @@ let unread = 0;
 let greeted = false;
 let sound;
 
-/** A new document brings a new nonce; the draft goes along in the fragment, which no server sees. */
-const restart = (to = lang) => location.replace(`?v=1&lang=${to}#${encodeURIComponent(field.value)}`);
+/** A new document brings a new nonce. What was written goes along in the fragment, which no server sees. */
+function restart(to = lang) {
+  const kept = JSON.stringify({ draft: field.value, old: talk.spoken() });
+  location.replace(`?v=1&lang=${to}&at=${Date.now()}#${encodeURIComponent(kept)}`);
+}
 
 async function hello({ visitor, identity, theme, open: shown }) {
   document.documentElement.style.cssText = theme?.match(/--tt-[\w-]+:[^;]+/g)?.join(";") ?? "";
-  field.value = decodeURIComponent(location.hash.slice(1));
+  const kept = location.hash && JSON.parse(decodeURIComponent(location.hash.slice(1)));
+  field.value ||= kept.draft ?? "";
   talk.compose();
   setOpen(shown);
   try {
-    const { conversation } = await begin(visitor, identity);
-    if (conversation) talk.show(conversation);
-    if (!conversation || conversation.started_anew) talk.greet(greeting, conversation ? [] : suggestions);
-    else greeted = true;
+    const answer = await begin(visitor, identity);
+    greeted = Boolean(answer.conversation);
+    if (answer.started_anew) talk.startAnew(kept.old);
+    else if (!greeted) talk.greet(greeting, suggestions);
+    talk.show(answer.conversation);
   } catch (error) {
     talk.greet(greeting, suggestions);
     talk.warn(error.status ? texts.failed : texts.offline, link(texts.retry, () => restart()));
@@ -118,7 +123,11 @@ listen({
   hello,
   open: () => setOpen(true),
   close: () => setOpen(false),
-  identify,
+  async identify(who) {
+    const answer = await identify(who);
+    if (answer.started_anew) talk.startAnew();
+    talk.show(answer.conversation);
+  },
   language: (data) => restart(data.lang),
   async signOut() {
     await call("/sign-out", { method: "POST" }).catch(() => undefined); // forgotten here in any case

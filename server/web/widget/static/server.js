@@ -36,7 +36,7 @@ async function session(path, body) {
   const answer = await (await request(path, { body: { ...body, ...who, visitor } })).json();
   bearer = answer.session;
   until = Date.now() + answer.expires_in * 1000;
-  visitor = answer.visitor ?? visitor;
+  visitor = answer.visitor; // none for one who is identified
   return answer;
 }
 
@@ -55,7 +55,7 @@ const renew = () => session("/session/renew");
 export async function identify(identity) {
   who = of(identity);
   await started;
-  await renew();
+  return renew();
 }
 
 /** Call an endpoint with the session, renewed before it ends and once when it has ended. */

@@ -1,7 +1,7 @@
 // The conversation: messages, the answer as it streams, thumbs, and what is shown when something fails.
 import { button, clock, fill, get, icon, lang, link, make, say, texts } from "./dom.js";
 import { emit, toHost } from "./host.js";
-import { Markdown, copyText } from "./markdown.js";
+import { Markdown, copyFrom } from "./markdown.js";
 import { Refused, call, events, token } from "./server.js";
 
 const log = get("log");
@@ -72,6 +72,7 @@ function bubble({ id, role, text, created_at }) {
 
 /** A line in the log that says how things are; `kind` "bad" is read aloud at once. */
 function notice(kind, name, text, ...actions) {
+  last?.style.removeProperty("min-block-size");
   const role = kind === "bad" && "alert";
   return add(make("div", { class: "note " + kind, role }, icon(name), make("div", {}, make("p", {}, text), ...actions)));
 }
@@ -85,15 +86,25 @@ export function greet(text, suggestions) {
   add(make("ul", { class: "chips", id: "chips", "aria-label": texts.suggestions }, ...suggestions.map(chip)));
 }
 
+/** A conversation so far, or what of it is not shown yet. */
 export function show(conversation) {
+  if (!conversation) return;
   for (const message of conversation.messages) {
+    if (seen.has(message.id)) continue;
     const element = bubble(message);
-    if (conversation.started_anew) element.classList.add("old");
-    else if (message.role === "assistant") finish(element, message);
+    if (message.role === "assistant") finish(element, message);
   }
-  if (conversation.started_anew) notice("calm", "up", texts.anew);
   if (conversation.handoff?.state === "open") handedOver(conversation.handoff);
   toEnd();
+}
+
+export const spoken = () => [...log.querySelectorAll(".msg")].map(({ className, children }) => [className, children[1].innerText]);
+
+/** The server knows nothing of what was said before: it stays to be read, greyed. */
+export function startAnew(old = []) {
+  for (const [className, text] of old) add(make("div", { class: className }, make("div", { class: "text", dir: "auto" }, text)));
+  log.querySelectorAll(".msg").forEach((message) => message.classList.add("old"));
+  notice("calm", "up", texts.anew);
 }
 
 /** What a person wrote, and whether the assistant answers again: asked for while a person has the conversation. */
@@ -263,7 +274,7 @@ function finish(element, { id, state, opinion }, question) {
     say(texts.stopped);
   } else if (state === "failed") row.append(make("span", {}, texts.cut));
   else {
-    const copy = button("copy", texts.copy, () => copyText(body.innerText, body, copy));
+    const copy = button("copy", texts.copy, () => copyFrom(body, copy));
     row.append(copy);
     if (id) row.append(...thumbs(element, id, opinion));
   }

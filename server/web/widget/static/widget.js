@@ -24,56 +24,57 @@
     if (show === box.open) return;
     if (show) {
       overflow = style.overflow;
-      if (innerWidth > 480) box.show();
-      else {
+      if (innerWidth < 481) {
         box.showModal();
         style.overflow = "hidden";
-      }
+      } else box.show();
       frame ??= add(box, "iframe", {
-        title: label, allow: "clipboard-write", referrerPolicy: "origin",
+        title: label, referrerPolicy: "origin",
         src: `${origin}/widget/${key}/panel?v=1&lang=${dataset.lang || lang}`,
       });
       frame.focus();
       fit();
     } else {
+      if (root.activeElement) button.focus();
       box.close();
       style.overflow = overflow;
     }
     button.ariaExpanded = show;
-    tease.hidden = true;
+    tease.remove();
     const name = show ? "open" : "close";
-    tell(name);
     emit({ name });
+    tell(name);
   };
   const open = () => toggle(true);
   const close = () => toggle(false);
-  const fit = () => (box.style = `max-height:${visualViewport.height}px;top:${visualViewport.offsetTop}px`);
+  const fit = () => (box.style = `top:${visualViewport.offsetTop}px;max-height:${visualViewport.height}px`);
 
-  const root = add(document.documentElement, "tenantune-chat", { style: theme, role: "region", ariaLabel: label }).attachShadow({ mode: "open" });
+  const root = add(document.documentElement, "tenantune-chat", { style: theme, ariaLabel: label, role: "region" }).attachShadow({ mode: "open" });
   const box = add(root, "dialog", { ariaLabel: label, oncancel: close });
-  const tease = add(root, "section", { textContent: teaser, hidden: !teaser || Date.now() < store("get", 0, key + ":teaser") });
+  const tease = add(root, "section", { textContent: teaser });
+  if (!teaser || store("get", 0, "teaser") > Date.now()) tease.remove();
   add(tease, "button", {
     textContent: "×", ariaLabel: "OK",
     onclick: () => {
-      tease.hidden = true;
-      store("set", Date.now() + 6048e5, key + ":teaser");
+      tease.remove();
+      store("set", Date.now() + 6048e5, "teaser");
     },
   });
-  const button = add(root, "button", { textContent: label, ariaExpanded: false, onclick: () => toggle(!box.open) });
+  const button = add(root, "button", { ariaExpanded: false, textContent: label, onclick: () => toggle(!box.open) });
   const badge = add(button, "b");
   const sheet = new CSSStyleSheet();
   root.adoptedStyleSheets = [sheet];
   sheet.replaceSync(`
-:host{all:initial;position:fixed;bottom:20px;inset-inline-end:20px;z-index:99999999;display:grid;justify-items:end;gap:14px;color-scheme:light dark;font:16px/1.4 var(--tt-font,system-ui)}
+:host{all:initial;position:fixed;inset-block-end:20px;inset-inline-end:20px;z-index:9999999;display:grid;justify-items:end;gap:14px;color-scheme:light dark;font:16px/1.4 var(--tt-font,system-ui)}
 button{padding:14px 20px;border:1px solid #0000;background:none;color:inherit;font:inherit;cursor:pointer}
-section+button{border-radius:99px;background:var(--tt-accent,#0a665a);color:var(--tt-on-accent,#fff);font-weight:600;box-shadow:0 4px 16px #0004}
-b{position:absolute;bottom:38px;inset-inline-end:0;padding:2px 7px;border-radius:99px;background:CanvasText;color:Canvas;font-size:12px}
-dialog,section{position:static;margin:0;padding:0;border:1px solid #8886;border-radius:var(--tt-radius,14px);background:var(--tt-surface,Canvas);color:var(--tt-ink,CanvasText);overflow:hidden;box-shadow:0 4px 16px #0004}
+dialog~button{border-radius:99px;background:var(--tt-accent,#0a665a);color:var(--tt-on-accent,#fff);font-weight:600;box-shadow:0 4px 16px #0004}
+b{position:absolute;inset-block-end:38px;inset-inline-end:0;padding:2px 7px;border-radius:99px;background:CanvasText;color:Canvas;font-size:12px}
+dialog,section{position:static;margin:0;padding:0;border:1px solid #8888;border-radius:var(--tt-radius,14px);background:var(--tt-surface,Canvas);color:var(--tt-ink,CanvasText);overflow:hidden;box-shadow:0 4px 16px #0004}
 dialog{width:392px;height:min(656px,100dvh - 112px)}
-section{max-width:320px;padding-inline-start:14px}
+section{display:flex;place-items:center;padding-inline-start:14px;max-width:392px}
 b:empty{display:none}
-iframe{width:100%;height:100%;border:0}
-:modal{position:fixed;width:100%;max-width:none;height:100dvh;border:0;border-radius:0}
+iframe{border:0;width:100%;height:100%}
+:modal{position:fixed;width:100%;height:100dvh;max-width:none;border-radius:0;border:0}
 @media print{:host{display:none}}`);
 
   const destroy = () => {
@@ -109,6 +110,6 @@ iframe{width:100%;height:100%;border:0}
   addEventListener("message", ({ source, origin: from, data }) => {
     if (source === frame?.contentWindow && from === origin && data.v === 1) hears[data.type]?.(data);
   });
-  visualViewport.addEventListener("resize", fit);
   visualViewport.addEventListener("scroll", fit);
+  visualViewport.addEventListener("resize", fit);
 })();
