@@ -28,7 +28,7 @@ from server.api.openai.fine_tuning.controller import FineTuningController
 from server.api.openai.models.controller import ModelController
 from server.api.openai.responses.controller import ResponseController
 from server.api.openai.uploads.controller import UploadController
-from server.api.problems import add_headers, exception_handlers
+from server.api.problems import add_headers
 from server.api.reference.controller import ReferenceController
 from server.auth.keyring import Keyring
 from server.chat.accounting import Accounting, Admission
@@ -47,6 +47,14 @@ from server.responses import service as responses
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
+from server.web.console.errors import exception_handlers
+from server.web.console.session import (
+    SignInRequired,
+    ask_to_sign_in,
+    provide_tenant,
+    provide_viewer,
+)
+from server.web.static import StaticController
 from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
@@ -73,9 +81,11 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
+CONSOLE: tuple[type[Controller], ...] = ()  # /console
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
     ReferenceController,
+    StaticController,
 )
 
 
@@ -146,6 +156,7 @@ def create_app(
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         app.state.keyring = keyring
         app.state.settings = settings
+        app.state.database = database
         await asyncio.to_thread(chat.prepare)
         await asyncio.to_thread(worker_token, settings)
         await database.migrate()
@@ -171,12 +182,14 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *OPEN],
+        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
+            "viewer": Provide(provide_viewer, sync_to_thread=False),
+            "tenant": Provide(provide_tenant, sync_to_thread=False),
             **{name: _always(value) for name, value in shared.items()},
         },
-        exception_handlers=exception_handlers,
+        exception_handlers={**exception_handlers, SignInRequired: ask_to_sign_in},
         before_send=[
             add_headers,
             add_rate_limits(limiter),

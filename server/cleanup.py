@@ -1,6 +1,6 @@
 """Removes what has expired, and bytes that no row refers to.
 
-Files, uploads, transcripts that were read, and records of requests expire.
+Files, uploads, transcripts that were read, records of requests, sessions and one-time links expire.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from server import idempotency
+from server.accounts import links, sessions, tries
 from server.db.session import Database
 from server.errors import ServerError
 from server.files import originals, service, uploads
@@ -58,6 +59,9 @@ class Cleaner:
             hashes = await service.delete_expired(session) | await uploads.expire_pending(session)
             hashes |= await originals.delete_read(session)
             await idempotency.delete_expired(session)
+            await sessions.delete_expired(session)
+            await links.delete_expired(session)
+            await tries.delete_expired(session)
         await try_delete_unreferenced(self._database, self._blobs, *hashes)
 
     async def sweep_orphans(self, age: datetime.timedelta = ORPHAN_AGE) -> None:

@@ -112,16 +112,21 @@ def failure_of(exc: Exception) -> Failure:
 def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, Any]]:
     """The exception handler for everything."""
     failure = failure_of(exc)
+    log_failure(request, exc, failure)
+    content, media_type = error_body(failure, request.url.path, request_id(request.scope))
+    return Response(
+        content, status_code=failure.status, media_type=media_type, headers=failure.headers
+    )
+
+
+def log_failure(request: Request[Any, Any, Any], exc: Exception, failure: Failure) -> None:
+    """Log what is not the caller's fault."""
     if failure.code == UNEXPECTED:
         log.error("request failed", path=request.url.path, exc_info=exc)
     elif isinstance(exc, SQLAlchemyError | OSError):
         # without a traceback: it says nothing new, and takes long to draw while others wait
         reason = getattr(exc, "orig", None) or exc  # without the statement and its values
         log.error("request failed", path=request.url.path, code=failure.code, error=str(reason))
-    content, media_type = error_body(failure, request.url.path, request_id(request.scope))
-    return Response(
-        content, status_code=failure.status, media_type=media_type, headers=failure.headers
-    )
 
 
 def error_body(failure: Failure, path: str, instance: str) -> tuple[dict[str, Any], str]:

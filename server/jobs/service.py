@@ -17,6 +17,7 @@ from server.db.models import (
     Import,
     Job,
     JobEvent,
+    JobState,
     SafeText,
     Tenant,
 )
@@ -45,6 +46,8 @@ from training.finetuning.trackers import what_to_install
 DEFAULT_RECIPE = "cpu-small"
 MAX_UNFINISHED = 100
 """Of one tenant. More would be a queue of days."""
+WORKING: tuple[JobState, ...] = ("queued", "validating", "running", "evaluating")
+"""States in which a job waits for a machine or uses one, and no person is asked."""
 
 
 async def create_job(
@@ -55,6 +58,7 @@ async def create_job(
     settings: Settings,
     learning: Learning | None = None,
     imported: Imported | None = None,
+    actor: str | None = None,
 ) -> Job:
     """Queue a job. The row is the job: the worker starts what it finds queued.
 
@@ -73,6 +77,7 @@ async def create_job(
         settings: the installation's defaults, where the request is silent.
         learning: the files and the method to learn by; from all that was imported when None.
         imported: an adapter that was trained elsewhere. The job trains nothing, and evaluates it.
+        actor: who starts it, as ``Principal.actor`` names callers.
 
     Raises:
         Invalid: the recipe is not one that ships, or the suffix cannot be in a model's name.
@@ -112,6 +117,7 @@ async def create_job(
         objectives=msgspec.to_builtins(request.objectives or settings.objectives),
         suffix=request.suffix or None,
         require_approval=request.require_approval,
+        actor=actor,
     )
     if learning is not None:
         recipe = with_hyperparameters(recipe, learning.hyperparameters)
@@ -135,6 +141,13 @@ async def create_job(
     await session.flush()
     await add_event(session, job, kind="state", body={"state": "queued"})
     return job
+
+
+async def count_by_state(session: AsyncSession, tenant_id: str) -> dict[JobState, int]:
+    """How many of a tenant's jobs are in each state that is not final."""
+    query = of_tenant(tenant_id).select(Job.state, func.count(Job.id))
+    rows = await session.execute(query.where(Job.state.not_in(FINAL_STATES)).group_by(Job.state))
+    return dict(rows.tuples().all())
 
 
 def _shaped_like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:

@@ -113,6 +113,16 @@ async def list_all(session: AsyncSession) -> list[Tenant]:
     return list(await session.scalars(select(Tenant).order_by(Tenant.slug)))
 
 
+async def list_for(
+    session: AsyncSession, tenant_ids: Collection[str] | None, *, limit: int
+) -> list[Tenant]:
+    """The first tenants by name, among ``tenant_ids`` or, with None, among all."""
+    query = across_tenants("a person may belong to several tenants").select(Tenant)
+    if tenant_ids is not None:
+        query = query.where(Tenant.id.in_(tenant_ids))
+    return list(await session.scalars(query.order_by(Tenant.name, Tenant.slug).limit(limit)))
+
+
 async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant:
     """Change what the patch holds.
 

@@ -4,6 +4,15 @@ Ids are 32 hexadecimal characters that sort by creation time. Times are UTC. Wor
 in a state (``Import.state``, ``Job.state``); the worker polls for them.
 """
 
+from server.db.models.accounts import (
+    INSTALLATION_WIDE,
+    Membership,
+    Person,
+    Role,
+    SignInLink,
+    SignInSession,
+    SignInTry,
+)
 from server.db.models.adapters import Adapter, AdapterState, Promotion, PromotionKind
 from server.db.models.base import (
     MAX_NUMBER,
@@ -34,6 +43,7 @@ from server.db.models.webhooks import DeliveryState, WebhookDelivery, WebhookEnd
 
 __all__ = [
     "FINISHED_JOB_STATES",
+    "INSTALLATION_WIDE",
     "MAX_NUMBER",
     "Adapter",
     "AdapterState",
@@ -52,11 +62,17 @@ __all__ = [
     "JobState",
     "Json",
     "JsonObject",
+    "Membership",
+    "Person",
     "Promotion",
     "PromotionKind",
     "Record",
+    "Role",
     "SafeString",
     "SafeText",
+    "SignInLink",
+    "SignInSession",
+    "SignInTry",
     "SourceFile",
     "StoredCompletion",
     "StoredResponse",
