@@ -50,6 +50,7 @@ EVENTS: dict[str, str] = {
     "fine_tuning.job.succeeded": "a job has ended well; its adapter need not be live",
     "fine_tuning.job.failed": "a job has ended with an error",
     "fine_tuning.job.cancelled": "a job was stopped by request",
+    "conversation.handoff.created": "a visitor of the widget asks for a person",
     TEST_EVENT: "`tenantune webhooks test`: sent once, to that endpoint alone",
 }
 DELIVERIES: dict[DeliveryState, str] = {

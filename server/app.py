@@ -35,6 +35,7 @@ from server.chat.accounting import Accounting, Admission
 from server.chat.prompt import PolicyFiles
 from server.chat.service import ChatService
 from server.cleanup import Cleaner
+from server.conversations.answering import Answering
 from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
@@ -55,6 +56,8 @@ from server.web.console.session import (
     provide_viewer,
 )
 from server.web.static import StaticController
+from server.web.widget.controller import WidgetController, WidgetDocuments
+from server.web.widget.refusals import Refusals
 from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
@@ -86,6 +89,10 @@ OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /doc
     HealthController,
     ReferenceController,
     StaticController,
+)
+WIDGET: tuple[type[Controller], ...] = (  # /widget.js, /widget
+    WidgetDocuments,
+    WidgetController,
 )
 
 
@@ -150,6 +157,8 @@ def create_app(
         "limiter": limiter,
         "metrics": metrics,
         "vault": vault,
+        "answering": Answering(chat, base=settings.base),
+        "refusals": Refusals(database),
     }
 
     @contextlib.asynccontextmanager
@@ -182,7 +191,7 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN],
+        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN, *WIDGET],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),
