@@ -49,6 +49,12 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
+from server.web.console.session import (
+    SignInRequired,
+    ask_to_sign_in,
+    provide_tenant,
+    provide_viewer,
+)
 from server.web.static import StaticController
 from server.web.widget.controller import WidgetController, WidgetDocuments
 from server.web.widget.refusals import Refusals
@@ -78,7 +84,8 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
-OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
+CONSOLE: tuple[type[Controller], ...] = ()  # /console
+OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
     HealthController,
     ReferenceController,
     StaticController,
@@ -184,12 +191,14 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *OPEN, *WIDGET],
+        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN, *WIDGET],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
+            "viewer": Provide(provide_viewer, sync_to_thread=False),
+            "tenant": Provide(provide_tenant, sync_to_thread=False),
             **{name: _always(value) for name, value in shared.items()},
         },
-        exception_handlers=exception_handlers,
+        exception_handlers={**exception_handlers, SignInRequired: ask_to_sign_in},
         before_send=[
             add_headers,
             add_rate_limits(limiter),

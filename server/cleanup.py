@@ -1,6 +1,7 @@
 """Removes what has expired, and bytes that no row refers to.
 
-Files, uploads, transcripts that were read, records of requests and conversations with visitors expire.
+Files, uploads, transcripts that were read, records of requests, sessions, one-time links and
+conversations with visitors expire.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from server import idempotency
+from server.accounts import links, sessions, tries
 from server.conversations import retention
 from server.db.session import Database
 from server.errors import ServerError
@@ -59,6 +61,9 @@ class Cleaner:
             hashes = await service.delete_expired(session) | await uploads.expire_pending(session)
             hashes |= await originals.delete_read(session)
             await idempotency.delete_expired(session)
+            await sessions.delete_expired(session)
+            await links.delete_expired(session)
+            await tries.delete_expired(session)
             await retention.delete_expired(session)
         await try_delete_unreferenced(self._database, self._blobs, *hashes)
 

@@ -1,7 +1,7 @@
 """Every query of a tenant's rows begins at ``server/db/scope.py``: checked in the source.
 
-``of_tenant(tenant_id)`` filters, ``across_tenants("why")`` is the named way around it. What begins
-elsewhere is refused with its file, its line and the reason. The check fails closed: a statement whose
+``of_tenant(tenant_id)`` filters, ``across_tenants("why")`` is the named way around it, and the tables
+that no tenant has (``INSTALLATION_WIDE``) begin at ``of_installation()``. What begins elsewhere is refused with its file, its line and the reason. The check fails closed: a statement whose
 tables it cannot see is refused too. It reads one expression at a time, so a model must be called by
 its own name.
 """
@@ -14,7 +14,7 @@ from textwrap import dedent
 
 import pytest
 
-from server.db.models import Record, Tenant
+from server.db.models import INSTALLATION_WIDE, Record, Tenant
 
 ROOT = Path(__file__).parents[1]
 NOT_CHECKED = ("server/db/scope.py", "server/db/migrations")
@@ -24,7 +24,7 @@ TABLES = {str(model.__tablename__) for model in Record.__subclasses__()} - {Tena
 STATEMENTS = {"select", "update", "delete"}
 CLASSES = {"Select", "Update", "Delete"}  # may be named in annotations, but not called
 UNSEEN = {"aliased", "exists", "lambda_stmt", "table", "Table"}
-SCOPES = {"of_tenant", "of_operator", "across_tenants"}
+SCOPES = {"of_tenant", "of_operator", "of_installation", "across_tenants"}
 JOINS = {"join", "outerjoin", "join_from", "outerjoin_from", "select_from", "add_columns"}
 BY_ID = {"get", "get_one"}
 WORK = {"add", "add_all", "delete", "execute", "get", "get_one", "merge", "scalar", "scalars"}
@@ -265,15 +265,21 @@ def test_what_is_not_checked_is_there() -> None:
 def test_every_table_but_the_tenants_own_has_a_tenant_and_no_relationships() -> None:
     for model in Record.__subclasses__():
         columns, relationships = model.__mapper__.columns, model.__mapper__.relationships
-        assert model is Tenant or "tenant_id" in columns, model
+        has_no_tenant = model is Tenant or model in INSTALLATION_WIDE
+        assert has_no_tenant != ("tenant_id" in columns), model
         assert not list(relationships), f"{model}: a relationship loads rows without the filter"
+
+
+def test_only_people_and_how_they_sign_in_are_no_tenants() -> None:
+    names = sorted(str(model.__tablename__) for model in INSTALLATION_WIDE)
+    assert names == ["person", "sign_in_link", "sign_in_session", "sign_in_try"]
 
 
 IMPORTS = """
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import Select, select, text, update
-from server.db.models import File, Job, Tenant, Upload
-from server.db.scope import TenantScope, across_tenants, of_tenant
+from server.db.models import File, Job, Membership, Person, Tenant, Upload
+from server.db.scope import TenantScope, across_tenants, of_installation, of_tenant
 """
 
 
@@ -296,6 +302,9 @@ from server.db.scope import TenantScope, across_tenants, of_tenant
         ("self._session.get(rows, file_id)", BEGIN),
         ("connection.get(File, file_id)", BEGIN),
         ("session.query(File)", BEGIN),
+        ("select(Person)", BEGIN),
+        ("session.get(Person, person_id)", BEGIN),
+        ("of_tenant(t).select(Membership).join(Person, Person.id == Membership.person_id)", JOINED),
         ("text('SELECT * FROM file')", "SQL in words"),
         ("text(f'DELETE FROM job WHERE id = {job_id}')", "SQL in words"),
         ("text(words)", "SQL in words"),
@@ -335,6 +344,7 @@ def test_a_way_around_is_refused_with_its_line(line: str, why: str) -> None:
         "select(Tenant).where(Tenant.slug == slug)",
         "select(Tenant.id, Tenant.slug)",
         "session.get_one(Tenant, tenant_id)",
+        "of_installation().select(Person).where(Person.email == email)",
         "select(places.c.id).where(places.c.place == 1)",
         "of_tenant(t).select(File).where(File.id == file_id)",
         "of_tenant(t).select(File, Upload).join(Upload, Upload.file_id == File.id)",

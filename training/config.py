@@ -124,6 +124,12 @@ def recipe_names() -> list[str]:
     )
 
 
+def recipe_summary(name: str) -> str:
+    """What a shipped recipe is for: the first line of its file."""
+    text = (resources.files("training.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    return text.partition("\n")[0].removeprefix("#").strip()
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a shipped recipe by name, or a TOML file by path.
 

@@ -47,7 +47,8 @@ class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
     assistant tokens that the model held most probable, in [0, 1]; for ``dpo`` and ``kto``, of the
     wanted replies. ``reward_margin`` (``dpo`` and ``kto`` only): how much more than at the start the
     model prefers wanted to unwanted replies (beta x nats); ``reward_accuracy``: in what share of
-    comparisons it does.
+    comparisons it does. ``memory_bytes``: the most that the trainer's process had so far, on a CUDA
+    device what torch had allocated there, else what was resident.
     """
 
     at: float
@@ -62,6 +63,7 @@ class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
     accuracy: float | None = None
     reward_margin: float | None = None
     reward_accuracy: float | None = None
+    memory_bytes: int | None = None
 
 
 class ValidationEvent(msgspec.Struct, frozen=True, tag_field="event", tag="validation"):

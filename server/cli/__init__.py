@@ -8,6 +8,7 @@ from server.cli.console import RootGroup
 from server.cli.demo.command import demo
 from server.cli.doctor import doctor
 from server.cli.jobs import jobs, train
+from server.cli.people import people
 from server.cli.tenants import keys, tenants
 from server.cli.transcripts import transcripts
 from server.cli.up import up
@@ -38,6 +39,7 @@ for part in (
     doctor,
     tenants,
     keys,
+    people,
     usage,
     webhooks,
     transcripts,

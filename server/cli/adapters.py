@@ -22,7 +22,7 @@ from server.cli.console import (
     print_table,
     tenant_option,
 )
-from server.cli.jobs import follow_and_report
+from server.cli.jobs import ACTOR, follow_and_report
 from server.cli.options import convert_options
 from server.db.models import Adapter
 from server.errors import Conflict
@@ -35,7 +35,6 @@ from training.adapters.gguf import export_gguf
 from training.reports.report import print_scores
 from training.results import Evaluation
 
-ACTOR = "command line"
 VERSION = click.IntRange(1, (1 << 31) - 1)
 
 
@@ -195,7 +194,13 @@ async def import_(
     request = convert_options(JobRequest, {"suffix": suffix, "require_approval": require_approval})
     name = folder.name or folder.absolute().name
     job = await import_adapter(
-        app.database, tenant, folder, settings=app.settings, request=request, name=name
+        app.database,
+        tenant,
+        folder,
+        settings=app.settings,
+        request=request,
+        name=name,
+        actor=ACTOR,
     )
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)

@@ -34,6 +34,8 @@ from training.config import Objectives, Tracker
 from training.locks import is_locked
 
 FOLLOW_SECONDS = 0.5
+ACTOR = "command line"
+"""How records name whoever uses these commands."""
 
 
 def _gates() -> str:
@@ -109,6 +111,7 @@ async def train(
             owner,
             request=request,
             settings=app.settings,
+            actor=ACTOR,
         )
         view = await service.view(session, job, tenant)
     await follow_and_report(app, owner, view, wait=wait, as_json=as_json)
@@ -350,7 +353,7 @@ async def cancel(app: App, job_id: str, tenant: str) -> None:
     """Stop a job; it never yields a model."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
-        await states.cancel(session, owner.id, job_id)
+        await states.cancel(session, owner.id, job_id, actor=ACTOR)
     print_message(f"job {job_id} is asked to stop")
 
 
@@ -362,7 +365,7 @@ async def pause(app: App, job_id: str, tenant: str) -> None:
     """Let a job save and give its place to others."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
-        job = await states.pause(session, owner.id, job_id)
+        job = await states.pause(session, owner.id, job_id, actor=ACTOR)
     print_message(
         f"job {job_id} " + ("is paused" if job.state == "paused" else "is asked to pause")
     )
@@ -376,7 +379,7 @@ async def resume(app: App, job_id: str, tenant: str) -> None:
     """Put a paused job back into the queue; it goes on where it was."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
-        await states.resume(session, owner.id, job_id)
+        await states.resume(session, owner.id, job_id, actor=ACTOR)
     print_message(f"job {job_id} goes on")
 
 
@@ -390,5 +393,5 @@ async def approve(app: App, job_id: str, tenant: str, *, reject: bool) -> None:
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         decision: Decision = "rejected" if reject else "approved"
-        await states.decide(session, owner.id, job_id, decision=decision)
+        await states.decide(session, owner.id, job_id, decision=decision, actor=ACTOR)
     print_message(f"job {job_id}: {decision}")

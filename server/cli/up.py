@@ -13,6 +13,8 @@ import structlog
 import uvicorn
 import uvloop
 
+from server.accounts import links
+from server.accounts import service as people
 from server.api.protocol import BoundedProtocol, BoundedServer, raise_file_limit
 from server.app import create_app
 from server.child_processes import run_child
@@ -206,6 +208,20 @@ async def _check_database(settings: Settings) -> None:
         await database.dispose()
 
 
+async def _offer_first_link(settings: Settings, *, on_progress: OnProgress) -> None:
+    """Where nobody may do everything yet: a link to become the one who may."""
+    database = Database(settings.database)
+    try:
+        async with database.transaction() as session:
+            if await people.has_operator(session):
+                return
+            token = await links.make_first(session)
+    finally:
+        await database.dispose()
+    on_progress("console   nobody can sign in yet: open this link within 30 minutes, it works once")
+    on_progress(f"          {links.url_of(settings, token)}")
+
+
 def settings_or_fail(
     *, home: Path | None = None, host: str | None = None, port: int | None = None
 ) -> Settings:
@@ -241,6 +257,7 @@ def up(home: Path | None, host: str | None, port: int | None) -> None:
         node = Node(settings, on_progress=on_progress)
         async with node.running():
             ran = True
+            await _offer_first_link(settings, on_progress=on_progress)
             await node.wait()
 
     try:

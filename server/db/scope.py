@@ -4,6 +4,7 @@
     of_tenant(tenant_id).delete(UploadPart).where(UploadPart.upload_id == upload.id)
     await of_tenant(tenant_id).get(session, Job, job_id, lock=True)
     across_tenants("the worker looks for everyone's queued jobs").select(Job.id)
+    of_installation().select(Person).where(Person.email == email)
 
 The statements are SQLAlchemy's own, to complete and execute as usual. The session, and with it the
 transaction, is the caller's. ``tests/test_tenant_scope.py`` refuses a query that begins elsewhere.
@@ -28,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql import visitors
 
-from server.db.models import Record, Tenant
+from server.db.models import INSTALLATION_WIDE, Record, Tenant
 
 R = TypeVar("R", bound=Record)
 A = TypeVar("A")
@@ -42,7 +43,9 @@ _OWNERS: dict[str, InstrumentedAttribute[Any]] = {
     .attrs["id" if model is Tenant else "tenant_id"]
     .class_attribute
     for model in Record.__subclasses__()
+    if model not in INSTALLATION_WIDE
 }
+_INSTALLATION_WIDE = {str(model.__tablename__) for model in INSTALLATION_WIDE}
 
 
 class TenantScope:
@@ -111,7 +114,22 @@ class TenantScope:
         names = [name for entity in entities for name in _tables(entity)]
         if not names:
             raise TypeError("a tenant's query must name one of its tables or their columns")
+        if _INSTALLATION_WIDE & set(names):
+            raise TypeError("this table is no tenant's: begin at of_installation()")
         return [_OWNERS[name] == self._tenant_id for name in dict.fromkeys(names)]
+
+
+class InstallationScope(TenantScope):
+    """Makes queries of tables that belong to the installation: people, their sessions and links."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def _filters(self, *entities: Any) -> list[ColumnElement[bool]]:  # noqa: ANN401 - as select's
+        names = {name for entity in entities for name in _tables(entity)}
+        if not names or names - _INSTALLATION_WIDE:
+            raise TypeError("this query must name tables of the installation, and no tenant's")
+        return []
 
 
 def of_tenant(tenant_id: str) -> TenantScope:
@@ -122,6 +140,11 @@ def of_tenant(tenant_id: str) -> TenantScope:
 def of_operator() -> TenantScope:
     """Queries of the rows that belong to no tenant: the operator's keys."""
     return TenantScope(None)
+
+
+def of_installation() -> InstallationScope:
+    """Queries of the rows that have no tenant by their kind (``INSTALLATION_WIDE``): people."""
+    return InstallationScope()
 
 
 def across_tenants(reason: str) -> TenantScope:

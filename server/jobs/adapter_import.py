@@ -30,6 +30,7 @@ async def import_adapter(
     settings: Settings,
     request: JobRequest,
     name: str,
+    actor: str | None = None,
 ) -> Job:
     """Import a PEFT folder, or a zip of one, and queue the job that evaluates it.
 
@@ -42,6 +43,7 @@ async def import_adapter(
         settings: for the base, and the engine's largest rank.
         request: of the job; its recipe gets the adapter's shape.
         name: shown as the adapter's source.
+        actor: who imports it.
 
     Raises:
         Invalid: the adapter cannot be served, with the reason.
@@ -62,6 +64,7 @@ async def import_adapter(
                 request=request,
                 settings=settings,
                 imported=Imported(job_id=job_id, taken=taken),
+                actor=actor,
             )
     except BaseException:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

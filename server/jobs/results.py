@@ -1,62 +1,19 @@
-"""The figures in a job's history: a point for each step, the best one, and the result file."""
+"""What is told of a job's points to OpenAI's clients: a step's figures, and the result file."""
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import DatasetVersion, Job, JobEvent
+from server.db.models import DatasetVersion, Job
 from server.db.scope import of_tenant
+from server.jobs.curve import Point
 from training.config import Recipe
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-ROWS_AT_ONCE = 1_000
-
-
-class Point(msgspec.Struct, kw_only=True):
-    """One step. None where it is not known: most steps are not followed by a validation."""
-
-    step: int
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    valid_loss: float | None = None
-    valid_accuracy: float | None = None
-    best: bool = False
-
-
-async def curve(session: AsyncSession, job: Job) -> list[Point]:
-    """The job's steps in order. Of a step that was repeated after a resumption, the last counts.
-
-    Events are ordered by the trainer's time: some come into the history late.
-    """
-    query = (
-        of_tenant(job.tenant_id)
-        .select(JobEvent.kind, JobEvent.body)
-        .where(JobEvent.job_id == job.id, JobEvent.kind.in_(("step", "validation")))
-        .order_by(JobEvent.seq)
-        .execution_options(yield_per=ROWS_AT_ONCE)
-    )
-    events = [(kind, body) async for kind, body in await session.stream(query)]
-    points: dict[int, Point] = {}
-    for kind, body in sorted(events, key=lambda each: each[1].get("at", 0.0)):
-        step = body["step"]
-        if kind == "step":
-            points[step] = Point(
-                step=step, train_loss=body["loss"], train_accuracy=body.get("accuracy")
-            )
-        else:
-            point = points.setdefault(step, Point(step=step))
-            point.valid_loss, point.valid_accuracy = body["loss"], body.get("accuracy")
-            point.best = body["best"]
-    return [points[step] for step in sorted(points)]
-
-
-def chosen(points: list[Point]) -> Point | None:
-    """The step whose weights became the adapter: the best validated one, else the last."""
-    best = [point for point in points if point.best] or points
-    return best[-1] if best else None
 
 
 async def metrics(session: AsyncSession, job: Job, point: Point) -> dict[str, Any]:
@@ -79,7 +36,7 @@ async def metrics(session: AsyncSession, job: Job, point: Point) -> dict[str, An
     return {name: value for name, value in found.items() if value is not None}
 
 
-def to_csv(points: list[Point]) -> bytes:
+def to_csv(points: Sequence[Point]) -> bytes:
     """OpenAI's result file: a header, and a line for each step; what is not known is empty."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

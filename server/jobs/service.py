@@ -58,6 +58,7 @@ async def create_job(
     settings: Settings,
     learning: Learning | None = None,
     imported: Imported | None = None,
+    actor: str | None = None,
 ) -> Job:
     """Queue a job. The row is the job: the worker starts what it finds queued.
 
@@ -76,6 +77,7 @@ async def create_job(
         settings: the installation's defaults, where the request is silent.
         learning: the files and the method to learn by; from all that was imported when None.
         imported: an adapter that was trained elsewhere. The job trains nothing, and evaluates it.
+        actor: who starts it, as ``Principal.actor`` names callers.
 
     Raises:
         Invalid: the recipe is not one that ships, or the suffix cannot be in a model's name.
@@ -115,6 +117,7 @@ async def create_job(
         objectives=msgspec.to_builtins(request.objectives or settings.objectives),
         suffix=request.suffix or None,
         require_approval=request.require_approval,
+        actor=actor,
     )
     if learning is not None:
         recipe = with_hyperparameters(recipe, learning.hyperparameters)

@@ -95,7 +95,9 @@ async def set_state(
     return True
 
 
-async def cancel(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
+async def cancel(
+    session: AsyncSession, tenant_id: str, job_id: str, *, actor: str | None = None
+) -> Job:
     """Stop a job: at once where no workflow works on it, else as soon as its worker sees it.
 
     From the commit on it cannot succeed any more. A second request changes nothing.
@@ -117,13 +119,17 @@ async def cancel(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
                 f"the adapter of job {job_id} is live: roll back first, then cancel",
                 code="adapter_is_live",
             )
+    if not job.cancel_requested:
+        await _add_request(session, job, "cancel", actor)
     job.cancel_requested = True
     if job.state in {"queued", "paused"}:
         await set_state(session, job, "cancelled")
     return job
 
 
-async def pause(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
+async def pause(
+    session: AsyncSession, tenant_id: str, job_id: str, *, actor: str | None = None
+) -> Job:
     """Pause a job: at once where it is still queued, else once its trainer has saved.
 
     A second request changes nothing.
@@ -142,13 +148,17 @@ async def pause(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
             else f"has {_past(job.state)}"
         )
         raise Conflict(f"job {job_id} {reason}; it cannot be paused", code="job_not_pausable")
+    if not job.pause_requested:
+        await _add_request(session, job, "pause", actor)
     job.pause_requested = True
     if job.state == "queued":
         await set_state(session, job, "paused")
     return job
 
 
-async def resume(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
+async def resume(
+    session: AsyncSession, tenant_id: str, job_id: str, *, actor: str | None = None
+) -> Job:
     """Put a paused job at the end of the queue; it goes on from its checkpoint.
 
     A job that is still saving for its pause goes on without it.
@@ -163,6 +173,7 @@ async def resume(session: AsyncSession, tenant_id: str, job_id: str) -> Job:
             f"job {job_id} is {job.state}, not paused; there is nothing to resume",
             code="job_not_paused",
         )
+    await _add_request(session, job, "resume", actor)
     job.pause_requested = False
     if job.state == "paused":
         await requeue(session, job)
@@ -175,7 +186,14 @@ async def requeue(session: AsyncSession, job: Job) -> None:
     await set_state(session, job, "queued")
 
 
-async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision: Decision) -> Job:
+async def decide(
+    session: AsyncSession,
+    tenant_id: str,
+    job_id: str,
+    *,
+    decision: Decision,
+    actor: str | None = None,
+) -> Job:
     """Approve or reject the adapter of a job that awaits it; the first answer stands.
 
     Raises:
@@ -185,8 +203,14 @@ async def decide(session: AsyncSession, tenant_id: str, job_id: str, *, decision
     job = await get_for_update(session, tenant_id, job_id)
     if job.state != "awaiting_approval" or job.decision is not None:
         raise Conflict(f"job {job_id} does not await a decision")
+    await _add_request(session, job, decision, actor)
     job.decision = decision
     return job
+
+
+async def _add_request(session: AsyncSession, job: Job, what: str, actor: str | None) -> None:
+    """Say in the history who asked for a change: cancel, pause, resume, approved or rejected."""
+    await add_event(session, job, kind="request", body={"what": what, "actor": actor})
 
 
 async def _discard_adapter(session: AsyncSession, job: Job) -> None:

@@ -1,9 +1,11 @@
 """After each step: what the run reports, when it validates and saves, when it ends."""
 
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -12,6 +14,13 @@ from training.finetuning.checkpoint import CheckpointState
 from training.finetuning.trainer import PlanTrainer
 
 SAVE_SECONDS = 60.0  # from one checkpoint to the next at most, where steps are slow
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that this process had: allocated by torch on a CUDA device, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 class TrainingCallback(TrainerCallback):  # type: ignore[misc] # untyped
@@ -87,6 +96,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc] # untyped
             tokens=sum(plan.tokens[: run.step]),
             tokens_per_second=round(done / (elapsed - self._validating), 1),
             eta_seconds=round(left * elapsed / done, 1),
+            memory_bytes=peak_memory_bytes(self._trainer.model.device),
         )
         self._log(
             **self._trainer.metrics._asdict(),

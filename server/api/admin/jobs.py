@@ -15,6 +15,7 @@ from litestar.response import File
 from server.api.admin.adapters import AdapterController
 from server.api.admin.upload import post_file, received
 from server.api.guards import bearer, needs
+from server.auth.keys import Principal
 from server.db.models import MAX_NUMBER
 from server.db.session import Database
 from server.engine.adapter_cache import AdapterRef
@@ -48,6 +49,7 @@ class AdapterImportController(AdapterController):
         slug: FromPath[str],
         request: Request[Any, Any, Any],
         *,
+        principal: NamedDependency[Principal],
         database: NamedDependency[Database],
         blobs: NamedDependency[BlobStore],
         settings: NamedDependency[Settings],
@@ -84,6 +86,7 @@ class AdapterImportController(AdapterController):
                     settings=settings,
                     request=_import_request(file.fields, suffix, require_approval),
                     name=file.filename,
+                    actor=principal.actor,
                 )
         async with database.reading() as session:
             return await service.view(session, job, slug)
@@ -120,6 +123,8 @@ class JobController(Controller):
         self,
         slug: FromPath[str],
         data: JSONBody[JobRequest],
+        *,
+        principal: NamedDependency[Principal],
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
     ) -> JobView:
@@ -131,6 +136,7 @@ class JobController(Controller):
                 tenant,
                 request=data,
                 settings=settings,
+                actor=principal.actor,
             )
             return await service.view(session, job, slug)
 
@@ -170,32 +176,44 @@ class JobController(Controller):
 
     @post("/{job_id:str}/cancel", status_code=200)
     async def cancel(
-        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
     ) -> JobView:
         """Stop a run; its adapter, if there is one already, is never promoted."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
-            job = await states.cancel(session, tenant.id, job_id)
+            job = await states.cancel(session, tenant.id, job_id, actor=principal.actor)
             return await service.view(session, job, slug)
 
     @post("/{job_id:str}/pause", status_code=200)
     async def pause(
-        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
     ) -> JobView:
         """Pause a run: it saves, and its slot goes to another."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
-            job = await states.pause(session, tenant.id, job_id)
+            job = await states.pause(session, tenant.id, job_id, actor=principal.actor)
             return await service.view(session, job, slug)
 
     @post("/{job_id:str}/resume", status_code=200)
     async def resume(
-        self, slug: FromPath[str], job_id: FromPath[str], database: NamedDependency[Database]
+        self,
+        slug: FromPath[str],
+        job_id: FromPath[str],
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
     ) -> JobView:
         """Put a paused run back into the queue; it goes on where it was."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
-            job = await states.resume(session, tenant.id, job_id)
+            job = await states.resume(session, tenant.id, job_id, actor=principal.actor)
             return await service.view(session, job, slug)
 
     @post("/{job_id:str}/decision", status_code=200)
@@ -204,12 +222,16 @@ class JobController(Controller):
         slug: FromPath[str],
         job_id: FromPath[str],
         data: JSONBody[Decision],
+        *,
+        principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> JobView:
         """Approve or reject the adapter of a run that awaits it."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
-            job = await states.decide(session, tenant.id, job_id, decision=data.decision)
+            job = await states.decide(
+                session, tenant.id, job_id, decision=data.decision, actor=principal.actor
+            )
             return await service.view(session, job, slug)
 
     @get("/{job_id:str}/report", media_type="text/html")

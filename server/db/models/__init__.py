@@ -4,6 +4,15 @@ Ids are 32 hexadecimal characters that sort by creation time. Times are UTC. Wor
 in a state (``Import.state``, ``Job.state``); the worker polls for them.
 """
 
+from server.db.models.accounts import (
+    INSTALLATION_WIDE,
+    Membership,
+    Person,
+    Role,
+    SignInLink,
+    SignInSession,
+    SignInTry,
+)
 from server.db.models.adapters import Adapter, AdapterState, Promotion, PromotionKind
 from server.db.models.base import (
     MAX_NUMBER,
@@ -49,6 +58,7 @@ from server.db.models.webhooks import DeliveryState, WebhookDelivery, WebhookEnd
 
 __all__ = [
     "FINISHED_JOB_STATES",
+    "INSTALLATION_WIDE",
     "MAX_NUMBER",
     "Adapter",
     "AdapterState",
@@ -72,13 +82,19 @@ __all__ = [
     "LiveConversation",
     "LiveMessage",
     "LiveState",
+    "Membership",
     "MessageState",
+    "Person",
     "Promotion",
     "PromotionKind",
     "Record",
     "RefusedOrigin",
+    "Role",
     "SafeString",
     "SafeText",
+    "SignInLink",
+    "SignInSession",
+    "SignInTry",
     "SourceFile",
     "SpeakerRole",
     "StoredCompletion",

@@ -46,6 +46,7 @@ class Job(Record):
     as the client gave them. ``attempts`` counts how often the job was put back into the queue.
     ``gpu_seconds``: how long the trainer had its device. ``outcome``: a ``server.jobs.schemas.Outcome``
     of a job that succeeded; null where the job is older than the column, and its adapter was promoted.
+    ``actor``: who started it, as ``Principal.actor`` names callers; null in older jobs.
     """
 
     __tablename__ = "job"
@@ -63,6 +64,7 @@ class Job(Record):
     objectives: Mapped[JsonObject] = mapped_column(default=dict)
     suffix: Mapped[str | None] = mapped_column(SafeString(64))
     require_approval: Mapped[bool] = mapped_column(Boolean, default=False)
+    actor: Mapped[str | None] = mapped_column(SafeText)
     decision: Mapped[Decision | None] = mapped_column(SafeString(12))
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     pause_requested: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")

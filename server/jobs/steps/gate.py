@@ -9,6 +9,7 @@ from server.db.models import DatasetVersion, Tenant
 from server.db.scope import of_tenant
 from server.files import service as files
 from server.jobs import results
+from server.jobs.curve import read_curve
 from server.jobs.schemas import Outcome, public_id
 from server.jobs.states import add_event
 from server.jobs.steps.context import StepContext, find_job, lock_job, requested_interruption
@@ -78,7 +79,7 @@ async def keep_results(context: StepContext, job_id: str) -> None:
         job = await find_job(session, job_id)
         if job.result_file_id is not None:
             return
-        data = results.to_csv(await results.curve(session, job))
+        data = results.to_csv((await read_curve(session, job)).points)
 
     async def chunks() -> AsyncGenerator[bytes]:
         yield data

@@ -26,6 +26,7 @@ _NEXT: dict[int, str] = {
     HTTPStatus.NOT_FOUND: "It was removed, or the address is not right.",
     HTTPStatus.SERVICE_UNAVAILABLE: "Wait a moment, then load the page again. Nothing was lost.",
 }
+_UNEXPECTED = "The fault is on our side, and is in the server's log."
 _CLIENT = "Go back and change what you sent."
 _SERVER = "Load the page again; if that does not help, send the operator the request's id."
 
@@ -52,7 +53,7 @@ def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
         tenant=None,
         csrf_token="",
         title=_TITLES.get(status, default),
-        text=failure.message,
+        text=_UNEXPECTED if failure.code == problems.UNEXPECTED else failure.message,
         next=_NEXT.get(status, _SERVER if is_ours else _CLIENT),
         request_id=problems.request_id(request.scope) if is_ours else "",
     )

@@ -1,10 +1,11 @@
 """What the console consists of: one line a page, shown to those who may open it."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.accounts.schemas import Viewer
 from server.db.models import Tenant
 from server.jobs import service as jobs
 from server.tenants import service as tenants
@@ -88,7 +89,7 @@ _ROLE_NAMES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Tenant admi
 
 async def load_shell(
     session: AsyncSession,
-    viewer: Any,  # noqa: ANN401
+    viewer: Viewer,
     tenant: Tenant | None,
     *,
     path: str,
@@ -132,7 +133,7 @@ async def load_shell(
 async def _items(
     session: AsyncSession,
     pages: tuple[Page, ...],
-    viewer: Any,  # noqa: ANN401
+    viewer: Viewer,
     tenant: Tenant | None,
     path: str,
 ) -> list[Item]:

@@ -19,6 +19,7 @@ from litestar import Request, Response
 from litestar.enums import MediaType
 from markupsafe import Markup
 
+from server.accounts.schemas import Viewer
 from server.db.models import Tenant
 from server.web.console.navigation import Shell, load_shell
 from server.web.headers import console_headers
@@ -59,7 +60,7 @@ async def page(
         csrf_token: for forms of somebody who is not signed in; else it is the session's.
         context: what the template shows.
     """
-    viewer = request.state.get("viewer")
+    viewer: Viewer | None = request.state.get("viewer")
     tenant: Tenant | None = request.state.get("tenant")
     shell = Shell()
     if viewer is not None:
@@ -92,13 +93,31 @@ def render(template: str, /, **context: Any) -> str:  # noqa: ANN401 - what the 
     return environment().get_template(template).render(now=datetime.now(UTC), **context)
 
 
+class _Absent(StrictUndefined):
+    """A name or an attribute that is not there is an error; a key that a dict may lack is empty."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False if isinstance(self._undefined_obj, dict) else super().__bool__()
+
+    def __str__(self) -> str:
+        return "" if isinstance(self._undefined_obj, dict) else super().__str__()
+
+    def __eq__(self, other: object) -> bool:
+        return False if isinstance(self._undefined_obj, dict) else super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash("") if isinstance(self._undefined_obj, dict) else super().__hash__()
+
+
 @cache
 def environment() -> Environment:
     """The templates of the console."""
     made = Environment(
         loader=PackageLoader("server.web.console", "templates"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=_Absent,
         trim_blocks=True,
         lstrip_blocks=True,
     )

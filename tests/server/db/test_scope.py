@@ -4,8 +4,17 @@ import pytest
 from sqlalchemy import func, literal, select, true
 from sqlalchemy.exc import NoResultFound
 
-from server.db.models import ApiKey, File, Tenant, Upload, UploadPart, now
-from server.db.scope import across_tenants, of_operator, of_tenant
+from server.db.models import (
+    ApiKey,
+    File,
+    Membership,
+    Person,
+    Tenant,
+    Upload,
+    UploadPart,
+    now,
+)
+from server.db.scope import across_tenants, of_installation, of_operator, of_tenant
 
 
 @pytest.fixture
@@ -115,3 +124,19 @@ async def test_the_operators_keys_are_no_tenants(database, two):
 def test_what_names_no_table_is_refused(entity):
     with pytest.raises(TypeError, match="a tenant's query"):
         of_tenant("t").select(entity)
+
+
+async def test_tables_of_the_installation_have_a_scope_of_their_own(database, two):
+    async with database.transaction() as session:
+        session.add(Person(email="ana@example.com"))
+    async with database.reading() as session:
+        emails = of_installation().select(Person.email)
+        assert list(await session.scalars(emails)) == ["ana@example.com"]
+    for scope in (of_tenant("t"), of_operator()):
+        with pytest.raises(TypeError, match="of_installation"):
+            scope.select(Person.email)
+    for entity in (File, Membership, Tenant.id):
+        with pytest.raises(TypeError, match="no tenant's"):
+            of_installation().select(Person, entity)
+    with pytest.raises(TypeError, match="no tenant's"):
+        of_installation().select(func.count())

@@ -33,7 +33,7 @@ from server.auth.keys import Principal
 from server.db.models import Job, Tenant, now
 from server.db.session import Database
 from server.errors import Conflict, Invalid, NotFound
-from server.jobs import results, service, states
+from server.jobs import curve, results, service, states
 from server.jobs.schemas import PUBLIC_ID
 from server.settings import Settings
 from server.storage.blobs import BlobStore
@@ -77,6 +77,7 @@ class FineTuningController(Controller):
                 request=asked.to_request(body),
                 settings=settings,
                 learning=await asked.to_learning(session, tenant_id, body, settings=settings),
+                actor=principal.actor,
             )
             return await _view(session, tenant, job)
 
@@ -216,7 +217,7 @@ class FineTuningController(Controller):
             made = await adapters.get_by_ids(session, tenant.id, [job.adapter_id])
             adapter = made.get(job.adapter_id)
             if job.state == "succeeded" and adapter is not None and adapter.state != "deleted":
-                point = results.chosen(await results.curve(session, job))
+                point = curve.chosen((await curve.read_curve(session, job)).points)
                 if point is not None and after != CHECKPOINT + adapter.id:
                     metrics = await results.metrics(session, job, point)
                     found = [

@@ -19,7 +19,7 @@ from server.api.openai.fine_tuning.schemas import (
 )
 from server.api.openai.fine_tuning.schemas import JobEvent as EventObject
 from server.db.models import Adapter, Job, JobEvent, now
-from server.jobs.results import Point
+from server.jobs.curve import Point
 from server.jobs.schemas import FINAL_STATES, public_id
 from server.jobs.service import hyperparameters_of, method_of
 

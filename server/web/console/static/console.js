@@ -1,6 +1,7 @@
 // What every page of the console does beside htmx. All of it is an improvement: pages work without.
 
-const LOCALE = document.documentElement.lang;
+// the words are English, in the way of writing dates that the viewer is used to
+const LOCALE = navigator.language.startsWith("en") ? navigator.language : "en-GB";
 const format = (options) => new Intl.DateTimeFormat(LOCALE, options);
 const DAY = format({ day: "numeric", month: "short", year: "numeric" });
 const CLOCK = format({ hour: "2-digit", minute: "2-digit", hour12: false });

@@ -1,0 +1,117 @@
+"""A run's gates as a person reads them: the rule that was declared, and the result once there is one."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from server.db.models import Adapter, Job
+from training.config import Objectives
+from training.evaluation.gates import Gate, Result, Verdict
+
+GateState = Literal["later", "passed", "failed", "open"]
+
+
+class GateView(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate. ``evidence`` says what was measured or, before that, what it is compared with."""
+
+    name: str
+    title: str
+    state: GateState
+    evidence: str
+
+
+_STATES: dict[Result, GateState] = {"better": "passed", "worse": "failed", "cannot_tell": "open"}
+
+
+def declared_gates(job: Job, *, live: Adapter | None) -> list[GateView]:
+    """The gates of a run that has no result yet, by what was declared; ``live`` answers customers now."""
+    bounds = msgspec.convert(job.objectives, Objectives)
+    names = [
+        "perplexity_ratio"
+        if (job.method or {}).get("type", "supervised") == "supervised"
+        else "preference_accuracy"
+    ]
+    if live is not None and live.base_name == job.base:
+        names.append("live_perplexity_ratio")
+    names += ["similarity_gain", "parity"]
+    if bounds.max_perplexity is not None:
+        names.append("perplexity")
+    if bounds.min_exact is not None:
+        names.append("exact")
+    return [
+        GateView(
+            name=name,
+            title=_title(name, _bound(name, bounds)),
+            state="later",
+            evidence=_before(name, live),
+        )
+        for name in names
+    ]
+
+
+def decided_gates(report: dict[str, Any]) -> list[GateView]:
+    """The gates of a run that has its report, with what was measured."""
+    verdict = msgspec.convert(report["verdict"], Verdict)
+    return [_decided(gate) for gate in verdict.gates]
+
+
+def _decided(gate: Gate) -> GateView:
+    return GateView(
+        name=gate.name,
+        title=_title(gate.name, gate.bound),
+        state=_STATES[gate.result or "cannot_tell"],
+        evidence=gate.why,
+    )
+
+
+def _bound(name: str, bounds: Objectives) -> float | None:
+    return {
+        "perplexity_ratio": bounds.max_perplexity_ratio,
+        "live_perplexity_ratio": bounds.max_live_perplexity_ratio,
+        "similarity_gain": bounds.min_similarity_gain,
+        "parity": bounds.max_parity_nats,
+        "perplexity": bounds.max_perplexity,
+        "exact": bounds.min_exact,
+        "preference_accuracy": bounds.min_preference_accuracy,
+    }[name]
+
+
+def _title(name: str, bound: float | None) -> str:  # noqa: PLR0911 - one line each
+    match name:
+        case "perplexity_ratio":
+            return f"Perplexity at most {bound:.2f} of the base's"
+        case "live_perplexity_ratio":
+            return f"Perplexity at most {bound:.2f} of the live version's"
+        case "similarity_gain" if bound is not None and bound < 0:
+            return f"Replies at most {-bound:g} further from the agents' than the base's"
+        case "similarity_gain":
+            return f"Replies at least {bound:g} closer to the agents' than the base's"
+        case "parity":
+            return "Served as trained"
+        case "perplexity":
+            return f"Perplexity at most {bound:g}"
+        case "exact":
+            return f"At least {bound:.0%} of replies word for word"
+        case "preference_accuracy" if bound:
+            return f"At least {bound:.0%} of preferences shared"
+        case "preference_accuracy":
+            return "More preferences shared than by the base"
+        case _:
+            return name.replace("_", " ").capitalize()
+
+
+def _before(name: str, live: Adapter | None) -> str:
+    """What a gate will compare with, as far as it is known before the run ends."""
+    scores = (live.scores or {}).get("new") or {} if live is not None else {}
+    perplexity = scores.get("perplexity")
+    known = f"the live version had {perplexity:.2f} on its own" if perplexity is not None else ""
+    match name:
+        case "perplexity_ratio" | "live_perplexity_ratio" | "perplexity":
+            on = "on conversations that were held out"
+            return f"{on}; {known}" if known else on
+        case "similarity_gain":
+            return "cosine of meaning, over replies to questions that were held out"
+        case "parity":
+            return "trainer and engine, the same tokens: mean difference in nats"
+        case _:
+            return "on conversations that were held out"
