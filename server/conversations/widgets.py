@@ -3,6 +3,7 @@
 import base64
 import secrets
 from datetime import timedelta
+from html import escape
 from typing import NamedTuple
 
 import msgspec
@@ -85,6 +86,17 @@ async def enable(session: AsyncSession, slug: str, *, vault: Vault) -> Widget:
         widget.session_secret = vault.seal(base64.b64encode(secrets.token_bytes(32)).decode())
     await session.flush()
     return widget
+
+
+async def disable(session: AsyncSession, slug: str) -> None:
+    """Switch a tenant's widget off: pages show nothing, and what is open is refused.
+
+    Raises:
+        NotFound: there is no such tenant, or it has no widget.
+    """
+    site = await get(session, slug, lock=True)
+    site.widget.enabled = False
+    await session.flush()
 
 
 async def get(session: AsyncSession, slug: str, *, lock: bool = False) -> Site:
@@ -267,9 +279,20 @@ def new_key() -> str:
     return KEY_PREFIX + _random(KEY_LENGTH)
 
 
-def snippet(public_key: str, *, server_url: str) -> str:
-    """The line of HTML that puts a widget on a page."""
-    return f'<script async src="{server_url}/widget.js" data-key="{public_key}"></script>'
+def snippet(site: Site, *, server_url: str) -> str:
+    """The line of HTML that puts a widget on a page.
+
+    It carries what the closed button shows, which asks for nothing before it is opened: so a page has
+    a new colour or teaser when it has the new line.
+    """
+    theme = colours.theme(site.widget.accent)
+    style = (
+        f"--tt-accent:light-dark({theme.light.colour},{theme.dark.colour});"
+        f"--tt-on-accent:light-dark({theme.light.on},{theme.dark.on})"
+    )
+    data = {"key": site.widget.public_key, "theme": style, "teaser": site.widget.teaser}
+    attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items() if value)
+    return f'<script async src="{escape(server_url)}/widget.js"{attributes}></script>'
 
 
 def _random(length: int) -> str:

@@ -131,8 +131,14 @@ async def test_a_machine_with_another_key_makes_no_widget(
             await widgets.enable(session, "other", vault=foreign)
 
 
-def test_the_snippet_is_one_line_of_html() -> None:
-    line = widgets.snippet("tt_pub_x", server_url="https://chat.example")
-    assert line == (
-        '<script async src="https://chat.example/widget.js" data-key="tt_pub_x"></script>'
+async def test_the_snippet_is_one_line_of_html_whatever_the_tenant_writes(shop: Shop) -> None:
+    key = await shop.key()
+    await shop.change(accent="#ffcc00", teaser='Questions? <"&>')
+    line = widgets.snippet(await shop.site(), server_url="https://chat.example")
+    assert line.startswith(
+        f'<script async src="https://chat.example/widget.js" data-key="{key}" data-theme="--tt-'
     )
+    assert "light-dark(#" in line
+    assert ",#ffcc00)" in line
+    assert line.endswith(' data-teaser="Questions? &lt;&quot;&amp;&gt;"></script>')
+    assert "\n" not in line
