@@ -28,6 +28,7 @@ from server.schemas import Moment
 
 Queue = Literal["all", "needs_person", "thumbs_down", "unverified"]
 MAX_MESSAGES = 500  # of a conversation that is read
+MAX_FOUND = 2_000  # messages of a search
 MAX_CORRECTIONS = 5_000  # in one file
 
 
@@ -149,8 +150,7 @@ async def list_conversations(
         case "all":
             pass
     if search.strip():
-        found = scope.select(LiveMessage.conversation_id)
-        found = found.where(LiveMessage.text.icontains(search.strip(), autoescape=True))
+        found = await _find(session, tenant_id, search.strip())
         query = query.where(LiveConversation.id.in_(found))
     if after is not None:
         place = tuple_(LiveConversation.last_at, LiveConversation.id)
@@ -168,6 +168,18 @@ async def list_conversations(
         )
         for row in await session.execute(query)
     ]
+
+
+async def _find(session: AsyncSession, tenant_id: str, words: str) -> list[str]:
+    """The conversations of the last messages that hold these words, ``MAX_FOUND`` at most.
+
+    A query of its own: joined to the list, PostgreSQL looks through all messages once for each of its
+    rows.
+    """
+    query = of_tenant(tenant_id).select(LiveMessage.conversation_id)
+    query = query.where(LiveMessage.text.icontains(words, autoescape=True))
+    rows = await session.scalars(query.order_by(LiveMessage.id.desc()).limit(MAX_FOUND))
+    return list(dict.fromkeys(rows))
 
 
 async def count(session: AsyncSession, tenant_id: str) -> Counts:
