@@ -47,7 +47,7 @@
   };
   const open = () => toggle(true);
   const close = () => toggle(false);
-  const fit = () => (box.style = `top:${visualViewport.offsetTop}px;max-height:${visualViewport.height}px`);
+  const fit = () => (box.style = `--top:${visualViewport.offsetTop}px;max-height:${visualViewport.height}px`);
 
   const root = add(document.documentElement, "tenantune-chat", { style: theme, ariaLabel: label, role: "region" }).attachShadow({ mode: "open" });
   const box = add(root, "dialog", { ariaLabel: label, oncancel: close });
@@ -65,16 +65,16 @@
   const sheet = new CSSStyleSheet();
   root.adoptedStyleSheets = [sheet];
   sheet.replaceSync(`
-:host{all:initial;position:fixed;inset-block-end:20px;inset-inline-end:20px;z-index:9999999;display:grid;justify-items:end;gap:14px;color-scheme:light dark;font:16px/1.4 var(--tt-font,system-ui)}
+:host{all:initial;position:fixed;inset-block-end:20px;inset-inline-end:20px;z-index:9999999;color-scheme:light dark;font:16px/1.4 var(--tt-font,system-ui)}
 button{padding:14px 20px;border:1px solid #0000;background:none;color:inherit;font:inherit;cursor:pointer}
 dialog~button{border-radius:99px;background:var(--tt-accent,#0a665a);color:var(--tt-on-accent,#fff);font-weight:600;box-shadow:0 4px 16px #0004}
 b{position:absolute;inset-block-end:38px;inset-inline-end:0;padding:2px 7px;border-radius:99px;background:CanvasText;color:Canvas;font-size:12px}
-dialog,section{position:static;margin:0;padding:0;border:1px solid #8888;border-radius:var(--tt-radius,14px);background:var(--tt-surface,Canvas);color:var(--tt-ink,CanvasText);overflow:hidden;box-shadow:0 4px 16px #0004}
+dialog,section{position:absolute;inset-inline:auto 0;inset-block-end:66px;margin:0;padding:0;border:1px solid #8888;border-radius:var(--tt-radius,14px);background:var(--tt-surface,Canvas);color:var(--tt-ink,CanvasText);overflow:hidden;box-shadow:0 4px 16px #0004}
 dialog{width:392px;height:min(656px,100dvh - 112px)}
-section{display:flex;place-items:center;padding-inline-start:14px;max-width:392px}
+section{display:flex;place-items:center;padding-inline-start:14px;width:272px}
 b:empty{display:none}
 iframe{border:0;width:100%;height:100%}
-:modal{position:fixed;width:100%;height:100dvh;max-width:none;border-radius:0;border:0}
+:modal{position:fixed;top:var(--top);width:100%;height:100dvh;max-width:none;border-radius:0;border:0}
 @media print{:host{display:none}}`);
 
   const destroy = () => {
