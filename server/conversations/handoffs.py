@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.conversations.schemas import HandoffView
 from server.db.models import Handoff, LiveConversation, now
 from server.db.scope import of_tenant
-from server.errors import Invalid, NotFound
+from server.errors import Conflict, Invalid, NotFound
 
 # one @, a domain with a dot; whether it can be delivered to only sending tells
 _EMAIL = re.compile(r"[^\s@,;<>\"()]+@[^\s@,;<>\"()]+\.[^\s@.,;<>\"()]{2,}")
@@ -74,6 +74,28 @@ async def give_back(
     if row is not None:
         row.state, row.given_back_at, row.given_back_by = "given_back", now(), actor
     conversation.state = "open"
+    await session.flush()
+    return conversation
+
+
+async def take_again(
+    session: AsyncSession, tenant_id: str, conversation_id: str
+) -> LiveConversation:
+    """Undo ``give_back``: open the last hand-off again, so that the assistant is silent. Again changes nothing.
+
+    Raises:
+        NotFound: the tenant has no such conversation.
+        Conflict: it was never handed over.
+    """
+    scope = of_tenant(tenant_id)
+    conversation = await scope.get(session, LiveConversation, conversation_id, lock=True)
+    if conversation is None:
+        raise NotFound("There is no such conversation.", code="conversation_not_found")
+    row = await latest_row(session, conversation)
+    if row is None:
+        raise Conflict("Nobody has asked for a person in this conversation.", code="no_handoff")
+    row.state, row.given_back_at, row.given_back_by = "open", None, None
+    conversation.state = "handed_over"
     await session.flush()
     return conversation
 

@@ -4,7 +4,6 @@ A conversation is one row, so it stands in a queue once. Lists go by the time of
 load no bodies.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -12,10 +11,11 @@ import msgspec
 from sqlalchemy import ColumnElement, case, func, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from connectors.conversation import Conversation, Role, Turn
-from server.conversations import handoffs, service, views
-from server.conversations.schemas import MAX_TEXT, HandoffView, MessageView
+from server.conversations import handoffs, passing_on, service, views
+from server.conversations.schemas import MAX_TEXT, MessageView
 from server.db.models import (
+    Handoff,
+    HandoffState,
     LiveConversation,
     LiveMessage,
     LiveState,
@@ -29,7 +29,8 @@ from server.schemas import Moment
 Queue = Literal["all", "needs_person", "thumbs_down", "unverified"]
 MAX_MESSAGES = 500  # of a conversation that is read
 MAX_FOUND = 2_000  # messages of a search
-MAX_CORRECTIONS = 5_000  # in one file
+LISTED_TOPIC = 120  # characters of a topic in a list; the conversation itself has all
+LISTED_NAME = 60
 
 
 class Place(NamedTuple):
@@ -40,7 +41,10 @@ class Place(NamedTuple):
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation in a list. ``name`` is signed where ``verified``, else what the visitor says."""
+    """A conversation in a list; ``topic`` and ``name`` are cut.
+
+    ``name`` is signed where ``verified``, else what the visitor says.
+    """
 
     id: str
     topic: str
@@ -99,16 +103,36 @@ class VisitorView(msgspec.Struct, frozen=True, kw_only=True):
     says_email: str | None
 
 
+class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
+    """The last hand-off of a conversation as the tenant reads it.
+
+    ``messages`` is how many of them the hand-off told the tenant's systems. ``expected`` is what the
+    visitor was told. ``given_back_by`` names who as records do.
+    """
+
+    number: int
+    state: HandoffState
+    email: str
+    note: str
+    wants_copy: bool
+    expected: str
+    messages: int
+    created_at: Moment
+    given_back_at: Moment | None
+    given_back_by: str | None
+
+
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation as the tenant reads it: its last messages, and the note of its hand-off."""
+    """A conversation as the tenant reads it, with its last messages, of ``message_count``."""
 
     id: str
     topic: str
     state: LiveState
+    created_at: Moment
+    message_count: int
     visitor: VisitorView
     messages: list[ReadMessage]
-    handoff: HandoffView | None
-    note: str
+    handoff: PassedOn | None
 
 
 async def list_conversations(
@@ -128,8 +152,10 @@ async def list_conversations(
     query = (
         scope.select(
             LiveConversation.id,
-            LiveConversation.topic,
-            func.coalesce(Visitor.name, Visitor.said_name).label("name"),
+            func.substr(LiveConversation.topic, 1, LISTED_TOPIC).label("topic"),
+            func.substr(func.coalesce(Visitor.name, Visitor.said_name), 1, LISTED_NAME).label(
+                "name"
+            ),
             Visitor.subject.is_not(None).label("verified"),
             LiveConversation.state,
             LiveConversation.message_count,
@@ -204,6 +230,12 @@ async def count(session: AsyncSession, tenant_id: str) -> Counts:
     )
 
 
+async def count_waiting(session: AsyncSession, tenant_id: str) -> int:
+    """How many conversations a person has: those whose hand-off is open."""
+    query = of_tenant(tenant_id).select(func.count(Handoff.id))
+    return await session.scalar(query.where(Handoff.state == "open")) or 0
+
+
 async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> Opened:
     """A conversation with its answers' receipts.
 
@@ -219,6 +251,8 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
         id=conversation.id,
         topic=conversation.topic,
         state=conversation.state,
+        created_at=conversation.created_at,
+        message_count=conversation.message_count,
         visitor=VisitorView(
             verified=visitor.subject is not None,
             subject=visitor.subject,
@@ -228,8 +262,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
             says_email=visitor.said_email,
         ),
         messages=[_read(row) for row in rows],
-        handoff=handoffs.view(passed_on) if passed_on else None,
-        note=passed_on.note if passed_on else "",
+        handoff=_passed_on(passed_on, rows) if passed_on else None,
     )
 
 
@@ -273,38 +306,20 @@ async def count_corrections(session: AsyncSession, tenant_id: str) -> int:
     return await session.scalar(query.where(LiveMessage.correction.is_not(None))) or 0
 
 
-async def corrections(session: AsyncSession, tenant_id: str) -> bytes:
-    """The better answers as a transcript (format ``tenantune``), to be imported as any other.
-
-    Each is a conversation that ends with the better answer; the assistant's own answers before it have
-    weight 0, so that nothing is learnt from them. Texts are as they were written: the import redacts.
-    """
-    query = of_tenant(tenant_id).select(LiveMessage)
-    query = query.where(LiveMessage.correction.is_not(None)).order_by(LiveMessage.id)
-    lines = []
-    for row in list(await session.scalars(query.limit(MAX_CORRECTIONS))):
-        before = await _before(session, row)
-        turns = (*_turns(before), Turn(Role.AGENT, row.correction or ""))
-        lines.append(msgspec.json.encode(Conversation(id=f"widget-{row.id}", turns=turns)))
-    return b"".join(line + b"\n" for line in lines)
-
-
-async def _before(session: AsyncSession, answered: LiveMessage) -> list[LiveMessage]:
-    """The messages that an answer was given to see."""
-    scope = of_tenant(answered.tenant_id)
-    conversation = await scope.get_one(session, LiveConversation, answered.conversation_id)
-    return await service.messages(
-        session, conversation, limit=service.REMEMBERED, until=answered.seq - 1
+def _passed_on(row: Handoff, rows: list[LiveMessage]) -> PassedOn:
+    told = sum(1 for each in rows if each.text and each.created_at <= row.created_at)
+    return PassedOn(
+        number=row.number,
+        state=row.state,
+        email=row.email,
+        note=row.note,
+        wants_copy=row.wants_copy,
+        expected=row.expected,
+        messages=min(told, passing_on.PASSED_ON),
+        created_at=row.created_at,
+        given_back_at=row.given_back_at,
+        given_back_by=row.given_back_by,
     )
-
-
-def _turns(rows: list[LiveMessage]) -> Iterator[Turn]:
-    for row in rows:
-        if row.text and row.state != "failed":
-            if row.role == "visitor":
-                yield Turn(Role.CUSTOMER, row.text)
-            else:
-                yield Turn(Role.AGENT, row.text, weight=0)
 
 
 def _read(row: LiveMessage) -> ReadMessage:

@@ -23,6 +23,7 @@ from server.conversations.schemas import (
 from server.conversations.tokens import Session
 from server.conversations.widgets import Site
 from server.db.models import (
+    CONTEXT_MESSAGES,
     LiveConversation,
     LiveMessage,
     MessageState,
@@ -34,7 +35,6 @@ from server.errors import Conflict, Invalid, NotFound
 from server.limits.sliding_window import DAY, MINUTE
 
 SHOWN = 100  # messages that a visitor sees again
-REMEMBERED = 40  # messages that the model is given, if they fit into its context
 TOPIC_LENGTH = 200
 # an answer that is written for longer may be tried anew: its server may be gone
 ABANDONED = timedelta(minutes=2)
@@ -336,7 +336,7 @@ async def _ask(
     message: LiveMessage,
     answer: LiveMessage,
 ) -> Ask:
-    rows = await messages(session, conversation, limit=REMEMBERED, until=message.seq)
+    rows = await messages(session, conversation, limit=CONTEXT_MESSAGES, until=message.seq)
     return Ask(
         views.of_message(message), views.of_message(answer), answer.attempt, views.as_turns(rows)
     )

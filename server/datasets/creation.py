@@ -1,9 +1,10 @@
-"""Makes dataset versions: of all that a tenant has imported, or of the files of one job.
+"""Makes dataset versions: of all that a tenant has, or of the files of one job.
 
 The slow part runs in a thread and outside any transaction. The same content is the same version.
 """
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from connectors.conversation import Conversation, Split
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, TrainingExample
+from server.datasets import corrections
 from server.datasets.validation import SharedSystemMessage, read_redacted
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.scope import of_tenant
@@ -44,7 +46,7 @@ class CreatedDataset(msgspec.Struct, frozen=True):
 async def create_version(
     database: Database, tenant_id: str, *, settings: Settings
 ) -> DatasetVersion:
-    """Make the dataset version of all that a tenant has now.
+    """Make the dataset version of all that a tenant has now: imports, and better answers to visitors.
 
     For example::
 
@@ -61,6 +63,9 @@ async def create_version(
             tenant = await tenants.get_by_id(session, tenant_id)
             await _spool_conversations(session, tenant_id, spool)
             import_ids = await _imports_of(session, tenant_id)
+            better = await corrections.read(session, tenant_id)
+        redactor = redactor_of(tenant, settings)
+        await asyncio.to_thread(_append_redacted, better, spool, redactor=redactor)
         made = await asyncio.to_thread(
             _create, spool, Conversation, settings.datasets, system_prompt=tenant.system_prompt
         )
@@ -204,6 +209,15 @@ async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Pat
     with spool.open("wb") as file:
         async for bodies in (await session.stream_scalars(query)).partitions():
             file.writelines(msgspec.json.encode(body) + b"\n" for body in bodies)
+
+
+def _append_redacted(
+    conversations: Iterable[Conversation], spool: Path, *, redactor: Redactor
+) -> None:
+    """Append conversations without personal data, a line each."""
+    with spool.open("ab") as file:
+        for conversation in conversations:
+            file.write(msgspec.json.encode(redactor.redact(conversation)[0]) + b"\n")
 
 
 def _spool_examples(

@@ -26,6 +26,7 @@ from server.db.models.base import (
     storable,
 )
 from server.db.models.conversations import (
+    CONTEXT_MESSAGES,
     Handoff,
     HandoffState,
     LiveConversation,
@@ -57,6 +58,7 @@ from server.db.models.usage import UsageDay, UsageMinute
 from server.db.models.webhooks import DeliveryState, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
+    "CONTEXT_MESSAGES",
     "FINISHED_JOB_STATES",
     "INSTALLATION_WIDE",
     "MAX_NUMBER",

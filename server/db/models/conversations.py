@@ -35,6 +35,8 @@ SpeakerRole = Literal["visitor", "assistant", "person"]
 MessageState = Literal["writing", "complete", "stopped", "failed"]
 Vote = Literal["up", "down"]
 HandoffState = Literal["open", "given_back"]
+CONTEXT_MESSAGES = 40
+"""Messages that the model is given, if they fit into its context; and that a better answer is learnt with."""
 
 
 class Widget(Record):

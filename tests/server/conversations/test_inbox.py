@@ -4,14 +4,13 @@ import time
 from datetime import timedelta
 from typing import Any
 
-import msgspec
 import pytest
 from sqlalchemy import insert, select
 
-from server.conversations import inbox, service
+from server.conversations import handoffs, inbox, service
 from server.conversations.schemas import OpinionRequest, Said
 from server.db.models import LiveConversation, LiveMessage, Visitor, new_id, now
-from server.errors import Invalid, NotFound
+from server.errors import Conflict, Invalid, NotFound
 from tests.server.conversations.conftest import Shop
 
 
@@ -86,19 +85,16 @@ async def test_another_tenant_sees_none_of_it(shop: Shop, open_shop: Any) -> Non
             await inbox.answer(session, tenant_id, mine.id, "Hello", author="x")
         with pytest.raises(NotFound):
             await inbox.correct(session, tenant_id, str(answer_id), "Better", actor="x")
-        assert await inbox.corrections(session, tenant_id) == b""
 
 
 async def test_a_conversation_is_read_with_its_receipts_and_the_hand_offs_note(shop: Shop) -> None:
     await three(shop)
     [passed_on] = await listed(shop, queue="needs_person")
     seen = await opened(shop, passed_on.id)
-    assert (seen.state, seen.note, seen.visitor.verified) == (
-        "handed_over",
-        "Please call me.",
-        False,
-    )
+    assert (seen.state, seen.message_count, seen.visitor.verified) == ("handed_over", 2, False)
     assert seen.handoff is not None
+    assert (seen.handoff.number, seen.handoff.note) == (1, "Please call me.")
+    assert (seen.handoff.messages, seen.handoff.wants_copy) == (2, False)
     question, answer = seen.messages
     assert question.detail is None
     assert answer.detail is not None
@@ -126,37 +122,65 @@ async def test_a_person_answers_and_the_model_reads_it_as_the_assistants_words(s
     assert [turn.content for turn in ask.history] == ["Hello", "Hi\n\nI am Ana.", "Good."]
 
 
-async def test_a_better_answer_becomes_a_transcript_that_learns_from_it_alone(shop: Shop) -> None:
+async def test_a_better_answer_is_kept_for_the_tenant_alone(shop: Shop) -> None:
     visitor = await shop.enter()
-    await shop.talk(visitor, "My mail is kim@mail.example", "Hi")
     ask = await shop.talk(visitor, "Where is my parcel?", "No idea")
-    await shop.talk(visitor, "Thanks", "Bye")
+    [conversation] = await listed(shop)
     tenant_id = (await shop.site()).tenant.id
     async with shop.database.transaction() as session:
         with pytest.raises(NotFound):
             await inbox.correct(session, tenant_id, ask.message.id, "x", actor="person:1")
         await inbox.correct(session, tenant_id, ask.answer.id, "It comes today.", actor="person:1")
-        assert await inbox.count_corrections(session, tenant_id) == 1
-        data = await inbox.corrections(session, tenant_id)
-    [line] = data.splitlines()
-    record = msgspec.json.decode(line)
-    assert [(turn["role"], turn["text"], turn.get("weight", 1)) for turn in record["turns"]] == [
-        ("customer", "My mail is kim@mail.example", 1),
-        ("agent", "Hi", 0),
-        ("customer", "Where is my parcel?", 1),
-        ("agent", "It comes today.", 1),
-    ]
-    assert await shop.seen(visitor) == [
-        "My mail is kim@mail.example",
-        "Hi",
-        "Where is my parcel?",
-        "No idea",
-        "Thanks",
-        "Bye",
-    ]
+    detail = (await opened(shop, conversation.id)).messages[1].detail
+    assert detail is not None
+    assert (detail.correction, detail.corrected_by) == ("It comes today.", "person:1")
+    assert await shop.seen(visitor) == ["Where is my parcel?", "No idea"]
     async with shop.database.transaction() as session:
         await inbox.correct(session, tenant_id, ask.answer.id, " ", actor="person:1")
-        assert await inbox.corrections(session, tenant_id) == b""
+    detail = (await opened(shop, conversation.id)).messages[1].detail
+    assert detail is not None
+    assert (detail.correction, detail.corrected_by) == (None, None)
+
+
+async def test_a_list_cuts_long_topics_and_names(shop: Shop) -> None:
+    visitor = await shop.enter(said=Said(name="K" * 200))
+    await shop.talk(visitor, "t" * 4000, "Answer")
+    [one] = await listed(shop)
+    assert (len(one.topic), len(one.name or "")) == (inbox.LISTED_TOPIC, inbox.LISTED_NAME)
+    assert len((await opened(shop, one.id)).topic) == service.TOPIC_LENGTH
+
+
+async def test_what_a_person_has_is_counted_given_back_and_taken_again(shop: Shop) -> None:
+    await three(shop)
+    tenant_id = (await shop.site()).tenant.id
+    [waiting] = await listed(shop, queue="needs_person")
+    [rated] = await listed(shop, queue="thumbs_down")
+
+    async def number() -> int:
+        async with shop.database.reading() as session:
+            return await inbox.count_waiting(session, tenant_id)
+
+    assert await number() == 1
+    async with shop.database.transaction() as session:
+        await handoffs.give_back(session, tenant_id, waiting.id, actor="person:1")
+    assert await number() == 0
+    given = (await opened(shop, waiting.id)).handoff
+    assert given is not None
+    assert (given.state, given.given_back_by) == ("given_back", "person:1")
+    for _ in range(2):
+        async with shop.database.transaction() as session:
+            await handoffs.take_again(session, tenant_id, waiting.id)
+    seen = await opened(shop, waiting.id)
+    assert seen.handoff is not None
+    assert (seen.state, seen.handoff.state, seen.handoff.given_back_by) == (
+        "handed_over",
+        "open",
+        None,
+    )
+    assert await number() == 1
+    async with shop.database.transaction() as session:
+        with pytest.raises(Conflict):
+            await handoffs.take_again(session, tenant_id, rated.id)
 
 
 async def test_ten_thousand_conversations_are_listed_and_searched(shop: Shop) -> None:
