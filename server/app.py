@@ -55,6 +55,7 @@ from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
+from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.sign_in import (
@@ -109,6 +110,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     AccountController,
     PeopleController,
     TrainingController,
+    ConversationsController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, case, func, tuple_
+from sqlalchemy import ColumnElement, Text, case, collate, func, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.conversations import handoffs, passing_on, service, views
@@ -203,9 +203,23 @@ async def _find(session: AsyncSession, tenant_id: str, words: str) -> list[str]:
     rows.
     """
     query = of_tenant(tenant_id).select(LiveMessage.conversation_id)
-    query = query.where(LiveMessage.text.icontains(words, autoescape=True))
+    query = query.where(_holds(session, words))
     rows = await session.scalars(query.order_by(LiveMessage.id.desc()).limit(MAX_FOUND))
     return list(dict.fromkeys(rows))
+
+
+def _holds(session: AsyncSession, words: str) -> ColumnElement[bool]:
+    """Whether a message holds these words, in the way that each database is quick at.
+
+    SQLite's LIKE knows no case of ASCII letters by itself. PostgreSQL takes several times as long to
+    lower the case of all letters as of the ASCII ones, which are enough for words of such.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return LiveMessage.text.contains(words, autoescape=True)
+    if words.isascii():
+        text = func.lower(collate(LiveMessage.text, "C"), type_=Text)
+        return text.contains(words.lower(), autoescape=True)
+    return LiveMessage.text.icontains(words, autoescape=True)
 
 
 async def count(session: AsyncSession, tenant_id: str) -> Counts:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID, run_id
+from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID, run_id, talk_id
 
 
 class Look(NamedTuple):
@@ -18,6 +18,7 @@ class Look(NamedTuple):
 
 
 TRAINING = "/console/t/loaf/training"
+TALKS = "/console/t/loaf/conversations"
 PAGES = (
     Look("sign-in", "/console/sign-in"),
     Look("link-first", f"/console/link/{FIRST_LINK}"),
@@ -49,6 +50,15 @@ PAGES = (
         "loaf:viewer",
     ),
     Look("training-compare-none", f"{TRAINING}/compare", "loaf:viewer", 422),
+    Look("talks", TALKS, "loaf:viewer"),
+    Look("talks-empty", "/console/t/northgate/conversations", "northgate:admin"),
+    Look("talks-nothing", f"{TALKS}?q=nobody+said+this", "loaf:viewer"),
+    Look("talks-older", f"{TALKS}?after=0-{talk_id(0)}", "loaf:viewer"),
+    Look("talk-waits", f"{TALKS}/{talk_id(1)}?queue=needs_person", "loaf:reviewer"),
+    Look("talk-poor", f"{TALKS}/{talk_id(2)}", "loaf:reviewer"),
+    Look("talk-verified", f"{TALKS}/{talk_id(3)}", "loaf:viewer"),
+    Look("talk-done", f"{TALKS}/{talk_id(4)}?done=given_back", "loaf:reviewer"),
+    Look("talk-gone", f"{TALKS}/{talk_id(0)}", "loaf:viewer", 404),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

@@ -11,14 +11,18 @@ from server.db.models import (
     Adapter,
     ConversationRow,
     DatasetVersion,
+    Handoff,
     Import,
     Job,
     JobEvent,
+    LiveConversation,
+    LiveMessage,
     Membership,
     Person,
     SignInLink,
     SourceFile,
     UsageDay,
+    Visitor,
     now,
 )
 from server.tenants import service as tenants
@@ -32,6 +36,16 @@ BASE = "smollm2-135m-instruct"
 
 
 OUT_OF_MEMORY = {"code": "out_of_memory", "message": "memory ran out at step 40"}
+
+
+def talk_id(number: int) -> str:
+    """The id of a conversation of ``LOAF``; 1 needs a person, 2 has a poor answer, 3 is verified."""
+    return f"{number:032x}"
+
+
+def answer_id(number: int) -> str:
+    """The id of the answer in a conversation of ``LOAF``."""
+    return f"b{number:031x}"
 
 
 def run_id(number: int) -> str:
@@ -227,3 +241,92 @@ async def seed_people(session: AsyncSession) -> None:
             SignInLink(sha256=digest(FIRST_LINK), expires_at=day),
         ]
     )
+
+
+async def seed_conversations(session: AsyncSession) -> None:
+    """Visitors of ``LOAF`` in each state."""
+    loaf = await tenants.get(session, LOAF)
+    texts = (
+        (
+            "My starter smells of acetone and my loaf stays flat. What am I doing wrong?",
+            "It is hungry: feed it twice a day for two days, with as much flour as starter.",
+        ),
+        ("Can I skip a week?", "Please contact support."),
+        ("Where is my order LL-2041?", "It left the bakery this morning and comes before noon."),
+        ("هل يمكنني تخطي أسبوع؟", "بالطبع! افتح سلتي ثم اضغط «تخطي هذا الأسبوع»."),
+        ("x" * 180, "I can help with bread, orders and deliveries."),
+    )
+    people: tuple[dict[str, Any], ...] = (
+        {"said_name": "Kim Vervoort", "said_email": "kim@mail.example"},
+        {},
+        {"subject": "customer-77", "name": "Ines Okafor", "email": "ines@mail.example"},
+        {},
+        {"said_name": "A name that is long enough to be cut somewhere in the list of talks"},
+    )
+    for number in range(1, 36):
+        question, reply = texts[(number - 1) % 5]
+        began = now() - timedelta(hours=7 * number - 6, minutes=3)
+        first = number <= len(texts)
+        visitor = Visitor(tenant_id=loaf.id, **(people[number - 1] if first else {}))
+        session.add(visitor)
+        await session.flush()
+        talk = LiveConversation(
+            id=talk_id(number),
+            tenant_id=loaf.id,
+            visitor_id=visitor.id,
+            state="handed_over" if number == 1 else "open",
+            topic=question,
+            message_count=2,
+            thumbs_down=int(number == 2),
+            created_at=began,
+            last_at=began + timedelta(minutes=1),
+        )
+        session.add(talk)
+        await session.flush()
+        about = {"tenant_id": loaf.id, "conversation_id": talk.id, "created_at": began}
+        asked = LiveMessage(id=f"a{number:031x}", seq=1, role="visitor", text=question, **about)
+        session.add(asked)
+        await session.flush()
+        opinion: dict[str, Any] = {"vote": "up"} if number == 3 else {}
+        if number == 2:
+            opinion = {
+                "vote": "down",
+                "vote_reasons": ["wrong", "incomplete"],
+                "vote_text": "I asked you, not them.",
+                "correction": "Yes: open your basket and press Skip this week before Tuesday noon.",
+                "corrected_by": f"person:{PERSON_ID}",
+            }
+        answer = LiveMessage(
+            id=answer_id(number),
+            seq=2,
+            role="assistant",
+            text=reply,
+            reply_to=asked.id,
+            model=f"{LOAF}@2",
+            adapter_version=2,
+            first_token_ms=180,
+            total_ms=1_240 + number,
+            prompt_tokens=412,
+            completion_tokens=38,
+            **{**about, **opinion},
+        )
+        session.add(answer)
+        if number == 1:
+            person = LiveMessage(
+                seq=3, role="person", text="Send me a photo.", author=f"person:{PERSON_ID}", **about
+            )
+            session.add(person)
+            talk.message_count = 3
+            session.add(
+                Handoff(
+                    tenant_id=loaf.id,
+                    conversation_id=talk.id,
+                    number=12,
+                    email="kim@mail.example",
+                    note="The starter was a gift.\nPlease help before Sunday.",
+                    wants_copy=True,
+                    expected="Usually within 2 hours",
+                    state="open",
+                    created_at=began + timedelta(seconds=50),
+                )
+            )

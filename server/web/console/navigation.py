@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.schemas import Viewer
+from server.conversations import inbox
 from server.db.models import Tenant
 from server.jobs import service as jobs
 from server.tenants import service as tenants
@@ -80,9 +81,15 @@ async def _runs_going_on(session: AsyncSession, tenant_id: str) -> Count:
     return Count(sum(states.get(state, 0) for state in jobs.WORKING), "running", going=True)
 
 
+async def _need_a_person(session: AsyncSession, tenant_id: str) -> Count:
+    number = await inbox.count_waiting(session, tenant_id)
+    return Count(number, "needs a person" if number == 1 else "need a person")
+
+
 TENANT_PAGES = (
     Page("Home", "home", "/console/t/{slug}", "viewer"),
     Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
+    Page("Conversations", "chat", "/console/t/{slug}/conversations", "viewer", _need_a_person),
 )
 SETUP_PAGES: tuple[Page, ...] = ()
 OPERATOR_PAGES = (
