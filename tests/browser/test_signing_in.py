@@ -47,7 +47,9 @@ def test_without_scripts_from_a_link_to_an_invitation_and_out(visit: Visits, sit
 
     rae = visit(path[0], java_script_enabled=False)
     rae.get_by_role("textbox", name="Password").fill("short")
-    rae.get_by_role("textbox", name="Password").evaluate("node => node.removeAttribute('minlength')")
+    rae.get_by_role("textbox", name="Password").evaluate(
+        "node => node.removeAttribute('minlength')"
+    )
     rae.get_by_role("button", name="Set the password").click()
     expect(rae.get_by_role("alert")).to_contain_text("at least 12")
     rae.get_by_role("textbox", name="Password").fill(PASSWORD)
