@@ -9,6 +9,7 @@ import structlog
 from litestar import Controller, Litestar
 from litestar.di import Provide
 
+from server.accounts.oidc import Issuer
 from server.accounts.passwords import Passwords
 from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
@@ -60,6 +61,7 @@ from server.web.console.pages.sign_in import (
     SignInController,
     SignOutController,
 )
+from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
@@ -98,6 +100,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     HomeController,
     TenantHomeController,
     SignInController,
+    IssuerController,
     SignOutController,
     LinkController,
     AccountController,
@@ -128,6 +131,7 @@ class _Shared:
     metrics: Metrics
     vault: Vault
     signing_in: SigningIn
+    issuer: Issuer | None
     job_feed: JobFeed
 
 
@@ -260,6 +264,7 @@ def _build_shared(
         metrics=metrics,
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),
+        issuer=Issuer(settings) if settings.oidc_issuer else None,
         job_feed=JobFeed(database),
     )
 

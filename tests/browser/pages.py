@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID, run_id
+
 
 class Look(NamedTuple):
     """A page in one state.
@@ -15,12 +17,38 @@ class Look(NamedTuple):
     status: int = 200
 
 
+TRAINING = "/console/t/loaf/training"
 PAGES = (
+    Look("sign-in", "/console/sign-in"),
+    Look("link-first", f"/console/link/{FIRST_LINK}"),
+    Look("link", f"/console/link/{LINK}"),
+    Look("link-gone", "/console/link/nothing", "", 404),
+    Look("account", "/console/account", "loaf:admin"),
+    Look("account-done", "/console/account?done=name", "operator"),
+    Look("people", "/console/people", "operator"),
+    Look("people-new", "/console/people/new", "operator"),
+    Look("person", f"/console/people/{PERSON_ID}", "operator"),
+    Look("person-disabled", f"/console/people/{DISABLED_ID}", "operator"),
     Look("tenants", "/console", "operator"),
     Look("tenants-none", "/console", "nobody"),
     Look("home", "/console/t/loaf", "loaf:admin"),
     Look("home-new", "/console/t/northgate", "operator"),
     Look("gallery", "/console/t/loaf/gallery", "loaf:admin"),
+    Look("training", TRAINING, "loaf:admin"),
+    Look("training-empty", "/console/t/northgate/training", "northgate:admin"),
+    Look("training-new", f"{TRAINING}/new", "loaf:admin"),
+    Look("training-run", f"{TRAINING}/{run_id(5)}", "loaf:admin"),
+    Look("training-speed", f"{TRAINING}/{run_id(5)}?measure=speed", "loaf:viewer"),
+    Look("training-memory", f"{TRAINING}/{run_id(5)}?measure=memory", "loaf:viewer"),
+    Look("training-waits", f"{TRAINING}/{run_id(4)}", "loaf:admin"),
+    Look("training-failed", f"{TRAINING}/{run_id(3)}", "loaf:admin"),
+    Look("training-cancel", f"{TRAINING}/{run_id(5)}/cancel", "loaf:admin"),
+    Look(
+        "training-compare",
+        f"{TRAINING}/compare?run={run_id(5)}&run={run_id(2)}&run={run_id(1)}",
+        "loaf:viewer",
+    ),
+    Look("training-compare-none", f"{TRAINING}/compare", "loaf:viewer", 422),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

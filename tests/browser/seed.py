@@ -1,15 +1,22 @@
 """What the pages show in the browser tests: made-up companies and what happened there."""
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.accounts import sessions
+from server.accounts.tokens import digest
 from server.db.models import (
     Adapter,
     ConversationRow,
     DatasetVersion,
     Import,
     Job,
+    JobEvent,
+    Membership,
+    Person,
+    SignInLink,
     SourceFile,
     UsageDay,
     now,
@@ -18,7 +25,73 @@ from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 
 LOAF, NORTHGATE = "loaf", "northgate"
+# people and links that pages are about, at addresses that are known before
+PERSON_ID, DISABLED_ID = "0" * 31 + "1", "0" * 31 + "2"
+LINK, FIRST_LINK = "tt_link_" + "a" * 43, "tt_link_" + "b" * 43
 BASE = "smollm2-135m-instruct"
+
+
+OUT_OF_MEMORY = {"code": "out_of_memory", "message": "memory ran out at step 40"}
+
+
+def run_id(number: int) -> str:
+    """The id of a run of ``LOAF``; 5 goes on, 4 waits for a person, 3 failed, 2 is live."""
+    return f"{number:032x}"
+
+
+async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
+    """What a trainer would have told of a run of 40 steps, as far as this one went."""
+    began = job.created_at
+    told: list[tuple[float, str, dict[str, Any]]] = [
+        (0, "state", {"state": "queued"}),
+        (12, "state", {"state": "validating"}),
+        (50, "state", {"state": "running"}),
+        (51, "stage", {"stage": "loading", "detail": ""}),
+        (
+            55,
+            "estimate",
+            {
+                "seconds": 192.0,
+                "memory_bytes": 2_684_354_560,
+                "train_tokens": 26_103,
+                "steps": 40,
+                "basis": "a first batch of 640 tokens took 4.7 s here",
+            },
+        ),
+    ]
+    for number in range(1, steps + 1):
+        at = 55 + number * 5.0
+        step = {
+            "at": began.timestamp() + at,
+            "step": number,
+            "steps": 40,
+            "loss": 1.05 + 2.55 / (1 + 0.17 * (number - 1)) + 0.09 * ((number * 7) % 5 - 2) / 2,
+            "tokens": 652 * number,
+            "tokens_per_second": 118 - 9 / number + number % 3,
+            "memory_bytes": 2_300_000_000 + 6_000_000 * number,
+            "eta_seconds": 5.8 * (40 - number),
+            "epoch": number / 20,
+        }
+        told.append((at, "step", step))
+        if number % 10 == 0:
+            loss = 1.1 + 12 / (number + 2) + (5 - int(job.id, 16)) * 0.08
+            body = {"at": step["at"], "step": number, "loss": loss, "best": True}
+            told += [(at, "validation", body), (at, "checkpoint", {"step": number})]
+    if job.state in ("failed", "succeeded", "awaiting_approval"):
+        if job.state != "failed":
+            told.append((270, "state", {"state": "evaluating"}))
+        told.append(
+            (310, "state", {"state": job.state, **({"error": job.error} if job.error else {})})
+        )
+    last = [body for _, kind, body in told if kind == "step"][-1]
+    job.progress, job.estimate = {**last, "examples": 208}, told[4][2]
+    for seq, (seconds, kind, body) in enumerate(told, start=1):
+        at = began + timedelta(seconds=seconds)
+        session.add(
+            JobEvent(
+                tenant_id=job.tenant_id, job_id=job.id, seq=seq, kind=kind, body=body, created_at=at
+            )
+        )
 
 
 async def seed(session: AsyncSession) -> None:
@@ -81,27 +154,33 @@ async def seed(session: AsyncSession) -> None:
         adapters.append(adapter)
     await session.flush()
     loaf.live_adapter_id = adapters[1].id
-    for days, state, adapter in (
+    runs = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),
         (2, "failed", None),
         (1, "awaiting_approval", adapters[2]),
         (0, "running", None),
-    ):
-        session.add(
-            Job(
-                tenant_id=loaf.id,
-                state=state,
-                stage=state,
-                base=BASE,
-                recipe_name="cpu-small",
-                created_at=now() - timedelta(days=days, hours=2),
-                dataset_id=dataset.id,
-                adapter_id=adapter.id if adapter else None,
-                gpu_seconds=184.0,
-                progress={"step": 24, "max_steps": 40} if state == "running" else {},
-            )
+    )
+    for number, (days, state, adapter) in enumerate(runs, start=1):
+        job = Job(
+            id=run_id(number),
+            tenant_id=loaf.id,
+            state=state,
+            stage="training" if state == "running" else state,
+            base=BASE,
+            recipe_name="cpu-small",
+            created_at=now() - timedelta(days=days, minutes=3),
+            dataset_id=dataset.id,
+            gpu_seconds=184.0,
+            objectives={"max_perplexity": 6.0},
+            require_approval=state in ("awaiting_approval", "running"),
+            error=OUT_OF_MEMORY if state == "failed" else None,
         )
+        session.add(job)
+        await session.flush()
+        if adapter is not None:
+            job.adapter_id, adapter.job_id = adapter.id, job.id
+        await _history(session, job, steps=24 if state == "running" else 40)
     for days in range(6):
         session.add(
             UsageDay(
@@ -114,3 +193,37 @@ async def seed(session: AsyncSession) -> None:
                 gpu_seconds=12.5,
             )
         )
+
+
+async def seed_people(session: AsyncSession) -> None:
+    """People in each state, and two one-time links that can be used."""
+    loaf = await tenants.get(session, LOAF)
+    northgate = await tenants.get(session, NORTHGATE)
+    fields = {"password_hash": "none", "created_at": now() - timedelta(days=40)}
+    person = Person(id=PERSON_ID, email="tomasz@loaf.example", name="Tomasz Wrona", **fields)
+    session.add_all(
+        [
+            person,
+            Person(id=DISABLED_ID, email="former@loaf.example", disabled_at=now(), **fields),
+            Person(email="someone.with.a.long.name@northgate-parcel-logistics.example"),
+        ]
+    )
+    await session.flush()
+    session.add_all(
+        [
+            Membership(tenant_id=loaf.id, person_id=PERSON_ID, role="reviewer"),
+            Membership(tenant_id=northgate.id, person_id=PERSON_ID, role="admin"),
+        ]
+    )
+    for agent in (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:153.0) Gecko/20100101 Firefox/153.0",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) Version/19.1 Safari/605.1.15",
+    ):
+        await sessions.begin(session, person, address="203.0.113.7", agent=agent)
+    day = now() + timedelta(days=1)
+    session.add_all(
+        [
+            SignInLink(sha256=digest(LINK), person_id=PERSON_ID, expires_at=day),
+            SignInLink(sha256=digest(FIRST_LINK), expires_at=day),
+        ]
+    )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 SIZE = 1000
 _INTERVALS = 5
+_EDGE = 10  # per cent: a text there would leave the area
 
 
 class Series(NamedTuple):
@@ -29,13 +30,15 @@ class Level(NamedTuple):
 
 
 class Tag(NamedTuple):
-    """A text in the area, at per cent of it from the left and from the top."""
+    """A text in the area, at per cent of it from the left and from the top, moved by pixels from there."""
 
     text: str
     kind: str
     x: float
     y: float
-    at_end: bool = False
+    dx: int
+    dy: int
+    at_end: bool
 
 
 class Tick(NamedTuple):
@@ -97,21 +100,14 @@ def draw(
     def y(value: float) -> float:
         return round(SIZE * (top - value) / (top - bottom), 1)
 
-    tags = [
-        Tag(
-            f"{level.name}: {level_label(level.value)}",
-            level.kind,
-            100,
-            y(level.value) / 10,
-            at_end=True,
-        )
-        for level in levels
-    ]
+    tags = []
+    for level in levels:
+        text, at = f"{level.name}: {level_label(level.value)}", y(level.value) / 10
+        tags.append(Tag(text, level.kind, 100, at, 0, 16 if at < _EDGE else -7, at_end=True))
     if now is not None and now_text and series[0].points:
-        at = x(now) / 10
-        tags.append(
-            Tag(now_text, series[0].kind, at, y(series[0].points[-1][1]) / 10, at_end=at > 80)  # noqa: PLR2004 - else it would leave the area
-        )
+        at, high = x(now) / 10, y(series[0].points[-1][1]) / 10
+        at_end = at > 100 - 2 * _EDGE
+        tags.append(Tag(now_text, series[0].kind, at, high, -8 if at_end else 8, 16, at_end=at_end))
     steps = [mark for mark in round_marks(0, last, whole=True) if mark <= last * 0.9]
     return Plot(
         lines=[

@@ -26,6 +26,8 @@ HEADINGS = {"loss": "Loss", "speed": "Tokens a second", "memory": "Memory, GiB"}
 VOICES = ("cand", "live", "base", "ink")
 """How runs that are compared are drawn, in their order."""
 TABLE_ROWS = 200
+_GROWING = frozenset({"queued", "validating", "running", "paused"})
+"""States of a run whose curve may go on."""
 _GIB = 2**30
 _TONES: dict[Tone, str] = {
     "plain": "",
@@ -155,6 +157,7 @@ def run_context(shown: Shown, tenant: Tenant, measure: str) -> dict[str, Any]:
         "row": row_of(shown.run),
         "job": job,
         "facts": _facts(shown),
+        "more_facts": _more_facts(job),
         "stages": [_stage(stage, job) for stage in shown.stages],
         "spoken": _status(shown),
         "measure": measure,
@@ -183,6 +186,7 @@ def run_context(shown: Shown, tenant: Tenant, measure: str) -> dict[str, Any]:
             ).decode(),
             "data-after": curve.seq,
             "data-measure": measure,
+            "data-growing": "1" if job.state in _GROWING else "",
             "data-steps": total or "",
             "data-reference": shown.reference.loss if shown.reference else "",
             "data-reference-name": _live_name(shown.reference, tenant),
@@ -211,10 +215,11 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
     method = service.method_of(job)
     if method != "supervised":
         facts.append(("Method", method))
-    facts.append(("Seed", str(job.seed)))
-    if job.suffix:
-        facts.append(("Suffix", job.suffix))
     return facts
+
+
+def _more_facts(job: Job) -> list[tuple[str, str]]:
+    return [("Seed", str(job.seed)), *([("Suffix", job.suffix)] if job.suffix else [])]
 
 
 def _stage(stage: Stage, job: Job) -> dict[str, Any]:
@@ -289,13 +294,12 @@ def _plot(shown: Shown, measure: str, tenant: Tenant) -> Plot | None:
     elif measure == "memory" and (job.estimate or {}).get("memory_bytes"):
         levels.append(Level("estimate", "base", (job.estimate or {})["memory_bytes"] / _GIB))
     last = values[-1] if values else None
-    going = job.state not in FINAL_STATES
     digits = {"loss": 2, "speed": 0, "memory": 1}[measure]
     return draw(
         series,
         last=float(job.progress.get("steps") or (last[0] if last else 1)),
         levels=levels,
-        now=last[0] if last and going else None,
+        now=last[0] if last and job.state in _GROWING else None,
         now_text=f"{last[1]:,.{digits}f} now" if last else "",
         level_label=f"{{:.{digits}f}}".format,
     )
@@ -390,7 +394,7 @@ def _error(job: Job) -> dict[str, str] | None:
         return None
     code = str(job.error.get("code", ""))
     return {
-        "message": str(job.error.get("message", "")),
+        "message": str(job.error.get("message", "")).removesuffix(".") + ".",
         "advice": history.advice_for(code),
     }
 

@@ -78,7 +78,7 @@ async function refresh() {
   }
   for (const part of fresh.querySelectorAll("[data-part]")) replace(document.getElementById(part.id), part);
   const curve = fresh.getElementById("curve");
-  for (const name of ["steps", "expected", "reference", "referenceName"]) box.dataset[name] = curve.dataset[name];
+  for (const name of ["steps", "growing", "expected", "reference", "referenceName"]) box.dataset[name] = curve.dataset[name];
   draw();
   const status = document.getElementById("run-status");
   const said = fresh.getElementById("run-status").dataset.status;
@@ -167,7 +167,7 @@ function options(width) {
   return {
     width: Math.floor(width) - 16,
     height: matchMedia("(max-width: 50rem)").matches ? 220 : 268,
-    padding: [10, 26, 0, 0],
+    padding: [10, 6, 0, 0],
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, y: false, points: { size: 7 } },
     scales: {
@@ -175,7 +175,7 @@ function options(width) {
       y: { range: (_plot, least, most) => span(Math.min(0, least), Math.max(most, level()?.value ?? 0)) },
     },
     axes: [
-      { ...axis, size: 28, gap: 6, grid: { show: false }, values: (_plot, splits) => splits.map((n) => (Number.isInteger(n) ? (n === last() ? `step ${n}` : `${n}`) : "")), splits: () => ticks(last()) },
+      { ...axis, size: 28, gap: 6, grid: { show: false }, values: (_plot, splits) => splits.map((n) => (n === last() ? "" : `${n}`)), splits: () => ticks(last()) },
       { ...axis, size: 48, gap: 8 },
     ],
     series,
@@ -187,7 +187,7 @@ function options(width) {
 function ticks(end) {
   const size = [1, 2, 5].flatMap((n) => [n, n * 10, n * 100, n * 1000, n * 10000]).sort((a, b) => a - b).find((n) => end / n <= 5) ?? end;
   const found = [];
-  for (let n = 0; n <= end - size / 2; n += size) found.push(n);
+  for (let n = 0; n <= end * 0.9; n += size) found.push(n);
   return [...found, end];
 }
 
@@ -210,10 +210,10 @@ function line(u, colour, dash, from, to) {
   ctx.restore();
 }
 
-function tag(u, text, colour, ground, x, y, align) {
+function tag(u, text, colour, ground, x, y, align, weight = 600) {
   const { ctx } = u;
   ctx.save();
-  ctx.font = `600 ${12 * devicePixelRatio}px ${getComputedStyle(box).fontFamily}`;
+  ctx.font = `${weight} ${12 * devicePixelRatio}px ${getComputedStyle(box).fontFamily}`;
   ctx.textAlign = align;
   ctx.lineWidth = 4 * devicePixelRatio;
   ctx.lineJoin = "round";
@@ -225,16 +225,19 @@ function tag(u, text, colour, ground, x, y, align) {
 }
 
 function drawLevel(u, colour) {
+  // the axis would cut off a label in the middle of its end
+  const end = u.bbox.left + u.bbox.width;
+  tag(u, `step ${last()}`, colour.text, colour.ground, end, u.bbox.top + u.bbox.height + 15 * devicePixelRatio, "end", 400);
   const found = level();
   if (!found) return;
   const y = u.valToPos(found.value, "y", true);
-  line(u, colour.level, [6, 4], [u.bbox.left, y], [u.bbox.left + u.bbox.width, y]);
+  line(u, colour.level, [6, 4], [u.bbox.left, y], [end, y]);
   const text = `${found.name}: ${found.value.toFixed(MEASURES[box.dataset.measure].digits)}`;
-  tag(u, text, colour.level, colour.ground, u.bbox.left + u.bbox.width, y - 7 * devicePixelRatio, "end");
+  tag(u, text, colour.level, colour.ground, end, y + (y < u.bbox.top + u.bbox.height * 0.1 ? 18 : -9) * devicePixelRatio, "end");
 }
 
 function drawNow(u, colour) {
-  if (ended || !box.dataset.events) return;
+  if (!box.dataset.growing) return;
   const index = u.data[1].findLastIndex((value) => value !== null);
   const x = u.valToPos(u.data[0][index], "x", true);
   const value = u.data[1][index];

@@ -204,8 +204,8 @@ async def test_a_run_shows_its_own_settings_stages_gates_and_figures(
         "Validation is already below what is live.",
         "Best validation so far: 1.61 at step 20.",
         "1.61 validation, step 20",
-        "Perplexity at most 0.80 of the base's later",
-        "Perplexity at most 1.05 of the live version's later",
+        "Perplexity against the base later at most 0.80 of its",
+        "Perplexity against what is live later at most 1.05 of its; live: 5.90",
         "Training, whole 3 min 12 s",
         "Tokens 26,103 15,600",
         "Memory, most 2.5 GiB 2.3 GiB",
@@ -260,7 +260,7 @@ async def test_a_failed_run_says_why_and_what_to_do(sign_in, tenant, database) -
     await move(database, job, "failed", error=error)
     browser = await sign_in("acme")
     answer = await browser.get(f"{PAGE}/{job.id}")
-    assert "memory ran out <b> Start a new run with a recipe that needs less memory" in words(
+    assert "memory ran out <b>. Start a new run with a recipe that needs less memory" in words(
         answer, "#run-notices"
     )
     assert "<b>" not in str(soup(answer).select_one("#run-notices .notice div b ~ b") or "")
