@@ -42,6 +42,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.curve import CurveReader
 from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
@@ -129,6 +130,7 @@ class _Shared:
     vault: Vault
     signing_in: SigningIn
     job_feed: JobFeed
+    curve_reader: CurveReader
 
 
 def create_app(
@@ -261,6 +263,7 @@ def _build_shared(
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),
         job_feed=JobFeed(database),
+        curve_reader=CurveReader(),
     )
 
 
