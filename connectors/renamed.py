@@ -15,7 +15,7 @@ TENANT: Mapping[str, str] = {"number_patterns": "custom_patterns", "keep": "allo
 TURN: Mapping[str, str] = {"speaker": "role"}
 """Of the format ``tenantune``, and of ``--map``."""
 IMPORT_OPTIONS: Mapping[str, str] = {"speakers": "roles"}
-IMPORT_REPORT: Mapping[str, str] = {"speakers": "roles"}
+IMPORT_REPORT: Mapping[str, str] = {"speakers": "roles", "trimmed": "partially_rejected"}
 IMPORT_NOTES: Mapping[str, str] = {"speakers": "roles"}
 
 

@@ -92,7 +92,8 @@ def _command(command: click.Command, name: str, *, level: int) -> Iterator[str]:
     yield from ("", f"{'#' * level} {name}", "", _prose(command.help or ""), "")
     if isinstance(command, click.Group):
         for sub, child in sorted(command.commands.items()):
-            yield from _command(child, f"{name} {sub}", level=level + 1)
+            if not child.hidden:
+                yield from _command(child, f"{name} {sub}", level=level + 1)
         return
     yield from ("```text", context.get_usage().removeprefix("Usage: ").strip(), "```")
     options = [param for param in command.params if isinstance(param, click.Option)]

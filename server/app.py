@@ -9,6 +9,7 @@ import structlog
 from litestar import Controller, Litestar
 from litestar.di import Provide
 
+from server.accounts.oidc import Issuer
 from server.accounts.passwords import Passwords
 from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
@@ -61,6 +62,7 @@ from server.web.console.pages.sign_in import (
     SignInController,
     SignOutController,
 )
+from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
@@ -99,6 +101,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     HomeController,
     TenantHomeController,
     SignInController,
+    IssuerController,
     SignOutController,
     LinkController,
     AccountController,
@@ -129,6 +132,7 @@ class _Shared:
     metrics: Metrics
     vault: Vault
     signing_in: SigningIn
+    issuer: Issuer | None
     job_feed: JobFeed
     curve_reader: CurveReader
 
@@ -262,6 +266,7 @@ def _build_shared(
         metrics=metrics,
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),
+        issuer=Issuer(settings) if settings.oidc_issuer else None,
         job_feed=JobFeed(database),
         curve_reader=CurveReader(),
     )

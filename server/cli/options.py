@@ -1,5 +1,6 @@
 """Converts the options of commands into the structs that the services take, with the API's constraints."""
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -54,6 +55,13 @@ class RenamedOption(click.RichOption):
         parser.add_option(
             obj=self, opts=[self.old], dest=self.name, action=action, nargs=self.nargs
         )
+
+
+def add_old_name(group: click.Group, command: click.Command, old: str) -> None:
+    """Let a command that had another name work under it too; no help shows it."""
+    alias = copy.copy(command)
+    alias.name, alias.hidden = old, True
+    group.add_command(alias)
 
 
 def convert_options(

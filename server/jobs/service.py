@@ -136,7 +136,7 @@ async def count_in(
     )
     query = query.where(Job.tenant_id.in_(tenant_ids), Job.state.in_(states))
     rows = await session.execute(query.group_by(Job.tenant_id))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:

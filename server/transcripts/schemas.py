@@ -26,7 +26,7 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     """An upload and what was read from it. ``report`` is there once all of it was read.
 
     ``options`` and ``report`` have some fields twice, under a deprecated name too: ``speakers`` is the
-    old name of ``roles``. ``file_removed_at``: when the file itself was removed; null while it is kept.
+    old name of ``roles``, ``trimmed`` that of ``partially_rejected``. ``file_removed_at``: when the file itself was removed; null while it is kept.
     """
 
     id: str

@@ -101,7 +101,7 @@ async def count_conversations(session: AsyncSession, tenant_ids: Collection[str]
     )
     query = query.where(ConversationRow.tenant_id.in_(tenant_ids))
     rows = await session.execute(query.group_by(ConversationRow.tenant_id))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 async def get_import(

@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.accounts import sessions
+from server.accounts.tokens import digest
 from server.db.models import (
     Adapter,
     ConversationRow,
@@ -12,6 +14,9 @@ from server.db.models import (
     Import,
     Job,
     JobEvent,
+    Membership,
+    Person,
+    SignInLink,
     SourceFile,
     UsageDay,
     now,
@@ -20,6 +25,9 @@ from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 
 LOAF, NORTHGATE = "loaf", "northgate"
+# people and links that pages are about, at addresses that are known before
+PERSON_ID, DISABLED_ID = "0" * 31 + "1", "0" * 31 + "2"
+LINK, FIRST_LINK = "tt_link_" + "a" * 43, "tt_link_" + "b" * 43
 BASE = "smollm2-135m-instruct"
 
 
@@ -185,3 +193,37 @@ async def seed(session: AsyncSession) -> None:
                 gpu_seconds=12.5,
             )
         )
+
+
+async def seed_people(session: AsyncSession) -> None:
+    """People in each state, and two one-time links that can be used."""
+    loaf = await tenants.get(session, LOAF)
+    northgate = await tenants.get(session, NORTHGATE)
+    fields = {"password_hash": "none", "created_at": now() - timedelta(days=40)}
+    person = Person(id=PERSON_ID, email="tomasz@loaf.example", name="Tomasz Wrona", **fields)
+    session.add_all(
+        [
+            person,
+            Person(id=DISABLED_ID, email="former@loaf.example", disabled_at=now(), **fields),
+            Person(email="someone.with.a.long.name@northgate-parcel-logistics.example"),
+        ]
+    )
+    await session.flush()
+    session.add_all(
+        [
+            Membership(tenant_id=loaf.id, person_id=PERSON_ID, role="reviewer"),
+            Membership(tenant_id=northgate.id, person_id=PERSON_ID, role="admin"),
+        ]
+    )
+    for agent in (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:153.0) Gecko/20100101 Firefox/153.0",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) Version/19.1 Safari/605.1.15",
+    ):
+        await sessions.begin(session, person, address="203.0.113.7", agent=agent)
+    day = now() + timedelta(days=1)
+    session.add_all(
+        [
+            SignInLink(sha256=digest(LINK), person_id=PERSON_ID, expires_at=day),
+            SignInLink(sha256=digest(FIRST_LINK), expires_at=day),
+        ]
+    )

@@ -16,7 +16,7 @@ def test_roles_are_called_roles_on_the_wire_and_in_stored_rows() -> None:
     report = msgspec.to_builtins(
         ImportReport(importer="csv", partially_rejected=2, roles={"agent": 1})
     )
-    assert (report["trimmed"], report["roles"]) == (2, {"agent": 1})
+    assert (report["partially_rejected"], report["roles"]) == (2, {"agent": 1})
 
 
 def test_chat_messages_alternate_and_begin_with_the_customer() -> None:

@@ -258,6 +258,17 @@ def test_an_options_old_name_works_and_is_not_shown(run: Run) -> None:
             assert old not in text
 
 
+def test_a_commands_old_name_works_and_is_not_shown(run: Run) -> None:
+    made(run, "tenants", "create", "acme")
+    new, old = ("transcripts", "create-dataset"), ("transcripts", "freeze")
+    answers = [run(*words, "--tenant", "acme") for words in (new, old)]
+    assert "0 usable conversations" in answers[0].stderr
+    assert (answers[0].exit_code, answers[0].stderr) == (answers[1].exit_code, answers[1].stderr)
+    text = made(run, "transcripts", "--help").stdout
+    assert "create-dataset" in text
+    assert "freeze" not in text
+
+
 def test_a_job_is_known_by_the_id_that_v1_gives(acme: Run) -> None:
     words = ("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
     job = json.loads(made(acme, *words).stdout)["id"]

@@ -22,7 +22,7 @@ IN_TEMPLATES = {
     "text that is not escaped": r"\|\s*safe\b|autoescape",
 }
 IN_SCRIPTS = {
-    "HTML from text": r"\.(?:innerHTML|outerHTML)\b|insertAdjacentHTML|document\.write",
+    "HTML from text": r"\.(?:innerHTML|outerHTML)\s*\+?=(?!=)|insertAdjacentHTML|document\.write",
     "code from text": r"\beval\(|new Function|setTimeout\(\s*[\"'`]",
     "a style attribute": r"setAttribute\(\s*[\"']style",
     "a handler in an attribute": r"setAttribute\(\s*[\"']on",

@@ -17,7 +17,7 @@ Names = Mapping[str, str]
 
 TURN = {"speaker": "role"}
 OPTIONS = {"speakers": "roles"}
-REPORT = {"speakers": "roles"}
+REPORT = {"speakers": "roles", "trimmed": "partially_rejected"}
 NOTES = {"speakers": "roles"}
 
 

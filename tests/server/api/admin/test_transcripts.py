@@ -300,6 +300,7 @@ async def test_a_table_is_read_once_what_it_does_not_tell_is_said(
     report = (await client.get(read, headers=operator)).json()["report"]
     assert report["roles"] == {"agent": 1, "customer": 1, "note": 1}
     assert report["speakers"] == report["roles"], "its old name"
+    assert report["trimmed"] == report["partially_rejected"] == 0
     assert report["notes"]["dates"] == "month-first, as told"
     async with database.reading() as session:
         body = await session.scalar(select(ConversationRow.body))
@@ -345,6 +346,7 @@ async def test_an_import_by_an_older_version_is_read_and_known_after_an_update(
         options, report = (
             await connection.execute(text("SELECT options, report FROM import"))
         ).one()
+    assert '"trimmed"' in str(report).replace("'", '"')
     assert "speaker" in str(old[0].body)
     assert "role" not in str(old[0].body)
     for stored in (options, report):
@@ -394,7 +396,7 @@ async def test_another_tenants_imports_and_datasets_are_not_there(
     assert (await client.get("/admin/tenants/other/imports", headers=key)).json() == []
 
 
-async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
+async def test_the_same_conversations_twice_are_one_dataset_version(
     client, acme, operator, database, settings
 ):
     words = [f"{letter}{letter}o{index}" for index, letter in enumerate("bcdfghjklmnpqrst")]
