@@ -25,6 +25,7 @@ from tests.server.jobs.fake_runs import (
     step,
     validation,
 )
+from tests.training.reports.test_report import report as a_report
 
 PAGE = "/console/t/acme/training"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -65,9 +66,9 @@ async def test_the_list_shows_runs_with_their_states_and_figures(sign_in, tenant
     browser = await sign_in("acme", "viewer")
     answer = await browser.get(PAGE)
     rows = [" ".join(row.get_text(" ").split()) for row in soup(answer).select("tbody tr")]
-    assert rows[0].startswith("run of ")
+    assert rows[0].startswith("Compare the run of ")
     assert "Training later later 260 cpu-small" in rows[0]
-    assert rows[1].startswith("acme@1 Live 5.90 0.41 260 cpu-small")
+    assert rows[1].startswith("Compare acme@1 acme@1 Live 5.90 0.41 260 cpu-small")
     # a viewer reads, and starts nothing
     assert not soup(answer).select(f'a[href="{PAGE}/new"]')
     admin = await sign_in("acme")
@@ -408,6 +409,26 @@ async def test_points_and_runs_are_to_be_had_as_csv(sign_in, tenant, database) -
     assert [row["job"] for row in csv.DictReader(io.StringIO(answer.text))] == [job.id]
 
 
+async def test_a_report_is_a_page_of_its_own_that_runs_nothing(sign_in, tenant, database) -> None:
+    job = await make_run(database, tenant, state="succeeded")
+    nasty = "<script>alert(1)</script>"
+    made = msgspec.to_builtins(a_report(live=True, text=nasty))
+    await make_version(database, tenant, job, version=1, report=made)
+    browser = await sign_in("acme", "viewer")
+    shown = await browser.get(f"{PAGE}/{job.id}")
+    assert soup(shown).select(f'a[href="{PAGE}/{job.id}/report"]')
+    gates = words(shown, "#run-gates")
+    assert "with what was measured" in gates
+    assert "Perplexity against the base passed held-out perplexity 2.41 against 12.83" in gates
+    answer = await browser.get(f"{PAGE}/{job.id}/report")
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert policy.endswith("; sandbox")
+    assert nasty not in answer.text
+    assert "Northgate" in answer.text
+
+
 async def test_a_run_without_a_report_has_none(sign_in, tenant, database) -> None:
     job = await make_run(database, tenant)
     browser = await sign_in("acme", "viewer")
@@ -493,13 +514,6 @@ async def test_a_quiet_stream_says_now_and_then_that_it_is_there(
     feed.close()
     async with asyncio.timeout(20):
         assert [line async for line in stream] == []
-
-
-def test_a_report_may_run_and_load_nothing() -> None:
-    policy = training._REPORT_POLICY
-    assert "default-src 'none'" in policy
-    assert policy.endswith("; sandbox")
-    assert "script-src" not in policy
 
 
 @pytest.mark.parametrize(
