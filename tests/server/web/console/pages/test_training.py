@@ -12,7 +12,8 @@ from bs4 import BeautifulSoup
 from sqlalchemy import select
 
 from server.db.models import Job
-from server.jobs.feed import JobFeed
+from server.jobs import runs
+from server.jobs.feed import Batch, JobFeed
 from server.web.console.figures import NOTHING, about, duration
 from server.web.console.pages import training
 from server.web.console.plots import Level, Series, draw, round_marks
@@ -76,7 +77,7 @@ async def test_the_list_shows_runs_with_their_states_and_figures(sign_in, tenant
 
 
 async def test_the_list_is_paged(sign_in, tenant, database, monkeypatch) -> None:
-    monkeypatch.setattr(training.runs, "PAGE", 2)
+    monkeypatch.setattr(runs, "PAGE", 2)
     for _ in range(3):
         await make_run(database, tenant, state="queued")
     browser = await sign_in("acme")
@@ -568,11 +569,11 @@ def test_marks_are_few_round_and_around_the_values(most: float) -> None:
 
 
 def test_a_message_of_words_alone_has_an_id() -> None:
-    event = training.Batch(
+    event = Batch(
         events=[
             msgspec.convert(
                 {"seq": 7, "kind": "warning", "body": {}, "at": "2026-11-29T00:00:00Z"},
-                type=training.Batch.__annotations__["events"].__args__[0],
+                type=Batch.__annotations__["events"].__args__[0],
             )
         ],
         ended=False,
