@@ -43,6 +43,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.curve import CurveReader
 from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
@@ -133,6 +134,7 @@ class _Shared:
     signing_in: SigningIn
     issuer: Issuer | None
     job_feed: JobFeed
+    curve_reader: CurveReader
 
 
 def create_app(
@@ -266,6 +268,7 @@ def _build_shared(
         signing_in=SigningIn(database, Passwords()),
         issuer=Issuer(settings) if settings.oidc_issuer else None,
         job_feed=JobFeed(database),
+        curve_reader=CurveReader(),
     )
 
 

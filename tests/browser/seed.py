@@ -14,6 +14,7 @@ from server.db.models import (
     Import,
     Job,
     JobEvent,
+    JobState,
     Membership,
     Person,
     SignInLink,
@@ -86,10 +87,15 @@ async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
     last = [body for _, kind, body in told if kind == "step"][-1]
     job.progress, job.estimate = {**last, "examples": 208}, told[4][2]
     for seq, (seconds, kind, body) in enumerate(told, start=1):
-        at = began + timedelta(seconds=seconds)
+        created_at = began + timedelta(seconds=seconds)
         session.add(
             JobEvent(
-                tenant_id=job.tenant_id, job_id=job.id, seq=seq, kind=kind, body=body, created_at=at
+                tenant_id=job.tenant_id,
+                job_id=job.id,
+                seq=seq,
+                kind=kind,
+                body=body,
+                created_at=created_at,
             )
         )
 
@@ -154,14 +160,14 @@ async def seed(session: AsyncSession) -> None:
         adapters.append(adapter)
     await session.flush()
     loaf.live_adapter_id = adapters[1].id
-    runs = (
+    runs: tuple[tuple[int, JobState, Adapter | None], ...] = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),
         (2, "failed", None),
         (1, "awaiting_approval", adapters[2]),
         (0, "running", None),
     )
-    for number, (days, state, adapter) in enumerate(runs, start=1):
+    for number, (days, state, made) in enumerate(runs, start=1):
         job = Job(
             id=run_id(number),
             tenant_id=loaf.id,
@@ -178,8 +184,8 @@ async def seed(session: AsyncSession) -> None:
         )
         session.add(job)
         await session.flush()
-        if adapter is not None:
-            job.adapter_id, adapter.job_id = adapter.id, job.id
+        if made is not None:
+            job.adapter_id, made.job_id = made.id, job.id
         await _history(session, job, steps=24 if state == "running" else 40)
     for days in range(6):
         session.add(
