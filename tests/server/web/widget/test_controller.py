@@ -443,6 +443,14 @@ async def test_what_another_page_makes_a_browser_send_is_refused(visited: Frame)
     assert await visited.conversation() is None
 
 
+async def test_who_has_no_session_does_not_hold_up_writers(frame: Frame) -> None:
+    frame.session = "x.y.z"
+    async with frame.server.database.transaction(), asyncio.timeout(5):
+        for path, body in [*CALLS, ("session", {"nonce": "x.y.z"})]:
+            status, _ = await frame.call(path.format(answer="x"), body)
+            assert status == 401, path
+
+
 async def test_a_nonce_makes_one_session_over_http_too(frame: Frame) -> None:
     nonce = await frame.nonce()
     came = await asyncio.gather(*(frame.call("session", {"nonce": nonce}) for _ in range(4)))
