@@ -18,8 +18,8 @@ from server.db.models import (
     UsageDay,
     now,
 )
-from server.db.session import Database
 from server.db.scope import across_tenants
+from server.db.session import Database
 from server.web.console.pages import home
 from training.data.dataset import MIN_EXAMPLES
 
