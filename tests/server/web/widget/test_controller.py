@@ -378,7 +378,7 @@ async def test_a_session_is_renewed(visited: Frame) -> None:
 
 # --- who is refused ---
 
-CALLS = [
+CALLS: list[tuple[str, dict[str, Any] | None]] = [
     ("conversation", None),
     ("messages", {"text": "Hello", "client_id": "0" * 32}),
     ("messages/{answer}/opinion", {"vote": "up"}),
@@ -397,7 +397,7 @@ async def test_another_tenants_session_opens_nothing(server: Serving) -> None:
     await other.enter()
     stranger = Frame(server, "acme", mine.pub, session=other.session)
     for path, body in CALLS:
-        stolen = {"visitor": mine.visitor} if path == "session/renew" else {}
+        stolen: dict[str, Any] = {"visitor": mine.visitor} if path == "session/renew" else {}
         given = None if body is None else body | stolen
         status, problem = await stranger.call(path.format(answer=came[0][1]["answer_id"]), given)
         assert (status, problem["code"]) == (401, "session_expired"), path
