@@ -20,9 +20,7 @@ class Shop:
         self._server = server
         self.pages: dict[str, tuple[str, dict[str, str]]] = {}
 
-    def write(
-        self, *scripts: str, lang: str = "en", policy: str = "", **headers: str
-    ) -> str:
+    def write(self, *scripts: str, lang: str = "en", policy: str = "", **headers: str) -> str:
         """A page with these tags, under the strictest policy that lets the widget in."""
         path = f"/{len(self.pages)}"
         policy = policy or (
@@ -53,7 +51,7 @@ def running_shop(server: str) -> Iterator[Shop]:
             self.end_headers()
             self.wfile.write(body.encode())
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:

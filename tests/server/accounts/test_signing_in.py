@@ -77,9 +77,13 @@ async def test_a_session_ends_when_idle_and_after_two_weeks(database, signing_in
     viewer = await viewer_of(database, token)
     assert viewer is not None
     async with database.transaction() as session:
-        assert (await sessions.find(session, token))[1], "to be marked as seen"
+        found = await sessions.find(session, token)
+        assert found is not None
+        assert found[1], "to be marked as seen"
         await sessions.mark_seen(session, viewer.session_id)
-        assert not (await sessions.find(session, token))[1]
+        found = await sessions.find(session, token)
+        assert found is not None
+        assert not found[1]
     await age(database, SignInSession, expires_at=sessions.LONGEST)
     assert await viewer_of(database, token) is None
     async with database.transaction() as session:
@@ -140,6 +144,7 @@ async def test_guessing_ends_for_a_while(database, signing_in, make_person):
     with pytest.raises(TooMany) as caught:
         await signing_in.with_password("ANA@example.com", PASSWORD, **HERE)
     assert "in 15 minutes" in caught.value.message
+    assert caught.value.retry_after_seconds is not None
     assert 0 < caught.value.retry_after_seconds <= 900
     await age(database, SignInTry, created_at=tries.WINDOW - timedelta(seconds=30))
     with pytest.raises(TooMany, match="in a minute"):
@@ -184,6 +189,7 @@ async def test_a_hash_of_old_parameters_is_renewed(database, signing_in, make_pe
     async with database.transaction() as session:
         kept = (await service.get(session, person.id)).password_hash
     assert kept != person.password_hash
+    assert kept is not None
     assert not stronger.is_outdated(kept)
     assert await signing_in.with_password(person.email, PASSWORD, **HERE)
 
