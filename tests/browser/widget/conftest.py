@@ -84,7 +84,9 @@ class Widget:
     @property
     def frame(self) -> Frame:
         """The panel's frame."""
-        return next(frame for frame in self.page.frames if "/panel?" in frame.url)
+        frame = self.page.locator("tenantune-chat iframe").element_handle().content_frame()
+        assert frame is not None
+        return frame
 
     def open(self) -> "Widget":
         """Press the button, and wait until the panel has its session."""
