@@ -84,9 +84,12 @@ class Widget:
     @property
     def frame(self) -> Frame:
         """The panel's frame."""
-        frame = self.page.locator("tenantune-chat iframe").element_handle().content_frame()
-        assert frame is not None
-        return frame
+        for _ in range(100):
+            for frame in self.page.frames:
+                if "/panel?" in frame.url:
+                    return frame
+            self.page.wait_for_timeout(20)  # Playwright hears of its new process a moment later
+        raise AssertionError("the panel has no frame")
 
     def open(self) -> "Widget":
         """Press the button, and wait until the panel has its session."""
