@@ -87,6 +87,7 @@ class Widget:
         for _ in range(100):
             for frame in self.page.frames:
                 if "/panel?" in frame.url:
+                    frame.locator("body:not([aria-busy])").wait_for(state="attached")
                     return frame
             self.page.wait_for_timeout(20)  # Playwright hears of its new process a moment later
         raise AssertionError("the panel has no frame")
