@@ -99,10 +99,14 @@ def _find(browser: WebDriver, selector: str) -> Any:
 
 
 def test_a_visitor_asks_comes_back_and_reaches_a_person(browser: WebDriver, chat: Chat) -> None:
+    # WebKit lets a frame of another site have the focus, but not give it to its field, until it was touched
+    firefox = browser.capabilities["browserName"] == "firefox"
+    focused = "document.activeElement.id === 'field'" if firefox else "document.hasFocus()"
     browser.get(chat.page())
     _open(browser)
-    assert _wait(browser, "return document.activeElement.id") == "field"
+    _wait(browser, f"return {focused}")
     field = _find(browser, "#field")
+    field.click()
     field.send_keys(QUESTION, Keys.ENTER)
     _find(browser, ".them .after .icon")
     answer = _find(browser, ".them:has(.after) .text").text
@@ -111,6 +115,9 @@ def test_a_visitor_asks_comes_back_and_reaches_a_person(browser: WebDriver, chat
     field.send_keys(Keys.ESCAPE)
     browser.switch_to.default_content()
     _wait(browser, "return document.activeElement.shadowRoot?.activeElement?.ariaExpanded === 'false'")
+    _open(browser)
+    _wait(browser, f"return {focused}")
+    browser.switch_to.default_content()
     [key] = browser.execute_script("return Object.keys(localStorage)")
     assert key == f"tenantune:{chat.keys['loaf']}"
 
@@ -119,6 +126,7 @@ def test_a_visitor_asks_comes_back_and_reaches_a_person(browser: WebDriver, chat
     assert _find(browser, ".me .text").text == QUESTION
     assert _find(browser, ".them:has(.after) .text").text == answer
     _find(browser, "#to-person").click()
+    _find(browser, "#email").click()
     _find(browser, "#email").send_keys("noor@example.com", Keys.ENTER)
     assert "noor@example.com" in _find(browser, ".note.calm").text
     browser.switch_to.default_content()
