@@ -22,13 +22,9 @@ class Role(StrEnum):
 
 
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message.
+    """One message. ``weight`` 0 keeps an assistant turn out of the loss (OpenAI's field)."""
 
-    ``weight`` 0 keeps an assistant turn out of the loss (OpenAI's field). On the wire, in stored
-    rows and in files ``role`` is called ``speaker``.
-    """
-
-    role: Role = msgspec.field(name="speaker")
+    role: Role
     text: str
     author: str | None = None
     sent_at: str | None = None
@@ -85,7 +81,7 @@ def chat_messages(conversation: Conversation) -> list[ChatMessage]:
             case Role.NOTE | Role.SYSTEM:
                 continue
             case _:
-                assert_never(turn.speaker)
+                assert_never(turn.role)
         if messages and messages[-1].role == role:
             last = messages[-1]
             weight = min(last.weight, turn.weight)

@@ -26,7 +26,7 @@ RecordLimit = Callable[[], AbstractContextManager[None]]
 """Makes a context manager that raises ``TookTooLong`` in its block when the limit is reached."""
 
 _NOTHING_TO_TRAIN_ON = "no turn in this file is theirs, so nothing can be learnt from it"
-_HOW_TO_MAP = "say who they are with --map 'speaker:VALUE={}'"
+_HOW_TO_MAP = "say who they are with --map 'role:VALUE={}'"
 
 
 class ImportRun:

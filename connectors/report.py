@@ -15,13 +15,13 @@ class ImportReport(msgspec.Struct, kw_only=True):
     new, ``known`` were there already and ``repeated`` occurred more than once in the file.
     ``renamed`` had an id that was taken (``#2`` was added).
 
-    ``rejected`` records were rejected whole; ``partially_rejected`` (on the wire ``trimmed``)
-    counts rejected parts of kept records. ``reasons`` counts both by reason, and ``examples`` are
-    the first of each reason, with their lines.
+    ``rejected`` records were rejected whole; ``partially_rejected`` counts rejected parts of kept
+    records. ``reasons`` counts both by reason, and ``examples`` are the first of each reason, with
+    their lines.
 
-    ``roles`` (on the wire ``speakers``) counts turns by role, ``redacted`` counts replaced personal
-    data by entity type. ``notes`` say what the importer detected and assumed: ``encoding``,
-    ``columns``, ``speakers`` (which value is which role), ``dates``, ``order``.
+    ``roles`` counts turns by role, ``redacted`` counts replaced personal data by entity type.
+    ``notes`` say what the importer detected and assumed: ``encoding``, ``columns``, ``roles`` (which
+    value is which role), ``dates``, ``order``.
     """
 
     importer: str
@@ -35,10 +35,10 @@ class ImportReport(msgspec.Struct, kw_only=True):
     renamed: int = 0
     turns: int = 0
     rejected: int = 0
-    partially_rejected: int = msgspec.field(name="trimmed", default=0)
+    partially_rejected: int = 0
     reasons: dict[str, int] = {}
     examples: list[Rejected] = []
-    roles: dict[str, int] = msgspec.field(name="speakers", default_factory=dict)
+    roles: dict[str, int] = {}
     redacted: dict[str, int] = {}
     notes: dict[str, str] = {}
 
@@ -58,7 +58,7 @@ def render_table(report: ImportReport) -> str:
     rows += [
         ("redacted", _listed(report.redacted) or "nothing"),
         (
-            "left out",
+            "rejected",
             f"{report.rejected:,} records, {report.partially_rejected:,} parts of kept ones",
         ),
     ]

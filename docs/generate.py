@@ -93,7 +93,8 @@ def _command(command: click.Command, name: str, *, level: int) -> Iterator[str]:
     yield from ("", f"{'#' * level} {name}", "", _prose(command.help or ""), "")
     if isinstance(command, click.Group):
         for sub, child in sorted(command.commands.items()):
-            yield from _command(child, f"{name} {sub}", level=level + 1)
+            if not child.hidden:
+                yield from _command(child, f"{name} {sub}", level=level + 1)
         return
     yield from ("```text", context.get_usage().removeprefix("Usage: ").strip(), "```")
     options = [param for param in command.params if isinstance(param, click.Option)]
@@ -207,7 +208,8 @@ def events() -> str:
             "",
             *_table(("event", "when"), rows),
             "",
-            '`data` holds the job\'s public id, `{"id": "ftjob-..."}`. An attempt that fails is',
+            'Of a job `data` holds the public id, `{"id": "ftjob-..."}`; of a hand-off, what is in',
+            "[](../how-to/put-the-widget-on-a-site.md#talk-to-a-person). An attempt that fails is",
             f"repeated after {waits}, each give or take a fifth.",
             "",
             "## States of a delivery",

@@ -19,7 +19,7 @@ print(export.read_text(encoding="utf-8")[:600])
 # ## Read it
 #
 # The format is found out from the first bytes, and so are the columns, who is who, and the order of
-# the dates. The report says what was assumed, what was left out, and why.
+# the dates. The report says what was assumed, what was rejected, and why.
 
 # %%
 with export.open("rb") as stream:

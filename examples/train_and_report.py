@@ -53,7 +53,7 @@ dataset = create_version(
     work / "datasets",
     system_prompt="You are the customer desk of Lumen & Loaf, a bakery that delivers bread boxes.",
 )
-print(dataset.manifest.counts, "left out:", dataset.manifest.dropped)
+print(dataset.manifest.counts, "dropped:", dataset.manifest.dropped)
 
 # %% [markdown]
 # ## The run

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 import structlog
 from litestar import Controller, Litestar
 from litestar.di import Provide
 
+from server.accounts.passwords import Passwords
+from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.tenants import KeyController, TenantController
@@ -40,6 +43,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
@@ -49,6 +53,15 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
+from server.web.console.pages.account import AccountController
+from server.web.console.pages.home import HomeController, TenantHomeController
+from server.web.console.pages.people import PeopleController
+from server.web.console.pages.sign_in import (
+    LinkController,
+    SignInController,
+    SignOutController,
+)
+from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -84,8 +97,17 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     UsageController,
     AllUsageController,
 )
-CONSOLE: tuple[type[Controller], ...] = ()  # /console
-OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs
+CONSOLE: tuple[type[Controller], ...] = (  # /console
+    HomeController,
+    TenantHomeController,
+    SignInController,
+    SignOutController,
+    LinkController,
+    AccountController,
+    PeopleController,
+    TrainingController,
+)
+OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
     ReferenceController,
     StaticController,
@@ -94,6 +116,28 @@ WIDGET: tuple[type[Controller], ...] = (  # /widget.js, /widget
     WidgetDocuments,
     WidgetController,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What handlers may ask for, by the names of their parameters."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    keyring: Keyring
+    engine: EngineService | None
+    chat: ChatService
+    models: ModelCatalog
+    embeddings: EmbeddingService
+    ledger: UsageLedger
+    limiter: RateLimiter
+    metrics: Metrics
+    vault: Vault
+    signing_in: SigningIn
+    job_feed: JobFeed
+    answering: Answering
+    refusals: Refusals
 
 
 def create_app(
@@ -122,67 +166,45 @@ def create_app(
         app = create_app(Settings(home=Path("/var/lib/tenantune")))
         uvicorn.run(app)
     """
-    database = database or Database(settings.database)
-    blobs = blobs or BlobStore.open(settings.blobs)
-    embeddings = embeddings or build_embeddings(settings)
-    keyring = Keyring(database)
-    metrics = Metrics(engine)
-    vault = Vault(settings)
-    webhooks = WebhookDispatcher(
-        database, vault=vault, private=settings.webhook_private, on_attempt=metrics.count_webhook
-    )
-    limiter = RateLimiter(database, default=settings.limits)
-    ledger = UsageLedger(database, limiter=limiter)
-    cleaner = Cleaner(database, blobs)
-    write_behind = WriteBehind(database)
-    chat = ChatService(
+    shared = _build_shared(
+        settings,
         engine=engine,
-        models=ModelCatalog(database, base=settings.base, adapters=settings.adapters),
-        prompts=PolicyFiles(settings.home, serving=settings.bases / settings.base / "serving"),
-        admission=Admission(limiter, _queue(settings, engine, metrics)),
-        accounting=Accounting(ledger, metrics, base=settings.base),
-        write_behind=write_behind,
+        database=database or Database(settings.database),
+        blobs=blobs or BlobStore.open(settings.blobs),
+        embeddings=embeddings or build_embeddings(settings),
     )
-    # what handlers may ask for, by the names of their parameters
-    shared = {
-        "settings": settings,
-        "database": database,
-        "blobs": blobs,
-        "keyring": keyring,
-        "engine": engine,
-        "chat": chat,
-        "models": chat.models,
-        "embeddings": embeddings,
-        "ledger": ledger,
-        "limiter": limiter,
-        "metrics": metrics,
-        "vault": vault,
-        "answering": Answering(chat, base=settings.base),
-        "refusals": Refusals(database),
-    }
+    webhooks = WebhookDispatcher(
+        shared.database,
+        vault=shared.vault,
+        private=settings.webhook_private,
+        on_attempt=shared.metrics.count_webhook,
+    )
+    cleaner = Cleaner(shared.database, shared.blobs)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        app.state.keyring = keyring
+        app.state.keyring = shared.keyring
         app.state.settings = settings
-        app.state.database = database
-        await asyncio.to_thread(chat.prepare)
+        app.state.database = shared.database
+        app.state.job_feed = shared.job_feed
+        await asyncio.to_thread(shared.chat.prepare)
         await asyncio.to_thread(worker_token, settings)
-        await database.migrate()
-        await vault.open(database)
+        await shared.database.migrate()
+        await shared.vault.open(shared.database)
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(database.dispose)
-            stack.callback(chat.close)
-            stack.callback(keyring.close)
+            stack.push_async_callback(shared.database.dispose)
+            stack.callback(shared.chat.close)
+            stack.callback(shared.keyring.close)
+            stack.callback(shared.job_feed.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for running in (
-                keyring.run(),
-                ledger.run(),
-                write_behind.run(),
+                shared.keyring.run(),
+                shared.ledger.run(),
+                shared.chat.write_behind.run(),
                 webhooks.run(),
                 cleaner.run(),
-                embeddings.run(),
-                responses.delete_expired_forever(database),
+                shared.embeddings.run(),
+                responses.delete_expired_forever(shared.database),
             ):
                 stack.callback(tasks.create_task(running).cancel)
             if engine is not None:
@@ -196,13 +218,13 @@ def create_app(
             "principal": Provide(provide_principal, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),
             "tenant": Provide(provide_tenant, sync_to_thread=False),
-            **{name: _always(value) for name, value in shared.items()},
+            **{name: _always(value) for name, value in vars(shared).items()},
         },
         exception_handlers={**exception_handlers, SignInRequired: ask_to_sign_in},
         before_send=[
             add_headers,
-            add_rate_limits(limiter),
-            count_answers(metrics),
+            add_rate_limits(shared.limiter),
+            count_answers(shared.metrics),
             *vary_by_origin(settings.cors_origins),
         ],
         cors_config=config_of(settings.cors_origins),
@@ -211,6 +233,45 @@ def create_app(
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,  # server/api/reference makes the document, with the types that validate
         logging_config=None,  # ours is set up by the process, once; Litestar's starts a thread
+    )
+
+
+def _build_shared(
+    settings: Settings,
+    *,
+    engine: EngineService | None,
+    database: Database,
+    blobs: BlobStore,
+    embeddings: EmbeddingService,
+) -> _Shared:
+    metrics = Metrics(engine)
+    limiter = RateLimiter(database, default=settings.limits)
+    ledger = UsageLedger(database, limiter=limiter)
+    chat = ChatService(
+        engine=engine,
+        models=ModelCatalog(database, base=settings.base, adapters=settings.adapters),
+        prompts=PolicyFiles(settings.home, serving=settings.bases / settings.base / "serving"),
+        admission=Admission(limiter, _queue(settings, engine, metrics)),
+        accounting=Accounting(ledger, metrics, base=settings.base),
+        write_behind=WriteBehind(database),
+    )
+    return _Shared(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        keyring=Keyring(database),
+        engine=engine,
+        chat=chat,
+        models=chat.models,
+        embeddings=embeddings,
+        ledger=ledger,
+        limiter=limiter,
+        metrics=metrics,
+        vault=Vault(settings),
+        signing_in=SigningIn(database, Passwords()),
+        job_feed=JobFeed(database),
+        answering=Answering(chat, base=settings.base),
+        refusals=Refusals(database),
     )
 
 

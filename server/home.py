@@ -18,7 +18,6 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from sqlalchemy.engine import make_url
 
 from server.settings import Settings, SettingsError
 
@@ -144,6 +143,8 @@ def _tree(top: Path, *, shared: bool) -> Iterator[_Entry]:
 
 def _elsewhere(settings: Settings) -> Iterator[Path]:
     """The database and the uploads where they are files outside the data folder."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - heavy, and no child process needs it
+
     url = make_url(settings.database)
     if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
         for suffix in _OF_A_DATABASE:

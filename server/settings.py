@@ -77,7 +77,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "vllm"
     engine_url: Annotated[
-        str, Meta(description="http(s):// or unix: address of a running engine; empty: start one")
+        str,
+        Meta(
+            description="http(s):// or unix: address of a running engine, of the kind that engine "
+            "says; empty: start one"
+        ),
     ] = ""
     engine_options: Annotated[
         dict[str, str],

@@ -51,12 +51,26 @@ def url_of(socket: Path, name: str) -> str:
 async def new_database(socket: Path, *, template: str = "template1") -> str:
     """Make a database and return its name."""
     name = f"test_{uuid.uuid4().hex}"
+    # copied as files, not page by page through the log: 0.06 s instead of 0.22
+    await _as_operator(socket, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    return name
+
+
+async def drop_database(socket: Path, name: str) -> None:
+    """Delete a database, whoever is connected to it.
+
+    Each is 9 MB: deleted at once it is hardly written to the disk; some hundred of them, deleted
+    together at the end, take half a minute.
+    """
+    await _as_operator(socket, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _as_operator(socket: Path, statement: str) -> None:
     connection = await asyncpg.connect(host=str(socket), user="postgres", database="postgres")
     try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await connection.execute(statement)
     finally:
         await connection.close()
-    return name
 
 
 async def _migrate(url: str) -> None:
@@ -106,9 +120,11 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
 
 
 @pytest_asyncio.fixture
-async def postgres_url(migrated_postgres: tuple[Path, str]) -> str:
+async def postgres_url(migrated_postgres: tuple[Path, str]) -> AsyncIterator[str]:
     socket, template = migrated_postgres
-    return url_of(socket, await new_database(socket, template=template))
+    name = await new_database(socket, template=template)
+    yield url_of(socket, name)
+    await drop_database(socket, name)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -29,9 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     It is flushed to the disk before the rename, and the folder after it, so that a reader, or a
     machine that loses power, never has half a file. An error in the block leaves ``path`` as it is.
-    The folder is made if it is not there.
+    The folder is made if it is not there. What processes that were killed had begun to write in the
+    place of ``path`` is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     beside = _beside(path)
     try:
         yield beside
@@ -52,6 +56,7 @@ def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
     with suppress(FileNotFoundError):
         return path.read_bytes()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_abandoned(path)
     beside = _beside(path)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -97,4 +102,15 @@ def sync_path(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    """A new name, which says for which file and by which process it is written."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(8)}")
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the files ``_beside`` this one whose process does not run any more, as far as it may."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.([0-9]+)-[0-9a-f]{{16}}")
+    with suppress(OSError):  # another user's, or in a folder that may not be listed
+        for found in path.parent.iterdir():
+            match = name.fullmatch(found.name)
+            if match and not psutil.pid_exists(int(match[1])):
+                found.unlink(missing_ok=True)

@@ -69,7 +69,7 @@ def choose(head: bytes, filename: str, *, name: str | None = None) -> Importer:
 
 
 # Files that are often uploaded and are no transcripts, by their beginning, and what to do instead.
-_TABLE = "make it a table (CSV) with the columns conversation, speaker, text, time"
+_TABLE = "make it a table (CSV) with the columns conversation, role, text, time"
 _OTHER_FORMATS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(

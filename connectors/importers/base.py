@@ -64,14 +64,13 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     ``mapping``: field -> column header, for tables (``{"text": "Message"}``), and
     ``private:VALUE`` -> yes or no: what a value of the private or public column means.
-    ``roles`` (on the wire ``speakers``): a value of the speaker column, or a role of the file ->
-    its role here. ``encoding``: decode with this and nothing else. ``delimiter``: of a table.
+    ``roles``: a value of the role column, or a role of the file -> its role here. ``encoding``: decode with this and nothing else. ``delimiter``: of a table.
     ``dates``: which comes first in ``03/04/2024``. ``order``: of a conversation's rows, where they
     have no times. ``split``: pin every conversation of the file to one split.
     """
 
     mapping: dict[str, str] = {}
-    roles: dict[str, Role] = msgspec.field(name="speakers", default_factory=dict)
+    roles: dict[str, Role] = {}
     encoding: str | None = None
     delimiter: str | None = None
     dates: Literal["day-first", "month-first"] | None = None

@@ -1,4 +1,4 @@
-"""The roles behind the values of a table's speaker column.
+"""The roles behind the values of a table's role column.
 
 Some words can mean either side: "user" is the customer beside "admin" or "bot", and the agent
 beside "contact" (Chatwoot, Help Scout, Drift). So a file's words are collected first, with those

@@ -14,6 +14,7 @@ from connectors.importers.messages import (
     text_or_skip,
     weight_of,
 )
+from connectors.renamed import TURN, BothNamesGiven, with_new_names
 
 _ROLES = {role.value: role for role in Role}
 
@@ -22,14 +23,14 @@ class Tenantune(JsonLines):
     """Keeps everything that a conversation can hold: notes, authors, times, labels, a pinned split."""
 
     name = "tenantune"
-    description = 'JSON lines with {"id", "turns": [{"speaker", "text", ...}]}: our own, lossless'
+    description = 'JSON lines with {"id", "turns": [{"role", "text", ...}]}: our own, lossless'
     key = "turns"
     fixes_mojibake = False
 
     def turns(self, record: Mapping[str, Any], options: ImportOptions) -> Iterator[Turn | Skipped]:
         """Each turn, or why it is skipped; raises BadRecord."""
         for position, turn in messages_in(record, self.key):
-            role = role_of(turn.get("speaker"), _ROLES, options, position=position)
+            role = role_of(_role_in(turn, position=position), _ROLES, options, position=position)
             text = text_or_skip(turn.get("text"), position=position, field="text")
             if isinstance(text, Skipped):
                 yield text
@@ -50,6 +51,14 @@ class Tenantune(JsonLines):
             detail = f"split must be train, validation or test, not {quoted(record['split'])}"
             raise BadRecord(Reason.BAD_RECORD, detail) from exc
         return split
+
+
+def _role_in(turn: Mapping[str, Any], *, position: int) -> object:
+    """The turn's role, under either name of the field."""
+    try:
+        return with_new_names(turn, TURN).get("role")
+    except BothNamesGiven as exc:
+        raise BadRecord(Reason.BAD_RECORD, f"message {position}: {exc}") from exc
 
 
 def _optional(turn: Mapping[str, Any], field: str, *, position: int) -> str | None:

@@ -53,13 +53,13 @@ class CustomPatternRecognizer:
 
 def _compiled(patterns: Mapping[str, str], reserved: frozenset[str]) -> dict[str, re.Pattern[str]]:
     if len(patterns) > _MAX_PATTERNS:
-        raise BadPattern(f"{len(patterns)} number patterns; at most {_MAX_PATTERNS}")
+        raise BadPattern(f"{len(patterns)} custom patterns; at most {_MAX_PATTERNS}")
     compiled = {}
     for given, pattern in patterns.items():
         name = given.strip().upper().replace("-", "_").replace(" ", "_")
         if not _NAME.fullmatch(name) or len(name) > _MAX_NAME_LENGTH or name in reserved:
             raise BadPattern(
-                f"number pattern {given!r}: the name must be words of letters and digits, "
+                f"custom pattern {given!r}: the name must be words of letters and digits, "
                 f"and none of {', '.join(sorted(reserved))}"
             )
         compiled[name] = _compile(given, pattern)
@@ -68,16 +68,16 @@ def _compiled(patterns: Mapping[str, str], reserved: frozenset[str]) -> dict[str
 
 def _compile(name: str, pattern: str) -> re.Pattern[str]:
     if len(pattern) > _MAX_PATTERN_LENGTH:
-        raise BadPattern(f"number pattern {name!r} is longer than {_MAX_PATTERN_LENGTH} characters")
+        raise BadPattern(f"custom pattern {name!r} is longer than {_MAX_PATTERN_LENGTH} characters")
     try:
         re.compile(pattern)
         found = re.compile(_Bounded(pattern).text(), re.IGNORECASE)
     except re.error as exc:
-        raise BadPattern(f"number pattern {name!r} is no regular expression: {exc}") from exc
+        raise BadPattern(f"custom pattern {name!r} is no regular expression: {exc}") from exc
     except _UnsafeError as exc:
-        raise BadPattern(f"number pattern {name!r}: {exc}") from exc
+        raise BadPattern(f"custom pattern {name!r}: {exc}") from exc
     if found.search(""):
-        raise BadPattern(f"number pattern {name!r} matches nothing at all; make a part required")
+        raise BadPattern(f"custom pattern {name!r} matches nothing at all; make a part required")
     return found
 
 

@@ -209,6 +209,18 @@ async def view(session: AsyncSession, person: Person) -> PersonView:
     return (await views(session, [person]))[0]
 
 
+async def view_of(session: AsyncSession, person_id: str) -> PersonView:
+    """The person of this id, as pages show them.
+
+    Raises:
+        NotFound: there is none.
+    """
+    person = await of_installation().get(session, Person, person_id)
+    if person is None:
+        raise NotFound("This person is gone.", code="person_not_found")
+    return await view(session, person)
+
+
 async def views(session: AsyncSession, people: Sequence[Person]) -> list[PersonView]:
     """People as pages show them, with two queries for all."""
     ids = [person.id for person in people]

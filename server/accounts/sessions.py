@@ -115,6 +115,12 @@ async def end(session: AsyncSession, session_id: str, *, person_id: str) -> None
         raise NotFound("This session has ended already.", code="session_not_found")
 
 
+async def end_replaced(session: AsyncSession, token: str) -> None:
+    """End the session of this cookie, if it is one: its browser signs in anew."""
+    replaced = of_installation().delete(SignInSession).where(SignInSession.sha256 == digest(token))
+    await session.execute(replaced)
+
+
 async def end_all(session: AsyncSession, person_id: str, *, but: str | None = None) -> int:
     """Sign a person out everywhere, except in the session ``but``; returns how many ended."""
     ended = of_installation().delete(SignInSession).where(SignInSession.person_id == person_id)

@@ -15,14 +15,17 @@ WRONG = "This e-mail address and this password do not belong together."
 class SigningIn:
     """Signs people in. What a method returns is for the browser's cookie, and is not kept.
 
-    ``address`` is the browser's network address, ``agent`` what it calls itself.
+    ``address`` is the browser's network address, ``agent`` what it calls itself, and ``replaces`` what
+    its cookie held before: that session ends, so that one which somebody else knows is worth nothing.
     """
 
     def __init__(self, database: Database, passwords: Passwords) -> None:
         self._database = database
         self._passwords = passwords
 
-    async def with_password(self, email: str, password: str, *, address: str, agent: str) -> str:
+    async def with_password(
+        self, email: str, password: str, *, address: str, agent: str, replaces: str = ""
+    ) -> str:
         """Sign in who knows a password. For an unknown address the answer is as late as for others.
 
         Raises:
@@ -47,10 +50,19 @@ class SigningIn:
                 raise _wrong()
             person.password_hash = renewed or known
             await tries.forget(session, email)
+            await sessions.end_replaced(session, replaces)
             return await sessions.begin(session, person, address=address, agent=agent)
 
     async def with_link(
-        self, token: str, *, email: str, name: str, password: str, address: str, agent: str
+        self,
+        token: str,
+        *,
+        email: str,
+        name: str,
+        password: str,
+        address: str,
+        agent: str,
+        replaces: str = "",
     ) -> str:
         """Use a link: set name and password, and sign in. ``email`` is read for the first operator.
 
@@ -79,6 +91,7 @@ class SigningIn:
             person.name = name or person.name
             await session.flush()
             await sessions.end_all(session, person.id)
+            await sessions.end_replaced(session, replaces)
             await tries.forget(session, person.email)
             return await sessions.begin(session, person, address=address, agent=agent)
 

@@ -253,6 +253,12 @@ async def live_version(session: AsyncSession, tenant: Tenant) -> int | None:
     return await session.scalar(versions.where(Adapter.id == tenant.live_adapter_id))
 
 
+async def last_change(session: AsyncSession, tenant: Tenant) -> Promotion | None:
+    """The last change of what is live; None where nothing ever was."""
+    query = of_tenant(tenant.id).select(Promotion)
+    return await session.scalar(query.order_by(Promotion.revision.desc()).limit(1))
+
+
 async def views(
     session: AsyncSession, tenant: Tenant, adapters: list[Adapter]
 ) -> list[AdapterView]:

@@ -10,6 +10,7 @@ from litestar import Request
 from litestar.exceptions import HTTPException
 from msgspec import inspect
 
+from connectors.renamed import BothNamesGiven
 from server.api.metadata import wrong_key
 from server.errors import Invalid
 
@@ -64,6 +65,10 @@ class BodyReader(Generic[T]):
                     raise
             return self._decoder.decode(coerced)
         except msgspec.ValidationError as exc:
+            if isinstance(exc.__cause__, BothNamesGiven):
+                raise Invalid(
+                    f"{exc.__cause__}.", param=exc.__cause__.new, code="invalid_value"
+                ) from exc
             raise self._explain(str(exc), data) from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise Invalid(

@@ -7,6 +7,19 @@ Each connection takes a file descriptor, and a process has a bounded number of t
 the lowest that is free, so the number of a new connection shows how many are left. From the last
 ``_reserve()`` on, requests are answered 503. Half of these are never given to a connection, because
 requests under way need some too. Meanwhile clients wait in the kernel's queue, and none is dropped.
+
+uvicorn has no option for any of this, so what is here builds on parts of uvicorn 0.54 that it does not
+document and may change in any release (``tests/server/api/test_protocol.py`` has them all, and fails
+with another release until it has been looked at):
+
+- of ``HttpToolsProtocol``: ``app``, ``loop``, ``transport``, ``client``, ``flow.read_paused``, ``cycle``
+  with its ``response_started`` and ``response_complete``, and the callbacks of asyncio and httptools
+  that are overridden. Options for the longest head (``h11_max_incomplete_event_size`` is one, but for
+  the slower parser alone) and for the longest wait for a request would replace ``BoundedProtocol``.
+- of ``Server``: ``startup``, ``servers``, ``server_state``, ``lifespan.state``, and of its configuration
+  ``http_protocol_class``. ``limit_concurrency`` answers 503 too, but in text and for a number that is
+  fixed, and what has no descriptor is still dropped. An option that stops accepting while there are
+  so many connections, and one for the answer to the others, would replace ``BoundedServer``.
 """
 
 import asyncio

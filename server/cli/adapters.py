@@ -1,6 +1,5 @@
 """``tenantune adapters`` and ``tenantune eval``."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from server.errors import Conflict
 from server.jobs import service as jobs
 from server.jobs.adapter_import import import_adapter
 from server.jobs.schemas import JobRequest
+from server.scratch import scratch
 from server.tenants import service as tenants
 from training.adapters import export
 from training.adapters.gguf import export_gguf
@@ -157,10 +157,10 @@ async def export_(app: App, version: int, tenant: str, out: Path, form: Form | N
     base = app.settings.bases / adapter.base_name
     if out.is_dir() or (out.exists() and out.suffix != ".zip"):
         fail(f"{out} is there already; name another place with --out", code=EXIT_USAGE)
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".export-") as work:
+    with scratch(app.settings, "export") as work:
         if form == "gguf":
-            export_gguf(folder, base, Path(work) / "out")
-            files = export.folder_entries(Path(work) / "out")
+            export_gguf(folder, base, work / "out")
+            files = export.folder_entries(work / "out")
         else:
             files = export.entries(form or "peft", folder, base)
         write = export.write_zip if out.suffix == ".zip" else export.write_folder
@@ -224,8 +224,8 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
         dataset = await service.dataset_of(session, adapter)
         if dataset is None:
             raise Conflict(f"the dataset of {tenant}@{version} is gone")
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "evaluation.json"
+    with scratch(app.settings, "eval") as folder:
+        out = folder / "evaluation.json"
         argv = with_parent_watch(
             "training.evaluation.evaluate",
             *("--adapter", str(app.settings.adapters / adapter.engine_name)),
@@ -235,7 +235,7 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
         )
         if not as_json:
             print_message(f"scoring {tenant}@{version}: about a minute on a CPU")
-        with (Path(folder) / "log").open("wb+") as said:
+        with (folder / "log").open("wb+") as said:
             if await run_child(argv, stdout=said, stderr=said):
                 # the libraries' own remarks are only worth reading now
                 said.seek(0)

@@ -7,15 +7,17 @@ import shutil
 import sys
 
 import msgspec
-import psutil
 import rich_click as click
 
 from server.cli.console import EXIT_FAILED, json_option, print_json, print_message
 from server.cli.up import settings_or_fail
+from server.engine.backends.vllm.hardware import Machine, this_machine
 from server.home import open_to_others
+from server.jobs.service import DEFAULT_RECIPE
 from server.settings import Settings, SettingsError
 from training.base_models.manifest import BASE_FILE, load_base
 from training.compute_dtype import measure_in_subprocess
+from training.config import load_recipe, recipe_names
 from training.errors import BaseModelError
 from training.locks import is_locked
 
@@ -29,7 +31,7 @@ REQUIRED_PACKAGES = (
     "sentence-transformers",
 )
 MIN_DISK_BYTES = 5 * GIB
-MIN_MEMORY_BYTES = 8 * GIB
+ENGINE_MEMORY_BYTES = 3 * GIB  # on a CPU, with the built-in base
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -46,7 +48,8 @@ class Check(msgspec.Struct, frozen=True):
 def doctor(*, as_json: bool) -> None:
     """Look at this machine; exits 1 when something is missing."""
     settings = settings_or_fail()
-    checks = [*_packages(), *_device(), *_number_types(settings), *_resources(settings)]
+    checks = [*_packages(), *_device(), *_number_types(settings), *_disk(settings)]
+    checks += _memory(settings, this_machine())
     checks += [*_privacy(settings), *_state(settings)]
     if as_json:
         print_json(checks)
@@ -114,23 +117,34 @@ def _number_types(settings: Settings) -> list[Check]:
     return [*checks, Check("number type, embeddings", True, fixed)]
 
 
-def _resources(settings: Settings) -> list[Check]:
+def _disk(settings: Settings) -> list[Check]:
     free = shutil.disk_usage(settings.home).free
-    memory = psutil.virtual_memory().available
     return [
         Check(
             "disk",
             free >= MIN_DISK_BYTES,
             f"{free / GIB:.0f} GiB free at {settings.home}",
             "free 5 GiB, or set TENANTUNE_HOME to a larger disk",
-        ),
-        Check(
-            "memory",
-            memory >= MIN_MEMORY_BYTES,
-            f"{memory / GIB:.1f} GiB available",
-            "the engine and a small training run want 8 GiB together",
-        ),
+        )
     ]
+
+
+def _memory(settings: Settings, machine: Machine) -> list[Check]:
+    """Whether jobs that name no recipe have the memory that their recipe was made for."""
+    name = settings.recipe or DEFAULT_RECIPE
+    if name not in recipe_names():
+        advice = f"set TENANTUNE_RECIPE to one of {', '.join(recipe_names())}"
+        return [Check("recipe", False, f"there is no recipe {name!r}", advice)]
+    needed = load_recipe(name).memory_bytes
+    if machine.device == "gpu":
+        free, what = max(gpu.memory_bytes for gpu in machine.gpus), "of the GPU's"
+        wanted = f"the recipe {name} wants {needed / GIB:.1f} GiB there"
+    else:
+        free, what = machine.memory_bytes, "available"
+        needed += ENGINE_MEMORY_BYTES
+        wanted = f"the engine and the recipe {name} want {needed / GIB:.1f} GiB together"
+    advice = f"{wanted}: free some, or set TENANTUNE_RECIPE to a smaller one"
+    return [Check("memory", free >= needed, f"{free / GIB:.1f} GiB {what}", advice)]
 
 
 def _privacy(settings: Settings) -> list[Check]:

@@ -1,10 +1,12 @@
 """Converts the options of commands into the structs that the services take, with the API's constraints."""
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import rich_click as click
 
 from server.cli.console import EXIT_USAGE, fail
 
@@ -13,7 +15,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 OPTION_NAMES = {
     "slug": "SLUG",
     "url": "URL",
-    "number_patterns": "--number-pattern",
+    "custom_patterns": "--custom-pattern",
     "limits": "--limit",
     "events": "--event",
     "objectives": "--objective",
@@ -34,6 +36,32 @@ RULE_WORDS = {
 """Constraints of a JSON schema, in words."""
 
 MAX_SHOWN_LENGTH = 60
+
+
+class RenamedOption(click.RichOption):
+    """An option with a value that had another name: ``old`` still works, and no help shows it.
+
+    Where the option may be repeated, values under both names add up.
+    """
+
+    def __init__(self, declarations: Sequence[str], *, old: str, **settings: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(declarations, **settings)
+        self.old = old
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:  # noqa: ANN401 - private to click
+        """Let the parser take both names."""
+        super().add_to_parser(parser, ctx)
+        action = "append" if self.multiple else "store"
+        parser.add_option(
+            obj=self, opts=[self.old], dest=self.name, action=action, nargs=self.nargs
+        )
+
+
+def add_old_name(group: click.Group, command: click.Command, old: str) -> None:
+    """Let a command that had another name work under it too; no help shows it."""
+    alias = copy.copy(command)
+    alias.name, alias.hidden = old, True
+    group.add_command(alias)
 
 
 def convert_options(

@@ -17,7 +17,7 @@ from server.cli.console import (
     print_secret,
     print_table,
 )
-from server.cli.options import convert_options
+from server.cli.options import RenamedOption, convert_options
 from server.db.models import now
 from server.settings import Limits
 from server.tenants import service
@@ -49,9 +49,21 @@ def tenants() -> None:
 @click.argument("slug")
 @click.option("--name", default="", help="How people call it; the slug when absent.")
 @click.option("--system-prompt", default="", help="What its assistant is told first.")
-@click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Redact these too.")
 @click.option(
-    "--keep", multiple=True, metavar="TEXT", help="Public, so not redacted: your hotline."
+    "--custom-pattern",
+    cls=RenamedOption,
+    old="--number-pattern",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Redact these too.",
+)
+@click.option(
+    "--allowlist",
+    cls=RenamedOption,
+    old="--keep",
+    multiple=True,
+    metavar="TEXT",
+    help="Public, so not redacted: your hotline.",
 )
 @keep_uploads_option
 @limit_option
@@ -62,8 +74,8 @@ async def create_tenant(
     slug: str,
     name: str,
     system_prompt: str,
-    number_pattern: tuple[str, ...],
-    keep: tuple[str, ...],
+    custom_pattern: tuple[str, ...],
+    allowlist: tuple[str, ...],
     keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
@@ -76,8 +88,8 @@ async def create_tenant(
             "slug": slug,
             "name": name,
             "system_prompt": system_prompt,
-            "number_patterns": _parse_patterns(number_pattern),
-            "keep": keep,
+            "custom_patterns": _parse_patterns(custom_pattern),
+            "allowlist": allowlist,
             "keep_upload_days": keep_uploads or 0,
             "limits": _parse_limits(limit),
         },
@@ -93,7 +105,7 @@ def _parse_patterns(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         label, equals, pattern = pair.partition("=")
         if not (label and equals and pattern):
-            fail(f"--number-pattern {pair!r} is not NAME=REGEX", code=EXIT_USAGE)
+            fail(f"--custom-pattern {pair!r} is not NAME=REGEX", code=EXIT_USAGE)
         patterns[label] = pattern
     return patterns
 
@@ -130,8 +142,22 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
 @click.argument("slug")
 @click.option("--name")
 @click.option("--system-prompt", help="For adapters trained from now on.")
-@click.option("--number-pattern", multiple=True, metavar="NAME=REGEX", help="Replaces all of them.")
-@click.option("--keep", multiple=True, metavar="TEXT", help="Not redacted; replaces all of them.")
+@click.option(
+    "--custom-pattern",
+    cls=RenamedOption,
+    old="--number-pattern",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Replaces all of them.",
+)
+@click.option(
+    "--allowlist",
+    cls=RenamedOption,
+    old="--keep",
+    multiple=True,
+    metavar="TEXT",
+    help="Not redacted; replaces all of them.",
+)
 @keep_uploads_option
 @limit_option
 @json_option
@@ -141,8 +167,8 @@ async def update_tenant(
     slug: str,
     name: str | None,
     system_prompt: str | None,
-    number_pattern: tuple[str, ...],
-    keep: tuple[str, ...],
+    custom_pattern: tuple[str, ...],
+    allowlist: tuple[str, ...],
     keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
@@ -152,15 +178,15 @@ async def update_tenant(
     given = {
         "name": name,
         "system_prompt": system_prompt,
-        "number_patterns": _parse_patterns(number_pattern) or None,
-        "keep": keep or None,
+        "custom_patterns": _parse_patterns(custom_pattern) or None,
+        "allowlist": allowlist or None,
         "keep_upload_days": keep_uploads,
     }
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if limit:
         changes["limits"] = _parse_limits(limit)
     if not changes:
-        what = "--name, --system-prompt, --number-pattern, --keep, --keep-uploads or --limit"
+        what = "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads or --limit"
         fail(f"nothing to change: give {what}", code=EXIT_USAGE)
     patch = convert_options(TenantPatch, changes)
     async with app.transaction() as session:

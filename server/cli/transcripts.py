@@ -24,6 +24,7 @@ from server.cli.console import (
     progress_bar,
     tenant_option,
 )
+from server.cli.options import add_old_name
 from server.datasets import creation
 from server.datasets.schemas import dataset_view
 from server.storage.blobs import BlobStore
@@ -55,7 +56,7 @@ def transcripts() -> None:
     "mapping",
     multiple=True,
     metavar="FIELD=COLUMN",
-    help="For tables; also speaker:VALUE=agent and private:VALUE=yes.",
+    help="For tables; also role:VALUE=agent and private:VALUE=yes.",
 )
 @click.option("--encoding", help="Found out when absent.")
 @click.option(
@@ -170,7 +171,7 @@ async def list_imports(app: App, tenant: str, *, as_json: bool) -> None:
         (v.id, v.filename, v.state, (v.report or {}).get("read"), (v.report or {}).get("rejected"))
         for v in views
     ]
-    print_table("Imports", ("id", "file", "state", "kept", "left out"), rows)
+    print_table("Imports", ("id", "file", "state", "kept", "rejected"), rows)
 
 
 @transcripts.command("report")
@@ -179,7 +180,7 @@ async def list_imports(app: App, tenant: str, *, as_json: bool) -> None:
 @format_option
 @command
 async def report(app: App, import_id: str, tenant: str, form: str) -> None:
-    """What an import kept, and what it left out, where and why."""
+    """What an import kept, and what it rejected, where and why."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         view = import_view(*await service.get_import(session, owner, import_id))
@@ -219,12 +220,12 @@ async def delete(app: App, import_id: str, tenant: str, *, datasets: bool, as_js
         print_message(f"adapters that learnt from it, and stay: {', '.join(deleted.adapters)}")
 
 
-@transcripts.command("freeze")
+@transcripts.command("create-dataset")
 @tenant_option
 @json_option
 @command
-async def freeze(app: App, tenant: str, *, as_json: bool) -> None:
-    """Make the dataset version that the next job would train on, to look at it first."""
+async def create_dataset(app: App, tenant: str, *, as_json: bool) -> None:
+    """Create the dataset version that the next job would train on, to look at it first."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
     row = await creation.create_version(app.database, owner.id, settings=app.settings)
@@ -234,3 +235,6 @@ async def freeze(app: App, tenant: str, *, as_json: bool) -> None:
         return
     print_table("Dataset", ("hash", "counts"), [(view.sha256[:12], view.counts)])
     print(app.settings.datasets / view.sha256)
+
+
+add_old_name(transcripts, create_dataset, "freeze")

@@ -76,11 +76,11 @@ class Node:
             self.engine: EngineService = build_engine(settings)
         except SettingsError as exc:
             fail(str(exc), code=EXIT_USAGE)
-        app = create_app(settings, engine=self.engine)
+        self._app = create_app(settings, engine=self.engine)
         raise_file_limit()
         self._socket = _open_socket(settings.host, settings.port)
         config = uvicorn.Config(
-            app,
+            self._app,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=OPEN_REQUEST_SECONDS,
@@ -124,7 +124,9 @@ class Node:
         self._on_progress(f"server    listening on {self.url}")
 
     async def _stop_serving(self, serving: asyncio.Task[None]) -> None:
-        """Let the engine finish its answers, then ask the server to end."""
+        """Let go of the pages that follow runs and finish the answers, then ask the server to end."""
+        if self._server.started:
+            self._app.state.job_feed.close()
         await self.engine.stop(grace_seconds=self.settings.drain_seconds)
         self._server.should_exit = True
         if not self._server.started:
@@ -177,8 +179,11 @@ def stop_seconds(settings: Settings) -> float:
 
 
 async def _prepare_base(settings: Settings, *, on_progress: OnProgress) -> None:
-    """Make the base if the engine needs it: the fake engine does not."""
-    if settings.engine_url or settings.engine != "fake":
+    """Make the base where something uses it: with the fake engine only training does.
+
+    vLLM serves it, also at ``engine_url``, and its chat template says how tools are called.
+    """
+    if settings.engine != "fake":
         await ensure_base(settings, on_progress=on_progress)
     elif not has_base(settings):
         on_progress(

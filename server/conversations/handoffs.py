@@ -39,10 +39,15 @@ async def open_one(session: AsyncSession, conversation: LiveConversation) -> Han
 
 async def latest(session: AsyncSession, conversation: LiveConversation) -> HandoffView | None:
     """The last hand-off of a conversation, as its visitor sees it."""
+    row = await latest_row(session, conversation)
+    return None if row is None else view(row)
+
+
+async def latest_row(session: AsyncSession, conversation: LiveConversation) -> Handoff | None:
+    """The last hand-off of a conversation."""
     query = of_tenant(conversation.tenant_id).select(Handoff)
     query = query.where(Handoff.conversation_id == conversation.id)
-    row = await session.scalar(query.order_by(Handoff.number.desc()).limit(1))
-    return None if row is None else view(row)
+    return await session.scalar(query.order_by(Handoff.number.desc()).limit(1))
 
 
 async def required(session: AsyncSession, conversation: LiveConversation) -> HandoffView:

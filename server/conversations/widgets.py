@@ -3,6 +3,7 @@
 import base64
 import secrets
 from datetime import timedelta
+from html import escape
 from typing import NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from server.webhooks.vault import SecretUnreadable, Vault
 KEY_PREFIX = "tt_pub_"
 KEY_LENGTH = 24  # 62 ** 24 > 2 ** 142: nobody's key is found by trying
 SECRET_PREFIX = "tt_jwt_"  # noqa: S105 - what every such secret begins with
-SECRET_BYTES = 32
+SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
 _PLAIN_FIELDS = (
     "enabled",
     "display_name",
@@ -85,6 +86,17 @@ async def enable(session: AsyncSession, slug: str, *, vault: Vault) -> Widget:
         widget.session_secret = vault.seal(base64.b64encode(secrets.token_bytes(32)).decode())
     await session.flush()
     return widget
+
+
+async def disable(session: AsyncSession, slug: str) -> None:
+    """Switch a tenant's widget off: pages show nothing, and what is open is refused.
+
+    Raises:
+        NotFound: there is no such tenant, or it has no widget.
+    """
+    site = await get(session, slug, lock=True)
+    site.widget.enabled = False
+    await session.flush()
 
 
 async def get(session: AsyncSession, slug: str, *, lock: bool = False) -> Site:
@@ -199,7 +211,7 @@ async def rotate_secret(
     widget.previous_identity_secret_until = (
         now() + timedelta(seconds=overlap_seconds) if overlaps else None
     )
-    secret = SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    secret = SECRET_PREFIX + _random(SECRET_LENGTH)
     widget.identity_secret, widget.identity_secret_hint = vault.seal(secret), secret[-4:]
     await session.flush()
     return secret
@@ -264,12 +276,27 @@ def view(site: Site) -> WidgetView:
 
 def new_key() -> str:
     """A new public key."""
-    return KEY_PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(KEY_LENGTH))
+    return KEY_PREFIX + _random(KEY_LENGTH)
 
 
-def snippet(public_key: str, *, server_url: str) -> str:
-    """The line of HTML that puts a widget on a page."""
-    return f'<script async src="{server_url}/widget.js" data-key="{public_key}"></script>'
+def snippet(site: Site, *, server_url: str) -> str:
+    """The line of HTML that puts a widget on a page.
+
+    It carries what the closed button shows, which asks for nothing before it is opened: so a page has
+    a new colour or teaser when it has the new line.
+    """
+    theme = colours.theme(site.widget.accent)
+    style = (
+        f"--tt-accent:light-dark({theme.light.colour},{theme.dark.colour});"
+        f"--tt-on-accent:light-dark({theme.light.on},{theme.dark.on})"
+    )
+    data = {"key": site.widget.public_key, "theme": style, "teaser": site.widget.teaser}
+    attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items() if value)
+    return f'<script async src="{escape(server_url)}/widget.js"{attributes}></script>'
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 async def _of_tenant(session: AsyncSession, tenant_id: str, *, lock: bool) -> Widget | None:

@@ -84,7 +84,7 @@ async def create_from_files(
     it. Where the examples are too much alike, nothing is held out, and a warning says so.
 
     A system message that all examples share becomes a part of the prompt that the model is trained
-    and served with. Where they differ, they are left out.
+    and served with. Where they differ, they are not used.
 
     Args:
         database: where the row is added, in a transaction of its own.
@@ -130,13 +130,13 @@ async def create_from_files(
     warnings = _duplicate_warnings(made)
     if shared.differ:
         warnings.append(
-            "The examples begin with different system messages: these were left out, and the "
+            "The examples begin with different system messages: these are not used, and the "
             "model is trained and served with the tenant's own prompt."
         )
     dropped = {reason: count for reason, count in made.manifest.dropped.items() if count}
     if dropped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        warnings.append(f"Examples left out: {reasons}.")
+        warnings.append(f"Examples dropped: {reasons}.")
     return CreatedDataset(await _register(database, tenant_id, made, set()), tuple(warnings))
 
 

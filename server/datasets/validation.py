@@ -80,7 +80,7 @@ def too_few_examples(found: FileValidation) -> str | None:
         return f"{found.examples} examples; a training file needs at least {MIN_EXAMPLES}"
     reasons = ", ".join(f"{count} {reason}" for reason, count in found.unusable.items())
     return (
-        f"{found.usable} of its {found.examples} examples can be used (left out: {reasons}); a "
+        f"{found.usable} of its {found.examples} examples can be used (rejected: {reasons}); a "
         f"training file needs at least {MIN_EXAMPLES}"
     )
 

@@ -56,10 +56,6 @@ class _Loaded(msgspec.Struct):
     loaded_ms: float
 
 
-class _Adapters(msgspec.Struct):
-    adapters: list[str]
-
-
 class EngineClient:
     """One engine; ``EngineBackend`` describes the methods. ``close`` it when done.
 
@@ -168,10 +164,6 @@ class EngineClient:
         """Unload an adapter. Does nothing if it is not loaded."""
         await self._call("/tenantune/adapters/drop", {"name": name})
 
-    async def adapters(self) -> list[str]:
-        """Names of the adapters that the engine has loaded. For tests; not in ``EngineBackend``."""
-        return _decode(await self._get("/tenantune/adapters", self._first), _Adapters).adapters
-
     async def info(self) -> EngineInfo:
         """Return the engine's limits and settings."""
         return _decode(await self._get("/tenantune/info", self._first), EngineInfo)
@@ -179,10 +171,6 @@ class EngineClient:
     async def health(self, *, timeout_seconds: float) -> None:
         """Return when the engine says that it is well; raises EngineUnavailable."""
         await self._get("/health", timeout_seconds)
-
-    async def metrics(self) -> str:
-        """The engine's own metrics, as Prometheus text. For tests; not in ``EngineBackend``."""
-        return (await self._get("/metrics", self._first)).decode()
 
     async def _payloads(
         self, response: aiohttp.ClientResponse, silence: "_Silence"

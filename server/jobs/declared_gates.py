@@ -43,7 +43,7 @@ def declared_gates(job: Job, *, live: Adapter | None) -> list[GateView]:
             name=name,
             title=_title(name, _bound(name, bounds)),
             state="later",
-            evidence=_before(name, live),
+            evidence=_before(name, _bound(name, bounds), live),
         )
         for name in names
     ]
@@ -76,42 +76,48 @@ def _bound(name: str, bounds: Objectives) -> float | None:
     }[name]
 
 
-def _title(name: str, bound: float | None) -> str:  # noqa: PLR0911 - one line each
+def _title(name: str, bound: float | None) -> str:
     match name:
-        case "perplexity_ratio":
-            return f"Perplexity at most {bound:.2f} of the base's"
-        case "live_perplexity_ratio":
-            return f"Perplexity at most {bound:.2f} of the live version's"
-        case "similarity_gain" if bound is not None and bound < 0:
-            return f"Replies at most {-bound:g} further from the agents' than the base's"
-        case "similarity_gain":
-            return f"Replies at least {bound:g} closer to the agents' than the base's"
-        case "parity":
-            return "Served as trained"
         case "perplexity":
             return f"Perplexity at most {bound:g}"
         case "exact":
-            return f"At least {bound:.0%} of replies word for word"
-        case "preference_accuracy" if bound:
-            return f"At least {bound:.0%} of preferences shared"
-        case "preference_accuracy":
-            return "More preferences shared than by the base"
+            return f"{bound:.0%} of replies word for word"
         case _:
-            return name.replace("_", " ").capitalize()
+            return _TITLES.get(name, name.replace("_", " ").capitalize())
 
 
-def _before(name: str, live: Adapter | None) -> str:
-    """What a gate will compare with, as far as it is known before the run ends."""
+_TITLES = {
+    "perplexity_ratio": "Perplexity against the base",
+    "live_perplexity_ratio": "Perplexity against what is live",
+    "similarity_gain": "Closer to the agents than the base",
+    "parity": "Served as trained",
+    "preference_accuracy": "Shares people's preferences",
+}
+
+
+def _before(  # noqa: PLR0911 - one line each
+    name: str, bound: float | None, live: Adapter | None
+) -> str:
+    """The rule of a gate, and what is known of the live version, before anything is measured."""
     scores = (live.scores or {}).get("new") or {} if live is not None else {}
     perplexity = scores.get("perplexity")
-    known = f"the live version had {perplexity:.2f} on its own" if perplexity is not None else ""
+    known = f"; live: {perplexity:.2f} on its own" if perplexity is not None else ""
     match name:
-        case "perplexity_ratio" | "live_perplexity_ratio" | "perplexity":
-            on = "on conversations that were held out"
-            return f"{on}; {known}" if known else on
+        case "perplexity_ratio":
+            return f"at most {bound:.2f} of its, on held-out conversations"
+        case "live_perplexity_ratio":
+            return f"at most {bound:.2f} of its{known}"
+        case "similarity_gain" if bound is not None and bound < 0:
+            return f"in meaning; at most {-bound:g} further is tolerated"
         case "similarity_gain":
-            return "cosine of meaning, over replies to questions that were held out"
+            return f"in meaning, by {bound:g} at least"
         case "parity":
-            return "trainer and engine, the same tokens: mean difference in nats"
+            return f"trainer and engine at most {bound:g} nats a token apart"
+        case "perplexity":
+            return f"on held-out conversations{known}"
+        case "preference_accuracy" if bound:
+            return f"at least {bound:.0%} of those that were held out"
+        case "preference_accuracy":
+            return "of those that were held out, more than the base"
         case _:
-            return "on conversations that were held out"
+            return "at least, on held-out conversations"

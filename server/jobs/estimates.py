@@ -128,7 +128,9 @@ async def _measured(
                 .select(DatasetVersion.counts)
                 .where(DatasetVersion.id == dataset_id)
             )
-            return _from(progress, gpu_seconds, counts, memory), "by this tenant's last run"
+            return _from(
+                progress, gpu_seconds, counts, memory
+            ), "estimated from this tenant's last run"
     anyone = across_tenants("how fast this machine trains is no tenant's secret")
     query = anyone.select(Job.progress, Job.gpu_seconds).where(Job.base == base)
     for progress, gpu_seconds in await session.execute(
@@ -136,10 +138,10 @@ async def _measured(
     ):
         if _shows_speed(progress):
             found = _from({**progress, "examples": None}, gpu_seconds, None, memory)
-            return found, "by the last run here, and the length of these conversations"
+            return found, "estimated from the last run here and the length of these conversations"
     return None, (
-        "nothing was trained here yet. The run measures its first batch and shows its time before it "
-        "trains"
+        "known in part only: nothing was trained here yet. The run measures its first batch, and shows how "
+        "long it takes before it trains"
     )
 
 

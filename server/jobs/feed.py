@@ -85,6 +85,17 @@ class JobFeed:
                 if len(events) < BATCH:
                     await self._pause()
 
+    def check_room(self) -> None:
+        """Refuse one more page, before its answer has begun.
+
+        Raises:
+            Unavailable: ``MAX_FOLLOWED`` pages are followed already.
+        """
+        if self._following >= MAX_FOLLOWED:
+            raise Unavailable(
+                f"{MAX_FOLLOWED} pages follow runs here already: close some, or reload later."
+            )
+
     def close(self) -> None:
         """End all that is followed, at once: the process is to end."""
         self._closing.set()
@@ -106,10 +117,7 @@ class JobFeed:
 
     @contextlib.contextmanager
     def _counted(self) -> Generator[None]:
-        if self._following >= MAX_FOLLOWED:
-            raise Unavailable(
-                f"{MAX_FOLLOWED} pages follow runs here already: close some, or reload later."
-            )
+        self.check_room()
         self._following += 1
         try:
             yield

@@ -6,7 +6,7 @@ Lists load neither recipes nor reports, and are paged by the last row's id.
 import csv
 import datetime
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -127,10 +127,17 @@ def stopping_of(job: Job) -> Literal["cancel", "pause"] | None:
 
 
 async def list_runs(
-    session: AsyncSession, tenant: Tenant, *, limit: int = PAGE, after: str | None = None
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    limit: int = PAGE,
+    after: str | None = None,
+    states: Collection[JobState] | None = None,
 ) -> list[Run]:
-    """The tenant's runs, newest first, from behind the job ``after`` on."""
+    """The tenant's runs, newest first, from behind the job ``after`` on, in all states or in ``states``."""
     query = _query(tenant).order_by(Job.id.desc()).limit(limit)
+    if states is not None:
+        query = query.where(Job.state.in_(states))
     if after is not None:
         query = query.where(Job.id < after)
     return [_run(tenant, row) for row in await session.execute(query)]

@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from server.db.models import (
     SafeText,
     Tenant,
 )
-from server.db.scope import of_tenant
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound, TooMany
 from server.jobs.schemas import (
     FINAL_STATES,
@@ -84,35 +85,18 @@ async def create_job(
         Conflict: it is to learn from what was imported, and that is too little.
         TooMany: the tenant has ``MAX_UNFINISHED`` jobs that have not ended.
     """
-    name = request.recipe or settings.recipe or DEFAULT_RECIPE
-    if name not in recipe_names():  # never a path: this comes from a request
-        known = ", ".join(recipe_names())
-        raise Invalid(f"no recipe {name!r}; there are: {known}", param="recipe")
-    try:
-        recipe = load_recipe(name)
-    except BadInput as exc:
-        raise Invalid(str(exc), param="recipe") from exc
+    recipe = _recipe_asked_for(request, settings)
     if request.suffix and not re.fullmatch(SUFFIX, request.suffix):  # "$" lets a last "\n" through
         raise Invalid("suffix: 1 to 64 letters, digits, '_' and '-'.", param="suffix")
-    trackers = request.report_to or recipe.report_to
-    if (absent := what_to_install(trackers)) is not None:
-        raise Invalid(absent, param="report_to")
-    recipe = msgspec.structs.replace(recipe, report_to=tuple(dict.fromkeys(trackers)))
     if learning is None:
         await expect_transcripts(session, tenant)
-    count = of_tenant(tenant.id).select(func.count(Job.id))
-    unfinished = count.where(Job.state.not_in(FINAL_STATES))
-    if (await session.scalar(unfinished) or 0) >= MAX_UNFINISHED:
-        raise TooMany(
-            f"{MAX_UNFINISHED} jobs have not ended yet; wait for one, or cancel some.",
-            retry_after_seconds=60,
-        )
+    await _expect_room(session, tenant)
     job = Job(
         tenant_id=tenant.id,
         state="queued",
         stage="queued",
         base=settings.base,
-        recipe_name=name,
+        recipe_name=recipe.name,
         seed=request.seed,
         objectives=msgspec.to_builtins(request.objectives or settings.objectives),
         suffix=request.suffix or None,
@@ -143,11 +127,52 @@ async def create_job(
     return job
 
 
+async def count_in(
+    session: AsyncSession, tenant_ids: Collection[str], states: Collection[JobState]
+) -> dict[str, int]:
+    """How many jobs of each of these tenants, by id, are in ``states``; those without any are absent."""
+    query = across_tenants("a person may belong to several tenants").select(
+        Job.tenant_id, func.count(Job.id)
+    )
+    query = query.where(Job.tenant_id.in_(tenant_ids), Job.state.in_(states))
+    rows = await session.execute(query.group_by(Job.tenant_id))
+    return dict(rows.all())
+
+
+def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:
+    """The recipe of a request, or the installation's, with the trackers that it asks for.
+
+    Raises:
+        Invalid: it is not one that ships, or a tracker's package is not installed.
+    """
+    name = request.recipe or settings.recipe or DEFAULT_RECIPE
+    if name not in recipe_names():  # never a path: this comes from a request
+        known = ", ".join(recipe_names())
+        raise Invalid(f"no recipe {name!r}; there are: {known}", param="recipe")
+    try:
+        recipe = load_recipe(name)
+    except BadInput as exc:
+        raise Invalid(str(exc), param="recipe") from exc
+    trackers = request.report_to or recipe.report_to
+    if (absent := what_to_install(trackers)) is not None:
+        raise Invalid(absent, param="report_to")
+    return msgspec.structs.replace(recipe, report_to=tuple(dict.fromkeys(trackers)))
+
+
+async def _expect_room(session: AsyncSession, tenant: Tenant) -> None:
+    """Raise TooMany where ``MAX_UNFINISHED`` of the tenant's jobs have not ended."""
+    if sum((await count_by_state(session, tenant.id)).values()) >= MAX_UNFINISHED:
+        raise TooMany(
+            f"{MAX_UNFINISHED} jobs have not ended yet; wait for one, or cancel some.",
+            retry_after_seconds=60,
+        )
+
+
 async def count_by_state(session: AsyncSession, tenant_id: str) -> dict[JobState, int]:
     """How many of a tenant's jobs are in each state that is not final."""
     query = of_tenant(tenant_id).select(Job.state, func.count(Job.id))
     rows = await session.execute(query.where(Job.state.not_in(FINAL_STATES)).group_by(Job.state))
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 def _shaped_like(recipe: Recipe, taken: ImportedAdapter) -> Recipe:

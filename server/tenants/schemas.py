@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from connectors.renamed import TENANT, copy_to_old_names, deprecated, move_to_new_names
 from server.schemas import Moment
 from server.settings import Limits
 
@@ -18,7 +19,7 @@ Slug = Annotated[
         description="lower-case letters, digits and single dashes between them",
     ),
 ]
-Keep = Annotated[
+Allowlist = Annotated[
     tuple[Annotated[str, Meta(min_length=3, max_length=200)], ...], Meta(max_length=100)
 ]
 KeepUploadDays = Annotated[
@@ -26,30 +27,42 @@ KeepUploadDays = Annotated[
 ]
 
 
-class TenantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _OldNames(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a body that have a new name; moved there as soon as the body is read."""
+
+    number_patterns: (
+        Annotated[dict[str, str], deprecated("number_patterns", TENANT)] | msgspec.UnsetType
+    ) = msgspec.UNSET
+    keep: Annotated[Allowlist, deprecated("keep", TENANT)] | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        move_to_new_names(self, TENANT)
+
+
+class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A new tenant.
 
-    ``number_patterns`` maps a label to a regular expression: what it matches is redacted. ``keep``
-    lists what is public and stays: the company's own addresses and numbers, or
+    ``custom_patterns`` maps a label to a regular expression: what it matches is redacted.
+    ``allowlist`` lists what is public and stays: the company's own addresses and numbers, or
     ``@its-domain.example``. ``limits`` replace the installation's, which apply where it is null.
     """
 
     slug: Slug
     name: Annotated[str, Meta(max_length=200)] = ""
     system_prompt: Annotated[str, Meta(max_length=20_000)] = ""
-    number_patterns: dict[str, str] = {}
-    keep: Keep = ()
+    custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays = 0
     limits: Limits | None = None
 
 
-class TenantPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TenantPatch(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Changes to a tenant; what is absent stays. A new prompt applies to adapters trained from now on."""
 
     name: Annotated[str, Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
     system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET
-    number_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    keep: Keep | msgspec.UnsetType = msgspec.UNSET
+    custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays | msgspec.UnsetType = msgspec.UNSET
     limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -60,11 +73,16 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     slug: str
     name: str
     system_prompt: str
-    number_patterns: dict[str, str]
-    keep: list[str]
+    custom_patterns: dict[str, str]
+    number_patterns: Annotated[dict[str, str], deprecated("number_patterns", TENANT)] = {}
+    allowlist: list[str]
+    keep: Annotated[list[str], deprecated("keep", TENANT)] = []
     keep_upload_days: int
     limits: Limits | None
     live_version: int | None
     live_revision: int
     created_at: Moment
     updated_at: Moment
+
+    def __post_init__(self) -> None:
+        copy_to_old_names(self, TENANT)

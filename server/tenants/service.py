@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,15 +40,16 @@ async def create(
 
     Raises:
         Conflict: the slug is taken.
-        Invalid: a number pattern is unsafe or no pattern.
+        Invalid: a custom pattern is unsafe or no pattern.
     """
-    _check_patterns(request.number_patterns)
+    patterns = request.custom_patterns or {}
+    _check_patterns(patterns)
     tenant = Tenant(
         slug=request.slug,
         name=request.name or request.slug,
         system_prompt=request.system_prompt,
-        custom_patterns=dict(request.number_patterns),
-        allowlist=list(request.keep),
+        custom_patterns=dict(patterns),
+        allowlist=list(request.allowlist or ()),
         keep_upload_days=request.keep_upload_days,
         limits=request.limits,
     )
@@ -114,12 +115,23 @@ async def list_all(session: AsyncSession) -> list[Tenant]:
 
 
 async def list_for(
-    session: AsyncSession, tenant_ids: Collection[str] | None, *, limit: int
+    session: AsyncSession,
+    tenant_ids: Collection[str] | None,
+    *,
+    limit: int,
+    after: str | None = None,
 ) -> list[Tenant]:
-    """The first tenants by name, among ``tenant_ids`` or, with None, among all."""
+    """Tenants by name, among ``tenant_ids`` or, with None, among all.
+
+    ``after``: a slug; the list begins behind that tenant, if there is one.
+    """
     query = across_tenants("a person may belong to several tenants").select(Tenant)
     if tenant_ids is not None:
         query = query.where(Tenant.id.in_(tenant_ids))
+    if after is not None:
+        last = across_tenants("only where a list goes on").select(Tenant.name)
+        name = last.where(Tenant.slug == after).scalar_subquery()
+        query = query.where(or_(Tenant.name > name, and_(Tenant.name == name, Tenant.slug > after)))
     return list(await session.scalars(query.order_by(Tenant.name, Tenant.slug).limit(limit)))
 
 
@@ -128,18 +140,18 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
 
     Raises:
         NotFound: there is no such tenant.
-        Invalid: a number pattern is unsafe or no pattern.
+        Invalid: a custom pattern is unsafe or no pattern.
     """
     tenant = await get(session, slug, lock=True)
     if patch.name is not msgspec.UNSET:
         tenant.name = patch.name
     if patch.system_prompt is not msgspec.UNSET:
         tenant.system_prompt = patch.system_prompt
-    if patch.number_patterns is not msgspec.UNSET:
-        _check_patterns(patch.number_patterns)
-        tenant.custom_patterns = dict(patch.number_patterns)
-    if patch.keep is not msgspec.UNSET:
-        tenant.allowlist = list(patch.keep)
+    if patch.custom_patterns is not msgspec.UNSET:
+        _check_patterns(patch.custom_patterns)
+        tenant.custom_patterns = dict(patch.custom_patterns)
+    if patch.allowlist is not msgspec.UNSET:
+        tenant.allowlist = list(patch.allowlist)
     if patch.keep_upload_days is not msgspec.UNSET:
         tenant.keep_upload_days = patch.keep_upload_days
     if patch.limits is not msgspec.UNSET:
@@ -189,8 +201,8 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             slug=tenant.slug,
             name=tenant.name,
             system_prompt=tenant.system_prompt,
-            number_patterns=tenant.custom_patterns,
-            keep=tenant.allowlist,
+            custom_patterns=tenant.custom_patterns,
+            allowlist=tenant.allowlist,
             keep_upload_days=tenant.keep_upload_days,
             limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),
@@ -214,4 +226,4 @@ def _check_patterns(patterns: dict[str, str]) -> None:
     try:
         Redactor(patterns)
     except BadPattern as exc:
-        raise Invalid(f"number_patterns: {exc}.", param="number_patterns") from exc
+        raise Invalid(f"custom_patterns: {exc}.", param="custom_patterns") from exc

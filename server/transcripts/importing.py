@@ -190,7 +190,7 @@ def _in_groups(spool: Path) -> Iterator[list[Kept]]:
 def _nothing_usable(report: ImportReport) -> Invalid:
     """Why nothing in a file could be used."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.items())
-    why = f"left out: {reasons}" if reasons else "it holds no conversation"
+    why = f"rejected: {reasons}" if reasons else "it holds no conversation"
     if report.examples:
         first = report.examples[0]
         why += f"; the first is line {first.line}: {first.detail}"

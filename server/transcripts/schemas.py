@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from connectors.renamed import IMPORT_NOTES, IMPORT_OPTIONS, IMPORT_REPORT, TURN, with_old_names
 from server.db.models import Import, ImportState, SourceFile
 from server.files.names import clean_name
 from server.schemas import Moment
@@ -24,7 +25,8 @@ class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     """An upload and what was read from it. ``report`` is there once all of it was read.
 
-    ``file_removed_at``: when the file itself was removed; null while it is kept.
+    ``options`` and ``report`` have some fields twice, under a deprecated name too: ``speakers`` is the
+    old name of ``roles``, ``trimmed`` that of ``partially_rejected``. ``file_removed_at``: when the file itself was removed; null while it is kept.
     """
 
     id: str
@@ -66,10 +68,24 @@ def import_view(row: Import, source: SourceFile) -> ImportView:
         sha256=source.sha256,
         size_bytes=source.size_bytes,
         importer=row.importer,
-        options=row.options,
-        report=row.report,
+        options=_options(row.options),
+        report=None if row.report is None else _report(row.report),
         error=row.error,
         created_at=row.created_at,
         finished_at=row.finished_at,
         file_removed_at=source.removed_at,
     )
+
+
+def _options(stored: dict[str, Any]) -> dict[str, Any]:
+    options = with_old_names(stored, IMPORT_OPTIONS)
+    if "mapping" in options:
+        options["mapping"] = with_old_names(options["mapping"], TURN)
+    return options
+
+
+def _report(stored: dict[str, Any]) -> dict[str, Any]:
+    report = with_old_names(stored, IMPORT_REPORT)
+    if "notes" in report:
+        report["notes"] = with_old_names(report["notes"], IMPORT_NOTES)
+    return report

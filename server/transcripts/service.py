@@ -1,13 +1,16 @@
 """Imports: queued by a request, listed and looked up. ``importing`` does the work, in a worker."""
 
+import datetime
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.importers import IMPORTERS, ImportOptions
-from server.db.models import Import, SourceFile, Tenant
-from server.db.scope import of_tenant
+from server.db.models import ConversationRow, Import, SourceFile, Tenant
+from server.db.scope import across_tenants, of_tenant
 from server.errors import Invalid, NotFound
 from server.files import originals
 from server.files.names import clean_name
@@ -73,6 +76,32 @@ async def list_imports(
         .limit(limit)
     )
     return [(row, source) for row, source in await session.execute(query)]
+
+
+async def list_failed(
+    session: AsyncSession, tenant: Tenant, *, since: datetime.datetime, limit: int = 10
+) -> list[tuple[Import, SourceFile]]:
+    """The tenant's imports that failed since then, newest first; not those whose file was tried again."""
+    newest = of_tenant(tenant.id).select(func.max(Import.id)).group_by(Import.source_file_id)
+    query = (
+        of_tenant(tenant.id)
+        .select(Import, SourceFile)
+        .join(SourceFile, Import.source_file_id == SourceFile.id)
+        .where(Import.state == "failed", Import.finished_at >= since, Import.id.in_(newest))
+        .order_by(Import.id.desc())
+        .limit(limit)
+    )
+    return [(row, source) for row, source in await session.execute(query)]
+
+
+async def count_conversations(session: AsyncSession, tenant_ids: Collection[str]) -> dict[str, int]:
+    """How many conversations each of these tenants, by id, has; those without any are absent."""
+    query = across_tenants("a person may belong to several tenants").select(
+        ConversationRow.tenant_id, func.count(ConversationRow.id)
+    )
+    query = query.where(ConversationRow.tenant_id.in_(tenant_ids))
+    rows = await session.execute(query.group_by(ConversationRow.tenant_id))
+    return dict(rows.all())
 
 
 async def get_import(

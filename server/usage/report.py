@@ -7,7 +7,7 @@ Requests come from the counts by day. Training comes from the jobs, as rows with
 import csv
 import io
 from collections.abc import Collection, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -58,6 +58,24 @@ async def usage_of(
     places = sorted(totals, key=lambda place: [each or "" for each in (place[0], *place[2:])])
     places.sort(key=lambda place: place[1] or date.min, reverse=True)
     return [_view(place, totals[place]) for place in places]
+
+
+async def by_day(
+    session: AsyncSession, tenant_id: str | None, *, first: date, last: date
+) -> dict[str, list[UsageView]]:
+    """By tenant's slug what it used on each UTC day from ``first`` to ``last``, oldest first.
+
+    With None of all tenants that used something; ``tenant_id``'s own is absent where it used nothing.
+    """
+    found: dict[str, dict[date, UsageView]] = {}
+    for view in await usage_of(session, tenant_id, by=["day"], first=first, last=last):
+        if view.day is not None:
+            found.setdefault(view.tenant, {})[view.day] = view
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    return {
+        slug: [of_day.get(day) or _view((slug, day, None, None), Counts()) for day in days]
+        for slug, of_day in found.items()
+    }
 
 
 def to_csv(rows: Sequence[UsageView]) -> str:

@@ -20,8 +20,8 @@ from server.errors import NotFound
 _HERE = Path(__file__).parent
 FOLDERS = (_HERE / "console" / "static", _HERE / "widget" / "static", _HERE / "vendor")
 _TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
 _FOR_GOOD = "public, max-age=31536000, immutable"

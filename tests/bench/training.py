@@ -23,15 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from training.config import TrainingSpec, load_recipe
 from training.data.dataset import load
-from training.events import StepEvent, parse
+from training.events import EventWriter, StepEvent, parse
 
 PEERS = ("trl", "trl-fast", "lora")
 # SmolLM2's own template with the markers that `assistant_only_loss` needs.
@@ -43,8 +41,10 @@ TEMPLATE = (
 )
 
 
-def ours(given: argparse.Namespace) -> tuple[int, float]:
-    """(tokens, seconds) of our run after its first step."""
+def ours(given: argparse.Namespace) -> None:
+    """Our run; the last line is JSON."""
+    from training.finetuning.qlora import train
+
     recipe = msgspec.structs.replace(
         load_recipe(given.recipe),
         max_train_tokens=given.tokens,
@@ -57,28 +57,23 @@ def ours(given: argparse.Namespace) -> tuple[int, float]:
     )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        (out / "spec.json").write_bytes(msgspec.json.encode(spec))
-        code = (
-            "import sys; from pathlib import Path; from training.events import Progress\n"
-            "from training.finetuning.qlora import train; from training.config import load_spec\n"
-            "out = Path(sys.argv[1])\n"
-            "train(load_spec(out / 'spec.json'), out, Progress(out / 'events.jsonl'),"
-            " resume=False, should_stop=lambda: False)"
-        )
-        subprocess.run(
-            [sys.executable, "-c", code, folder], check=True, capture_output=True, text=True
-        )
+        progress = EventWriter(out / "events.jsonl")
+        train(spec, out, progress, resume=False, should_stop=lambda: False)
         events = map(parse, (out / "events.jsonl").read_bytes().splitlines())
         steps = [event for event in events if isinstance(event, StepEvent)]
-    return steps[-1].tokens - steps[0].tokens, steps[-1].at - steps[0].at
+    print(
+        json.dumps(
+            {"tokens": steps[-1].tokens - steps[0].tokens, "seconds": steps[-1].at - steps[0].at}
+        )
+    )
 
 
-def peer(given: argparse.Namespace, kind: str) -> tuple[int, float]:
-    """(tokens, seconds) of a plain script after its first step."""
+def measure(side: str) -> tuple[int, float]:
+    """(tokens, seconds) of a side, in a process of its own, after its first step."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.training", "--peer", kind, *sys.argv[1:]],
+        [sys.executable, "-m", "tests.bench.training", "--side", side, *sys.argv[1:]],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -96,8 +91,8 @@ def plain_trl(given: argparse.Namespace) -> None:
     from training.base_models.compute_dtype_probe import choose
 
     measured = choose("training", given.base).type
-    dtype = torch.bfloat16 if given.peer == "trl" else getattr(torch, measured)
-    weights = "serving" if given.peer == "lora" else "nf4"
+    dtype = torch.bfloat16 if given.side == "trl" else getattr(torch, measured)
+    weights = "serving" if given.side == "lora" else "nf4"
     model = AutoModelForCausalLM.from_pretrained(given.base / weights, dtype=dtype)
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
@@ -163,18 +158,16 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=8000, help="trained on in a round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
-    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("ours", *PEERS), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.peer:
-        plain_trl(given)
+    if given.side:
+        (ours if given.side == "ours" else plain_trl)(given)
         return
-    sides: dict[str, Callable[[], tuple[int, float]]] = {"ours": partial(ours, given)}
-    sides |= {name: partial(peer, given, name) for name in given.peers}
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    speeds: dict[str, list[float]] = {name: [] for name in ("ours", *given.peers)}
     for number in range(given.rounds):
-        for name, side in sides.items():
-            tokens, seconds = side()
-            speeds[name].append(tokens / seconds)
+        for name, measured in speeds.items():
+            tokens, seconds = measure(name)
+            measured.append(tokens / seconds)
             print(f"round {number + 1}: {name} {tokens / seconds:.0f} tokens/s", flush=True)
     medians = {name: round(statistics.median(values), 1) for name, values in speeds.items()}
     ratios = {f"ours / {name}": round(medians["ours"] / medians[name], 2) for name in given.peers}

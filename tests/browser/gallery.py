@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, FileSystemLoader
 from litestar import Controller, Request, Response, get, post
 
+from server.accounts.schemas import SessionView
 from server.web.console.rendering import environment, page
 from server.web.console.session import signed_in
 
@@ -46,4 +47,22 @@ class GalleryController(Controller):
 
 
 def _figures() -> dict[str, Any]:
-    return {"started": STARTED, "lately": datetime.now(UTC) - timedelta(minutes=5)}
+    browsers = [
+        (
+            SessionView(
+                id=number,
+                address="127.0.0.1",
+                agent="",
+                seen_at=STARTED,
+                expires_at=STARTED,
+                created_at=STARTED,
+            ),
+            name,
+        )
+        for number, name in (("1", "Firefox on Linux"), ("2", "Safari on iPhone"))
+    ]
+    return {
+        "browsers": browsers,
+        "started": STARTED,
+        "lately": datetime.now(UTC) - timedelta(minutes=5),
+    }

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from tests.browser.seed import run_id
+
 
 class Look(NamedTuple):
     """A page in one state.
@@ -15,8 +17,28 @@ class Look(NamedTuple):
     status: int = 200
 
 
+TRAINING = "/console/t/loaf/training"
 PAGES = (
+    Look("tenants", "/console", "operator"),
+    Look("tenants-none", "/console", "nobody"),
+    Look("home", "/console/t/loaf", "loaf:admin"),
+    Look("home-new", "/console/t/northgate", "operator"),
     Look("gallery", "/console/t/loaf/gallery", "loaf:admin"),
+    Look("training", TRAINING, "loaf:admin"),
+    Look("training-empty", "/console/t/northgate/training", "northgate:admin"),
+    Look("training-new", f"{TRAINING}/new", "loaf:admin"),
+    Look("training-run", f"{TRAINING}/{run_id(5)}", "loaf:admin"),
+    Look("training-speed", f"{TRAINING}/{run_id(5)}?measure=speed", "loaf:viewer"),
+    Look("training-memory", f"{TRAINING}/{run_id(5)}?measure=memory", "loaf:viewer"),
+    Look("training-waits", f"{TRAINING}/{run_id(4)}", "loaf:admin"),
+    Look("training-failed", f"{TRAINING}/{run_id(3)}", "loaf:admin"),
+    Look("training-cancel", f"{TRAINING}/{run_id(5)}/cancel", "loaf:admin"),
+    Look(
+        "training-compare",
+        f"{TRAINING}/compare?run={run_id(5)}&run={run_id(2)}&run={run_id(1)}",
+        "loaf:viewer",
+    ),
+    Look("training-compare-none", f"{TRAINING}/compare", "loaf:viewer", 422),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

@@ -1,6 +1,7 @@
 """What the pages show in the browser tests: made-up companies and what happened there."""
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -10,6 +11,7 @@ from server.db.models import (
     DatasetVersion,
     Import,
     Job,
+    JobEvent,
     SourceFile,
     UsageDay,
     now,
@@ -19,6 +21,69 @@ from server.tenants.schemas import TenantRequest
 
 LOAF, NORTHGATE = "loaf", "northgate"
 BASE = "smollm2-135m-instruct"
+
+
+OUT_OF_MEMORY = {"code": "out_of_memory", "message": "memory ran out at step 40"}
+
+
+def run_id(number: int) -> str:
+    """The id of a run of ``LOAF``; 5 goes on, 4 waits for a person, 3 failed, 2 is live."""
+    return f"{number:032x}"
+
+
+async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
+    """What a trainer would have told of a run of 40 steps, as far as this one went."""
+    began = job.created_at
+    told: list[tuple[float, str, dict[str, Any]]] = [
+        (0, "state", {"state": "queued"}),
+        (12, "state", {"state": "validating"}),
+        (50, "state", {"state": "running"}),
+        (51, "stage", {"stage": "loading", "detail": ""}),
+        (
+            55,
+            "estimate",
+            {
+                "seconds": 192.0,
+                "memory_bytes": 2_684_354_560,
+                "train_tokens": 26_103,
+                "steps": 40,
+                "basis": "a first batch of 640 tokens took 4.7 s here",
+            },
+        ),
+    ]
+    for number in range(1, steps + 1):
+        at = 55 + number * 5.0
+        step = {
+            "at": began.timestamp() + at,
+            "step": number,
+            "steps": 40,
+            "loss": 1.05 + 2.55 / (1 + 0.17 * (number - 1)) + 0.09 * ((number * 7) % 5 - 2) / 2,
+            "tokens": 652 * number,
+            "tokens_per_second": 118 - 9 / number + number % 3,
+            "memory_bytes": 2_300_000_000 + 6_000_000 * number,
+            "eta_seconds": 5.8 * (40 - number),
+            "epoch": number / 20,
+        }
+        told.append((at, "step", step))
+        if number % 10 == 0:
+            loss = 1.1 + 12 / (number + 2) + (5 - int(job.id, 16)) * 0.08
+            body = {"at": step["at"], "step": number, "loss": loss, "best": True}
+            told += [(at, "validation", body), (at, "checkpoint", {"step": number})]
+    if job.state in ("failed", "succeeded", "awaiting_approval"):
+        if job.state != "failed":
+            told.append((270, "state", {"state": "evaluating"}))
+        told.append(
+            (310, "state", {"state": job.state, **({"error": job.error} if job.error else {})})
+        )
+    last = [body for _, kind, body in told if kind == "step"][-1]
+    job.progress, job.estimate = {**last, "examples": 208}, told[4][2]
+    for seq, (seconds, kind, body) in enumerate(told, start=1):
+        at = began + timedelta(seconds=seconds)
+        session.add(
+            JobEvent(
+                tenant_id=job.tenant_id, job_id=job.id, seq=seq, kind=kind, body=body, created_at=at
+            )
+        )
 
 
 async def seed(session: AsyncSession) -> None:
@@ -81,27 +146,33 @@ async def seed(session: AsyncSession) -> None:
         adapters.append(adapter)
     await session.flush()
     loaf.live_adapter_id = adapters[1].id
-    for days, state, adapter in (
+    runs = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),
         (2, "failed", None),
         (1, "awaiting_approval", adapters[2]),
         (0, "running", None),
-    ):
-        session.add(
-            Job(
-                tenant_id=loaf.id,
-                state=state,
-                stage=state,
-                base=BASE,
-                recipe_name="cpu-small",
-                created_at=now() - timedelta(days=days, hours=2),
-                dataset_id=dataset.id,
-                adapter_id=adapter.id if adapter else None,
-                gpu_seconds=184.0,
-                progress={"step": 24, "max_steps": 40} if state == "running" else {},
-            )
+    )
+    for number, (days, state, adapter) in enumerate(runs, start=1):
+        job = Job(
+            id=run_id(number),
+            tenant_id=loaf.id,
+            state=state,
+            stage="training" if state == "running" else state,
+            base=BASE,
+            recipe_name="cpu-small",
+            created_at=now() - timedelta(days=days, minutes=3),
+            dataset_id=dataset.id,
+            gpu_seconds=184.0,
+            objectives={"max_perplexity": 6.0},
+            require_approval=state in ("awaiting_approval", "running"),
+            error=OUT_OF_MEMORY if state == "failed" else None,
         )
+        session.add(job)
+        await session.flush()
+        if adapter is not None:
+            job.adapter_id, adapter.job_id = adapter.id, job.id
+        await _history(session, job, steps=24 if state == "running" else 40)
     for days in range(6):
         session.add(
             UsageDay(

@@ -65,7 +65,7 @@ class Site:
         return self.run(wait())
 
     def sign_in(self, who: str) -> str:
-        """The cookie of a person: ``operator``, or ``loaf:admin`` for a role in a tenant.
+        """The cookie of a person: ``operator``, ``loaf:admin`` for a role in a tenant, else without one.
 
         The person is made the first time, and stays signed in.
         """
@@ -84,7 +84,7 @@ async def _sign_in(session: AsyncSession, who: str) -> str:
     )
     session.add(person)
     await session.flush()
-    if who != OPERATOR:
+    if role:
         tenant = await tenants.get(session, slug)
         of_role: Role = role  # type: ignore[assignment]
         session.add(Membership(tenant_id=tenant.id, person_id=person.id, role=of_role))
@@ -92,8 +92,13 @@ async def _sign_in(session: AsyncSession, who: str) -> str:
 
 
 @contextmanager
-def running_site(home: Path, *controllers: type[Controller], **engine: Any) -> Iterator[Site]:
-    """Run a server; ``controllers`` are of the test, ``engine`` are options of the fake engine."""
+def running_site(
+    home: Path, *controllers: type[Controller], port: int = 0, **engine: Any
+) -> Iterator[Site]:
+    """Run a server; ``controllers`` are of the test, ``engine`` are options of the fake engine.
+
+    With a ``port`` and a ``home`` from before it is the same installation after a restart.
+    """
     settings = Settings(
         home=home,
         database_url=str(home / "site.sqlite"),
@@ -103,7 +108,7 @@ def running_site(home: Path, *controllers: type[Controller], **engine: Any) -> I
         port=0,
         drain_seconds=0,
     )
-    settings.adapters.mkdir(parents=True)
+    settings.adapters.mkdir(parents=True, exist_ok=True)
     command = fake_command(
         base=settings.base, adapters=settings.adapters, run=settings.run, **engine
     )
@@ -116,7 +121,12 @@ def running_site(home: Path, *controllers: type[Controller], **engine: Any) -> I
         app.register(controller)
     server = _Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=0, log_config=None, access_log=False, http=BoundedProtocol
+            app,
+            host="127.0.0.1",
+            port=port,
+            log_config=None,
+            access_log=False,
+            http=BoundedProtocol,
         )
     )
     started: list[asyncio.AbstractEventLoop] = []
@@ -132,6 +142,8 @@ def running_site(home: Path, *controllers: type[Controller], **engine: Any) -> I
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Site(f"http://127.0.0.1:{port}", app, service, database, settings, started[0])
     finally:
+        if started:  # as `tenantune up` does: pages that follow runs would keep it from ending
+            started[0].call_soon_threadsafe(app.state.job_feed.close)
         server.should_exit = True
         thread.join(WAIT_SECONDS)
         assert not thread.is_alive(), "the server does not stop"

@@ -7,19 +7,16 @@ from connectors.importers import ImportOptions
 from connectors.report import ImportReport
 
 
-def test_a_turns_role_is_its_speaker_on_the_wire() -> None:
+def test_roles_are_called_roles_on_the_wire_and_in_stored_rows() -> None:
     turn = Turn(role=Role.CUSTOMER, text="hi")
-    assert msgspec.json.encode(turn) == b'{"speaker":"customer","text":"hi"}'
-    assert msgspec.json.decode(b'{"speaker":"customer","text":"hi"}', type=Turn) == turn
-
-
-def test_options_and_reports_keep_their_names_on_the_wire() -> None:
+    assert msgspec.json.encode(turn) == b'{"role":"customer","text":"hi"}'
+    assert msgspec.json.decode(b'{"role":"customer","text":"hi"}', type=Turn) == turn
     options = ImportOptions(roles={"Kunde": Role.CUSTOMER})
-    assert msgspec.to_builtins(options)["speakers"] == {"Kunde": "customer"}
+    assert msgspec.to_builtins(options)["roles"] == {"Kunde": "customer"}
     report = msgspec.to_builtins(
         ImportReport(importer="csv", partially_rejected=2, roles={"agent": 1})
     )
-    assert (report["trimmed"], report["speakers"]) == (2, {"agent": 1})
+    assert (report["partially_rejected"], report["roles"]) == (2, {"agent": 1})
 
 
 def test_chat_messages_alternate_and_begin_with_the_customer() -> None:

@@ -76,6 +76,7 @@ def test_the_table_names_file_counts_and_lines():
     list(run)
     table = render_table(run.report)
     assert "3 conversations, 6 turns" in table
+    assert "\nrejected  13 records, 0 parts of kept ones\n" in table
     assert "12 bad_json, 1 bad_role" in table
     assert "and 2 more" in table
     assert table.endswith("\n")

@@ -58,6 +58,43 @@ async def test_rows_of_the_first_schema_survive_its_successors(database):
     assert (tenant.allowlist, tenant.limits) == ([], None)
 
 
+async def test_an_update_keeps_the_words_of_redaction_of_tenants_and_all_that_they_own(database):
+    await _downgrade(database, "0004")
+    async with database.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO tenant (id, slug, name, system_prompt, number_patterns, keep,"
+                " next_version, live_revision, created_at, updated_at) VALUES ('t', 'acme',"
+                """ 'Acme', '', '{"ORDER": "O-[0-9]+"}', '["@acme.example"]', 1, 0, :at, :at)"""
+            ),
+            {"at": now()},
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO source_file (id, tenant_id, filename, sha256, size_bytes, created_at,"
+                " updated_at) VALUES ('s', 't', 'f.csv', 'x', 1, :at, :at)"
+            ),
+            {"at": now()},
+        )
+    await database.migrate()
+    async with database.reading() as session:
+        tenant = (await session.scalars(select(Tenant))).one()
+        source = (await session.scalars(select(SourceFile))).one()
+    assert (tenant.custom_patterns, source.tenant_id) == ({"ORDER": "O-[0-9]+"}, "t")
+    assert tenant.allowlist == ["@acme.example"]
+    await _downgrade(database, "0004")
+    async with database.engine.begin() as connection:
+        raw = (await connection.execute(text("SELECT number_patterns FROM tenant"))).scalar_one()
+        left = await connection.execute(text("SELECT id FROM source_file"))
+    assert (json.loads(raw) if isinstance(raw, str) else raw) == {"ORDER": "O-[0-9]+"}
+    assert left.scalars().all() == ["s"]
+
+
+async def _downgrade(database: Database, revision: str) -> None:
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), revision))
+
+
 async def test_processes_that_start_together_migrate_once(request, tmp_path, settings):
     if settings.database.startswith("sqlite"):
         url = f"sqlite+aiosqlite:///{tmp_path / 'deep' / 'new.sqlite'}"
@@ -119,6 +156,30 @@ async def test_structs_are_stored_as_json_and_come_back_as_structs(database):
     assert (json.loads(raw) if isinstance(raw, str) else raw) == {"requests_per_minute": 5}
     assert null is None
     assert [tenant.limits for tenant in tenants] == [limits, None]
+
+
+async def test_what_a_newer_version_wrote_into_a_struct_is_ignored(database):
+    newer = {"limits": '{"requests_per_minute": 5, "requests_per_year": 9}'}
+    async with database.transaction() as session:
+        session.add(Tenant(slug="acme", name=""))
+        session.add(ApiKey(prefix="tt_", sha256="0" * 64))
+        await session.flush()
+        await session.execute(text("UPDATE tenant SET limits = :limits"), newer)
+        await session.execute(text("UPDATE api_key SET limits = :limits"), newer)
+    async with database.reading() as session:
+        assert (await session.scalars(select(Tenant))).one().limits == Limits(requests_per_minute=5)
+        assert (await session.scalars(select(ApiKey))).one().limits == Limits(requests_per_minute=5)
+
+
+@pytest.mark.parametrize("stored", ['{"requests_per_minute": "five"}', "[5]"])
+async def test_a_struct_that_cannot_be_read_is_told_with_its_column_and_value(database, stored):
+    async with database.transaction() as session:
+        session.add(ApiKey(prefix="tt_", sha256="0" * 64))
+        await session.flush()
+        await session.execute(text("UPDATE api_key SET limits = :limits"), {"limits": stored})
+    async with database.reading() as session:
+        with pytest.raises(ValueError, match=r"api_key\.limits holds .*(5|five)"):
+            await session.scalars(select(ApiKey))
 
 
 async def test_foreign_keys_and_unique_columns_are_enforced(database):

@@ -21,6 +21,7 @@ from server.engine.backend import TEXT, EngineBackend
 from server.engine.backends.fake import Engine as FakeEngine
 from server.engine.service import AdapterRef, EngineService
 from server.errors import AdapterRefused, EngineRejected, EngineUnavailable
+from tests.engines import engine_metrics, loaded_adapters
 
 MESSAGES = [
     {"role": "system", "content": "You answer briefly."},
@@ -57,7 +58,7 @@ class Engine(msgspec.Struct):
 
     async def loaded(self) -> list[str]:
         """Names of the adapters that the engine itself says are loaded."""
-        return await self.service.client.adapters()
+        return await loaded_adapters(self.service.client)
 
 
 @pytest_asyncio.fixture(
@@ -115,7 +116,7 @@ def text(parts: list[Any]) -> str:
 
 
 async def running(engine: Engine) -> float:
-    metrics = await engine.service.client.metrics()
+    metrics = await engine_metrics(engine.service.client)
     found = re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", metrics, re.MULTILINE)
     return sum(float(value) for value in found)
 

@@ -44,7 +44,7 @@ def _sharegpt(number: str, asked: str, said: str) -> str:
 
 
 def _tenantune(number: str, asked: str, said: str) -> str:
-    turns = [{"speaker": "customer", "text": asked}, {"speaker": "agent", "text": said}]
+    turns = [{"role": "customer", "text": asked}, {"role": "agent", "text": said}]
     return json.dumps({"id": number, "turns": turns}, ensure_ascii=False)
 
 

@@ -29,6 +29,7 @@ from server.settings import Settings
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from tests.conftest import FAST
+from tests.engines import engine_metrics
 
 QUESTION: ChatCompletionUserMessageParam = {"role": "user", "content": "Where is my parcel?"}
 
@@ -109,7 +110,7 @@ class Serving:
 
     async def running(self) -> int:
         """Generations that the engine is working on."""
-        for line in (await self.engine.client.metrics()).splitlines():
+        for line in (await engine_metrics(self.engine.client)).splitlines():
             if line.startswith("vllm:num_requests_running"):
                 return int(float(line.rpartition(" ")[2]))
         raise AssertionError("the engine does not say how many requests run")

@@ -82,8 +82,8 @@ def test_what_commands_write_is_its_owners_alone(tenantune: Run, home: Path) -> 
     tenantune("tenants", "create", "acme")
     imported = tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
     assert imported.returncode == 0, imported.stderr
-    frozen = tenantune("transcripts", "freeze", "--tenant", "acme")
-    assert Path(frozen.stdout.split()[-1]).parent == home / "datasets"
+    made = tenantune("transcripts", "create-dataset", "--tenant", "acme")
+    assert Path(made.stdout.split()[-1]).parent == home / "datasets"
     assert {"tenantune.sqlite", "blobs", "datasets"} <= {path.name for path in home.iterdir()}
     assert open_ones(home) == {}
     assert stat.S_IMODE(home.stat().st_mode) == 0o700

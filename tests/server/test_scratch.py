@@ -24,7 +24,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_pat
     subprocess.run([sys.executable, "-c", DIES, str(settings.home)], check=False)
     (left,) = settings.scratch.iterdir()
     assert (left / "copy").exists()
-    with scratch(settings, "freeze") as folder:
+    with scratch(settings, "dataset") as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE(settings.scratch.stat().st_mode) == 0o700
         clear(settings)

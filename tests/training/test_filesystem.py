@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +31,32 @@ def test_an_error_while_writing_leaves_the_file_as_it_was(tmp_path):
         write()
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from training.filesystem import replacing
+with replacing(Path(sys.argv[1])) as beside:
+    beside.write_bytes(b"half")
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one_and_what_is_in_use_is_not(tmp_path):
+    path = tmp_path / "a[1].zip"
+    other = tmp_path / ".a[1].zip.mine"
+    other.touch()
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", DIES, str(path)], check=False)
+        assert len(list(tmp_path.iterdir())) == 2, "one file, whoever was killed how often"
+    with replacing(path) as first:
+        first.write_bytes(b"first")
+        assert set(tmp_path.iterdir()) == {first, other}
+        write_atomically(path, b"second")
+        assert first.exists()
+    assert path.read_bytes() == b"first"
+    assert set(tmp_path.iterdir()) == {path, other}
 
 
 def test_all_who_create_a_secret_together_get_the_same_one(tmp_path):

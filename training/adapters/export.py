@@ -70,12 +70,7 @@ def entries(form: Form, adapter: Path, base: Path) -> list[Entry]:
     manifest = read_manifest(adapter)
     if form == "peft":
         return _peft(adapter, manifest, _base_or_none(base, manifest))
-    serving_base = load_base(base)
-    if serving_base.serving_sha256 != manifest.base.serving_sha256:
-        raise BaseModelError(
-            f"the adapter belongs to another build of {serving_base.name!r} "
-            f"({manifest.base.serving_sha256[:12]}) than the one here ({serving_base.serving_sha256[:12]})"
-        )
+    serving_base = load_base_of(manifest, base)
     files = sorted(path for path in (base / "serving").iterdir() if path.is_file())
     text = _text(README_NAME, readme(form, manifest, serving_base))
     match form:
@@ -89,6 +84,21 @@ def entries(form: Form, adapter: Path, base: Path) -> list[Entry]:
             return [text, kept, *plain, *weights]
         case _:
             assert_never(form)
+
+
+def load_base_of(manifest: AdapterManifest, folder: Path) -> BaseModel:
+    """The adapter's base from its folder.
+
+    Raises:
+        BaseModelError: it is not there, or is another build than the adapter's.
+    """
+    base = load_base(folder)
+    if base.serving_sha256 != manifest.base.serving_sha256:
+        raise BaseModelError(
+            f"the adapter belongs to another build of {base.name!r} "
+            f"({manifest.base.serving_sha256[:12]}) than the one here ({base.serving_sha256[:12]})"
+        )
+    return base
 
 
 def folder_entries(folder: Path) -> list[Entry]:
@@ -172,10 +182,9 @@ class _Pipe(io.RawIOBase):
 def _base_or_none(folder: Path, manifest: AdapterManifest) -> BaseModel | None:
     """The adapter's base, if it is here; the form ``peft`` works without it."""
     try:
-        base = load_base(folder)
+        return load_base_of(manifest, folder)
     except BaseModelError:
         return None
-    return base if base.serving_sha256 == manifest.base.serving_sha256 else None
 
 
 def _peft(adapter: Path, manifest: AdapterManifest, base: BaseModel | None) -> list[Entry]:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from training.adapters.export import load_base_of
 from training.adapters.export_readme import readme
 from training.adapters.package import AdapterManifest, read_manifest
 from training.adapters.safetensors_io import MAX_ADAPTER_HEADER_BYTES, TensorFile
 from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, read_adapter_config
-from training.base_models.manifest import load_base
 from training.errors import BadInput, BaseModelError, TrainingError
 from training.filesystem import replacing, write_atomically
 
@@ -117,12 +117,8 @@ def export_gguf(adapter: Path, base: Path, out: Path) -> None:
         BaseModelError: the base is not here, or is another build than the adapter's.
         ArtifactError: the adapter cannot be read.
     """
-    manifest, serving_base = read_manifest(adapter), load_base(base)
-    if serving_base.serving_sha256 != manifest.base.serving_sha256:
-        raise BaseModelError(
-            f"the adapter belongs to another build of {serving_base.name!r} "
-            f"({manifest.base.serving_sha256[:12]}) than the one here ({serving_base.serving_sha256[:12]})"
-        )
+    manifest = read_manifest(adapter)
+    serving_base = load_base_of(manifest, base)
     _architecture(_text_config(base / "serving" / "config.json"))
     out.mkdir(parents=True)
     write_gguf(adapter, base, out / GGUF_NAME)

@@ -54,7 +54,8 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     """A conversation as the trainer reads it; without the system message.
 
     ``rejected``: the reply to which the last one of ``messages`` was preferred (preferences).
-    ``desirable``: the label of the last reply of ``messages`` (judgements).
+    ``desirable``: the label of the last reply of ``messages`` (judgements). Files have it as
+    ``wanted``: another name would change the hash of every dataset of judgements.
     """
 
     id: str
@@ -157,7 +158,9 @@ def create_version(
     kinds: set[Kind] = set()
     items = usable(_recording_kind(conversations, kinds), dropped)
     if len(kinds) > 1:
-        raise BadInput(f"{' and '.join(sorted(kinds))} cannot be in one dataset; freeze each alone")
+        raise BadInput(
+            f"{' and '.join(sorted(kinds))} cannot be in one dataset; create one of each"
+        )
     kind = kinds.pop() if kinds else "conversations"
     if kind == "preferences":
         dropped.setdefault(NO_PREFERENCE, 0)
@@ -257,14 +260,18 @@ def load(folder: Path) -> Dataset:
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadInput(f"{folder / _MANIFEST}: {exc}") from exc
     if manifest.sha256 != _hash_of(manifest):
-        raise BadInput(f"{folder / _MANIFEST} was changed after it was written; freeze again")
+        raise BadInput(
+            f"{folder / _MANIFEST} was changed after it was written; create the version again"
+        )
     for name in (f"{split}.jsonl" for split in SPLITS):
         try:
             data = (folder / name).read_bytes()
         except OSError as exc:
-            raise BadInput(f"{folder / name}: {exc.strerror}; freeze again") from exc
+            raise BadInput(f"{folder / name}: {exc.strerror}; create the version again") from exc
         if manifest.files.get(name) != _entry(data):
-            raise BadInput(f"{folder / name} was changed after it was written; freeze again")
+            raise BadInput(
+                f"{folder / name} was changed after it was written; create the version again"
+            )
     return Dataset(folder, manifest.sha256, manifest.system_prompt, manifest)
 
 
@@ -315,7 +322,7 @@ def _write(
 def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Write beside, fsync, rename: a reader sees the whole folder or none."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".freezing-", dir=folder.parent))
+    beside = Path(tempfile.mkdtemp(prefix=".creating-", dir=folder.parent))
     try:
         for name, data in files.items():
             (beside / name).write_bytes(data)

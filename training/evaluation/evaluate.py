@@ -116,10 +116,7 @@ def evaluate(
     }
     report = evaluation_reporter(progress, "lookup", total=len(inputs.contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
-    training = [example for example in held_out.dataset.read("train") if example.desirable]
-    texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
-    texts["lookup"] = look_up(training, inputs.contexts, embed=embed, seed=spec.seed)
-    replies = {name: _rate(written, inputs.contexts, embed) for name, written in texts.items()}
+    replies = _rated_replies(held_out, inputs.contexts, outputs, embed=embed, seed=spec.seed)
     samples = _samples(inputs.contexts, replies, shared)
     report(len(inputs.contexts))
     comparisons = _comparison_count(held_out, inputs)
@@ -336,6 +333,21 @@ def _conversation_losses(
 
 def _logprobs(replies: Sequence[TokenLogprobs]) -> list[list[float]]:
     return [reply.logprobs for reply in replies]
+
+
+def _rated_replies(
+    held_out: HeldOutData,
+    contexts: Sequence[Context],
+    outputs: Mapping[Subject, _ModelOutput],
+    *,
+    embed: Embed,
+    seed: int,
+) -> dict[Subject, list[Reply]]:
+    """Every model's replies to the contexts, and those that a lookup in the training data gives."""
+    training = [example for example in held_out.dataset.read("train") if example.desirable]
+    texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
+    texts["lookup"] = look_up(training, contexts, embed=embed, seed=seed)
+    return {name: _rate(written, contexts, embed) for name, written in texts.items()}
 
 
 def _rate(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:

@@ -19,7 +19,7 @@ SAVE_SECONDS = 60.0  # from one checkpoint to the next at most, where steps are 
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory that this process had: allocated by torch on a CUDA device, else resident."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 

@@ -215,7 +215,7 @@ def _description(trainer: PlanTrainer, method: Method) -> str:
     device = trainer.args.device.type
     detail = f"{len(data.train)} {what[method]} on {device}, {data.plan.padding:.1%} padding"
     if data.skipped:
-        detail += f"; {data.skipped} conversations are too long for max_length and left out"
+        detail += f"; {data.skipped} conversations are too long for max_length and skipped"
     return detail
 
 

@@ -8,7 +8,7 @@ from connectors.conversation import Role
 from connectors.errors import BadMapping
 from connectors.importers.csv.headers import (
     ANOTHER_TIME,
-    CERTAIN_SPEAKER_LINES,
+    CERTAIN_ROLE_LINES,
     CLOCKS,
     DATES,
     FIELDS,
@@ -19,10 +19,12 @@ from connectors.importers.csv.headers import (
 from connectors.importers.name_columns import NameColumn, name_column
 from connectors.importers.normalization import NO_WORDS, YES_WORDS, normalize, normalized_words
 from connectors.importers.visibility import VisibilityColumn, visibility_columns
+from connectors.renamed import TURN, BothNamesGiven
 
 _MAX_COLUMNS = 2_000  # real exports have some hundreds
 _SHOWN_COLUMNS = 60
 _PRIVATE = "private:"
+_ROLE = "role:"
 _IN_BRACKETS = re.compile(
     r"\s+(?:\([^()]*\)|\[(?:utc|gmt)[^\[\]]*\])\s*$", re.IGNORECASE
 )  # "Created at (UTC)"
@@ -34,7 +36,7 @@ class Columns(NamedTuple):
     ``pairs`` is true where each row has a question and its answer, false where it has one turn.
     ``date`` is the column of the day where ``time`` is a time of day. ``visibility`` are the columns
     that mark internal notes, ``names`` those with people's names. ``certain`` is false where only
-    the values can show whether the speaker column is one.
+    the values can show whether the role column is one.
     """
 
     pairs: bool
@@ -46,26 +48,36 @@ class Columns(NamedTuple):
 
 
 def parse_map(items: Iterable[str]) -> tuple[dict[str, str], dict[str, Role]]:
-    """Read ``--map`` arguments: ``text=Message,author=Name`` and ``speaker:Kunde=customer``.
+    """Read ``--map`` arguments: ``text=Message,author=Name`` and ``role:Kunde=customer``.
 
     ``private:Intern=yes`` says what a value of the column ``private`` (or ``public``) means.
     Returns ``mapping`` (with the values of ``private:``) and ``roles`` of ``ImportOptions``.
 
     Raises:
-        BadMapping: an item is not of that form, or names an unknown field or role.
+        BadMapping: an item is not of that form, names an unknown field or role, or contradicts one
+            that has the field's old name.
     """
-    mapping: dict[str, str] = {}
-    roles: dict[str, Role] = {}
+    given: dict[str, tuple[str, str]] = {}  # new name -> the name that was used, and the value
     for item in (part for text in items for part in text.split(",") if part.strip()):
         left, equals, right = (part.strip() for part in item.partition("="))
         if not (left and equals and right):
-            raise BadMapping(f"--map {item!r}: write field=Column, or speaker:Value=customer")
-        if left.startswith("speaker:"):
+            raise BadMapping(f"--map {item!r}: write field=Column, or role:Value=customer")
+        field, colon, value = left.partition(":")
+        name = f"{TURN.get(field, field)}{colon}{value}"
+        used, said = given.get(name, (left, right))
+        if used != left and said != right:
+            old = used if used != name else left
+            raise BadMapping(f"--map {item!r}: {BothNamesGiven(old, name)}")
+        given[name] = left, right
+    mapping: dict[str, str] = {}
+    roles: dict[str, Role] = {}
+    for left, (used, right) in given.items():
+        if left.startswith(_ROLE):
             try:
-                roles[left.removeprefix("speaker:")] = Role(right.lower())
+                roles[left.removeprefix(_ROLE)] = Role(right.lower())
             except ValueError as exc:
                 known = ", ".join(Role)
-                raise BadMapping(f"--map {item!r}: {right!r} is none of {known}") from exc
+                raise BadMapping(f"--map {used}={right}: {right!r} is none of {known}") from exc
         else:
             if not left.startswith(_PRIVATE):
                 _check_field(left)
@@ -134,7 +146,7 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
 
 
 _NEEDED_BY_PAIRS: tuple[Field, ...] = ("question", "answer")
-_NEEDED_BY_TURNS: tuple[Field, ...] = ("conversation", "speaker", "text")
+_NEEDED_BY_TURNS: tuple[Field, ...] = ("conversation", "role", "text")
 _OPTIONAL: tuple[Field, ...] = ("conversation", "time", "channel", "language")
 _GIVEN_ONLY: tuple[Field, ...] = ("customer_name", "agent_name", "private", "public")
 
@@ -160,7 +172,7 @@ def _guess(headers: Sequence[str], given: Mapping[Field, int]) -> _Guess:
             found, line = _candidates(field, headers, taken={*at.values(), date})
             if len(found) == 1 or (found and field == "time"):
                 at[field] = found[0]
-                certain = certain and (field != "speaker" or line <= CERTAIN_SPEAKER_LINES)
+                certain = certain and (field != "role" or line <= CERTAIN_ROLE_LINES)
             elif found:
                 unclear[field] = found
     return _Guess(at, date, certain, unclear)
@@ -234,9 +246,14 @@ def _position(header: str, headers: Sequence[str]) -> int:
 def _candidates(
     field: Field, headers: Sequence[str], *, taken: set[int | None]
 ) -> tuple[list[int], int]:
-    """The columns that fit best, and the line of ``HEADERS`` (0: the field's own name)."""
+    """The columns that fit best, and the line of ``HEADERS`` (negative: the field's own names).
+
+    The old name comes first: a table with both columns is read as it always was.
+    """
+    own = [*(old for old, new in TURN.items() if new == field), field]
+    known_words = map(normalized_words, (*own, *HEADERS[field]))
     free = [(at, normalize(header)) for at, header in enumerate(headers) if at not in taken]
-    for line, known in enumerate((normalized_words(field), *map(normalized_words, HEADERS[field]))):
+    for line, known in enumerate(known_words, start=-len(own)):
         if found := [at for at, word in free if word in known]:
             return found, line
         if not known:
@@ -254,10 +271,10 @@ def _is_pairs(
 ) -> bool:
     if "question" in mapping or "answer" in mapping:
         return True
-    if "text" in mapping or "speaker" in mapping:
+    if "text" in mapping or "role" in mapping:
         return False
     pairs = "question" in index and "answer" in index
-    turns = "speaker" in index and "text" in index
+    turns = "role" in index and "text" in index
     if pairs and turns and not certain:  # "type" beside questions and answers
         return True
     if pairs and turns:

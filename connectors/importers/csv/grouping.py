@@ -203,14 +203,14 @@ class ConversationGrouper:
 
     def _turn(self, fields: Sequence[str], names: _Names) -> Turn:
         text = self._profile.text(fields, "text")
-        value = self._value(fields, "speaker") or ""
+        value = self._value(fields, "role") or ""
         role = self._profile.roles.role_of(value)
         beside = self._profile.roles.name_in(value)
         shown_to = self._profile.visibility.role_of(fields)
         if shown_to in (Role.NOTE, Role.SYSTEM) or role is None:
             role = shown_to
         if role is None:
-            detail = f"who is {quoted(value)}? say it with --map 'speaker:VALUE=customer' or =agent"
+            detail = f"who is {quoted(value)}? say it with --map 'role:VALUE=customer' or =agent"
             raise BadRecord(Reason.BAD_ROLE, detail)
         return Turn(
             role=role,

@@ -9,7 +9,7 @@ from connectors.importers.roles import FLAG_HEADERS
 
 Field = Literal[
     "conversation",
-    "speaker",
+    "role",
     "text",
     "time",
     "author",
@@ -39,8 +39,8 @@ HEADERS: Mapping[Field, tuple[str, ...]] = {
         "会话 会话id 对话 对话id チケット番号 会話id 티켓번호 대화id 상담번호",
         "parentid",
     ),
-    "speaker": (
-        "role sendertype senderrole authortype authorrole speakerrole participanttype "
+    "role": (
+        "sendertype senderrole authortype authorrole speakerrole participanttype "
         "participantrole actortype creatortype createdbytype fromtype usertype userrole",
         "sender from participant sentby party",
         "absender absendertyp rolle sprecher expediteur emetteur remitente emisor rol mittente "
@@ -93,7 +93,9 @@ HEADERS: Mapping[Field, tuple[str, ...]] = {
         "antwort respuesta reponse risposta resposta antwoord odpowiedz ответ 答案 回答 答复 답변",
     ),
 }
-CERTAIN_SPEAKER_LINES = 3  # of the headers of "speaker"; for later ones the values decide
+CERTAIN_ROLE_LINES = (
+    2  # the last line of the headers of "role" that is; the values decide on later ones
+)
 
 # The last line of "time": any header about when a row was made.
 LIKE_A_TIME = re.compile(

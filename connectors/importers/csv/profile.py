@@ -63,7 +63,7 @@ class TableProfile:
         self._options = options
         self._max_open = max_open
         at = columns.at
-        self.roles = RoleResolver(headers[at["speaker"]] if "speaker" in at else "", options.roles)
+        self.roles = RoleResolver(headers[at["role"]] if "role" in at else "", options.roles)
         self.visibility = VisibilityResolver(columns.visibility, private_values(options.mapping))
         self.month_first = False
         self.newest_first: bool | None = None
@@ -84,8 +84,8 @@ class TableProfile:
         self.visibility.observe(fields)
         identifier = self._identifier(fields)
         word = ""
-        if "speaker" in self.columns.at:
-            word = self.roles.observe(self._value(fields, "speaker") or "")
+        if "role" in self.columns.at:
+            word = self.roles.observe(self._value(fields, "role") or "")
         for field in ("text", "question", "answer"):
             if text := self._value(fields, field):
                 self._texts += 1
@@ -113,7 +113,7 @@ class TableProfile:
         self.roles.resolve()
         self.visibility.resolve()
         if not self.columns.certain and not self.roles.has_participants:
-            raise missing_columns_error(self._headers, ["speaker"])
+            raise missing_columns_error(self._headers, ["role"])
         lost = sum(len(each) - _KEPT_DIGITS for each in self._long_ids)
         self._ids_rounded = not self._exact_id and lost >= _LOST_DIGITS
         self.month_first, known = self._dates.resolve(self._options.dates)
@@ -123,7 +123,7 @@ class TableProfile:
         if self._options.order:
             self.newest_first = self._options.order == "newest-first"
         if said := str(self.roles):
-            note("speakers", said)
+            note("roles", said)
         if self._unparsed_count:
             line, text = self._unparsed[0]
             note(

@@ -1,4 +1,4 @@
-"""Tables: one turn a row (conversation, speaker, text), or one question with its answer a row.
+"""Tables: one turn a row (conversation, role, text), or one question with its answer a row.
 
 A file is read twice: first for its profile, then for its conversations.
 """
@@ -37,7 +37,7 @@ class CsvTable:
     """CSV, TSV and similar; the columns are guessed from the headers, or given."""
 
     name = "csv"
-    description = "tables with a header: conversation, speaker, text (or question, answer)"
+    description = "tables with a header: conversation, role, text (or question, answer)"
 
     def sniff(self, head: bytes, filename: str) -> bool:
         """Whether the first line is a usable header, or the name ends in .csv or .tsv."""
@@ -162,7 +162,7 @@ def _fitting(records: Iterable[Record], width: int, columns: Columns) -> Iterato
         yield Record(short.line, [*(short.fields or ()), *[""] * (width - len(short.fields or ()))])
 
 
-_NEEDED: tuple[Field, ...] = ("conversation", "speaker", "text", "question", "answer")
+_NEEDED: tuple[Field, ...] = ("conversation", "role", "text", "question", "answer")
 
 
 _NAME_FIELDS = {

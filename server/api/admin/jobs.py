@@ -1,7 +1,8 @@
 """Fine-tuning jobs over HTTP: ``/admin/tenants/{slug}/jobs``, imports, and scoring for workers."""
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -11,12 +12,13 @@ from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.api.admin.adapters import AdapterController
 from server.api.admin.upload import post_file, received
 from server.api.guards import bearer, needs
 from server.auth.keys import Principal
-from server.db.models import MAX_NUMBER
+from server.db.models import MAX_NUMBER, Job
 from server.db.session import Database
 from server.engine.adapter_cache import AdapterRef
 from server.engine.service import EngineService
@@ -183,10 +185,8 @@ class JobController(Controller):
         database: NamedDependency[Database],
     ) -> JobView:
         """Stop a run; its adapter, if there is one already, is never promoted."""
-        async with database.transaction() as session:
-            tenant = await tenants.get(session, slug)
-            job = await states.cancel(session, tenant.id, job_id, actor=principal.actor)
-            return await service.view(session, job, slug)
+        change = partial(states.cancel, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @post("/{job_id:str}/pause", status_code=200)
     async def pause(
@@ -197,10 +197,8 @@ class JobController(Controller):
         database: NamedDependency[Database],
     ) -> JobView:
         """Pause a run: it saves, and its slot goes to another."""
-        async with database.transaction() as session:
-            tenant = await tenants.get(session, slug)
-            job = await states.pause(session, tenant.id, job_id, actor=principal.actor)
-            return await service.view(session, job, slug)
+        change = partial(states.pause, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @post("/{job_id:str}/resume", status_code=200)
     async def resume(
@@ -211,10 +209,8 @@ class JobController(Controller):
         database: NamedDependency[Database],
     ) -> JobView:
         """Put a paused run back into the queue; it goes on where it was."""
-        async with database.transaction() as session:
-            tenant = await tenants.get(session, slug)
-            job = await states.resume(session, tenant.id, job_id, actor=principal.actor)
-            return await service.view(session, job, slug)
+        change = partial(states.resume, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @post("/{job_id:str}/decision", status_code=200)
     async def decide(
@@ -227,12 +223,8 @@ class JobController(Controller):
         database: NamedDependency[Database],
     ) -> JobView:
         """Approve or reject the adapter of a run that awaits it."""
-        async with database.transaction() as session:
-            tenant = await tenants.get(session, slug)
-            job = await states.decide(
-                session, tenant.id, job_id, decision=data.decision, actor=principal.actor
-            )
-            return await service.view(session, job, slug)
+        change = partial(states.decide, decision=data.decision, actor=principal.actor)
+        return await _change(change, slug, job_id, database=database)
 
     @get("/{job_id:str}/report", media_type="text/html")
     async def report(
@@ -250,6 +242,20 @@ class JobController(Controller):
         if not path.exists():
             raise NotFound(f"job {job_id} has no report yet")
         return File(path, media_type="text/html", content_disposition_type="inline")
+
+
+async def _change(
+    change: Callable[[AsyncSession, str, str], Awaitable[Job]],
+    slug: str,
+    job_id: str,
+    *,
+    database: Database,
+) -> JobView:
+    """The job after ``change``, which takes the ids of the tenant and the job."""
+    async with database.transaction() as session:
+        tenant = await tenants.get(session, slug)
+        job = await change(session, tenant.id, job_id)
+        return await service.view(session, job, slug)
 
 
 async def _only_workers(

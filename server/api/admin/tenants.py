@@ -61,7 +61,7 @@ class TenantController(Controller):
         database: NamedDependency[Database],
         principal: NamedDependency[Principal],
     ) -> TenantView:
-        """Change the name, the prompt, the number patterns or, for the operator, the limits.
+        """Change the name, the prompt, the custom patterns or, for the operator, the limits.
 
         Raises:
             Forbidden: a tenant's key would change its own tenant's limits.

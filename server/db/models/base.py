@@ -86,16 +86,22 @@ class Json(TypeDecorator[Any]):
 
 
 class StructJson(Json):
-    """A msgspec struct, kept as JSON; ``StructJson(Limits)`` for ``Mapped[Limits | None]``.
+    """A msgspec struct, kept as JSON, for ``Mapped[Limits | None]``.
 
-    A row whose JSON does not fit the struct cannot be read: ``msgspec.ValidationError``.
+    Fields that the struct does not have are ignored: a newer version may have written them.
+
+    Args:
+        struct: the type.
+        where: ``table.column``, for the message about a value that does not fit the struct:
+            ``ValueError`` when its row is read.
     """
 
     cache_ok = True
 
-    def __init__(self, struct: type[msgspec.Struct]) -> None:
+    def __init__(self, struct: type[msgspec.Struct], *, where: str) -> None:
         super().__init__()
         self.struct = struct
+        self.where = where
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
         """As JSON; None stays SQL's null."""
@@ -103,7 +109,17 @@ class StructJson(Json):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
         """As a struct again."""
-        return None if value is None else msgspec.convert(value, self.struct)
+        if value is None:
+            return None
+        names = self.struct.__struct_encode_fields__
+        known = {n: value[n] for n in names if n in value} if isinstance(value, dict) else value
+        try:
+            return msgspec.convert(known, self.struct)
+        except msgspec.ValidationError as exc:
+            raise ValueError(
+                f"the database's {self.where} holds {value!r}, which cannot be read ({exc}); "
+                "correct that row"
+            ) from exc
 
 
 JsonObject = Annotated[dict[str, Any], mapped_column(Json)]

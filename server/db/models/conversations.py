@@ -65,7 +65,9 @@ class Widget(Record):
     handoff_hours: Mapped[str] = mapped_column(SafeText, default="")
     handoff_expected: Mapped[str] = mapped_column(SafeText, default="")
     keep_days: Mapped[int] = mapped_column(Integer, default=180)
-    budgets: Mapped[WidgetBudgets | None] = mapped_column(StructJson(WidgetBudgets))
+    budgets: Mapped[WidgetBudgets | None] = mapped_column(
+        StructJson(WidgetBudgets, where="widget.budgets")
+    )
     session_secret: Mapped[str | None] = mapped_column(SafeText)
     identity_secret: Mapped[str | None] = mapped_column(SafeText)
     identity_secret_hint: Mapped[str | None] = mapped_column(SafeString(4))

@@ -22,8 +22,8 @@ class Tenant(Record):
     """A customer organisation.
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
-    ``live_adapter_id``, for compare-and-set. ``custom_patterns`` (column ``number_patterns``) maps
-    a label to a regular expression that redaction replaces, ``allowlist`` (column ``keep``) holds
+    ``live_adapter_id``, for compare-and-set. ``custom_patterns`` maps
+    a label to a regular expression that redaction replaces, ``allowlist`` holds
     words that it leaves alone: the company's own telephone number. ``keep_upload_days``: how long a
     transcript's file is kept after it was read; 0: not at all. ``limits`` are
     null where the installation's apply.
@@ -34,10 +34,10 @@ class Tenant(Record):
     slug: Mapped[str] = mapped_column(SafeString(40), unique=True)
     name: Mapped[str] = mapped_column(SafeText)
     system_prompt: Mapped[str] = mapped_column(SafeText, default="")
-    custom_patterns: Mapped[dict[str, str]] = mapped_column("number_patterns", Json, default=dict)
-    allowlist: Mapped[list[str]] = mapped_column("keep", Json, default=list, server_default="[]")
+    custom_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
+    allowlist: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    limits: Mapped[Limits | None] = mapped_column(StructJson(Limits))
+    limits: Mapped[Limits | None] = mapped_column(StructJson(Limits, where="tenant.limits"))
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
         SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
@@ -61,7 +61,7 @@ class ApiKey(Record):
     sha256: Mapped[str] = mapped_column(SafeString(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(Json, default=list)
     replaces_id: Mapped[str | None] = mapped_column(SafeString(32))
-    limits: Mapped[Limits | None] = mapped_column(StructJson(Limits))
+    limits: Mapped[Limits | None] = mapped_column(StructJson(Limits, where="api_key.limits"))
     expires_at: Mapped[datetime.datetime | None]
     revoked_at: Mapped[datetime.datetime | None]
     last_used_at: Mapped[datetime.datetime | None]

@@ -80,11 +80,25 @@ async def _runs_going_on(session: AsyncSession, tenant_id: str) -> Count:
     return Count(sum(states.get(state, 0) for state in jobs.WORKING), "running", going=True)
 
 
-TENANT_PAGES = (Page("Home", "home", "/console/t/{slug}", "viewer"),)
+TENANT_PAGES = (
+    Page("Home", "home", "/console/t/{slug}", "viewer"),
+    Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
+)
 SETUP_PAGES: tuple[Page, ...] = ()
-OPERATOR_PAGES = (Page("Tenants", "tenants", "/console", "operator"),)
+OPERATOR_PAGES = (
+    Page("Tenants", "tenants", "/console", "operator"),
+    Page("People", "people", "/console/people", "operator"),
+)
 
 _ROLE_NAMES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Tenant admin"}
+
+
+def address_of_page(name: str, tenant: Tenant) -> str:
+    """Where a tenant's page of this name is; empty where there is none."""
+    for page in (*TENANT_PAGES, *SETUP_PAGES):
+        if page.name == name:
+            return page.path.format(slug=tenant.slug)
+    return ""
 
 
 async def load_shell(

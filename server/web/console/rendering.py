@@ -8,13 +8,13 @@ A template that extends ``base.html`` is a whole page; one that does not is a pa
 Every value is escaped. A name that is not there is an error, so that nothing is missing in silence.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, Undefined
 from litestar import Request, Response
 from litestar.enums import MediaType
 from markupsafe import Markup
@@ -93,22 +93,34 @@ def render(template: str, /, **context: Any) -> str:  # noqa: ANN401 - what the 
     return environment().get_template(template).render(now=datetime.now(UTC), **context)
 
 
-class _Absent(StrictUndefined):
+class _Absent(Undefined):
     """A name or an attribute that is not there is an error; a key that a dict may lack is empty."""
 
     __slots__ = ()
 
+    def _check(self) -> None:
+        if not isinstance(self._undefined_obj, dict):
+            self._fail_with_undefined_error()
+
     def __bool__(self) -> bool:
-        return False if isinstance(self._undefined_obj, dict) else super().__bool__()
+        self._check()
+        return super().__bool__()
 
     def __str__(self) -> str:
-        return "" if isinstance(self._undefined_obj, dict) else super().__str__()
+        self._check()
+        return super().__str__()
 
     def __eq__(self, other: object) -> bool:
-        return False if isinstance(self._undefined_obj, dict) else super().__eq__(other)
+        self._check()
+        return super().__eq__(other)
 
     def __hash__(self) -> int:
-        return hash("") if isinstance(self._undefined_obj, dict) else super().__hash__()
+        self._check()
+        return super().__hash__()
+
+    def __iter__(self) -> Iterator[Any]:
+        self._check()
+        return super().__iter__()
 
 
 @cache

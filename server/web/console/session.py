@@ -61,7 +61,7 @@ def signed_in(role: Role | Literal["operator"] | None = None) -> Guard:
     """
 
     async def guard(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
-        token = connection.cookies.get(cookie_name(connection, COOKIE), "")
+        token = session_token(connection)
         database: Database = connection.app.state.database
         viewer = await _find(database, token) if token else None
         unsafe = connection.scope.get("method") not in SAFE_METHODS
@@ -131,6 +131,11 @@ def cookie_name(connection: AnyConnection, name: str) -> str:
     Browsers take that name with https only.
     """
     return f"__Host-{name}" if own_origin(connection).startswith("https:") else name
+
+
+def session_token(connection: AnyConnection) -> str:
+    """What the cookie of a browser that is signed in holds; else an empty text."""
+    return connection.cookies.get(cookie_name(connection, COOKIE), "")
 
 
 def session_cookie(connection: AnyConnection, token: str) -> Cookie:

@@ -122,7 +122,7 @@ def test_every_importer_but_our_own_puts_it_right_and_says_so():
         texts, notes = read("openai", line)
         assert texts == ["Grüße"]
         assert "encoded twice" in notes
-    own = json.dumps({"turns": [{"speaker": "customer", "text": said}]}).encode()
+    own = json.dumps({"turns": [{"role": "customer", "text": said}]}).encode()
     assert read("tenantune", own)[0] == [said]
 
 

@@ -109,8 +109,18 @@ def test_our_own_format_loses_nothing():
     assert [m.role for m in chat_messages(first)] == ["user", "assistant"]
 
 
+def test_our_own_format_is_read_under_the_old_name_of_a_role():
+    new = fixture("tenantune.jsonl")
+    assert read("tenantune", new.replace(b'"role"', b'"speaker"')) == read("tenantune", new)
+    line = '{"id": "a", "turns": [{"role": "agent", "speaker": "%s", "text": "x"}]}\n'
+    kept, rejected = read("tenantune", line % "agent" + line % "customer")
+    assert [turn.role for turn in kept[0].turns] == [Role.AGENT]
+    assert [(each.line, each.reason) for each in rejected] == [(2, Reason.BAD_RECORD)]
+    assert "message 1: 'role' and 'speaker', its old name" in rejected[0].detail
+
+
 def test_our_own_format_refuses_a_split_that_is_none():
-    line = '{"id": "a", "turns": [{"speaker": "agent", "text": "x"}], "split": "exam"}'
+    line = '{"id": "a", "turns": [{"role": "agent", "text": "x"}], "split": "exam"}'
     _, rejected = read("tenantune", line)
     assert "exam" in rejected[0].detail
 
@@ -126,14 +136,14 @@ def test_rows_are_gathered_into_conversations_in_order_of_time():
 
 
 def test_an_export_with_the_newest_first_is_turned_round():
-    data = "conversation,speaker,text,time\n1,agent,bye,20\n1,user,hi,10\n"
+    data = "conversation,role,text,time\n1,agent,bye,20\n1,user,hi,10\n"
     data = data.replace(",20", ",2031-01-01 10:00").replace(",10", ",2031-01-01 09:00")
     kept, _ = read("csv", data)
     assert [turn.text for turn in kept[0].turns] == ["hi", "bye"]
 
 
 def test_times_that_cannot_be_read_leave_the_order_of_the_file():
-    data = "conversation,speaker,text,time\n1,agent,bye,noon\n1,user,hi,2031-01-01\n"
+    data = "conversation,role,text,time\n1,agent,bye,noon\n1,user,hi,2031-01-01\n"
     kept, _ = read("csv", data)
     assert [turn.text for turn in kept[0].turns] == ["bye", "hi"]
 
@@ -151,22 +161,41 @@ def test_excels_delimiter_line_is_heeded():
 
 
 def test_columns_can_be_named_by_hand():
-    mapping, roles = parse_map(["conversation=Ref,text=What", "speaker=Who,speaker:Q=customer"])
+    mapping, roles = parse_map(["conversation=Ref,text=What", "role=Who,role:Q=customer"])
     data = "Ref,Who,What,message\n1,Q,hi,x\n1,agent,hello,x\n"
     kept, rejected = read("csv", data, mapping=mapping, roles=roles)
     assert not rejected
     assert [turn.text for turn in kept[0].turns] == ["hi", "hello"]
 
 
+def test_a_map_argument_may_have_the_old_name_of_a_role():
+    old = parse_map(["conversation=Ref,speaker=Who", "speaker:Q=customer,role:R=agent"])
+    assert old == parse_map(["conversation=Ref,role=Who,role:Q=customer,role:R=agent"])
+    assert parse_map(["role=Who,speaker=Who,role:Q=agent,speaker:Q=agent"])[0] == {"role": "Who"}
+    for contradiction in ("role=Who,speaker=From", "speaker=Who,role=From"):
+        with pytest.raises(BadMapping, match="'role' and 'speaker', its old name"):
+            parse_map([contradiction])
+    with pytest.raises(BadMapping, match="'role:Q' and 'speaker:Q', its old name"):
+        parse_map(["speaker:Q=agent", "role:Q=customer"])
+
+
+def test_a_column_with_the_old_name_of_a_role_is_found_and_counts_first():
+    new = read("csv", "ticket,role,text\n1,user,hi\n1,agent,hello\n")
+    assert read("csv", "ticket,speaker,text\n1,user,hi\n1,agent,hello\n") == new
+    both = "ticket,role,speaker,text\n1,Head of support,agent,hello\n1,Buyer,user,hi\n"
+    kept, _ = read("csv", both)
+    assert [turn.role for turn in kept[0].turns] == [Role.AGENT, Role.CUSTOMER]
+
+
 @pytest.mark.parametrize(
     ("header", "mapping", "told"),
     [
-        ("a,b,c", {}, "--map conversation=COLUMN,speaker=COLUMN,text=COLUMN"),
+        ("a,b,c", {}, "--map conversation=COLUMN,role=COLUMN,text=COLUMN"),
         ("thread,sender,message,body", {}, r"text \(several fit: message, body\)"),
-        ("id,speaker,text", {}, "conversation"),
-        ("ticket,speaker,text,question,answer", {}, "say which"),
-        ("ticket,speaker,text", {"text": "Body"}, "no column 'Body'; the file has: ticket"),
-        ("ticket,speaker,text", {"mood": "x"}, "no field 'mood'"),
+        ("id,role,text", {}, "conversation"),
+        ("ticket,role,text,question,answer", {}, "say which"),
+        ("ticket,role,text", {"text": "Body"}, "no column 'Body'; the file has: ticket"),
+        ("ticket,role,text", {"mood": "x"}, "no field 'mood'"),
     ],
 )
 def test_columns_that_cannot_be_told_are_asked_for(header, mapping, told):
@@ -174,14 +203,14 @@ def test_columns_that_cannot_be_told_are_asked_for(header, mapping, told):
         read("csv", f"{header}\n", mapping=mapping)
 
 
-@pytest.mark.parametrize("item", ["text", "=x", "text=", "speaker:Q=boss", "mood=x"])
+@pytest.mark.parametrize("item", ["text", "=x", "text=", "role:Q=boss", "mood=x"])
 def test_a_map_argument_that_says_nothing_is_refused(item):
     with pytest.raises(BadMapping):
         parse_map([item])
 
 
 def test_an_unknown_speaker_is_told_with_what_to_pass():
-    kept, rejected = read("csv", "ticket,speaker,text\n1,Zaphod,hi\n1,user,hi\n")
+    kept, rejected = read("csv", "ticket,role,text\n1,Zaphod,hi\n1,user,hi\n")
     assert len(kept[0].turns) == 1
     assert rejected[0].reason == Reason.BAD_ROLE
     assert "--map" in rejected[0].detail
@@ -192,7 +221,7 @@ def test_an_unclosed_quote_costs_one_record_even_at_the_end_of_the_file():
     rows[1] = '1,user,"never closed'
     rows.append('5,user,"nor this')
     rows.append("6,user,plain")
-    kept, rejected = read("csv", "ticket,speaker,text\n" + "\n".join(rows) + "\n")
+    kept, rejected = read("csv", "ticket,role,text\n" + "\n".join(rows) + "\n")
     assert [conversation.id for conversation in kept] == ["0", "2", "3", "4", "6"]
     assert [(item.line, item.reason) for item in rejected] == [
         (3, Reason.UNCLOSED_QUOTE),
@@ -201,19 +230,19 @@ def test_an_unclosed_quote_costs_one_record_even_at_the_end_of_the_file():
 
 
 def test_a_quote_that_is_not_doubled_is_told():
-    kept, rejected = read("csv", 'ticket,speaker,text\n1,user,"a "b" c"\n2,user,5" pipe\n')
+    kept, rejected = read("csv", 'ticket,role,text\n1,user,"a "b" c"\n2,user,5" pipe\n')
     assert kept[0].turns[0].text == '5" pipe'
     assert [(item.line, item.reason) for item in rejected] == [(2, Reason.STRAY_QUOTE)]
 
 
 def test_the_line_of_a_record_is_its_first_physical_line():
-    data = 'ticket,speaker,text\n1,user,"a\nb\nc"\n2,nobody,x\n'
+    data = 'ticket,role,text\n1,user,"a\nb\nc"\n2,nobody,x\n'
     _, rejected = read("csv", data)
     assert [item.line for item in rejected] == [5]
 
 
 def test_a_row_without_a_conversation_or_with_too_many_columns_is_told():
-    kept, rejected = read("csv", "ticket,speaker,text\n,user,a\n1,user,a,b\n1,user,\n1,user,ok\n")
+    kept, rejected = read("csv", "ticket,role,text\n,user,a\n1,user,a,b\n1,user,\n1,user,ok\n")
     assert len(kept) == 1
     assert [item.reason for item in rejected] == [
         Reason.BAD_RECORD,
@@ -224,14 +253,14 @@ def test_a_row_without_a_conversation_or_with_too_many_columns_is_told():
 
 def test_a_constant_conversation_column_does_not_make_one_endless_conversation():
     rows = "".join(f"1,user,text {n}\n" for n in range(2003))
-    kept, rejected = read("csv", f"ticket,speaker,text\n{rows}")
+    kept, rejected = read("csv", f"ticket,role,text\n{rows}")
     assert len(kept[0].turns) == 2000
     assert [item.reason for item in rejected] == [Reason.TOO_MANY_TURNS] * 3
 
 
 def test_rows_far_apart_are_told_not_mixed_up():
     rows = "".join(f"{n},user,text\n" for n in range(20_002))
-    kept, rejected = read("csv", f"ticket,speaker,text\n{rows}0,agent,late\n")
+    kept, rejected = read("csv", f"ticket,role,text\n{rows}0,agent,late\n")
     assert len(kept) == 20_002
     assert [item.reason for item in rejected] == [Reason.CONVERSATION_REAPPEARS]
 

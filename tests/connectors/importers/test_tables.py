@@ -213,7 +213,7 @@ def test_who_a_word_is_depends_on_the_others_in_the_file(header, values, speaker
 
 def test_the_report_says_who_was_taken_for_whom_and_why():
     read = Read(rows("conversation,sender_type,body", "1,Contact,a", "1,User,b"))
-    assert read.notes["speakers"] == "Contact=customer, User=agent (beside 'Contact')"
+    assert read.notes["roles"] == "Contact=customer, User=agent (beside 'Contact')"
 
 
 def test_a_user_who_never_meets_the_other_customers_is_one_of_them():
@@ -225,11 +225,11 @@ def test_a_user_who_never_meets_the_other_customers_is_one_of_them():
 
 def test_a_word_said_by_hand_counts_before_what_the_file_tells():
     table = rows("conversation,sender_type,body", "1,Contact,a", "1,User,b")
-    assert Read(table, told="speaker:User=customer").speakers == ["customer", "customer"]
+    assert Read(table, told="role:User=customer").speakers == ["customer", "customer"]
 
 
 def test_a_column_that_does_not_say_who_speaks_is_asked_for():
-    with pytest.raises(BadMapping, match="speaker=COLUMN"):
+    with pytest.raises(BadMapping, match="role=COLUMN"):
         Read(rows("ticket,type,text", "1,incident,a", "1,question,b"))
 
 
@@ -243,7 +243,7 @@ def test_a_column_that_does_not_say_who_speaks_is_asked_for():
 def test_a_file_with_one_side_alone_says_so(table, note):
     run = run_import(io.BytesIO(table.encode()), "x.csv")
     list(run)
-    assert "--map 'speaker:VALUE=" in run.report.notes[note]
+    assert "--map 'role:VALUE=" in run.report.notes[note]
     assert sum(run.report.roles.values()) == 2
 
 
@@ -405,7 +405,7 @@ def test_a_name_beside_the_word_for_a_side_is_the_author_and_stays_out_of_the_re
         )
     )
     assert [turn.author for turn in read.kept[0].turns] == ["Jane Doe", "Tom Hardy", None]
-    assert read.notes["speakers"] == "customer=customer, agent=agent"
+    assert read.notes["roles"] == "customer=customer, agent=agent"
 
 
 def test_two_columns_that_name_the_same_person_name_one():

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import uvicorn
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from server.api.protocol import MAX_HEAD_BYTES, BoundedProtocol, raise_file_limit
+from server.api.protocol import MAX_HEAD_BYTES, BoundedProtocol, BoundedServer, raise_file_limit
 from tests.server.serving import QUESTION, Serving, database_url, server, slow_server, until
 
 __all__ = ["database_url", "server", "slow_server"]
@@ -147,6 +151,57 @@ async def test_a_connection_is_used_again_after_a_long_answer(server: Serving) -
         async with server.session.get(f"{server.url}/health/live") as response:
             assert response.status == 200
         await asyncio.sleep(0.7)
+
+
+UVICORN = "0.54"
+
+
+def test_the_parts_of_uvicorn_that_it_does_not_document_were_looked_at_in_this_release() -> None:
+    here = ".".join(uvicorn.__version__.split(".")[:2])
+    assert here == UVICORN, (
+        f"uvicorn {here} is installed, and server/api/protocol.py was checked against {UVICORN}. Look "
+        "for options that replace it (its docstring says which), else at what changed in "
+        "uvicorn/server.py and uvicorn/protocols/http/httptools_impl.py; then write the release here, "
+        "in that docstring and in pyproject.toml."
+    )
+
+
+async def test_uvicorn_has_the_parts_that_it_does_not_document() -> None:
+    config = uvicorn.Config(_nothing, log_config=None, http=BoundedProtocol)
+    config.load()
+    server = BoundedServer(config)
+    protocol = BoundedProtocol(config=config, server_state=server.server_state, app_state={})
+    cycle = RequestResponseCycle.__init__.__code__.co_names
+    parts = {
+        "HttpToolsProtocol": (
+            (*vars(HttpToolsProtocol), *vars(protocol)),
+            "app loop transport client flow cycle "
+            "connection_made connection_lost data_received on_headers_complete on_message_complete",
+        ),
+        "FlowControl": (vars(FlowControl(asyncio.Transport())), "read_paused"),
+        "RequestResponseCycle": (cycle, "response_started response_complete"),
+        "Config": (vars(config), "http_protocol_class backlog"),
+        "Server": (
+            (*vars(uvicorn.Server), *vars(server)),
+            "startup capture_signals server_state started should_exit",
+        ),
+        "Server.startup": (uvicorn.Server.startup.__code__.co_names, "lifespan servers"),
+        "LifespanOn": (vars(LifespanOn(config)), "state"),
+    }
+    missing = [
+        f"{owner}.{name}"
+        for owner, (found, names) in parts.items()
+        for name in names.split()
+        if name not in found
+    ]
+    assert not missing, (
+        f"uvicorn {uvicorn.__version__} has no {', '.join(missing)} any more: server/api/protocol.py "
+        "and server/cli/up.py build on it; see the former's docstring"
+    )
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    pass
 
 
 def test_as_many_files_may_be_open_as_the_system_allows() -> None:

@@ -5,15 +5,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.server.cli.running import made, running
 from tests.tiny import TINY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Given = Callable[..., str]
 SAMPLE = Path(__file__).parents[3] / "connectors" / "samples" / "loaf.jsonl"
 
 
@@ -31,36 +33,70 @@ def tenantune(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_new_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
-    assert tenantune("tenants", "create", "acme").returncode == 0
-    made = tenantune("keys", "create", "--tenant", "acme", "--scopes", "chat,train")
-    assert made.returncode == 0
-    assert re.fullmatch(r"tt_[0-9A-Za-z]+\n", made.stdout)
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[Given]:
+    """What there is before, made by commands in this process, which is quicker; what they print."""
+    with running(tmp_path / "home") as run:
+        yield lambda *words: made(run, *words).stdout
+
+
+def test_a_new_key_is_all_that_standard_output_holds(tenantune: Run, given: Given) -> None:
+    given("tenants", "create", "acme")
+    done = tenantune("keys", "create", "--tenant", "acme", "--scopes", "chat,train")
+    assert done.returncode == 0
+    assert re.fullmatch(r"tt_[0-9A-Za-z]+\n", done.stdout)
     listed = json.loads(tenantune("keys", "list", "--tenant", "acme", "--json").stdout)
     assert listed[0]["scopes"] == ["chat", "train"]
-    assert made.stdout.strip() not in json.dumps(listed)
+    assert done.stdout.strip() not in json.dumps(listed)
 
 
-def test_a_rotated_key_is_all_that_standard_output_holds(tenantune: Run) -> None:
-    tenantune("tenants", "create", "acme")
-    made = json.loads(tenantune("keys", "create", "--tenant", "acme", "--json").stdout)
-    key_id = made["details"]["id"]
+def test_a_rotated_key_is_all_that_standard_output_holds(tenantune: Run, given: Given) -> None:
+    given("tenants", "create", "acme")
+    key_id = json.loads(given("keys", "create", "--tenant", "acme", "--json"))["details"]["id"]
     rotated = tenantune("keys", "rotate", key_id, "--tenant", "acme", "--overlap", "60")
     assert re.fullmatch(r"tt_[0-9A-Za-z]+\n", rotated.stdout), rotated.stderr
     assert tenantune("keys", "rotate", key_id, "--tenant", "acme").returncode == 4
 
 
-def test_a_webhooks_secret_is_all_that_standard_output_holds(tenantune: Run) -> None:
-    tenantune("tenants", "create", "acme")
+def test_a_webhooks_secret_is_all_that_standard_output_holds(tenantune: Run, given: Given) -> None:
+    given("tenants", "create", "acme")
     url = "https://example.com/hook"
-    made = tenantune("webhooks", "create", url, "--tenant", "acme")
-    assert re.fullmatch(r"whsec_[0-9A-Za-z+/]{32}\n", made.stdout), made.stderr
+    done = tenantune("webhooks", "create", url, "--tenant", "acme")
+    assert re.fullmatch(r"whsec_[0-9A-Za-z+/]{32}\n", done.stdout), done.stderr
     [listed] = json.loads(tenantune("webhooks", "list", "--tenant", "acme", "--json").stdout)
     assert listed["url"] == url
     refused = tenantune("webhooks", "create", "https://127.0.0.1/", "--tenant", "acme")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "public" in refused.stderr
     assert tenantune("webhooks", "deliveries", listed["id"], "--tenant", "acme").stdout == ""
+
+
+def test_a_widget_is_switched_on_and_says_what_goes_on_the_site(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    assert tenantune("widget", "show", "--tenant", "acme").returncode == 3
+    made = tenantune("widget", "enable", "--tenant", "acme")
+    assert re.fullmatch(
+        r'<script async src="http://127\.0\.0\.1:8000/widget\.js" data-key="tt_pub_[0-9A-Za-z]{24}" '
+        r'data-theme="[^"<>]+"></script>\n',
+        made.stdout,
+    ), made.stderr
+    shown = tenantune("widget", "show", "--tenant", "acme").stdout.splitlines()
+    rows = dict(line.split("\t", 1) for line in shown)
+    assert (rows["state"], rows["snippet"]) == ("on", made.stdout.strip())
+    assert tenantune("widget", "disable", "--tenant", "acme").returncode == 0
+
+
+def test_a_widgets_sites_and_secret_are_kept(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    tenantune("widget", "enable", "--tenant", "acme")
+    site = "https://Shop.example:443"
+    assert tenantune("widget", "origins", "add", site, "--tenant", "acme").returncode == 0
+    secret = tenantune("widget", "secret", "rotate", "--tenant", "acme").stdout
+    assert re.fullmatch(r"tt_jwt_[0-9A-Za-z]{43}\n", secret)
+    shown = json.loads(tenantune("widget", "show", "--tenant", "acme", "--json").stdout)
+    assert shown["widget"]["origins"] == ["https://shop.example"]
+    assert shown["widget"]["identity_secret_hint"] == f"...{secret.strip()[-4:]}"
+    assert shown["refused_origins"] == []
 
 
 def test_usage_comes_as_csv(tenantune: Run) -> None:
@@ -105,15 +141,17 @@ def test_exit_codes_and_messages_mean_something(
     assert "Traceback" not in done.stderr
 
 
-def test_a_slug_that_is_taken_is_a_conflict(tenantune: Run) -> None:
-    tenantune("tenants", "create", "acme")
+def test_a_slug_that_is_taken_is_a_conflict(tenantune: Run, given: Given) -> None:
+    given("tenants", "create", "acme")
     again = tenantune("tenants", "create", "acme")
     assert again.returncode == 4
     assert "acme" in again.stderr
 
 
-def test_transcripts_are_imported_without_a_server_and_only_once(tenantune: Run) -> None:
-    tenantune("tenants", "create", "loaf")
+def test_transcripts_are_imported_without_a_server_and_only_once(
+    tenantune: Run, given: Given
+) -> None:
+    given("tenants", "create", "loaf")
     first = tenantune("transcripts", "import", str(SAMPLE), "--tenant", "loaf")
     assert first.returncode == 0, first.stderr
     assert "260 conversations" in first.stdout
@@ -128,8 +166,10 @@ def test_transcripts_are_imported_without_a_server_and_only_once(tenantune: Run)
     assert tenantune("transcripts", "delete", again["id"], "--tenant", "loaf").returncode == 3
 
 
-def test_a_file_that_no_importer_knows_says_what_there_is(tenantune: Run, tmp_path: Path) -> None:
-    tenantune("tenants", "create", "acme")
+def test_a_file_that_no_importer_knows_says_what_there_is(
+    tenantune: Run, given: Given, tmp_path: Path
+) -> None:
+    given("tenants", "create", "acme")
     strange = tmp_path / "strange.bin"
     strange.write_bytes(b"\x7fELF nothing to read")
     done = tenantune("transcripts", "import", str(strange), "--tenant", "acme")
@@ -137,20 +177,20 @@ def test_a_file_that_no_importer_knows_says_what_there_is(tenantune: Run, tmp_pa
     assert "openai" in done.stderr
 
 
-def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run) -> None:
-    tenantune("tenants", "create", "acme")
-    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
+def test_a_job_without_a_worker_waits_and_says_so(tenantune: Run, given: Given) -> None:
+    given("tenants", "create", "acme")
+    given("transcripts", "import", str(SAMPLE), "--tenant", "acme")
     done = tenantune("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "queued"
     assert "tenantune up" in done.stderr
 
 
-def test_a_job_is_paused_and_resumed(tenantune: Run) -> None:
-    tenantune("tenants", "create", "acme")
-    tenantune("transcripts", "import", str(SAMPLE), "--tenant", "acme")
+def test_a_job_is_paused_and_resumed(tenantune: Run, given: Given) -> None:
+    given("tenants", "create", "acme")
+    given("transcripts", "import", str(SAMPLE), "--tenant", "acme")
     asked = ("train", "--tenant", "acme", "--recipe", "cpu-demo", "--json")
-    job = json.loads(tenantune(*asked).stdout)["id"]
+    job = json.loads(given(*asked))["id"]
     assert tenantune("jobs", "pause", job, "--tenant", "acme").returncode == 0
     shown = tenantune("jobs", "show", job, "--tenant", "acme")
     assert json.loads(shown.stdout)["state"] == "paused"
@@ -158,8 +198,8 @@ def test_a_job_is_paused_and_resumed(tenantune: Run) -> None:
     assert tenantune("jobs", "resume", job, "--tenant", "acme").returncode == 4
 
 
-def test_a_misspelt_objective_names_those_that_exist(tenantune: Run) -> None:
-    tenantune("tenants", "create", "acme")
+def test_a_misspelt_objective_names_those_that_exist(tenantune: Run, given: Given) -> None:
+    given("tenants", "create", "acme")
     done = tenantune("train", "--tenant", "acme", "--objective", "max_perplexty=3")
     assert done.returncode == 2
     assert "max_perplexity" in done.stderr

@@ -5,40 +5,25 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-import structlog
-from click.testing import CliRunner, Result, _NamedTextIOWrapper
+from click.testing import _NamedTextIOWrapper
 
-from server.cli import console, main
+from server.cli import console
 from server.cli.demo.api_client import DemoFailed
 from server.cli.demo.command import Demo
 from server.cli.demo.results import print_comparison
 from server.cli.demo.samples import SAMPLES
 from server.settings import Settings
+from tests.server.cli.running import Run, made, running
 from tests.tiny import SAMPLE, TINY
 from training.config import Objectives
 
-Run = Callable[..., Result]
 ODD = "[/x] [bold]Corp[/] [id] :smile:"
 ROOT = Path(__file__).parents[3]
-
-
-@contextmanager
-def running(home: Path) -> Iterator[Run]:
-    """Commands in this process, which leave its logging alone."""
-
-    def call(*words: str) -> Result:
-        return CliRunner().invoke(main, words)
-
-    with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs():
-        patch.setattr(console, "configure_logging", lambda _settings: None)
-        patch.setenv("TENANTUNE_HOME", str(home))
-        yield call
 
 
 @pytest.fixture
@@ -56,12 +41,6 @@ def run(home: Path) -> Iterator[Run]:
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_NamedTextIOWrapper, "isatty", lambda _stream: True)
     monkeypatch.setattr(console, "stdout", console.Terminal(width=250, no_color=True))
-
-
-def made(run: Run, *words: str) -> Result:
-    done = run(*words)
-    assert done.exit_code == 0, done.output
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +102,8 @@ def test_a_name_cannot_add_a_row_to_a_list_or_move_the_cursor(run: Run) -> None:
     ("words", "code", "says"),
     [
         (("tenants", "create", "Bad [x]!"), 2, "SLUG 'Bad [x]!': expected lower-case letters"),
-        (("tenants", "create", "acme2", "--number-pattern", "[/x]"), 2, "'[/x]' is not NAME=REGEX"),
-        (("tenants", "create", "acme2", "--number-pattern", "[/x]=[a"), 2, "[/x]"),
+        (("tenants", "create", "acme2", "--custom-pattern", "[/x]"), 2, "'[/x]' is not NAME=REGEX"),
+        (("tenants", "create", "acme2", "--custom-pattern", "[/x]=[a"), 2, "[/x]"),
         (("tenants", "create", "acme2", "--limit", "[/x]=1"), 2, "--limit [/x]=1: "),
         (("keys", "create", "--tenant", "[/]"), 3, "[/]"),
         (("keys", "create", "--tenant", "acme", "--scopes", "[/x]"), 2, "--scopes '[/x]': "),
@@ -224,9 +203,9 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("train", "--tenant", "acme", "--objective", "max_perplexity=nan"), "--objective"),
         (("tenants", "create", "b", "--name", "B"), "SLUG 'b': expected lower-case letters"),
         (("tenants", "create", "bb", "--name", "x" * 201), "--name: expected at most 200"),
-        (("tenants", "create", "bb", "--keep", "x"), "--keep 'x': expected at least 3 charac"),
+        (("tenants", "create", "bb", "--keep", "x"), "--allowlist 'x': expected at least 3 charac"),
         (("tenants", "update", "acme", "--name", "x" * 201), "--name: expected at most 200"),
-        (("tenants", "update", "acme", "--keep", "x"), "--keep 'x': expected at least 3 charac"),
+        (("tenants", "update", "acme", "--allowlist", "x"), "--allowlist 'x': expected at least 3"),
         (("keys", "create", "--tenant", "acme", "--label", "x" * 201), "--label: expected at most"),
         (("keys", "create", "--tenant", "acme", "--scopes", "x"), "of admin, chat, train"),
         (("webhooks", "create", "foo", "--tenant", "acme"), "URL 'foo': expected https://..., at"),
@@ -234,7 +213,7 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("webhooks", "update", "x", "--tenant", "acme"), "--url, --event, --enable or --disable"),
         (
             ("tenants", "update", "acme"),
-            "--name, --system-prompt, --number-pattern, --keep, --keep-uploads or",
+            "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads or",
         ),
         (("adapters", "promote", str(1 << 70), "--tenant", "acme"), "VERSION"),
     ],
@@ -250,13 +229,44 @@ def test_a_value_that_the_api_would_refuse_is_refused_with_its_option(
 
 def test_what_is_given_changes_a_tenant(run: Run) -> None:
     made(run, "tenants", "create", "acme", "--limit", "tokens_per_day=5")
-    words = ("--name", "", "--limit", "default", "--number-pattern", "order=[0-9]+")
+    words = ("--name", "", "--limit", "default", "--custom-pattern", "order=[0-9]+")
     view = json.loads(made(run, "tenants", "update", "acme", *words, "--json").stdout)
-    assert (view["name"], view["limits"], view["number_patterns"]) == (
+    assert (view["name"], view["limits"], view["custom_patterns"]) == (
         "",
         None,
         {"order": "[0-9]+"},
     )
+
+
+def test_an_options_old_name_works_and_is_not_shown(run: Run) -> None:
+    made(run, "tenants", "create", "acme", "--number-pattern", "a=[0-9]{4}")
+    words = (
+        "--number-pattern",
+        "b=B-[0-9]+",
+        "--custom-pattern",
+        "c=C-[0-9]+",
+        "--keep",
+        "@b.example",
+    )
+    view = json.loads(made(run, "tenants", "update", "acme", *words, "--json").stdout)
+    assert view["custom_patterns"] == {"b": "B-[0-9]+", "c": "C-[0-9]+"}
+    assert view["allowlist"] == ["@b.example"]
+    for command in ("create", "update"):
+        text = made(run, "tenants", command, "--help").stdout
+        for new, old in (("--custom-pattern", "--number-pattern"), ("--allowlist", "--keep ")):
+            assert new in text
+            assert old not in text
+
+
+def test_a_commands_old_name_works_and_is_not_shown(run: Run) -> None:
+    made(run, "tenants", "create", "acme")
+    new, old = ("transcripts", "create-dataset"), ("transcripts", "freeze")
+    answers = [run(*words, "--tenant", "acme") for words in (new, old)]
+    assert "0 usable conversations" in answers[0].stderr
+    assert (answers[0].exit_code, answers[0].stderr) == (answers[1].exit_code, answers[1].stderr)
+    text = made(run, "transcripts", "--help").stdout
+    assert "create-dataset" in text
+    assert "freeze" not in text
 
 
 def test_a_job_is_known_by_the_id_that_v1_gives(acme: Run) -> None:

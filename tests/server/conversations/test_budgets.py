@@ -24,7 +24,6 @@ async def spent(database: Database, tenant_id: str, *asked: Budget, at: float = 
         async with database.transaction() as session:
             await budgets.spend(session, tenant_id, asked, clock=lambda: at)
     except TooMany as exc:
-        assert exc.code == "limit_reached"
         return exc.retry_after_seconds or -1
     return 0
 

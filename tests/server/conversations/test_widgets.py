@@ -11,7 +11,7 @@ from server.conversations import widgets
 from server.conversations.schemas import WidgetPatch
 from server.db.models import Widget
 from server.errors import Conflict, NotFound
-from server.logs import hide_secrets
+from server.logs import redact
 from server.settings import SettingsError
 from server.webhooks.vault import SecretUnreadable, Vault
 from tests.server.conversations.conftest import Shop
@@ -93,7 +93,7 @@ async def test_secrets_are_encrypted_and_shown_once(shop: Shop) -> None:
     shown = msgspec.json.encode(widgets.view(await shop.site())).decode()
     assert secret not in shown
     assert f"...{secret[-4:]}" in shown
-    assert secret not in str(hide_secrets(None, "", {"event": f"signed with {secret}"}))
+    assert secret not in redact(f"signed with {secret}")
 
 
 async def test_a_lost_key_is_not_replaced_while_a_widget_needs_it(
@@ -131,8 +131,14 @@ async def test_a_machine_with_another_key_makes_no_widget(
             await widgets.enable(session, "other", vault=foreign)
 
 
-def test_the_snippet_is_one_line_of_html() -> None:
-    line = widgets.snippet("tt_pub_x", server_url="https://chat.example")
-    assert line == (
-        '<script async src="https://chat.example/widget.js" data-key="tt_pub_x"></script>'
+async def test_the_snippet_is_one_line_of_html_whatever_the_tenant_writes(shop: Shop) -> None:
+    key = await shop.key()
+    await shop.change(accent="#ffcc00", teaser='Questions? <"&>')
+    line = widgets.snippet(await shop.site(), server_url="https://chat.example")
+    assert line.startswith(
+        f'<script async src="https://chat.example/widget.js" data-key="{key}" data-theme="--tt-'
     )
+    assert "light-dark(#" in line
+    assert ",#ffcc00)" in line
+    assert line.endswith(' data-teaser="Questions? &lt;&quot;&amp;&gt;"></script>')
+    assert "\n" not in line

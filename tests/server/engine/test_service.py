@@ -11,6 +11,7 @@ import pytest
 from server.engine.process import orphans
 from server.engine.service import EngineService
 from server.errors import EngineUnavailable, StreamBroken
+from tests.engines import engine_metrics, loaded_adapters
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -197,7 +198,7 @@ async def test_twelve_tenants_on_four_slots_are_all_served_while_long_streams_ru
         for adapter in adapters:
             group.create_task(stream(adapter))
     assert len(set(first_words)) == len(finished) == 12
-    assert "fake:evictions_total 0.0" in await service.client.metrics()
+    assert "fake:evictions_total 0.0" in await engine_metrics(service.client)
 
 
 async def test_forty_adapters_through_eight_places_never_make_the_engine_evict(
@@ -209,5 +210,5 @@ async def test_forty_adapters_through_eight_places_never_make_the_engine_evict(
         answers = [group.create_task(read(service, adapter)) for adapter in adapters]
     for adapter, answer in zip(adapters, answers, strict=True):
         assert answer.result().startswith(f"[{adapter.name}]")
-    assert len(await service.client.adapters()) <= 8
-    assert "fake:evictions_total 0.0" in await service.client.metrics()
+    assert len(await loaded_adapters(service.client)) <= 8
+    assert "fake:evictions_total 0.0" in await engine_metrics(service.client)

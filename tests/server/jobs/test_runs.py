@@ -127,8 +127,9 @@ async def test_gates_are_named_before_the_run_by_what_was_declared(database, mak
     ]
     assert {gate.state for gate in gates} == {"later"}
     assert gates[4].title == "Perplexity at most 6"
-    assert "the live version had 5.90" in gates[4].evidence
-    assert gates[5].title == "At least 25% of replies word for word"
+    assert gates[4].evidence == "on held-out conversations; live: 5.90 on its own"
+    assert gates[0].evidence == "at most 0.80 of its, on held-out conversations"
+    assert gates[5].title == "25% of replies word for word"
     # what is live was made of another base: nothing compares the two
     elsewhere = declared_gates(job_with(base="another"), live=live)
     assert "live_perplexity_ratio" not in [gate.name for gate in elsewhere]
@@ -219,7 +220,7 @@ async def test_the_estimate_rests_on_the_tenants_own_last_run(
     await estimate(database, job)
     await step(database, job, 2, tokens_per_second=100.0, tokens=2080, epoch=0.5)
     found = await prospect(database, tenant, settings)
-    assert found.basis == "by this tenant's last run"
+    assert found.basis == "estimated from this tenant's last run"
     small = found.of("cpu-small")
     assert small is not None
     # 20 tokens a conversation, 208 of 260 trained on, two epochs; and 40 - 20.8 s beside the steps
@@ -241,7 +242,7 @@ async def test_the_speed_of_another_tenants_run_is_used_where_there_is_none_of_o
     small = found.of("cpu-small")
     assert small is not None
     assert small.seconds == pytest.approx(32.0 + 20.0)
-    assert found.basis.startswith("by the last run here")
+    assert found.basis.startswith("estimated from the last run here")
 
 
 async def test_a_validation_alone_shows_no_speed(database, make_tenant, settings) -> None:

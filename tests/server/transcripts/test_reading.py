@@ -7,9 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from connectors.conversation import Conversation, Role, Turn
 from connectors.importers import ImportOptions
 from server.errors import Invalid
-from server.transcripts.reading import NICENESS, ReadingRequest, read
+from server.transcripts.reading import NICENESS, ReadingRequest, digest_of, read
 
 
 def line(text: str) -> str:
@@ -48,6 +49,18 @@ async def reader(spool: Path) -> psutil.Process:
     children = psutil.Process().children()
     (found,) = [each for each in children if "server.transcripts.reading" in each.cmdline()]
     return found
+
+
+def test_the_digest_of_the_same_turns_is_that_of_earlier_versions():
+    """Else the first import after an update would store every conversation anew."""
+    turns = (
+        Turn(Role.CUSTOMER, "What does bbo0 mean beside ffo3, ffo3 and kko7?"),
+        Turn(Role.NOTE, "x"),
+        Turn(Role.AGENT, "kko7 stands for bbo0; ffo3 follows kko7.", "Iver", "2031"),
+    )
+    assert digest_of(Conversation("c0", turns)) == (
+        "6781cf75d3c09573917dc3fbed846d428e8184c85daeb1da75d0764debae4213"
+    )
 
 
 async def test_a_record_that_takes_too_long_is_left_out_with_its_reason_and_the_others_are_kept(

@@ -83,7 +83,33 @@ def test_another_prompt_seed_or_conversation_gives_another_hash(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == hashes
 
 
-def test_freezing_again_leaves_the_folder_as_it_is(tmp_path):
+def test_the_hash_of_the_same_conversations_is_that_of_earlier_versions(tmp_path):
+    """Else an update would make every dataset version anew."""
+    words = [f"{letter}{letter}o{index}" for index, letter in enumerate("bcdfghjklmnpqrst")]
+    conversations = [
+        Conversation(
+            f"c{index}",
+            (
+                Turn(Role.CUSTOMER, f"What does {a} mean beside {b}, {b} and {c}?"),
+                Turn(Role.NOTE, "x"),
+                Turn(
+                    Role.AGENT,
+                    f"{c} stands for {a}; {b} follows {c}.",
+                    "Iver",
+                    "2031",
+                    0 if index == 3 else 1,
+                ),
+            ),
+        )
+        for index, (a, b, c) in enumerate(
+            zip(words, words[3:] + words[:3], words[7:] + words[:7], strict=True)
+        )
+    ]
+    dataset = create_version(conversations, tmp_path, system_prompt="You answer.")
+    assert dataset.sha256 == "f8b1e85d6a1d48f2e7fffba23bfa059d9cf63de2ebd1db4c85e1f1ca419dd47e"
+
+
+def test_creating_it_again_leaves_the_folder_as_it_is(tmp_path):
     first = make_dataset(varied(20), tmp_path)
     before = (first.folder / "train.jsonl").stat()
     again = make_dataset(varied(20), tmp_path)
@@ -281,7 +307,7 @@ def test_two_conversations_of_one_id_get_two_ids(tmp_path):
     assert sum(name.startswith("same~") for name in kept) == 2
 
 
-def test_loading_gives_back_what_was_frozen(tmp_path):
+def test_loading_gives_back_what_was_created(tmp_path):
     dataset = make_dataset(varied(20), tmp_path)
     loaded = load(dataset.folder)
     assert loaded == dataset

@@ -1,4 +1,4 @@
-"""Preferences and judgements freeze like conversations: by hash, split, without duplicates."""
+"""Preferences and judgements become versions like conversations: by hash, split, without duplicates."""
 
 import random
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """``/v1/fine_tuning``: the same jobs as on the admin side, in OpenAI's words."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, get, post
@@ -142,11 +142,7 @@ class FineTuningController(Controller):
         database: NamedDependency[Database],
     ) -> FineTuningJob:
         """Stop a job; it never yields a model."""
-        async with database.transaction() as session:
-            tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _openai_errors(job_id):
-                job = await states.cancel(session, tenant.id, _row_id(job_id))
-            return await _view(session, tenant, job)
+        return await _change(states.cancel, job_id, principal=principal, database=database)
 
     @post("/{job_id:str}/pause", status_code=200)
     async def pause_fine_tuning_job(
@@ -156,11 +152,7 @@ class FineTuningController(Controller):
         database: NamedDependency[Database],
     ) -> FineTuningJob:
         """Let a job save and give its place to others."""
-        async with database.transaction() as session:
-            tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _openai_errors(job_id):
-                job = await states.pause(session, tenant.id, _row_id(job_id))
-            return await _view(session, tenant, job)
+        return await _change(states.pause, job_id, principal=principal, database=database)
 
     @post("/{job_id:str}/resume", status_code=200)
     async def resume_fine_tuning_job(
@@ -170,11 +162,7 @@ class FineTuningController(Controller):
         database: NamedDependency[Database],
     ) -> FineTuningJob:
         """Put a paused job back into the queue; it goes on where it was."""
-        async with database.transaction() as session:
-            tenant = await tenants.get_by_id(session, principal.require_tenant())
-            with _openai_errors(job_id):
-                job = await states.resume(session, tenant.id, _row_id(job_id))
-            return await _view(session, tenant, job)
+        return await _change(states.resume, job_id, principal=principal, database=database)
 
     @get("/{job_id:str}/events")
     async def list_fine_tuning_events(
@@ -226,6 +214,21 @@ class FineTuningController(Controller):
                         )
                     ]
         return page_of(found, [each.id for each in found], limit=limit)
+
+
+async def _change(
+    change: Callable[[AsyncSession, str, str], Awaitable[Job]],
+    job_id: str,
+    *,
+    principal: Principal,
+    database: Database,
+) -> FineTuningJob:
+    """The job after ``change``, which takes the ids of the tenant's and the job's rows."""
+    async with database.transaction() as session:
+        tenant = await tenants.get_by_id(session, principal.require_tenant())
+        with _openai_errors(job_id):
+            job = await change(session, tenant.id, _row_id(job_id))
+        return await _view(session, tenant, job)
 
 
 @contextlib.contextmanager

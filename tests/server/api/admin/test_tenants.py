@@ -13,7 +13,9 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
     assert made.status_code == 201
     assert made.json() | {"created_at": 0, "updated_at": 0} == {
         **ACME,
+        "custom_patterns": {},
         "number_patterns": {},
+        "allowlist": [],
         "keep": [],
         "keep_upload_days": 0,
         "limits": None,
@@ -24,7 +26,7 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
     }
     changed = await client.patch(
         "/admin/tenants/acme",
-        json={"system_prompt": "Be brief.", "number_patterns": {"ORDER": r"ORD-\d{6}"}},
+        json={"system_prompt": "Be brief.", "custom_patterns": {"ORDER": r"ORD-\d{6}"}},
         headers=operator,
     )
     assert changed.status_code == 200
@@ -32,7 +34,7 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
     assert read.json() == changed.json()
     assert read.json()["name"] == "Acme"
     assert read.json()["system_prompt"] == "Be brief."
-    assert read.json()["number_patterns"] == {"ORDER": r"ORD-\d{6}"}
+    assert read.json()["custom_patterns"] == {"ORDER": r"ORD-\d{6}"}
     listed = await client.get("/admin/tenants", headers=operator)
     assert listed.json() == [read.json()]
 
@@ -56,11 +58,55 @@ async def test_a_slug_is_taken_once_and_never_the_name_of_the_base(client, opera
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("pattern", ["(", "(a+)+$", "", "x" * 500])
-async def test_a_number_pattern_must_be_safe_to_run(client, operator, pattern):
-    body = {"slug": "acme", "number_patterns": {"ORDER": pattern}}
+async def test_a_custom_pattern_must_be_safe_to_run(client, operator, pattern):
+    body = {"slug": "acme", "custom_patterns": {"ORDER": pattern}}
     answer = await client.post("/admin/tenants", json=body, headers=operator)
     assert answer.status_code == 400
-    assert answer.json()["param"] == "number_patterns"
+    assert answer.json()["param"] == "custom_patterns"
+
+
+OLD_NAMES = [
+    ("number_patterns", "custom_patterns", {"ORDER": r"ORD-\d{6}"}, {"ORDER": "no"}),
+    ("keep", "allowlist", ["@acme.example"], []),
+]
+
+
+@pytest.mark.parametrize("names", OLD_NAMES)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_field_is_taken_and_answered_under_its_old_name_too(client, operator, names):
+    old, new, value, other = names
+    made = await client.post("/admin/tenants", json={"slug": "acme", old: value}, headers=operator)
+    assert (made.status_code, made.json()[old], made.json()[new]) == (201, value, value)
+    for body in ({old: other}, {new: value}, {old: other, new: other}):
+        changed = await client.patch("/admin/tenants/acme", json=body, headers=operator)
+        wanted = next(iter(body.values()))
+        assert (changed.json()[old], changed.json()[new]) == (wanted, wanted)
+
+
+@pytest.mark.parametrize("names", OLD_NAMES)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_field_under_both_names_must_not_differ(client, operator, make_tenant, names):
+    old, new, value, other = names
+    await make_tenant("acme")
+    body = {old: value, new: other}
+    for answer in (
+        await client.post("/admin/tenants", json={"slug": "acme2", **body}, headers=operator),
+        await client.patch("/admin/tenants/acme", json=body, headers=operator),
+    ):
+        assert answer.status_code == 400
+        assert f"'{new}' and '{old}', its old name, are both given" in answer.json()["detail"]
+        assert answer.json()["param"] == new
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_document_says_which_names_are_deprecated(client):
+    schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    for kind in ("TenantRequest", "TenantPatch", "TenantView"):
+        for old, new, _, _ in OLD_NAMES:
+            fields = next(s for name, s in schemas.items() if name.endswith(kind))["properties"]
+            assert "deprecated" not in fields[new]
+            assert fields[old]["deprecated"] is True
+            assert f"`{new}`" in fields[old]["description"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from sqlalchemy import func, select
+from alembic import command
+from sqlalchemy import func, select, text
 
 from server.datasets import creation
+from server.db.migrate import alembic_config
 from server.db.models import ConversationRow, Import, SourceFile
 from server.transcripts import importing
 
@@ -24,7 +26,7 @@ only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 async def acme(make_tenant):
-    return await make_tenant("acme", number_patterns={"ORDER": r"(?:order )\d+"})
+    return await make_tenant("acme", custom_patterns={"ORDER": r"(?:order )\d+"})
 
 
 async def count(database, table) -> int:
@@ -37,7 +39,7 @@ async def count(database, table) -> int:
 async def test_what_a_tenant_calls_public_is_not_redacted(
     client, make_tenant, operator, database, settings
 ):
-    await make_tenant("acme", keep=("help@acme.example",))
+    await make_tenant("acme", allowlist=("help@acme.example",))
     text = "Write to help@acme.example, not to jo@post.example."
     turns = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": text}]
     file = json.dumps({"messages": turns}).encode()
@@ -296,11 +298,13 @@ async def test_a_table_is_read_once_what_it_does_not_tell_is_said(
     await importing.run_import(database, queued.json()["id"], settings=settings)
     read = f"/admin/tenants/acme/imports/{queued.json()['id']}"
     report = (await client.get(read, headers=operator)).json()["report"]
-    assert report["speakers"] == {"agent": 1, "customer": 1, "note": 1}
+    assert report["roles"] == {"agent": 1, "customer": 1, "note": 1}
+    assert report["speakers"] == report["roles"], "its old name"
+    assert report["trimmed"] == report["partially_rejected"] == 0
     assert report["notes"]["dates"] == "month-first, as told"
     async with database.reading() as session:
         body = await session.scalar(select(ConversationRow.body))
-    assert [turn["speaker"] for turn in body["turns"]] == ["customer", "note", "agent"]
+    assert [turn["role"] for turn in body["turns"]] == ["customer", "note", "agent"]
     assert body["turns"][0]["text"] == "[NAME_1] here: where is it?"
     assert "Jane" not in json.dumps(body)
 
@@ -318,6 +322,69 @@ async def test_an_import_whose_upload_is_gone_fails_and_says_so(
     assert row.error["code"] == "blob_not_found"
 
 
+TABLE = (
+    b"ticket,from,message\n1,Kunde,Where is it?\n1,Desk,It left today.\n1,Bot 7,Bye.\n"
+    b"2,Kunde,Is it blue?\n2,Desk,It is green.\n2,Nobody,x\n"
+)
+
+
+async def test_an_import_by_an_older_version_is_read_and_known_after_an_update(
+    client, acme, operator, *, database, settings
+):
+    query = "filename=a.csv&map=role=from,role:Kunde=customer,role:Desk=agent,role:Bot 7=bot"
+    made = await client.post(f"{ADDRESS}?{query}", content=TABLE, headers=operator)
+    address = f"/admin/tenants/acme/imports/{made.json()['id']}"
+    await importing.run_import(database, made.json()["id"], settings=settings)
+    before = (await client.get(address, headers=operator)).json()
+    assert before["report"]["roles"] == {"customer": 2, "agent": 2, "bot": 1}
+    async with database.reading() as session:
+        bodies = (await session.scalars(select(ConversationRow.body))).all()
+
+    async with database.engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), "0004"))
+        old = (await connection.execute(text("SELECT body, digest FROM conversation"))).all()
+        options, report = (
+            await connection.execute(text("SELECT options, report FROM import"))
+        ).one()
+    assert '"trimmed"' in str(report).replace("'", '"')
+    assert "speaker" in str(old[0].body)
+    assert "role" not in str(old[0].body)
+    for stored in (options, report):
+        assert "speakers" in str(stored)
+        assert "roles" not in str(stored)
+    await database.migrate()
+
+    assert (await client.get(address, headers=operator)).json() == before
+    async with database.reading() as session:
+        rows = (await session.scalars(select(ConversationRow))).all()
+    assert [row.body for row in rows] == bodies
+    assert {row.digest for row in rows} == {row.digest for row in old}
+    again = await client.post(f"{ADDRESS}?{query}", content=TABLE, headers=operator)
+    assert again.json()["id"] == made.json()["id"], "the same file with the same options"
+    more = await client.post(f"{ADDRESS}?{query}", content=TABLE + b"\n", headers=operator)
+    await importing.run_import(database, more.json()["id"], settings=settings)
+    address = f"/admin/tenants/acme/imports/{more.json()['id']}"
+    report = (await client.get(address, headers=operator)).json()["report"]
+    assert (report["stored"], report["known"]) == (0, 2)
+
+
+@only_sqlite
+async def test_the_old_names_of_an_imports_fields_are_taken_and_answered(client, acme, operator):
+    old = "filename=a.csv&map=speaker=from&map=speaker:Kunde=customer,speaker:Desk=agent"
+    made = await client.post(f"{ADDRESS}?{old}", content=TABLE, headers=operator)
+    same = await client.post(
+        f"{ADDRESS}?{old.replace('speaker', 'role')}", content=TABLE, headers=operator
+    )
+    assert same.json() == made.json()
+    options = made.json()["options"]
+    assert options["roles"] == options["speakers"] == {"Kunde": "customer", "Desk": "agent"}
+    assert options["mapping"] == {"role": "from", "speaker": "from"}
+    both = f"{ADDRESS}?map=role=from,speaker=message"
+    refused = await client.post(both, content=TABLE, headers=operator)
+    assert (refused.status_code, refused.json()["param"]) == (400, "map")
+    assert "'role' and 'speaker', its old name" in refused.json()["detail"]
+
+
 async def test_another_tenants_imports_and_datasets_are_not_there(
     client, acme, make_tenant, make_key, operator
 ):
@@ -329,7 +396,7 @@ async def test_another_tenants_imports_and_datasets_are_not_there(
     assert (await client.get("/admin/tenants/other/imports", headers=key)).json() == []
 
 
-async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
+async def test_the_same_conversations_twice_are_one_dataset_version(
     client, acme, operator, database, settings
 ):
     words = [f"{letter}{letter}o{index}" for index, letter in enumerate("bcdfghjklmnpqrst")]
@@ -355,7 +422,7 @@ async def test_freezing_the_same_conversations_twice_is_one_dataset_version(
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"conversation,speaker,text\n", "no conversation"),
+        (b"conversation,role,text\n", "no conversation"),
         (b'{"messages": [{"role": "wizard", "content": "x"}]}\n', "1 bad_role"),
     ],
 )

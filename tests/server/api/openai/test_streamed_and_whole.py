@@ -13,6 +13,7 @@ from server.chat.aggregation import Collected
 from server.chat.logprobs import LogprobAligner
 from server.chat.schemas import ChunkChoice
 from server.db.models import UsageDay
+from tests.engines import engine_metrics
 from tests.server.api.openai.test_clients import events
 from tests.server.serving import QUESTION, Serving, database_url, server, slow_server, until
 
@@ -238,7 +239,7 @@ async def booked(server: Serving) -> tuple[int, int]:
 
 
 async def generated(server: Serving) -> int:
-    for line in (await server.engine.client.metrics()).splitlines():
+    for line in (await engine_metrics(server.engine.client)).splitlines():
         if line.startswith("vllm:generation_tokens_total"):
             return int(float(line.rpartition(" ")[2]))
     raise AssertionError("the engine does not say what it has generated")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -284,6 +285,22 @@ def test_descriptions_become_html_and_nothing_else_does() -> None:
         "<p>one</p>\n<p><code>two</code> of a docstring</p>\n"
     )
     assert "<a" not in html("[x](javascript:alert(1)) <a href='y'>z</a>")
+
+
+def test_descriptions_have_no_indentation_of_the_source(document: Document) -> None:
+    def descriptions(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            if isinstance(text := node.get("description"), str):
+                yield text
+            node = list(node.values())
+        if isinstance(node, list):
+            for inner in node:
+                yield from descriptions(inner)
+
+    found = list(descriptions(document["components"]["schemas"]))
+    assert sum("\n\n" in text for text in found) > 10
+    for text in found:
+        assert text == inspect.cleandoc(text)
 
 
 def test_docstrings_lose_what_only_python_callers_need() -> None:
