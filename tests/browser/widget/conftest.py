@@ -1,7 +1,9 @@
 """Two tenants with widgets, and a shop's pages that carry them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,9 +42,9 @@ class Chat:
         self.site.write(lambda session: widgets.update(session, slug, WidgetPatch(**fields)))
 
 
-@pytest.fixture(scope="package")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    home = tmp_path_factory.mktemp("chat")
+@contextmanager
+def running_chat(home: Path) -> Iterator[Chat]:
+    """Run a server with two widgets, and the shop."""
     with (
         running_site(home, words=WORDS, tokens_per_second=TOKENS_PER_SECOND) as site,
         running_shop(site.url) as shop,
@@ -68,6 +70,12 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
                 handoff_expected="Usually within 2 hours",
                 handoff_hours="until 18:00",
             )
+        yield made
+
+
+@pytest.fixture(scope="package")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
+    with running_chat(tmp_path_factory.mktemp("chat")) as made:
         yield made
 
 

@@ -21,9 +21,7 @@ class Shop:
         self.pages: dict[str, tuple[str, dict[str, str]]] = {}
         self.violations: list[str] = []  # of the pages' policies, as browsers report them
 
-    def write(
-        self, *scripts: str, lang: str = "en", policy: str = "", **headers: str
-    ) -> str:
+    def write(self, *scripts: str, lang: str = "en", policy: str = "", **headers: str) -> str:
         """A page with these tags, under the strictest policy that lets the widget in."""
         path = f"/{len(self.pages)}"
         policy = policy or (
@@ -61,7 +59,7 @@ def running_shop(server: str) -> Iterator[Shop]:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import Frame, Page
 
 from tests.browser.checks import (
     accessibility_faults,
@@ -24,7 +25,9 @@ def test_a_state_is_accessible_and_fits(
 ) -> None:
     widget = visitor(chat.page(teaser="Bread not rising? Ask, we answer at once."), width=width)
     state(widget)
-    places = [widget.page] if state in (closed, unread) else [widget.page, widget.frame]
+    places: list[Page | Frame] = [widget.page]
+    if state not in (closed, unread):
+        places.append(widget.frame)
     faults = []
     for scheme in ("light", "dark"):
         widget.page.emulate_media(color_scheme=scheme)

@@ -84,21 +84,39 @@ def _in_panel(frame: Frame, script: str, argument: Any) -> Any:
     ("text", "html"),
     [
         ("Until **Tuesday *noon***", "<p>Until <strong>Tuesday *noon</strong>*</p>"),
-        ("*a* __b__ ***c*** ~~d~~", "<p><em>a</em> <strong>b</strong> <strong><em>c</em></strong> <s>d</s></p>"),
+        (
+            "*a* __b__ ***c*** ~~d~~",
+            "<p><em>a</em> <strong>b</strong> <strong><em>c</em></strong> <s>d</s></p>",
+        ),
         ("snake_case_name **open", "<p>snake_case_name **open</p>"),
         (r"\*not\* $5 and $6", "<p>*not* $5 and $6</p>"),
         ("# A\nb\nc\n\nd", "<p><strong>A</strong></p><p>b<br>c</p><p>d</p>"),
-        ("1. a\n2. b\n   - c\n\ntext", "<ol><li>a</li><li>b<ul><li>c</li></ul></li></ol><p>text</p>"),
+        (
+            "1. a\n2. b\n   - c\n\ntext",
+            "<ol><li>a</li><li>b<ul><li>c</li></ul></li></ol><p>text</p>",
+        ),
         ("5. e\n* f", '<ol start="5"><li>e</li></ol><ul><li>f</li></ul>'),
         ("- [x] a\n- [ ] b", "<ul><li>☑ a</li><li>☐ b</li></ul>"),
         ("> a\n> b\n\nc", "<blockquote><p>a<br>b</p></blockquote><p>c</p>"),
         ("`x` `` `y` ``", '<p><code dir="ltr">x</code> <code dir="ltr"> `y` </code></p>'),
-        ("a\n```py\nb **c**\n\nd\n```\ne", '<p>a</p><div class="code" dir="ltr"><pre><code>b **c**\n\nd\n</code></pre></div><p>e</p>'),
-        ("| a | b |\n|---|---|\n| 1 | **2** |", '<div class="wide" tabindex="0"><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td><strong>2</strong></td></tr></table></div>'),
+        (
+            "a\n```py\nb **c**\n\nd\n```\ne",
+            '<p>a</p><div class="code" dir="ltr"><pre><code>b **c**\n\nd\n</code></pre></div><p>e</p>',
+        ),
+        (
+            "| a | b |\n|---|---|\n| 1 | **2** |",
+            '<div class="wide" tabindex="0"><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td><strong>2</strong></td></tr></table></div>',
+        ),
         ("[b](https://a.example/x_(y)) [1]", '<p><a href="https://a.example/x_(y)">b</a> [1]</p>'),
-        ("(https://a.example/x).", '<p>(<a href="https://a.example/x">https://a.example/x</a>).</p>'),
+        (
+            "(https://a.example/x).",
+            '<p>(<a href="https://a.example/x">https://a.example/x</a>).</p>',
+        ),
         ("[m](mailto:a@b.example)", '<p><a href="mailto:a@b.example">m</a></p>'),
-        ("![bread](http://evil.example/x.png)", '<p><a href="http://evil.example/x.png">bread</a></p>'),
+        (
+            "![bread](http://evil.example/x.png)",
+            '<p><a href="http://evil.example/x.png">bread</a></p>',
+        ),
         ("[x](javascript:alert(1)) [y](/basket)", "<p>x y</p>"),
         ("<img src=x onerror=alert(1)>", "<p>&lt;img src=x onerror=alert(1)&gt;</p>"),
         ("[half](/basket", "<p>[half](/basket</p>"),
@@ -133,7 +151,24 @@ def test_how_an_answer_was_cut_makes_no_difference(frame: Frame) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["*", "*a", "_a ", "`", "`a``", "[", "![", "[a](", "~~a", "- ", "***a ", ">", "\\", "|a", "* **"]
+    "text",
+    [
+        "*",
+        "*a",
+        "_a ",
+        "`",
+        "`a``",
+        "[",
+        "![",
+        "[a](",
+        "~~a",
+        "- ",
+        "***a ",
+        ">",
+        "\\",
+        "|a",
+        "* **",
+    ],
 )
 def test_no_text_takes_long(frame: Frame, text: str) -> None:
     made = text * (8000 // len(text))

@@ -73,7 +73,9 @@ BROWSERS = {"firefox": _firefox, "webkit": _webkit}
 
 
 @pytest.fixture(params=BROWSERS, scope="module")
-def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+def browser(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebDriver]:
     with ExitStack() as stack:
         yield stack.enter_context(BROWSERS[request.param](tmp_path_factory.mktemp(request.param)))
 
@@ -87,13 +89,21 @@ def _open(browser: WebDriver) -> None:
     browser.switch_to.default_content()
     _wait(browser, _BUTTON).click()
     browser.switch_to.frame(_wait(browser, _FRAME))
-    _wait(browser, "return document.body && !document.body.hasAttribute('aria-busy') && document.readyState === 'complete'")
+    _wait(
+        browser,
+        "return document.body && !document.body.hasAttribute('aria-busy') && document.readyState === 'complete'",
+    )
 
 
 def _find(browser: WebDriver, selector: str) -> Any:
     return WebDriverWait(browser, SECONDS).until(
         lambda _: next(
-            (each for each in browser.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()), None
+            (
+                each
+                for each in browser.find_elements(By.CSS_SELECTOR, selector)
+                if each.is_displayed()
+            ),
+            None,
         )
     )
 
@@ -114,7 +124,9 @@ def test_a_visitor_asks_comes_back_and_reaches_a_person(browser: WebDriver, chat
     assert browser.execute_script("return document.querySelector('#field').value") == ""
     field.send_keys(Keys.ESCAPE)
     browser.switch_to.default_content()
-    _wait(browser, "return document.activeElement.shadowRoot?.activeElement?.ariaExpanded === 'false'")
+    _wait(
+        browser, "return document.activeElement.shadowRoot?.activeElement?.ariaExpanded === 'false'"
+    )
     _open(browser)
     _wait(browser, f"return {focused}")
     browser.switch_to.default_content()

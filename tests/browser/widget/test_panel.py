@@ -1,14 +1,15 @@
 """The conversation in the panel, with the real server."""
 
 import gzip
+from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import CDPSession, expect
+from playwright.sync_api import CDPSession, Response, expect
 
 from server.schemas import WidgetBudgets
 from tests.browser.widget.conftest import GREETING, Chat, Visitors, Widget, until
-from tests.browser.widget.stream import answer_with, refuse_with
+from tests.browser.widget.stream import answer_with
 
 PANEL_BYTES = 20_480
 QUESTION = "Can I skip a week?"
@@ -31,8 +32,8 @@ def test_the_panel_has_twenty_kilobytes_at_most(
     sizes = {}
     for lang in ("en", "de", "es", "fr", "ar", "ja"):
         widget = visitor(chat.page(lang=lang))
-        loaded = []
-        widget.page.on("response", lambda response, loaded=loaded: loaded.append(response))
+        loaded: list[Response] = []
+        widget.page.on("response", partial(_keep, loaded))
         widget.open()
         widget.page.wait_for_load_state("networkidle")
         size = 0
@@ -42,7 +43,7 @@ def test_the_panel_has_twenty_kilobytes_at_most(
                 size += len(gzip.compress(response.body(), 9))
         sizes[lang] = size
     with capsys.disabled():
-        print(f"\npanel, gz: {sizes}")  # noqa: T201
+        print(f"\npanel, gz: {sizes}")
     assert max(sizes.values()) <= PANEL_BYTES
 
 
@@ -84,7 +85,10 @@ def test_opinions_are_given_taken_back_and_kept(chat: Chat, visitor: Visitors) -
     good.click()
     widget.panel.get_by_text("Thank you!").first.wait_for()
     poor.click()
-    assert [good.get_attribute("aria-pressed"), poor.get_attribute("aria-pressed")] == ["false", "true"]
+    assert [good.get_attribute("aria-pressed"), poor.get_attribute("aria-pressed")] == [
+        "false",
+        "true",
+    ]
     widget.panel.get_by_label("Something is missing").check()
     widget.panel.get_by_role("textbox", name="Anything to add?").fill("How long?")
     with widget.page.expect_response("**/opinion") as given:
@@ -212,7 +216,9 @@ def test_a_visitor_who_is_not_known_any_more_starts_anew_with_the_draft_kept(
     refused = {"status": 401, "json": {"code": "session_expired", "status": 401}}
     widget.page.route("**/messages", lambda route: route.fulfill(**refused), times=1)
     widget.page.route("**/renew", lambda route: route.fulfill(**refused), times=1)
-    widget.page.evaluate("(key) => localStorage.setItem(key, 'x'.repeat(43))", f"tenantune:{chat.keys['loaf']}")
+    widget.page.evaluate(
+        "(key) => localStorage.setItem(key, 'x'.repeat(43))", f"tenantune:{chat.keys['loaf']}"
+    )
     widget.say("And the week after?")
     widget.panel.locator("body:not([aria-busy])").wait_for()
     until(widget.page, "true")
@@ -291,7 +297,9 @@ def test_the_conversation_can_be_downloaded(chat: Chat, visitor: Visitors) -> No
 def test_the_language_is_the_pages_and_can_be_changed_with_the_draft_kept(
     chat: Chat, visitor: Visitors
 ) -> None:
-    widget = visitor(chat.shop.write(chat.shop.tag(chat.keys["loaf"], label="Questions?"), lang="ar"))
+    widget = visitor(
+        chat.shop.write(chat.shop.tag(chat.keys["loaf"], label="Questions?"), lang="ar")
+    )
     widget.open()
     assert widget.panel.locator("html").get_attribute("dir") == "rtl"
     widget.panel.get_by_role("button", name="التحدث مع موظف").wait_for()
@@ -318,7 +326,9 @@ def test_who_the_site_says_it_is_reaches_the_server(chat: Chat, visitor: Visitor
     widget.page.evaluate("Tenantune.identify({name: 'Noor', email: 'noor@example.com'})")
     with widget.page.expect_request("**/session") as begun:
         widget.open()
-    assert begun.value.post_data_json["said"] == {"name": "Noor", "email": "noor@example.com"}
+    sent = begun.value.post_data_json
+    assert sent is not None
+    assert sent["said"] == {"name": "Noor", "email": "noor@example.com"}
     with widget.page.expect_response("**/renew") as renewed:
         widget.page.evaluate("Tenantune.identify({token: 'not a token'})")
     assert renewed.value.status == 401  # refused, not taken for less
@@ -338,7 +348,15 @@ def test_two_thousand_tokens_cost_no_long_task(
     chat: Chat, visitor: Visitors, capsys: pytest.CaptureFixture[str]
 ) -> None:
     widget = visitor(chat.page()).open()
-    words = ("bread ", "**and** ", "[butter](https://example.com) ", "`x`, ", "jam.\n\n", "- loaf\n", "1 ")
+    words = (
+        "bread ",
+        "**and** ",
+        "[butter](https://example.com) ",
+        "`x`, ",
+        "jam.\n\n",
+        "- loaf\n",
+        "1 ",
+    )
     answer_with(widget.frame, *(words[at % len(words)] for at in range(2000)), pause=1)
     widget.frame.evaluate("""() => {
       window.tasks = [];
@@ -353,16 +371,22 @@ def test_two_thousand_tokens_cost_no_long_task(
     devtools.send("Performance.enable")
     before = _work(devtools)
     widget.say(QUESTION)
-    widget.panel.get_by_role("button", name="Good answer").wait_for(state="attached", timeout=60_000)
+    widget.panel.get_by_role("button", name="Good answer").wait_for(
+        state="attached", timeout=60_000
+    )
     frames, work = (now - then for now, then in zip(_work(devtools), before, strict=True))
     tasks = widget.frame.evaluate("tasks")
     with capsys.disabled():
-        print(  # noqa: T201
+        print(
             f"\n2,000 tokens: {work * 1000:.0f} ms of work in {frames} frames, "
             f"{len(tasks)} tasks over {LONGEST_TASK} ms (other programs' time counts): {tasks}"
         )
     assert widget.frame.evaluate("redrawn") == 0
     assert work * 1000 / frames < LONGEST_TASK
+
+
+def _keep(loaded: list[Response], response: Response) -> None:
+    loaded.append(response)
 
 
 def _work(devtools: CDPSession) -> tuple[float, float]:
