@@ -495,13 +495,6 @@ async def test_a_quiet_stream_says_now_and_then_that_it_is_there(
         assert [line async for line in stream] == []
 
 
-def test_a_report_may_run_and_load_nothing() -> None:
-    policy = training._REPORT_POLICY
-    assert "default-src 'none'" in policy
-    assert policy.endswith("; sandbox")
-    assert "script-src" not in policy
-
-
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
