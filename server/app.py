@@ -44,6 +44,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.curve import CurveReader
 from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
@@ -58,6 +59,7 @@ from server.web.console.pages.account import AccountController
 from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
+from server.web.console.pages.release import ReleaseController
 from server.web.console.pages.sign_in import (
     LinkController,
     SignInController,
@@ -111,6 +113,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     PeopleController,
     TrainingController,
     ConversationsController,
+    ReleaseController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
@@ -142,6 +145,7 @@ class _Shared:
     signing_in: SigningIn
     issuer: Issuer | None
     job_feed: JobFeed
+    curve_reader: CurveReader
     answering: Answering
     refusals: Refusals
 
@@ -277,6 +281,7 @@ def _build_shared(
         signing_in=SigningIn(database, Passwords()),
         issuer=Issuer(settings) if settings.oidc_issuer else None,
         job_feed=JobFeed(database),
+        curve_reader=CurveReader(),
         answering=Answering(chat, base=settings.base),
         refusals=Refusals(database),
     )

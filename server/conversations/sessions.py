@@ -19,26 +19,67 @@ from server.limits.sliding_window import MINUTE
 from server.webhooks.vault import Vault
 
 
+async def by_nonce(
+    session: AsyncSession, public_key: str, nonce: str, *, vault: Vault
+) -> tuple[Site, str]:
+    """The widget of a nonce, and the nonce's id, for ``begin``. Writes nothing.
+
+    Raises:
+        NotFound: there is no such widget.
+        Unauthenticated: the nonce is too old, or not this widget's.
+    """
+    site = await widgets.by_key(session, public_key)
+    key = widgets.session_key(site.widget, vault)
+    return site, tokens.read_nonce(key, public_key, nonce)
+
+
+async def by_token(
+    session: AsyncSession, public_key: str, token: str, *, vault: Vault
+) -> tuple[Site, Session]:
+    """The widget of a session that may have ended, and the session, for ``renew``. Writes nothing.
+
+    Raises:
+        NotFound: there is no such widget.
+        Unauthenticated: the session is another widget's.
+    """
+    site = await widgets.by_key(session, public_key)
+    key = widgets.session_key(site.widget, vault)
+    return site, tokens.read_session(key, public_key, token, expired=True)
+
+
+async def caller(
+    session: AsyncSession, public_key: str, token: str, *, vault: Vault, client: str | None
+) -> Caller:
+    """Whose session this is. ``client`` is the caller's IP address. Writes nothing.
+
+    Raises:
+        NotFound: there is no such widget.
+        Unauthenticated: the session is another widget's, or has ended.
+    """
+    site = await widgets.by_key(session, public_key)
+    key = widgets.session_key(site.widget, vault)
+    claims = tokens.read_session(key, public_key, token)
+    return Caller(site, claims, budgets.pseudonym(key, client))
+
+
 async def begin(
     session: AsyncSession,
-    public_key: str,
+    site: Site,
+    nonce: str,
     request: SessionRequest,
     *,
     vault: Vault,
     client: str | None,
 ) -> SessionAnswer:
-    """Make a session with a nonce, which is good once. ``client`` is the caller's IP address.
+    """Make a session with a nonce, by its id, which is good once. ``client`` is an IP address.
 
     A nonce that came with an identity token that is refused may be used again.
 
     Raises:
-        NotFound: there is no such widget.
-        Unauthenticated: the nonce or the identity token is refused.
+        Unauthenticated: the nonce was used before, or the identity token is refused.
         TooMany: too many sessions from this address.
     """
-    site = await widgets.by_key(session, public_key)
     key = widgets.session_key(site.widget, vault)
-    nonce = tokens.read_nonce(key, public_key, request.nonce)
     identity = _identity(site, request.identity, vault)
     await _spend(session, site, budgets.pseudonym(key, client))
     await _take(session, site, nonce)
@@ -47,16 +88,15 @@ async def begin(
     )
     entered = await visitors.note_said(session, site.tenant.id, entered, request.said)
     moment = time.time()
-    claims = _claims(
-        public_key, entered, began=moment, identified=moment if entered.is_identified else None
-    )
+    identified = moment if entered.is_identified else None
+    claims = _claims(site, entered, began=moment, identified=identified)
     return await _answer(session, key, claims, entered)
 
 
 async def renew(
     session: AsyncSession,
-    public_key: str,
-    token: str,
+    site: Site,
+    before: Session,
     request: RenewRequest,
     *,
     vault: Vault,
@@ -68,13 +108,10 @@ async def renew(
     ended, and goes on for ``tokens.IDENTIFIED_SECONDS``; a new identity token replaces both.
 
     Raises:
-        NotFound: there is no such widget.
         Unauthenticated: the session, the visitor's token or the identity token is refused.
         TooMany: too many sessions from this address.
     """
-    site = await widgets.by_key(session, public_key)
     key = widgets.session_key(site.widget, vault)
-    before = tokens.read_session(key, public_key, token, expired=True)
     moment = time.time()
     identity = _identity(site, request.identity, vault)
     proven = before.tok is not None and visitors.digest(request.visitor or "") == before.tok
@@ -93,23 +130,8 @@ async def renew(
         own = None if before.vis is not None else request.visitor
         entered, identified = Entered(row=row, token=own, started_anew=False), before.idt
     entered = await visitors.note_said(session, site.tenant.id, entered, request.said)
-    claims = _claims(public_key, entered, began=before.beg, identified=identified)
+    claims = _claims(site, entered, began=before.beg, identified=identified)
     return await _answer(session, key, claims, entered)
-
-
-async def caller(
-    session: AsyncSession, public_key: str, token: str, *, vault: Vault, client: str | None
-) -> Caller:
-    """Whose session this is.
-
-    Raises:
-        NotFound: there is no such widget.
-        Unauthenticated: the session is another widget's, or has ended.
-    """
-    site = await widgets.by_key(session, public_key)
-    key = widgets.session_key(site.widget, vault)
-    claims = tokens.read_session(key, public_key, token)
-    return Caller(site, claims, budgets.pseudonym(key, client))
 
 
 def _identity(site: Site, token: str | None, vault: Vault) -> Identity | None:
@@ -119,13 +141,11 @@ def _identity(site: Site, token: str | None, vault: Vault) -> Identity | None:
     return tokens.read_identity(token, keys, audience=site.tenant.slug)
 
 
-def _claims(
-    public_key: str, entered: Entered, *, began: float, identified: float | None
-) -> Session:
+def _claims(site: Site, entered: Entered, *, began: float, identified: float | None) -> Session:
     moment = time.time()
     row = entered.row if entered.is_identified else None
     return Session(
-        pub=public_key,
+        pub=site.widget.public_key,
         iat=moment,
         exp=moment + tokens.SESSION_SECONDS,
         beg=began,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Job, JobEvent
@@ -89,17 +88,41 @@ async def read_history(session: AsyncSession, job: Job) -> list[JobEventView]:
     ]
 
 
-async def stepped_since_resumption(session: AsyncSession, job: Job) -> bool:
-    """Whether a step was taken since the job last began to train: since its last pause, if there was one."""
-    mine = of_tenant(job.tenant_id)
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person decided about a run's version, and when. ``actor`` as records name callers."""
 
-    async def newest(*kinds: str) -> int:
-        query = mine.select(func.max(JobEvent.seq)).where(
-            JobEvent.job_id == job.id, JobEvent.kind.in_(kinds)
-        )
-        return await session.scalar(query) or 0
+    approved: bool
+    actor: str | None
+    at: datetime.datetime
 
-    return await newest("step") > await newest("state", "resumed")
+
+async def read_decision(
+    session: AsyncSession, tenant_id: str, job_id: str | None
+) -> Decided | None:
+    """The decision about a run's version; None before there is one, and where nobody was asked."""
+    query = (
+        of_tenant(tenant_id)
+        .select(JobEvent)
+        .where(JobEvent.job_id == job_id, JobEvent.kind == "request")
+        .order_by(JobEvent.seq.desc())
+    )
+    for event in await session.scalars(query):
+        if event.body["what"] in ("approved", "rejected"):
+            return Decided(
+                approved=event.body["what"] == "approved",
+                actor=event.body.get("actor"),
+                at=event.created_at,
+            )
+    return None
+
+
+def stepped_since_resumption(history: Sequence[JobEventView], step_seq: int) -> bool:
+    """Whether a step was taken since the job last began to train: since its last pause, if there was one.
+
+    ``step_seq``: the number of the newest event about a step.
+    """
+    began = [event.seq for event in history if event.kind in ("state", "resumed")]
+    return step_seq > max(began, default=0)
 
 
 def seconds_left(

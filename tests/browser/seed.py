@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts import sessions
 from server.accounts.tokens import digest
+from server.adapters import service as promotions
 from server.db.models import (
     Adapter,
     ConversationRow,
@@ -15,6 +16,7 @@ from server.db.models import (
     Import,
     Job,
     JobEvent,
+    JobState,
     LiveConversation,
     LiveMessage,
     Membership,
@@ -27,6 +29,7 @@ from server.db.models import (
 )
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
+from tests.server.adapters.fake_reports import make_report
 
 LOAF, NORTHGATE = "loaf", "northgate"
 # people and links that pages are about, at addresses that are known before
@@ -100,10 +103,15 @@ async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
     last = [body for _, kind, body in told if kind == "step"][-1]
     job.progress, job.estimate = {**last, "examples": 208}, told[4][2]
     for seq, (seconds, kind, body) in enumerate(told, start=1):
-        at = began + timedelta(seconds=seconds)
+        created_at = began + timedelta(seconds=seconds)
         session.add(
             JobEvent(
-                tenant_id=job.tenant_id, job_id=job.id, seq=seq, kind=kind, body=body, created_at=at
+                tenant_id=job.tenant_id,
+                job_id=job.id,
+                seq=seq,
+                kind=kind,
+                body=body,
+                created_at=created_at,
             )
         )
 
@@ -156,6 +164,10 @@ async def seed(session: AsyncSession) -> None:
             base_sha256="0" * 64,
             system_prompt="",
             state=state,
+            dataset_id=dataset.id,
+            report=None
+            if version == 1
+            else make_report(version=version, live=version == 3, max_perplexity=6.0),
             scores={
                 "new": {
                     "perplexity": 7.2 - version * 0.6,
@@ -167,15 +179,16 @@ async def seed(session: AsyncSession) -> None:
         session.add(adapter)
         adapters.append(adapter)
     await session.flush()
-    loaf.live_adapter_id = adapters[1].id
-    runs = (
+    for version in (1, 2):
+        await promotions.promote(session, loaf, version=version, actor=f"job {run_id(version)}")
+    runs: tuple[tuple[int, JobState, Adapter | None], ...] = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),
         (2, "failed", None),
         (1, "awaiting_approval", adapters[2]),
         (0, "running", None),
     )
-    for number, (days, state, adapter) in enumerate(runs, start=1):
+    for number, (days, state, made) in enumerate(runs, start=1):
         job = Job(
             id=run_id(number),
             tenant_id=loaf.id,
@@ -192,8 +205,8 @@ async def seed(session: AsyncSession) -> None:
         )
         session.add(job)
         await session.flush()
-        if adapter is not None:
-            job.adapter_id, adapter.job_id = adapter.id, job.id
+        if made is not None:
+            job.adapter_id, made.job_id = made.id, job.id
         await _history(session, job, steps=24 if state == "running" else 40)
     for days in range(6):
         session.add(

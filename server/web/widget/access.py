@@ -60,6 +60,9 @@ def address(request: Request[Any, Any, Any]) -> str | None:
 class Door:
     """The way of one request to its visitor's rows: the database, once its session was believed.
 
+    Whom the session names is read before a transaction begins: on SQLite there is one writer at a time,
+    and who has no session must not make it wait.
+
     Example:
         async with door.writing() as (session, caller):
             await service.post(session, caller, data)
@@ -87,8 +90,10 @@ class Door:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[tuple[AsyncSession, Caller]]:
         """A transaction, and who asks; raises as ``reading``."""
+        async with self._database.reading() as session:
+            caller = await self._caller(session)
         async with self._database.transaction() as session:
-            yield session, await self._caller(session)
+            yield session, caller
 
     async def _caller(self, session: AsyncSession) -> Caller:
         return await sessions.caller(

@@ -71,8 +71,8 @@ class WidgetDocuments(Controller):
         if takes_gzip(request.headers.get("accept-encoding", "")):
             headers["content-encoding"] = "gzip"
             content = file.compressed
-        # as a header: to a media type of text Litestar would add a second charset
-        return Response(content, headers={**headers, "content-type": file.media_type})
+        # Litestar adds the charset, without which a script has that of the page
+        return Response(content, media_type=file.media_type, headers=headers)
 
     @get("/widget/{pub:str}/panel", guards=[into_a_frame])
     async def panel(
@@ -146,8 +146,12 @@ class WidgetController(Controller):
         vault: NamedDependency[Vault],
     ) -> SessionAnswer:
         """Make a session with the document's nonce."""
+        async with database.reading() as session:
+            site, nonce = await sessions.by_nonce(session, pub, data.nonce, vault=vault)
         async with database.transaction() as session:
-            return await sessions.begin(session, pub, data, vault=vault, client=address(request))
+            return await sessions.begin(
+                session, site, nonce, data, vault=vault, client=address(request)
+            )
 
     @post("/session/renew", status_code=HTTPStatus.OK)
     async def renew_session(
@@ -159,10 +163,13 @@ class WidgetController(Controller):
         vault: NamedDependency[Vault],
     ) -> SessionAnswer:
         """Make a session from the one before."""
-        token = session_token(request)
+        async with database.reading() as session:
+            site, before = await sessions.by_token(
+                session, pub, session_token(request), vault=vault
+            )
         async with database.transaction() as session:
             return await sessions.renew(
-                session, pub, token, data, vault=vault, client=address(request)
+                session, site, before, data, vault=vault, client=address(request)
             )
 
     @get("/conversation")

@@ -1,7 +1,9 @@
 """Two tenants with widgets, and a shop's pages that carry them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.conversations import widgets
 from server.conversations.schemas import WidgetPatch
+from server.schemas import WidgetBudgets
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from server.webhooks.vault import Vault
@@ -19,6 +22,11 @@ from tests.browser.widget.shop import Shop, running_shop
 
 GREETING = "Hello friend! What can I do for you?"
 SUGGESTIONS = ("Where is my order?", "Skip a week")
+PLENTY = WidgetBudgets(  # all visitors here have one address
+    address_sessions_per_minute=10_000,
+    address_messages_per_minute=10_000,
+    address_handoffs_per_day=10_000,
+)
 WORDS, TOKENS_PER_SECOND = 30, 60.0  # an answer takes half a second
 
 
@@ -40,9 +48,9 @@ class Chat:
         self.site.write(lambda session: widgets.update(session, slug, WidgetPatch(**fields)))
 
 
-@pytest.fixture(scope="package")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    home = tmp_path_factory.mktemp("chat")
+@contextmanager
+def running_chat(home: Path) -> Iterator[Chat]:
+    """Run a server with two widgets, and the shop."""
     with (
         running_site(home, words=WORDS, tokens_per_second=TOKENS_PER_SECOND) as site,
         running_shop(site.url) as shop,
@@ -67,7 +75,14 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
                 suggestions=SUGGESTIONS,
                 handoff_expected="Usually within 2 hours",
                 handoff_hours="until 18:00",
+                budgets=PLENTY,
             )
+        yield made
+
+
+@pytest.fixture(scope="package")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
+    with running_chat(tmp_path_factory.mktemp("chat")) as made:
         yield made
 
 
@@ -84,12 +99,18 @@ class Widget:
     @property
     def frame(self) -> Frame:
         """The panel's frame."""
-        return next(frame for frame in self.page.frames if "/panel?" in frame.url)
+        for _ in range(100):
+            for frame in self.page.frames:
+                if "/panel?" in frame.url:
+                    frame.locator("body[data-greeting]:not([aria-busy])").wait_for(state="attached")
+                    return frame
+            self.page.wait_for_timeout(20)  # Playwright hears of its new process a moment later
+        raise AssertionError("the panel has no frame")
 
     def open(self) -> "Widget":
         """Press the button, and wait until the panel has its session."""
         self.button.click()
-        self.panel.locator("body:not([aria-busy])").wait_for()
+        self.panel.locator("body[data-greeting]:not([aria-busy])").wait_for()
         return self
 
     def ask(self, text: str) -> None:

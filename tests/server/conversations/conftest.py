@@ -59,9 +59,13 @@ class Shop:
         self, *, nonce: str | None = None, client: str = "203.0.113.7", **fields: Any
     ) -> SessionAnswer:
         request = SessionRequest(nonce=nonce or await self.nonce(), **fields)
+        async with self.database.reading() as session:
+            site, taken = await sessions.by_nonce(
+                session, await self.key(), request.nonce, vault=self.vault
+            )
         async with self.database.transaction() as session:
             return await sessions.begin(
-                session, await self.key(), request, vault=self.vault, client=client
+                session, site, taken, request, vault=self.vault, client=client
             )
 
     async def caller(self, answer: SessionAnswer, *, client: str = "203.0.113.7") -> Caller:

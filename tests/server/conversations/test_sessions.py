@@ -37,14 +37,14 @@ def unsigned(header: dict[str, Any], **claims: Any) -> str:
 
 
 async def renewed(shop: Shop, answer: SessionAnswer, **fields: Any) -> SessionAnswer:
+    async with shop.database.reading() as session:
+        site, before = await sessions.by_token(
+            session, await shop.key(), answer.session, vault=shop.vault
+        )
     async with shop.database.transaction() as session:
+        request = RenewRequest(**fields)
         return await sessions.renew(
-            session,
-            await shop.key(),
-            answer.session,
-            RenewRequest(**fields),
-            vault=shop.vault,
-            client="203.0.113.7",
+            session, site, before, request, vault=shop.vault, client="203.0.113.7"
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import select
 
-from server.conversations import widgets
+from server.conversations import origins, widgets
 from server.conversations.schemas import WidgetPatch
 from server.db.models import Widget
 from server.errors import Conflict, NotFound
@@ -74,7 +74,7 @@ async def test_origins_are_added_and_removed_as_browsers_send_them(
         )
         await widgets.add_origin(session, "acme", "https://shop.example")
     assert (await shop.site()).widget.origins == ["https://shop.example"]
-    monkeypatch.setattr(widgets.origins, "MAX_ORIGINS", 1)
+    monkeypatch.setattr(origins, "MAX_ORIGINS", 1)
     async with shop.database.transaction() as session:
         with pytest.raises(Conflict, match="remove one first"):
             await widgets.add_origin(session, "acme", "https://b.example")

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import update
 
 from connectors.conversation import Role
-from server.conversations import inbox
+from server.conversations import handoffs, inbox
 from server.conversations.schemas import Said
 from server.conversations.service import Ask
 from server.datasets import corrections, creation
@@ -131,7 +131,7 @@ async def test_what_failed_or_came_after_the_question_is_not_part_of_it(shop: Sh
     async with shop.database.transaction() as session:
         [conversation] = await inbox.list_conversations(session, tenant_id)
         await inbox.answer(session, tenant_id, conversation.id, "A person.", author="person:1")
-        await inbox.handoffs.give_back(session, tenant_id, conversation.id, actor="person:1")
+        await handoffs.give_back(session, tenant_id, conversation.id, actor="person:1")
     again = await shop.ask(visitor, "Anybody?", client_id="the-question")  # answered only now
     await shop.finish(again, "Here I am.")
     await correct(shop, again, "Yes, ask.")

@@ -6,7 +6,7 @@ was searched for, and the page.
 
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from litestar import Controller, Request, Response, get, post
@@ -262,7 +262,7 @@ def _actors(opened: Opened) -> list[str | None]:
 def query_of(request: Request[Any, Any, Any]) -> Query:
     """The list that an address names; what makes no sense in it is left out."""
     given = request.query_params
-    queue = next((known for known in get_args(Queue) if known == given.get("queue")), "all")
+    queue = next((known for known in QUEUES if known == given.get("queue")), "all")
     after = given.get("after", "")
     search = given.get("q", "").strip()[:MAX_SEARCH]
     return Query(queue, search, after if place_of(after) else "")

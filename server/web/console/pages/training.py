@@ -23,6 +23,7 @@ from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
 from server.jobs import curve as curves
 from server.jobs import runs, service, states
+from server.jobs.curve import CurveReader
 from server.jobs.estimates import estimate_run
 from server.jobs.feed import Batch, JobFeed
 from server.jobs.runs import Run
@@ -48,14 +49,11 @@ from server.web.console.pages.training_view import (
     run_context,
 )
 from server.web.console.rendering import page
+from server.web.console.reports import report_page
 from server.web.console.session import signed_in
 
 _COMMENT_SECONDS = 15.0  # proxies commonly cut a silent line after 30 to 60
 _RETRY_MS = 1_000
-_REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'self'; sandbox"
-)
 _ADMIN = [signed_in("admin")]
 
 
@@ -192,12 +190,13 @@ class TrainingController(Controller):
         *,
         viewer: NamedDependency[Viewer],
         database: NamedDependency[Database],
+        curve_reader: NamedDependency[CurveReader],
         measure: FromQuery[str] = "loss",
     ) -> Response[str]:
         """One run, as far as it is."""
         measure = measure if measure in MEASURES else "loss"
         async with database.reading() as session:
-            shown = await read_run(session, tenant, job_id)
+            shown = await read_run(session, tenant, job_id, reader=curve_reader)
             names = await actor_names(
                 session, [shown.job.actor, *(line.actor for line in shown.log)]
             )
@@ -258,24 +257,12 @@ class TrainingController(Controller):
         database: NamedDependency[Database],
     ) -> Response[str]:
         """The report: a page of its own, which runs and loads nothing."""
-        from training.reports.report import Report, render_html  # noqa: PLC0415 - loads the templates
-
         async with database.reading() as session:
             job = await service.get_job(session, tenant.id, job_id)
             adapter = await adapter_of(session, job)
         if adapter is None or adapter.report is None:
             raise NotFound("This run has no report yet: it is written after the evaluation.")
-        content = render_html(msgspec.convert(adapter.report, Report))
-        return Response(
-            content,
-            media_type="text/html",
-            headers={
-                "content-security-policy": _REPORT_POLICY,
-                "cache-control": "no-store",
-                "referrer-policy": "no-referrer",
-                "x-content-type-options": "nosniff",
-            },
-        )
+        return report_page(adapter.report)
 
     @get("/{job_id:str}/cancel", guards=_ADMIN)
     async def ask_to_cancel(

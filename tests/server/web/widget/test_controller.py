@@ -397,7 +397,7 @@ async def test_another_tenants_session_opens_nothing(server: Serving) -> None:
     await other.enter()
     stranger = Frame(server, "acme", mine.pub, session=other.session)
     for path, body in CALLS:
-        stolen = {"visitor": mine.visitor} if path == "session/renew" else {}
+        stolen = {"visitor": mine.visitor or ""} if path == "session/renew" else {}
         given = None if body is None else body | stolen
         status, problem = await stranger.call(path.format(answer=came[0][1]["answer_id"]), given)
         assert (status, problem["code"]) == (401, "session_expired"), path
@@ -441,6 +441,14 @@ async def test_what_another_page_makes_a_browser_send_is_refused(visited: Frame)
             assert (status, problem["code"]) == (403, "cross_site"), path
     visited.headers = {"sec-fetch-site": "same-origin"}
     assert await visited.conversation() is None
+
+
+async def test_who_has_no_session_does_not_hold_up_writers(frame: Frame) -> None:
+    frame.session = "x.y.z"
+    async with frame.server.database.transaction(), asyncio.timeout(5):
+        for path, body in [*CALLS, ("session", {"nonce": "x.y.z"})]:
+            status, _ = await frame.call(path.format(answer="x"), body)
+            assert status == 401, path
 
 
 async def test_a_nonce_makes_one_session_over_http_too(frame: Frame) -> None:
