@@ -67,6 +67,7 @@ from server.web.console.pages.sign_in import (
 )
 from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
+from server.web.console.pages.widget import WidgetController as WidgetPageController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -113,6 +114,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     PeopleController,
     TrainingController,
     ConversationsController,
+    WidgetPageController,
     ReleaseController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.browser.checks import absent
 from tests.browser.gallery import GalleryController, add_templates
-from tests.browser.seed import seed, seed_conversations, seed_people
+from tests.browser.seed import seed, seed_conversations, seed_people, seed_widget
 from tests.browser.site import Site, running_site
 from tests.browser.watch import Watch
 
@@ -51,6 +51,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         made.write(seed)
         made.write(seed_people)
         made.write(seed_conversations)
+        vault = made.vault
+        made.write(lambda session: seed_widget(session, vault))
         yield made
 
 

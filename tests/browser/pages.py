@@ -20,6 +20,7 @@ class Look(NamedTuple):
 TRAINING = "/console/t/loaf/training"
 TALKS = "/console/t/loaf/conversations"
 RELEASE = "/console/t/loaf/release"
+WIDGET = "/console/t/loaf/widget"
 PAGES = (
     Look("sign-in", "/console/sign-in"),
     Look("link-first", f"/console/link/{FIRST_LINK}"),
@@ -70,6 +71,10 @@ PAGES = (
     Look("release-promote", f"{RELEASE}/1/promote", "loaf:admin"),
     Look("release-impossible", f"{RELEASE}/2/promote", "loaf:admin"),
     Look("release-roll-back", f"{RELEASE}/roll-back", "loaf:admin"),
+    Look("widget", WIDGET, "loaf:admin"),
+    Look("widget-none", "/console/t/northgate/widget", "northgate:admin"),
+    Look("widget-saved", f"{WIDGET}?done=saved", "loaf:admin"),
+    Look("widget-secret", f"{WIDGET}/secret", "loaf:admin"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

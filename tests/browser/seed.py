@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.accounts import sessions
 from server.accounts.tokens import digest
 from server.adapters import service as promotions
+from server.conversations import retention, widgets
+from server.conversations.schemas import WidgetPatch
 from server.db.models import (
     Adapter,
     ConversationRow,
@@ -29,6 +31,7 @@ from server.db.models import (
 )
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
+from server.webhooks.vault import Vault
 from tests.server.adapters.fake_reports import make_report
 
 LOAF, NORTHGATE = "loaf", "northgate"
@@ -343,3 +346,21 @@ async def seed_conversations(session: AsyncSession) -> None:
                     created_at=began + timedelta(seconds=50),
                 )
             )
+
+
+async def seed_widget(session: AsyncSession, vault: Vault) -> None:
+    """The widget of ``LOAF``, on one site, and another that was refused."""
+    await widgets.enable(session, LOAF, vault=vault)
+    await widgets.update(
+        session,
+        LOAF,
+        WidgetPatch(
+            greeting="Hello friend! What can I do for you?",
+            suggestions=("Can I skip a week?", "Where is my order?", "How do I feed my starter?"),
+            accent="#e8a33d",
+            handoff_expected="Usually within 2 hours",
+        ),
+    )
+    await widgets.add_origin(session, LOAF, "https://lumen-loaf.example")
+    site = await widgets.get(session, LOAF)
+    await retention.note_refused(session, site, "https://staging.lumen-loaf.example")

@@ -21,6 +21,7 @@ from server.engine.backends.fake import fake_command
 from server.engine.service import EngineService
 from server.settings import Settings
 from server.tenants import service as tenants
+from server.webhooks.vault import Vault
 from tests.conftest import FAST
 
 T = TypeVar("T")
@@ -46,6 +47,13 @@ class Site:
     settings: Settings
     loop: asyncio.AbstractEventLoop
     cookies: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def vault(self) -> Vault:
+        """What encrypts the secrets of widgets."""
+        made = Vault(self.settings)
+        self.run(made.open(self.database))
+        return made
 
     def run(self, work: Awaitable[T]) -> T:
         """Await something on the server's own event loop."""

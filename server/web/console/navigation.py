@@ -94,7 +94,7 @@ TENANT_PAGES = (
     Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
     Page("Conversations", "chat", "/console/t/{slug}/conversations", "viewer", _need_a_person),
 )
-SETUP_PAGES: tuple[Page, ...] = ()
+SETUP_PAGES: tuple[Page, ...] = (Page("Widget", "widget", "/console/t/{slug}/widget", "admin"),)
 OPERATOR_PAGES = (
     Page("Tenants", "tenants", "/console", "operator"),
     Page("People", "people", "/console/people", "operator"),

@@ -262,7 +262,8 @@ def _actors(opened: Opened) -> list[str | None]:
 def query_of(request: Request[Any, Any, Any]) -> Query:
     """The list that an address names; what makes no sense in it is left out."""
     given = request.query_params
-    queue = next((known for known in QUEUES if known == given.get("queue")), "all")
+    asked = given.get("queue")
+    queue: Queue = next((known for known in QUEUES if known == asked), "all")
     after = given.get("after", "")
     search = given.get("q", "").strip()[:MAX_SEARCH]
     return Query(queue, search, after if place_of(after) else "")

@@ -1,0 +1,70 @@
+"""The widget's settings in a browser: the real panel in its preview, and forms by keyboard and without scripts."""
+
+from playwright.sync_api import expect
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.conversations import widgets
+from server.tenants import service as tenants
+from server.tenants.schemas import TenantRequest
+from tests.browser.conftest import Visits
+from tests.browser.pages import WIDGET
+from tests.browser.site import Site
+
+GREETING = "Hello friend! What can I do for you?"
+
+
+def test_the_preview_is_the_panel_itself_and_answers(visit: Visits, site: Site) -> None:
+    vault = site.vault
+
+    async def make(session: AsyncSession) -> None:  # nothing is live there: the base answers
+        await tenants.create(session, TenantRequest(slug="harbour", name="Harbour Books"))
+        await widgets.enable(session, "harbour", vault=vault)
+
+    site.write(make)
+    page = visit("/console/t/harbour/widget", "harbour:admin")
+    panel = page.frame_locator("iframe")
+    expect(panel.locator("body:not([aria-busy])")).to_contain_text("Harbour Books")
+    assert page.evaluate("document.activeElement.localName") == "body"  # it takes no focus
+    panel.locator("#field").fill("Is anybody there?")
+    panel.locator("#field").press("Enter")
+    panel.locator(".them .after").first.wait_for()
+
+
+def test_a_colour_is_explained_before_it_is_saved(visit: Visits) -> None:
+    page = visit(WIDGET, "loaf:admin")
+    page.get_by_label("Accent colour").fill("#101010")
+    expect(page.locator("#shades")).to_contain_text("Lighter than yours: #101010")
+    expect(page.locator("#shades svg")).to_have_count(2)
+
+
+def test_settings_are_saved_by_keyboard_and_the_preview_has_them(visit: Visits) -> None:
+    page = visit(WIDGET, "loaf:admin")
+    page.get_by_label("Greeting").fill("Good morning!")
+    page.get_by_role("button", name="Save").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="Saved")).to_be_visible()
+    expect(page.frame_locator("iframe").locator("body")).to_contain_text("Good morning!")
+    page.get_by_label("Greeting").fill(GREETING)
+    page.get_by_role("button", name="Save").click()
+
+
+def test_without_scripts_sites_are_allowed_and_a_mistake_is_said(visit: Visits) -> None:
+    page = visit(WIDGET, "loaf:admin", java_script_enabled=False)
+    page.get_by_role("textbox", name="A further site").fill("shop")
+    page.get_by_role("button", name="Allow", exact=True).click()
+    expect(page.locator("#origin-error")).to_be_visible()
+    page.get_by_role("textbox", name="A further site").fill("https://b.example")
+    page.get_by_role("button", name="Allow", exact=True).click()
+    page.get_by_role("button", name="Remove https://b.example").click()
+    expect(page.get_by_text("https://b.example")).to_have_count(0)
+
+
+def test_a_new_secret_can_be_copied(visit: Visits) -> None:
+    page = visit(
+        f"{WIDGET}/secret", "loaf:admin", permissions=["clipboard-read", "clipboard-write"]
+    )
+    page.get_by_role("button", name="Make a new secret").click()
+    secret = page.locator(".code pre").inner_text()
+    page.get_by_role("button", name="Copy Secret").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == secret
