@@ -41,7 +41,11 @@ async def read(session: AsyncSession, tenant_id: str) -> list[Conversation]:
         .limit(MAX_CORRECTED)
     )
     query = (
-        scope.select(LiveMessage, func.coalesce(Visitor.name, Visitor.said_name))
+        scope.select(
+            LiveMessage,
+            LiveConversation.visitor_id,
+            func.coalesce(Visitor.name, Visitor.said_name),
+        )
         .join(LiveConversation, LiveConversation.id == LiveMessage.conversation_id)
         .join(Visitor, Visitor.id == LiveConversation.visitor_id)
         .where(LiveMessage.conversation_id.in_(corrected))
@@ -51,7 +55,7 @@ async def read(session: AsyncSession, tenant_id: str) -> list[Conversation]:
     rows = (await session.execute(query)).all()
     for _, together in groupby(rows, key=lambda row: row[0].conversation_id):
         of_one = list(together)
-        found += _conversations([row[0] for row in of_one], author=of_one[0][1])
+        found += _conversations([row[0] for row in of_one], author=of_one[0][2])
     return found
 
 

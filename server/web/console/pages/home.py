@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.schemas import Viewer
 from server.adapters import service as adapters
+from server.conversations import inbox
 from server.db.models import Tenant, now
 from server.db.session import Database
 from server.engine.service import EngineService
@@ -126,6 +127,7 @@ class TenantHomeController(Controller):
             failed = await transcripts.list_failed(
                 session, tenant, since=moment - timedelta(days=FAILED_DAYS)
             )
+            visitors = await inbox.count_waiting(session, tenant.id)
             live = await adapters.live_version(session, tenant)
             change = await adapters.last_change(session, tenant)
             versions = await adapters.list_for(session, tenant)
@@ -144,6 +146,8 @@ class TenantHomeController(Controller):
             waiting=waiting,
             working=working,
             failed=failed,
+            visitors=visitors,
+            talks=address_of_page("Conversations", tenant),
             live_name=f"{slug}@{live}" if live else "",
             live_since=change.created_at if live and change else None,
             use=use or _NOTHING,

@@ -181,6 +181,16 @@ async def test_a_hand_off_is_read_given_back_and_taken_again(sign_in: Any, shop:
     assert (await only(shop)).state == "handed_over"
 
 
+async def test_home_says_that_visitors_wait(sign_in: Any, shop: Shop) -> None:
+    browser = await sign_in("acme", "viewer")
+    assert "for a person; the assistant" not in words(await browser.get("/console/t/acme"))
+    await passed_on(shop)
+    page = await browser.get("/console/t/acme")
+    assert "1 conversation waits for a person" in words(page)
+    [link] = soup(page).select(f'main a[href^="{PAGE}"]')
+    assert topics(await browser.get(str(link["href"]))) == ["Can I skip a week?"]
+
+
 async def test_a_better_answer_is_kept_changed_and_taken_back(sign_in: Any, shop: Shop) -> None:
     ask = await rated(shop)
     opened = await only(shop)
