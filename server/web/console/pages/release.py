@@ -59,7 +59,6 @@ class ReleaseController(Controller):
     """What people see of versions, and do with them."""
 
     path = "/console/t/{slug:str}/release"
-    include_in_schema = False
     guards = (signed_in("viewer"),)
 
     @get()

@@ -61,7 +61,6 @@ class TrainingController(Controller):
     """What people see of runs, and do with them."""
 
     path = "/console/t/{slug:str}/training"
-    include_in_schema = False
     guards = (signed_in("viewer"),)
 
     @get()

@@ -327,9 +327,9 @@ async def test_an_admin_decides_once_with_plain_forms(
     async with database.reading() as session:
         (found,) = await session.scalars(select(Job))
     assert found.decision == decision
-    shown = words(await browser.get(f"{PAGE}/1"))
-    assert f"acme@1 {said}" in shown
-    assert "by Ana" in shown
+    text = words(await browser.get(f"{PAGE}/1"))
+    assert f"acme@1 {said}" in text
+    assert "by Ana" in text
     again = await browser.post(address)
     assert again.status_code == 409
     assert f"Ana has {decision} acme@1 already; the first decision stands." in words(again)
