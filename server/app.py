@@ -58,6 +58,7 @@ from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
+from server.web.console.pages.release import ReleaseController
 from server.web.console.pages.sign_in import (
     LinkController,
     SignInController,
@@ -110,6 +111,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     AccountController,
     PeopleController,
     TrainingController,
+    ReleaseController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,

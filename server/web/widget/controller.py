@@ -71,8 +71,8 @@ class WidgetDocuments(Controller):
         if takes_gzip(request.headers.get("accept-encoding", "")):
             headers["content-encoding"] = "gzip"
             content = file.compressed
-        # as a header: to a media type of text Litestar would add a second charset
-        return Response(content, headers={**headers, "content-type": file.media_type})
+        # Litestar adds the charset, without which a script has that of the page
+        return Response(content, media_type=file.media_type, headers=headers)
 
     @get("/widget/{pub:str}/panel", guards=[into_a_frame])
     async def panel(

@@ -1,7 +1,9 @@
 """Two tenants with widgets, and a shop's pages that carry them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,9 +42,9 @@ class Chat:
         self.site.write(lambda session: widgets.update(session, slug, WidgetPatch(**fields)))
 
 
-@pytest.fixture(scope="package")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    home = tmp_path_factory.mktemp("chat")
+@contextmanager
+def running_chat(home: Path) -> Iterator[Chat]:
+    """Run a server with two widgets, and the shop."""
     with (
         running_site(home, words=WORDS, tokens_per_second=TOKENS_PER_SECOND) as site,
         running_shop(site.url) as shop,
@@ -71,6 +73,12 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
         yield made
 
 
+@pytest.fixture(scope="package")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
+    with running_chat(tmp_path_factory.mktemp("chat")) as made:
+        yield made
+
+
 class Widget:
     """The widget on a page, as its visitor uses it."""
 
@@ -84,7 +92,13 @@ class Widget:
     @property
     def frame(self) -> Frame:
         """The panel's frame."""
-        return next(frame for frame in self.page.frames if "/panel?" in frame.url)
+        for _ in range(100):
+            for frame in self.page.frames:
+                if "/panel?" in frame.url:
+                    frame.locator("body:not([aria-busy])").wait_for(state="attached")
+                    return frame
+            self.page.wait_for_timeout(20)  # Playwright hears of its new process a moment later
+        raise AssertionError("the panel has no frame")
 
     def open(self) -> "Widget":
         """Press the button, and wait until the panel has its session."""

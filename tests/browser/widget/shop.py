@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 _PAGE = """<!doctype html>
 <html lang="{lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Lumen &amp; Loaf</title></head>
-<body><main><h1>Bread by post</h1><p>Every week a loaf.</p><button id="basket">My basket</button></main>{scripts}</body></html>
+<body><main><h1>Bread by post</h1><p>Every week a loaf.</p><p><a id="basket" href="#">My basket</a> is empty.</p></main>{scripts}</body></html>
 """
 
 
@@ -19,13 +19,14 @@ class Shop:
         self.url = url
         self._server = server
         self.pages: dict[str, tuple[str, dict[str, str]]] = {}
+        self.violations: list[str] = []  # of the pages' policies, as browsers report them
 
     def write(self, *scripts: str, lang: str = "en", policy: str = "", **headers: str) -> str:
         """A page with these tags, under the strictest policy that lets the widget in."""
         path = f"/{len(self.pages)}"
         policy = policy or (
             f"default-src 'none'; script-src {self._server}; frame-src {self._server}; "
-            "require-trusted-types-for 'script'"
+            "require-trusted-types-for 'script'; report-uri /violations"
         )
         body = _PAGE.format(lang=lang, scripts="".join(scripts))
         self.pages[path] = (body, {"Content-Security-Policy": policy, **headers})
@@ -51,7 +52,14 @@ def running_shop(server: str) -> Iterator[Shop]:
             self.end_headers()
             self.wfile.write(body.encode())
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        def do_POST(self) -> None:
+            report = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            if "/favicon.ico" not in report:  # browsers ask for it by themselves
+                shop.violations.append(report)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:

@@ -72,7 +72,7 @@ def test_a_second_tenant_stands_beside_the_first(chat: Chat, visitor: Visitors) 
     panel.get_by_role("heading", name="Northgate Parcel Logistics").wait_for()
     assert page.locator("tenantune-chat iframe").count() == 1
     page.get_by_role("button", name="Questions?").click()
-    first = page.locator("tenantune-chat").first.locator("iframe").content_frame
+    first = page.get_by_role("region", name="Questions?").locator("iframe").content_frame
     first.get_by_role("heading", name="Lumen & Loaf").wait_for()
 
 

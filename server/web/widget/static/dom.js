@@ -1,12 +1,11 @@
 // Elements and words. Everything is made with createElement and text, never from HTML.
 
-/** The words of the panel's language that scripts use; the page itself carries the others. */
 export const texts = JSON.parse(document.getElementById("texts").textContent);
 export const lang = document.documentElement.lang;
 
 export const get = (id) => document.getElementById(id);
 
-/** An element with attributes (false, null and undefined are left out; "on..." are listeners) and children. */
+/** An element; empty attributes are left out, "on..." are listeners. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -47,7 +46,7 @@ let saying;
 /** Nothing is said while the panel is closed. */
 export const quiet = (is) => (closed = is);
 
-/** Have it read aloud once. Written a moment after the region was emptied: else some readers stay silent. */
+/** Have it read aloud once; a moment after the region was emptied, else some readers stay silent. */
 export function say(text) {
   const region = get("status");
   region.textContent = "";

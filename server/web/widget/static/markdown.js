@@ -1,8 +1,8 @@
-// An answer's Markdown as it streams, appended as elements made here and never drawn anew: nothing is parsed as HTML.
-// A character at a time, so that how an answer was cut on its way makes no difference.
+// Markdown as it streams, appended as elements made here; nothing is parsed as HTML or drawn anew.
+// A character at a time: how an answer was cut on its way makes no difference.
 import { button, icon, make, texts } from "./dom.js";
 
-const LONGEST = 600; // characters held back because they may become emphasis, code or a link
+const LONGEST = 600; // characters held back for what they may become
 const DEEPEST = 8; // lists in lists
 const SAFE = ["https:", "http:", "mailto:", "tel:"];
 
@@ -76,7 +76,7 @@ function complete(node, text, done, bare) {
   return match?.[0].length ?? 0;
 }
 
-/** Select what an element holds and copy it; the Clipboard API would need a permission of the page around us. */
+/** The Clipboard API would need a permission of the page around us. */
 export function copyFrom(element, pressed) {
   getSelection().selectAllChildren(element);
   document.execCommand("copy");
@@ -169,6 +169,7 @@ export class Markdown {
     if (where === this.at || where === this.root) this.lists = [];
     this.block = this.table = null;
     where.append(block);
+    if (this.root.childElementCount > 1) this.root.classList.add("full"); // laid out in half the time
   }
 
   /** Where an indented block goes: into the item before it. */

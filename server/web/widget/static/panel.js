@@ -1,21 +1,21 @@
 // The panel inside the frame: starts when the page around it says hello.
-import { fill, get, lang, link, quiet, say, texts } from "./dom.js";
-import * as handoff from "./handoff.js";
-import { emit, listen, toHost } from "./host.js";
-import { begin, call, identify } from "./server.js";
+import { fill, get, icon, lang, link, make, quiet, say, texts } from "./dom.js";
+import { begin, call, emit, identify, listen, toHost, token } from "./peers.js";
 import * as talk from "./talk.js";
 
 const field = get("field");
 const menu = get("menu");
 const more = get("more");
+const email = get("email");
 const { greeting } = document.body.dataset;
 const suggestions = JSON.parse(document.body.dataset.suggestions);
 let open = false;
 let unread = 0;
 let greeted = false;
 let sound;
+let sending;
 
-/** A new document brings a new nonce. What was written goes along in the fragment, which no server sees. */
+/** A new document has a new nonce; what was written goes along in the fragment. */
 function restart(to = lang) {
   const kept = JSON.stringify({ draft: field.value, old: talk.spoken() });
   location.replace(`?v=1&lang=${to}&at=${Date.now()}#${encodeURIComponent(kept)}`);
@@ -51,7 +51,7 @@ function setOpen(is) {
   quiet(!is);
   if (!is) return;
   tellUnread(0);
-  (handoff.isOpen() ? get("email") : field).focus();
+  (asksPerson() ? get("email") : field).focus();
   if (!document.body.ariaBusy) welcome();
 }
 
@@ -98,8 +98,77 @@ async function transcript() {
   }
 }
 
-talk.start({ person: handoff.open, restart, answered });
-handoff.start();
+// ---------------------------------------------------------- to a person
+
+function wrong(text) {
+  get("email-error").replaceChildren(...(text ? [icon("bang"), text] : []));
+  email.ariaInvalid = String(Boolean(text));
+  if (text) email.focus();
+}
+
+function alert(text) {
+  get("handoff-alert").replaceChildren(...(text ? [make("div", { class: "note bad" }, icon("bang"), text)] : []));
+}
+
+/** Show the form, with `why` above it where the assistant cannot answer, and what would be passed on. */
+async function askPerson(why) {
+  get("talk").hidden = true;
+  get("person").hidden = false;
+  alert(why);
+  email.focus();
+  try {
+    const { topic, tried, messages: n, expected, hours } = await (await call("/handoff/preview")).json();
+    get("expected").textContent = [expected, hours].filter(Boolean).join(", ");
+    const rows = [[texts.topic, topic], [texts.tried, tried], [texts.with_it, n && fill(texts.messages, { n })]];
+    const pairs = rows.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", {}, name), make("dd", { dir: "auto" }, value)]);
+    get("passed-on").replaceChildren(...pairs);
+    get("summary").hidden = !pairs.length;
+  } catch {
+    get("summary").hidden = true; // the form can be sent without it
+  }
+}
+
+function backToTalk() {
+  get("person").hidden = true;
+  get("talk").hidden = false;
+  get("to-person").focus();
+}
+
+const asksPerson = () => !get("person").hidden;
+
+get("to-person").addEventListener("click", () => askPerson());
+get("back").addEventListener("click", backToTalk);
+email.addEventListener("input", () => wrong(""));
+get("handoff").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const address = email.value.trim();
+  if (!address) return wrong(texts.email_missing);
+  if (!/^[^\s@]+@[^\s@]+$/.test(address)) return wrong(texts.email_wrong);
+  if (!/\.[^\s@.]{2,}$/.test(address)) return wrong(texts.email_ending);
+  wrong("");
+  alert("");
+  if (sending) return;
+  sending = true;
+  try {
+    const response = await call("/handoff", { body: { email: address, note: get("note").value.trim(), copy: get("copy-me").checked } });
+    const handoff = await response.json();
+    toHost("visitor", { token: token() });
+    emit("handoff", { number: handoff.number });
+    get("note").value = "";
+    backToTalk();
+    field.focus();
+    say(talk.handedOver(handoff));
+  } catch (error) {
+    if (error.param === "email") wrong(texts.email_wrong);
+    else alert(error.status ? texts.handoff_failed : texts.offline);
+  } finally {
+    sending = false;
+  }
+});
+
+// ------------------------------------------------------------ the panel
+
+talk.start({ person: askPerson, restart, answered });
 more.addEventListener("click", () => showMenu(menu.hidden));
 get("transcript").addEventListener("click", transcript);
 get("sound").addEventListener("click", ({ currentTarget: item }) => {
@@ -116,7 +185,7 @@ addEventListener("keydown", (event) => {
   if (!menu.hidden) {
     showMenu(false);
     more.focus();
-  } else if (handoff.isOpen()) handoff.close();
+  } else if (asksPerson()) backToTalk();
   else toHost("close");
 });
 listen({
@@ -124,9 +193,13 @@ listen({
   open: () => setOpen(true),
   close: () => setOpen(false),
   async identify(who) {
-    const answer = await identify(who);
-    if (answer.started_anew) talk.startAnew();
-    talk.show(answer.conversation);
+    try {
+      const answer = await identify(who);
+      if (answer.started_anew) talk.startAnew();
+      talk.show(answer.conversation);
+    } catch (error) {
+      emit("error", { code: error.code });
+    }
   },
   language: (data) => restart(data.lang),
   async signOut() {

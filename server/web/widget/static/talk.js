@@ -1,8 +1,7 @@
-// The conversation: messages, the answer as it streams, thumbs, and what is shown when something fails.
+// The conversation: messages, answers as they stream, opinions, failures.
 import { button, clock, fill, get, icon, lang, link, make, say, texts } from "./dom.js";
-import { emit, toHost } from "./host.js";
 import { Markdown, copyFrom } from "./markdown.js";
-import { Refused, call, events, token } from "./server.js";
+import { Refused, call, emit, events, toHost, token } from "./peers.js";
 
 const log = get("log");
 const field = get("field");
@@ -11,10 +10,10 @@ const jump = get("jump");
 const NEAR = 64; // px from the end within which the log follows the stream
 
 let writing; // AbortController of the answer being written
-let queued; // sent without a connection: goes out when it is back
+let queued; // sent offline
 let follow = true;
-let pinned = -1; // where the last question was put; scrolling away from there ends it
-let last; // the newest answer, which fills the space below its question
+let pinned = -1; // scrolled to the question, until the visitor scrolls
+let last; // the newest answer
 let asking; // timer while a person has the conversation
 let hooks; // {person(), restart(), answered()} of the panel
 
@@ -55,7 +54,6 @@ function separate(date) {
 
 const add = (element) => (jump.before(element), element);
 
-/** A bubble: {role, text, created_at}; text null is one that is still to be written. */
 function bubble({ id, role, text, created_at }) {
   seen.add(id);
   separate(created_at ? new Date(created_at) : new Date());
@@ -70,7 +68,7 @@ function bubble({ id, role, text, created_at }) {
   return add(make("div", { class: "msg " + (role === "visitor" ? "me" : "them") }, make("span", { class: name }, who + ": "), body));
 }
 
-/** A line in the log that says how things are; `kind` "bad" is read aloud at once. */
+/** A line in the log; one that is "bad" is read aloud at once. */
 function notice(kind, name, text, ...actions) {
   last?.style.removeProperty("min-block-size");
   const role = kind === "bad" && "alert";
@@ -100,14 +98,14 @@ export function show(conversation) {
 
 export const spoken = () => [...log.querySelectorAll(".msg")].map(({ className, children }) => [className, children[1].innerText]);
 
-/** The server knows nothing of what was said before: it stays to be read, greyed. */
+/** What was said before stays to be read, greyed. */
 export function startAnew(old = []) {
   for (const [className, text] of old) add(make("div", { class: className }, make("div", { class: "text", dir: "auto" }, text)));
   log.querySelectorAll(".msg").forEach((message) => message.classList.add("old"));
   notice("calm", "up", texts.anew);
 }
 
-/** What a person wrote, and whether the assistant answers again: asked for while a person has the conversation. */
+/** While a person has the conversation: what they wrote, and whether they gave it back. */
 async function refresh() {
   if (document.hidden) return;
   const { conversation } = await (await call("/conversation")).json();
@@ -167,7 +165,7 @@ export async function send(text, again) {
   grown();
 }
 
-/** Put the question near the top, so that a long answer is read from its beginning. */
+/** Put the question at the top: a long answer is read from its beginning. */
 function pin(question, answer) {
   answer.style.minBlockSize = Math.max(0, log.clientHeight - question.offsetHeight - 48) + "px";
   follow = false;
@@ -229,13 +227,13 @@ async function stream(message, answer, body) {
 
 const read = (text) => say(text.length > 600 ? text.slice(0, 600) + "… " + texts.rest : text);
 
-/** Say why there is no answer and what can be done; the words go back to the field unless the server has them. */
+/** Say why there is no answer; the words go back to the field unless the server has them. */
 function undelivered(message, error, accepted = false) {
   emit("error", { code: error.code ?? (error.status ? "internal" : "offline") });
   const again = link(texts.retry, () => send(message.text, message));
   const person = link(texts.talk, () => hooks.person());
   if (error.code === "conversation_handed_over") {
-    notice("calm", "someone", fill(texts.passed_on, { number: error.more.number ?? error.more.handoff?.number ?? "" }));
+    notice("calm", "someone", fill(texts.passed_on, { number: error.more.handoff.number }));
     return say(texts.to_person);
   }
   if (!accepted) {
@@ -285,7 +283,7 @@ function thumbs(element, id, opinion) {
   const thanks = make("span");
   const vote = async (value, more) => {
     try {
-      await call(`/messages/${id}/opinion`, { body: { vote: value, reasons: [], ...more } });
+      await (await call(`/messages/${id}/opinion`, { body: { vote: value, reasons: [], ...more } })).text();
       thanks.textContent = value ? texts.thanks : "";
       if (value) say(texts.thanks);
     } catch {
@@ -307,7 +305,6 @@ function thumbs(element, id, opinion) {
   return [good, poor, thanks];
 }
 
-/** Ask what was poor about an answer; need not be answered. */
 function ask(element, done, back) {
   const reasons = ["wrong", "unclear", "incomplete", "other"].map((value) =>
     make("label", { class: "check" }, make("input", { type: "checkbox", value }), texts["reason_" + value]));
@@ -329,7 +326,6 @@ function ask(element, done, back) {
 
 // ----------------------------------------------------------------- the field
 
-/** Send or Stop, live or not, and the field as high as its text. */
 export function compose() {
   const name = writing ? "stop" : "up";
   sendButton.firstElementChild.replaceWith(icon(name));

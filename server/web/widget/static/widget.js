@@ -32,7 +32,6 @@
         title: label, referrerPolicy: "origin",
         src: `${origin}/widget/${key}/panel?v=1&lang=${dataset.lang || lang}`,
       });
-      frame.focus();
       fit();
     } else {
       if (root.activeElement) button.focus();
@@ -86,6 +85,7 @@ iframe{border:0;width:100%;height:100%}
   const hears = {
     ready: () => {
       ready = true;
+      frame.focus();
       tell("hello", { visitor, identity, theme, open: box.open });
     },
     close,

@@ -17,9 +17,7 @@ async def boss(sign_in):
 
 async def path_of(database, email=EMAIL):
     async with database.reading() as session:
-        person = await service.by_email(session, email)
-    assert person is not None
-    return f"{PEOPLE}/{person.id}"
+        return f"{PEOPLE}/{(await service.get_by_email(session, email)).id}"
 
 
 async def test_an_invited_person_signs_in_with_a_role(boss, browser, make_tenant, database):

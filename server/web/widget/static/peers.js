@@ -1,4 +1,24 @@
-// The widget's endpoints. The session lives in this module's memory; the frame stores nothing.
+// The page around the frame, and the server. Nothing is stored in here.
+
+let origin;
+
+export function toHost(type, detail) {
+  if (origin) parent.postMessage({ t: "tt", v: 1, type, ...detail }, origin);
+}
+
+/** Tell the page that something happened: `Tenantune.on(name)`. */
+export const emit = (name, detail) => toHost("event", { name, detail });
+
+/** Call `handlers[type]` for the embedding page's messages; "hello" settles its origin. */
+export function listen(handlers) {
+  addEventListener("message", ({ source, origin: from, data }) => {
+    if (source !== parent || parent === window || data?.t !== "tt" || data.v !== 1) return;
+    if (data.type === "hello") origin ??= from;
+    if (from === origin && Object.hasOwn(handlers, data.type)) handlers[data.type](data);
+  });
+  parent.postMessage({ t: "tt", v: 1, type: "ready" }, "*"); // says nothing, so anyone may hear it
+}
+
 const base = location.pathname.replace(/\/panel$/, "");
 let bearer;
 let who; // identity or said, as the server wants them
@@ -21,7 +41,7 @@ async function request(path, { body, method = body ? "POST" : "GET", signal } = 
   let response;
   try {
     response = await fetch(base + path, {
-      method, signal, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store",
+      method, signal, headers, body: body && JSON.stringify(body), credentials: "omit",
     });
   } catch (error) {
     throw error.name === "AbortError" ? error : new Refused(0);
@@ -40,7 +60,7 @@ async function session(path, body) {
   return answer;
 }
 
-/** Exchange the document's nonce for a session: {verified, started_anew, conversation}. */
+/** Make a session of the document's nonce: {started_anew, conversation}. */
 export function begin(token, identity) {
   visitor = token || undefined;
   who = identity && of(identity);
