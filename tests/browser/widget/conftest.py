@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.conversations import widgets
 from server.conversations.schemas import WidgetPatch
+from server.schemas import WidgetBudgets
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from server.webhooks.vault import Vault
@@ -21,6 +22,11 @@ from tests.browser.widget.shop import Shop, running_shop
 
 GREETING = "Hello friend! What can I do for you?"
 SUGGESTIONS = ("Where is my order?", "Skip a week")
+PLENTY = WidgetBudgets(  # all visitors here have one address
+    address_sessions_per_minute=10_000,
+    address_messages_per_minute=10_000,
+    address_handoffs_per_day=10_000,
+)
 WORDS, TOKENS_PER_SECOND = 30, 60.0  # an answer takes half a second
 
 
@@ -69,6 +75,7 @@ def running_chat(home: Path) -> Iterator[Chat]:
                 suggestions=SUGGESTIONS,
                 handoff_expected="Usually within 2 hours",
                 handoff_hours="until 18:00",
+                budgets=PLENTY,
             )
         yield made
 
@@ -95,7 +102,7 @@ class Widget:
         for _ in range(100):
             for frame in self.page.frames:
                 if "/panel?" in frame.url:
-                    frame.locator("body:not([aria-busy])").wait_for(state="attached")
+                    frame.locator("body[data-greeting]:not([aria-busy])").wait_for(state="attached")
                     return frame
             self.page.wait_for_timeout(20)  # Playwright hears of its new process a moment later
         raise AssertionError("the panel has no frame")
@@ -103,7 +110,7 @@ class Widget:
     def open(self) -> "Widget":
         """Press the button, and wait until the panel has its session."""
         self.button.click()
-        self.panel.locator("body:not([aria-busy])").wait_for()
+        self.panel.locator("body[data-greeting]:not([aria-busy])").wait_for()
         return self
 
     def ask(self, text: str) -> None:

@@ -72,7 +72,8 @@ def stopped(widget: Widget) -> None:
 
 def poor(widget: Widget) -> None:
     """Why an answer was poor."""
-    answered(widget)
+    widget.open()
+    widget.ask("Can I skip a week?")
     widget.panel.locator(".after .icon").nth(2).click()
     widget.panel.locator(".why").wait_for()
 

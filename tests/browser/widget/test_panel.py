@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import CDPSession, Response, expect
+from playwright.sync_api import CDPSession, Response, Route, expect
 
 from server.schemas import WidgetBudgets
-from tests.browser.widget.conftest import GREETING, Chat, Visitors, Widget, until
+from tests.browser.widget.conftest import GREETING, PLENTY, Chat, Visitors, Widget, until
 from tests.browser.widget.stream import answer_with
 
 PANEL_BYTES = 20_480
@@ -60,8 +60,25 @@ def test_a_visitor_asks_stops_asks_again_and_comes_back(chat: Chat, visitor: Vis
     said = widget.panel.locator(".text").all_inner_texts()[1:]
     widget.page.reload()
     widget = Widget(widget.page).open()
-    assert widget.panel.locator(".text").all_inner_texts() == said
+    again = widget.panel.locator(".text").all_inner_texts()
+    assert again[1].startswith(said[1])  # the server had a few words more when it heard of the stop
+    assert [again[0], *again[2:]] == [said[0], *said[2:]]
     assert widget.panel.get_by_text(GREETING).count() == 0
+
+
+def test_what_is_asked_before_the_session_is_there_stands_below_the_greeting(
+    chat: Chat, visitor: Visitors
+) -> None:
+    widget = visitor(chat.page())
+    held: list[Route] = []
+    widget.page.route("**/session", partial(_hold, held))
+    widget.button.click()
+    widget.say(QUESTION)
+    widget.page.wait_for_timeout(200)
+    assert held
+    held[0].continue_()
+    widget.panel.get_by_role("button", name="Good answer").wait_for()
+    assert widget.panel.locator(".text").all_inner_texts()[:2] == [GREETING, QUESTION]
 
 
 def test_the_field_keeps_line_breaks_and_composed_characters(chat: Chat, visitor: Visitors) -> None:
@@ -194,7 +211,7 @@ def test_a_limit_says_when_it_works_again(chat: Chat, visitor: Visitors) -> None
     widget.say("And the week after?")
     widget.panel.get_by_text("That is the limit for now. It works again at").wait_for()
     assert widget.field.input_value() == "And the week after?"
-    chat.change("northgate", budgets=WidgetBudgets())
+    chat.change("northgate", budgets=PLENTY)
 
 
 def test_a_session_that_has_ended_is_renewed_unseen(chat: Chat, visitor: Visitors) -> None:
@@ -220,8 +237,7 @@ def test_a_visitor_who_is_not_known_any_more_starts_anew_with_the_draft_kept(
         "(key) => localStorage.setItem(key, 'x'.repeat(43))", f"tenantune:{chat.keys['loaf']}"
     )
     widget.say("And the week after?")
-    widget.panel.locator("body:not([aria-busy])").wait_for()
-    until(widget.page, "true")
+    widget.panel.locator("body[data-greeting]:not([aria-busy])").wait_for()
     expect(widget.field).to_have_value("And the week after?")
     widget.ask("And the week after?")
 
@@ -383,6 +399,10 @@ def test_two_thousand_tokens_cost_no_long_task(
         )
     assert widget.frame.evaluate("redrawn") == 0
     assert work * 1000 / frames < LONGEST_TASK
+
+
+def _hold(held: list[Route], route: Route) -> None:
+    held.append(route)
 
 
 def _keep(loaded: list[Response], response: Response) -> None:

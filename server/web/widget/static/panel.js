@@ -14,6 +14,8 @@ let unread = 0;
 let greeted = false;
 let sound;
 let sending;
+let settle;
+const begun = new Promise((resolve) => (settle = resolve));
 
 /** A new document has a new nonce; what was written goes along in the fragment. */
 function restart(to = lang) {
@@ -38,6 +40,7 @@ async function hello({ visitor, identity, theme, open: shown }) {
     talk.warn(error.status ? texts.failed : texts.offline, link(texts.retry, () => restart()));
   }
   document.body.removeAttribute("aria-busy");
+  settle();
   if (open) welcome();
 }
 
@@ -168,7 +171,7 @@ get("handoff").addEventListener("submit", async (event) => {
 
 // ------------------------------------------------------------ the panel
 
-talk.start({ person: askPerson, restart, answered });
+talk.start({ begun, person: askPerson, restart, answered });
 more.addEventListener("click", () => showMenu(menu.hidden));
 get("transcript").addEventListener("click", transcript);
 get("sound").addEventListener("click", ({ currentTarget: item }) => {

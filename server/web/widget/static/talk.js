@@ -15,7 +15,7 @@ let follow = true;
 let pinned = -1; // scrolled to the question, until the visitor scrolls
 let last; // the newest answer
 let asking; // timer while a person has the conversation
-let hooks; // {person(), restart(), answered()} of the panel
+let hooks; // {begun, person(), restart(), answered()} of the panel
 
 const below = () => log.scrollHeight - log.scrollTop - log.clientHeight;
 const toEnd = () => (log.scrollTop = log.scrollHeight);
@@ -80,7 +80,7 @@ export const warn = (text, ...actions) => notice("bad", "bang", text, ...actions
 export function greet(text, suggestions) {
   bubble({ role: "assistant", text });
   if (!suggestions.length) return;
-  const chip = (words) => make("li", {}, make("button", { type: "button", class: "chip", onclick: () => send(words) }, words));
+  const chip = (words) => make("li", {}, make("button", { type: "button", class: "chip", dir: "auto", onclick: () => send(words) }, words));
   add(make("ul", { class: "chips", id: "chips", "aria-label": texts.suggestions }, ...suggestions.map(chip)));
 }
 
@@ -138,6 +138,7 @@ export function handedOver({ number, created_at, email, expected }) {
 
 export async function send(text, again) {
   text = text.trim();
+  await hooks.begun; // what was said before, or the greeting, stands above
   if (!text || writing) return;
   get("chips")?.remove();
   log.querySelectorAll(".note.bad").forEach((note) => note.remove());
