@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.checks import absent
 from tests.browser.gallery import GalleryController, add_templates
@@ -18,6 +18,8 @@ from tests.browser.site import Site, running_site
 from tests.browser.watch import Watch
 
 HERE = "tests/browser"
+PATIENCE_MS = 30_000  # a busy machine takes its time; what is there already costs none
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,7 +78,7 @@ class Visits:
             cookie = {"name": "tt", "value": self._site.sign_in(who), "url": self._site.url}
             context.add_cookies([cookie])  # type: ignore[list-item]
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE_MS)
         response = page.goto(path)
         assert response is not None
         assert response.status == status, f"{path}: {response.status}, {page.title()}"

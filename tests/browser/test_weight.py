@@ -43,4 +43,5 @@ def _bytes(page: Page, path: str) -> dict[str, int]:
     page.goto(path)
     page.wait_for_load_state("networkidle")
     session.detach()
-    return {addresses[key]: int(size) for key, size in sizes.items()}
+    # what is not known by address was asked for by the page before
+    return {addresses[key]: int(size) for key, size in sizes.items() if key in addresses}

@@ -137,7 +137,8 @@ async def test_addresses_that_lead_nowhere_are_pages_below_the_console_only(sign
         assert missing.status_code == 404
         assert "There is no such page" in missing.text
     wrong = await browser.post("/console/t/acme/probe/raises/500")
-    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD")
+    assert wrong.status_code == 405
+    assert "POST" not in wrong.headers["allow"]
     assert "<h1" in wrong.text
     busy = await browser.post("/console/t/acme/probe")
     assert busy.status_code == 409
