@@ -53,6 +53,7 @@ from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
+from server.web.console.pages.data import DataController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.sign_in import (
@@ -102,6 +103,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     LinkController,
     AccountController,
     PeopleController,
+    DataController,
     TrainingController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static

@@ -25,6 +25,17 @@ COMPARED_BYTES = 64 << 20
 EXAMPLES = 10  # conversations that a comparison shows of each side
 _CELL = 200  # characters of one
 
+DROPPED: dict[str, str] = {
+    "unanswered": "No question that an agent answered",
+    "nothing_to_train": "No reply to learn from",
+    "control_token": "Holds a control token of the model",
+    "exact_duplicate": "The same as another",
+    "near_duplicate": "Almost the same as another",
+    "near_duplicate_of_other_split": "Too much like one of another split",
+    "no_preference": "Both replies say the same",
+}
+"""Reasons for which a version leaves a conversation out, in words."""
+
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """A dataset version in a list. ``models``: the versions of the model that learnt from it."""
@@ -65,7 +76,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """What differs between two versions.
 
     ``imports_added`` and ``imports_removed``: names of files; None where an older server did not note
-    them. ``moved`` is None where the files are gone or larger than ``COMPARED_BYTES``.
+    them. ``find_moved`` compares the conversations themselves.
     """
 
     older: Version
@@ -73,7 +84,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     prompts: tuple[str, str]
     imports_added: Sequence[str] | None
     imports_removed: Sequence[str] | None
-    moved: Moved | None
 
 
 async def list_versions(
@@ -109,9 +119,7 @@ async def list_versions(
     ]
 
 
-async def compare(
-    session: AsyncSession, tenant: Tenant, hashes: tuple[str, str], *, settings: Settings
-) -> Difference:
+async def compare(session: AsyncSession, tenant: Tenant, hashes: tuple[str, str]) -> Difference:
     """What differs between two versions, by their hashes, in whatever order.
 
     Raises:
@@ -124,15 +132,23 @@ async def compare(
     if old.import_ids is not None and new.import_ids is not None:
         added = await _names(session, tenant, set(new.import_ids).difference(old.import_ids))
         removed = await _names(session, tenant, set(old.import_ids).difference(new.import_ids))
-    folders = [settings.datasets / row.sha256 for row in (old, new)]
     return Difference(
         older=_version(old, models),
         newer=_version(new, models),
         prompts=(old.manifest.get("system_prompt", ""), new.manifest.get("system_prompt", "")),
         imports_added=added,
         imports_removed=removed,
-        moved=await asyncio.to_thread(_moved, *folders),
     )
+
+
+async def find_moved(difference: Difference, *, settings: Settings) -> Moved | None:
+    """Which conversations two versions share; reads both folders, so hold no session meanwhile.
+
+    None where the files are gone, with the import that they were made of, or larger than
+    ``COMPARED_BYTES``.
+    """
+    names = (difference.older.sha256, difference.newer.sha256)
+    return await asyncio.to_thread(_moved, *(settings.datasets / name for name in names))
 
 
 def to_csv(versions: Sequence[Version]) -> bytes:
@@ -174,7 +190,7 @@ def _moved(old: Path, new: Path) -> Moved | None:
             added=_first_messages(new, added),
             removed=_first_messages(old, removed),
         )
-    except OSError:  # removed with the import that it was made of
+    except OSError:
         return None
 
 

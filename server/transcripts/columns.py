@@ -131,9 +131,7 @@ async def look(
 
 def options_of(headers: Sequence[str], roles: Sequence[str], chosen: Chosen) -> ImportOptions:
     """The options of an import by what was chosen; positions that are not there are passed over."""
-    mapping = {
-        field: headers[at] for field, at in chosen.columns.items() if 0 <= at < len(headers)
-    }
+    mapping = {field: headers[at] for field, at in chosen.columns.items() if 0 <= at < len(headers)}
     by_value = {roles[at]: role for at, role in chosen.roles.items() if 0 <= at < len(roles)}
     plain = {
         name: value

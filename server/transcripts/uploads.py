@@ -28,6 +28,7 @@ from server.db.models import (
     Tenant,
 )
 from server.db.scope import of_tenant
+from server.files import originals
 from server.files.names import clean_name
 from server.transcripts import service
 
@@ -159,6 +160,14 @@ async def find_same(session: AsyncSession, tenant: Tenant, sha256: str) -> Uploa
     return None if row is None else _upload(row)
 
 
+async def count_unfinished(session: AsyncSession, tenant_id: str) -> dict[ImportState, int]:
+    """How many uploads wait or are being read, by state."""
+    query = of_tenant(tenant_id).select(Import.state, func.count(Import.id))
+    query = query.where(Import.state.in_(originals.UNFINISHED)).group_by(Import.state)
+    rows = await session.execute(query)
+    return dict(rows.all())
+
+
 async def names_of(
     session: AsyncSession, tenant: Tenant, import_ids: Sequence[str]
 ) -> dict[str, str]:
@@ -232,9 +241,9 @@ def rejected_groups(report: ImportReport) -> list[RejectedGroup]:
     ]
 
 
-def kinds_redacted(report: ImportReport) -> list[tuple[str, str, int]]:
-    """(kind, what it is in words, how often it was replaced), the most frequent first."""
-    return [(kind, KINDS.get(kind, kind), count) for kind, count in report.redacted.items()]
+def kinds_redacted(report: ImportReport) -> list[tuple[str, int]]:
+    """(what it is in words, how often it was replaced), the most frequent first."""
+    return [(KINDS.get(kind, kind), count) for kind, count in report.redacted.items()]
 
 
 async def snippets(

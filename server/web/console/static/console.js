@@ -152,6 +152,13 @@ function uploads(root) {
     });
   }
   for (const form of root.querySelectorAll("form[data-upload]")) {
+    const most = Number(form.dataset.maxBytes);
+    const input = form.querySelector("input[type=file]");
+    input.addEventListener("change", () => {
+      const isTooLarge = most && input.files[0]?.size > most;
+      input.setCustomValidity(isTooLarge ? `This file is larger than ${form.dataset.max}.` : "");
+      input.reportValidity();
+    });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       send(form, event.submitter);
@@ -177,8 +184,10 @@ function send(form, submitter) {
     const answer = new DOMParser().parseFromString(request.responseText, "text/html");
     const content = answer.getElementById("main");
     if (!content) return over("The server did not take the file. Try again.");
-    document.getElementById("main").replaceChildren(...content.childNodes);
-    start(document.getElementById("main"));
+    const main = document.getElementById("main");
+    main.replaceChildren(...content.childNodes);
+    window.htmx?.process(main);
+    start(main);
   });
   request.addEventListener("error", () => over("The connection broke. The file is still chosen: try again."));
   const over = (text) => {
