@@ -7,7 +7,7 @@ ARGS ?=
 # command of ours takes 1.6 s of CPU with bytecode and 2.8 s without, `import torch` 7 s and 11 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-fast lint types imports docs docs-pages audit sbom lock clean
+.PHONY: help install demo test test-fast browsers lint types imports docs docs-pages audit sbom lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,12 +23,17 @@ $(CLIENT)/.package-lock.json: tests/e2e/node/package-lock.json | install
 	@cd tests/e2e/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund
 
 test: install $(CLIENT)/.package-lock.json ## all tests, the real trainer, engine and PostgreSQL included
-	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m "not heavy and not browser" -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m browser -n auto --dist worksteal $(ARGS)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "heavy and not vllm" -n auto --dist loadfile $(ARGS)
 	@$(BIN)/python -m pytest -m vllm $(ARGS)
 
-test-fast: install ## the tests that load neither torch nor vLLM
-	@$(BIN)/python -m pytest -m "not heavy" -n auto --dist worksteal $(ARGS)
+test-fast: install ## the tests that load neither torch nor vLLM, and start no browser
+	@$(BIN)/python -m pytest -m "not heavy and not browser" -n auto --dist worksteal $(ARGS)
+
+BROWSERS := chromium firefox-esr webkit2gtk-driver xvfb xauth fonts-noto-core fonts-noto-cjk
+browsers: ## browsers and fonts for the tests, by apt (Debian or Ubuntu, as root; quick when they are there)
+	@dpkg -s $(BROWSERS) > /dev/null 2>&1 || { apt-get -q update && apt-get -q -y --no-install-recommends install $(BROWSERS); }
 
 lint: install ## style and formatting
 	@$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import structlog
 from litestar import Controller, Litestar
 from litestar.di import Provide
 
+from server.accounts.oidc import Issuer
 from server.accounts.passwords import Passwords
 from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
@@ -42,6 +43,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.jobs.curve import CurveReader
 from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
 from server.limits.fair_scheduler import FairScheduler
@@ -61,6 +63,7 @@ from server.web.console.pages.sign_in import (
     SignInController,
     SignOutController,
 )
+from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
 from server.web.console.session import (
     SignInRequired,
@@ -99,6 +102,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     HomeController,
     TenantHomeController,
     SignInController,
+    IssuerController,
     SignOutController,
     LinkController,
     AccountController,
@@ -130,7 +134,9 @@ class _Shared:
     metrics: Metrics
     vault: Vault
     signing_in: SigningIn
+    issuer: Issuer | None
     job_feed: JobFeed
+    curve_reader: CurveReader
 
 
 def create_app(
@@ -262,7 +268,9 @@ def _build_shared(
         metrics=metrics,
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),
+        issuer=Issuer(settings) if settings.oidc_issuer else None,
         job_feed=JobFeed(database),
+        curve_reader=CurveReader(),
     )
 
 

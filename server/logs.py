@@ -14,7 +14,7 @@ API_KEY = re.compile(r"\btt_(admin_|pub_|link_|session_)?[0-9A-Za-z]{8,}")
 WEBHOOK_SECRET = re.compile(r"\bwhsec_[0-9A-Za-z+/=]{8,}")
 URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s@/]+@")
 SECRET_NAMES = re.compile(
-    r"(?i)^(authorization|cookie|set-cookie|password|secret|secrets_key|token|api_?key)$"
+    r"(?i)^(authorization|cookie|set-cookie|password|secret|client_secret|secrets_key|token|api_?key)$"
 )
 
 

@@ -152,6 +152,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "(several: the first encrypts); empty: a file in the data folder"
         ),
     ] = ""
+    oidc_issuer: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https://[^?#\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^?#\s]*)?)?$",
+            description="OpenID Connect issuer through which people may sign in, as "
+            "https://login.example.com; empty: by password only",
+        ),
+    ] = ""
+    oidc_client_id: Annotated[str, Meta(description="what this server is called there")] = ""
+    oidc_client_secret: Annotated[
+        str, Meta(description="its secret there; empty: it has none, PKCE alone protects the code")
+    ] = ""
+    oidc_domains: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="e-mail domains whose people get an account by signing in there, several by "
+            "spaces; empty: only who was invited"
+        ),
+    ] = ()
+    oidc_roles_claim: Annotated[
+        str,
+        Meta(
+            description="claim that lists what a person may do, as 'operator' or 'SLUG:ROLE'; empty: "
+            "operators decide it here"
+        ),
+    ] = ""
     webhook_private: Annotated[
         bool, Meta(description="whether webhooks may go to private addresses and plain http://")
     ] = False
@@ -187,6 +213,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
         except msgspec.ValidationError as exc:
             raise SettingsError(_explain(exc)) from exc
+        if settings.oidc_issuer and not (settings.oidc_client_id and settings.public_url):
+            raise SettingsError(
+                f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_CLIENT_ID, and {PREFIX}PUBLIC_URL to come "
+                "back to"
+            )
         return msgspec.structs.replace(settings, home=settings.home.expanduser().absolute())
 
     @property
@@ -278,6 +309,8 @@ def _read(field: str, text: str) -> object:
             return origins(text)
         except ValueError as exc:
             raise SettingsError(f"{PREFIX}{field.upper()}: {exc}") from exc
+    if field == "oidc_domains":
+        return tuple(text.lower().replace(",", " ").split())
     return text
 
 

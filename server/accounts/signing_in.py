@@ -1,13 +1,18 @@
-"""The ways to sign in with a password, and with a link that sets one."""
+"""The ways to sign in: with a password, with a link that sets one, and through an issuer."""
 
+from collections.abc import Collection
+
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts import links, passwords, service, sessions, tries
+from server.accounts.oidc import Identity
 from server.accounts.passwords import Passwords
-from server.db.models import Person
-from server.db.scope import of_installation
+from server.accounts.schemas import ROLES
+from server.db.models import Membership, Person, Role, Tenant
+from server.db.scope import across_tenants, of_installation
 from server.db.session import Database
-from server.errors import Conflict, Invalid, NotFound
+from server.errors import Conflict, Forbidden, Invalid, NotFound
 
 WRONG = "This e-mail address and this password do not belong together."
 
@@ -95,6 +100,44 @@ class SigningIn:
             await tries.forget(session, person.email)
             return await sessions.begin(session, person, address=address, agent=agent)
 
+    async def with_identity(
+        self,
+        identity: Identity,
+        *,
+        domains: Collection[str],
+        link: str = "",
+        address: str,
+        agent: str,
+        replaces: str = "",
+    ) -> str:
+        """Sign in whom an issuer vouches for.
+
+        The first time a person is found by their e-mail address, which the issuer must have
+        verified: if its domain is one of ``domains``, or with the one-time link of that person.
+
+        Raises:
+            Forbidden: nobody here is known as this person, or they may not sign in.
+            NotFound: the link is unknown, used or too old.
+        """
+        async with self._database.transaction() as session:
+            query = of_installation().select(Person).with_for_update()
+            person = await session.scalar(
+                query.where(
+                    Person.oidc_issuer == identity.issuer, Person.oidc_subject == identity.subject
+                )
+            )
+            if person is None:
+                person = await _person_of(session, identity, domains=domains, link=link)
+                person.oidc_issuer, person.oidc_subject = identity.issuer, identity.subject
+            if person.disabled_at is not None:
+                raise Forbidden("You may not sign in here any more. Ask an operator.")
+            person.name = person.name or identity.name[: service.MAX_NAME]
+            await session.flush()
+            if identity.roles is not None:
+                await _set_roles(session, person, identity.roles)
+            await sessions.end_replaced(session, replaces)
+            return await sessions.begin(session, person, address=address, agent=agent)
+
     async def change_password(
         self, person_id: str, *, current: str, new: str, address: str, agent: str
     ) -> str:
@@ -123,6 +166,59 @@ class SigningIn:
             await tries.forget(session, person.email)
             await sessions.end_all(session, person.id)
             return await sessions.begin(session, person, address=address, agent=agent)
+
+
+async def _person_of(
+    session: AsyncSession, identity: Identity, *, domains: Collection[str], link: str
+) -> Person:
+    """Whose account an identity belongs to that was not seen before."""
+    email, unknown = identity.email, "Nobody here is known by the account that you signed in with."
+    if not email:
+        raise Forbidden(
+            f"{unknown} Your organisation does not say that it has verified your e-mail address: use "
+            "a password, or ask an operator."
+        )
+    if link:
+        found = await links.find(session, link)
+        if found.email != email:
+            raise Forbidden(
+                f"The link is for '{found.email}', and you signed in as '{email}'. Use the account "
+                "that was invited, or choose a password."
+            )
+        await links.use(session, link)
+    elif email.rpartition("@")[2] not in domains:
+        raise Forbidden(f"{unknown} Ask an operator to invite '{email}', and use the link.")
+    person = await service.by_email(session, email) or await service.add(session, email)
+    if person.oidc_subject is not None:
+        raise Forbidden(
+            f"'{email}' belongs to another account of your organisation. Ask an operator for help."
+        )
+    return person
+
+
+async def _set_roles(session: AsyncSession, person: Person, wanted: Collection[str]) -> None:
+    """Give a person what their organisation says, and take the rest; what is no role is ignored.
+
+    Unlike a change by hand it may take the last operator's role: the organisation decides.
+    """
+    pairs = [text.rpartition(":") for text in wanted]
+    roles: dict[str, Role] = {
+        slug: role for slug, _, text in pairs for role in ROLES if slug and role == text
+    }
+    if person.is_operator != ("operator" in wanted):
+        person.is_operator = not person.is_operator
+        await session.flush()
+        await sessions.end_all(session, person.id)
+    held = set(
+        await session.scalars(
+            across_tenants("a person may belong to several tenants")
+            .select(Tenant.slug)
+            .join(Membership, Membership.tenant_id == Tenant.id)
+            .where(Membership.person_id == person.id)
+        )
+    )
+    for tenant in await session.scalars(select(Tenant).where(Tenant.slug.in_({*held, *roles}))):
+        await service.set_role(session, person, tenant, roles.get(tenant.slug))
 
 
 async def _first_operator(session: AsyncSession, email: str) -> Person:

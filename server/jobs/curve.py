@@ -6,6 +6,7 @@ the last event that they hold: what comes later is read from there, so that none
 
 import csv
 import io
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,9 +18,10 @@ from server.db.models import Adapter, Job, JobEvent
 from server.db.scope import of_tenant
 from server.jobs.schemas import JobEventView
 
-MAX_POINTS = 2_000
+MAX_POINTS = 1_000
 """Steps that a page gets at most; the CSV has them all."""
 ROWS_AT_ONCE = 1_000
+MAX_KEPT = 32  # curves; one of 10,000 steps takes about 10 MB
 CURVE_KINDS = ("step", "validation")
 CSV_COLUMNS = (
     "step",
@@ -59,10 +61,14 @@ class Point(msgspec.Struct, kw_only=True):
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's points in the order of their steps, as of the event numbered ``seq``."""
+    """A run's points in the order of their steps, as of the event numbered ``seq``.
+
+    ``step_seq``: the number of the newest event about a step, 0 where there is none.
+    """
 
     points: tuple[Point, ...]
     seq: int
+    step_seq: int
 
     @property
     def trained(self) -> list[Point]:
@@ -98,19 +104,63 @@ async def read_curve(session: AsyncSession, job: Job) -> Curve:
     Of a step that was repeated after a resumption the last counts. Events are ordered by the trainer's
     time: some come into the history late.
     """
-    mine = of_tenant(job.tenant_id)
+    return (await _read_on(session, job, _Read())).curve
+
+
+class CurveReader:
+    """Reads curves, and of one that it read before only what came since: events never change.
+
+    Keeps the ``MAX_KEPT`` that were last asked for. Use on one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, _Read] = OrderedDict()
+
+    async def read(self, session: AsyncSession, job: Job) -> Curve:
+        """As ``read_curve``."""
+        found = await _read_on(session, job, self._kept.get(job.id) or _Read())
+        before = self._kept.get(job.id)
+        if before is None or before.curve.seq <= found.curve.seq:  # else another was faster
+            self._kept[job.id] = found
+        self._kept.move_to_end(job.id)
+        while len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
+        return found.curve
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """The events about steps that were read, and the curve that they make."""
+
+    events: tuple[tuple[str, dict[str, Any]], ...] = ()
+    curve: Curve = Curve(points=(), seq=0, step_seq=0)
+
+
+async def _read_on(session: AsyncSession, job: Job, before: _Read) -> _Read:
+    mine, known = of_tenant(job.tenant_id), before.curve
     # first, so that an event which is added meanwhile comes after it
     seq = await session.scalar(mine.select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id))
+    if not seq or seq <= known.seq:
+        return before
     query = (
-        mine.select(JobEvent.kind, JobEvent.body)
+        mine.select(JobEvent.seq, JobEvent.kind, JobEvent.body)
         .where(
-            JobEvent.job_id == job.id, JobEvent.kind.in_(CURVE_KINDS), JobEvent.seq <= (seq or 0)
+            JobEvent.job_id == job.id,
+            JobEvent.kind.in_(CURVE_KINDS),
+            JobEvent.seq > known.seq,
+            JobEvent.seq <= seq,
         )
         .order_by(JobEvent.seq)
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
-    events = [(kind, body) async for kind, body in await session.stream(query)]
-    return Curve(points=tuple(_merged(events)), seq=seq or 0)
+    found: list[tuple[str, dict[str, Any]]] = []
+    step_seq = known.step_seq
+    async for number, kind, body in await session.stream(query):
+        found.append((kind, body))
+        if kind == "step":
+            step_seq = number
+    events = (*before.events, *found)
+    points = tuple(_merged(events)) if found else known.points
+    return _Read(events, Curve(points=points, seq=seq, step_seq=step_seq))
 
 
 def _merged(events: Iterable[tuple[str, dict[str, Any]]]) -> list[Point]:
@@ -141,14 +191,13 @@ def chosen(points: Sequence[Point]) -> Point | None:
     return best[-1] if best else None
 
 
-async def live_reference(session: AsyncSession, job: Job, live_id: str | None) -> Reference | None:
-    """The validation loss of the live version's weights, to draw a job's curve against.
+async def live_reference(session: AsyncSession, job: Job, live: Adapter | None) -> Reference | None:
+    """The validation loss of the live version's weights, to draw the curve of a job of its tenant against.
 
     None where nothing is live, where that is this job's own adapter, where it was made of another base or
     trained in another way (its losses are then of another kind), and where it has no validation.
     """
     mine = of_tenant(job.tenant_id)
-    live = await mine.get(session, Adapter, live_id)
     if live is None or live.job_id is None or live.job_id == job.id:
         return None
     before = await mine.get(session, Job, live.job_id)

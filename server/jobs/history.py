@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Job, JobEvent
@@ -89,17 +88,13 @@ async def read_history(session: AsyncSession, job: Job) -> list[JobEventView]:
     ]
 
 
-async def stepped_since_resumption(session: AsyncSession, job: Job) -> bool:
-    """Whether a step was taken since the job last began to train: since its last pause, if there was one."""
-    mine = of_tenant(job.tenant_id)
+def stepped_since_resumption(history: Sequence[JobEventView], step_seq: int) -> bool:
+    """Whether a step was taken since the job last began to train: since its last pause, if there was one.
 
-    async def newest(*kinds: str) -> int:
-        query = mine.select(func.max(JobEvent.seq)).where(
-            JobEvent.job_id == job.id, JobEvent.kind.in_(kinds)
-        )
-        return await session.scalar(query) or 0
-
-    return await newest("step") > await newest("state", "resumed")
+    ``step_seq``: the number of the newest event about a step.
+    """
+    began = [event.seq for event in history if event.kind in ("state", "resumed")]
+    return step_seq > max(began, default=0)
 
 
 def seconds_left(

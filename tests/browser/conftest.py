@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.browser.checks import absent
 from tests.browser.gallery import GalleryController, add_templates
-from tests.browser.seed import seed
+from tests.browser.seed import seed, seed_people
 from tests.browser.site import Site, running_site
 from tests.browser.watch import Watch
 
@@ -49,6 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_templates()
     with running_site(tmp_path_factory.mktemp("site"), GalleryController) as made:
         made.write(seed)
+        made.write(seed_people)
         yield made
 
 

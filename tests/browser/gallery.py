@@ -8,6 +8,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from litestar import Controller, Request, Response, get, post
 
 from server.accounts.schemas import SessionView
+from server.errors import Invalid
 from server.web.console.rendering import environment, page
 from server.web.console.session import signed_in
 
@@ -44,6 +45,12 @@ class GalleryController(Controller):
     async def invalid(self, request: Request[Any, Any, Any]) -> Response[str]:
         template = "gallery_part.html" if request.headers.get("hx-request") else "gallery.html"
         return await page(request, template, status=422, errors=ERRORS, **_figures())
+
+    @post("/upload")
+    async def upload(self, request: Request[Any, Any, Any]) -> None:
+        file = (await request.form())["file"]
+        size = len(await file.read())
+        raise Invalid(f"{file.filename}: {size} bytes are no transcript.")
 
 
 def _figures() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tests.browser.seed import run_id
+from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID, run_id
 
 
 class Look(NamedTuple):
@@ -19,6 +19,16 @@ class Look(NamedTuple):
 
 TRAINING = "/console/t/loaf/training"
 PAGES = (
+    Look("sign-in", "/console/sign-in"),
+    Look("link-first", f"/console/link/{FIRST_LINK}"),
+    Look("link", f"/console/link/{LINK}"),
+    Look("link-gone", "/console/link/nothing", "", 404),
+    Look("account", "/console/account", "loaf:admin"),
+    Look("account-done", "/console/account?done=name", "operator"),
+    Look("people", "/console/people", "operator"),
+    Look("people-new", "/console/people/new", "operator"),
+    Look("person", f"/console/people/{PERSON_ID}", "operator"),
+    Look("person-disabled", f"/console/people/{DISABLED_ID}", "operator"),
     Look("tenants", "/console", "operator"),
     Look("tenants-none", "/console", "nobody"),
     Look("home", "/console/t/loaf", "loaf:admin"),

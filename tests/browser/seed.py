@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.accounts import sessions
+from server.accounts.tokens import digest
 from server.db.models import (
     Adapter,
     ConversationRow,
@@ -12,6 +14,10 @@ from server.db.models import (
     Import,
     Job,
     JobEvent,
+    JobState,
+    Membership,
+    Person,
+    SignInLink,
     SourceFile,
     UsageDay,
     now,
@@ -20,6 +26,9 @@ from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 
 LOAF, NORTHGATE = "loaf", "northgate"
+# people and links that pages are about, at addresses that are known before
+PERSON_ID, DISABLED_ID = "0" * 31 + "1", "0" * 31 + "2"
+LINK, FIRST_LINK = "tt_link_" + "a" * 43, "tt_link_" + "b" * 43
 BASE = "smollm2-135m-instruct"
 
 
@@ -78,10 +87,15 @@ async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
     last = [body for _, kind, body in told if kind == "step"][-1]
     job.progress, job.estimate = {**last, "examples": 208}, told[4][2]
     for seq, (seconds, kind, body) in enumerate(told, start=1):
-        at = began + timedelta(seconds=seconds)
+        created_at = began + timedelta(seconds=seconds)
         session.add(
             JobEvent(
-                tenant_id=job.tenant_id, job_id=job.id, seq=seq, kind=kind, body=body, created_at=at
+                tenant_id=job.tenant_id,
+                job_id=job.id,
+                seq=seq,
+                kind=kind,
+                body=body,
+                created_at=created_at,
             )
         )
 
@@ -146,14 +160,14 @@ async def seed(session: AsyncSession) -> None:
         adapters.append(adapter)
     await session.flush()
     loaf.live_adapter_id = adapters[1].id
-    runs = (
+    runs: tuple[tuple[int, JobState, Adapter | None], ...] = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),
         (2, "failed", None),
         (1, "awaiting_approval", adapters[2]),
         (0, "running", None),
     )
-    for number, (days, state, adapter) in enumerate(runs, start=1):
+    for number, (days, state, made) in enumerate(runs, start=1):
         job = Job(
             id=run_id(number),
             tenant_id=loaf.id,
@@ -170,8 +184,8 @@ async def seed(session: AsyncSession) -> None:
         )
         session.add(job)
         await session.flush()
-        if adapter is not None:
-            job.adapter_id, adapter.job_id = adapter.id, job.id
+        if made is not None:
+            job.adapter_id, made.job_id = made.id, job.id
         await _history(session, job, steps=24 if state == "running" else 40)
     for days in range(6):
         session.add(
@@ -185,3 +199,37 @@ async def seed(session: AsyncSession) -> None:
                 gpu_seconds=12.5,
             )
         )
+
+
+async def seed_people(session: AsyncSession) -> None:
+    """People in each state, and two one-time links that can be used."""
+    loaf = await tenants.get(session, LOAF)
+    northgate = await tenants.get(session, NORTHGATE)
+    fields = {"password_hash": "none", "created_at": now() - timedelta(days=40)}
+    person = Person(id=PERSON_ID, email="tomasz@loaf.example", name="Tomasz Wrona", **fields)
+    session.add_all(
+        [
+            person,
+            Person(id=DISABLED_ID, email="former@loaf.example", disabled_at=now(), **fields),
+            Person(email="someone.with.a.long.name@northgate-parcel-logistics.example"),
+        ]
+    )
+    await session.flush()
+    session.add_all(
+        [
+            Membership(tenant_id=loaf.id, person_id=PERSON_ID, role="reviewer"),
+            Membership(tenant_id=northgate.id, person_id=PERSON_ID, role="admin"),
+        ]
+    )
+    for agent in (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:153.0) Gecko/20100101 Firefox/153.0",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) Version/19.1 Safari/605.1.15",
+    ):
+        await sessions.begin(session, person, address="203.0.113.7", agent=agent)
+    day = now() + timedelta(days=1)
+    session.add_all(
+        [
+            SignInLink(sha256=digest(LINK), person_id=PERSON_ID, expires_at=day),
+            SignInLink(sha256=digest(FIRST_LINK), expires_at=day),
+        ]
+    )

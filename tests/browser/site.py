@@ -81,6 +81,7 @@ async def _sign_in(session: AsyncSession, who: str) -> str:
         email=f"{role or slug}@{slug}.example",
         name=names.get(role, "Olga Prat"),
         is_operator=who == OPERATOR,
+        password_hash="none",
     )
     session.add(person)
     await session.flush()

@@ -7,6 +7,7 @@ delete it. The model is tiny and says nonsense: what is tested is that nothing n
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from openai.types.chat import ChatCompletionToolParam, ChatCompletionUserMessage
 
 from tests.databases import new_database, postgres, url_of
 from tests.e2e.up import Up
+from tests.server.engine.vllm.vllm_process import CACHE
 from tests.tiny import SAMPLE, make_tiny_base
 
 __all__ = ["postgres"]
@@ -53,6 +55,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, postgres: Path) -> Iterator[Up]
         TENANTUNE_DATABASE_URL=url_of(postgres, asyncio.run(new_database(postgres))),
         TENANTUNE_RECIPE="cpu-demo",
         TENANTUNE_OBJECTIVES=LENIENT,
+        TENANTUNE_ENGINE_OPTIONS=f"VLLM_CACHE_ROOT={shlex.quote(str(CACHE))}",
     )
     try:
         up.start()

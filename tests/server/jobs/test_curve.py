@@ -8,7 +8,7 @@ import pytest
 from server.db.models import Job
 from server.db.scope import of_tenant
 from server.jobs import curve
-from server.jobs.curve import Curve, Point, Reference, read_curve
+from server.jobs.curve import Curve, CurveReader, Point, Reference, read_curve
 from server.jobs.service import list_events
 from tests.server.jobs.fake_runs import (
     STARTED,
@@ -103,10 +103,10 @@ async def test_the_reference_is_what_the_live_versions_weights_had(database, mak
     other_base = await make_run(database, tenant, base="another")
     by_pairs = await make_run(database, tenant, method={"type": "dpo"})
     async with database.reading() as session:
-        found = await curve.live_reference(session, job, live.id)
+        found = await curve.live_reference(session, job, live)
         assert found == Reference(name="@2", loss=1.78)
         for each in (before, other_base, by_pairs):
-            assert await curve.live_reference(session, each, live.id) is None
+            assert await curve.live_reference(session, each, live) is None
         assert await curve.live_reference(session, job, None) is None
 
 
@@ -117,14 +117,40 @@ async def test_another_tenants_live_version_is_no_reference(database, make_tenan
     live = await make_version(database, theirs, before, version=1, live=True)
     job = await make_run(database, await make_tenant())
     async with database.reading() as session:
-        assert await curve.live_reference(session, job, live.id) is None
+        assert await curve.live_reference(session, job, live) is None
+
+
+async def test_a_reader_reads_on_from_where_it_was_and_gives_the_same(
+    database, make_tenant, monkeypatch
+) -> None:
+    monkeypatch.setattr(curve, "MAX_KEPT", 1)
+    reader, tenant = CurveReader(), await make_tenant()
+    job, other = await make_run(database, tenant), await make_run(database, tenant)
+    for number in range(1, 5):
+        await step(database, job, number)
+        await validation(database, job, number, loss=1.0 / number)
+        async with database.reading() as session:
+            assert await reader.read(session, job) == await read_curve(session, job)
+            # nothing came: nothing is read again
+            assert await reader.read(session, job) is await reader.read(session, job)
+    # an event that comes late, of a step that was repeated
+    await step(database, job, 2, at=STARTED + 99, loss=0.25)
+    await step(database, job, 2, at=STARTED + 1, loss=9.0)
+    await move(database, job, "paused")
+    async with database.reading() as session:
+        grown = await reader.read(session, job)
+        assert grown == await read_curve(session, job)
+        assert grown.points[1].train_loss == 0.25
+        assert (grown.seq, grown.step_seq) == (14, 13)
+        assert (await reader.read(session, other)).points == ()
+        assert await reader.read(session, job) == grown
 
 
 def points(*losses: float, validated: dict[int, float] | None = None) -> Curve:
     found = [Point(step=n, train_loss=loss) for n, loss in enumerate(losses, start=1)]
     for number, loss in (validated or {}).items():
         found[number - 1].valid_loss = loss
-    return Curve(points=tuple(found), seq=1)
+    return Curve(points=tuple(found), seq=1, step_seq=1)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +177,7 @@ def test_the_sentence_says_what_the_losses_show(
 
 
 def test_the_memory_is_held_against_its_estimate() -> None:
-    found = Curve(points=(Point(step=1, train_loss=1.0, memory_bytes=3 << 30),), seq=1)
+    found = Curve(points=(Point(step=1, train_loss=1.0, memory_bytes=3 << 30),), seq=1, step_seq=1)
     assert curve.memory_sentence(found, expected_bytes=2 << 30) == (
         "3.0 GiB at most so far.",
         "That is more than the 2.0 GiB that was estimated.",

@@ -8,6 +8,7 @@ import pytest
 from server.db.models import Job, JobEvent
 from server.db.scope import of_tenant
 from server.jobs import history, states
+from server.jobs.curve import read_curve
 from server.jobs.schemas import JobEventView
 from tests.server.jobs.fake_runs import STARTED, estimate, happen, make_run, move, step
 
@@ -97,7 +98,10 @@ async def left(database, job: Job, *, at: float) -> float | None:
         found = await of_tenant(job.tenant_id).get_one(session, Job, job.id)
         return history.seconds_left(
             found,
-            stepped=await history.stepped_since_resumption(session, found),
+            stepped=history.stepped_since_resumption(
+                await history.read_history(session, found),
+                (await read_curve(session, found)).step_seq,
+            ),
             last_at=found.progress.get("at", 0.0),
             now=datetime.datetime.fromtimestamp(at, datetime.UTC),
         )

@@ -166,7 +166,7 @@ async def conversations(database, tenant: Tenant, count: int, *, letters: int = 
         session.add(made)
         await session.flush()
         for number in range(count):
-            turns = [{"speaker": "customer", "text": "a" * (letters // 2)}] * 2
+            turns = [{"role": "customer", "text": "a" * (letters // 2)}] * 2
             session.add(
                 ConversationRow(
                     tenant_id=tenant.id,

@@ -102,6 +102,10 @@ def test_it_learns_and_says_what_it_does(finished: Path) -> None:
     assert steps[-1].tokens == estimate.train_tokens >= 12_000
     assert steps[-1].eta_seconds == 0
     assert all(e.tokens_per_second > 0 and e.learning_rate > 0 for e in steps)
+    # torch alone takes more than this, and a peak never falls
+    memory = [e.memory_bytes or 0 for e in steps]
+    assert 200_000_000 < memory[0] <= memory[-1] < 1 << 40
+    assert memory == sorted(memory)
     assert validations[-1].loss < validations[0].loss
     assert events_of(finished, CheckpointEvent)
     assert estimate.memory_bytes > 0

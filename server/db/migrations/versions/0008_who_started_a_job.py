@@ -11,11 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply. Of older jobs nobody knows."""
-    with op.batch_alter_table("job", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("actor", sa.Text(), nullable=True))
+    op.add_column("job", sa.Column("actor", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
-    """Take back."""
-    with op.batch_alter_table("job", schema=None) as batch_op:
-        batch_op.drop_column("actor")
+    """Take back. Not as a batch: that remakes the table on SQLite, and its events go with it."""
+    op.drop_column("job", "actor")

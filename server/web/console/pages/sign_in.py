@@ -9,11 +9,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server.accounts import links, sessions
+from server.accounts.oidc import Issuer
 from server.accounts.passwords import MIN_LENGTH
 from server.accounts.schemas import Viewer
 from server.accounts.signing_in import SigningIn
 from server.db.session import Database
-from server.errors import Conflict, Invalid, NotFound, ServerError, TooMany, Unavailable
+from server.errors import Conflict, Forbidden, Invalid, NotFound, ServerError, TooMany, Unavailable
 from server.web.console.forms import address_of, agent_of, read_form, see_other
 from server.web.console.rendering import page
 from server.web.console.session import (
@@ -37,18 +38,24 @@ class SignInController(Controller):
 
     @get()
     async def show(
-        self, request: Request[Any, Any, Any], database: NamedDependency[Database]
+        self,
+        request: Request[Any, Any, Any],
+        database: NamedDependency[Database],
+        issuer: NamedDependency[Issuer | None],
     ) -> Response[Any]:
         """The form; who is signed in already goes on."""
         target = safe_next(request.query_params.get("next", ""))
         async with database.reading() as session:
             if await sessions.find(session, session_token(request)) is not None:
                 return see_other(target)
-        return await _form(request, next=target)
+        return await sign_in_form(request, next=target, has_issuer=issuer is not None)
 
     @post()
     async def sign_in(
-        self, request: Request[Any, Any, Any], signing_in: NamedDependency[SigningIn]
+        self,
+        request: Request[Any, Any, Any],
+        signing_in: NamedDependency[SigningIn],
+        issuer: NamedDependency[Issuer | None],
     ) -> Response[Any]:
         """Sign in; an earlier session of this browser ends."""
         form = await read_form(request)
@@ -62,7 +69,8 @@ class SignInController(Controller):
                 replaces=session_token(request),
             )
         except (Invalid, TooMany, Unavailable) as exc:
-            return await _form(request, exc, email=email, next=target)
+            has_issuer = issuer is not None
+            return await sign_in_form(request, exc, email=email, next=target, has_issuer=has_issuer)
         return enter(request, token, target)
 
 
@@ -97,6 +105,7 @@ class LinkController(Controller):
         request: Request[Any, Any, Any],
         token: FromPath[str],
         database: NamedDependency[Database],
+        issuer: NamedDependency[Issuer | None],
     ) -> Response[Any]:
         """The form that asks for a name and a password."""
         async with database.reading() as session:
@@ -104,7 +113,7 @@ class LinkController(Controller):
                 link = await links.find(session, token)
             except NotFound as exc:
                 return await _gone(request, exc)
-        return await _link_form(request, link)
+        return await _link_form(request, link, has_issuer=issuer is not None)
 
     @post()
     async def use(
@@ -113,6 +122,7 @@ class LinkController(Controller):
         token: FromPath[str],
         database: NamedDependency[Database],
         signing_in: NamedDependency[SigningIn],
+        issuer: NamedDependency[Issuer | None],
     ) -> Response[Any]:
         """Set name and password, and sign in."""
         form = await read_form(request)
@@ -132,7 +142,8 @@ class LinkController(Controller):
             async with database.reading() as session:
                 link = await links.find(session, token)
             given = {"email": form.get("email", ""), "name": form.get("name", "")}
-            return await _link_form(request, link, exc, **given)
+            has_issuer = issuer is not None
+            return await _link_form(request, link, exc, has_issuer=has_issuer, **given)
         return enter(request, made, "/console")
 
 
@@ -142,14 +153,16 @@ def enter(request: Request[Any, Any, Any], token: str, target: str) -> Response[
     return see_other(target, cookies=cookies)
 
 
-async def _form(
+async def sign_in_form(
     request: Request[Any, Any, Any],
     error: ServerError | None = None,
     /,
     *,
     next: str,  # noqa: A002 - the field's name
+    has_issuer: bool,
     email: str = "",
 ) -> Response[Any]:
+    """The sign-in page, with what went wrong."""
     csrf_token, cookie = anonymous_form(request)
     answer = await page(
         request,
@@ -160,6 +173,7 @@ async def _form(
         errors={"email": error.message} if error else {},
         email=email,
         next=next,
+        has_issuer=has_issuer,
     )
     if cookie is not None:
         answer.set_cookie(cookie)
@@ -171,6 +185,7 @@ async def _link_form(
     link: links.OpenLink,
     error: ServerError | None = None,
     *,
+    has_issuer: bool,
     email: str = "",
     name: str = "",
 ) -> Response[Any]:
@@ -186,6 +201,8 @@ async def _link_form(
         email=email or link.email,
         name=name or link.name,
         min_length=MIN_LENGTH,
+        token=request.path_params["token"],
+        has_issuer=has_issuer,
     )
     if cookie is not None:
         answer.set_cookie(cookie)
@@ -201,6 +218,8 @@ def _status_of(error: ServerError | None) -> int:
     match error:
         case None:
             return HTTPStatus.OK
+        case Forbidden() | NotFound():
+            return HTTPStatus.FORBIDDEN
         case TooMany():
             return HTTPStatus.TOO_MANY_REQUESTS
         case Unavailable():

@@ -23,6 +23,7 @@ from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
 from server.jobs import curve as curves
 from server.jobs import runs, service, states
+from server.jobs.curve import CurveReader
 from server.jobs.estimates import estimate_run
 from server.jobs.feed import Batch, JobFeed
 from server.jobs.runs import Run
@@ -193,12 +194,13 @@ class TrainingController(Controller):
         *,
         viewer: NamedDependency[Viewer],
         database: NamedDependency[Database],
+        curve_reader: NamedDependency[CurveReader],
         measure: FromQuery[str] = "loss",
     ) -> Response[str]:
         """One run, as far as it is."""
         measure = measure if measure in MEASURES else "loss"
         async with database.reading() as session:
-            shown = await read_run(session, tenant, job_id)
+            shown = await read_run(session, tenant, job_id, reader=curve_reader)
             names = await actor_names(
                 session, [shown.job.actor, *(line.actor for line in shown.log)]
             )

@@ -12,7 +12,7 @@ from server.db.models import Adapter, DatasetVersion, Job, Tenant, now
 from server.db.scope import of_tenant
 from server.jobs import curve as curves
 from server.jobs import history, runs, service
-from server.jobs.curve import Curve, Point, Reference
+from server.jobs.curve import Curve, CurveReader, Point, Reference
 from server.jobs.declared_gates import GateState, GateView, decided_gates, declared_gates
 from server.jobs.history import LogLine, Stage
 from server.jobs.runs import Compared, Run, Tone
@@ -62,7 +62,9 @@ class Shown(NamedTuple):
     at: datetime.datetime
 
 
-async def read_run(session: AsyncSession, tenant: Tenant, job_id: str) -> Shown:
+async def read_run(
+    session: AsyncSession, tenant: Tenant, job_id: str, *, reader: CurveReader
+) -> Shown:
     """Read what a run's page shows.
 
     Raises:
@@ -73,9 +75,9 @@ async def read_run(session: AsyncSession, tenant: Tenant, job_id: str) -> Shown:
     mine = of_tenant(tenant.id)
     live = await mine.get(session, Adapter, tenant.live_adapter_id)
     adapter = await adapter_of(session, job)
-    curve = await curves.read_curve(session, job)
+    curve = await reader.read(session, job)
     events = await history.read_history(session, job)
-    stepped = await history.stepped_since_resumption(session, job)
+    stepped = history.stepped_since_resumption(events, curve.step_seq)
     at = now()
     if adapter is not None and adapter.report is not None:
         gates = decided_gates(adapter.report)
@@ -85,7 +87,7 @@ async def read_run(session: AsyncSession, tenant: Tenant, job_id: str) -> Shown:
         job=job,
         run=run,
         curve=curve,
-        reference=await curves.live_reference(session, job, tenant.live_adapter_id),
+        reference=await curves.live_reference(session, job, live),
         live=live,
         adapter=adapter,
         dataset=await mine.get(session, DatasetVersion, job.dataset_id),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.engine.backends.fake.concurrency import Turns
+from tests.server.engine.vllm.vllm_process import CACHE
 
 ROOT = Path(__file__).parents[4]
 
@@ -61,6 +62,7 @@ def test_in_vllm_adapters_take_turns_and_every_answer_is_as_if_it_were_alone(tmp
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "VLLM_PLUGINS": "",
+        "VLLM_CACHE_ROOT": str(CACHE),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

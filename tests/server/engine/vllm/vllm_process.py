@@ -39,6 +39,9 @@ from training.config import Recipe
 
 REPO = Path(__file__).parents[4]
 READY_SECONDS = 240
+# What vLLM finds out about a model's class in a process of its own, for 10 s of CPU, and keeps for the
+# next start. In a data folder of its own each test's engine would do so anew.
+CACHE = REPO / ".pytest_cache" / "vllm"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -192,6 +195,7 @@ def small_command(base: Base, home: Path, **overrides: str) -> EngineCommand:
         "max_cpu_loras": "4",
         "max_model_len": "512",
         "kv_cache_memory_bytes": str(256 << 20),
+        "VLLM_CACHE_ROOT": str(CACHE),
         **overrides,
     }
     run = home / "run"

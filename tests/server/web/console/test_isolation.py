@@ -5,9 +5,24 @@ import re
 import pytest
 from litestar.routes import HTTPRoute
 
+from server import app as server_app
 from server.web.console.session import SAFE_METHODS, from_anonymous_form
+from tests.server.web.console.test_session import Probe
 
-OPEN = {"/console/sign-in", "/console/link/{token}"}  # for people who are not signed in
+OPEN = {  # for people who are not signed in
+    "/console/sign-in",
+    "/console/sign-in/oidc",
+    "/console/sign-in/oidc/callback",
+    "/console/link/{token}",
+    "/console/link/{token}/oidc",
+}
+
+
+@pytest.fixture
+def app(settings, database, blobs, monkeypatch):
+    """The application, with a page of a tenant that both reads and changes."""
+    monkeypatch.setattr(server_app, "CONSOLE", (*server_app.CONSOLE, Probe))
+    return server_app.create_app(settings, database=database, blobs=blobs)
 
 
 def console_routes(app):
@@ -67,8 +82,7 @@ async def test_another_tenants_pages_are_not_there(app, sign_in, make_tenant):
         nobodys = await browser.request(method, filled(path, "nobody"))
         assert (theirs.status_code, nobodys.status_code) == (404, 404), (method, path)
         assert theirs.text.replace("acme", "nobody") == nobodys.text, (method, path)
-    if not seen:
-        pytest.skip("no page of a tenant yet")
+    assert seen > 1
 
 
 async def test_pages_of_the_installation_are_the_operators(app, sign_in, make_tenant):
@@ -108,7 +122,7 @@ async def test_no_page_is_for_other_sites_frames_or_caches(app, sign_in):
             answer = await boss.get(path)
             if answer.status_code == 303:
                 continue
-            assert answer.status_code == 200, path
+            assert answer.status_code == 200 or path in OPEN, path
             assert answer.headers["cache-control"] == "no-store", path
             policy = answer.headers["content-security-policy"]
             assert "frame-ancestors 'none'" in policy, path

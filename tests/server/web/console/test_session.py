@@ -59,6 +59,7 @@ async def test_another_tenant_answers_as_one_that_is_not_there(sign_in, make_ten
     nobodys = await browser.get(PAGE.replace("acme", "nobody"))
     assert (theirs.status_code, nobodys.status_code) == (404, 404)
     assert "There is no tenant &#39;acme&#39;." in theirs.text
+    assert theirs.text.replace("acme", "nobody") == nobodys.text
     operator = await sign_in()
     assert (await operator.get(PAGE)).json()["tenant"] == "acme"
 

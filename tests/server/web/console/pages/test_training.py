@@ -12,7 +12,8 @@ from bs4 import BeautifulSoup
 from sqlalchemy import select
 
 from server.db.models import Job
-from server.jobs.feed import JobFeed
+from server.jobs import runs
+from server.jobs.feed import Batch, JobFeed
 from server.web.console.figures import NOTHING, about, duration
 from server.web.console.pages import training
 from server.web.console.plots import Level, Series, draw, round_marks
@@ -25,6 +26,7 @@ from tests.server.jobs.fake_runs import (
     step,
     validation,
 )
+from tests.training.reports.test_report import report as a_report
 
 PAGE = "/console/t/acme/training"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -65,9 +67,9 @@ async def test_the_list_shows_runs_with_their_states_and_figures(sign_in, tenant
     browser = await sign_in("acme", "viewer")
     answer = await browser.get(PAGE)
     rows = [" ".join(row.get_text(" ").split()) for row in soup(answer).select("tbody tr")]
-    assert rows[0].startswith("run of ")
+    assert rows[0].startswith("Compare the run of ")
     assert "Training later later 260 cpu-small" in rows[0]
-    assert rows[1].startswith("acme@1 Live 5.90 0.41 260 cpu-small")
+    assert rows[1].startswith("Compare acme@1 acme@1 Live 5.90 0.41 260 cpu-small")
     # a viewer reads, and starts nothing
     assert not soup(answer).select(f'a[href="{PAGE}/new"]')
     admin = await sign_in("acme")
@@ -75,7 +77,7 @@ async def test_the_list_shows_runs_with_their_states_and_figures(sign_in, tenant
 
 
 async def test_the_list_is_paged(sign_in, tenant, database, monkeypatch) -> None:
-    monkeypatch.setattr(training.runs, "PAGE", 2)
+    monkeypatch.setattr(runs, "PAGE", 2)
     for _ in range(3):
         await make_run(database, tenant, state="queued")
     browser = await sign_in("acme")
@@ -408,6 +410,26 @@ async def test_points_and_runs_are_to_be_had_as_csv(sign_in, tenant, database) -
     assert [row["job"] for row in csv.DictReader(io.StringIO(answer.text))] == [job.id]
 
 
+async def test_a_report_is_a_page_of_its_own_that_runs_nothing(sign_in, tenant, database) -> None:
+    job = await make_run(database, tenant, state="succeeded")
+    nasty = "<script>alert(1)</script>"
+    made = msgspec.to_builtins(a_report(live=True, text=nasty))
+    await make_version(database, tenant, job, version=1, report=made)
+    browser = await sign_in("acme", "viewer")
+    shown = await browser.get(f"{PAGE}/{job.id}")
+    assert soup(shown).select(f'a[href="{PAGE}/{job.id}/report"]')
+    gates = words(shown, "#run-gates")
+    assert "with what was measured" in gates
+    assert "Perplexity against the base passed held-out perplexity 2.41 against 12.83" in gates
+    answer = await browser.get(f"{PAGE}/{job.id}/report")
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert policy.endswith("; sandbox")
+    assert nasty not in answer.text
+    assert "Northgate" in answer.text
+
+
 async def test_a_run_without_a_report_has_none(sign_in, tenant, database) -> None:
     job = await make_run(database, tenant)
     browser = await sign_in("acme", "viewer")
@@ -495,13 +517,6 @@ async def test_a_quiet_stream_says_now_and_then_that_it_is_there(
         assert [line async for line in stream] == []
 
 
-def test_a_report_may_run_and_load_nothing() -> None:
-    policy = training._REPORT_POLICY
-    assert "default-src 'none'" in policy
-    assert policy.endswith("; sandbox")
-    assert "script-src" not in policy
-
-
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
@@ -554,11 +569,11 @@ def test_marks_are_few_round_and_around_the_values(most: float) -> None:
 
 
 def test_a_message_of_words_alone_has_an_id() -> None:
-    event = training.Batch(
+    event = Batch(
         events=[
             msgspec.convert(
                 {"seq": 7, "kind": "warning", "body": {}, "at": "2026-11-29T00:00:00Z"},
-                type=training.Batch.__annotations__["events"].__args__[0],
+                type=Batch.__annotations__["events"].__args__[0],
             )
         ],
         ended=False,

@@ -1,0 +1,46 @@
+"""How much a page loads."""
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Visits
+from tests.browser.pages import PAGES, Look
+
+MOST_BYTES = 40 * 1024  # of a first load without a curve, as sent
+
+
+@pytest.mark.parametrize("look", PAGES, ids=lambda look: look.name)
+def test_a_first_load_is_small(visit: Visits, look: Look) -> None:
+    page = visit("/console/nothing", look.who, status=404)
+    page.goto("about:blank")
+    loaded = _bytes(page, look.path)
+    names = {url.rpartition("/")[2] for url in loaded}
+    if "uplot.min.js" not in names:
+        assert sum(loaded.values()) <= MOST_BYTES, loaded
+
+
+def test_a_second_page_loads_itself_alone(visit: Visits) -> None:
+    page = visit("/console", "operator")
+    loaded = _bytes(page, "/console/t/loaf")
+    assert sum(loaded.values()) < 12 * 1024, loaded
+    assert len([url for url, size in loaded.items() if size]) == 1, loaded
+
+
+def _bytes(page: Page, path: str) -> dict[str, int]:
+    """What each file of a page has cost on the network, by address; 0 from the cache."""
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    addresses: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    session.on(
+        "Network.requestWillBeSent",
+        lambda event: addresses.update({event["requestId"]: event["request"]["url"]}),
+    )
+    session.on(
+        "Network.loadingFinished",
+        lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}),
+    )
+    page.goto(path)
+    page.wait_for_load_state("networkidle")
+    session.detach()
+    return {addresses[key]: int(size) for key, size in sizes.items()}
