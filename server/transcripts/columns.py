@@ -21,7 +21,7 @@ from server.scratch import scratch
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.transcripts.reading import ReadingRequest, preview
-from server.transcripts.uploads import for_a_page
+from server.transcripts.uploads import as_sentence
 
 ROWS = 20
 HEAD_BYTES = 256 << 10  # of the file, for the trial: its redaction takes 2 s at the worst
@@ -124,7 +124,7 @@ async def look(
         options=options,
         head=head,
         report=outcome.report,
-        problem=for_a_page(problem),
+        problem=as_sentence(problem),
         whole=whole,
     )
 

@@ -6,7 +6,7 @@ paged by the last row's id.
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Row, Select, Text, cast, func, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from connectors.conversation import Conversation
+from connectors.conversation import Conversation, Role
 from connectors.importers import IMPORTERS, Reason, Rejected, choose
 from connectors.redaction.placeholders import PLACEHOLDER
 from connectors.report import ImportReport
@@ -109,6 +109,15 @@ KINDS: dict[str, str] = {
 }
 
 
+SPEAKERS: dict[str, str] = {
+    Role.CUSTOMER: "customers",
+    Role.AGENT: "agents",
+    Role.BOT: "bots",
+    Role.NOTE: "internal notes",
+    Role.SYSTEM: "the system",
+}
+
+
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """One upload in a list. Figures are None until it was read; ``problem``: why it failed."""
 
@@ -144,10 +153,17 @@ class Snippet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_uploads(
-    session: AsyncSession, tenant: Tenant, *, limit: int = PAGE, after: str | None = None
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    limit: int = PAGE,
+    after: str | None = None,
+    states: Collection[ImportState] | None = None,
 ) -> list[Upload]:
-    """The tenant's uploads, newest first, from behind the import ``after`` on."""
+    """The tenant's uploads, newest first, behind the import ``after``, in all states or in ``states``."""
     query = _query(tenant).order_by(Import.id.desc()).limit(limit)
+    if states is not None:
+        query = query.where(Import.state.in_(states))
     if after is not None:
         query = query.where(Import.id < after)
     return [_upload(row) for row in await session.execute(query)]
@@ -237,13 +253,18 @@ def rejected_groups(report: ImportReport) -> list[RejectedGroup]:
             count=count,
             examples=[each for each in report.examples if each.reason == reason],
         )
-        for reason, count in report.reasons.items()
+        for reason, count in _most_first(report.reasons)
     ]
 
 
 def kinds_redacted(report: ImportReport) -> list[tuple[str, int]]:
     """(what it is in words, how often it was replaced), the most frequent first."""
-    return [(KINDS.get(kind, kind), count) for kind, count in report.redacted.items()]
+    return [(KINDS.get(kind, kind), count) for kind, count in _most_first(report.redacted)]
+
+
+def speakers(report: ImportReport) -> list[tuple[str, int]]:
+    """(whose, how many messages), the most frequent first."""
+    return [(SPEAKERS.get(role, role), count) for role, count in _most_first(report.roles)]
 
 
 async def snippets(
@@ -305,8 +326,18 @@ def rejected_to_csv(report: ImportReport) -> bytes:
 
 def for_a_page(message: str) -> str:
     """An importer's message as a page says it: without what is to be typed on the command line."""
-    text = _FOR_THE_COMMAND_LINE.sub("", message).strip()
+    return _FOR_THE_COMMAND_LINE.sub("", message).strip()
+
+
+def as_sentence(message: str) -> str:
+    """The same, beginning with a capital."""
+    text = for_a_page(message)
     return text[:1].upper() + text[1:]
+
+
+def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    # PostgreSQL does not keep the order of an object's keys
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _query(tenant: Tenant) -> Select[*tuple[Any, ...]]:
@@ -342,7 +373,7 @@ def _upload(row: Row[*tuple[Any, ...]]) -> Upload:
         new=row.stored,
         rejected=row.rejected,
         partially_rejected=row.partially_rejected,
-        problem=for_a_page(row.problem or ""),
+        problem=as_sentence(row.problem or ""),
         created_at=row.created_at,
         finished_at=row.finished_at,
     )

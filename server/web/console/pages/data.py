@@ -224,8 +224,9 @@ class DataController(Controller):
             size=size(source.size_bytes),
             removed_at=source.removed_at,
             state=uploads.STATES[row.state],
-            problem=uploads.for_a_page((row.error or {}).get("message", "")),
+            problem=uploads.as_sentence((row.error or {}).get("message", "")),
             report=report,
+            speakers=uploads.speakers(report) if report else [],
             notes=_notes(report.notes) if report else [],
             rejected=uploads.rejected_groups(report) if report else [],
             redacted=[(word, f"{count:,}") for word, count in uploads.kinds_redacted(report)]
@@ -444,6 +445,7 @@ async def _columns_page(
         used={at: labels.get(field, field) for at, field in fields.items()},
         names=set(look.head.names),
         role_words=columns.ROLES,
+        speakers=uploads.speakers(look.report) if look.report else [],
         notes=_notes(look.report.notes) if look.report else [],
         rejected=uploads.rejected_groups(look.report) if look.report else [],
         is_refused=is_refused,

@@ -5,30 +5,57 @@ import io
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from bs4 import BeautifulSoup
 from sqlalchemy import select
 
+from server.datasets import creation
 from server.db.models import ConversationRow, DatasetVersion, Import, SourceFile
 from server.errors import StorageFull
+from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.transcripts import importing
 from server.web.console.figures import size
 from server.web.console.pages import data
 
 PAGE = "/console/t/acme/data"
-CHATS = b"".join(
-    json.dumps(
-        {
-            "messages": [
-                {"role": "user", "content": f"Where is order {number}? Mail me at a{number}@b.example"},
-                {"role": "assistant", "content": f"It left on day {number}."},
-            ]
-        }
-    ).encode()
-    + b"\n"
-    for number in range(12)
-)
+THINGS = [
+    "hat",
+    "lamp",
+    "sofa",
+    "kettle",
+    "ladder",
+    "mirror",
+    "carpet",
+    "drill",
+    "teapot",
+    "bicycle",
+    "violin",
+    "anchor",
+]
+
+
+def chats(of: str) -> bytes:
+    """Twelve conversations that differ, each with an address in it."""
+    return b"".join(
+        json.dumps(
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": f"{of} {thing} {thing[::-1]}? Write to {thing}@b.example",
+                    },
+                    {"role": "assistant", "content": f"We have heard of it: {thing * 2} {of}"},
+                ]
+            }
+        ).encode()
+        + b"\n"
+        for thing in THINGS
+    )
+
+
+CHATS = chats("Where is the")
 BROKEN = CHATS + b'{"messages": [\n{"messages": [{"role": "boss", "content": "hi"}]}\n'
 TABLE = b"Ticket,From,Message\n" + b"".join(
     f"t{number},{who},{who} says {number} to mara{number}@b.example\n".encode()
@@ -55,6 +82,12 @@ async def rows_of(database, kind) -> list[Any]:
 async def stored_bytes(blobs: BlobStore) -> list[str]:
     assert blobs.folder is not None
     return [path.name for path in blobs.folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With a bound on uploads that a test can reach."""
+    return msgspec.structs.replace(settings, max_upload_bytes=2 << 20)
 
 
 @pytest.fixture
@@ -133,7 +166,7 @@ async def test_an_upload_without_a_script_is_queued_and_then_read(
     await importing.run_import(database, row.id, settings=settings)
     read = await admin.get(answer.headers["location"])
     assert "12 conversations kept" in words(read)
-    assert "24 messages: 12 by customers, 12 by agents" in words(read)
+    assert "24 messages: 12 by agents, 12 by customers" in words(read)
     assert not soup(read).select("[hx-trigger]")
     assert not soup(await admin.get(PAGE)).select("[hx-trigger]")
     assert "october.jsonl" in words(read, "h1")
@@ -182,9 +215,8 @@ async def test_redaction_shows_what_was_put_in_and_never_what_was_taken_out(
     ],
 )
 async def test_what_cannot_be_taken_is_said_at_the_field_and_in_the_summary(
-    send, settings, database, blobs, *, app, content: bytes, name: str, status: int, said: str
+    send, database, blobs, *, content: bytes, name: str, status: int, said: str
 ) -> None:
-    app.state.settings.max_upload_bytes  # noqa: B018 - is set by the fixture below
     answer = await send(content, name)
     assert answer.status_code == status
     page = soup(answer)
@@ -195,15 +227,6 @@ async def test_what_cannot_be_taken_is_said_at_the_field_and_in_the_summary(
     assert page.select_one("#file")["aria-invalid"] == "true"  # type: ignore[index]
     assert await rows_of(database, Import) == []
     assert await stored_bytes(blobs) == []
-
-
-@pytest.fixture
-def settings(settings):
-    return settings.__class__(**{**_fields(settings), "max_upload_bytes": 2 << 20})
-
-
-def _fields(settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in settings.__struct_fields__}
 
 
 async def test_a_full_disk_is_said_at_the_field(send, database, monkeypatch) -> None:
@@ -320,7 +343,9 @@ async def test_columns_and_roles_that_cannot_be_guessed_are_chosen(
     )
     page = (await send(table, "odd.csv")).headers["location"]
     shown = await admin.get(page)
-    assert "cannot tell which column is: conversation, role, text" in words(shown, ".notice").lower()
+    assert (
+        "cannot tell which column is: conversation, role, text" in words(shown, ".notice").lower()
+    )
     assert "--map" not in shown.text
     refused = await admin.post(f"{page}/columns", data={"do": "import"})
     assert refused.status_code == 422
@@ -365,8 +390,6 @@ async def test_names_in_a_table_are_not_shown_before_it_is_imported(send, admin)
 async def test_deleting_names_the_upload_and_what_hangs_on_it(
     imported, admin, database, settings
 ) -> None:
-    from server.datasets import creation
-
     page = await imported(CHATS, "october.jsonl")
     (row,) = await rows_of(database, Import)
     await creation.create_version(database, row.tenant_id, settings=settings)
@@ -385,8 +408,6 @@ async def test_deleting_names_the_upload_and_what_hangs_on_it(
 async def test_deleting_can_take_the_dataset_versions_along(
     imported, admin, database, settings
 ) -> None:
-    from server.datasets import creation
-
     page = await imported(CHATS)
     (row,) = await rows_of(database, Import)
     await creation.create_version(database, row.tenant_id, settings=settings)
@@ -406,14 +427,11 @@ async def test_the_sample_is_loaded_once(admin, database, settings) -> None:
 async def test_versions_are_listed_and_what_differs_between_two_is_shown(
     imported, admin, database, settings
 ) -> None:
-    from server.datasets import creation
-
     assert "No dataset version yet" in words(await admin.get(f"{PAGE}/versions"))
     page = await imported(CHATS)
     (row,) = await rows_of(database, Import)
     old = await creation.create_version(database, row.tenant_id, settings=settings)
-    more = CHATS.replace(b"Where is order", b"<b>Please</b> cancel my subscription number")
-    await imported(more, "november.jsonl")
+    await imported(chats("<b>Please</b> cancel my subscription to"), "november.jsonl")
     new = await creation.create_version(database, row.tenant_id, settings=settings)
     assert old.sha256 != new.sha256
     listed = soup(await admin.get(f"{PAGE}/versions"))
@@ -445,7 +463,7 @@ async def test_two_versions_are_needed_to_compare(admin, chosen: int) -> None:
 async def test_the_lists_are_paged(imported, admin, monkeypatch) -> None:
     monkeypatch.setattr(data.uploads, "PAGE", 2)
     for number in range(3):
-        await imported(CHATS.replace(b"order", f"parcel {number}".encode()), f"{number}.jsonl")
+        await imported(chats(f"Parcel {number}"), f"{number}.jsonl")
     first = soup(await admin.get(PAGE))
     assert [each.get_text() for each in first.select("tbody td.file a")] == ["2.jsonl", "1.jsonl"]
     older = first.select_one("a[rel=next]")
@@ -456,7 +474,7 @@ async def test_the_lists_are_paged(imported, admin, monkeypatch) -> None:
 
 
 async def test_a_file_name_is_no_formula_in_the_csv(imported, admin) -> None:
-    await imported(CHATS, "=cmd|' /C calc'!A0")
+    await imported(CHATS, "=cmd|' calc'!A0")
     answer = await admin.get(f"{PAGE}/uploads.csv")
     assert answer.headers["content-disposition"] == 'attachment; filename="acme-uploads.csv"'
     (line,) = csv.DictReader(io.StringIO(answer.text))
