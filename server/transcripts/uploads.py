@@ -8,7 +8,7 @@ import datetime
 import re
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Row, Select, Text, cast, func, or_
@@ -50,7 +50,7 @@ CSV_COLUMNS = (
 REJECTED_COLUMNS = ("line", "reason", "extent", "detail")
 _SNIPPETS_FROM = 40  # conversations in which examples of redaction are looked for
 _SNIPPET_BYTES = 20_000  # larger ones are passed over
-_AROUND = 70  # characters before and after a placeholder
+_AROUND = 90  # characters before and after a placeholder
 _FOR_THE_COMMAND_LINE = re.compile(
     r"[;,] (?:pass|say \w+(?: they are)? with) (?:--|').*?(?=\. The file|$)"
 )
@@ -144,12 +144,11 @@ class RejectedGroup(msgspec.Struct, frozen=True, kw_only=True):
     examples: Sequence[Rejected]
 
 
-class Snippet(msgspec.Struct, frozen=True, kw_only=True):
-    """Text around a placeholder, as it is stored: what stood there is gone."""
+class Part(NamedTuple):
+    """A piece of stored text: ``same`` as it came, or a placeholder, ``new``: what stood there is gone."""
 
-    before: str
-    placeholder: str
-    after: str
+    kind: Literal["same", "new"]
+    text: str
 
 
 async def list_uploads(
@@ -268,9 +267,9 @@ def speakers(report: ImportReport) -> list[tuple[str, int]]:
 
 
 async def snippets(
-    session: AsyncSession, tenant: Tenant, import_id: str, *, limit: int = 6
-) -> list[Snippet]:
-    """Placeholders with the text around them, from an import's first conversations; one of a kind first."""
+    session: AsyncSession, tenant: Tenant, import_id: str, *, limit: int = 5
+) -> list[list[Part]]:
+    """Messages of an import's first conversations that hold placeholders, cut; each kind comes first once."""
     mine = of_tenant(tenant.id)
     again = mine.select(ImportedAgain.conversation_id).where(ImportedAgain.import_id == import_id)
     query = (
@@ -280,14 +279,16 @@ async def snippets(
         .order_by(ConversationRow.id)
         .limit(_SNIPPETS_FROM)
     )
-    of_kind: dict[str, list[Snippet]] = {}
+    kinds: set[str] = set()
+    first: list[list[Part]] = []
+    others: list[list[Part]] = []
     for body in await session.scalars(query):
         for turn in msgspec.convert(body, Conversation).turns:
-            for found in PLACEHOLDER.finditer(turn.text):
-                kind = found[0][1:-1].rpartition("_")[0]
-                of_kind.setdefault(kind, []).append(_snippet(turn.text, found))
-    first = [each for group in of_kind.values() for each in group[:1]]
-    others = [each for group in of_kind.values() for each in group[1:]]
+            parts = _parts(turn.text)
+            here = {text.rpartition("_")[0] for kind, text in parts if kind == "new"}
+            if here:
+                (others if here <= kinds else first).append(parts)
+                kinds |= here
     return [*first, *others][:limit]
 
 
@@ -379,11 +380,18 @@ def _upload(row: Row[*tuple[Any, ...]]) -> Upload:
     )
 
 
-def _snippet(text: str, found: re.Match[str]) -> Snippet:
-    start, end = max(0, found.start() - _AROUND), found.end() + _AROUND
-    before, after = text[start : found.start()], text[found.end() : end]
-    return Snippet(
-        before=("…" if start else "") + before,
-        placeholder=found[0],
-        after=after + ("…" if end < len(text) else ""),
-    )
+def _parts(text: str) -> list[Part]:
+    """A text around its first placeholder, in pieces; all of one piece where it has none."""
+    begins = PLACEHOLDER.search(text)
+    if begins is None:
+        return [Part("same", text)]
+    start = max(0, begins.start() - _AROUND)
+    end = begins.end() + _AROUND
+    parts: list[Part] = [Part("same", "…")] if start else []
+    at = start
+    for found in PLACEHOLDER.finditer(text, start):
+        if found.start() > end:
+            break
+        parts += [Part("same", text[at : found.start()]), Part("new", found[0])]
+        at, end = found.end(), max(end, found.end())
+    return [*parts, Part("same", text[at:end] + ("…" if end < len(text) else ""))]

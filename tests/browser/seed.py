@@ -75,6 +75,10 @@ REPORT = {
     "redacted": {"NAME": 212, "EMAIL": 96, "PHONE": 41, "IBAN": 4},
     "notes": {"encoding": "utf-8"},
 }
+UNCLEAR = (
+    "cannot tell which column is: role; pass --map role=COLUMN, or --map question=COLUMN,"
+    "answer=COLUMN for one exchange a row. The file has: No, Written, Body"
+)
 OUT_OF_MEMORY = {"code": "out_of_memory", "message": "memory ran out at step 40"}
 
 
@@ -186,7 +190,11 @@ async def seed(session: AsyncSession) -> None:
         size_bytes=len(TABLE),
     )
     broken = SourceFile(
-        tenant_id=loaf.id, filename="helpdesk-november.csv", sha256="2" * 64, size_bytes=9_000
+        tenant_id=loaf.id,
+        filename="helpdesk-november.csv",
+        sha256="2" * 64,
+        size_bytes=9_000,
+        removed_at=now(),
     )
     session.add_all([source, broken, table])
     await session.flush()
@@ -207,7 +215,7 @@ async def seed(session: AsyncSession) -> None:
         source_file_id=broken.id,
         state="failed",
         finished_at=now() - timedelta(hours=3),
-        error={"message": "no column holds the text of messages; name one with text=COLUMN"},
+        error={"message": UNCLEAR},
     )
     draft = Import(
         id=import_id(3),

@@ -432,6 +432,7 @@ async def _columns_page(
     """The columns of a table and its first rows; an answer of 422 where it cannot be imported so."""
     fields = {at: field for field, at in look.head.columns.items()}
     labels = {field: label for field, label, _ in columns.CHOICES}
+    notes = look.report.notes if look.report else {}
     return await page(
         request,
         "data/columns.html",
@@ -446,7 +447,7 @@ async def _columns_page(
         names=set(look.head.names),
         role_words=columns.ROLES,
         speakers=uploads.speakers(look.report) if look.report else [],
-        notes=_notes(look.report.notes) if look.report else [],
+        notes=[note for note in _notes(notes) if note[0] != _NOTE_WORDS["columns"]],
         rejected=uploads.rejected_groups(look.report) if look.report else [],
         is_refused=is_refused,
     )

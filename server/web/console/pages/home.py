@@ -145,7 +145,10 @@ class TenantHomeController(Controller):
             conversations=conversations.get(tenant.id, 0),
             waiting=waiting,
             working=working,
-            failed=failed,
+            failed=[
+                (row, source, uploads.as_sentence((row.error or {}).get("message", "")))
+                for row, source in failed
+            ],
             drafts=drafts,
             data=address_of_page("Data", tenant),
             live_name=f"{slug}@{live}" if live else "",

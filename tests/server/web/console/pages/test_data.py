@@ -396,7 +396,7 @@ async def test_deleting_names_the_upload_and_what_hangs_on_it(
     asked = await admin.get(f"{page}/delete")
     assert words(asked, "h1") == "Delete october.jsonl?"
     assert "Its 12 conversations go with it" in words(asked)
-    assert "Delete the 1 dataset version made of it as well" in words(asked)
+    assert "Delete the dataset version made of it as well" in words(asked)
     answer = await admin.post(f"{page}/delete", data={})
     assert answer.headers["location"] == f"{PAGE}?done=deleted"
     assert "The upload was deleted" in words(await admin.get(answer.headers["location"]), "#toasts")
