@@ -28,7 +28,7 @@ from server.web.console.downloads import csv_file
 from server.web.console.figures import size
 from server.web.console.forms import read_form, see_other
 from server.web.console.rendering import page
-from server.web.console.session import signed_in
+from server.web.console.session import FORM_HEADER, signed_in
 
 _ADMIN = [signed_in("admin")]
 _ALL_AT_ONCE = 500  # rows that a CSV is read by
@@ -86,6 +86,9 @@ class DataController(Controller):
         )
         if isinstance(taken, Refusal):
             return await _uploads_page(request, tenant, database, settings, refusal=taken)
+        if FORM_HEADER in request.headers:  # a script, which would fetch the page twice
+            where = f"{_address(tenant)}/imports/{taken}"
+            return Response(b"", status_code=HTTPStatus.CREATED, headers={"location": where})
         return _see(tenant, taken)
 
     @post("/sample", guards=_ADMIN)

@@ -179,8 +179,9 @@ function send(form, submitter) {
     words.textContent = percent < 100 ? `${percent} % sent` : "Sent; it is being looked at";
   });
   request.addEventListener("load", () => {
-    // a redirect was followed: the page it led to is where the plain form would have gone
-    if (request.status < 400) return location.assign(request.responseURL);
+    // without a location a redirect was followed, to where the plain form would have gone
+    if (request.status < 400)
+      return location.assign(request.getResponseHeader("location") ?? request.responseURL);
     const answer = new DOMParser().parseFromString(request.responseText, "text/html");
     const content = answer.getElementById("main");
     if (!content) return over("The server did not take the file. Try again.");

@@ -172,6 +172,13 @@ async def test_an_upload_without_a_script_is_queued_and_then_read(
     assert "october.jsonl" in words(read, "h1")
 
 
+async def test_a_script_is_told_where_its_upload_is(admin, database) -> None:
+    answer = await admin.post(PAGE, files={"file": ("a.jsonl", CHATS, "text/plain")})
+    (row,) = await rows_of(database, Import)
+    assert (answer.status_code, answer.content) == (201, b"")
+    assert answer.headers["location"] == f"{PAGE}/imports/{row.id}"
+
+
 async def test_each_rejected_record_is_there_with_its_line_and_reason(imported, admin) -> None:
     page = await imported(BROKEN)
     answer = await admin.get(page)
