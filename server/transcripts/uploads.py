@@ -187,9 +187,13 @@ async def names_of(
     session: AsyncSession, tenant: Tenant, import_ids: Sequence[str]
 ) -> dict[str, str]:
     """The file names of these imports, by id; those that were deleted are absent."""
-    query = of_tenant(tenant.id).select(Import.id, SourceFile.filename)
-    query = query.join(SourceFile, Import.source_file_id == SourceFile.id)
-    rows = await session.execute(query.where(Import.id.in_(import_ids)))
+    query = (
+        of_tenant(tenant.id)
+        .select(Import.id, SourceFile.filename)
+        .join(SourceFile, Import.source_file_id == SourceFile.id)
+        .where(Import.id.in_(import_ids))
+    )
+    rows = await session.execute(query)
     return {import_id: clean_name(filename) for import_id, filename in rows}
 
 

@@ -1,12 +1,14 @@
 """Uploads as pages list them, drafts, and what of redaction may be shown; on both databases."""
 
 import datetime
+from typing import get_args
 
+import msgspec
 import pytest
 from sqlalchemy import update
 
 from connectors.conversation import Role
-from connectors.importers import IMPORTERS, Reason
+from connectors.importers import IMPORTERS, Reason, choose
 from connectors.report import ImportReport
 from server.cleanup import Cleaner
 from server.db.models import (
@@ -284,7 +286,7 @@ def test_a_form_is_read_and_what_makes_no_sense_is_passed_over():
 
 
 def test_there_are_words_for_every_state_reason_and_format():
-    assert set(uploads.STATES) == set(ImportState.__args__)
+    assert set(uploads.STATES) == set(get_args(ImportState))
     assert set(uploads.REASONS) == set(Reason)
     assert [name for name, _ in uploads.formats()] == list(IMPORTERS)
 
@@ -309,7 +311,7 @@ def test_rejected_records_are_grouped_and_defused():
             {"line": 0, "reason": "bad_role", "detail": "=1+1"},  # type: ignore[list-item]
         ],
     )
-    report = uploads.msgspec.convert(uploads.msgspec.to_builtins(report), ImportReport)
+    report = msgspec.convert(msgspec.to_builtins(report), ImportReport)
     groups = uploads.rejected_groups(report)
     assert [(each.reason, each.count, len(each.examples)) for each in groups] == [
         ("bad_role", 12, 1),
@@ -321,4 +323,4 @@ def test_rejected_records_are_grouped_and_defused():
 
 
 async def test_an_upload_of_a_sample_is_one_that_can_be_read(blobs: BlobStore):
-    assert uploads.choose(uploads.sample(), uploads.SAMPLE).name == "openai"
+    assert choose(uploads.sample(), uploads.SAMPLE).name == "openai"

@@ -146,7 +146,7 @@ class TenantHomeController(Controller):
             waiting=waiting,
             working=working,
             failed=[
-                (row, source, uploads.as_sentence((row.error or {}).get("message", "")))
+                (row, source, uploads.for_a_page((row.error or {}).get("message", "")))
                 for row, source in failed
             ],
             drafts=drafts,

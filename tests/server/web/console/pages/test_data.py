@@ -15,9 +15,8 @@ from server.db.models import ConversationRow, DatasetVersion, Import, SourceFile
 from server.errors import StorageFull
 from server.settings import Settings
 from server.storage.blobs import BlobStore
-from server.transcripts import importing
+from server.transcripts import importing, uploads
 from server.web.console.figures import size
-from server.web.console.pages import data
 
 PAGE = "/console/t/acme/data"
 THINGS = [
@@ -184,7 +183,7 @@ async def test_each_rejected_record_is_there_with_its_line_and_reason(imported, 
     answer = await admin.get(page)
     assert "2 records rejected" in words(answer)
     groups = {
-        " ".join(each.summary.get_text(" ").split()): [
+        " ".join(each.select("summary")[0].get_text(" ").split()): [
             [cell.get_text() for cell in row.select("td")] for row in each.select("tbody tr")
         ]
         for each in soup(answer).select("details.reason")
@@ -468,7 +467,7 @@ async def test_two_versions_are_needed_to_compare(admin, chosen: int) -> None:
 
 
 async def test_the_lists_are_paged(imported, admin, monkeypatch) -> None:
-    monkeypatch.setattr(data.uploads, "PAGE", 2)
+    monkeypatch.setattr(uploads, "PAGE", 2)
     for number in range(3):
         await imported(chats(f"Parcel {number}"), f"{number}.jsonl")
     first = soup(await admin.get(PAGE))
