@@ -50,6 +50,7 @@ EVENTS: dict[str, str] = {
     "fine_tuning.job.succeeded": "a job has ended well; its adapter need not be live",
     "fine_tuning.job.failed": "a job has ended with an error",
     "fine_tuning.job.cancelled": "a job was stopped by request",
+    "conversation.handoff.created": "a visitor of the widget asks for a person",
     TEST_EVENT: "`tenantune webhooks test`: sent once, to that endpoint alone",
 }
 DELIVERIES: dict[DeliveryState, str] = {
@@ -207,7 +208,8 @@ def events() -> str:
             "",
             *_table(("event", "when"), rows),
             "",
-            '`data` holds the job\'s public id, `{"id": "ftjob-..."}`. An attempt that fails is',
+            'Of a job `data` holds the public id, `{"id": "ftjob-..."}`; of a hand-off, what is in',
+            "[](../how-to/put-the-widget-on-a-site.md#talk-to-a-person). An attempt that fails is",
             f"repeated after {waits}, each give or take a fifth.",
             "",
             "## States of a delivery",

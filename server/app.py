@@ -39,6 +39,7 @@ from server.chat.accounting import Accounting, Admission
 from server.chat.prompt import PolicyFiles
 from server.chat.service import ChatService
 from server.cleanup import Cleaner
+from server.conversations.answering import Answering
 from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
@@ -58,6 +59,7 @@ from server.web.console.pages.account import AccountController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
+from server.web.console.pages.release import ReleaseController
 from server.web.console.pages.sign_in import (
     LinkController,
     SignInController,
@@ -72,6 +74,8 @@ from server.web.console.session import (
     provide_viewer,
 )
 from server.web.static import StaticController
+from server.web.widget.controller import WidgetController, WidgetDocuments
+from server.web.widget.refusals import Refusals
 from server.webhooks.dispatcher import WebhookDispatcher
 from server.webhooks.vault import Vault
 
@@ -109,11 +113,16 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     PeopleController,
     DataController,
     TrainingController,
+    ReleaseController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
     ReferenceController,
     StaticController,
+)
+WIDGET: tuple[type[Controller], ...] = (  # /widget.js, /widget
+    WidgetDocuments,
+    WidgetController,
 )
 
 
@@ -137,6 +146,8 @@ class _Shared:
     issuer: Issuer | None
     job_feed: JobFeed
     curve_reader: CurveReader
+    answering: Answering
+    refusals: Refusals
 
 
 def create_app(
@@ -212,7 +223,7 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN],
+        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN, *WIDGET],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),
@@ -271,6 +282,8 @@ def _build_shared(
         issuer=Issuer(settings) if settings.oidc_issuer else None,
         job_feed=JobFeed(database),
         curve_reader=CurveReader(),
+        answering=Answering(chat, base=settings.base),
+        refusals=Refusals(database),
     )
 
 

@@ -1,6 +1,7 @@
 """Removes what has expired, and bytes that no row refers to.
 
-Files, uploads, transcripts that were read, records of requests, sessions and one-time links expire.
+Files, uploads, transcripts that were read, records of requests, sessions, one-time links and
+conversations with visitors expire.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from server import idempotency
 from server.accounts import links, sessions, tries
+from server.conversations import retention
 from server.db.session import Database
 from server.errors import ServerError
 from server.files import originals, service, uploads
@@ -64,6 +66,7 @@ class Cleaner:
             await sessions.delete_expired(session)
             await links.delete_expired(session)
             await tries.delete_expired(session)
+            await retention.delete_expired(session)
         await try_delete_unreferenced(self._database, self._blobs, *hashes)
 
     async def sweep_orphans(self, age: datetime.timedelta = ORPHAN_AGE) -> None:

@@ -10,7 +10,7 @@ import structlog
 
 from server.settings import Settings
 
-API_KEY = re.compile(r"\btt_(admin_|pub_|link_|session_)?[0-9A-Za-z]{8,}")
+API_KEY = re.compile(r"\btt_(admin_|pub_|jwt_|link_|session_)?[0-9A-Za-z]{8,}")
 WEBHOOK_SECRET = re.compile(r"\bwhsec_[0-9A-Za-z+/=]{8,}")
 URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s@/]+@")
 SECRET_NAMES = re.compile(

@@ -148,8 +148,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secrets_key: Annotated[
         str,
         Meta(
-            description="key that webhook secrets are encrypted with, where machines share a database "
-            "(several: the first encrypts); empty: a file in the data folder"
+            description="key that secrets of webhooks and widgets are encrypted with, where machines "
+            "share a database (several: the first encrypts); empty: a file in the data folder"
         ),
     ] = ""
     oidc_issuer: Annotated[

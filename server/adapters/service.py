@@ -15,6 +15,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from server.adapters.schemas import AdapterView, PromotionView, Ruling
 from server.db.models import (
+    MAX_NUMBER,
     Adapter,
     AdapterState,
     DatasetVersion,
@@ -184,6 +185,17 @@ async def roll_back(
             ``expected_revision`` was read.
     """
     await _lock(session, tenant, expected_revision)
+    before = await before_live(session, tenant)
+    await _make_live(session, tenant, adapter_id=before, kind="rollback", actor=actor)
+    return tenant
+
+
+async def before_live(session: AsyncSession, tenant: Tenant) -> str | None:
+    """The id of the version that a roll-back makes live; None is the base.
+
+    Raises:
+        Conflict: nothing was live before.
+    """
     scope = of_tenant(tenant.id)
     trail: list[str | None] = [None]
     for step in await session.scalars(scope.select(Promotion).order_by(Promotion.revision)):
@@ -202,8 +214,7 @@ async def roll_back(
             f"'{tenant.slug}' has no earlier version to go back to: the base answers already.",
             code="nothing_to_roll_back",
         )
-    await _make_live(session, tenant, adapter_id=trail[-1], kind="rollback", actor=actor)
-    return tenant
+    return trail[-1]
 
 
 async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
@@ -228,12 +239,30 @@ async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
     return adapter.engine_name
 
 
-async def history(session: AsyncSession, tenant: Tenant) -> list[PromotionView]:
-    """Every change of what is live, newest first."""
+async def history(
+    session: AsyncSession,
+    tenant: Tenant,
+    *,
+    limit: int | None = None,
+    below: int | None = None,
+    version: int | None = None,
+) -> list[PromotionView]:
+    """Changes of what is live, newest first: all of them, or ``limit`` from under the revision ``below`` on.
+
+    With ``version`` only those from it and to it.
+    """
     scope = of_tenant(tenant.id)
     rows = await session.execute(scope.select(Adapter.id, Adapter.version))
     versions = {row.id: row.version for row in rows}
-    steps = await session.scalars(scope.select(Promotion).order_by(Promotion.revision.desc()))
+    query = scope.select(Promotion).order_by(Promotion.revision.desc()).limit(limit)
+    if below is not None:
+        query = query.where(Promotion.revision < min(below, MAX_NUMBER))
+    if version is not None:
+        wanted = [each for each, number in versions.items() if number == version]
+        query = query.where(
+            Promotion.from_adapter_id.in_(wanted) | Promotion.to_adapter_id.in_(wanted)
+        )
+    steps = await session.scalars(query)
     return [
         PromotionView(
             revision=step.revision,

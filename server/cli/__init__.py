@@ -14,6 +14,7 @@ from server.cli.transcripts import transcripts
 from server.cli.up import up
 from server.cli.usage import usage
 from server.cli.webhooks import webhooks
+from server.cli.widget import widget
 from server.settings import describe
 
 
@@ -42,6 +43,7 @@ for part in (
     people,
     usage,
     webhooks,
+    widget,
     transcripts,
     train,
     jobs,

@@ -88,6 +88,34 @@ async def read_history(session: AsyncSession, job: Job) -> list[JobEventView]:
     ]
 
 
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person decided about a run's version, and when. ``actor`` as records name callers."""
+
+    approved: bool
+    actor: str | None
+    at: datetime.datetime
+
+
+async def read_decision(
+    session: AsyncSession, tenant_id: str, job_id: str | None
+) -> Decided | None:
+    """The decision about a run's version; None before there is one, and where nobody was asked."""
+    query = (
+        of_tenant(tenant_id)
+        .select(JobEvent)
+        .where(JobEvent.job_id == job_id, JobEvent.kind == "request")
+        .order_by(JobEvent.seq.desc())
+    )
+    for event in await session.scalars(query):
+        if event.body["what"] in ("approved", "rejected"):
+            return Decided(
+                approved=event.body["what"] == "approved",
+                actor=event.body.get("actor"),
+                at=event.created_at,
+            )
+    return None
+
+
 def stepped_since_resumption(history: Sequence[JobEventView], step_seq: int) -> bool:
     """Whether a step was taken since the job last began to train: since its last pause, if there was one.
 

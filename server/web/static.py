@@ -101,13 +101,13 @@ class StaticController(Controller):
         if headers["etag"] in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         content = file.content
-        if _takes_gzip(request.headers.get("accept-encoding", "")):
+        if takes_gzip(request.headers.get("accept-encoding", "")):
             headers["content-encoding"] = "gzip"
             content = file.compressed
         return Response(content, media_type=file.media_type, headers=headers)
 
 
-def _takes_gzip(accepted: str) -> bool:
+def takes_gzip(accepted: str) -> bool:
     """Whether an Accept-Encoding names gzip, and does not refuse it by a quality of 0."""
     for part in accepted.lower().split(","):
         name, _, quality = part.replace(" ", "").partition(";")

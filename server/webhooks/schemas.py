@@ -9,12 +9,16 @@ from server.db.models import DeliveryState
 from server.schemas import Moment
 
 EventType = Literal[
-    "fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"
+    "fine_tuning.job.succeeded",
+    "fine_tuning.job.failed",
+    "fine_tuning.job.cancelled",
+    "conversation.handoff.created",
 ]
 EVENT_TYPES: tuple[EventType, ...] = (
     "fine_tuning.job.succeeded",
     "fine_tuning.job.failed",
     "fine_tuning.job.cancelled",
+    "conversation.handoff.created",
 )
 TEST_EVENT = "webhook.test"
 Url = Annotated[str, Meta(min_length=8, max_length=2048, description="https://...")]

@@ -40,8 +40,8 @@ async def emit(
     """Write an event for every endpoint of the tenant that wants its type.
 
     The rows belong to the caller's transaction: an event is sent only if that is committed, and then
-    by any copy of the server, until a receiver accepts it. ``data`` is that of OpenAI's event of this
-    type: ``{"id": "ftjob-..."}``.
+    by any copy of the server, until a receiver accepts it. ``data`` is that of OpenAI's event where it
+    has this type: ``{"id": "ftjob-..."}``.
     """
     query = of_tenant(tenant_id).select(WebhookEndpoint).where(WebhookEndpoint.enabled)
     event = _event(type, data)

@@ -1,4 +1,4 @@
-"""Webhook secrets at rest: encrypted with a key that is not in the database.
+"""Secrets of webhooks and widgets at rest: encrypted with a key that is not in the database.
 
 The key is the file ``secrets.key`` in the data folder, made at the first start. Where several machines
 share a database it is ``TENANTUNE_SECRETS_KEY``. There may be several keys, one on each line (or
@@ -15,7 +15,7 @@ import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import WebhookEndpoint
+from server.db.models import WebhookEndpoint, Widget
 from server.db.scope import across_tenants
 from server.db.session import Database
 from server.errors import ServerError
@@ -29,13 +29,13 @@ KEY_NAME = "secrets.key"
 
 
 class SecretUnreadable(ServerError):
-    """A webhook's secret was encrypted with a key that this server does not have."""
+    """A secret was encrypted with a key that this server does not have."""
 
     default_code = "secret_unreadable"
 
 
 class Vault:
-    """Encrypts and decrypts webhook secrets, once it is ``open``."""
+    """Encrypts and decrypts secrets, once it is ``open``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -57,14 +57,15 @@ class Vault:
                 encrypted with one.
         """
         async with database.reading() as session:
-            sealed = [row.secret for row in await _endpoints(session) if not _is_plain(row.secret)]
+            sealed = [text for text in await _stored(session) if not _is_plain(text)]
         keys = self._settings.secrets_key
         if not keys and not self.path.exists() and sealed:
             raise SettingsError(
-                f"{self.path} is missing, and {len(sealed)} webhook secrets were encrypted with it. "
+                f"{self.path} is missing, and {len(sealed)} secrets were encrypted with it. "
                 "Put it back, or set TENANTUNE_SECRETS_KEY to what it held (on another machine: to "
                 "what it holds there). If it is lost: remove the webhooks (`tenantune webhooks "
-                "delete`), start again, and make new ones."
+                "delete`) and the widgets' secrets (`tenantune widget secret forget`), start again, "
+                "and make new ones."
             )
         text = keys or await asyncio.to_thread(_read_or_create, self.path)
         self._keys = _parse(text, "TENANTUNE_SECRETS_KEY" if keys else str(self.path))
@@ -87,8 +88,8 @@ class Vault:
             return self._opened.decrypt(stored.encode()).decode()
         except InvalidToken as exc:
             raise SecretUnreadable(
-                "The webhook's secret was encrypted with a key that this server has not got: give it "
-                "TENANTUNE_SECRETS_KEY, or give the webhook a new secret."
+                "The secret was encrypted with a key that this server has not got: give it "
+                "TENANTUNE_SECRETS_KEY, or make a new secret."
             ) from exc
 
     async def expect_shared(self, session: AsyncSession) -> None:
@@ -97,10 +98,10 @@ class Vault:
         Raises:
             SecretUnreadable: it decrypts none of them: the other machines have another key.
         """
-        stored = [row.secret for row in await _endpoints(session)]
+        stored = await _stored(session)
         if stored and not any(self._reads(secret) for secret in stored):
             raise SecretUnreadable(
-                f"This machine's key ({self.path}) is not the one that encrypted the webhook secrets "
+                f"This machine's key ({self.path}) is not the one that encrypted the secrets "
                 "in the database: set TENANTUNE_SECRETS_KEY to the same key on all machines."
             )
 
@@ -146,6 +147,17 @@ async def _endpoints(session: AsyncSession, *, lock: bool = False) -> list[Webho
     all_tenants = across_tenants("one key encrypts every tenant's secrets")
     query = all_tenants.select(WebhookEndpoint).order_by(WebhookEndpoint.id)
     return list(await session.scalars(query.with_for_update() if lock else query))
+
+
+async def _stored(session: AsyncSession) -> list[str]:
+    """Every current secret as it is stored."""
+    widgets = across_tenants("one key encrypts every tenant's secrets").select(
+        Widget.session_secret, Widget.identity_secret
+    )
+    found = [row.secret for row in await _endpoints(session)]
+    for row in await session.execute(widgets):
+        found += [secret for secret in row if secret is not None]
+    return found
 
 
 def _parse(text: str, where: str) -> MultiFernet:

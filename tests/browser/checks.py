@@ -4,9 +4,10 @@ import json
 import os
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Frame, Page
 
 AXE = Path(__file__).parents[1] / "e2e" / "node" / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -40,16 +41,17 @@ _SMALL = """([targets, least]) => {
 }"""
 
 
-def absent(what: str, why: str) -> None:
+def absent(what: str, why: str) -> NoReturn:
     """Skip a test that needs ``what``, and say why; where CI is set, that is a failure."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is not there: {why}")
     pytest.skip(f"{what} IS NOT THERE, SO NOTHING WAS TESTED HERE: {why}")
 
 
-def accessibility_faults(page: Page) -> list[str]:
+def accessibility_faults(page: Page | Frame) -> list[str]:
     """What axe finds on a page as it is now, a line for each element."""
-    page.evaluate(_axe())
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_axe())
     found = page.evaluate(
         "(rules) => axe.run(document, { runOnly: rules, resultTypes: ['violations'] })"
         ".then((result) => JSON.stringify(result.violations))",
@@ -62,20 +64,20 @@ def accessibility_faults(page: Page) -> list[str]:
     ]
 
 
-def sideways(page: Page) -> list[str]:
+def sideways(page: Page | Frame) -> list[str]:
     """How far a page scrolls sideways, and what makes it; nothing where it does not."""
     found: list[str] = page.evaluate(_SIDEWAYS)
     return found
 
 
-def small_targets(page: Page) -> list[str]:
+def small_targets(page: Page | Frame) -> list[str]:
     """What a pointer must hit and is smaller than ``LEAST_TARGET``."""
     targets = "a[href], button, input, select, textarea, summary"
     found: list[str] = page.evaluate(_SMALL, [targets, LEAST_TARGET])
     return found
 
 
-def small_for_a_finger(page: Page) -> list[str]:
+def small_for_a_finger(page: Page | Frame) -> list[str]:
     """Controls that are smaller than ``FINGER_TARGET``; links in a line of text are let be."""
     targets = "button:not(.link), a.btn, .nav a, .tenant, .seg a, input, select, textarea, summary"
     found: list[str] = page.evaluate(_SMALL, [targets, FINGER_TARGET])

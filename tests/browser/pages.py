@@ -19,6 +19,7 @@ class Look(NamedTuple):
 
 TRAINING = "/console/t/loaf/training"
 DATA = "/console/t/loaf/data"
+RELEASE = "/console/t/loaf/release"
 PAGES = (
     Look("sign-in", "/console/sign-in"),
     Look("link-first", f"/console/link/{FIRST_LINK}"),
@@ -66,6 +67,16 @@ PAGES = (
         "loaf:viewer",
     ),
     Look("training-compare-none", f"{TRAINING}/compare", "loaf:viewer", 422),
+    Look("release", RELEASE, "loaf:admin"),
+    Look("release-empty", "/console/t/northgate/release", "northgate:admin"),
+    Look("release-history", f"{RELEASE}/history", "loaf:viewer"),
+    Look("release-waits", f"{RELEASE}/3", "loaf:admin"),
+    Look("release-live", f"{RELEASE}/2", "loaf:viewer"),
+    Look("release-unmeasured", f"{RELEASE}/1", "loaf:admin"),
+    Look("release-approve", f"{RELEASE}/3/approve", "loaf:admin"),
+    Look("release-promote", f"{RELEASE}/1/promote", "loaf:admin"),
+    Look("release-impossible", f"{RELEASE}/2/promote", "loaf:admin"),
+    Look("release-roll-back", f"{RELEASE}/roll-back", "loaf:admin"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts import sessions
 from server.accounts.tokens import digest
+from server.adapters import service as promotions
 from server.db.models import (
     Adapter,
     ConversationRow,
@@ -29,6 +30,7 @@ from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from tests.browser.site import Site
+from tests.server.adapters.fake_reports import make_report
 
 LOAF, NORTHGATE = "loaf", "northgate"
 # people and links that pages are about, at addresses that are known before
@@ -276,6 +278,10 @@ async def seed(session: AsyncSession) -> None:
             base_sha256="0" * 64,
             system_prompt="",
             state=state,
+            dataset_id=dataset.id,
+            report=None
+            if version == 1
+            else make_report(version=version, live=version == 3, max_perplexity=6.0),
             scores={
                 "new": {
                     "perplexity": 7.2 - version * 0.6,
@@ -287,7 +293,8 @@ async def seed(session: AsyncSession) -> None:
         session.add(adapter)
         adapters.append(adapter)
     await session.flush()
-    loaf.live_adapter_id = adapters[1].id
+    for version in (1, 2):
+        await promotions.promote(session, loaf, version=version, actor=f"job {run_id(version)}")
     runs: tuple[tuple[int, JobState, Adapter | None], ...] = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),

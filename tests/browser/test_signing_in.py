@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from server.accounts import links, service
 from server.accounts.sessions import end_all
-from tests.browser.checks import accessibility_faults
+from tests.browser.checks import accessibility_faults, sideways
 from tests.browser.conftest import Visits
 from tests.browser.site import Site
 
@@ -99,3 +99,21 @@ def test_by_keyboard_alone_and_on_to_the_page_that_was_wanted(visit: Visits, sit
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Your account")
     visit.forgive()  # the browser notes the 422
+
+
+def test_a_link_is_shown_once_and_can_be_copied(visit: Visits, site: Site) -> None:
+    page = visit(link_of(site, "lou@example.com"))
+    page.get_by_role("textbox", name="Password").fill(PASSWORD)
+    page.get_by_role("button", name="Set the password").click()
+    page.goto("/console/people")
+    everybody = page.get_by_role("region", name="Everybody")
+    everybody.get_by_role("link", name="lou@example.com").click()
+    page.get_by_role("button", name="Make a link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(
+        "Send this link to lou@example.com"
+    )
+    expect(page.get_by_role("button", name="Copy One-time link")).to_be_visible()
+    for width in (360, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert not accessibility_faults(page)
+        assert not sideways(page)

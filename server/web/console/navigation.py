@@ -75,9 +75,6 @@ class Shell(NamedTuple):
 
 async def _runs_going_on(session: AsyncSession, tenant_id: str) -> Count:
     states = await jobs.count_by_state(session, tenant_id)
-    waiting = states.get("awaiting_approval", 0)
-    if waiting:
-        return Count(waiting, "awaiting approval")
     return Count(sum(states.get(state, 0) for state in jobs.WORKING), "running", going=True)
 
 
@@ -88,10 +85,16 @@ async def _uploads_going_on(session: AsyncSession, tenant_id: str) -> Count:
     return Count(sum(states.values()), "being read", going=True)
 
 
+async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
+    states = await jobs.count_by_state(session, tenant_id)
+    return Count(states.get("awaiting_approval", 0), "awaiting approval")
+
+
 TENANT_PAGES = (
     Page("Home", "home", "/console/t/{slug}", "viewer"),
     Page("Data", "data", "/console/t/{slug}/data", "viewer", _uploads_going_on),
     Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
+    Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
 )
 SETUP_PAGES: tuple[Page, ...] = ()
 OPERATOR_PAGES = (

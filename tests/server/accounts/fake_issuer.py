@@ -65,7 +65,7 @@ class FakeIssuer:
 
     async def jwks(self, _request: web.Request) -> web.Response:
         self.fetched_keys += 1
-        keys = KeySet(self.keys).as_dict(private=False)
+        keys = KeySet([*self.keys]).as_dict(private=False)
         others = [{"kty": "OKP", "crv": "X", "x": "A"}, {"kty": "RSA", "use": "enc"}]
         return web.json_response({"keys": [*keys["keys"], *others]})
 

@@ -43,7 +43,7 @@ async def test_hashes_of_other_parameters_are_outdated(passwords):
 
 
 async def test_an_unknown_person_costs_a_hash(passwords, monkeypatch):
-    hashed = []
+    hashed: list[str] = []
     monkeypatch.setattr(passwords, "_hash", hashed.append)
     await passwords.verify("twelve or more", None)
     assert hashed == ["twelve or more"]
@@ -60,7 +60,7 @@ async def test_two_are_checked_at_once_and_a_crowd_is_told_to_wait(passwords, mo
         running -= 1
         return "hash"
 
-    monkeypatch.setattr(module.asyncio, "to_thread", slowly)
+    monkeypatch.setattr(asyncio, "to_thread", slowly)
     crowd = [passwords.hash("x") for _ in range(module.MAX_WAITING + 1)]
     done = await asyncio.gather(*crowd, return_exceptions=True)
     assert most == module.AT_ONCE

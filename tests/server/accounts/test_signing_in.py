@@ -9,6 +9,7 @@ from argon2 import PasswordHasher
 from server.accounts import links, service, sessions, tries
 from server.accounts.passwords import Passwords
 from server.accounts.signing_in import SigningIn
+from server.cleanup import Cleaner
 from server.db.models import SignInLink, SignInSession, SignInTry, now
 from server.db.scope import of_installation
 from server.errors import Conflict, Invalid, NotFound, TooMany
@@ -77,9 +78,9 @@ async def test_a_session_ends_when_idle_and_after_two_weeks(database, signing_in
     viewer = await viewer_of(database, token)
     assert viewer is not None
     async with database.transaction() as session:
-        assert (await sessions.find(session, token))[1], "to be marked as seen"
+        assert await sessions.find(session, token) == (viewer, True), "to be marked as seen"
         await sessions.mark_seen(session, viewer.session_id)
-        assert not (await sessions.find(session, token))[1]
+        assert await sessions.find(session, token) == (viewer, False)
     await age(database, SignInSession, expires_at=sessions.LONGEST)
     assert await viewer_of(database, token) is None
     async with database.transaction() as session:
@@ -140,7 +141,9 @@ async def test_guessing_ends_for_a_while(database, signing_in, make_person):
     with pytest.raises(TooMany) as caught:
         await signing_in.with_password("ANA@example.com", PASSWORD, **HERE)
     assert "in 15 minutes" in caught.value.message
-    assert 0 < caught.value.retry_after_seconds <= 900
+    seconds = caught.value.retry_after_seconds
+    assert seconds is not None
+    assert 0 < seconds <= 900
     await age(database, SignInTry, created_at=tries.WINDOW - timedelta(seconds=30))
     with pytest.raises(TooMany, match="in a minute"):
         await signing_in.with_password("ana@example.com", PASSWORD, **HERE)
@@ -183,6 +186,7 @@ async def test_a_hash_of_old_parameters_is_renewed(database, signing_in, make_pe
     await SigningIn(database, stronger).with_password(person.email, PASSWORD, **HERE)
     async with database.transaction() as session:
         kept = (await service.get(session, person.id)).password_hash
+    assert kept is not None
     assert kept != person.password_hash
     assert not stronger.is_outdated(kept)
     assert await signing_in.with_password(person.email, PASSWORD, **HERE)
@@ -323,3 +327,25 @@ async def test_a_tenant_that_goes_takes_its_roles_along(database, make_tenant, m
     async with database.reading() as session:
         [view] = await service.list_all(session)
     assert view.memberships == []
+
+
+async def test_the_cleaner_removes_what_has_expired(database, blobs, signing_in, make_person):
+    person = await make_person()
+    await signing_in.with_password(person.email, PASSWORD, **HERE)
+    async with database.transaction() as session:
+        await links.make(session, person, valid=links.LOST_PASSWORD)
+        await tries.count(session, person.email, address="")
+    kinds = (SignInSession, SignInLink, SignInTry)
+    cleaner = Cleaner(database, blobs)
+
+    async def counts():
+        await cleaner.clean_up()
+        async with database.reading() as session:
+            scope = of_installation()
+            return [len(list(await session.scalars(scope.select(kind)))) for kind in kinds]
+
+    assert await counts() == [1, 1, 1]
+    await age(database, SignInSession, seen_at=sessions.IDLE)
+    await age(database, SignInLink, expires_at=links.LOST_PASSWORD)
+    await age(database, SignInTry, created_at=tries.WINDOW)
+    assert await counts() == [0, 0, 0]

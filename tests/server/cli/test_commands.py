@@ -71,6 +71,34 @@ def test_a_webhooks_secret_is_all_that_standard_output_holds(tenantune: Run, giv
     assert tenantune("webhooks", "deliveries", listed["id"], "--tenant", "acme").stdout == ""
 
 
+def test_a_widget_is_switched_on_and_says_what_goes_on_the_site(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    assert tenantune("widget", "show", "--tenant", "acme").returncode == 3
+    made = tenantune("widget", "enable", "--tenant", "acme")
+    assert re.fullmatch(
+        r'<script async src="http://127\.0\.0\.1:8000/widget\.js" data-key="tt_pub_[0-9A-Za-z]{24}" '
+        r'data-theme="[^"<>]+"></script>\n',
+        made.stdout,
+    ), made.stderr
+    shown = tenantune("widget", "show", "--tenant", "acme").stdout.splitlines()
+    rows = dict(line.split("\t", 1) for line in shown)
+    assert (rows["state"], rows["snippet"]) == ("on", made.stdout.strip())
+    assert tenantune("widget", "disable", "--tenant", "acme").returncode == 0
+
+
+def test_a_widgets_sites_and_secret_are_kept(tenantune: Run) -> None:
+    tenantune("tenants", "create", "acme")
+    tenantune("widget", "enable", "--tenant", "acme")
+    site = "https://Shop.example:443"
+    assert tenantune("widget", "origins", "add", site, "--tenant", "acme").returncode == 0
+    secret = tenantune("widget", "secret", "rotate", "--tenant", "acme").stdout
+    assert re.fullmatch(r"tt_jwt_[0-9A-Za-z]{43}\n", secret)
+    shown = json.loads(tenantune("widget", "show", "--tenant", "acme", "--json").stdout)
+    assert shown["widget"]["origins"] == ["https://shop.example"]
+    assert shown["widget"]["identity_secret_hint"] == f"...{secret.strip()[-4:]}"
+    assert shown["refused_origins"] == []
+
+
 def test_usage_comes_as_csv(tenantune: Run) -> None:
     done = tenantune("usage", "--csv", "--by", "day", "--first", "2026-01-31")
     assert done.stdout.splitlines() == [

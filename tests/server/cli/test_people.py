@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from server.cli.up import _offer_first_link
+from server.db.models import Person
 from tests.server.cli.test_commands import tenantune
 
 __all__ = ["tenantune"]
@@ -50,3 +52,23 @@ def test_what_cannot_be_done_says_so(tenantune, words, code):
     refused = tenantune("people", *words)
     assert (refused.returncode, refused.stdout) == (code, ""), refused.stderr
     assert refused.stderr
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+async def test_up_prints_a_link_while_nobody_can_sign_in(settings, database):
+    said: list[str] = []
+    await _offer_first_link(settings, on_progress=said.append)
+    assert "30 minutes" in said[0]
+    assert re.fullmatch(LINK, said[1].strip() + "\n")
+    async with database.transaction() as session:
+        session.add(Person(email="invited@example.com", is_operator=True))
+    await _offer_first_link(settings, on_progress=said.append)
+    assert len(set(said)) == 3, "another link: the one who was invited has never signed in"
+    async with database.transaction() as session:
+        session.add(Person(email="boss@example.com", is_operator=True, password_hash="there"))
+    await _offer_first_link(settings, on_progress=said.append)
+    assert len(said) == 4

@@ -141,11 +141,15 @@ async def make_version(
             tenant_id=tenant.id,
             version=version,
             engine_name=f"{tenant.slug}-{version}",
-            base_name="tiny-base",
             base_sha256="0" * 64,
             job_id=job.id,
-            dataset_id=job.dataset_id,
-            **{"state": "ready", "scores": {"new": SCORES}, **fields},
+            **{
+                "base_name": "tiny-base",
+                "dataset_id": job.dataset_id,
+                "state": "ready",
+                "scores": {"new": SCORES},
+                **fields,
+            },
         )
         session.add(adapter)
         await session.flush()

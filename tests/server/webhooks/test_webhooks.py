@@ -786,7 +786,7 @@ async def test_a_key_that_is_missing_is_not_replaced_while_secrets_need_it(
     made = await endpoint()
     was = key.read_bytes()
     key.unlink()
-    with pytest.raises(SettingsError, match=r"secrets\.key is missing, and 1 webhook secrets"):
+    with pytest.raises(SettingsError, match=r"secrets\.key is missing, and 1 secrets"):
         await Vault(settings).open(database)
     assert not key.exists()
     given = Vault(msgspec.structs.replace(settings, secrets_key=was.decode().strip()))

@@ -50,14 +50,11 @@ from server.web.console.pages.training_view import (
     run_context,
 )
 from server.web.console.rendering import page
+from server.web.console.reports import report_page
 from server.web.console.session import signed_in
 
 _COMMENT_SECONDS = 15.0  # proxies commonly cut a silent line after 30 to 60
 _RETRY_MS = 1_000
-_REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'self'; sandbox"
-)
 _ADMIN = [signed_in("admin")]
 
 
@@ -261,24 +258,12 @@ class TrainingController(Controller):
         database: NamedDependency[Database],
     ) -> Response[str]:
         """The report: a page of its own, which runs and loads nothing."""
-        from training.reports.report import Report, render_html  # noqa: PLC0415 - loads the templates
-
         async with database.reading() as session:
             job = await service.get_job(session, tenant.id, job_id)
             adapter = await adapter_of(session, job)
         if adapter is None or adapter.report is None:
             raise NotFound("This run has no report yet: it is written after the evaluation.")
-        content = render_html(msgspec.convert(adapter.report, Report))
-        return Response(
-            content,
-            media_type="text/html",
-            headers={
-                "content-security-policy": _REPORT_POLICY,
-                "cache-control": "no-store",
-                "referrer-policy": "no-referrer",
-                "x-content-type-options": "nosniff",
-            },
-        )
+        return report_page(adapter.report)
 
     @get("/{job_id:str}/cancel", guards=_ADMIN)
     async def ask_to_cancel(

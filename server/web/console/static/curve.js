@@ -231,7 +231,7 @@ function drawLevel(u, colour) {
   const found = level();
   if (!found) return;
   const y = u.valToPos(found.value, "y", true);
-  line(u, colour.level, [6, 4], [u.bbox.left, y], [end, y]);
+  line(u, colour.level, box.dataset.measure === "loss" ? [6, 4] : [2, 3], [u.bbox.left, y], [end, y]);
   const text = `${found.name}: ${found.value.toFixed(MEASURES[box.dataset.measure].digits)}`;
   tag(u, text, colour.level, colour.ground, end, y + (y < u.bbox.top + u.bbox.height * 0.1 ? 18 : -9) * devicePixelRatio, "end");
 }

@@ -1,6 +1,7 @@
 """All tenants, and the home of one."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -9,12 +10,16 @@ from server.db.models import (
     ConversationRow,
     Import,
     Job,
+    JobState,
     Membership,
     Promotion,
+    Record,
+    Tenant,
     UsageDay,
     now,
 )
 from server.db.scope import across_tenants
+from server.db.session import Database
 from server.web.console.pages import home
 from training.data.dataset import MIN_EXAMPLES
 
@@ -24,17 +29,17 @@ def database_url(sqlite_url: str) -> str:
     return sqlite_url
 
 
-async def add(database, *rows):
+async def add(database: Database, *rows: Record) -> None:
     async with database.transaction() as session:
         session.add_all(rows)
         await session.flush()
 
 
-def a_job(tenant, state, **fields):
+def a_job(tenant: Tenant, state: JobState, **fields: Any) -> Job:
     return Job(tenant_id=tenant.id, state=state, base="b", recipe_name="cpu-small", **fields)
 
 
-def a_version(tenant, version):
+def a_version(tenant: Tenant, version: int) -> Adapter:
     return Adapter(
         tenant_id=tenant.id,
         version=version,

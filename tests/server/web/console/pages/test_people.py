@@ -17,7 +17,7 @@ async def boss(sign_in):
 
 async def path_of(database, email=EMAIL):
     async with database.reading() as session:
-        return f"{PEOPLE}/{(await service.by_email(session, email)).id}"
+        return f"{PEOPLE}/{(await service.get_by_email(session, email)).id}"
 
 
 async def test_an_invited_person_signs_in_with_a_role(boss, browser, make_tenant, database):

@@ -1,0 +1,340 @@
+"""The tenant's side of conversations: lists, reading, a person's answers, and better answers to learn.
+
+A conversation is one row, so it stands in a queue once. Lists go by the time of the last message and
+load no bodies.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import ColumnElement, case, func, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from connectors.conversation import Conversation, Role, Turn
+from server.conversations import handoffs, service, views
+from server.conversations.schemas import MAX_TEXT, HandoffView, MessageView
+from server.db.models import (
+    LiveConversation,
+    LiveMessage,
+    LiveState,
+    Visitor,
+    now,
+)
+from server.db.scope import of_tenant
+from server.errors import Invalid, NotFound
+from server.schemas import Moment
+
+Queue = Literal["all", "needs_person", "thumbs_down", "unverified"]
+MAX_MESSAGES = 500  # of a conversation that is read
+MAX_FOUND = 2_000  # messages of a search
+MAX_CORRECTIONS = 5_000  # in one file
+
+
+class Place(NamedTuple):
+    """Where a list goes on: behind this conversation."""
+
+    last_at: datetime
+    id: str
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation in a list. ``name`` is signed where ``verified``, else what the visitor says."""
+
+    id: str
+    topic: str
+    name: str | None
+    verified: bool
+    state: LiveState
+    messages: int
+    thumbs_down: int
+    last_at: Moment
+
+    @property
+    def place(self) -> Place:
+        """Where the list goes on behind it."""
+        return Place(self.last_at, self.id)
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many conversations each queue holds."""
+
+    all: int
+    needs_person: int
+    thumbs_down: int
+    unverified: int
+
+
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer's receipt, what its visitor thinks of it, and the better answer that was given."""
+
+    model: str | None
+    adapter_version: int | None
+    first_token_ms: int | None
+    total_ms: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    opinion_text: str | None
+    correction: str | None
+    corrected_by: str | None
+
+
+class ReadMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as the tenant reads it; ``detail`` is of answers alone."""
+
+    message: MessageView
+    author: str | None
+    detail: Detail | None
+
+
+class VisitorView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who wrote. ``says_name`` and ``says_email`` are not verified."""
+
+    verified: bool
+    subject: str | None
+    name: str | None
+    email: str | None
+    says_name: str | None
+    says_email: str | None
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation as the tenant reads it: its last messages, and the note of its hand-off."""
+
+    id: str
+    topic: str
+    state: LiveState
+    visitor: VisitorView
+    messages: list[ReadMessage]
+    handoff: HandoffView | None
+    note: str
+
+
+async def list_conversations(
+    session: AsyncSession,
+    tenant_id: str,
+    *,
+    queue: Queue = "all",
+    search: str = "",
+    after: Place | None = None,
+    limit: int = 50,
+) -> list[Listed]:
+    """Conversations of a queue, the one with the latest message first, behind ``after``.
+
+    ``search`` finds texts of messages, whatever their case.
+    """
+    scope = of_tenant(tenant_id)
+    query = (
+        scope.select(
+            LiveConversation.id,
+            LiveConversation.topic,
+            func.coalesce(Visitor.name, Visitor.said_name).label("name"),
+            Visitor.subject.is_not(None).label("verified"),
+            LiveConversation.state,
+            LiveConversation.message_count,
+            LiveConversation.thumbs_down,
+            LiveConversation.last_at,
+        )
+        .join(Visitor, Visitor.id == LiveConversation.visitor_id)
+        .order_by(LiveConversation.last_at.desc(), LiveConversation.id.desc())
+        .limit(limit)
+    )
+    match queue:
+        case "needs_person":
+            query = query.where(LiveConversation.state == "handed_over")
+        case "thumbs_down":
+            query = query.where(LiveConversation.thumbs_down > 0)
+        case "unverified":
+            query = query.where(Visitor.subject.is_(None))
+        case "all":
+            pass
+    if search.strip():
+        found = await _find(session, tenant_id, search.strip())
+        query = query.where(LiveConversation.id.in_(found))
+    if after is not None:
+        place = tuple_(LiveConversation.last_at, LiveConversation.id)
+        query = query.where(place < (after.last_at, after.id))
+    return [
+        Listed(
+            id=row.id,
+            topic=row.topic,
+            name=row.name,
+            verified=bool(row.verified),
+            state=row.state,
+            messages=row.message_count,
+            thumbs_down=row.thumbs_down,
+            last_at=row.last_at,
+        )
+        for row in await session.execute(query)
+    ]
+
+
+async def _find(session: AsyncSession, tenant_id: str, words: str) -> list[str]:
+    """The conversations of the last messages that hold these words, ``MAX_FOUND`` at most.
+
+    A query of its own: joined to the list, PostgreSQL looks through all messages once for each of its
+    rows.
+    """
+    query = of_tenant(tenant_id).select(LiveMessage.conversation_id)
+    query = query.where(LiveMessage.text.icontains(words, autoescape=True))
+    rows = await session.scalars(query.order_by(LiveMessage.id.desc()).limit(MAX_FOUND))
+    return list(dict.fromkeys(rows))
+
+
+async def count(session: AsyncSession, tenant_id: str) -> Counts:
+    """How many conversations each queue holds, by one query."""
+
+    def number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+    query = (
+        of_tenant(tenant_id)
+        .select(
+            func.count(LiveConversation.id),
+            number(LiveConversation.state == "handed_over"),
+            number(LiveConversation.thumbs_down > 0),
+            number(Visitor.subject.is_(None)),
+        )
+        .join(Visitor, Visitor.id == LiveConversation.visitor_id)
+    )
+    row = (await session.execute(query)).one()
+    return Counts(
+        all=row[0], needs_person=int(row[1]), thumbs_down=int(row[2]), unverified=int(row[3])
+    )
+
+
+async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> Opened:
+    """A conversation with its answers' receipts.
+
+    Raises:
+        NotFound: the tenant has no such conversation.
+    """
+    scope = of_tenant(tenant_id)
+    conversation = await _conversation(session, tenant_id, conversation_id)
+    visitor = await scope.get_one(session, Visitor, conversation.visitor_id)
+    rows = await service.messages(session, conversation, limit=MAX_MESSAGES)
+    passed_on = await handoffs.latest_row(session, conversation)
+    return Opened(
+        id=conversation.id,
+        topic=conversation.topic,
+        state=conversation.state,
+        visitor=VisitorView(
+            verified=visitor.subject is not None,
+            subject=visitor.subject,
+            name=visitor.name,
+            email=visitor.email,
+            says_name=visitor.said_name,
+            says_email=visitor.said_email,
+        ),
+        messages=[_read(row) for row in rows],
+        handoff=handoffs.view(passed_on) if passed_on else None,
+        note=passed_on.note if passed_on else "",
+    )
+
+
+async def answer(
+    session: AsyncSession, tenant_id: str, conversation_id: str, text: str, *, author: str
+) -> MessageView:
+    """Write to a visitor as a person, who sees it when they open the chat.
+
+    Raises:
+        NotFound: the tenant has no such conversation.
+        Invalid: there is no text, or it is too long.
+    """
+    text = _text(text)
+    conversation = await _conversation(session, tenant_id, conversation_id, lock=True)
+    await service.stop_writing(session, conversation)
+    row = await service.append(session, conversation, role="person", text=text, author=author)
+    return views.of_message(row)
+
+
+async def correct(
+    session: AsyncSession, tenant_id: str, message_id: str, text: str, *, actor: str
+) -> None:
+    """Say what an answer should have been; the visitor does not see it. An empty text takes it back.
+
+    Raises:
+        NotFound: the tenant has no such answer.
+        Invalid: the text is too long.
+    """
+    row = await of_tenant(tenant_id).get(session, LiveMessage, message_id, lock=True)
+    if row is None or row.role != "assistant":
+        raise NotFound("There is no such answer.", code="message_not_found")
+    row.correction = _text(text) if text.strip() else None
+    row.corrected_by = actor if row.correction else None
+    row.corrected_at = now() if row.correction else None
+    await session.flush()
+
+
+async def count_corrections(session: AsyncSession, tenant_id: str) -> int:
+    """How many answers have a better one."""
+    query = of_tenant(tenant_id).select(func.count(LiveMessage.id))
+    return await session.scalar(query.where(LiveMessage.correction.is_not(None))) or 0
+
+
+async def corrections(session: AsyncSession, tenant_id: str) -> bytes:
+    """The better answers as a transcript (format ``tenantune``), to be imported as any other.
+
+    Each is a conversation that ends with the better answer; the assistant's own answers before it have
+    weight 0, so that nothing is learnt from them. Texts are as they were written: the import redacts.
+    """
+    query = of_tenant(tenant_id).select(LiveMessage)
+    query = query.where(LiveMessage.correction.is_not(None)).order_by(LiveMessage.id)
+    lines = []
+    for row in list(await session.scalars(query.limit(MAX_CORRECTIONS))):
+        before = await _before(session, row)
+        turns = (*_turns(before), Turn(Role.AGENT, row.correction or ""))
+        lines.append(msgspec.json.encode(Conversation(id=f"widget-{row.id}", turns=turns)))
+    return b"".join(line + b"\n" for line in lines)
+
+
+async def _before(session: AsyncSession, answered: LiveMessage) -> list[LiveMessage]:
+    """The messages that an answer was given to see."""
+    scope = of_tenant(answered.tenant_id)
+    conversation = await scope.get_one(session, LiveConversation, answered.conversation_id)
+    return await service.messages(
+        session, conversation, limit=service.REMEMBERED, until=answered.seq - 1
+    )
+
+
+def _turns(rows: list[LiveMessage]) -> Iterator[Turn]:
+    for row in rows:
+        if row.text and row.state != "failed":
+            if row.role == "visitor":
+                yield Turn(Role.CUSTOMER, row.text)
+            else:
+                yield Turn(Role.AGENT, row.text, weight=0)
+
+
+def _read(row: LiveMessage) -> ReadMessage:
+    detail = None
+    if row.role == "assistant":
+        detail = Detail(
+            model=row.model,
+            adapter_version=row.adapter_version,
+            first_token_ms=row.first_token_ms,
+            total_ms=row.total_ms,
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=row.completion_tokens,
+            opinion_text=row.vote_text,
+            correction=row.correction,
+            corrected_by=row.corrected_by,
+        )
+    return ReadMessage(message=views.of_message(row), author=row.author, detail=detail)
+
+
+async def _conversation(
+    session: AsyncSession, tenant_id: str, conversation_id: str, *, lock: bool = False
+) -> LiveConversation:
+    row = await of_tenant(tenant_id).get(session, LiveConversation, conversation_id, lock=lock)
+    if row is None:
+        raise NotFound("There is no such conversation.", code="conversation_not_found")
+    return row
+
+
+def _text(text: str) -> str:
+    text = text.strip()
+    if not 0 < len(text) <= MAX_TEXT:
+        raise Invalid(f"Write 1 to {MAX_TEXT} characters.", param="text")
+    return text

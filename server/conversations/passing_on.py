@@ -1,0 +1,129 @@
+"""Passing a conversation on to a person: what they are given, and the event that tells them."""
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.conversations import budgets, handoffs, service, visitors
+from server.conversations.budgets import Budget
+from server.conversations.schemas import HandoffPreview, HandoffRequest, HandoffView
+from server.conversations.service import Caller
+from server.db.models import Handoff, LiveConversation, LiveMessage, Visitor, Widget
+from server.db.scope import of_tenant
+from server.errors import Invalid
+from server.limits.sliding_window import DAY
+from server.webhooks.schemas import EventType
+from server.webhooks.service import emit
+
+EVENT: EventType = "conversation.handoff.created"
+PASSED_ON = 20  # messages that the event carries
+SHOWN_LENGTH = 200
+_PER_VISITOR = 5  # a day; each may make the receiver send e-mail
+
+
+async def preview(session: AsyncSession, caller: Caller) -> HandoffPreview:
+    """What a person would be given now, for the visitor to see before sending.
+
+    Raises:
+        Unauthenticated: the caller has signed out since.
+    """
+    site = caller.site
+    visitor = await visitors.of_session(session, site.tenant.id, caller.session)
+    conversation = await service.find(session, visitor) if visitor else None
+    rows: list[LiveMessage] = []
+    if conversation is not None:
+        rows = await service.messages(session, conversation, limit=PASSED_ON)
+    return HandoffPreview(
+        topic=conversation.topic if conversation else "",
+        tried=_tried(rows),
+        messages=conversation.message_count if conversation else 0,
+        expected=site.widget.handoff_expected,
+        hours=site.widget.handoff_hours,
+    )
+
+
+async def create(session: AsyncSession, caller: Caller, request: HandoffRequest) -> HandoffView:
+    """Pass the caller's conversation on; where that was done already, returns the open hand-off.
+
+    Raises:
+        Unauthenticated: the caller has signed out since.
+        Invalid: the address is none, or there is neither a note nor a message.
+        TooMany: too many hand-offs of this visitor, or from their address.
+    """
+    site = caller.site
+    email, note = handoffs.check_email(request.email), request.note.strip()
+    visitor, conversation = await service.begin(session, caller, topic=note)
+    known = await handoffs.open_one(session, conversation)
+    if known is not None:
+        return handoffs.view(known)
+    if not note and not conversation.message_count:
+        raise Invalid("Write what it is about.", param="note")
+    limits, claims = site.budgets, caller.session
+    await budgets.spend(
+        session,
+        site.tenant.id,
+        [
+            Budget("handoffs", claims.vis or str(claims.tok), _PER_VISITOR, DAY),
+            Budget("handoffs_from", caller.address, limits.address_handoffs_per_day, DAY),
+        ],
+    )
+    widget = await of_tenant(site.tenant.id).get_one(session, Widget, site.widget.id, lock=True)
+    row = Handoff(
+        tenant_id=site.tenant.id,
+        conversation_id=conversation.id,
+        number=widget.next_handoff_number,
+        email=email,
+        note=note,
+        wants_copy=request.copy,
+        expected=widget.handoff_expected,
+        state="open",
+    )
+    widget.next_handoff_number += 1
+    conversation.state = "handed_over"
+    await service.stop_writing(session, conversation)
+    session.add(row)
+    await session.flush()
+    await emit(
+        session,
+        site.tenant.id,
+        type=EVENT,
+        data=await _event(session, row, conversation, visitor),
+    )
+    return handoffs.view(row)
+
+
+async def _event(
+    session: AsyncSession, row: Handoff, conversation: LiveConversation, visitor: Visitor
+) -> dict[str, Any]:
+    rows = await service.messages(session, conversation, limit=PASSED_ON)
+    return {
+        "id": row.id,
+        "number": row.number,
+        "conversation": conversation.id,
+        "email": row.email,
+        "note": row.note,
+        "copy": row.wants_copy,
+        "topic": conversation.topic,
+        "visitor": {
+            "verified": visitor.subject is not None,
+            "subject": visitor.subject,
+            "name": visitor.name,
+            "email": visitor.email,
+            "says_name": visitor.said_name,
+            "says_email": visitor.said_email,
+        },
+        "messages": [
+            {"role": each.role, "text": each.text, "at": int(each.created_at.timestamp())}
+            for each in rows
+            if each.text
+        ],
+    }
+
+
+def _tried(rows: list[LiveMessage]) -> str:
+    """The last answer, cut."""
+    for row in reversed(rows):
+        if row.role == "assistant" and row.text:
+            cut = row.text[:SHOWN_LENGTH]
+            return cut if cut == row.text else f"{cut}…"
+    return ""

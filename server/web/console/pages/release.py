@@ -1,0 +1,525 @@
+"""Evaluate & release: versions, the evidence about one, and what is live: promote, approve, roll back.
+
+Each change has a page of its own that names the thing and says what happens. What was read there is sent
+along (``revision``): where another person was faster, nothing changes and the page says who it was.
+"""
+
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from litestar import Controller, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.accounts.actors import actor_names
+from server.accounts.schemas import Viewer
+from server.adapters import service as adapters
+from server.adapters import versions
+from server.adapters.schemas import PromotionView
+from server.adapters.versions import Version
+from server.db.models import MAX_NUMBER, Decision, Tenant, now
+from server.db.session import Database
+from server.errors import Conflict, Invalid, NotFound, ServerError
+from server.jobs import history, states
+from server.settings import Settings
+from server.tenants import service as tenants
+from server.web.console.forms import read_form, see_other
+from server.web.console.pages import release_view as view
+from server.web.console.rendering import page
+from server.web.console.reports import report_page
+from server.web.console.session import signed_in
+
+STEPS = 6
+"""Changes of what is live that the first page shows."""
+STEPS_PAGE = 25
+UNDO_SECONDS = 60.0
+"""For how long after a change its page offers to take it back; with a script it goes after 10 s."""
+_ADMIN = [signed_in("admin")]
+
+
+class Question(NamedTuple):
+    """What a person is asked before something changes.
+
+    ``effects``: what happens, a sentence each. ``send``: where the form goes. ``back``: where to go
+    instead. ``revision``: of what is live, as it was read; None where it is not compared.
+    """
+
+    title: str
+    effects: list[str]
+    act: str
+    send: str
+    back: str
+    revision: int | None = None
+    warning: str = ""
+    danger: bool = False
+
+
+class ReleaseController(Controller):
+    """What people see of versions, and do with them."""
+
+    path = "/console/t/{slug:str}/release"
+    include_in_schema = False
+    guards = (signed_in("viewer"),)
+
+    @get()
+    async def list_(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        *,
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+        below: FromQuery[int | None] = None,
+        done: FromQuery[int | None] = None,
+    ) -> Response[str]:
+        """The tenant's versions, newest first, what waits for a person, and the last changes."""
+        async with database.reading() as session:
+            found = await versions.list_versions(
+                session, tenant, limit=versions.PAGE + 1, below=below
+            )
+            waiting = await versions.list_waiting(session, tenant)
+            steps = await adapters.history(session, tenant, limit=STEPS + 1)
+            names = await actor_names(session, view.actors_of(steps))
+            live = await adapters.live_version(session, tenant)
+            can_roll_back = await _can_roll_back(session, tenant)
+            toast = await _toast(session, tenant, viewer, done)
+        shown = found[: versions.PAGE]
+        return await page(
+            request,
+            "release/versions.html",
+            rows=[view.row_of(each) for each in shown],
+            older=shown[-1].version if len(found) > len(shown) else None,
+            first_page=below is None,
+            waiting=[view.row_of(each) for each in waiting],
+            steps=[view.step_of(step, tenant.slug, names) for step in steps[:STEPS]],
+            more_steps=len(steps) > STEPS,
+            live_name=f"{tenant.slug}@{live}" if live else "",
+            may_act=viewer.may(tenant.id, "admin"),
+            can_roll_back=can_roll_back,
+            toast_of=toast,
+        )
+
+    @get("/history")
+    async def changes(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        *,
+        database: NamedDependency[Database],
+        below: FromQuery[int | None] = None,
+    ) -> Response[str]:
+        """Who changed what is live, and when."""
+        async with database.reading() as session:
+            found = await adapters.history(session, tenant, limit=STEPS_PAGE + 1, below=below)
+            names = await actor_names(session, view.actors_of(found))
+        shown = found[:STEPS_PAGE]
+        return await page(
+            request,
+            "release/history.html",
+            steps=[view.step_of(step, tenant.slug, names) for step in shown],
+            older=shown[-1].revision if len(found) > len(shown) else None,
+            first_page=below is None,
+        )
+
+    @get("/{version:int}")
+    async def read(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        version: FromPath[int],
+        *,
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+        done: FromQuery[int | None] = None,
+    ) -> Response[str]:
+        """One version, with all that speaks for it and against it."""
+        async with database.reading() as session:
+            found = await versions.get_version(session, tenant, version)
+            adapter = await adapters.get(session, tenant, version=version)
+            dataset = await adapters.dataset_of(session, adapter)
+            steps = await adapters.history(session, tenant, version=version)
+            decided = await history.read_decision(session, tenant.id, adapter.job_id)
+            names = await actor_names(
+                session, [*view.actors_of(steps), decided.actor if decided else None]
+            )
+            can_roll_back = found.standing == "live" and await _can_roll_back(session, tenant)
+            toast = await _toast(session, tenant, viewer, done)
+        evaluation = view.evaluation_of(adapter.report)
+        return await page(
+            request,
+            "release/version.html",
+            row=view.row_of(found),
+            found=found,
+            said=view.STANDING_WORDS[found.standing],
+            other_base="" if found.base == settings.base else settings.base,
+            base=settings.base,
+            has_report=adapter.report is not None,
+            gates=view.gate_rows(adapter.report),
+            verdict=view.verdict_of(adapter.report),
+            scores=view.scores_of(evaluation),
+            samples=view.samples_of(evaluation, found.name),
+            sample_count=len(evaluation.samples) if evaluation else 0,
+            made_of=view.card_of(adapter.report, found, dataset),
+            steps=[view.step_of(step, tenant.slug, names) for step in steps],
+            decided=decided,
+            names=names,
+            may_act=viewer.may(tenant.id, "admin"),
+            can_roll_back=can_roll_back,
+            toast_of=toast,
+        )
+
+    @get("/{version:int}/report")
+    async def report(
+        self,
+        tenant: NamedDependency[Tenant],
+        version: FromPath[int],
+        database: NamedDependency[Database],
+    ) -> Response[str]:
+        """The report: a page of its own, which runs and loads nothing."""
+        async with database.reading() as session:
+            await versions.get_version(session, tenant, version)
+            adapter = await adapters.get(session, tenant, version=version)
+        if adapter.report is None:
+            raise NotFound("This version has no report: it was made before there were reports.")
+        return report_page(adapter.report)
+
+    @get("/{version:int}/promote", guards=_ADMIN)
+    async def ask_to_promote(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        version: FromPath[int],
+        *,
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> Response[str]:
+        """Ask once more, by the version's name."""
+        return await _promotion(request, tenant, version, database=database, settings=settings)
+
+    @post("/{version:int}/promote", guards=_ADMIN)
+    async def promote(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        version: FromPath[int],
+        *,
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> Response[Any]:
+        """Make a version live, or say why not."""
+        revision = await _revision(request)
+        try:
+            async with database.transaction() as session:
+                await versions.get_version(session, tenant, version)
+                changed = await adapters.promote(
+                    session,
+                    await tenants.get(session, tenant.slug),
+                    version=version,
+                    actor=viewer.actor,
+                    expected_revision=revision,
+                )
+        except Conflict as exc:
+            return await _promotion(
+                request, tenant, version, database=database, settings=settings, refused=exc
+            )
+        return see_other(f"{_home(tenant)}/{version}?done={changed.live_revision}")
+
+    @get("/roll-back", guards=_ADMIN)
+    async def ask_to_roll_back(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        database: NamedDependency[Database],
+    ) -> Response[str]:
+        """Ask once more, by the names of both versions."""
+        return await _rollback(request, tenant, database=database)
+
+    @post("/roll-back", guards=_ADMIN)
+    async def roll_back(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        *,
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+    ) -> Response[Any]:
+        """Make live what was before, or say why not."""
+        revision = await _revision(request)
+        try:
+            async with database.transaction() as session:
+                changed = await adapters.roll_back(
+                    session,
+                    await tenants.get(session, tenant.slug),
+                    actor=viewer.actor,
+                    expected_revision=revision,
+                )
+        except Conflict as exc:
+            return await _rollback(request, tenant, database=database, refused=exc)
+        return see_other(f"{_home(tenant)}?done={changed.live_revision}")
+
+    @get(["/{version:int}/approve", "/{version:int}/reject"], guards=_ADMIN)
+    async def ask_to_decide(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        version: FromPath[int],
+        database: NamedDependency[Database],
+    ) -> Response[str]:
+        """Ask once more, by the version's name."""
+        return await _decision(request, tenant, version, database=database)
+
+    @post(["/{version:int}/approve", "/{version:int}/reject"], guards=_ADMIN)
+    async def decide(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        version: FromPath[int],
+        *,
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+    ) -> Response[Any]:
+        """Approve or reject a version that waits for it, or say why not."""
+        try:
+            async with database.transaction() as session:
+                found = await versions.get_version(session, tenant, version)
+                await states.decide(
+                    session,
+                    tenant.id,
+                    _job_of(found),
+                    decision=_decision_of(request),
+                    actor=viewer.actor,
+                )
+        except Conflict as exc:
+            return await _decision(request, tenant, version, database=database, refused=exc)
+        return see_other(f"{_home(tenant)}/{version}")
+
+
+def _home(tenant: Tenant) -> str:
+    return f"/console/t/{tenant.slug}/release"
+
+
+def _decision_of(request: Request[Any, Any, Any]) -> Decision:
+    return "approved" if request.url.path.endswith("/approve") else "rejected"
+
+
+def _job_of(version: Version) -> str:
+    """The run that a version came of.
+
+    Raises:
+        Conflict: it came of none, so that none awaits a decision.
+    """
+    if version.job_id is None:
+        raise Conflict(f"{version.name} does not await a decision.")
+    return version.job_id
+
+
+async def _revision(request: Request[Any, Any, Any]) -> int:
+    """Of what is live, as the person who sends this form has seen it.
+
+    Raises:
+        Invalid: the form does not say.
+    """
+    given = (await read_form(request)).get("revision", "")
+    if not (given.isascii() and given.isdigit() and int(given[:12]) <= MAX_NUMBER):
+        raise Invalid("The form does not say what was live when it was opened: open it again.")
+    return int(given)
+
+
+async def _can_roll_back(session: AsyncSession, tenant: Tenant) -> bool:
+    try:
+        await adapters.before_live(session, tenant)
+    except Conflict:
+        return False
+    return True
+
+
+async def _toast(
+    session: AsyncSession, tenant: Tenant, viewer: Viewer, revision: int | None
+) -> dict[str, Any] | None:
+    """What the viewer has just done, and how to take it back, while nobody changed it again."""
+    if revision is None or revision != tenant.live_revision or not viewer.may(tenant.id, "admin"):
+        return None
+    step = (await adapters.history(session, tenant, limit=1))[0]
+    if not view.is_fresh(step, actor=viewer.actor, now=now(), seconds=UNDO_SECONDS):
+        return None
+    undo = f"{_home(tenant)}/roll-back"
+    if step.kind == "rollback":
+        undo = await _promote_again(session, tenant, step)
+    return {
+        "text": f"{view.step_of(step, tenant.slug, {step.actor: ''})['text']}.",
+        "undo": undo,
+        "revision": revision,
+    }
+
+
+async def _promote_again(session: AsyncSession, tenant: Tenant, step: PromotionView) -> str:
+    """Where to send what undoes a roll-back; empty where only the operator could."""
+    if step.from_version is None:
+        return ""
+    try:
+        found = await versions.get_version(session, tenant, step.from_version)
+    except NotFound:
+        return ""
+    return f"{_home(tenant)}/{found.version}/promote" if found.promotable else ""
+
+
+async def _promotion(
+    request: Request[Any, Any, Any],
+    tenant: Tenant,
+    version: int,
+    *,
+    database: Database,
+    settings: Settings,
+    refused: ServerError | None = None,
+) -> Response[str]:
+    """The page that asks whether a version is to go live."""
+    async with database.reading() as session:
+        tenant = await tenants.get(session, tenant.slug)
+        found = await versions.get_version(session, tenant, version)
+        report = (await adapters.get(session, tenant, version=version)).report
+        live = await adapters.live_version(session, tenant)
+    now_live = f"{tenant.slug}@{live}" if live else "the base"
+    verdict = view.verdict_of(report)
+    why = "" if found.promotable else view.STANDING_WORDS[found.standing]
+    if found.base != settings.base:
+        why = (
+            f"{found.name} was trained on the base {found.base}; this server runs {settings.base}, "
+            "on which it cannot answer."
+        )
+    warning = ""
+    if verdict is not None and verdict.result == "cannot_tell":
+        warning = f"Its gates cannot tell: it {verdict.summary}."
+    question = Question(
+        title=f"Make {found.name} live?",
+        effects=[
+            f"From the next request on, {found.name} answers everybody who asks {tenant.slug}. "
+            f"Now it is {now_live}.",
+            "Answers that are under way end as they began.",
+            f"{_capital(now_live)} stays: you can roll back to it at any time.",
+        ],
+        act=f"Make {found.name} live",
+        send=f"{_home(tenant)}/{version}/promote",
+        back=f"{_home(tenant)}/{version}",
+        revision=tenant.live_revision,
+        warning=warning,
+    )
+    return await _ask(request, question, database=database, refused=refused, why=why)
+
+
+async def _rollback(
+    request: Request[Any, Any, Any],
+    tenant: Tenant,
+    *,
+    database: Database,
+    refused: ServerError | None = None,
+) -> Response[str]:
+    """The page that asks whether to go back."""
+    why = ""
+    async with database.reading() as session:
+        tenant = await tenants.get(session, tenant.slug)
+        live = await adapters.live_version(session, tenant)
+        try:
+            before = await adapters.before_live(session, tenant)
+        except Conflict as exc:
+            before, why = None, exc.message
+        earlier = (await adapters.get_by_ids(session, tenant.id, [before])).get(before)
+    to = f"{tenant.slug}@{earlier.version}" if earlier else "the base"
+    now_live = f"{tenant.slug}@{live}" if live else "the base"
+    question = Question(
+        title=f"Roll back to {to}?",
+        effects=[
+            f"From the next request on, {to} answers everybody who asks {tenant.slug}. "
+            f"Now it is {now_live}.",
+            "Answers that are under way end as they began.",
+            f"{_capital(now_live)} stays, and can be made live again.",
+        ],
+        act=f"Roll back to {to}",
+        send=f"{_home(tenant)}/roll-back",
+        back=_home(tenant),
+        revision=tenant.live_revision,
+        danger=True,
+    )
+    return await _ask(request, question, database=database, refused=refused, why=why)
+
+
+async def _decision(
+    request: Request[Any, Any, Any],
+    tenant: Tenant,
+    version: int,
+    *,
+    database: Database,
+    refused: ServerError | None = None,
+) -> Response[str]:
+    """The page that asks for a decision about a version that waits for one."""
+    async with database.reading() as session:
+        found = await versions.get_version(session, tenant, version)
+        report = (await adapters.get(session, tenant, version=version)).report
+        live = await adapters.live_version(session, tenant)
+        decided = await history.read_decision(session, tenant.id, found.job_id)
+        names = await actor_names(session, [decided.actor if decided else None])
+    now_live = f"{tenant.slug}@{live}" if live else "the base"
+    verdict = view.verdict_of(report)
+    warning = ""
+    if verdict is not None and verdict.result == "cannot_tell":
+        warning = f"Its gates cannot tell: it {verdict.summary}."
+    approves = _decision_of(request) == "approved"
+    question = Question(
+        title=f"{'Approve' if approves else 'Reject'} {found.name}?",
+        effects=[
+            f"Its run makes {found.name} live, in place of {now_live}, usually within seconds.",
+            "A decision stands. Afterwards you can roll back.",
+        ]
+        if approves
+        else [
+            f"{_capital(now_live)} goes on answering; the run ends without a change.",
+            f"{found.name} is kept, answers to its own name, and can be made live later.",
+        ],
+        act=f"{'Approve' if approves else 'Reject'} {found.name}",
+        send=request.url.path,
+        back=f"{_home(tenant)}/{version}",
+        warning=warning if approves else "",
+        danger=not approves,
+    )
+    why = "" if found.standing == "waiting" else f"{found.name} does not await a decision."
+    if decided is not None:
+        word = "approved" if decided.approved else "rejected"
+        somebody = view.who(decided.actor, names) or "Somebody"
+        why = f"{somebody} has {word} {found.name} already; the first decision stands."
+    return await _ask(request, question, database=database, refused=refused, why=why)
+
+
+def _capital(name: str) -> str:
+    return f"{name[0].upper()}{name[1:]}"
+
+
+async def _ask(
+    request: Request[Any, Any, Any],
+    question: Question,
+    *,
+    database: Database,
+    refused: ServerError | None,
+    why: str,
+) -> Response[str]:
+    """A question with the form that answers it; what made it impossible, in words.
+
+    ``refused``: the form was sent, and this came of it. ``why`` it is not possible at all.
+    """
+    tenant: Tenant = request.state["tenant"]
+    last = None
+    if refused is not None and refused.code == "revision_changed":
+        async with database.reading() as session:
+            steps = await adapters.history(session, tenant, limit=1)
+            names = await actor_names(session, view.actors_of(steps))
+        last = view.step_of(steps[0], tenant.slug, names)
+    return await page(
+        request,
+        "release/confirm.html",
+        status=HTTPStatus.CONFLICT if refused else HTTPStatus.OK,
+        question=question,
+        refused=refused.message if refused else "",
+        last=last,
+        why=why,
+    )
