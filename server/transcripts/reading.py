@@ -218,8 +218,6 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Read as the ``Reading`` on standard input says, and write the ``Outcome``."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     line = b""
     while not line.endswith(b"\n"):
         data = os.read(sys.stdin.fileno(), 1 << 16)
@@ -227,6 +225,9 @@ def main() -> None:
             sys.exit(1)
         line += data
     reading = msgspec.json.decode(line, type=ReadingRequest)
+    if not reading.preview_rows:  # nobody waits for it at a screen
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     _end_with_parent()
     head = read_head(reading) if reading.preview_rows else None
     try:
