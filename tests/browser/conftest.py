@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests.browser.checks import absent
 from tests.browser.gallery import GalleryController, add_templates
-from tests.browser.seed import seed, seed_people
+from tests.browser.seed import fill
 from tests.browser.site import Site, running_site
 from tests.browser.watch import Watch
 
@@ -50,8 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with two tenants: ``loaf``, where much has happened, and ``northgate``, a new one."""
     add_templates()
     with running_site(tmp_path_factory.mktemp("site"), GalleryController) as made:
-        made.write(seed)
-        made.write(seed_people)
+        fill(made)
         yield made
 
 

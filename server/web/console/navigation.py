@@ -9,6 +9,7 @@ from server.accounts.schemas import Viewer
 from server.db.models import Tenant
 from server.jobs import service as jobs
 from server.tenants import service as tenants
+from server.transcripts import uploads
 
 SWITCHER_MOST = 30  # tenants that the switcher lists; the page of all tenants has the others
 
@@ -77,6 +78,13 @@ async def _runs_going_on(session: AsyncSession, tenant_id: str) -> Count:
     return Count(sum(states.get(state, 0) for state in jobs.WORKING), "running", going=True)
 
 
+async def _uploads_going_on(session: AsyncSession, tenant_id: str) -> Count:
+    states = await uploads.count_unfinished(session, tenant_id)
+    if states.get("draft"):
+        return Count(states["draft"], "to be checked")
+    return Count(sum(states.values()), "being read", going=True)
+
+
 async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
     states = await jobs.count_by_state(session, tenant_id)
     return Count(states.get("awaiting_approval", 0), "awaiting approval")
@@ -84,6 +92,7 @@ async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
 
 TENANT_PAGES = (
     Page("Home", "home", "/console/t/{slug}", "viewer"),
+    Page("Data", "data", "/console/t/{slug}/data", "viewer", _uploads_going_on),
     Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
     Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
 )
