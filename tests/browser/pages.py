@@ -59,6 +59,7 @@ PAGES = (
     Look("release-approve", f"{RELEASE}/3/approve", "loaf:admin"),
     Look("release-promote", f"{RELEASE}/1/promote", "loaf:admin"),
     Look("release-impossible", f"{RELEASE}/2/promote", "loaf:admin"),
+    Look("release-ask", f"{RELEASE}/ask", "loaf:reviewer"),
     Look("release-roll-back", f"{RELEASE}/roll-back", "loaf:admin"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
