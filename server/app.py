@@ -67,6 +67,7 @@ from server.web.console.pages.sign_in import (
 )
 from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
+from server.web.console.pages.vote import VoteController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -114,6 +115,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     TrainingController,
     ReleaseController,
     AskController,
+    VoteController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,

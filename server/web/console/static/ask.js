@@ -18,21 +18,17 @@ addEventListener("pagehide", () => asking?.abort());
 async function ask(body) {
   asking?.abort();
   const mine = (asking = new AbortController());
-  let response;
-  try {
-    response = await fetch(form.dataset.stream, { method: "POST", body, signal: mine.signal });
-  } catch {
-    return say("The server does not answer. Try again in a moment.");
-  }
-  // the page knows how to say it: a mistake in the form, or somebody who is not signed in any more
-  if (!response.ok || response.redirected) return form.submit();
   begin(body.get("question"));
+  let words = "All have answered.";
   try {
+    const response = await fetch(form.dataset.stream, { method: "POST", body, signal: mine.signal });
+    // the page knows how to say it: a mistake in the form, or somebody who is not signed in any more
+    if (!response.ok || response.redirected) return form.submit();
     for await (const piece of lines(response.body)) take(piece);
-    end("All have answered.");
   } catch {
-    end(mine.signal.aborted ? "Stopped." : "The connection broke.");
+    words = mine.signal.aborted ? "Stopped." : "The connection broke. Ask again.";
   }
+  if (mine === asking) end(words);
 }
 
 function begin(question) {
