@@ -57,6 +57,7 @@ from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
 from server.web.console.pages.data import DataController
+from server.web.console.pages.ask import AskController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
@@ -67,6 +68,7 @@ from server.web.console.pages.sign_in import (
 )
 from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
+from server.web.console.pages.vote import VoteController
 from server.web.console.session import (
     SignInRequired,
     ask_to_sign_in,
@@ -114,6 +116,8 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     DataController,
     TrainingController,
     ReleaseController,
+    AskController,
+    VoteController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,

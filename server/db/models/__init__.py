@@ -54,6 +54,7 @@ from server.db.models.transcripts import (
     SourceFile,
 )
 from server.db.models.usage import UsageDay, UsageMinute
+from server.db.models.votes import BlindVote, VoteChoice, VotedAgainst
 from server.db.models.webhooks import DeliveryState, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Adapter",
     "AdapterState",
     "ApiKey",
+    "BlindVote",
     "ConversationRow",
     "DatasetVersion",
     "Decision",
@@ -108,6 +110,8 @@ __all__ = [
     "UsedNonce",
     "Visitor",
     "Vote",
+    "VoteChoice",
+    "VotedAgainst",
     "WebhookDelivery",
     "WebhookEndpoint",
     "Widget",
