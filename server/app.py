@@ -56,8 +56,8 @@ from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
-from server.web.console.pages.data import DataController
 from server.web.console.pages.ask import AskController
+from server.web.console.pages.data import DataController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
