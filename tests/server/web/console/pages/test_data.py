@@ -447,7 +447,7 @@ async def test_versions_are_listed_and_what_differs_between_two_is_shown(
     link = listed.select("tbody tr:first-child a")[0]["href"]
     shown = await admin.get(str(link))
     assert words(shown, "h1") == f"From {old.sha256[:8]} to {new.sha256[:8]}"
-    assert "came: november.jsonl" in words(shown)
+    assert "came november.jsonl" in words(shown)
     assert "<b>Please</b> cancel my subscription" in words(shown)  # as text
     assert not soup(shown).select(".texts b")
     assert "System prompt The same in both." in words(shown)
