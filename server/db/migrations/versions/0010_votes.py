@@ -40,7 +40,7 @@ def upgrade() -> None:
             name=op.f("fk_blind_vote_tenant_id_tenant"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_vote")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_blind_vote")),
         sa.UniqueConstraint(
             "adapter_id", "person_id", "question", name=op.f("uq_blind_vote_adapter_id")
         ),

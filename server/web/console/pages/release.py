@@ -494,7 +494,8 @@ async def _decision(
 
 
 def _capital(name: str) -> str:
-    return f"{name[0].upper()}{name[1:]}"
+    """A version or the base at the beginning of a sentence: names stay as they are."""
+    return "The base" if name == "the base" else name
 
 
 async def _ask(
