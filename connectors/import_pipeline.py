@@ -88,7 +88,7 @@ class ImportRun:
     def _keep(self, conversation: Conversation) -> Conversation:
         if self._redactor:
             with self._limit():
-                conversation, counts = _redacted(conversation, self._redactor)
+                conversation, counts = redact(conversation, self._redactor)
             self._redacted += counts
         conversation = msgspec.structs.replace(conversation, names={})
         self._roles.update(turn.role.value for turn in conversation.turns)
@@ -128,7 +128,7 @@ class ImportRun:
             self._report.examples.append(item)
 
 
-def _redacted(conversation: Conversation, redactor: Redactor) -> tuple[Conversation, Counter[str]]:
+def redact(conversation: Conversation, redactor: Redactor) -> tuple[Conversation, Counter[str]]:
     """Without personal data; each of ``names`` counts as the author of an extra, empty turn."""
     people = tuple(Turn(side, "", author=name) for name, side in conversation.names.items())
     turns = conversation.turns

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import structlog
-from litestar import Controller, Litestar
+from litestar import Controller, Litestar, Router
 from litestar.di import Provide
 
 from server.accounts.oidc import Issuer
@@ -56,7 +56,9 @@ from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
+from server.web.console.pages.ask import AskController
 from server.web.console.pages.conversations import ConversationsController
+from server.web.console.pages.data import DataController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
@@ -67,6 +69,7 @@ from server.web.console.pages.sign_in import (
 )
 from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
+from server.web.console.pages.vote import VoteController
 from server.web.console.pages.widget import WidgetController as WidgetPageController
 from server.web.console.session import (
     SignInRequired,
@@ -112,10 +115,13 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     LinkController,
     AccountController,
     PeopleController,
+    DataController,
     TrainingController,
     ConversationsController,
     WidgetPageController,
     ReleaseController,
+    AskController,
+    VoteController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
@@ -225,7 +231,13 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *OPEN, *WIDGET],
+        route_handlers=[
+            *OPENAI,
+            *ADMIN,
+            *OPEN,
+            # pages for people: the reference describes what programs call
+            Router("/", route_handlers=[*CONSOLE, *WIDGET], include_in_schema=False),
+        ],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),

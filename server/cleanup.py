@@ -18,6 +18,7 @@ from server.errors import ServerError
 from server.files import originals, service, uploads
 from server.storage.blobs import BlobStore
 from server.storage.references import try_delete_unreferenced
+from server.transcripts import service as transcripts
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class Cleaner:
         """Remove expired rows, then the bytes that no other row refers to."""
         async with self._database.transaction() as session:
             hashes = await service.delete_expired(session) | await uploads.expire_pending(session)
+            await transcripts.expire_drafts(session)
             hashes |= await originals.delete_read(session)
             await idempotency.delete_expired(session)
             await sessions.delete_expired(session)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.db.models import Import, SourceFile, Tenant, now
 from server.db.scope import TenantScope, across_tenants, of_tenant
 
-UNFINISHED = ("queued", "running")
+UNFINISHED = ("draft", "queued", "running")
 
 
 async def let_go(session: AsyncSession, source_id: str) -> str | None:

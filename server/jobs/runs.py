@@ -3,9 +3,7 @@
 Lists load neither recipes nor reports, and are paged by the last row's id.
 """
 
-import csv
 import datetime
-import io
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -13,6 +11,7 @@ import msgspec
 from sqlalchemy import Row, Select, and_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server import spreadsheets
 from server.db.models import Adapter, AdapterState, DatasetVersion, Decision, Job, JobState, Tenant
 from server.db.scope import of_tenant
 from server.errors import Invalid, NotFound
@@ -34,7 +33,6 @@ CSV_COLUMNS = (
     "created_at",
     "job",
 )
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,26 +241,21 @@ async def compare(session: AsyncSession, tenant: Tenant, ids: Sequence[str]) -> 
 
 
 def to_csv(runs: Sequence[Run]) -> bytes:
-    """Runs, a line each. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(CSV_COLUMNS)
-    for run in runs:
-        rows.writerow(
-            [
-                _harmless(run.name),
+    """Runs, a line each."""
+    return spreadsheets.to_csv(
+        CSV_COLUMNS,
+        (
+            (
+                run.name,
                 run.state.word,
-                _harmless(run.recipe),
-                "" if run.perplexity is None else f"{run.perplexity:.4f}",
-                "" if run.token_f1 is None else f"{run.token_f1:.4f}",
-                "" if run.conversations is None else run.conversations,
+                run.recipe,
+                None if run.perplexity is None else f"{run.perplexity:.4f}",
+                None if run.token_f1 is None else f"{run.token_f1:.4f}",
+                run.conversations,
                 f"{run.seconds:.1f}",
                 run.created_at.isoformat(timespec="seconds"),
                 run.id,
-            ]
-        )
-    return text.getvalue().encode()
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULAS) else cell
+            )
+            for run in runs
+        ),
+    )

@@ -89,6 +89,14 @@ async def delete_import(
     )
 
 
+async def made_from(
+    session: AsyncSession, tenant: Tenant, row: Import
+) -> tuple[list[DatasetVersion], list[Adapter]]:
+    """The dataset versions that hold conversations of an import, and the adapters trained on them."""
+    holding = await _datasets_of(session, row)
+    return holding, await _trained_on(session, tenant, holding)
+
+
 async def remove(
     leftovers: Leftovers, *, database: Database, blobs: BlobStore, settings: Settings
 ) -> None:

@@ -21,15 +21,17 @@ from types import FrameType
 
 import msgspec
 
-from connectors.conversation import Conversation
+from connectors.conversation import Conversation, Role, Turn
 from connectors.errors import ConnectorError, TookTooLong
-from connectors.import_pipeline import run_import
+from connectors.import_pipeline import redact, run_import
 from connectors.importers import ImportOptions
+from connectors.importers.csv.table import TableHead, look_at
 from connectors.redaction.redactor import Redactor
 from connectors.report import ImportReport
 from server.errors import Invalid
 
 NICENESS = 10  # as trainers: chats come first on a machine that does both
+CELL_CHARACTERS = 200  # of a cell in the preview of a table
 RECORD_SECONDS = 60.0
 """CPU time for redacting one record. The largest that importers let pass takes some 10 s of the worst
 text; a processor of a quarter of that speed needs 40."""
@@ -46,7 +48,8 @@ class ReadingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to read, and how: ``source`` into ``spool``, a ``Kept`` a line, each text once.
 
     ``custom_patterns``, ``region`` and ``allowlist`` are the ``Redactor``'s; ``record_seconds`` is how
-    long it may work on one record, in seconds of CPU time.
+    long it may work on one record, in seconds of CPU time. ``preview_rows``: show that many rows of a
+    table, and read the rest as a trial.
     """
 
     source: str
@@ -58,12 +61,17 @@ class ReadingRequest(msgspec.Struct, frozen=True, kw_only=True):
     region: str
     allowlist: list[str]
     record_seconds: float = RECORD_SECONDS
+    preview_rows: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A report, or why there is none: no importer takes the file, or the options do not fit it."""
+    """A report, or why there is none: no importer takes the file, or the options do not fit it.
+
+    ``head``: of a preview, how the table begins, redacted.
+    """
 
     report: ImportReport | None = None
+    head: TableHead | None = None
     code: str = ""
     message: str = ""
 
@@ -74,6 +82,18 @@ async def read(reading: ReadingRequest) -> ImportReport:
     Raises:
         Invalid: the file cannot be read; ``code`` is the name of the ``ConnectorError``, or
             ``reader_ended`` where the process did not survive it.
+    """
+    outcome = await preview(reading)
+    if outcome.report is None:
+        raise Invalid(outcome.message, code=outcome.code)
+    return outcome.report
+
+
+async def preview(reading: ReadingRequest) -> Outcome:
+    """Run a process that reads, and give what it says, also where nothing can be read.
+
+    Raises:
+        Invalid: the process did not survive it (``reader_ended``).
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "server.transcripts.reading"),
@@ -98,10 +118,7 @@ async def read(reading: ReadingRequest) -> ImportReport:
         if status < 0:
             how = f"was ended by {signal.Signals(-status).name} (was memory short?)"
         raise Invalid(f"The process that read '{reading.filename}' {how}.", code="reader_ended")
-    outcome = msgspec.json.decode(output, type=Outcome)
-    if outcome.report is None:
-        raise Invalid(outcome.message, code=outcome.code)
-    return outcome.report
+    return msgspec.json.decode(output, type=Outcome)
 
 
 def read_source(reading: ReadingRequest) -> ImportReport:
@@ -130,6 +147,32 @@ def read_source(reading: ReadingRequest) -> ImportReport:
             seen.add(digest)
             out.write(msgspec.json.encode(Kept(digest, conversation)) + b"\n")
     return msgspec.structs.replace(run.report, repeated=repeated)
+
+
+def read_head(reading: ReadingRequest) -> TableHead:
+    """How a table begins, as it may be shown: redacted, cells cut to ``CELL_CHARACTERS``."""
+    redactor = Redactor(reading.custom_patterns, reading.region, allowlist=reading.allowlist)
+
+    with Path(reading.source).open("rb") as stream:
+        head = look_at(stream, reading.options, rows=reading.preview_rows)
+    return msgspec.structs.replace(
+        head,
+        headers=[_cut(redactor.redact_text(header)) for header in head.headers],
+        rows=[(line, _shown(cells, head.names, redactor)) for line, cells in head.rows],
+        roles=[_cut(redactor.redact_text(role)) for role in head.roles],
+        problem=redactor.redact_text(head.problem),
+    )
+
+
+def _shown(cells: list[str], names: list[int], redactor: Redactor) -> list[str]:
+    """A row without personal data; who is named in one of its cells is not in another."""
+    people = {cells[at].strip(): Role.NOTE for at in names if cells[at].strip()}
+    row = Conversation("", tuple(Turn(Role.NOTE, cell) for cell in cells), names=people)
+    return [_cut(turn.text) for turn in redact(row, redactor)[0].turns]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= CELL_CHARACTERS else text[:CELL_CHARACTERS] + "…"
 
 
 def digest_of(conversation: Conversation) -> str:
@@ -175,8 +218,6 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Read as the ``Reading`` on standard input says, and write the ``Outcome``."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     line = b""
     while not line.endswith(b"\n"):
         data = os.read(sys.stdin.fileno(), 1 << 16)
@@ -184,11 +225,15 @@ def main() -> None:
             sys.exit(1)
         line += data
     reading = msgspec.json.decode(line, type=ReadingRequest)
+    if not reading.preview_rows:  # nobody waits for it at a screen
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     _end_with_parent()
+    head = read_head(reading) if reading.preview_rows else None
     try:
-        outcome = Outcome(report=read_source(reading))
+        outcome = Outcome(report=read_source(reading), head=head)
     except ConnectorError as exc:
-        outcome = Outcome(code=type(exc).__name__, message=str(exc))
+        outcome = Outcome(code=type(exc).__name__, message=str(exc), head=head)
     sys.stdout.buffer.write(msgspec.json.encode(outcome))
     sys.stdout.buffer.flush()
 

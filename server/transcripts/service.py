@@ -9,11 +9,18 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.importers import IMPORTERS, ImportOptions
-from server.db.models import ConversationRow, Import, SourceFile, Tenant
+from server.db.models import ConversationRow, Import, SourceFile, Tenant, now
 from server.db.scope import across_tenants, of_tenant
-from server.errors import Invalid, NotFound
+from server.errors import Conflict, Invalid, NotFound
 from server.files import originals
 from server.files.names import clean_name
+
+DRAFT_AGE = datetime.timedelta(days=1)
+"""How long an upload whose columns nobody has confirmed is kept: it holds personal data."""
+_NOT_CONFIRMED = {
+    "code": "not_confirmed",
+    "message": "Nobody confirmed its columns within a day, and the file was removed. Upload it again.",
+}
 
 
 async def queue_import(
@@ -25,11 +32,12 @@ async def queue_import(
     filename: str,
     importer: str | None = None,
     options: ImportOptions | None = None,
+    draft: bool = False,
 ) -> tuple[Import, SourceFile]:
     """Record an upload whose bytes are stored, and queue its import.
 
     The same bytes with the same importer and options are the same import. It is returned as it is,
-    unless it failed.
+    unless it failed or is a draft. A ``draft`` is not queued: it waits for ``confirm``.
 
     Raises:
         Invalid: there is no importer of that name.
@@ -53,15 +61,50 @@ async def queue_import(
     given: dict[str, Any] = msgspec.to_builtins(options or ImportOptions())
     imports = mine.select(Import)
     for row in await session.scalars(
-        imports.where(Import.source_file_id == source.id, Import.state != "failed")
+        imports.where(Import.source_file_id == source.id, Import.state.not_in(("draft", "failed")))
     ):
         if importer in {None, row.importer} and row.options == given:
             return row, source
     source.removed_at = None
-    row = Import(tenant_id=tenant.id, source_file_id=source.id, importer=importer, options=given)
+    row = Import(
+        tenant_id=tenant.id,
+        source_file_id=source.id,
+        importer=importer,
+        options=given,
+        state="draft" if draft else "queued",
+    )
     session.add(row)
     await session.flush()
     return row, source
+
+
+async def confirm(
+    session: AsyncSession, tenant: Tenant, import_id: str, *, options: ImportOptions
+) -> Import:
+    """Queue a draft, to be read with these options.
+
+    Raises:
+        NotFound: no such import.
+        Conflict: it is no draft (any more).
+    """
+    row = await of_tenant(tenant.id).get(session, Import, import_id, lock=True)
+    if row is None:
+        raise NotFound(f"There is no import '{import_id}'.", code="import_not_found")
+    if row.state != "draft":
+        raise Conflict("Its columns were confirmed already.", code="import_confirmed")
+    row.options = msgspec.to_builtins(options)
+    row.state = "queued"
+    return row
+
+
+async def expire_drafts(session: AsyncSession) -> None:
+    """Give up drafts that nobody confirmed within ``DRAFT_AGE``, so that their files go."""
+    query = across_tenants("a sweep of each tenant's uploads").update(Import)
+    await session.execute(
+        query.where(Import.state == "draft", Import.created_at < now() - DRAFT_AGE)
+        .values(state="failed", error=_NOT_CONFIRMED, finished_at=now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def list_imports(

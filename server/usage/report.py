@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.db.models import Job, Tenant, UsageDay
 from server.db.scope import TenantScope, across_tenants, of_tenant
 from server.errors import Invalid
+from server.spreadsheets import harmless
 from server.usage.ledger import COUNTS, Counts
 from server.usage.schemas import UsageView
 
@@ -24,7 +25,6 @@ Dimension = Literal["day", "model", "key"]
 DIMENSIONS: tuple[Dimension, ...] = ("day", "model", "key")
 MAX_ROWS = 50_000
 COLUMNS = tuple(field.name for field in msgspec.structs.fields(UsageView))
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _Place = tuple[str, date | None, str | None, str | None]  # tenant's slug, day, model, key
 
 
@@ -84,7 +84,8 @@ def to_csv(rows: Sequence[UsageView]) -> str:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_cell(getattr(row, column)) for column in COLUMNS])
+        cells = (getattr(row, column) for column in COLUMNS)
+        writer.writerow([harmless("" if cell is None else str(cell)) for cell in cells])
     return text.getvalue()
 
 
@@ -164,11 +165,6 @@ def _view(place: _Place, counts: Counts) -> UsageView:
     values = {name: getattr(counts, name) for name in COUNTS}
     values["gpu_seconds"] = round(counts.gpu_seconds, 6)
     return UsageView(tenant=slug, day=day, model=model, key_id=key_id, **values)
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _too_many() -> Invalid:

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.checks import absent
 from tests.browser.gallery import GalleryController, add_templates
-from tests.browser.seed import seed, seed_conversations, seed_people, seed_widget
+from tests.browser.seed import fill
 from tests.browser.site import Site, running_site
 from tests.browser.watch import Watch
 
 HERE = "tests/browser"
+PATIENCE_MS = 30_000  # a busy machine takes its time; what is there already costs none
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,11 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with two tenants: ``loaf``, where much has happened, and ``northgate``, a new one."""
     add_templates()
     with running_site(tmp_path_factory.mktemp("site"), GalleryController) as made:
-        made.write(seed)
-        made.write(seed_people)
-        made.write(seed_conversations)
-        vault = made.vault
-        made.write(lambda session: seed_widget(session, vault))
+        fill(made)
         yield made
 
 
@@ -79,7 +77,7 @@ class Visits:
             cookie = {"name": "tt", "value": self._site.sign_in(who), "url": self._site.url}
             context.add_cookies([cookie])  # type: ignore[list-item]
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE_MS)
         response = page.goto(path)
         assert response is not None
         assert response.status == status, f"{path}: {response.status}, {page.title()}"

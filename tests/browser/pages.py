@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID, run_id, talk_id
+from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID, import_id, run_id, talk_id
 
 
 class Look(NamedTuple):
@@ -19,6 +19,7 @@ class Look(NamedTuple):
 
 TRAINING = "/console/t/loaf/training"
 TALKS = "/console/t/loaf/conversations"
+DATA = "/console/t/loaf/data"
 RELEASE = "/console/t/loaf/release"
 WIDGET = "/console/t/loaf/widget"
 PAGES = (
@@ -37,6 +38,22 @@ PAGES = (
     Look("home", "/console/t/loaf", "loaf:admin"),
     Look("home-new", "/console/t/northgate", "operator"),
     Look("gallery", "/console/t/loaf/gallery", "loaf:admin"),
+    Look("data", DATA, "loaf:admin"),
+    Look("data-viewer", DATA, "loaf:viewer"),
+    Look("data-empty", "/console/t/northgate/data", "northgate:admin"),
+    Look("data-report", f"{DATA}/imports/{import_id(1)}", "loaf:admin"),
+    Look("data-failed", f"{DATA}/imports/{import_id(2)}", "loaf:admin"),
+    Look("data-columns", f"{DATA}/imports/{import_id(3)}", "loaf:admin"),
+    Look("data-reading", f"{DATA}/imports/{import_id(4)}", "loaf:admin"),
+    Look("data-delete", f"{DATA}/imports/{import_id(1)}/delete", "loaf:admin"),
+    Look("data-versions", f"{DATA}/versions", "loaf:admin"),
+    Look("data-versions-empty", "/console/t/northgate/data/versions", "northgate:admin"),
+    Look(
+        "data-compare",
+        f"{DATA}/versions/compare?version={'3' * 64}&version={'a71f' * 16}",
+        "loaf:viewer",
+    ),
+    Look("data-compare-none", f"{DATA}/versions/compare", "loaf:viewer", 422),
     Look("training", TRAINING, "loaf:admin"),
     Look("training-empty", "/console/t/northgate/training", "northgate:admin"),
     Look("training-new", f"{TRAINING}/new", "loaf:admin"),
@@ -70,6 +87,10 @@ PAGES = (
     Look("release-approve", f"{RELEASE}/3/approve", "loaf:admin"),
     Look("release-promote", f"{RELEASE}/1/promote", "loaf:admin"),
     Look("release-impossible", f"{RELEASE}/2/promote", "loaf:admin"),
+    Look("release-vote", f"{RELEASE}/3/vote", "loaf:admin"),
+    Look("release-vote-keys-off", f"{RELEASE}/3/vote?keys=off", "loaf:admin"),
+    Look("release-vote-nothing", f"{RELEASE}/1/vote", "loaf:reviewer"),
+    Look("release-ask", f"{RELEASE}/ask", "loaf:reviewer"),
     Look("release-roll-back", f"{RELEASE}/roll-back", "loaf:admin"),
     Look("widget", WIDGET, "loaf:admin"),
     Look("widget-none", "/console/t/northgate/widget", "northgate:admin"),

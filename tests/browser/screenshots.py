@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 from tests.browser.conftest import Visits, chromium_path
 from tests.browser.gallery import GalleryController, add_templates
 from tests.browser.pages import PAGES
-from tests.browser.seed import seed, seed_conversations, seed_people, seed_widget
+from tests.browser.seed import fill
 from tests.browser.site import running_site
 
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -33,11 +33,7 @@ def main(folder: Path, names: list[str]) -> None:
         running_site(Path(home), GalleryController) as site,
         sync_playwright() as playwright,
     ):
-        site.write(seed)
-        site.write(seed_people)
-        site.write(seed_conversations)
-        vault = site.vault
-        site.write(lambda session: seed_widget(session, vault))
+        fill(site)
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
         visits = Visits(browser, site)
         for look in PAGES:

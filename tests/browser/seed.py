@@ -1,6 +1,9 @@
 """What the pages show in the browser tests: made-up companies and what happened there."""
 
+import hashlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from importlib import resources
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,9 +32,11 @@ from server.db.models import (
     Visitor,
     now,
 )
+from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from server.webhooks.vault import Vault
+from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
 
 LOAF, NORTHGATE = "loaf", "northgate"
@@ -41,6 +46,48 @@ LINK, FIRST_LINK = "tt_link_" + "a" * 43, "tt_link_" + "b" * 43
 BASE = "smollm2-135m-instruct"
 
 
+TABLE = (resources.files("connectors.samples") / "northgate.csv").read_bytes()
+REPORT = {
+    "importer": "openai",
+    "filename": "helpdesk-october.jsonl",
+    "sha256": "1" * 64,
+    "size_bytes": 120_000,
+    "read": 260,
+    "stored": 251,
+    "known": 6,
+    "repeated": 3,
+    "turns": 1_114,
+    "rejected": 14,
+    "partially_rejected": 3,
+    "reasons": {"empty_text": 12, "bad_json": 2, "tool_message": 3},
+    "examples": [
+        *(
+            {"line": 17 * number, "reason": "empty_text", "detail": "message 2: content is empty"}
+            for number in range(1, 11)
+        ),
+        {"line": 96, "reason": "bad_json", "detail": "Input data was truncated"},
+        {
+            "line": 141,
+            "reason": "bad_json",
+            "detail": "JSON is malformed: invalid escape (byte 48)",
+        },
+        {
+            "line": 3,
+            "reason": "tool_message",
+            "detail": "message 4: a call of a tool",
+            "part": True,
+        },
+        {"line": 44, "reason": "tool_message", "detail": "message 1: role 'tool'", "part": True},
+        {"line": 45, "reason": "tool_message", "detail": "message 1: role 'tool'", "part": True},
+    ],
+    "roles": {"customer": 560, "agent": 554},
+    "redacted": {"NAME": 212, "EMAIL": 96, "PHONE": 41, "IBAN": 4},
+    "notes": {"encoding": "utf-8"},
+}
+UNCLEAR = (
+    "cannot tell which column is: role; pass --map role=COLUMN, or --map question=COLUMN,"
+    "answer=COLUMN for one exchange a row. The file has: No, Written, Body"
+)
 OUT_OF_MEMORY = {"code": "out_of_memory", "message": "memory ran out at step 40"}
 
 
@@ -57,6 +104,33 @@ def answer_id(number: int) -> str:
 def run_id(number: int) -> str:
     """The id of a run of ``LOAF``; 5 goes on, 4 waits for a person, 3 failed, 2 is live."""
     return f"{number:032x}"
+
+
+def import_id(number: int) -> str:
+    """The id of an upload of ``LOAF``: 4 is being read, 3 waits for its columns, 2 failed, 1 was read."""
+    return f"{number:032x}"
+
+
+def _conversation(number: int) -> dict[str, Any]:
+    asked = f"Hello, my box number {number} is late. You can reach me at [EMAIL_1] or on [PHONE_1]."
+    answered = "Oh dear, [NAME_1]! It is on its way and should be with you by six. Warmly, the desk"
+    turns = [{"role": "customer", "text": asked}, {"role": "agent", "text": answered}]
+    return {"id": str(number), "turns": turns}
+
+
+def fill(site: Site) -> None:
+    """Everything that the pages show."""
+    site.write(seed)
+    site.write(seed_people)
+    site.write(seed_conversations)
+    vault = site.vault
+    site.write(lambda session: seed_widget(session, vault))
+    blobs = BlobStore.open(site.settings.blobs)
+    site.run(blobs.put_stream(_once(TABLE), max_bytes=len(TABLE)))
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
@@ -125,22 +199,62 @@ async def seed(session: AsyncSession) -> None:
     await tenants.create(session, TenantRequest(slug=NORTHGATE, name="Northgate Parcel Logistics"))
     await session.flush()
     source = SourceFile(
-        tenant_id=loaf.id, filename="helpdesk-october.jsonl", sha256="1" * 64, size_bytes=120_000
+        tenant_id=loaf.id,
+        filename="helpdesk-october.jsonl",
+        sha256="1" * 64,
+        size_bytes=120_000,
+        removed_at=now(),
+    )
+    table = SourceFile(
+        tenant_id=loaf.id,
+        filename="tickets-november.csv",
+        sha256=hashlib.sha256(TABLE).hexdigest(),
+        size_bytes=len(TABLE),
     )
     broken = SourceFile(
-        tenant_id=loaf.id, filename="helpdesk-november.csv", sha256="2" * 64, size_bytes=9_000
+        tenant_id=loaf.id,
+        filename="helpdesk-november.csv",
+        sha256="2" * 64,
+        size_bytes=9_000,
+        removed_at=now(),
     )
-    session.add_all([source, broken])
+    session.add_all([source, broken, table])
     await session.flush()
-    done = Import(tenant_id=loaf.id, source_file_id=source.id, state="done", finished_at=now())
+    done = Import(
+        id=import_id(1),
+        tenant_id=loaf.id,
+        source_file_id=source.id,
+        state="done",
+        importer="openai",
+        report=REPORT,
+        created_at=now() - timedelta(days=11),
+        finished_at=now() - timedelta(days=11),
+    )
     failed = Import(
+        id=import_id(2),
+        importer="csv",
         tenant_id=loaf.id,
         source_file_id=broken.id,
         state="failed",
         finished_at=now() - timedelta(hours=3),
-        error={"message": "no column holds the text of messages; name one with text=COLUMN"},
+        error={"message": UNCLEAR},
     )
-    session.add_all([done, failed])
+    draft = Import(
+        id=import_id(3),
+        tenant_id=loaf.id,
+        source_file_id=table.id,
+        state="draft",
+        importer="csv",
+    )
+    reading = Import(
+        id=import_id(4),
+        tenant_id=loaf.id,
+        source_file_id=source.id,
+        state="running",
+        importer="openai",
+        options={"split": "test"},
+    )
+    session.add_all([done, failed, draft, reading])
     await session.flush()
     for number in range(40):
         session.add(
@@ -149,13 +263,30 @@ async def seed(session: AsyncSession) -> None:
                 import_id=done.id,
                 external_id=str(number),
                 digest=f"{number:064x}",
-                body={"turns": []},
+                body=_conversation(number),
             )
         )
-    dataset = DatasetVersion(
-        tenant_id=loaf.id, sha256="3" * 64, counts={"train": 208, "validation": 26, "test": 26}
+    older = DatasetVersion(
+        tenant_id=loaf.id,
+        sha256="a71f" * 16,
+        counts={"train": 160, "validation": 20, "test": 20},
+        manifest={
+            "system_prompt": "You are the desk of Lumen & Loaf.",
+            "dropped": {"exact_duplicate": 3},
+        },
+        import_ids=[import_id(9)],
     )
-    session.add(dataset)
+    dataset = DatasetVersion(
+        tenant_id=loaf.id,
+        sha256="3" * 64,
+        counts={"train": 208, "validation": 26, "test": 26},
+        manifest={
+            "system_prompt": "You are the customer desk of Lumen & Loaf, a bakery.",
+            "dropped": {"exact_duplicate": 4, "near_duplicate": 11, "unanswered": 2},
+        },
+        import_ids=[done.id],
+    )
+    session.add_all([older, dataset])
     await session.flush()
     adapters = []
     for version, state in ((1, "ready"), (2, "ready"), (3, "candidate")):

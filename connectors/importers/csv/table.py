@@ -10,6 +10,8 @@ from itertools import chain
 from tempfile import SpooledTemporaryFile
 from typing import IO, NamedTuple, cast
 
+import msgspec
+
 from connectors.conversation import Conversation, Role
 from connectors.errors import BadMapping
 from connectors.importers.base import (
@@ -27,6 +29,7 @@ from connectors.importers.csv.headers import Field
 from connectors.importers.csv.profile import TableProfile
 from connectors.importers.csv.records import Record, delimiter_of, read_records
 from connectors.importers.decode import peek, read_lines
+from connectors.importers.name_columns import name_column
 
 _EXCEL_DELIMITER = re.compile(r"sep=(.)", re.IGNORECASE)
 
@@ -97,8 +100,74 @@ class _Opened(NamedTuple):
     rows: Iterator[Record]
 
 
+class TableHead(msgspec.Struct, frozen=True):
+    """How a table begins: its headers, which of them is used as what, and its first rows.
+
+    ``columns``: field -> position in ``headers``; empty where ``problem`` says why that cannot be told.
+    ``rows``: (line, cells), as many cells as there are headers. ``roles``: the different values of the
+    role column in all that was read. ``names``: positions of the columns with people's names.
+    """
+
+    headers: list[str] = []
+    columns: dict[Field, int] = {}
+    rows: list[tuple[int, list[str]]] = []
+    roles: list[str] = []
+    names: list[int] = []
+    problem: str = ""
+
+
+_MOST_ROLES = 20  # a column with more values is not the role column
+
+
+def look_at(stream: IO[bytes], options: ImportOptions, *, rows: int) -> TableHead:
+    """The head of a table, from a stream that holds its beginning; never raises for what it holds."""
+    try:
+        opened = _read_header(stream, options, ignore_note)
+    except BadMapping as exc:
+        return TableHead(problem=str(exc))
+    if opened is None:
+        return TableHead(problem="the file is empty")
+    headers, records = opened
+    problem = ""
+    at: dict[Field, int] = {}
+    try:
+        chosen = choose_columns(headers, options.mapping)
+    except BadMapping as exc:
+        problem = str(exc)
+        names = [at for at, header in enumerate(headers) if name_column(at, header)]
+    else:
+        at = chosen.at
+        names = [column.at for column in chosen.names]
+        names += [at["author"]] if "author" in at else []
+    first: list[tuple[int, list[str]]] = []
+    roles: dict[str, None] = {}
+    for record in records:
+        if record.fields is None:
+            continue
+        cells = [*record.fields, *[""] * len(headers)][: len(headers)]
+        if len(first) < rows:
+            first.append((record.line, cells))
+        if "role" in at and len(roles) < _MOST_ROLES and (value := cells[at["role"]].strip()):
+            roles[value] = None
+        elif len(first) == rows and "role" not in at:
+            break
+    return TableHead(headers, at, first, list(roles), names, problem)
+
+
 def _opened(stream: IO[bytes], options: ImportOptions, note: Note) -> _Opened | None:
     """Read the header; None of a file without one. Raises BadMapping."""
+    found = _read_header(stream, options, note)
+    if found is None:
+        return None
+    headers, records = found
+    columns = choose_columns(headers, options.mapping)
+    return _Opened(headers, columns, _fitting(records, len(headers), columns))
+
+
+def _read_header(
+    stream: IO[bytes], options: ImportOptions, note: Note
+) -> tuple[list[str], Iterator[Record]] | None:
+    """The headers, and the records after them; None of a file without a header. Raises BadMapping."""
     lines = read_lines(stream, options, note, repair_mojibake=True)
     first = next((line for line in lines if line.text is None or line.text.strip()), None)
     if first is None:
@@ -121,8 +190,7 @@ def _opened(stream: IO[bytes], options: ImportOptions, note: Note) -> _Opened | 
     headers = _headers(header.fields)
     while headers and not headers[-1]:  # a delimiter at the end of each line
         headers.pop()
-    columns = choose_columns(headers, options.mapping)
-    return _Opened(headers, columns, _fitting(records, len(headers), columns))
+    return headers, records
 
 
 def _fitting(records: Iterable[Record], width: int, columns: Columns) -> Iterator[Record]:

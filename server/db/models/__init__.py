@@ -55,6 +55,7 @@ from server.db.models.transcripts import (
     SourceFile,
 )
 from server.db.models.usage import UsageDay, UsageMinute
+from server.db.models.votes import BlindVote, VoteChoice, VotedAgainst
 from server.db.models.webhooks import DeliveryState, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Adapter",
     "AdapterState",
     "ApiKey",
+    "BlindVote",
     "ConversationRow",
     "DatasetVersion",
     "Decision",
@@ -110,6 +112,8 @@ __all__ = [
     "UsedNonce",
     "Visitor",
     "Vote",
+    "VoteChoice",
+    "VotedAgainst",
     "WebhookDelivery",
     "WebhookEndpoint",
     "Widget",

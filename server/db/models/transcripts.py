@@ -18,7 +18,7 @@ from server.db.models.base import (
     tenant_column,
 )
 
-ImportState = Literal["queued", "running", "done", "failed"]
+ImportState = Literal["draft", "queued", "running", "done", "failed"]
 
 
 class SourceFile(Record):
@@ -41,6 +41,7 @@ class SourceFile(Record):
 class Import(Record):
     """One reading of a source file into conversations, and its result.
 
+    A ``draft`` is a table whose columns somebody is about to check in the console: it is not read yet.
     ``started_at``: when a worker last began it; tenants take turns by it.
     """
 

@@ -57,7 +57,7 @@ def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
         next=_NEXT.get(status, _SERVER if is_ours else _CLIENT),
         request_id=problems.request_id(request.scope) if is_ours else "",
     )
-    return html(content, status=status, headers={**failure.headers, **console_headers()})
+    return html(request, content, status=status, headers={**failure.headers, **console_headers()})
 
 
 def is_console(path: str) -> bool:

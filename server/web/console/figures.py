@@ -1,6 +1,8 @@
 """Figures as the console writes them: durations, numbers, shares."""
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+_KIB = 1_024
+_WHOLE = 100  # from here on without a decimal
 NOTHING = "\N{EN DASH}"
 
 
@@ -32,3 +34,13 @@ def about(seconds: float | None) -> str:
 def number(value: float | None, digits: int = 0) -> str:
     """``26,103``; a dash where it is unknown."""
     return NOTHING if value is None else f"{value:,.{digits}f}"
+
+
+def size(count: int) -> str:
+    """A number of bytes: ``812 B``, ``1.2 MiB``."""
+    value, unit = float(count), "B"
+    for bigger in ("KiB", "MiB", "GiB"):
+        if value < _KIB:
+            break
+        value, unit = value / _KIB, bigger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= _WHOLE else f"{value:.1f} {unit}"

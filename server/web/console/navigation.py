@@ -10,6 +10,7 @@ from server.conversations import inbox
 from server.db.models import Tenant
 from server.jobs import service as jobs
 from server.tenants import service as tenants
+from server.transcripts import uploads
 
 SWITCHER_MOST = 30  # tenants that the switcher lists; the page of all tenants has the others
 
@@ -83,6 +84,13 @@ async def _need_a_person(session: AsyncSession, tenant_id: str) -> Count:
     return Count(number, "needs a person" if number == 1 else "need a person")
 
 
+async def _uploads_going_on(session: AsyncSession, tenant_id: str) -> Count:
+    states = await uploads.count_unfinished(session, tenant_id)
+    if states.get("draft"):
+        return Count(states["draft"], "to be checked")
+    return Count(sum(states.values()), "being read", going=True)
+
+
 async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
     states = await jobs.count_by_state(session, tenant_id)
     return Count(states.get("awaiting_approval", 0), "awaiting approval")
@@ -90,6 +98,7 @@ async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
 
 TENANT_PAGES = (
     Page("Home", "home", "/console/t/{slug}", "viewer"),
+    Page("Data", "data", "/console/t/{slug}/data", "viewer", _uploads_going_on),
     Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
     Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
     Page("Conversations", "chat", "/console/t/{slug}/conversations", "viewer", _need_a_person),

@@ -8,6 +8,7 @@ A template that extends ``base.html`` is a whole page; one that does not is a pa
 Every value is escaped. A name that is not there is an error, so that nothing is missing in silence.
 """
 
+import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -23,8 +24,9 @@ from server.accounts.schemas import Viewer
 from server.db.models import Tenant
 from server.web.console.navigation import Shell, load_shell
 from server.web.headers import console_headers
-from server.web.static import static_files
+from server.web.static import static_files, takes_gzip
 
+_GZIP_LEVEL = 6
 Moment = Literal["moment", "day", "clock", "ago"]
 _FORMATS: dict[Moment, str] = {
     "moment": "{0.day} {0:%b %Y, %H:%M}",
@@ -44,7 +46,7 @@ async def page(
     form_action: Iterable[str] = (),
     csrf_token: str | None = None,
     **context: Any,  # noqa: ANN401 - what the template shows
-) -> Response[str]:
+) -> Response[Any]:
     """Render a template of ``templates/`` as the answer to a request.
 
     Beside ``context`` a template has ``viewer`` and ``tenant`` (None where there is none),
@@ -77,15 +79,26 @@ async def page(
         **context,
     )
     return html(
+        request,
         content,
         status=status,
         headers={**console_headers(form_action=form_action), **(headers or {})},
     )
 
 
-def html(content: str, *, status: int, headers: Mapping[str, str]) -> Response[str]:
-    """An answer that is a page or a part of one."""
-    return Response(content, status_code=status, media_type=MediaType.HTML, headers=dict(headers))
+def html(
+    request: Request[Any, Any, Any], content: str, *, status: int, headers: Mapping[str, str]
+) -> Response[Any]:
+    """An answer that is a page or a part of one, compressed for browsers that take it.
+
+    A page that holds a form's token may be compressed: who guesses the token from the length of
+    answers cannot use it, since the guards refuse what other sites' pages send.
+    """
+    body, sent = content.encode(), {**headers, "vary": "accept-encoding"}
+    if takes_gzip(request.headers.get("accept-encoding", "")):
+        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+        sent["content-encoding"] = "gzip"
+    return Response(body, status_code=status, media_type=MediaType.HTML, headers=sent)
 
 
 def render(template: str, /, **context: Any) -> str:  # noqa: ANN401 - what the template shows

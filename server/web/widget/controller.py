@@ -53,8 +53,6 @@ _Asked = Request[Any, Any, Any]
 class WidgetDocuments(Controller):
     """What pages and frames load."""
 
-    include_in_schema = False
-
     @get("/widget.js", sync_to_thread=False)
     def loader(self, request: _Asked) -> Response[bytes]:
         """The script that sites include."""
@@ -130,7 +128,6 @@ class WidgetController(Controller):
     """``/widget/{pub}``: what the panel asks for, with its session."""
 
     path = "/widget/{pub:str}"
-    include_in_schema = False
     guards = (from_our_frame,)
     request_max_body_size = MAX_BODY_BYTES
     response_headers = {"cache-control": "no-store"}  # noqa: RUF012 - Litestar's

@@ -140,10 +140,10 @@ async def make_version(
         adapter = Adapter(
             tenant_id=tenant.id,
             version=version,
-            engine_name=f"{tenant.slug}-{version}",
             base_sha256="0" * 64,
             job_id=job.id,
             **{
+                "engine_name": f"{tenant.slug}-{version}",
                 "base_name": "tiny-base",
                 "dataset_id": job.dataset_id,
                 "state": "ready",

@@ -17,7 +17,7 @@ IN_TEMPLATES = {
     "hx-on": r"hx-on\b",
     "js: in an attribute": r"\b(?:js|javascript):",
     "a filter in hx-trigger, which is a function": r"hx-trigger(?::inherited)?=\"[^\"]*\[",
-    "a script in the page": r"<script(?![^>]*\ssrc=)",
+    "a script in the page": r"<script(?![^>]*\ssrc=|\stype=\"application/json\")",
     "an address elsewhere": r"(?:src|href|action)=\"(?:https?:)?//",
     "text that is not escaped": r"\|\s*safe\b|autoescape",
 }
@@ -26,7 +26,7 @@ IN_SCRIPTS = {
     "code from text": r"\beval\(|new Function|setTimeout\(\s*[\"'`]",
     "a style attribute": r"setAttribute\(\s*[\"']style",
     "a handler in an attribute": r"setAttribute\(\s*[\"']on",
-    "an address elsewhere": r"[\"'`](?:https?:)?//\w",
+    "an address elsewhere": r"[\"'`](?:https?:)?//(?!www\.w3\.org/)\w",
     "pages kept in the browser": r"\b(?:localStorage|sessionStorage|indexedDB)\b",
 }
 

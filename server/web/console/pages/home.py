@@ -19,6 +19,7 @@ from server.jobs import runs
 from server.jobs import service as jobs
 from server.tenants import service as tenants
 from server.transcripts import service as transcripts
+from server.transcripts import uploads
 from server.usage import report
 from server.usage.schemas import UsageView
 from server.web.console.navigation import address_of_page
@@ -128,6 +129,7 @@ class TenantHomeController(Controller):
                 session, tenant, since=moment - timedelta(days=FAILED_DAYS)
             )
             visitors = await inbox.count_waiting(session, tenant.id)
+            drafts = await uploads.list_uploads(session, tenant, states=["draft"], limit=RUNS_MOST)
             live = await adapters.live_version(session, tenant)
             change = await adapters.last_change(session, tenant)
             versions = await adapters.list_for(session, tenant)
@@ -145,9 +147,14 @@ class TenantHomeController(Controller):
             conversations=conversations.get(tenant.id, 0),
             waiting=waiting,
             working=working,
-            failed=failed,
             visitors=visitors,
             talks=address_of_page("Conversations", tenant),
+            failed=[
+                (row, source, uploads.for_a_page((row.error or {}).get("message", "")))
+                for row, source in failed
+            ],
+            drafts=drafts,
+            data=address_of_page("Data", tenant),
             live_name=f"{slug}@{live}" if live else "",
             live_since=change.created_at if live and change else None,
             use=use or _NOTHING,

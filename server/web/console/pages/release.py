@@ -26,6 +26,7 @@ from server.settings import Settings
 from server.tenants import service as tenants
 from server.web.console.forms import read_form, see_other
 from server.web.console.pages import release_view as view
+from server.web.console.pages.vote import result_of
 from server.web.console.rendering import page
 from server.web.console.reports import report_page
 from server.web.console.session import signed_in
@@ -59,7 +60,6 @@ class ReleaseController(Controller):
     """What people see of versions, and do with them."""
 
     path = "/console/t/{slug:str}/release"
-    include_in_schema = False
     guards = (signed_in("viewer"),)
 
     @get()
@@ -146,12 +146,14 @@ class ReleaseController(Controller):
             )
             can_roll_back = found.standing == "live" and await _can_roll_back(session, tenant)
             toast = await _toast(session, tenant, viewer, done)
+            voted = await result_of(session, adapter, tenant)
         evaluation = view.evaluation_of(adapter.report)
         return await page(
             request,
             "release/version.html",
             row=view.row_of(found),
             found=found,
+            voted=voted,
             said=view.STANDING_WORDS[found.standing],
             other_base="" if found.base == settings.base else settings.base,
             base=settings.base,
@@ -492,7 +494,8 @@ async def _decision(
 
 
 def _capital(name: str) -> str:
-    return f"{name[0].upper()}{name[1:]}"
+    """A version or the base at the beginning of a sentence: names stay as they are."""
+    return "The base" if name == "the base" else name
 
 
 async def _ask(

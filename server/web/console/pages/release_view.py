@@ -120,7 +120,9 @@ def gate_rows(report: dict[str, Any] | None) -> list[dict[str, Any]]:
             {
                 "title": view.title,
                 "why": view.evidence[:1].upper() + view.evidence[1:] + ".",
-                "declared": f"{most} {_figure(gate, gate.bound)}",
+                "declared": f"{most} {gate.bound:g}"
+                if gate.name == "parity"
+                else f"{most} {_figure(gate, gate.bound)}",
                 "measured": _figure(gate, gate.value),
                 "interval": interval,
                 "tone": tone,

@@ -28,6 +28,7 @@ from server.jobs.estimates import estimate_run
 from server.jobs.feed import Batch, JobFeed
 from server.jobs.runs import Run
 from server.settings import Settings
+from server.web.console.downloads import csv_file
 from server.web.console.figures import about
 from server.web.console.pages.training_form import (
     BOUNDS,
@@ -61,7 +62,6 @@ class TrainingController(Controller):
     """What people see of runs, and do with them."""
 
     path = "/console/t/{slug:str}/training"
-    include_in_schema = False
     guards = (signed_in("viewer"),)
 
     @get()
@@ -105,7 +105,7 @@ class TrainingController(Controller):
                 session, tenant, limit=500, after=found[-1].id if found else None
             ):
                 found += batch
-        return _download(runs.to_csv(found), f"{tenant.slug}-runs.csv")
+        return csv_file(runs.to_csv(found), f"{tenant.slug}-runs.csv")
 
     @get("/compare")
     async def compare(
@@ -247,7 +247,7 @@ class TrainingController(Controller):
         async with database.reading() as session:
             job = await service.get_job(session, tenant.id, job_id)
             data = curves.to_csv(await curves.read_curve(session, job))
-        return _download(data, f"{tenant.slug}-{job_id}-points.csv")
+        return csv_file(data, f"{tenant.slug}-{job_id}-points.csv")
 
     @get("/{job_id:str}/report")
     async def report(
@@ -396,15 +396,3 @@ def _see(tenant: Tenant, job_id: str) -> Response[bytes]:
     """Go to a run's page."""
     where = f"/console/t/{tenant.slug}/training/{job_id}"
     return Response(b"", status_code=HTTPStatus.SEE_OTHER, headers={"location": where})
-
-
-def _download(data: bytes, name: str) -> Response[bytes]:
-    return Response(
-        data,
-        media_type="text/csv; charset=utf-8",
-        headers={
-            "content-disposition": f'attachment; filename="{name}"',
-            "cache-control": "no-store",
-            "x-content-type-options": "nosniff",
-        },
-    )

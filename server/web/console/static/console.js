@@ -152,6 +152,13 @@ function uploads(root) {
     });
   }
   for (const form of root.querySelectorAll("form[data-upload]")) {
+    const most = Number(form.dataset.maxBytes);
+    const input = form.querySelector("input[type=file]");
+    input.addEventListener("change", () => {
+      const isTooLarge = most && input.files[0]?.size > most;
+      input.setCustomValidity(isTooLarge ? `This file is larger than ${form.dataset.max}.` : "");
+      input.reportValidity();
+    });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       send(form, event.submitter);
@@ -172,13 +179,16 @@ function send(form, submitter) {
     words.textContent = percent < 100 ? `${percent} % sent` : "Sent; it is being looked at";
   });
   request.addEventListener("load", () => {
-    // a redirect was followed: the page it led to is where the plain form would have gone
-    if (request.status < 400) return location.assign(request.responseURL);
+    // without a location a redirect was followed, to where the plain form would have gone
+    if (request.status < 400)
+      return location.assign(request.getResponseHeader("location") ?? request.responseURL);
     const answer = new DOMParser().parseFromString(request.responseText, "text/html");
     const content = answer.getElementById("main");
     if (!content) return over("The server did not take the file. Try again.");
-    document.getElementById("main").replaceChildren(...content.childNodes);
-    start(document.getElementById("main"));
+    const main = document.getElementById("main");
+    main.replaceChildren(...content.childNodes);
+    window.htmx?.process(main);
+    start(main);
   });
   request.addEventListener("error", () => over("The connection broke. The file is still chosen: try again."));
   const over = (text) => {

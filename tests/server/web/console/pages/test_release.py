@@ -145,7 +145,7 @@ async def test_a_version_shows_its_gates_with_evidence_and_what_it_was_made_of(
             "+0.40 to +0.52",
             "passed",
         ],
-        ["Served as trained", "at most 0.0500", "0.0042", "no sample", "passed"],
+        ["Served as trained", "at most 0.05", "0.0042", "no sample", "passed"],
     ]
     shown = words(answer)
     for expected in (
@@ -209,6 +209,7 @@ async def test_an_admin_promotes_takes_it_back_and_rolls_back_with_plain_forms(
     asked = await browser.get(f"{PAGE}/2/promote")
     assert "Make acme@2 live?" in words(asked, "h1")
     assert "acme@2 answers everybody who asks acme. Now it is acme@1." in words(asked)
+    assert "acme@1 stays: you can roll back to it" in words(asked)
     address, values = fields(asked)
     answer = await browser.post(address, data=values)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{PAGE}/2?done=2")
@@ -317,19 +318,19 @@ async def test_an_admin_decides_once_with_plain_forms(
     job = await make_run(database, tenant, state="awaiting_approval", require_approval=True)
     await make_version(database, tenant, job, version=1, report=make_report())
     browser = await sign_in("acme")
-    shown = soup(await browser.get(f"{PAGE}/1"))
-    assert shown.select("#approve")
-    assert shown.select("#reject")
-    assert not shown.select("#promote")
+    before = soup(await browser.get(f"{PAGE}/1"))
+    assert before.select("#approve")
+    assert before.select("#reject")
+    assert not before.select("#promote")
     address, values = fields(await browser.get(f"{PAGE}/1/{what}"))
     answer = await browser.post(address, data=values)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{PAGE}/1")
     async with database.reading() as session:
         (found,) = await session.scalars(select(Job))
     assert found.decision == decision
-    shown = words(await browser.get(f"{PAGE}/1"))
-    assert f"acme@1 {said}" in shown
-    assert "by Ana" in shown
+    text = words(await browser.get(f"{PAGE}/1"))
+    assert f"acme@1 {said}" in text
+    assert "by Ana" in text
     again = await browser.post(address)
     assert again.status_code == 409
     assert f"Ana has {decision} acme@1 already; the first decision stands." in words(again)

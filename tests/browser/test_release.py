@@ -1,0 +1,190 @@
+"""Versions in a browser: by keyboard alone, without scripts, answers as they are written, votes by keys."""
+
+import uuid
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from server.adapters import service
+from server.db.models import Adapter, Tenant
+from server.tenants import service as tenants
+from server.tenants.schemas import TenantRequest
+from tests.browser.checks import accessibility_faults
+from tests.browser.conftest import Visits
+from tests.browser.site import Site
+from tests.browser.test_training import press_until
+from tests.server.adapters.fake_reports import make_report
+from tests.server.jobs.fake_runs import make_run, make_version
+
+
+@pytest.fixture
+def tenant(site: Site) -> Tenant:
+    """A tenant of the test's own: version 1 is live, 2 passed, 3 waits for approval."""
+    slug = f"r{uuid.uuid4().hex[:8]}"
+    made = site.write(lambda session: tenants.create(session, TenantRequest(slug=slug)))
+    for version, state in ((1, "succeeded"), (2, "succeeded"), (3, "awaiting_approval")):
+        make(site, made, version, state)
+    site.write(lambda session: _promote(session, slug))
+    return made
+
+
+async def _promote(session: Any, slug: str) -> None:
+    await service.promote(session, await tenants.get(session, slug), version=1, actor="test")
+
+
+def make(site: Site, tenant: Tenant, version: int, state: Any) -> Adapter:
+    """A version that the engine can load."""
+    run = site.run(make_run(site.database, tenant, state=state))
+    name = f"{tenant.slug}.{version:012x}"
+    folder = site.settings.adapters / name
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    return site.run(
+        make_version(
+            site.database,
+            tenant,
+            run,
+            version=version,
+            engine_name=name,
+            base_name=site.settings.base,
+            report=make_report(version=version, questions=3),
+        )
+    )
+
+
+def release(tenant: Tenant, path: str = "") -> str:
+    return f"/console/t/{tenant.slug}/release{path}"
+
+
+def test_a_version_is_approved_by_keyboard_alone(visit: Visits, tenant: Tenant) -> None:
+    page = visit(release(tenant), f"{tenant.slug}:admin")
+    press_until(page, "Tab", ".notice a")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{tenant.slug}@3")
+    press_until(page, "Tab", "#approve")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Approve {tenant.slug}@3?")
+    assert not accessibility_faults(page)
+    press_until(page, "Tab", "#do")
+    page.keyboard.press("Enter")
+    expect(page.locator(".title .chip")).to_have_text("Approved")
+    expect(page.locator(".head")).to_contain_text("by Mara Lindqvist")
+
+
+def test_a_version_is_promoted_and_taken_back_by_keyboard_alone(
+    visit: Visits, tenant: Tenant
+) -> None:
+    page = visit(release(tenant, "/2"), f"{tenant.slug}:admin")
+    press_until(page, "Tab", "#promote")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Make {tenant.slug}@2 live?")
+    press_until(page, "Tab", "#do")
+    page.keyboard.press("Enter")
+    expect(page.locator(".title .chip")).to_have_text("Live")
+    toast = page.locator(".toast")
+    expect(toast).to_contain_text(f"{tenant.slug}@2 went live in place of {tenant.slug}@1.")
+    assert not accessibility_faults(page)
+    press_until(page, "Tab", "#undo")
+    page.keyboard.press("Enter")
+    expect(toast).to_contain_text(f"Rolled back from {tenant.slug}@2 to {tenant.slug}@1.")
+    expect(page.locator("#changes + *, .list")).to_contain_text("by Mara Lindqvist")
+    # and by the button of the page, to the base
+    press_until(page, "Tab", "#roll-back")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Roll back to the base?")
+    press_until(page, "Tab", "#do")
+    page.keyboard.press("Enter")
+    expect(page.locator(".card header .chip")).to_have_text("Base")
+
+
+def test_without_scripts_a_version_is_approved_promoted_and_rolled_back(
+    visit: Visits, tenant: Tenant
+) -> None:
+    who = f"{tenant.slug}:admin"
+    page = visit(release(tenant, "/3"), who, java_script_enabled=False)
+    page.get_by_role("link", name="Approve").click()
+    page.get_by_role("button", name=f"Approve {tenant.slug}@3").click()
+    expect(page.locator(".title .chip")).to_have_text("Approved")
+    page.goto(release(tenant, "/2"))
+    page.get_by_role("link", name="Make it live").click()
+    page.get_by_role("button", name=f"Make {tenant.slug}@2 live").click()
+    expect(page.locator(".title .chip")).to_have_text("Live")
+    page.get_by_role("link", name="Roll back").click()
+    page.get_by_role("button", name=f"Roll back to {tenant.slug}@1").click()
+    expect(page.locator(".card header .chip")).to_have_text(f"{tenant.slug}@1")
+
+
+def said(page: Page) -> list[str]:
+    return page.locator("[data-voice] [data-answer]").all_inner_texts()
+
+
+def test_three_voices_answer_side_by_side_and_can_be_stopped(
+    visit: Visits, site: Site, tenant: Tenant
+) -> None:
+    site.run(site.engine.wait_ready(20))
+    page = visit(release(tenant, "/ask?version=2"), f"{tenant.slug}:reviewer")
+    page.locator("#question").fill("Do you <b>ship</b>?")
+    page.locator("#send").press("Enter")
+    expect(page.locator("#ask-status")).to_have_text("All have answered.")
+    expect(page.locator("#asked")).to_have_text("Do you <b>ship</b>?")
+    answers = said(page)
+    names = [site.settings.base, f"{tenant.slug}.{1:012x}", f"{tenant.slug}.{2:012x}"]
+    assert [text.partition("]")[0] for text in answers] == [f"[{name}" for name in names]
+    assert not accessibility_faults(page)
+    expect(page.locator("#stop")).to_be_hidden()
+    # one that does not come to its end
+    page.route("**/ask/stream", lambda route: None)
+    page.locator("#send").press("Enter")
+    expect(page.locator("#stop")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#ask-status")).to_have_text("Stopped.")
+    expect(page.locator("[data-said]")).to_have_text(["Stopped."] * 3)
+    expect(page.locator("#send")).to_be_focused()
+    page.unroute("**/ask/stream")
+    page.keyboard.press("Enter")
+    expect(page.locator("#ask-status")).to_have_text("All have answered.")
+    assert said(page) == answers
+
+
+def test_without_scripts_three_voices_answer_in_one_page(
+    visit: Visits, site: Site, tenant: Tenant
+) -> None:
+    site.run(site.engine.wait_ready(20))
+    who = f"{tenant.slug}:reviewer"
+    page = visit(release(tenant, "/ask"), who, java_script_enabled=False)
+    page.locator("#question").fill("Do you ship?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#asked")).to_have_text("Do you ship?")
+    assert all(said(page))
+
+
+def test_votes_are_cast_undone_and_explained_by_keys(visit: Visits, tenant: Tenant) -> None:
+    page = visit(release(tenant, "/2/vote"), f"{tenant.slug}:reviewer")
+    expect(page.locator("#question")).to_be_focused()
+    expect(page.locator("#question")).to_have_text("Do you ship to Switzerland?")
+    page.keyboard.press("?")
+    expect(page.locator("dialog[open]")).to_contain_text("Undo the last vote")
+    assert not accessibility_faults(page)
+    page.keyboard.press("1")  # of no effect while the help is open
+    page.keyboard.press("Escape")
+    expect(page.locator("#question")).to_have_text("Do you ship to Switzerland?")
+    page.keyboard.press("1")
+    expect(page.locator("#question")).to_have_text("My bread arrived squashed.")
+    page.keyboard.press("2")
+    expect(page.locator("#question")).to_have_text("Can I change the delivery day?")
+    page.keyboard.press("u")
+    expect(page.locator("#question")).to_have_text("My bread arrived squashed.")
+    page.keyboard.press("0")
+    expect(page.locator("#question")).to_have_text("Can I change the delivery day?")
+    page.keyboard.press("0")
+    expect(page.locator(".result")).to_contain_text("2 saw no difference")
+    assert not accessibility_faults(page)
+    page.keyboard.press("u")
+    expect(page.locator("#question")).to_have_text("Can I change the delivery day?")
+    page.get_by_role("link", name="Keys").click()
+    page.get_by_role("link", name="Turn keys off").click()
+    expect(page.get_by_role("link", name="Turn keys on")).to_be_visible()
+    page.keyboard.press("1")
+    page.wait_for_timeout(300)
+    expect(page.locator("#question")).to_have_text("Can I change the delivery day?")
