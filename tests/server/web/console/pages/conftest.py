@@ -26,6 +26,12 @@ def token_in(answer: Response) -> str:
     return found[1]
 
 
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One kind of database is enough here: the services that pages ask have tests on both."""
+    return sqlite_url
+
+
 @pytest_asyncio.fixture
 async def browser(app: Litestar, client: AsyncClient) -> AsyncIterator[AsyncClient]:
     """Keeps cookies, and says where a request is from, as browsers do."""
