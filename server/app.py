@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import structlog
-from litestar import Controller, Litestar, Router
+from litestar import Controller, Litestar
 from litestar.di import Provide
 
 from server.accounts.oidc import Issuer
@@ -231,13 +231,7 @@ def create_app(
             yield
 
     return Application(
-        route_handlers=[
-            *OPENAI,
-            *ADMIN,
-            *OPEN,
-            # pages for people: the reference describes what programs call
-            Router("/", route_handlers=[*CONSOLE, *WIDGET], include_in_schema=False),
-        ],
+        route_handlers=[*OPENAI, *ADMIN, *CONSOLE, *WIDGET, *OPEN],
         dependencies={
             "principal": Provide(provide_principal, sync_to_thread=False),
             "viewer": Provide(provide_viewer, sync_to_thread=False),

@@ -53,6 +53,8 @@ _Asked = Request[Any, Any, Any]
 class WidgetDocuments(Controller):
     """What pages and frames load."""
 
+    include_in_schema = False
+
     @get("/widget.js", sync_to_thread=False)
     def loader(self, request: _Asked) -> Response[bytes]:
         """The script that sites include."""
@@ -127,6 +129,7 @@ class WidgetDocuments(Controller):
 class WidgetController(Controller):
     """``/widget/{pub}``: what the panel asks for, with its session."""
 
+    include_in_schema = False
     path = "/widget/{pub:str}"
     guards = (from_our_frame,)
     request_max_body_size = MAX_BODY_BYTES

@@ -29,6 +29,7 @@ DONE = {
 class AccountController(Controller):
     """What everybody may change about themselves."""
 
+    include_in_schema = False
     path = PATH
     guards = [signed_in()]  # noqa: RUF012 - Litestar's own
 

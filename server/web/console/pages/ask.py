@@ -43,8 +43,8 @@ class Asked(NamedTuple):
 class AskController(Controller):
     """The page, and the answers as they come."""
 
-    path = "/console/t/{slug:str}/release/ask"
     include_in_schema = False
+    path = "/console/t/{slug:str}/release/ask"
     guards = (signed_in("reviewer"),)
 
     @get()

@@ -86,8 +86,8 @@ class Shown(NamedTuple):
 class ConversationsController(Controller):
     """What visitors and the assistant said, and what people do about it."""
 
-    path = "/console/t/{slug:str}/conversations"
     include_in_schema = False
+    path = "/console/t/{slug:str}/conversations"
     guards = (signed_in("viewer"),)
 
     @get()

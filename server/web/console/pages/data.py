@@ -45,8 +45,8 @@ class Refusal(NamedTuple):
 class DataController(Controller):
     """What people see of a tenant's data, and do with it."""
 
-    path = "/console/t/{slug:str}/data"
     include_in_schema = False
+    path = "/console/t/{slug:str}/data"
     guards = (signed_in("viewer"),)
 
     @get()

@@ -70,6 +70,7 @@ class Step(NamedTuple):
 class HomeController(Controller):
     """All tenants that the viewer may go to; who has one only goes there at once."""
 
+    include_in_schema = False
     path = "/console"
     guards = (signed_in(),)
 
@@ -105,6 +106,7 @@ class HomeController(Controller):
 class TenantHomeController(Controller):
     """The home of a tenant."""
 
+    include_in_schema = False
     path = "/console/t/{slug:str}"
     guards = (signed_in("viewer"),)
 

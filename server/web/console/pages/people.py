@@ -39,6 +39,7 @@ ROLE_TEXTS: dict[Role, str] = {
 class PeopleController(Controller):
     """Everybody who may sign in."""
 
+    include_in_schema = False
     path = PATH
     guards = [signed_in("operator")]  # noqa: RUF012 - Litestar's own
 

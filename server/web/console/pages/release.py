@@ -59,6 +59,7 @@ class Question(NamedTuple):
 class ReleaseController(Controller):
     """What people see of versions, and do with them."""
 
+    include_in_schema = False
     path = "/console/t/{slug:str}/release"
     guards = (signed_in("viewer"),)
 

@@ -33,6 +33,7 @@ from server.web.console.session import (
 class SignInController(Controller):
     """The form for those who have a password."""
 
+    include_in_schema = False
     path = SIGN_IN
     guards = [from_anonymous_form]  # noqa: RUF012 - Litestar's own
 
@@ -77,6 +78,7 @@ class SignInController(Controller):
 class SignOutController(Controller):
     """The end of a session."""
 
+    include_in_schema = False
     path = "/console/sign-out"
 
     @post(guards=[signed_in()])
@@ -96,6 +98,7 @@ class SignOutController(Controller):
 class LinkController(Controller):
     """A one-time link: looking at it does not use it, since mail programs look at links."""
 
+    include_in_schema = False
     path = "/console/link/{token:str}"
     guards = [from_anonymous_form]  # noqa: RUF012 - Litestar's own
 

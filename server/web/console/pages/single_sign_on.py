@@ -30,6 +30,7 @@ FLOW_SECONDS = 600  # how long somebody may take at their organisation
 class IssuerController(Controller):
     """There, and back with a code. Both are visits, not forms: ``state`` ties one to the other."""
 
+    include_in_schema = False
     guards = [from_anonymous_form]  # noqa: RUF012 - Litestar's own
 
     @get("/console/sign-in/oidc")

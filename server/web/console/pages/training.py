@@ -61,6 +61,7 @@ _ADMIN = [signed_in("admin")]
 class TrainingController(Controller):
     """What people see of runs, and do with them."""
 
+    include_in_schema = False
     path = "/console/t/{slug:str}/training"
     guards = (signed_in("viewer"),)
 

@@ -26,8 +26,8 @@ SIDES: dict[str, Side] = {"1": "first", "2": "second", "0": "tie"}
 class VoteController(Controller):
     """One pair after the other; at the end, what came of all votes."""
 
-    path = "/console/t/{slug:str}/release/{version:int}/vote"
     include_in_schema = False
+    path = "/console/t/{slug:str}/release/{version:int}/vote"
     guards = (signed_in("reviewer"),)
 
     @get()

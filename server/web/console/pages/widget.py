@@ -54,8 +54,8 @@ class Mistake(NamedTuple):
 class WidgetController(Controller):
     """The settings of a tenant's widget, for its admins."""
 
-    path = "/console/t/{slug:str}/widget"
     include_in_schema = False
+    path = "/console/t/{slug:str}/widget"
     guards = (signed_in("admin"),)
 
     @get()
