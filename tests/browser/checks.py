@@ -11,6 +11,7 @@ from playwright.sync_api import Frame, Page
 
 AXE = Path(__file__).parents[1] / "e2e" / "node" / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+COLOUR_RULES = ["color-contrast", "link-in-text-block"]
 WIDTHS = (320, 360, 1440)
 LEAST_TARGET = 24  # CSS pixels, WCAG 2.2 (2.5.8)
 FINGER_TARGET = 44
@@ -48,14 +49,17 @@ def absent(what: str, why: str) -> NoReturn:
     pytest.skip(f"{what} IS NOT THERE, SO NOTHING WAS TESTED HERE: {why}")
 
 
-def accessibility_faults(page: Page | Frame) -> list[str]:
-    """What axe finds on a page as it is now, a line for each element."""
+def accessibility_faults(page: Page | Frame, *, colours_alone: bool = False) -> list[str]:
+    """What axe finds on a page as it is now, a line for each element.
+
+    ``colours_alone``: by the rules that another colour scheme could break, where the rest was tried.
+    """
     if not page.evaluate("'axe' in window"):
         page.evaluate(_axe())
     found = page.evaluate(
         "(rules) => axe.run(document, { runOnly: rules, resultTypes: ['violations'] })"
         ".then((result) => JSON.stringify(result.violations))",
-        RULES,
+        COLOUR_RULES if colours_alone else RULES,
     )
     return [
         f"{fault['id']}: {fault['help']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
