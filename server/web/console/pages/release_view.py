@@ -231,7 +231,7 @@ def card_of(
     if foreign:
         return [*facts, ("Trained elsewhere", str(foreign.get("source", "")))]
     if dropped := sum((made.get("dropped") or {}).values()):
-        facts.append(("Conversations left out", number(dropped)))
+        facts.append(("Conversations dropped", number(dropped)))
     facts += [
         ("Method", made.get("method", "supervised")),
         ("Recipe", made["recipe"]),
