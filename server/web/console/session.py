@@ -96,6 +96,17 @@ def provide_tenant(request: Request[Any, Any, Any]) -> Tenant:
     return tenant
 
 
+async def may_still_read(connection: AnyConnection) -> bool:
+    """Whether whom the guard let in is still signed in, and still has a role in the path's tenant.
+
+    For answers that stay open, which a guard sees only begin. It does not count as being seen.
+    """
+    database: Database = connection.app.state.database
+    async with database.reading() as session:
+        found = await sessions.find(session, session_token(connection))
+    return found is not None and found[0].may(connection.state["tenant"].id, "viewer")
+
+
 def ask_to_sign_in(request: Request[Any, Any, Any], _exc: SignInRequired) -> Response[bytes]:
     """The exception handler for ``SignInRequired``: go to the sign-in page, and back afterwards."""
     page = request.url.path if request.method in ("GET", "HEAD") else ""

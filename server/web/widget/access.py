@@ -57,14 +57,14 @@ def address(request: Request[Any, Any, Any]) -> str | None:
     return request.client.host if request.client is not None else None
 
 
-class Door:
+class VisitorAccess:
     """The way of one request to its visitor's rows: the database, once its session was believed.
 
     Whom the session names is read before a transaction begins: on SQLite there is one writer at a time,
     and who has no session must not make it wait.
 
     Example:
-        async with door.writing() as (session, caller):
+        async with access.writing() as (session, caller):
             await service.post(session, caller, data)
     """
 
@@ -105,11 +105,11 @@ class Door:
         )
 
 
-def provide_door(
+def provide_access(
     request: Request[Any, Any, Any],
     pub: FromPath[str],
     database: NamedDependency[Database],
     vault: NamedDependency[Vault],
-) -> Door:
-    """The dependency ``door`` of handlers under ``/widget/{pub}``."""
-    return Door(request, pub, database, vault)
+) -> VisitorAccess:
+    """The dependency ``access`` of handlers under ``/widget/{pub}``."""
+    return VisitorAccess(request, pub, database, vault)

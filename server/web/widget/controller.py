@@ -33,11 +33,11 @@ from server.settings import Settings
 from server.web.static import static_files, takes_gzip
 from server.web.widget import documents
 from server.web.widget.access import (
-    Door,
+    VisitorAccess,
     address,
     from_our_frame,
     into_a_frame,
-    provide_door,
+    provide_access,
     session_token,
 )
 from server.web.widget.refusals import Refusals
@@ -134,7 +134,7 @@ class WidgetController(Controller):
     guards = (from_our_frame,)
     request_max_body_size = MAX_BODY_BYTES
     response_headers = {"cache-control": "no-store"}  # noqa: RUF012 - Litestar's
-    dependencies = {"door": Provide(provide_door, sync_to_thread=False)}  # noqa: RUF012 - Litestar's
+    dependencies = {"access": Provide(provide_access, sync_to_thread=False)}  # noqa: RUF012 - Litestar's
 
     @post("/session")
     async def begin_session(
@@ -175,21 +175,21 @@ class WidgetController(Controller):
     @get("/conversation")
     async def conversation(
         self,
-        door: NamedDependency[Door],
+        access: NamedDependency[VisitorAccess],
     ) -> CurrentConversation:
         """What was said so far."""
-        async with door.reading() as (session, caller):
+        async with access.reading() as (session, caller):
             return CurrentConversation(conversation=await service.current(session, caller))
 
     @post("/messages", status_code=HTTPStatus.OK)
     async def send_message(
         self,
         data: JSONBody[MessageRequest],
-        door: NamedDependency[Door],
+        access: NamedDependency[VisitorAccess],
         answering: NamedDependency[Answering],
     ) -> ASGIApp:
         """Store a message and answer it, as server-sent events."""
-        async with door.writing() as (session, caller):
+        async with access.writing() as (session, caller):
             posted = await service.post(session, caller, data)
         if isinstance(posted, Silent):
             return HandedOver(posted)
@@ -200,38 +200,38 @@ class WidgetController(Controller):
         self,
         message_id: FromPath[str],
         data: JSONBody[OpinionRequest],
-        door: NamedDependency[Door],
+        access: NamedDependency[VisitorAccess],
     ) -> MessageView:
         """Say what an answer was worth."""
-        async with door.writing() as (session, caller):
+        async with access.writing() as (session, caller):
             return await service.give_opinion(session, caller, message_id, data)
 
     @get("/handoff/preview")
     async def preview_handoff(
         self,
-        door: NamedDependency[Door],
+        access: NamedDependency[VisitorAccess],
     ) -> HandoffPreview:
         """What a person would be given."""
-        async with door.reading() as (session, caller):
+        async with access.reading() as (session, caller):
             return await passing_on.preview(session, caller)
 
     @post("/handoff")
     async def hand_off(
         self,
         data: JSONBody[HandoffRequest],
-        door: NamedDependency[Door],
+        access: NamedDependency[VisitorAccess],
     ) -> HandoffView:
         """Pass the conversation on to a person."""
-        async with door.writing() as (session, caller):
+        async with access.writing() as (session, caller):
             return await passing_on.create(session, caller, data)
 
     @get("/transcript")
     async def transcript(
         self,
-        door: NamedDependency[Door],
+        access: NamedDependency[VisitorAccess],
     ) -> Response[str]:
         """The conversation as a file."""
-        async with door.reading() as (session, caller):
+        async with access.reading() as (session, caller):
             text = await service.transcript(session, caller)
         headers = {
             "content-disposition": 'attachment; filename="conversation.txt"',
@@ -243,10 +243,10 @@ class WidgetController(Controller):
     @post("/sign-out", status_code=HTTPStatus.NO_CONTENT)
     async def sign_out(
         self,
-        door: NamedDependency[Door],
+        access: NamedDependency[VisitorAccess],
     ) -> None:
         """Forget the visitor: their token and their sessions are good for nothing from now on."""
-        async with door.writing() as (session, caller):
+        async with access.writing() as (session, caller):
             await visitors.sign_out(session, caller.site.tenant.id, caller.session)
 
 

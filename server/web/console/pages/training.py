@@ -6,7 +6,8 @@ script; with one, ``curve.js`` draws the points that come after it was rendered.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -14,11 +15,11 @@ import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
-from litestar.response import Stream
+from litestar.response import Redirect, Stream
 
 from server.accounts.actors import actor_names
 from server.accounts.schemas import Viewer
-from server.db.models import MAX_NUMBER, Decision, Tenant
+from server.db.models import MAX_NUMBER, Decision, Job, Tenant
 from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
 from server.jobs import curve as curves
@@ -30,6 +31,7 @@ from server.jobs.runs import Run
 from server.settings import Settings
 from server.web.console.downloads import csv_file
 from server.web.console.figures import about
+from server.web.console.forms import see_other
 from server.web.console.pages.training_form import (
     BOUNDS,
     RunForm,
@@ -51,7 +53,7 @@ from server.web.console.pages.training_view import (
 )
 from server.web.console.rendering import page
 from server.web.console.reports import report_page
-from server.web.console.session import signed_in
+from server.web.console.session import may_still_read, signed_in
 
 _COMMENT_SECONDS = 15.0  # proxies commonly cut a silent line after 30 to 60
 _RETRY_MS = 1_000
@@ -180,7 +182,7 @@ class TrainingController(Controller):
                 )
         except ServerError as exc:
             return await _form_page(request, tenant, refused(form, exc), database, settings)
-        return _see(tenant, job.id)
+        return _to_run(tenant, job.id)
 
     @get("/{job_id:str}")
     async def read(
@@ -228,7 +230,9 @@ class TrainingController(Controller):
         if last.isascii() and last.isdigit():
             after = max(after, min(int(last[:12]), MAX_NUMBER))
         return Stream(
-            _stream(job_feed, tenant.id, job_id, after),
+            _stream(
+                job_feed.follow(tenant.id, job_id, after=after), partial(may_still_read, request)
+            ),
             media_type="text/event-stream",
             headers={
                 "cache-control": "no-store",
@@ -287,9 +291,7 @@ class TrainingController(Controller):
         database: NamedDependency[Database],
     ) -> Response[Any]:
         """Stop a run for good."""
-        async with database.transaction() as session:
-            await states.cancel(session, tenant.id, job_id, actor=viewer.actor)
-        return _see(tenant, job_id)
+        return await _change(states.cancel, tenant, job_id, viewer, database)
 
     @post("/{job_id:str}/pause", guards=_ADMIN)
     async def pause(
@@ -300,9 +302,7 @@ class TrainingController(Controller):
         database: NamedDependency[Database],
     ) -> Response[Any]:
         """Let a run save and wait."""
-        async with database.transaction() as session:
-            await states.pause(session, tenant.id, job_id, actor=viewer.actor)
-        return _see(tenant, job_id)
+        return await _change(states.pause, tenant, job_id, viewer, database)
 
     @post("/{job_id:str}/resume", guards=_ADMIN)
     async def resume(
@@ -313,9 +313,7 @@ class TrainingController(Controller):
         database: NamedDependency[Database],
     ) -> Response[Any]:
         """Let a run go on."""
-        async with database.transaction() as session:
-            await states.resume(session, tenant.id, job_id, actor=viewer.actor)
-        return _see(tenant, job_id)
+        return await _change(states.resume, tenant, job_id, viewer, database)
 
     @post("/{job_id:str}/decision", guards=_ADMIN)
     async def decide(
@@ -329,12 +327,11 @@ class TrainingController(Controller):
     ) -> Response[Any]:
         """Approve or reject what came of a run."""
         given = (await request.form()).get("decision")
-        decision: Decision = "approved" if given == "approved" else "rejected"
         if given not in ("approved", "rejected"):
             raise Invalid("Say 'approved' or 'rejected'.")
-        async with database.transaction() as session:
-            await states.decide(session, tenant.id, job_id, decision=decision, actor=viewer.actor)
-        return _see(tenant, job_id)
+        decision: Decision = "approved" if given == "approved" else "rejected"
+        change = partial(states.decide, decision=decision)
+        return await _change(change, tenant, job_id, viewer, database)
 
 
 async def _form_page(
@@ -359,17 +356,25 @@ async def _form_page(
     )
 
 
-async def _stream(feed: JobFeed, tenant_id: str, job_id: str, after: int) -> AsyncGenerator[bytes]:
+async def _stream(
+    followed: AsyncGenerator[Batch | None], may_still: Callable[[], Awaitable[bool]]
+) -> AsyncGenerator[bytes]:
     """A run's events as server-sent ones, with a comment now and then, until the run or the server ends.
+
+    It ends too where who reads it was signed out, or lost their role, within ``_COMMENT_SECONDS``.
 
     ``marks`` holds measurements (`server.jobs.curve.Mark`); ``changed`` says that something else in the
     page is out of date; ``end`` that nothing will come.
     """
     yield f"retry: {_RETRY_MS}\n\n".encode()
     clock = asyncio.get_running_loop().time
-    said = clock()
-    async with contextlib.aclosing(feed.follow(tenant_id, job_id, after=after)) as batches:
+    said = checked = clock()
+    async with contextlib.aclosing(followed) as batches:
         async for batch in batches:
+            if clock() - checked >= _COMMENT_SECONDS:
+                if not await may_still():
+                    return
+                checked = clock()
             if batch is not None:
                 yield _message(batch)
                 said = clock()
@@ -393,7 +398,18 @@ def _message(batch: Batch) -> bytes:
     return b"\n".join([*parts, b""])
 
 
-def _see(tenant: Tenant, job_id: str) -> Response[bytes]:
-    """Go to a run's page."""
-    where = f"/console/t/{tenant.slug}/training/{job_id}"
-    return Response(b"", status_code=HTTPStatus.SEE_OTHER, headers={"location": where})
+async def _change(
+    change: Callable[..., Awaitable[Job]],
+    tenant: Tenant,
+    job_id: str,
+    viewer: Viewer,
+    database: Database,
+) -> Redirect:
+    """Change a run's state, one of ``states``' functions, and go to its page."""
+    async with database.transaction() as session:
+        await change(session, tenant.id, job_id, actor=viewer.actor)
+    return _to_run(tenant, job_id)
+
+
+def _to_run(tenant: Tenant, job_id: str) -> Redirect:
+    return see_other(f"/console/t/{tenant.slug}/training/{job_id}")

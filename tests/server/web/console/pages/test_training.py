@@ -11,7 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from sqlalchemy import select
 
-from server.db.models import Job
+from server.accounts import sessions
+from server.db.models import Job, Person
 from server.jobs import runs
 from server.jobs.feed import Batch, JobFeed
 from server.web.console.figures import NOTHING, about, duration
@@ -500,13 +501,35 @@ async def test_more_open_pages_than_allowed_are_asked_to_come_later(
     assert "retry-after" in answer.headers
 
 
+async def _yes() -> bool:
+    return True
+
+
+async def test_an_open_stream_ends_when_its_reader_is_signed_out(
+    sign_in, tenant, database, monkeypatch
+) -> None:
+    monkeypatch.setattr(training, "_COMMENT_SECONDS", 0.0)
+    job = await make_run(database, tenant)
+    browser = await sign_in("acme", "viewer")
+    open_stream = asyncio.create_task(browser.get(f"{PAGE}/{job.id}/events"))
+    await asyncio.sleep(0.3)
+    assert not open_stream.done()
+    async with database.transaction() as session:
+        (person,) = await session.scalars(select(Person))
+        await sessions.end_all(session, person.id)
+    async with asyncio.timeout(20):
+        answer = await open_stream
+    assert answer.status_code == 200
+    assert "event: end" not in answer.text
+
+
 async def test_a_quiet_stream_says_now_and_then_that_it_is_there(
     tenant, database, monkeypatch
 ) -> None:
     monkeypatch.setattr(training, "_COMMENT_SECONDS", 0.0)
     job = await make_run(database, tenant)
     feed = JobFeed(database, look_seconds=0.01)
-    stream = training._stream(feed, tenant.id, job.id, 3)
+    stream = training._stream(feed.follow(tenant.id, job.id, after=3), _yes)
     assert [await anext(stream) for _ in range(3)] == [
         b"retry: 1000\n\n",
         b": still here\n\n",
