@@ -22,6 +22,10 @@ __all__ = ["vllm_engine"]  # one real vLLM for all tests that ask for it
 # through them over and over (a fifth of the time of building one).
 gc.set_threshold(10_000, 20, 20)
 
+# an installation's own settings, in the shell that starts the tests, are not the tests'
+for _name in list(os.environ):
+    if _name.startswith("TENANTUNE_") and not _name.startswith("TENANTUNE_TEST_"):
+        del os.environ[_name]
 os.environ.update(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
 
 
