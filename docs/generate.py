@@ -83,18 +83,24 @@ def commands() -> str:
         "`tenantune COMMAND --help` prints what is here, in colour. Where a command has `--json`,",
         "standard output holds JSON and nothing else.",
     ]
-    for name, command in sorted(program.commands.items()):
+    for name, command in _subcommands(program, click.Context(program)):
         lines += _command(command, f"tenantune {name}", level=2)
     return "\n".join(lines)
+
+
+def _subcommands(group: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
+        if command is not None and not command.hidden:
+            yield name, command
 
 
 def _command(command: click.Command, name: str, *, level: int) -> Iterator[str]:
     context = click.Context(command, info_name=name)
     yield from ("", f"{'#' * level} {name}", "", _prose(command.help or ""), "")
     if isinstance(command, click.Group):
-        for sub, child in sorted(command.commands.items()):
-            if not child.hidden:
-                yield from _command(child, f"{name} {sub}", level=level + 1)
+        for sub, child in _subcommands(command, context):
+            yield from _command(child, f"{name} {sub}", level=level + 1)
         return
     yield from ("```text", context.get_usage().removeprefix("Usage: ").strip(), "```")
     options = [param for param in command.params if isinstance(param, click.Option)]

@@ -18,11 +18,12 @@ hold brackets. A style is given beside its text: ``print_message(("ok", "green")
 import contextlib
 import errno
 import functools
+import importlib
 import io
 import os
 import re
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Concatenate, NoReturn, ParamSpec, TextIO
 
@@ -150,7 +151,26 @@ def _discard_output(*streams: TextIO) -> None:
 
 
 class RootGroup(click.RichGroup):
-    """The root command; makes sure that the output was written."""
+    """The root command: imports the others when they are asked for, and sees that output is written.
+
+    Args:
+        elsewhere: where each command is, by its name: ``"server.cli.up:up"``.
+    """
+
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str], **extra: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*args, **extra)
+        self._elsewhere = elsewhere
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted({*super().list_commands(ctx), *self._elsewhere})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name; None where there is none."""
+        if cmd_name not in self.commands and cmd_name in self._elsewhere:
+            module, _, name = self._elsewhere[cmd_name].partition(":")
+            self.add_command(getattr(importlib.import_module(module), name))
+        return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's own
         """Run a command and exit with its code."""

@@ -1,6 +1,6 @@
 """Commands in the process of the tests, where what a process does at its start and end is not asked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,11 +14,11 @@ Run = Callable[..., Result]
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Run]:
+def running(home: Path, env: Mapping[str, str] | None = None) -> Iterator[Run]:
     """Commands in this process, which leave its logging alone."""
 
     def call(*words: str) -> Result:
-        return CliRunner().invoke(main, words)
+        return CliRunner(env=env).invoke(main, words)
 
     with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs():
         patch.setattr(console, "configure_logging", lambda _settings: None)

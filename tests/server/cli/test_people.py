@@ -30,13 +30,13 @@ def test_a_link_is_all_that_standard_output_holds(tenantune):
 
 def test_a_disabled_person_gets_no_link(tenantune):
     tenantune("people", "invite", "ana@example.com", "--operator")
-    assert tenantune("people", "disable", "ana@example.com").returncode == 0
+    assert tenantune("people", "disable", "ana@example.com").exit_code == 0
     refused = tenantune("people", "link", "ana@example.com")
-    assert (refused.returncode, refused.stdout) == (4, "")
+    assert (refused.exit_code, refused.stdout) == (4, "")
     assert "enable" in refused.stderr
-    assert tenantune("people", "enable", "ana@example.com").returncode == 0
+    assert tenantune("people", "enable", "ana@example.com").exit_code == 0
     assert "0 sessions" in tenantune("people", "sign-out", "ana@example.com").stderr
-    assert tenantune("people", "link", "ana@example.com").returncode == 0
+    assert tenantune("people", "link", "ana@example.com").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_disabled_person_gets_no_link(tenantune):
 )
 def test_what_cannot_be_done_says_so(tenantune, words, code):
     refused = tenantune("people", *words)
-    assert (refused.returncode, refused.stdout) == (code, ""), refused.stderr
+    assert (refused.exit_code, refused.stdout) == (code, ""), refused.stderr
     assert refused.stderr
 
 

@@ -237,15 +237,3 @@ async def test_neither_links_nor_cookies_are_in_a_log(
     assert "/console/link/tt_link_***" in text
     assert link.rpartition("/")[2] not in text
     assert cookie not in text
-
-
-@pytest.mark.parametrize("path", ["/v1/models", "/admin/tenants"])
-async def test_the_api_knows_nothing_of_the_consoles_cookie(sign_in, operator, path):
-    browser = await sign_in()
-    assert (await browser.get(path)).status_code == 401
-
-
-async def test_the_api_stays_free_of_the_consoles_checks(client, operator):
-    headers = {**operator, "sec-fetch-site": "cross-site", "origin": "https://shop.example"}
-    made = await client.post("/admin/tenants", json={"slug": "acme"}, headers=headers)
-    assert made.status_code == 201
