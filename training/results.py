@@ -97,11 +97,29 @@ class ReplySample(msgspec.Struct, frozen=True, kw_only=True):
     lookup: Reply
 
 
+class TopicCoverage(msgspec.Struct, frozen=True, kw_only=True):
+    """What some of the tenant's conversations are about, and how good replies to it are.
+
+    ``words`` mark it, the strongest first; perhaps none. ``example``: what a customer said who asked
+    about it. ``share`` of all training ``conversations``, in [0, 1]. ``new`` and ``lookup``: mean token
+    F1, in [0, 1], of their replies to the ``replies`` held-out questions about it; None of none.
+    """
+
+    words: tuple[str, ...]
+    example: str
+    share: float
+    conversations: int
+    replies: int
+    new: float | None
+    lookup: float | None
+
+
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """The whole evaluation. ``notes`` say in words what was measured, and how.
 
     ``comparisons``: of wanted with unwanted replies; None where the dataset is of conversations.
     ``live_note``: why the live adapter was not compared, or on which part of the data it was.
+    ``topics``: the largest first; none where there are too few conversations to group.
     """
 
     split: Split
@@ -116,6 +134,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     live_note: str = ""
+    topics: tuple[TopicCoverage, ...] = ()
 
     def difference(self, metric: Metric, against: Subject) -> Difference | None:
         """How far the new adapter is from another subject; None where that was not measured."""

@@ -4,16 +4,18 @@ Lists load no report: of it they read single figures. They are paged by the last
 """
 
 import datetime
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Row, Select, and_
+from sqlalchemy import Row, Select, and_, func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server import spreadsheets
 from server.db.models import MAX_NUMBER, Adapter, DatasetVersion, Job, Promotion, Tenant
 from server.db.scope import of_tenant
 from server.errors import NotFound
+from training.results import TopicCoverage
 
 Standing = Literal[
     "live",
@@ -74,6 +76,67 @@ async def get_version(session: AsyncSession, tenant: Tenant, version: int) -> Ve
     if not found:
         raise NotFound(f"There is no version '{tenant.slug}@{version}'.", code="adapter_not_found")
     return found[0]
+
+
+class Topics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant's conversations are about, as the evaluation of version ``name`` found it."""
+
+    name: str
+    created_at: datetime.datetime
+    topics: tuple[TopicCoverage, ...]
+
+    @property
+    def thin(self) -> list[TopicCoverage]:
+        """Topics where more transcripts help most: less than an even share, and replies below average."""
+        scored = [each for each in self.topics if each.new is not None]
+        replies = sum(each.replies for each in scored)
+        if not replies:
+            return []
+        mean = sum((each.new or 0.0) * each.replies for each in scored) / replies
+        return [
+            each
+            for each in scored
+            if each.share < 1 / len(self.topics) and each.new is not None and each.new < mean
+        ]
+
+
+async def newest_topics(session: AsyncSession, tenant: Tenant) -> Topics | None:
+    """The topics of the newest version whose evaluation found some; None where none did."""
+    found = Adapter.report[("evaluation", "topics")].as_string()
+    query = (
+        of_tenant(tenant.id)
+        .select(Adapter.version, Adapter.created_at, found.label("topics"))
+        .where(Adapter.state != "deleted", func.length(found) > len("[]"))
+        .order_by(Adapter.version.desc())
+        .limit(1)
+    )
+    row = (await session.execute(query)).first()
+    if row is None:
+        return None
+    return Topics(
+        name=f"{tenant.slug}@{row.version}",
+        created_at=row.created_at,
+        topics=msgspec.json.decode(row.topics, type=tuple[TopicCoverage, ...]),
+    )
+
+
+def topics_to_csv(topics: Sequence[TopicCoverage]) -> bytes:
+    """Topics, a line each."""
+    return spreadsheets.to_csv(
+        ("words", "example", "conversations", "share", "held_out_replies", "new", "lookup"),
+        (
+            (
+                " ".join(each.words),
+                each.example,
+                each.conversations,
+                each.share,
+                each.replies,
+                "" if each.new is None else each.new,
+                "" if each.lookup is None else each.lookup,
+            )
+            for each in topics
+        ),
+    )
 
 
 async def list_waiting(session: AsyncSession, tenant: Tenant) -> list[Version]:

@@ -54,6 +54,8 @@ PAGES = (
         "loaf:viewer",
     ),
     Look("data-compare-none", f"{DATA}/versions/compare", "loaf:viewer", 422),
+    Look("data-topics", f"{DATA}/topics", "loaf:viewer"),
+    Look("data-topics-empty", "/console/t/northgate/data/topics", "northgate:admin"),
     Look("training", TRAINING, "loaf:admin"),
     Look("training-empty", "/console/t/northgate/training", "northgate:admin"),
     Look("training-new", f"{TRAINING}/new", "loaf:admin"),

@@ -23,6 +23,7 @@ from training.base_models.compute_dtype_probe import choose_all
 from training.compute_dtype import TypeChoice, Work
 from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
+from training.data.dataset import Example
 from training.errors import TrainingError
 from training.evaluation.generator import Generator, OnProgress, TokenLogprobs
 from training.evaluation.heldout import (
@@ -45,6 +46,7 @@ from training.evaluation.scores import (
 )
 from training.evaluation.sentence_embedder import load_embedder
 from training.evaluation.shared_holdout import SharedHoldout, find_shared_holdout
+from training.evaluation.topics import find_coverage
 from training.events import EXIT_BAD_INPUT, EXIT_OK, EventWriter, evaluation_reporter
 from training.filesystem import write_atomically
 from training.results import (
@@ -116,8 +118,10 @@ def evaluate(
     }
     report = evaluation_reporter(progress, "lookup", total=len(inputs.contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
-    replies = _rated_replies(held_out, inputs.contexts, outputs, embed=embed, seed=spec.seed)
+    training = [example for example in held_out.dataset.read("train") if example.desirable]
+    replies = _rated_replies(training, inputs.contexts, outputs, embed=embed, seed=spec.seed)
     samples = _samples(inputs.contexts, replies, shared)
+    topics = find_coverage(training, held_out.examples, samples, embed=embed, seed=spec.seed)
     report(len(inputs.contexts))
     comparisons = _comparison_count(held_out, inputs)
     scores = _scores(spec, held_out, outputs, samples)
@@ -135,6 +139,7 @@ def evaluate(
         seconds=round(time.monotonic() - started, 2),
         notes=_notes(held_out, inputs, comparisons, computing=computing),
         live_note=shared.note,
+        topics=topics,
     )
 
 
@@ -336,7 +341,7 @@ def _logprobs(replies: Sequence[TokenLogprobs]) -> list[list[float]]:
 
 
 def _rated_replies(
-    held_out: HeldOutData,
+    training: Sequence[Example],
     contexts: Sequence[Context],
     outputs: Mapping[Subject, _ModelOutput],
     *,
@@ -344,7 +349,6 @@ def _rated_replies(
     seed: int,
 ) -> dict[Subject, list[Reply]]:
     """Every model's replies to the contexts, and those that a lookup in the training data gives."""
-    training = [example for example in held_out.dataset.read("train") if example.desirable]
     texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
     texts["lookup"] = look_up(training, contexts, embed=embed, seed=seed)
     return {name: _rate(written, contexts, embed) for name, written in texts.items()}

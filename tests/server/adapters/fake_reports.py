@@ -19,6 +19,7 @@ from training.results import (
     ReplySample,
     Scores,
     Subject,
+    TopicCoverage,
 )
 
 # question, the agent's reply, the base's, the live version's, the new one's
@@ -51,6 +52,24 @@ TALK = (
         "Yes, it is vegan.",
         "Yes, it is vegan.",
     ),
+)
+
+TOPICS = tuple(
+    TopicCoverage(
+        words=words,
+        example=example,
+        share=conversations / 208,
+        conversations=conversations,
+        replies=replies,
+        new=new,
+        lookup=lookup,
+    )
+    for words, example, conversations, replies, new, lookup in (
+        (("delivery", "day", "address"), "Can I change the delivery day?", 81, 9, 0.58, 0.44),
+        (("vegan", "allergy", "nuts"), "Is the rye loaf vegan?", 70, 10, 0.51, 0.35),
+        (("refund", "squashed"), "My bread arrived squashed.", 45, 6, 0.29, 0.31),
+        ((), "Hello, are you there?", 12, 0, None, None),
+    )
 )
 
 
@@ -128,6 +147,7 @@ def _evaluation(*, live: bool, questions: int, few: bool, ratio: float) -> Evalu
         ),
         samples=tuple(_sample(number, live=live) for number in range(questions)),
         notes=("8 greedy replies to true histories",),
+        topics=TOPICS if live else (),
     )
 
 

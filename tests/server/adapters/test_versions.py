@@ -148,3 +148,25 @@ async def test_a_decision_is_known_with_who_made_it(database, tenant) -> None:
         assert found is not None
         assert (found.approved, found.actor) == (False, "person:7")
         assert await history.read_decision(session, tenant.id, None) is None
+
+
+async def test_topics_are_those_of_the_newest_version_that_has_some(
+    database, tenant, make_tenant
+) -> None:
+    other = await make_tenant("other")
+    for version, report in (
+        (1, make_report(questions=4)),
+        (2, make_report(questions=5)),
+        (3, make_report(live=False)),  # it found none
+        (4, None),
+    ):
+        run = await make_run(database, tenant)
+        await make_version(database, tenant, run, version=version, report=report)
+    async with database.reading() as session:
+        found = await versions.newest_topics(session, tenant)
+        assert await versions.newest_topics(session, other) is None
+    assert found is not None
+    assert found.name == "acme@2"
+    assert [topic.conversations for topic in found.topics] == [81, 70, 45, 12]
+    # few conversations, and replies below the average; nothing is known of the fourth
+    assert [topic.words[0] for topic in found.thin] == ["refund"]

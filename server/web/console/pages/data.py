@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import UnknownFormat
 from connectors.importers import HEAD_BYTES
+from server.adapters import versions as adapters
 from server.api.upload import UploadedFile
 from server.datasets import versions
 from server.db.models import Import, SourceFile, Tenant
@@ -162,6 +163,28 @@ class DataController(Controller):
             ):
                 found += batch
         return csv_file(versions.to_csv(found), f"{tenant.slug}-versions.csv")
+
+    @get("/topics")
+    async def show_topics(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        database: NamedDependency[Database],
+    ) -> Response[str]:
+        """What the conversations are about, and how good the replies to each topic are."""
+        async with database.reading() as session:
+            found = await adapters.newest_topics(session, tenant)
+        return await page(request, "data/topics.html", found=found)
+
+    @get("/topics.csv")
+    async def topics_csv(
+        self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
+    ) -> Response[bytes]:
+        """The topics, a line each."""
+        async with database.reading() as session:
+            found = await adapters.newest_topics(session, tenant)
+        data = adapters.topics_to_csv(found.topics if found else ())
+        return csv_file(data, f"{tenant.slug}-topics.csv")
 
     @get("/versions/compare")
     async def compare(

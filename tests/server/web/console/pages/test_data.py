@@ -17,6 +17,8 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.transcripts import importing, uploads
 from server.web.console.figures import size
+from tests.server.adapters.fake_reports import make_report
+from tests.server.jobs.fake_runs import make_run, make_version
 
 PAGE = "/console/t/acme/data"
 THINGS = [
@@ -488,6 +490,25 @@ async def test_a_file_name_is_no_formula_in_the_csv(imported, admin) -> None:
     assert (line["kept"], line["rejected"], line["state"]) == ("12", "0", "Read")
     versions = await admin.get(f"{PAGE}/versions.csv")
     assert versions.text.startswith("version,train,validation,test,dropped,made_at,models\n")
+
+
+async def test_topics_stand_beside_their_scores(
+    database, tenant, admin, sign_in, make_tenant
+) -> None:
+    empty = await admin.get(f"{PAGE}/topics")
+    assert "No topics yet" in words(empty)
+    run = await make_run(database, tenant)
+    await make_version(database, tenant, run, version=1, report=make_report())
+    page = words(await admin.get(f"{PAGE}/topics"))
+    assert "4 topics" in page
+    assert "More transcripts would help most about refund, squashed" in page
+    assert "No words of its own Hello, are you there?" in page
+    lines = list(csv.DictReader(io.StringIO((await admin.get(f"{PAGE}/topics.csv")).text)))
+    assert [line["conversations"] for line in lines] == ["81", "70", "45", "12"]
+    assert (lines[0]["words"], lines[3]["new"]) == ("delivery day address", "")
+    await make_tenant("other")
+    other = await sign_in("other", "admin")
+    assert "No topics yet" in words(await other.get("/console/t/other/data/topics"))
 
 
 async def test_a_failed_upload_says_why(imported, admin) -> None:

@@ -1,0 +1,181 @@
+"""What a tenant's conversations are about, and how good the replies to each topic are.
+
+A topic with few training conversations and low scores is where more transcripts would help most.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import KMeans
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import silhouette_score
+
+from training.data.dataset import Example
+from training.evaluation.metrics import Embed, Vectors
+from training.results import ReplySample, TopicCoverage
+
+MIN_CONVERSATIONS = 30  # below this a topic would be a handful
+MAX_CONVERSATIONS = 5_000  # a sample stands for more, as in the lookup, whose vectors these are too
+TOPICS = range(3, 13)  # what a person reads at a glance
+SILHOUETTE_SAMPLE = 1_000
+EXAMPLE_CHARACTERS = 160
+_NAME_WORDS = 3
+_MARKS = 1.96  # standard deviations: 95 %
+_QUESTION_WORDS = 6  # fewer is a greeting, or too little to know a topic by
+# letters of any script, three or more; digits and placeholders like [EMAIL_1] name no topic
+_WORD = r"(?u)(?<![\[\w])[^\W\d_]{3,20}(?![\]\w])"
+
+
+def find_coverage(
+    training: Sequence[Example],
+    held_out: Sequence[Example],
+    samples: Sequence[ReplySample],
+    *,
+    embed: Embed,
+    seed: int,
+) -> tuple[TopicCoverage, ...]:
+    """Group training conversations by what the customer first asks; score the replies to each group.
+
+    k-means over the sentence encoder's vectors; the number of groups is the one of `TOPICS` with the
+    highest silhouette (Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7). A held-out conversation
+    belongs to the nearest centre.
+
+    Args:
+        training: conversations that were learnt from.
+        held_out: those that were not.
+        samples: rated replies to ``held_out``.
+        embed: the sentence encoder.
+        seed: of the sample and of k-means.
+
+    Returns:
+        Topics, the largest first; none where ``training`` has fewer than `MIN_CONVERSATIONS`.
+    """
+    asked = [(example.id, question) for example in training if (question := _question(example))]
+    if len(asked) > MAX_CONVERSATIONS:
+        asked = random.Random(seed).sample(asked, MAX_CONVERSATIONS)  # noqa: S311 - not a secret
+    if len(asked) < MIN_CONVERSATIONS:
+        return ()
+    texts = [text for _, text in asked]
+    found = _cluster(embed(texts), seed=seed)
+    if found is None:
+        return ()
+    sizes = np.bincount(found.labels, minlength=len(found.centres))
+    names = _names(texts, found.labels, len(found.centres))
+    replies = _replies_by_topic(held_out, samples, found.centres, embed=embed)
+    return tuple(
+        TopicCoverage(
+            words=names[topic],
+            example=texts[found.nearest[topic]][:EXAMPLE_CHARACTERS],
+            share=round(float(sizes[topic]) / len(texts), 4),
+            conversations=int(sizes[topic]),
+            replies=len(replies[topic]),
+            new=_mean([sample.new.token_f1 for sample in replies[topic]]),
+            lookup=_mean([sample.lookup.token_f1 for sample in replies[topic]]),
+        )
+        for topic in np.argsort(-sizes, kind="stable").tolist()
+    )
+
+
+class _Clusters(NamedTuple):
+    """``labels[i]``: the topic of text i. ``nearest[t]``: the text that is nearest to centre t."""
+
+    labels: npt.NDArray[np.int32]
+    centres: Vectors
+    nearest: list[int]
+
+
+def _cluster(vectors: Vectors, *, seed: int) -> _Clusters | None:
+    """None where all texts are (nearly) the same."""
+    distinct = len(np.unique(vectors.round(3), axis=0))
+    best: tuple[float, KMeans] | None = None
+    for count in TOPICS:
+        if count >= distinct:
+            break
+        model = KMeans(count, n_init=1, random_state=seed).fit(vectors)
+        score = silhouette_score(
+            vectors,
+            model.labels_,
+            sample_size=min(len(vectors), SILHOUETTE_SAMPLE),
+            random_state=seed,
+        )
+        if best is None or score > best[0]:
+            best = score, model
+    if best is None:
+        return None
+    centres = best[1].cluster_centers_.astype(np.float32)
+    nearest = np.argmax(vectors @ centres.T, axis=0).tolist()
+    return _Clusters(best[1].labels_, centres, nearest)
+
+
+def _names(
+    texts: Sequence[str], labels: npt.NDArray[np.int32], count: int
+) -> list[tuple[str, ...]]:
+    """The words that mark each topic most, at most three; none where no word does.
+
+    By the log-odds ratio of a topic's texts against the others, with all texts as prior, in standard
+    deviations ("Fightin' Words", Monroe et al. 2008, doi:10.1093/pan/mpn018, equations 15 to 22):
+    common words cancel without a list of them, in any language.
+    """
+    vectorizer = CountVectorizer(token_pattern=_WORD, binary=True)
+    try:
+        counts = vectorizer.fit_transform(texts)
+    except ValueError:  # not one word
+        return [()] * count
+    words = vectorizer.get_feature_names_out()
+    everywhere = np.asarray(counts.sum(axis=0)).ravel().astype(float)
+    prior, total = everywhere + 0.01, everywhere.sum()
+    named = []
+    for topic in range(count):
+        here = np.asarray(counts[labels == topic].sum(axis=0)).ravel().astype(float)
+        elsewhere = everywhere - here
+        odds = _log_odds(here, prior, total) - _log_odds(elsewhere, prior, total)
+        deviations = odds / np.sqrt(1 / (here + prior) + 1 / (elsewhere + prior))
+        ranked = np.argsort(-deviations, kind="stable")[:_NAME_WORDS]
+        named.append(tuple(str(words[i]) for i in ranked if deviations[i] > _MARKS))
+    return named
+
+
+def _log_odds(
+    counts: npt.NDArray[np.float64], prior: npt.NDArray[np.float64], total: float
+) -> npt.NDArray[np.float64]:
+    all_here = counts.sum() + total
+    odds: npt.NDArray[np.float64] = np.log(counts + prior) - np.log(all_here - counts - prior + 1)
+    return odds
+
+
+def _replies_by_topic(
+    held_out: Sequence[Example],
+    samples: Sequence[ReplySample],
+    centres: Vectors,
+    *,
+    embed: Embed,
+) -> list[list[ReplySample]]:
+    found: list[list[ReplySample]] = [[] for _ in centres]
+    asked = [(example.id, question) for example in held_out if (question := _question(example))]
+    if not asked:
+        return found
+    vectors = embed([text for _, text in asked])
+    distances = ((vectors[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2)
+    topics = dict(zip((name for name, _ in asked), distances.argmin(axis=1).tolist(), strict=True))
+    for sample in samples:
+        if sample.conversation in topics:
+            found[topics[sample.conversation]].append(sample)
+    return found
+
+
+def _question(example: Example) -> str:
+    """What the customer says first; after a mere greeting, what follows it too."""
+    said = ""
+    for message in example.messages:
+        if message.role == "user":
+            said = f"{said} {message.content.strip()}".strip()
+            if len(said.split()) >= _QUESTION_WORDS:
+                break
+    return said
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
