@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import UnknownFormat
 from connectors.importers import HEAD_BYTES
+from server.adapters import service as adapters
 from server.api.upload import UploadedFile
 from server.datasets import versions
 from server.db.models import Import, SourceFile, Tenant
@@ -27,6 +28,7 @@ from server.transcripts import columns, deletion, service, uploads
 from server.web.console.downloads import csv_file
 from server.web.console.figures import size
 from server.web.console.forms import read_form, see_other
+from server.web.console.navigation import address_of_page
 from server.web.console.rendering import page
 from server.web.console.session import FORM_HEADER, signed_in
 
@@ -212,6 +214,7 @@ class DataController(Controller):
         async with database.reading() as session:
             row, source = await service.get_import(session, tenant, import_id)
             examples = await uploads.snippets(session, tenant, import_id)
+            is_first = row.state == "done" and not await adapters.list_for(session, tenant)
         if row.state == "draft":
             chosen = columns.Chosen()
             look = await columns.look(
@@ -227,6 +230,7 @@ class DataController(Controller):
             size=size(source.size_bytes),
             removed_at=source.removed_at,
             state=uploads.STATES[row.state],
+            next_step=address_of_page("Home", tenant) if is_first else "",
             problem=uploads.as_sentence((row.error or {}).get("message", "")),
             report=report,
             speakers=uploads.speakers(report) if report else [],
@@ -417,6 +421,7 @@ async def _uploads_page(
         refusal=refusal,
         done=done == "deleted",
         formats=uploads.formats(),
+        sample=uploads.SAMPLE_CONVERSATIONS,
         max_bytes=settings.max_upload_bytes,
         most=size(settings.max_upload_bytes),
         size=size,
