@@ -29,19 +29,9 @@ def wait(browser: WebDriver, script: str) -> Any:
     return WebDriverWait(browser, SECONDS).until(lambda _: browser.execute_script(script))
 
 
-def press(browser: WebDriver, selector: str, text: str = "") -> None:
-    """Click the first element that is shown and has this text."""
-    found = WebDriverWait(browser, SECONDS).until(
-        lambda _: next(
-            (
-                each
-                for each in browser.find_elements(By.CSS_SELECTOR, selector)
-                if each.is_displayed() and text in each.text
-            ),
-            None,
-        )
-    )
-    found.click()
+def press(browser: WebDriver, selector: str) -> None:
+    """Click what a selector finds."""
+    browser.find_element(By.CSS_SELECTOR, selector).click()
 
 
 @pytest.mark.parametrize("name", BROWSERS)
