@@ -14,6 +14,7 @@ from tests.tiny import make_tiny_base
 
 __all__ = ["postgres"]
 
+READY_SECONDS = 600  # of a busy machine; half a minute of a quiet one
 # the tiny base learns little in a minute, and its rounding is coarse
 LENIENT = "max_perplexity_ratio=10 min_similarity_gain=-2 max_parity_nats=10"
 
@@ -45,7 +46,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory, postgres: Path) -> It
     )
     try:
         up.start()
-        up.wait(up.ready, "the engine is ready", seconds=240)
+        up.wait(up.ready, "the engine is ready", seconds=READY_SECONDS)
         yield up
     finally:
         up.end()

@@ -1,13 +1,15 @@
 """From an empty installation to a live assistant that learns from its mistake, in a browser.
 
 Everything is real: the server, its worker, the trainer, vLLM, a PostgreSQL, and a shop at another origin
-that carries the widget. The model is tiny and says nonsense: what is tested is that each page leads to
-the next, and that what answers is what was trained. Pictures of the way lie beside the test's files.
+that carries the widget. The base is tiny and says nonsense; agents who always say the same are learnt in half
+a minute, so that the visitor's answer shows what it was trained on. Each page leads to the next. Pictures of
+the way lie beside the test's files.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,12 @@ from tests.browser.widget.shop import Shop, running_shop
 from tests.e2e.up import Up
 from tests.tiny import SAMPLE
 
-pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(400, func_only=True)]
 
 EMAIL, PASSWORD = "mara@bakery.example", "correct horse battery"
 COMPANY, SLUG = "Bricks & Crumbs", "bricks-crumbs"
 UPLOADED = 60
+TAUGHT = "Yes, friend, gladly."
 QUESTION = "Do you bake a walnut and fig loaf for my aunt in Aberdeen?"
 PERSONS_ANSWER = "Not yet, but I have put your aunt on the list."
 BETTER = "Not yet, friend: walnut and fig comes in the week of the first frost."
@@ -40,10 +43,14 @@ Visit = Callable[[str], Page]
 
 @pytest.fixture
 def transcripts(tmp_path: Path) -> Path:
-    """Sixty of the sample conversations, and a line that is none."""
+    """Sixty of the sample's conversations, in which the agent always says the same, and a line that is none."""
     path = tmp_path / "helpdesk.jsonl"
-    lines = SAMPLE.read_bytes().splitlines(keepends=True)[:UPLOADED]
-    path.write_bytes(b"".join([*lines, b"{not JSON\n"]))
+    conversations = [json.loads(line) for line in SAMPLE.read_bytes().splitlines()[:UPLOADED]]
+    for message in chain.from_iterable(each["messages"] for each in conversations):
+        if message["role"] == "assistant":
+            message["content"] = TAUGHT
+    lines = [json.dumps(each) for each in conversations]
+    path.write_text("\n".join([*lines, "{not JSON"]), encoding="utf-8")
     return path
 
 
@@ -259,6 +266,8 @@ def test_from_an_empty_installation_to_an_assistant_that_learns_from_its_mistake
     visitor = visit(put_on_a_site(admin, shop, picture))
     widget = Widget(visitor, label="").open()
     widget.ask(QUESTION)
+    answer = widget.panel.locator(".them:has(.after) .text").inner_text()
+    assert answer.startswith(TAUGHT[:11])
     picture(visitor, "visitor-asks")
     widget.panel.get_by_role("button", name="Talk to a person").click()
     widget.panel.get_by_label("E-mail").fill("noor@example.com")

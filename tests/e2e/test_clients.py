@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletionToolParam, ChatCompletionUserMessage
 from tests.e2e.up import Up
 from tests.tiny import SAMPLE
 
-pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(400, func_only=True)]
 
 NODE = Path(__file__).parent / "node"
 QUESTION: ChatCompletionUserMessageParam = {"role": "user", "content": "Can I skip a week?"}

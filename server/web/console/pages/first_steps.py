@@ -1,7 +1,7 @@
 """The four steps from nothing to an assistant that answers: company, transcripts, train, try.
 
-Each ticks itself by what is there. The first that is not done is the one to take now; it says how long
-it takes and where to go.
+Each ticks itself by what is there, and says how long it takes. The first that is not done is the one to take
+now, and leads on. When what is live was asked, the steps are gone.
 """
 
 from typing import NamedTuple
@@ -52,11 +52,6 @@ class FirstSteps(NamedTuple):
     steps: tuple[Step, ...]
     going: bool
 
-    @property
-    def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
-        return all(step.state == "done" for step in self.steps)
-
 
 def before_a_company(settings: Settings) -> tuple[Step, ...]:
     """The steps of an installation that has no tenant yet, for an operator."""
@@ -83,7 +78,7 @@ async def load_first_steps(
     working: list[Run],
     waiting: list[Run],
 ) -> FirstSteps:
-    """The steps of a tenant.
+    """The steps of a tenant; none are left where what is live was asked.
 
     Args:
         session: read from only.
@@ -94,15 +89,16 @@ async def load_first_steps(
         working: runs that go on.
         waiting: runs that wait for approval.
     """
-    prospect = await estimate_run(session, tenant, settings=settings)
     live = await adapters.live_version(session, tenant)
+    if live is not None and await report.was_asked(session, tenant.id):
+        return FirstSteps((), going=False)
+    prospect = await estimate_run(session, tenant, settings=settings)
     newest = max((each.version for each in await adapters.list_for(session, tenant)), default=None)
-    was_asked = live is not None and await report.was_asked(session, tenant.id)
     steps = (
         Step("Company", f"{tenant.name} is set up.", "done"),
         _transcripts(tenant, prospect, drafts),
         _train(tenant, prospect, working, newest=newest, settings=settings),
-        _try(tenant, waiting, live=live, newest=newest, was_asked=was_asked),
+        _try(tenant, waiting, live=live, newest=newest),
     )
     first = next((at for at, step in enumerate(steps) if step.state != "done"), None)
     may = viewer.may(tenant.id, "admin")
@@ -166,17 +162,8 @@ def _train(
     return Step("Train", text, "", (Way("New run", f"{training}/new"),))
 
 
-def _try(
-    tenant: Tenant,
-    waiting: list[Run],
-    *,
-    live: int | None,
-    newest: int | None,
-    was_asked: bool,
-) -> Step:
+def _try(tenant: Tenant, waiting: list[Run], *, live: int | None, newest: int | None) -> Step:
     release = address_of_page("Evaluate & release", tenant)
-    if was_asked:
-        return Step("Try", "The assistant has been asked.", "done")
     if live is None and newest is not None:
         why = "waits for approval" if waiting else "is not live"
         return Step(
