@@ -1,7 +1,4 @@
-"""Firefox and WebKit, which is what Safari is made of, for tests of what Chromium may do alone.
-
-Each starts in a folder of its own, and writes into ``LOG`` there what pages say on their consoles.
-"""
+"""Firefox and WebKit, which is what Safari is made of, for tests of what Chromium may do alone."""
 
 import shutil
 import subprocess
@@ -18,7 +15,6 @@ from selenium.webdriver.webkitgtk.service import Service as WebKitService
 from tests.browser.checks import absent
 
 MINIBROWSER = Path("/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser")
-LOG = "browser.log"
 # selenium's own, of its class for WebKitGTK
 FORGIVEN = "ignore:setting remote_server_addr:DeprecationWarning"
 
@@ -37,9 +33,7 @@ def firefox(folder: Path) -> Iterator[WebDriver]:
     options = webdriver.FirefoxOptions()
     options.binary_location = browser
     options.add_argument("-headless")
-    options.set_preference("devtools.console.stdout.content", value=True)
-    service = FirefoxService(str(driver), log_output=str(folder / LOG))
-    with webdriver.Firefox(options, service) as started:
+    with webdriver.Firefox(options, FirefoxService(str(driver))) as started:
         yield started
 
 
@@ -57,10 +51,9 @@ def webkit(folder: Path) -> Iterator[WebDriver]:
             options = webdriver.WebKitGTKOptions()
             options.binary_location = str(MINIBROWSER)
             options.add_argument("--automation")
-            options.add_argument("--enable-write-console-messages-to-stdout=true")
             options.set_capability("browserName", "MiniBrowser")
             environment = {"DISPLAY": f":{number}", "HOME": str(folder), "NO_AT_BRIDGE": "1"}
-            service = WebKitService(driver, log_output=str(folder / LOG), env=environment)
+            service = WebKitService(driver, env=environment)
             with webdriver.WebKitGTK(options, service) as started:
                 yield started
         finally:
