@@ -21,14 +21,20 @@ pytestmark = pytest.mark.filterwarnings(FORGIVEN)
 SECONDS = 30
 # neither driver tells what a page says on its console: a script before all others of a page keeps it
 _WATCH = """
-const tell = (text) => sessionStorage.setItem("faults", `${sessionStorage.getItem("faults") ?? ""}${location.pathname}: ${text}\\n`);
+let leaving = false; // a request that is broken off by going on is no fault
+addEventListener("beforeunload", () => (leaving = true));
+const tell = (text) => leaving || sessionStorage.setItem("faults", `${sessionStorage.getItem("faults") ?? ""}${location.pathname}: ${text}\\n`);
 addEventListener("error", (event) => tell(event.message ?? `no ${event.target.src ?? event.target.href}`), true);
 addEventListener("unhandledrejection", (event) => tell(event.reason));
 addEventListener("securitypolicyviolation", (event) => tell(`policy: ${event.effectiveDirective} ${event.blockedURI}`));
 console.error = (...words) => tell(words.join(" "));
 """
 _LOCAL_TIMES = "return [...document.querySelectorAll('main time')].every((each) => each.title)"
-_CURVE = "return document.querySelector('#curve canvas')?.width > 0"
+_CURVE = """
+const canvas = document.querySelector("#curve canvas");
+return canvas?.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((part) => part);
+"""
+_SHOWN = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
 _OPENED = "return document.querySelector('#talk-title')?.textContent"
 
 
@@ -69,6 +75,12 @@ def press(browser: WebDriver, selector: str) -> None:
     browser.find_element(By.CSS_SELECTOR, selector).click()
 
 
+def picture(browser: WebDriver, path: Path) -> None:
+    """Take a picture of the page as it is now."""
+    browser.execute_async_script(_SHOWN)
+    browser.save_screenshot(str(path))
+
+
 def faults(browser: WebDriver) -> str:
     """What went wrong so far, a line each."""
     found: str = browser.execute_script("return sessionStorage.getItem('faults') ?? ''")
@@ -96,10 +108,10 @@ def test_the_main_pages_come_and_their_scripts_run(
             wait(browser, _LOCAL_TIMES)
             if title == "Run of":
                 wait(browser, _CURVE)
-            browser.save_screenshot(str(tmp_path / f"{title}.png"))
+            picture(browser, tmp_path / f"{title}.png")
         press(browser, f"[data-talk][href*='{talk_id(2)}']")
         wait(browser, _OPENED)
-        browser.save_screenshot(str(tmp_path / "a conversation.png"))
+        picture(browser, tmp_path / "a conversation.png")
         assert not faults(browser)
         # and they would have been noticed
         browser.execute_script("document.body.setAttribute('style', 'color: red')")
