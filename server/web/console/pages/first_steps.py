@@ -154,10 +154,10 @@ def _train(
         return Step("Train", f"{tenant.slug}@{newest} is made.", "done")
     estimate = prospect.of(settings.recipe or DEFAULT_RECIPE)
     seconds = estimate.seconds if estimate else None
-    takes = f"A run takes {about(seconds)}." if seconds else _unmeasured(settings)
     if working:
-        text = f"A run goes on: {working[0].state.word.lower()}. {takes}"
+        text = f"A run goes on: {working[0].state.word.lower()}. Its page says how long it still takes."
         return Step("Train", text, "", (Way("Watch it", f"{training}/{working[0].id}"),))
+    takes = f"A run takes {about(seconds)}." if seconds else _unmeasured(settings)
     text = f"{takes} Nothing goes live by itself that fails its gates."
     return Step("Train", text, "", (Way("New run", f"{training}/new"),))
 
