@@ -68,6 +68,7 @@ from server.web.console.pages.sign_in import (
     SignOutController,
 )
 from server.web.console.pages.single_sign_on import IssuerController
+from server.web.console.pages.tenants import NewTenantController
 from server.web.console.pages.training import TrainingController
 from server.web.console.pages.vote import VoteController
 from server.web.console.pages.widget import WidgetController as WidgetPageController
@@ -109,6 +110,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
 CONSOLE: tuple[type[Controller], ...] = (  # /console
     HomeController,
     TenantHomeController,
+    NewTenantController,
     SignInController,
     IssuerController,
     SignOutController,

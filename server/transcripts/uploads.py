@@ -34,7 +34,8 @@ from server.transcripts import service
 
 PAGE = 25
 CELL = 200  # characters of a text in a list
-SAMPLE = "loaf.jsonl"  # in connectors/samples: 260 conversations of an invented bakery
+SAMPLE = "loaf.jsonl"  # in connectors/samples: conversations of an invented bakery
+SAMPLE_CONVERSATIONS = 260
 CSV_COLUMNS = (
     "file",
     "state",

@@ -78,6 +78,12 @@ async def by_day(
     }
 
 
+async def was_asked(session: AsyncSession, tenant_id: str) -> bool:
+    """Whether a tenant's models were ever asked anything."""
+    query = of_tenant(tenant_id).select(UsageDay.id).where(UsageDay.requests > 0).limit(1)
+    return await session.scalar(query) is not None
+
+
 def to_csv(rows: Sequence[UsageView]) -> str:
     """Rows as CSV (RFC 4180) with a header; no cell begins like a spreadsheet's formula."""
     text = io.StringIO()

@@ -35,6 +35,7 @@ PAGES = (
     Look("person-disabled", f"/console/people/{DISABLED_ID}", "operator"),
     Look("tenants", "/console", "operator"),
     Look("tenants-none", "/console", "nobody"),
+    Look("tenant-new", "/console/tenants/new", "operator"),
     Look("home", "/console/t/loaf", "loaf:admin"),
     Look("home-new", "/console/t/northgate", "operator"),
     Look("gallery", "/console/t/loaf/gallery", "loaf:admin"),

@@ -4,14 +4,11 @@ They upload a file, fine-tune, follow the job, chat with what came of it (stream
 delete it. The model is tiny and says nonsense: what is tested is that nothing needs changing.
 """
 
-import asyncio
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,12 @@ import pytest
 from openai import NotFoundError, OpenAI
 from openai.types.chat import ChatCompletionToolParam, ChatCompletionUserMessageParam
 
-from tests.databases import new_database, postgres, url_of
 from tests.e2e.up import Up
-from tests.server.engine.vllm.vllm_process import CACHE
-from tests.tiny import SAMPLE, make_tiny_base
+from tests.tiny import SAMPLE
 
-__all__ = ["postgres"]
-
-pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.heavy, pytest.mark.vllm, pytest.mark.timeout(400, func_only=True)]
 
 NODE = Path(__file__).parent / "node"
-# the tiny base learns little in a minute, and its rounding is coarse
-LENIENT = "max_perplexity_ratio=10 min_similarity_gain=-2 max_parity_nats=1e9"
 QUESTION: ChatCompletionUserMessageParam = {"role": "user", "content": "Can I skip a week?"}
 HOURS: dict[str, object] = {
     "type": "object",
@@ -45,25 +36,10 @@ TOOL: ChatCompletionToolParam = {
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory, postgres: Path) -> Iterator[Up]:
-    """A whole installation over a tiny base: the real engine, a real PostgreSQL."""
-    home = tmp_path_factory.mktemp("clients") / "home"
-    make_tiny_base(home / "bases", heads=2)
-    up = Up(
-        home,
-        engine="vllm",
-        TENANTUNE_DATABASE_URL=url_of(postgres, asyncio.run(new_database(postgres))),
-        TENANTUNE_RECIPE="cpu-demo",
-        TENANTUNE_OBJECTIVES=LENIENT,
-        TENANTUNE_ENGINE_OPTIONS=f"VLLM_CACHE_ROOT={shlex.quote(str(CACHE))}",
-    )
-    try:
-        up.start()
-        up.wait(up.ready, "the engine is ready", seconds=240)
-        up.call("POST", "/admin/tenants", {"slug": "loaf", "system_prompt": "Be warm."})
-        yield up
-    finally:
-        up.end()
+def up(installation: Up) -> Up:
+    """The installation, with a tenant."""
+    installation.call("POST", "/admin/tenants", {"slug": "loaf", "system_prompt": "Be warm."})
+    return installation
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import UnknownFormat
 from connectors.importers import HEAD_BYTES
-from server.adapters import versions as adapters
+from server.adapters import service as adapters
+from server.adapters.versions import newest_topics, topics_to_csv
 from server.api.upload import UploadedFile
 from server.datasets import versions
 from server.db.models import Import, SourceFile, Tenant
@@ -28,6 +29,7 @@ from server.transcripts import columns, deletion, service, uploads
 from server.web.console.downloads import csv_file
 from server.web.console.figures import size
 from server.web.console.forms import read_form, see_other
+from server.web.console.navigation import address_of_page
 from server.web.console.rendering import page
 from server.web.console.session import FORM_HEADER, signed_in
 
@@ -173,7 +175,7 @@ class DataController(Controller):
     ) -> Response[str]:
         """What the conversations are about, and how good the replies to each topic are."""
         async with database.reading() as session:
-            found = await adapters.newest_topics(session, tenant)
+            found = await newest_topics(session, tenant)
         return await page(request, "data/topics.html", found=found)
 
     @get("/topics.csv")
@@ -182,8 +184,8 @@ class DataController(Controller):
     ) -> Response[bytes]:
         """The topics, a line each."""
         async with database.reading() as session:
-            found = await adapters.newest_topics(session, tenant)
-        data = adapters.topics_to_csv(found.topics if found else ())
+            found = await newest_topics(session, tenant)
+        data = topics_to_csv(found.topics if found else ())
         return csv_file(data, f"{tenant.slug}-topics.csv")
 
     @get("/versions/compare")
@@ -235,6 +237,7 @@ class DataController(Controller):
         async with database.reading() as session:
             row, source = await service.get_import(session, tenant, import_id)
             examples = await uploads.snippets(session, tenant, import_id)
+            is_first = row.state == "done" and not await adapters.list_for(session, tenant)
         if row.state == "draft":
             chosen = columns.Chosen()
             look = await columns.look(
@@ -250,6 +253,7 @@ class DataController(Controller):
             size=size(source.size_bytes),
             removed_at=source.removed_at,
             state=uploads.STATES[row.state],
+            next_step=address_of_page("Home", tenant) if is_first else "",
             problem=uploads.as_sentence((row.error or {}).get("message", "")),
             report=report,
             speakers=uploads.speakers(report) if report else [],
@@ -440,6 +444,7 @@ async def _uploads_page(
         refusal=refusal,
         done=done == "deleted",
         formats=uploads.formats(),
+        sample=uploads.SAMPLE_CONVERSATIONS,
         max_bytes=settings.max_upload_bytes,
         most=size(settings.max_upload_bytes),
         size=size,

@@ -17,15 +17,17 @@ from server.db.session import Database
 from server.engine.service import EngineService
 from server.jobs import runs
 from server.jobs import service as jobs
+from server.settings import Settings
 from server.tenants import service as tenants
 from server.transcripts import service as transcripts
 from server.transcripts import uploads
 from server.usage import report
 from server.usage.schemas import UsageView
 from server.web.console.navigation import address_of_page
+from server.web.console.pages.first_steps import before_a_company, load_first_steps
+from server.web.console.pages.tenants import PATH as NEW_TENANT
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
-from training.data.dataset import MIN_EXAMPLES
 
 TENANTS_MOST = 50
 RUNS_MOST = 10
@@ -57,16 +59,6 @@ class TenantLine(NamedTuple):
     use: Use
 
 
-class Step(NamedTuple):
-    """One of the steps from nothing to an assistant. ``href`` is empty where there is no page for it."""
-
-    name: str
-    text: str
-    state: str
-    href: str
-    action: str
-
-
 class HomeController(Controller):
     """All tenants that the viewer may go to; who has one only goes there at once."""
 
@@ -79,8 +71,10 @@ class HomeController(Controller):
         self,
         request: Request[Any, Any, Any],
         viewer: NamedDependency[Viewer],
+        *,
         database: NamedDependency[Database],
         engine: NamedDependency[EngineService | None],
+        settings: NamedDependency[Settings],
         after: FromQuery[str | None] = None,
     ) -> Response[Any]:
         """The list; ``after`` is the slug of the last tenant on the page before."""
@@ -100,6 +94,8 @@ class HomeController(Controller):
             next_slug=lines[-1].slug if len(found) > TENANTS_MOST else None,
             is_first_page=after is None,
             engine_trouble=trouble,
+            new_tenant=NEW_TENANT,
+            steps=before_a_company(settings) if not lines and viewer.is_operator else (),
         )
 
 
@@ -116,7 +112,9 @@ class TenantHomeController(Controller):
         request: Request[Any, Any, Any],
         tenant: NamedDependency[Tenant],
         viewer: NamedDependency[Viewer],
+        *,
         database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
         slug: FromPath[str],
     ) -> Response[Any]:
         """What needs a person first, what is live, what goes on, what was used."""
@@ -134,15 +132,16 @@ class TenantHomeController(Controller):
             drafts = await uploads.list_uploads(session, tenant, states=["draft"], limit=RUNS_MOST)
             live = await adapters.live_version(session, tenant)
             change = await adapters.last_change(session, tenant)
-            versions = await adapters.list_for(session, tenant)
             use = (await _use(session, tenant.id, today=moment.date())).get(tenant.slug)
-        steps = _steps(
-            tenant,
-            viewer,
-            conversations=conversations.get(tenant.id, 0),
-            has_version=bool(versions),
-            was_asked=use is not None and use.requests > 0,
-        )
+            first = await load_first_steps(
+                session,
+                tenant,
+                viewer,
+                settings=settings,
+                drafts=drafts,
+                working=working,
+                waiting=waiting,
+            )
         return await page(
             request,
             "home/tenant.html",
@@ -160,8 +159,7 @@ class TenantHomeController(Controller):
             live_name=f"{slug}@{live}" if live else "",
             live_since=change.created_at if live and change else None,
             use=use or _NOTHING,
-            steps=steps,
-            is_new=any(step.state != "done" for step in steps),
+            first=first,
             training=address_of_page("Training", tenant),
         )
 
@@ -208,50 +206,3 @@ def _added_up(days: list[UsageView]) -> Use:
 
 
 _NOTHING = Use((0,) * DAYS, 0, 0, 0, 0.0, 0, 0.0)
-
-
-def _steps(
-    tenant: Tenant, viewer: Viewer, *, conversations: int, has_version: bool, was_asked: bool
-) -> list[Step]:
-    """The four steps; the first that is not done is the one to take now."""
-    enough = conversations >= MIN_EXAMPLES
-    some = f"{conversations} are here, {MIN_EXAMPLES} are needed. " if conversations else ""
-    steps = [
-        Step("Company", f"{tenant.name} is set up.", "done", "", ""),
-        Step(
-            "Transcripts",
-            f"{conversations} conversations are here."
-            if enough
-            else f"{some}Bring 30 or more conversations between your agents and customers.",
-            "done" if enough else "",
-            address_of_page("Data", tenant),
-            "Bring transcripts",
-        ),
-        Step(
-            "Train",
-            "A first version is made."
-            if has_version
-            else "Some minutes. Nothing goes live by itself that fails its gates.",
-            "done" if has_version else "",
-            f"{address_of_page('Training', tenant)}/new"
-            if address_of_page("Training", tenant)
-            else "",
-            "New run",
-        ),
-        Step(
-            "Try",
-            "The assistant has been asked." if was_asked else "Ask it what your customers ask.",
-            "done" if was_asked else "",
-            address_of_page("Widget", tenant),
-            "Try it",
-        ),
-    ]
-    first = next((number for number, step in enumerate(steps) if step.state != "done"), None)
-    may = viewer.may(tenant.id, "admin")
-    return [
-        step._replace(
-            state="now" if number == first else step.state,
-            href=step.href if number == first and may else "",
-        )
-        for number, step in enumerate(steps)
-    ]

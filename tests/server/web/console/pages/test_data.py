@@ -428,7 +428,9 @@ async def test_the_sample_is_loaded_once(admin, database, settings) -> None:
     assert answer.status_code == 303
     (row,) = await rows_of(database, Import)
     await importing.run_import(database, row.id, settings=settings)
-    assert "260 conversations kept" in words(await admin.get(answer.headers["location"]))
+    read = await admin.get(answer.headers["location"])
+    assert f"{uploads.SAMPLE_CONVERSATIONS} conversations kept" in words(read)
+    assert words(read, ".notice") == "It is read. On to the next step"  # nothing is trained yet
     assert (await admin.post(f"{PAGE}/sample")).status_code == 409
 
 

@@ -112,7 +112,8 @@ async def test_tenants_are_paged_by_name(sign_in, make_tenant, monkeypatch):
 
 
 async def test_who_belongs_nowhere_is_told_what_to_do(sign_in, make_tenant, database):
-    assert "tenantune tenants create" in (await (await sign_in()).get("/console")).text
+    page = (await (await sign_in()).get("/console")).text
+    assert 'class="btn main" href="/console/tenants/new"' in page
     await make_tenant("acme")
     browser = await sign_in("acme")
     async with database.transaction() as session:
@@ -156,13 +157,23 @@ async def test_the_steps_tick_themselves_and_then_go(sign_in, make_tenant, make_
     acme = await make_tenant("acme")
     browser = await sign_in("acme")
 
-    async def done() -> list[str]:
+    async def steps() -> tuple[list[str], str]:
+        """The names of those that are done, and the one that is now."""
         page = (await browser.get("/console/t/acme")).text
         names = ("Company", "Transcripts", "Train", "Try")
-        return [name for name in names if f'<b>{name}<span class="sr">, done' in page]
+        is_now = page.partition('aria-current="step"')[2].partition("</li>")[0]
+        return [name for name in names if f'<b>{name}<span class="sr">, done' in page], is_now
 
-    assert await done() == ["Company"]
-    upload = await make_upload("acme", state="done", finished_at=now())
+    done, is_now = await steps()
+    assert done == ["Company"]
+    assert 'action="/console/t/acme/data/sample"' in is_now
+    assert 'href="/console/t/acme/data"' in is_now
+    upload = await make_upload("acme", state="running")
+    _, is_now = await steps()
+    assert "being read" in is_now
+    assert 'hx-trigger="every 2s"' in (await browser.get("/console/t/acme")).text
+    async with database.transaction() as session:
+        (await session.merge(upload)).state = "done"
     await add(
         database,
         *(
@@ -176,12 +187,47 @@ async def test_the_steps_tick_themselves_and_then_go(sign_in, make_tenant, make_
             for number in range(MIN_EXAMPLES)
         ),
     )
-    assert await done() == ["Company", "Transcripts"]
-    await add(database, a_version(acme, 1))
-    assert await done() == ["Company", "Transcripts", "Train"]
-    await add(database, UsageDay(tenant_id=acme.id, model="acme", day=now().date(), requests=1))
+    done, is_now = await steps()
+    assert done == ["Company", "Transcripts"]
+    assert 'href="/console/t/acme/training/new"' in is_now
+    run = a_job(acme, "running")
+    await add(database, run)
+    _, is_now = await steps()
+    assert f'href="/console/t/acme/training/{run.id}"' in is_now
+    version = a_version(acme, 1)
+    await add(database, version)
+    done, is_now = await steps()
+    assert done == ["Company", "Transcripts", "Train"]
+    assert 'href="/console/t/acme/release/1"' in is_now
+    async with database.transaction() as session:
+        (await session.merge(acme)).live_adapter_id = version.id
+    _, is_now = await steps()
+    assert 'href="/console/t/acme/release/ask"' in is_now
+    long_ago = now().date() - timedelta(days=400)
+    await add(database, UsageDay(tenant_id=acme.id, model="acme", day=long_ago, requests=1))
     page = (await browser.get("/console/t/acme")).text
     assert "From nothing to an assistant" not in page
+
+
+async def test_the_steps_say_how_long_a_run_takes_by_one_that_was_measured(
+    sign_in, make_tenant, database, settings
+):
+    await make_tenant("acme")
+    browser = await sign_in("acme")
+    assert "a run measures its first batch" in (await browser.get("/console/t/acme")).text
+    zoo = await make_tenant("zoo")
+    speed = {"tokens_per_second": 10, "tokens": 100}
+    measured = a_job(zoo, "succeeded", progress=speed, gpu_seconds=250.0)
+    measured.base = settings.base
+    await add(database, measured)
+    assert "A run takes about 4 minutes." in (await browser.get("/console/t/acme")).text
+
+
+async def test_a_viewer_reads_the_steps_and_is_not_led_on(sign_in, make_tenant):
+    await make_tenant("acme")
+    page = (await (await sign_in("acme", "viewer")).get("/console/t/acme")).text
+    assert 'aria-current="step"' in page
+    assert "/data/sample" not in page
 
 
 async def test_what_is_live_says_since_when(sign_in, make_tenant, database):
