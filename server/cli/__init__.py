@@ -3,6 +3,7 @@
 import rich_click as click
 
 from server.cli.adapters import adapters, evaluate
+from server.cli.audit import audit
 from server.cli.bases import bases
 from server.cli.console import RootGroup
 from server.cli.demo.command import demo
@@ -42,6 +43,7 @@ for part in (
     keys,
     people,
     usage,
+    audit,
     webhooks,
     widget,
     transcripts,
