@@ -62,6 +62,7 @@ def record(
         tenant_id: whose log it belongs to; None: to the installation's, as what outlives a tenant does.
         subject: what it was done to.
         details: JSON that says more, without secrets; ``{"changes": changes(...)}`` for changed fields.
+            What is None is left out.
         actor: who did it, as other records of the same change name them, where the service was
             told. Else it is who acts now.
     """
@@ -79,7 +80,7 @@ def record(
             subject_kind=subject.kind if subject else None,
             subject_id=subject.id if subject else None,
             subject_name=subject.name if subject else "",
-            details=_short(msgspec.to_builtins(details or {})),
+            details=_short(msgspec.to_builtins(_known(details or {}))),
             request_id=at.request_id,
             address=at.address,
         )
@@ -208,6 +209,11 @@ def to_csv(entries: Sequence[AuditEntryView]) -> bytes:
             for each in entries
         ),
     )
+
+
+def _known(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is to say: without what is None."""
+    return {name: value for name, value in details.items() if value is not None}
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401 - any JSON

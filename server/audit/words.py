@@ -94,7 +94,7 @@ def _lines(details: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _field(name: str) -> str:
-    return name.replace("_", " ").replace(".", ": ")
+    return name.replace("_", " ").replace(".", ", ")
 
 
 def _value(value: object) -> str:
@@ -103,6 +103,8 @@ def _value(value: object) -> str:
             return "none"
         case bool():
             return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
         case list():
             return ", ".join(_value(each) for each in value)
         case dict():

@@ -120,8 +120,8 @@ async def test_changes_are_old_and_new_but_private_texts_are_only_named(
     limits, changed, _ = await entries(database, tenant)
     assert (limits.action, changed.action) == ("tenant.limits_changed", "tenant.changed")
     assert [line.text for line in words.lines_of(limits.details)] == [
-        "limits: requests per minute: 5 -> 9",
-        "limits: tokens per day: none -> 100",
+        "limits, requests per minute: 5 -> 9",
+        "limits, tokens per day: none -> 100",
     ]
     assert [line.text for line in words.lines_of(changed.details)] == [
         "name: acme -> Acme Ltd",

@@ -60,9 +60,9 @@ async def test_a_tenants_admin_reads_who_did_what(sign_in: Any, used: None) -> N
         f"An API key, {INJECTED} made the API key =cmd() field 0: 0 field 1: 1 field 2: 2 field 3: 3 "
         "2 more field 4: 4 field 5: 5",
         "The command line changed the limits of the tenant acme "
-        "limits: requests per minute: was none → , is now 20",
+        "limits, requests per minute: was none → , is now 20",
         "The command line changed settings of the tenant acme system prompt: changed",
-        "The system added the tenant acme name: Acme limits: none",
+        "The system added the tenant acme name: Acme",
     ]
     assert "Be kind." not in answer.text
     assert INJECTED not in answer.text
