@@ -89,7 +89,14 @@ def record(
 
 def fields_of(row: object, names: Collection[str]) -> dict[str, Any]:
     """These fields of a row as they are now, to compare with what they become."""
-    return {name: msgspec.to_builtins(getattr(row, name)) for name in names}
+    return {name: plain(getattr(row, name)) for name in names}
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 - any JSON
+    """A value as JSON; a struct with all of its fields, those that are not set too."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
+    return msgspec.to_builtins(value)
 
 
 def changes(
@@ -229,13 +236,11 @@ def _short(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _parts(name: str, old: object, new: object) -> Iterator[dict[str, Any]]:
-    """What differs within an object; nothing where neither is one."""
-    if not (isinstance(old, dict) or isinstance(new, dict)):
-        return
-    was, becomes = (each if isinstance(each, dict) else {} for each in (old, new))
-    for key in {**was, **becomes}:
-        if was.get(key) != becomes.get(key):
-            yield {"field": f"{name}.{key}", "old": was.get(key), "new": becomes.get(key)}
+    """What differs within an object; nothing where one of them is none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                yield {"field": f"{name}.{key}", "old": old.get(key), "new": new.get(key)}
 
 
 async def _slugs_of(session: AsyncSession, ids: Collection[str]) -> dict[str | None, str]:

@@ -99,17 +99,17 @@ def _field(name: str) -> str:
 
 def _value(value: object) -> str:
     match value:
-        case None | "" | [] | {}:
-            return "none"
         case bool():
-            return "yes" if value else "no"
+            said = "yes" if value else "no"
         case int():
-            return f"{value:,}"
+            said = f"{value:,}"
         case list():
-            return ", ".join(_value(each) for each in value)
+            said = ", ".join(_value(each) for each in value)
         case dict():
-            return ", ".join(f"{_field(name)} {_value(each)}" for name, each in value.items())
+            known = {name: each for name, each in value.items() if each is not None}
+            said = ", ".join(f"{_field(name)} {_value(each)}" for name, each in known.items())
         case str() if _TIME.match(value):
-            return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            said = f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         case _:
-            return str(value)
+            said = "" if value is None else str(value)
+    return said or "none"

@@ -4,7 +4,7 @@ import base64
 import secrets
 from datetime import timedelta
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -153,7 +153,7 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
     """
     site = await get(session, slug, lock=True)
     widget = site.widget
-    before = audit.fields_of(widget, _RECORDED)
+    before = _recorded(site)
     for field in _PLAIN_FIELDS:
         value = getattr(patch, field)
         if value is not msgspec.UNSET:
@@ -166,7 +166,7 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
         except ValueError as exc:
             raise Invalid(f"{exc}.", param="accent") from exc
     await session.flush()
-    if changed := audit.changes(before, audit.fields_of(widget, _RECORDED)):
+    if changed := audit.changes(before, _recorded(site)):
         _record(session, "widget.changed", site, changes=changed)
     return site
 
@@ -315,6 +315,11 @@ def snippet(site: Site, *, server_url: str) -> str:
     data = {"key": site.widget.public_key, "theme": style, "teaser": site.widget.teaser}
     attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items() if value)
     return f'<script async src="{escape(server_url)}/widget.js"{attributes}></script>'
+
+
+def _recorded(site: Site) -> dict[str, Any]:
+    """What is compared for the audit log: the budgets that apply, whether or not they are its own."""
+    return audit.fields_of(site.widget, _RECORDED) | {"budgets": audit.plain(site.budgets)}
 
 
 def _record(session: AsyncSession, action: Action, site: Site, /, **details: object) -> None:

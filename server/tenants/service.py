@@ -1,6 +1,7 @@
 """Tenants, which own all other rows."""
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 from sqlalchemy import and_, or_, select
@@ -160,7 +161,7 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         Invalid: a custom pattern is unsafe or no pattern.
     """
     tenant = await get(session, slug, lock=True)
-    before = audit.fields_of(tenant, SETTINGS), audit.fields_of(tenant, ["limits"])
+    before = audit.fields_of(tenant, SETTINGS), _limits(tenant)
     if patch.name is not msgspec.UNSET:
         tenant.name = patch.name
     if patch.system_prompt is not msgspec.UNSET:
@@ -175,7 +176,7 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     if patch.limits is not msgspec.UNSET:
         tenant.limits = patch.limits
     await session.flush()
-    after = audit.fields_of(tenant, SETTINGS), audit.fields_of(tenant, ["limits"])
+    after = audit.fields_of(tenant, SETTINGS), _limits(tenant)
     actions: tuple[Action, Action] = ("tenant.changed", "tenant.limits_changed")
     for action, was, becomes in zip(actions, before, after, strict=True):
         if changed := audit.changes(was, becomes, private=PRIVATE):
@@ -248,6 +249,10 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
         )
         for tenant in tenants
     ]
+
+
+def _limits(tenant: Tenant) -> dict[str, Any]:
+    return {"limits": audit.plain(tenant.limits or "the installation's")}
 
 
 async def _only_of_it(session: AsyncSession, tenant_id: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+import msgspec
 import pytest
 from bs4 import BeautifulSoup
 
@@ -60,7 +61,7 @@ async def test_a_tenants_admin_reads_who_did_what(sign_in: Any, used: None) -> N
         f"An API key, {INJECTED} made the API key =cmd() field 0: 0 field 1: 1 field 2: 2 field 3: 3 "
         "2 more field 4: 4 field 5: 5",
         "The command line changed the limits of the tenant acme "
-        "limits, requests per minute: was none → , is now 20",
+        "limits: was the installation's → , is now requests per minute 20",
         "The command line changed settings of the tenant acme system prompt: changed",
         "The system added the tenant acme name: Acme",
     ]
@@ -151,7 +152,11 @@ async def test_programs_read_the_same_page_by_page(
     assert changed["text"] == "The command line changed the limits of the tenant acme."
     assert changed["actor"] == {"kind": "command_line", "id": None, "name": "command line"}
     assert changed["details"]["changes"] == [
-        {"field": "limits.requests_per_minute", "old": None, "new": 20}
+        {
+            "field": "limits",
+            "old": "the installation's",
+            "new": msgspec.structs.asdict(Limits(requests_per_minute=20)),
+        }
     ]
     table = await client.get(f"{path}?format=csv&by=command", headers=key)
     assert len(list(csv.DictReader(io.StringIO(table.text)))) == 2
