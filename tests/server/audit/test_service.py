@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from server.accounts import service as people
 from server.accounts import tries
+from server.accounts.oidc import Identity
 from server.accounts.passwords import Passwords
 from server.accounts.signing_in import SigningIn
 from server.adapters import service as adapters
@@ -22,7 +23,7 @@ from server.audit.actors import COMMAND_LINE, WORKER, Actor, acting
 from server.audit.schemas import ActorView, AuditEntryView, Filter, Subject
 from server.cleanup import Cleaner
 from server.db.models import Adapter, AuditEntry, Person, now
-from server.errors import Invalid, TooMany
+from server.errors import Forbidden, Invalid, TooMany
 from server.settings import Limits
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch
@@ -306,3 +307,34 @@ async def test_people_are_recorded_by_their_address(database, make_tenant) -> No
     ]
     # what somebody may do in a tenant is in its log, and that they exist is not
     assert len(await entries(database, tenant)) == 3
+
+
+@only_sqlite
+async def test_what_the_organisation_decides_is_not_said_of_the_person(
+    database, make_tenant
+) -> None:
+    await make_tenant()
+    signing_in = SigningIn(database, Passwords())
+    identity = Identity(
+        issuer="https://login.example.com",
+        subject="7",
+        email="ana@example.com",
+        name="Ana",
+        roles=("acme:admin",),
+    )
+
+    async def come(domains: list[str]) -> None:
+        with acting(actors.ANONYMOUS):
+            await signing_in.with_identity(identity, domains=domains, address="", agent="test")
+
+    for _ in range(2):
+        with pytest.raises(Forbidden):
+            await come([])
+    await come(["example.com"])
+    assert [each.text for each in reversed((await entries(database))[:-1])] == [
+        "Somebody who has not signed in came through single sign-on, and was not let in, as "
+        "ana@example.com.",
+        "The system, single sign-on added the person ana@example.com.",
+        "The system, single sign-on changed the role of ana@example.com.",
+        "Ana (ana@example.com) signed in.",
+    ]
