@@ -144,7 +144,7 @@ ACTIONS: dict[Action, str] = {
     "sign_in.succeeded": "signed in",
     "tenant.changed": "changed settings of the tenant",
     "tenant.created": "added the tenant",
-    "tenant.deleted": "deleted the tenant, with all that it owned,",
+    "tenant.deleted": "deleted, with all that it owned, the tenant",
     "tenant.limits_changed": "changed the limits of the tenant",
     "transcripts.confirmed": "chose the columns of",
     "transcripts.deleted": "deleted the transcripts of",
@@ -157,7 +157,7 @@ ACTIONS: dict[Action, str] = {
     "widget.disabled": "switched off the widget of",
     "widget.enabled": "switched on the widget of",
     "widget.origin_allowed": "allowed another site to show the widget of",
-    "widget.origin_removed": "took from a site the widget of",
+    "widget.origin_removed": "stopped a site from showing the widget of",
     "widget.secret_rotated": "replaced the identity secret of the widget of",
     "widget.secrets_forgotten": "removed the secrets of the widget of",
 }

@@ -5,10 +5,12 @@ import io
 import re
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import msgspec
 import pytest
+from dbos import DBOS
 from sqlalchemy import update
 
 from server.accounts import service as people
@@ -24,6 +26,7 @@ from server.audit.schemas import ActorView, AuditEntryView, Filter, Subject
 from server.cleanup import Cleaner
 from server.db.models import Adapter, AuditEntry, Person, now
 from server.errors import Forbidden, Invalid, TooMany
+from server.jobs.workflows import Workflows
 from server.settings import Limits
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch
@@ -212,7 +215,7 @@ async def test_a_tenant_takes_its_entries_along_and_its_end_is_recorded(
         async with database.transaction() as session:
             await tenants.delete(session, "acme")
     ended, other = await entries(database)
-    assert ended.text == "The command line deleted the tenant, with all that it owned, acme."
+    assert ended.text == "The command line deleted, with all that it owned, the tenant acme."
     assert (ended.tenant, other.tenant) == (None, "zoo")
 
 
@@ -338,3 +341,15 @@ async def test_what_the_organisation_decides_is_not_said_of_the_person(
         "The system, single sign-on changed the role of ana@example.com.",
         "Ana (ana@example.com) signed in.",
     ]
+
+
+async def test_what_a_step_of_a_job_does_is_the_workers(monkeypatch) -> None:
+    async def run(_options: Any, work: Any, *args: Any) -> Any:
+        return await work(*args)
+
+    async def who(_context: Any) -> Actor:
+        return actors.circumstances().actor
+
+    monkeypatch.setattr(DBOS, "run_step_async", run)
+    workflows: Any = SimpleNamespace(_context=None)
+    assert await Workflows._step(workflows, who) == WORKER

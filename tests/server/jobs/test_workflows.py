@@ -3,16 +3,13 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dbos import DBOS
 from sqlalchemy import func, select
 
-from server.audit.actors import WORKER, Actor, circumstances
 from server.db.models import ConversationRow, Import, Job
-from server.jobs.workflows import WORKFLOW_VERSION, Workflows
+from server.jobs.workflows import WORKFLOW_VERSION
 from server.settings import Settings
 from tests.server.jobs.worker_process import SHORT, hostile, upload, wait_until, worker
 
@@ -78,15 +75,3 @@ async def test_steps_are_stored_under_their_own_names_and_a_failure_ends_the_job
     assert stored(tmp_path, steps) == [("prepare",), ("end",)]
     names = "SELECT workflow_uuid, name FROM workflow_status"
     assert stored(tmp_path, names) == [(job.id, "job_workflow")]
-
-
-async def test_what_a_step_does_is_the_workers(monkeypatch):
-    async def run(_options: Any, work: Any, *args: Any) -> Any:
-        return await work(*args)
-
-    async def who(_context: Any) -> Actor:
-        return circumstances().actor
-
-    monkeypatch.setattr(DBOS, "run_step_async", run)
-    workflows: Any = SimpleNamespace(_context=None)
-    assert await Workflows._step(workflows, who) == WORKER
