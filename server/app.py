@@ -13,6 +13,8 @@ from server.accounts.oidc import Issuer
 from server.accounts.passwords import Passwords
 from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
+from server.api.acting import ActingMiddleware
+from server.api.admin.audit import AllAuditController, AuditController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.tenants import KeyController, TenantController
 from server.api.admin.transcripts import TranscriptController
@@ -57,6 +59,8 @@ from server.usage.ledger import UsageLedger
 from server.web.console.errors import exception_handlers
 from server.web.console.pages.account import AccountController
 from server.web.console.pages.ask import AskController
+from server.web.console.pages.audit import AllAuditController as AllAuditPageController
+from server.web.console.pages.audit import AuditController as AuditPageController
 from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.home import HomeController, TenantHomeController
@@ -106,6 +110,8 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     WebhookController,
     UsageController,
     AllUsageController,
+    AuditController,
+    AllAuditController,
 )
 CONSOLE: tuple[type[Controller], ...] = (  # /console
     HomeController,
@@ -124,6 +130,8 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     ReleaseController,
     AskController,
     VoteController,
+    AuditPageController,
+    AllAuditPageController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
@@ -199,7 +207,7 @@ def create_app(
         private=settings.webhook_private,
         on_attempt=shared.metrics.count_webhook,
     )
-    cleaner = Cleaner(shared.database, shared.blobs)
+    cleaner = Cleaner(shared.database, shared.blobs, audit_keep_days=settings.audit_keep_days)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
@@ -249,6 +257,7 @@ def create_app(
         ],
         cors_config=config_of(settings.cors_origins),
         lifespan=[lifespan],
+        middleware=[ActingMiddleware()],
         request_class=StrictRequest,
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,  # server/api/reference makes the document, with the types that validate

@@ -1,7 +1,7 @@
 """Removes what has expired, and bytes that no row refers to.
 
-Files, uploads, transcripts that were read, records of requests, sessions, one-time links and
-conversations with visitors expire.
+Files, uploads, transcripts that were read, records of requests, sessions, one-time links,
+conversations with visitors and entries of the audit log expire.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from server import idempotency
 from server.accounts import links, sessions, tries
+from server.audit import service as audit
 from server.conversations import retention
 from server.db.session import Database
 from server.errors import ServerError
@@ -37,11 +38,13 @@ class Cleaner:
         *,
         every_seconds: float = 60.0,
         orphans_every: int = 60,
+        audit_keep_days: int = 365,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._every_seconds = every_seconds
         self._orphans_every = orphans_every
+        self._audit_keep_days = audit_keep_days
 
     async def run(self) -> None:
         """Sweep until cancelled; every ``orphans_every``-th time also the whole blob store."""
@@ -67,6 +70,7 @@ class Cleaner:
             await links.delete_expired(session)
             await tries.delete_expired(session)
             await retention.delete_expired(session)
+            await audit.delete_expired(session, keep_days=self._audit_keep_days)
         await try_delete_unreferenced(self._database, self._blobs, *hashes)
 
     async def sweep_orphans(self, age: datetime.timedelta = ORPHAN_AGE) -> None:

@@ -181,6 +181,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_private: Annotated[
         bool, Meta(description="whether webhooks may go to private addresses and plain http://")
     ] = False
+    audit_keep_days: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=36_500,
+            description="days that the audit log is kept; PCI DSS 4.0.1 (10.5.1) asks for 12 months",
+        ),
+    ] = 365
     drain_seconds: Annotated[
         float,
         Meta(ge=0, description="how long open answers may go on when stopping; all ends 4 s later"),

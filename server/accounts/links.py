@@ -6,7 +6,9 @@ import msgspec
 from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.accounts import service
 from server.accounts.tokens import LINK, digest, new_token
+from server.audit import service as audit
 from server.db.models import Person, SignInLink, now
 from server.db.scope import of_installation
 from server.errors import Conflict, NotFound
@@ -49,6 +51,13 @@ async def make(session: AsyncSession, person: Person, *, valid: timedelta) -> st
         )
     earlier = of_installation().delete(SignInLink).where(SignInLink.person_id == person.id)
     await session.execute(earlier)
+    audit.record(
+        session,
+        "person.link_made",
+        tenant_id=None,
+        subject=service.subject(person),
+        details={"valid_until": now() + valid},
+    )
     return await _add(session, person.id, valid=valid)
 
 

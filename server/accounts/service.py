@@ -10,6 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts import sessions
 from server.accounts.schemas import MembershipView, PersonView
+from server.audit import service as audit
+from server.audit.actions import Action
+from server.audit.schemas import Subject
 from server.db.models import Membership, Person, Role, SignInLink, SignInSession, Tenant, now
 from server.db.scope import across_tenants, of_installation, of_tenant
 from server.errors import Conflict, Invalid, NotFound
@@ -94,7 +97,13 @@ async def add(session: AsyncSession, email: str, *, name: str = "") -> Person:
             param="email",
             code="email_taken",
         ) from exc
+    audit.record(session, "person.added", tenant_id=None, subject=subject(person))
     return person
+
+
+def subject(person: Person) -> Subject:
+    """A person as the audit log names whom something was done to."""
+    return Subject("person", person.id, person.email)
 
 
 async def get(session: AsyncSession, person_id: str) -> Person:
@@ -139,7 +148,14 @@ async def set_operator(session: AsyncSession, person: Person, *, to: bool) -> No
         await _keep_an_operator(session, person)
     person.is_operator = to
     await session.flush()
+    record_operator(session, person)
     await sessions.end_all(session, person.id)
+
+
+def record_operator(session: AsyncSession, person: Person) -> None:
+    """Record that a person became an operator, or is none any more."""
+    action: Action = "person.made_operator" if person.is_operator else "person.no_operator"
+    audit.record(session, action, tenant_id=None, subject=subject(person))
 
 
 async def set_role(
@@ -150,7 +166,8 @@ async def set_role(
     known = await session.scalar(
         scope.select(Membership).where(Membership.person_id == person.id).with_for_update()
     )
-    if (known.role if known else None) == role:
+    before = known.role if known else None
+    if before == role:
         return
     if role is None:
         await session.execute(scope.delete(Membership).where(Membership.person_id == person.id))
@@ -159,6 +176,13 @@ async def set_role(
     else:
         session.add(Membership(tenant_id=tenant.id, person_id=person.id, role=role))
     await session.flush()
+    audit.record(
+        session,
+        "person.role_changed",
+        tenant_id=tenant.id,
+        subject=subject(person),
+        details={"changes": audit.changes({"role": before}, {"role": role})},
+    )
     await sessions.end_all(session, person.id)
 
 
@@ -170,12 +194,35 @@ async def set_disabled(session: AsyncSession, person: Person, *, to: bool) -> No
     """
     if to and person.is_operator:
         await _keep_an_operator(session, person)
+    changes = (person.disabled_at is not None) != to
     person.disabled_at = now() if to else None
     await session.flush()
+    if changes:
+        action: Action = "person.disabled" if to else "person.enabled"
+        audit.record(session, action, tenant_id=None, subject=subject(person))
     await session.execute(
         of_installation().delete(SignInLink).where(SignInLink.person_id == person.id)
     )
     await sessions.end_all(session, person.id)
+
+
+async def sign_out(session: AsyncSession, person_id: str, *, but: str | None = None) -> int:
+    """Sign a person out everywhere, except in the session ``but``; returns how many sessions ended.
+
+    Raises:
+        NotFound: the person is gone.
+    """
+    person = await get(session, person_id)
+    ended = await sessions.end_all(session, person.id, but=but)
+    if ended:
+        audit.record(
+            session,
+            "person.signed_out",
+            tenant_id=None,
+            subject=subject(person),
+            details={"browsers": ended},
+        )
+    return ended
 
 
 async def rename(session: AsyncSession, person_id: str, name: str) -> None:
@@ -188,8 +235,18 @@ async def rename(session: AsyncSession, person_id: str, name: str) -> None:
     cleaned = clean_name(name)
     if not cleaned:
         raise Invalid("Write the name that your colleagues should see.", param="name")
-    (await get(session, person_id)).name = cleaned
+    person = await get(session, person_id)
+    changed = audit.changes({"name": person.name}, {"name": cleaned})
+    person.name = cleaned
     await session.flush()
+    if changed:
+        audit.record(
+            session,
+            "person.renamed",
+            tenant_id=None,
+            subject=subject(person),
+            details={"changes": changed},
+        )
 
 
 async def has_operator(session: AsyncSession) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.schemas import SessionView, Viewer
 from server.accounts.tokens import SESSION, digest, form_token, new_token
+from server.audit import service as audit
 from server.db.models import Membership, Person, SignInSession, now
 from server.db.scope import across_tenants, of_installation
 from server.errors import NotFound
@@ -104,15 +105,17 @@ async def list_for(session: AsyncSession, person_id: str) -> list[SessionView]:
 
 
 async def end(session: AsyncSession, session_id: str, *, person_id: str) -> None:
-    """Sign one of a person's browsers out.
+    """Sign one of one's own browsers out.
 
     Raises:
         NotFound: the person has no such session.
     """
     ended = of_installation().delete(SignInSession).where(SignInSession.id == session_id)
     ended = ended.where(SignInSession.person_id == person_id)
-    if await session.scalar(ended.returning(SignInSession.id)) is None:
+    agents = list(await session.scalars(ended.returning(SignInSession.agent)))
+    if not agents:
         raise NotFound("This session has ended already.", code="session_not_found")
+    audit.record(session, "sign_in.ended", tenant_id=None, details={"browser": agents[0]})
 
 
 async def end_replaced(session: AsyncSession, token: str) -> None:

@@ -1,6 +1,6 @@
 """The ways to sign in: with a password, with a link that sets one, and through an issuer."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,6 +9,10 @@ from server.accounts import links, passwords, service, sessions, tries
 from server.accounts.oidc import Identity
 from server.accounts.passwords import Passwords
 from server.accounts.schemas import ROLES
+from server.audit import actors
+from server.audit import service as audit
+from server.audit.actions import Action
+from server.audit.schemas import Subject
 from server.db.models import Membership, Person, Role, Tenant
 from server.db.scope import across_tenants, of_installation
 from server.db.session import Database
@@ -45,6 +49,7 @@ class SigningIn:
         known = person.password_hash if person else None
         right = await self._passwords.verify(password, known)
         if person is None or known is None or not right:
+            await self._record_failure(email)
             raise _wrong()
         renewed = None
         if self._passwords.is_outdated(known):
@@ -54,8 +59,10 @@ class SigningIn:
             if person is None or person.disabled_at is not None or person.password_hash != known:
                 raise _wrong()
             person.password_hash = renewed or known
+            failed = await tries.number(session, email) - 1
             await tries.forget(session, email)
             await sessions.end_replaced(session, replaces)
+            _record_success(session, person, "password", wrong_passwords_before=max(0, failed))
             return await sessions.begin(session, person, address=address, agent=agent)
 
     async def with_link(
@@ -98,6 +105,10 @@ class SigningIn:
             await sessions.end_all(session, person.id)
             await sessions.end_replaced(session, replaces)
             await tries.forget(session, person.email)
+            _record_success(session, person, "one-time link")
+            audit.record(
+                session, "person.password_set", tenant_id=None, subject=service.subject(person)
+            )
             return await sessions.begin(session, person, address=address, agent=agent)
 
     async def with_identity(
@@ -119,6 +130,31 @@ class SigningIn:
             Forbidden: nobody here is known as this person, or they may not sign in.
             NotFound: the link is unknown, used or too old.
         """
+        try:
+            return await self._with_identity(
+                identity,
+                domains=domains,
+                link=link,
+                address=address,
+                agent=agent,
+                replaces=replaces,
+            )
+        except (Forbidden, NotFound):
+            actors.act_as(actors.ANONYMOUS)
+            await self._record_refusal(identity)
+            raise
+
+    async def _with_identity(
+        self,
+        identity: Identity,
+        *,
+        domains: Collection[str],
+        link: str,
+        address: str,
+        agent: str,
+        replaces: str,
+    ) -> str:
+        actors.act_as(_ORGANISATION)
         async with self._database.transaction() as session:
             query = of_installation().select(Person).with_for_update()
             person = await session.scalar(
@@ -136,6 +172,7 @@ class SigningIn:
             if identity.roles is not None:
                 await _set_roles(session, person, identity.roles)
             await sessions.end_replaced(session, replaces)
+            _record_success(session, person, _ORGANISATION.name)
             return await sessions.begin(session, person, address=address, agent=agent)
 
     async def change_password(
@@ -155,6 +192,7 @@ class SigningIn:
         known = person.password_hash
         # who came through an issuer has none yet
         if known is not None and not await self._passwords.verify(current, known):
+            await self._record_failure(person.email)
             raise Invalid("This is not your current password.", param="current")
         hashed = await self._passwords.hash(plain)
         async with self._database.transaction() as session:
@@ -165,7 +203,54 @@ class SigningIn:
             await session.flush()
             await tries.forget(session, person.email)
             await sessions.end_all(session, person.id)
+            audit.record(
+                session, "person.password_set", tenant_id=None, subject=service.subject(person)
+            )
             return await sessions.begin(session, person, address=address, agent=agent)
+
+    async def _record_failure(self, email: str) -> None:
+        """Record a wrong password: once in ``tries.WINDOW``, and once more when it was the last try.
+
+        Of addresses that nobody has, the log says nothing: what was typed may be a password.
+        """
+        async with self._database.transaction() as session:
+            person = await service.by_email(session, email)
+            subject = service.subject(person) if person else _NOBODY
+            count = await tries.number(session, email)
+            details = {"tries": count}
+            await _record_once(session, "sign_in.failed", subject, details)
+            if count >= tries.PER_EMAIL:
+                await _record_once(session, "sign_in.blocked", subject, details)
+
+    async def _record_refusal(self, identity: Identity) -> None:
+        async with self._database.transaction() as session:
+            subject = Subject("person", "", identity.email or identity.subject)
+            details = {"issuer": identity.issuer}
+            await _record_once(session, "sign_in.refused", subject, details)
+
+
+_NOBODY = Subject("person", "", "an e-mail address that nobody has")
+_ORGANISATION = actors.Actor("system", None, "single sign-on")
+"""Who gives roles as the issuer's claims say."""
+
+
+def _record_success(
+    session: AsyncSession, person: Person, way: str, *, wrong_passwords_before: int = 0
+) -> None:
+    """Record that a person signs in, who acts from now on."""
+    actors.act_as(actors.person(person.id, name=person.name, email=person.email))
+    details: dict[str, str | int] = {"with": way}
+    if wrong_passwords_before:
+        details["wrong_passwords_before"] = wrong_passwords_before
+    audit.record(session, "sign_in.succeeded", tenant_id=None, details=details)
+
+
+async def _record_once(
+    session: AsyncSession, action: Action, subject: Subject, details: Mapping[str, str | int]
+) -> None:
+    """Record something that may be repeated without end: once in ``tries.WINDOW``."""
+    if not await audit.was_recorded(session, action, subject=subject, within=tries.WINDOW):
+        audit.record(session, action, tenant_id=None, subject=subject, details=details)
 
 
 async def _person_of(
@@ -208,6 +293,7 @@ async def _set_roles(session: AsyncSession, person: Person, wanted: Collection[s
     if person.is_operator != ("operator" in wanted):
         person.is_operator = not person.is_operator
         await session.flush()
+        service.record_operator(session, person)
         await sessions.end_all(session, person.id)
     held = set(
         await session.scalars(
@@ -227,6 +313,7 @@ async def _first_operator(session: AsyncSession, email: str) -> Person:
     if person is None:
         person = await service.add(session, email)
     person.is_operator = True
+    service.record_operator(session, person)
     return person
 
 

@@ -10,6 +10,7 @@ import ipaddress
 import math
 from datetime import datetime, timedelta
 
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -46,6 +47,14 @@ async def count(session: AsyncSession, email: str, *, address: str) -> None:
             )
     session.add(SignInTry(email_sha256=hashed, address=network))
     await session.flush()
+
+
+async def number(session: AsyncSession, email: str) -> int:
+    """How many tries with an e-mail address count now, that of now included."""
+    query = of_installation().select(func.count(SignInTry.id))
+    hashed, since = _digest(email), now() - WINDOW
+    query = query.where(SignInTry.email_sha256 == hashed, SignInTry.created_at > since)
+    return await session.scalar(query) or 0
 
 
 async def forget(session: AsyncSession, email: str) -> None:

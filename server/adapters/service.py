@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
 from server.adapters.schemas import AdapterView, PromotionView, Ruling
+from server.audit import service as audit
+from server.audit.schemas import Subject
 from server.db.models import (
     MAX_NUMBER,
     Adapter,
@@ -169,7 +171,16 @@ async def promote(
             code="gates_failed",
         )
     if tenant.live_adapter_id != adapter.id:
+        before = await live_version(session, tenant)
         await _make_live(session, tenant, adapter_id=adapter.id, kind="promote", actor=actor)
+        audit.record(
+            session,
+            "adapter.promoted",
+            tenant_id=tenant.id,
+            subject=_subject(tenant, adapter.id, version),
+            details=_live_changes(tenant, before, version) | ({"force": True} if force else {}),
+            actor=actor,
+        )
     return tenant
 
 
@@ -185,8 +196,18 @@ async def roll_back(
             ``expected_revision`` was read.
     """
     await _lock(session, tenant, expected_revision)
-    before = await before_live(session, tenant)
-    await _make_live(session, tenant, adapter_id=before, kind="rollback", actor=actor)
+    earlier = await before_live(session, tenant)
+    was = await live_version(session, tenant)
+    await _make_live(session, tenant, adapter_id=earlier, kind="rollback", actor=actor)
+    becomes = await live_version(session, tenant)
+    audit.record(
+        session,
+        "adapter.rolled_back",
+        tenant_id=tenant.id,
+        subject=_subject(tenant, earlier, becomes),
+        details=_live_changes(tenant, was, becomes),
+        actor=actor,
+    )
     return tenant
 
 
@@ -236,6 +257,12 @@ async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
         )
     adapter.state = "deleted"
     await session.flush()
+    audit.record(
+        session,
+        "adapter.deleted",
+        tenant_id=tenant.id,
+        subject=_subject(tenant, adapter.id, version),
+    )
     return adapter.engine_name
 
 
@@ -313,6 +340,16 @@ async def views(
         )
         for adapter in adapters
     ]
+
+
+def _subject(tenant: Tenant, adapter_id: str | None, version: int | None) -> Subject:
+    name = f"{tenant.slug}@{version}" if version is not None else "the base"
+    return Subject("adapter", adapter_id or "", name)
+
+
+def _live_changes(tenant: Tenant, before: int | None, after: int | None) -> dict[str, Any]:
+    names = [_subject(tenant, None, version).name for version in (before, after)]
+    return {"changes": audit.changes({"live": names[0]}, {"live": names[1]})}
 
 
 def _ruling(report: dict[str, Any] | None) -> Ruling | None:

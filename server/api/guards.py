@@ -6,10 +6,12 @@ from typing import Any, Literal
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
 
+from server.audit.actors import Actor, act_as
 from server.auth import keys
 from server.auth.keyring import Keyring
 from server.auth.keys import Principal
 from server.auth.schemas import Scope
+from server.db.models import ActorKind
 from server.errors import Forbidden, NotFound, Unauthenticated
 
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
@@ -42,6 +44,8 @@ def needs(scope: Scope | Literal["operator"]) -> Guard:
         keyring: Keyring = connection.app.state.keyring
         principal = await keyring.authenticate(bearer(connection))
         connection.state["principal"] = principal
+        kind: ActorKind = "operator_key" if principal.is_operator else "key"
+        act_as(Actor(kind, principal.key_id, principal.label))
         slug = connection.path_params.get("slug")
         if not principal.is_operator and slug is not None and slug != principal.slug:
             raise NotFound(f"There is no tenant '{slug}'.", code="tenant_not_found")

@@ -16,6 +16,8 @@ import msgspec
 from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
+from server.audit.schemas import Subject
 from server.auth.schemas import SCOPES, KeyRequest, KeyView, RotateRequest, Scope
 from server.db.models import ApiKey, Tenant, now
 from server.db.scope import TenantScope, across_tenants, of_operator, of_tenant
@@ -93,6 +95,13 @@ async def create(
     )
     session.add(row)
     await session.flush()
+    audit.record(
+        session,
+        "key.created",
+        tenant_id=row.tenant_id,
+        subject=_subject(row),
+        details={"scopes": row.scopes, "expires_at": row.expires_at, "limits": row.limits},
+    )
     return raw, row
 
 
@@ -141,6 +150,13 @@ async def rotate(
     old.expires_at = end if old.expires_at is None else min(old.expires_at, end)
     session.add(new)
     await session.flush()
+    audit.record(
+        session,
+        "key.rotated",
+        tenant_id=old.tenant_id,
+        subject=_subject(old),
+        details={"new_key": new.prefix, "old_key_ends_at": old.expires_at},
+    )
     return raw, new
 
 
@@ -151,8 +167,10 @@ async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -
         NotFound: this tenant has no such key.
     """
     row = await _get(session, key_id, tenant)
-    row.revoked_at = row.revoked_at or now()
-    await session.flush()
+    if row.revoked_at is None:
+        row.revoked_at = now()
+        await session.flush()
+        audit.record(session, "key.revoked", tenant_id=row.tenant_id, subject=_subject(row))
     return row
 
 
@@ -244,6 +262,10 @@ def _make(*, operator: bool, **fields: Any) -> tuple[str, ApiKey]:  # noqa: ANN4
     raw = generate(operator=operator)
     prefix = raw[: raw.rindex("_") + 1 + SHOWN]
     return raw, ApiKey(prefix=prefix, sha256=_digest(raw), **fields)
+
+
+def _subject(row: ApiKey) -> Subject:
+    return Subject("key", row.id, f"{row.label} ({row.prefix}...)" if row.label else row.prefix)
 
 
 async def _get(

@@ -12,6 +12,7 @@ _COMMANDS = {  # imported when one is run or described: all of them together tak
     "keys": "server.cli.tenants:keys",
     "people": "server.cli.people:people",
     "usage": "server.cli.usage:usage",
+    "audit": "server.cli.audit:audit",
     "webhooks": "server.cli.webhooks:webhooks",
     "widget": "server.cli.widget:widget",
     "transcripts": "server.cli.transcripts:transcripts",

@@ -44,6 +44,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import ConnectorError
 from server import shutdown
+from server.audit.actors import COMMAND_LINE, acting
 from server.db.session import Database
 from server.errors import Conflict, NotFound, ServerError, Unavailable
 from server.home import claim, keep_private
@@ -228,7 +229,8 @@ def command(
         app = App(settings)
         try:
             await app.database.migrate()
-            await function(app, *args, **kwargs)
+            with acting(COMMAND_LINE):
+                await function(app, *args, **kwargs)
         finally:
             await app.database.dispose()
 

@@ -11,6 +11,7 @@ import msgspec
 import rich_click as click
 from rich.progress import Progress, TextColumn
 
+from server.audit.actors import COMMAND_LINE
 from server.cli.console import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -34,7 +35,7 @@ from training.config import Objectives, Tracker
 from training.locks import is_locked
 
 FOLLOW_SECONDS = 0.5
-ACTOR = "command line"
+ACTOR = COMMAND_LINE.reference
 """How records name whoever uses these commands."""
 
 

@@ -2,7 +2,7 @@
 
 import rich_click as click
 
-from server.accounts import links, service, sessions
+from server.accounts import links, service
 from server.accounts.schemas import ROLES, PersonView
 from server.cli.console import (
     EXIT_USAGE,
@@ -129,7 +129,7 @@ async def sign_out(app: App, email: str) -> None:
     """End all sessions of a person."""
     async with app.transaction() as session:
         person = await service.get_by_email(session, email)
-        ended = await sessions.end_all(session, person.id)
+        ended = await service.sign_out(session, person.id)
     print_message(f"{person.email}: {ended} sessions ended")
 
 

@@ -8,6 +8,8 @@ import re
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
+from server.audit.schemas import Subject
 from server.conversations.schemas import HandoffView
 from server.db.models import Handoff, LiveConversation, now
 from server.db.scope import of_tenant
@@ -73,6 +75,14 @@ async def give_back(
     row = await open_one(session, conversation)
     if row is not None:
         row.state, row.given_back_at, row.given_back_by = "given_back", now(), actor
+        audit.record(
+            session,
+            "conversation.given_back",
+            tenant_id=tenant_id,
+            subject=subject(conversation.id),
+            details={"hand_off": row.number},
+            actor=actor,
+        )
     conversation.state = "open"
     await session.flush()
     return conversation
@@ -94,10 +104,24 @@ async def take_again(
     row = await latest_row(session, conversation)
     if row is None:
         raise Conflict("Nobody has asked for a person in this conversation.", code="no_handoff")
+    changes = row.state != "open"
     row.state, row.given_back_at, row.given_back_by = "open", None, None
     conversation.state = "handed_over"
     await session.flush()
+    if changes:
+        audit.record(
+            session,
+            "conversation.taken",
+            tenant_id=tenant_id,
+            subject=subject(conversation.id),
+            details={"hand_off": row.number},
+        )
     return conversation
+
+
+def subject(conversation_id: str) -> Subject:
+    """A conversation as the audit log names it: by the end of its id, since what it is about is private."""
+    return Subject("conversation", conversation_id, conversation_id[-8:])
 
 
 def view(row: Handoff) -> HandoffView:

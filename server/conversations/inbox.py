@@ -11,6 +11,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Text, case, collate, func, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
+from server.audit.actions import Action
 from server.conversations import handoffs, passing_on, service, views
 from server.conversations.schemas import MAX_TEXT, MessageView
 from server.db.models import (
@@ -293,6 +295,13 @@ async def answer(
     conversation = await _conversation(session, tenant_id, conversation_id, lock=True)
     await service.stop_writing(session, conversation)
     row = await service.append(session, conversation, role="person", text=text, author=author)
+    audit.record(
+        session,
+        "conversation.answered",
+        tenant_id=tenant_id,
+        subject=handoffs.subject(conversation.id),
+        actor=author,
+    )
     return views.of_message(row)
 
 
@@ -312,6 +321,17 @@ async def correct(
     row.corrected_by = actor if row.correction else None
     row.corrected_at = now() if row.correction else None
     await session.flush()
+    action: Action = (
+        "conversation.corrected" if row.correction else "conversation.correction_removed"
+    )
+    audit.record(
+        session,
+        action,
+        tenant_id=tenant_id,
+        subject=handoffs.subject(row.conversation_id),
+        details={"message": row.id},
+        actor=actor,
+    )
 
 
 async def count_corrections(session: AsyncSession, tenant_id: str) -> int:

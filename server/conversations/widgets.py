@@ -4,11 +4,14 @@ import base64
 import secrets
 from datetime import timedelta
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
+from server.audit.actions import Action
+from server.audit.schemas import Subject
 from server.auth.keys import ALPHABET, Principal
 from server.conversations import colours, origins
 from server.conversations.schemas import DEFAULT_ACCENT, WidgetPatch, WidgetView
@@ -36,6 +39,7 @@ _PLAIN_FIELDS = (
     "keep_days",
     "budgets",
 )
+_RECORDED = (*_PLAIN_FIELDS, "suggestions", "accent")
 
 
 class Site(NamedTuple):
@@ -78,13 +82,18 @@ async def enable(session: AsyncSession, slug: str, *, vault: Vault) -> Widget:
     tenant = await tenants.get(session, slug, lock=True)
     widget = await _of_tenant(session, tenant.id, lock=True)
     if widget is None:
-        widget = Widget(tenant_id=tenant.id, public_key=new_key(), accent=DEFAULT_ACCENT)
+        widget = Widget(
+            tenant_id=tenant.id, public_key=new_key(), accent=DEFAULT_ACCENT, enabled=False
+        )
         session.add(widget)
+    changes = not widget.enabled or widget.session_secret is None
     widget.enabled = True
     if widget.session_secret is None:
         await vault.expect_shared(session)
         widget.session_secret = vault.seal(base64.b64encode(secrets.token_bytes(32)).decode())
     await session.flush()
+    if changes:
+        _record(session, "widget.enabled", Site(widget, tenant))
     return widget
 
 
@@ -95,8 +104,11 @@ async def disable(session: AsyncSession, slug: str) -> None:
         NotFound: there is no such tenant, or it has no widget.
     """
     site = await get(session, slug, lock=True)
+    changes = site.widget.enabled
     site.widget.enabled = False
     await session.flush()
+    if changes:
+        _record(session, "widget.disabled", site)
 
 
 async def get(session: AsyncSession, slug: str, *, lock: bool = False) -> Site:
@@ -141,6 +153,7 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
     """
     site = await get(session, slug, lock=True)
     widget = site.widget
+    before = _recorded(site)
     for field in _PLAIN_FIELDS:
         value = getattr(patch, field)
         if value is not msgspec.UNSET:
@@ -153,6 +166,8 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
         except ValueError as exc:
             raise Invalid(f"{exc}.", param="accent") from exc
     await session.flush()
+    if changed := audit.changes(before, _recorded(site)):
+        _record(session, "widget.changed", site, changes=changed)
     return site
 
 
@@ -175,6 +190,7 @@ async def add_origin(session: AsyncSession, slug: str, text: str) -> str:
             )
         site.widget.origins = [*kept, origin]
         await session.flush()
+        _record(session, "widget.origin_allowed", site, site=origin)
     return origin
 
 
@@ -190,6 +206,7 @@ async def remove_origin(session: AsyncSession, slug: str, text: str) -> str:
         raise NotFound(f"The widget does not allow '{origin}'.", param="origin")
     site.widget.origins = [each for each in site.widget.origins if each != origin]
     await session.flush()
+    _record(session, "widget.origin_removed", site, site=origin)
     return origin
 
 
@@ -204,7 +221,8 @@ async def rotate_secret(
         NotFound: there is no such tenant, or it has no widget.
         SecretUnreadable: this machine's key is not the one of the other machines.
     """
-    widget = (await get(session, slug, lock=True)).widget
+    site = await get(session, slug, lock=True)
+    widget = site.widget
     await vault.expect_shared(session)
     overlaps = overlap_seconds > 0 and widget.identity_secret is not None
     widget.previous_identity_secret = widget.identity_secret if overlaps else None
@@ -214,6 +232,8 @@ async def rotate_secret(
     secret = SECRET_PREFIX + _random(SECRET_LENGTH)
     widget.identity_secret, widget.identity_secret_hint = vault.seal(secret), secret[-4:]
     await session.flush()
+    ends_at = widget.previous_identity_secret_until
+    _record(session, "widget.secret_rotated", site, old_secret_ends_at=ends_at)
     return secret
 
 
@@ -223,10 +243,12 @@ async def forget_secrets(session: AsyncSession, slug: str) -> None:
     Raises:
         NotFound: there is no such tenant, or it has no widget.
     """
-    widget = (await get(session, slug, lock=True)).widget
+    site = await get(session, slug, lock=True)
+    widget = site.widget
     widget.session_secret = widget.identity_secret = widget.identity_secret_hint = None
     widget.previous_identity_secret = widget.previous_identity_secret_until = None
     await session.flush()
+    _record(session, "widget.secrets_forgotten", site)
 
 
 def session_key(widget: Widget, vault: Vault) -> bytes:
@@ -293,6 +315,21 @@ def snippet(site: Site, *, server_url: str) -> str:
     data = {"key": site.widget.public_key, "theme": style, "teaser": site.widget.teaser}
     attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items() if value)
     return f'<script async src="{escape(server_url)}/widget.js"{attributes}></script>'
+
+
+def _recorded(site: Site) -> dict[str, Any]:
+    """What is compared for the audit log: the budgets that apply, whether or not they are its own."""
+    return audit.fields_of(site.widget, _RECORDED) | {"budgets": audit.plain(site.budgets)}
+
+
+def _record(session: AsyncSession, action: Action, site: Site, /, **details: object) -> None:
+    audit.record(
+        session,
+        action,
+        tenant_id=site.tenant.id,
+        subject=Subject("widget", site.widget.id, site.tenant.slug),
+        details=details,
+    )
 
 
 def _random(length: int) -> str:

@@ -15,7 +15,9 @@ from connectors.conversation import Conversation, Split
 from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, TrainingExample
+from server.audit import service as audit
 from server.datasets import corrections
+from server.datasets.service import subject
 from server.datasets.validation import SharedSystemMessage, read_redacted
 from server.db.models import ConversationRow, DatasetVersion, ImportedAgain
 from server.db.scope import of_tenant
@@ -195,6 +197,13 @@ async def _register(
         )
         session.add(row)
         await session.flush()
+        audit.record(
+            session,
+            "dataset.created",
+            tenant_id=tenant_id,
+            subject=subject(row),
+            details={"conversations": row.counts},
+        )
         return row
 
 

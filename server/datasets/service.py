@@ -2,9 +2,15 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit.schemas import Subject
 from server.db.models import DatasetVersion, Tenant
 from server.db.scope import of_tenant
 from server.errors import NotFound
+
+
+def subject(row: DatasetVersion) -> Subject:
+    """A dataset version as the audit log names it."""
+    return Subject("dataset", row.id, row.sha256[:8])
 
 
 async def list_datasets(session: AsyncSession, tenant: Tenant) -> list[DatasetVersion]:

@@ -11,6 +11,8 @@ from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
 
+from server.audit import service as audit
+from server.audit.schemas import Subject
 from server.db.models import File, now
 from server.db.scope import across_tenants, of_tenant
 from server.errors import Invalid, NotFound
@@ -57,6 +59,13 @@ async def create(
     )
     session.add(file)
     await session.flush()
+    audit.record(
+        session,
+        "file.created",
+        tenant_id=tenant_id,
+        subject=_subject(file),
+        details={"purpose": purpose, "bytes": size_bytes},
+    )
     return file
 
 
@@ -120,6 +129,7 @@ async def delete(session: AsyncSession, tenant_id: str, file_id: str) -> str:
     file = await get(session, tenant_id, file_id)
     await session.delete(file)
     await session.flush()
+    audit.record(session, "file.deleted", tenant_id=tenant_id, subject=_subject(file))
     return file.sha256
 
 
@@ -128,6 +138,10 @@ async def delete_expired(session: AsyncSession) -> set[str]:
     gone = across_tenants("a sweep of what has expired").delete(File)
     gone = gone.where(File.expires_at <= now())
     return set(await session.scalars(gone.returning(File.sha256)))
+
+
+def _subject(file: File) -> Subject:
+    return Subject("file", file.id, file.filename)
 
 
 def _is_alive() -> ColumnElement[bool]:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
 from server.db.models import (
     Adapter,
     ConversationRow,
@@ -35,7 +36,7 @@ from server.jobs.schemas import (
     Learning,
     Outcome,
 )
-from server.jobs.states import add_event
+from server.jobs.states import add_event, subject
 from server.settings import Settings
 from training.adapters.foreign import ImportedAdapter
 from training.adapters.package import Foreign
@@ -124,6 +125,17 @@ async def create_job(
     session.add(job)
     await session.flush()
     await add_event(session, job, kind="state", body={"state": "queued"})
+    details = {"base": job.base, "recipe": job.recipe_name, "method": method_of(job)}
+    if (foreign := foreign_of(job)) is not None:
+        details["imported_adapter"] = foreign.source
+    audit.record(
+        session,
+        "job.started",
+        tenant_id=tenant.id,
+        subject=subject(job),
+        details=details,
+        actor=actor,
+    )
     return job
 
 

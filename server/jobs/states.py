@@ -8,12 +8,15 @@ whose workflow finds the checkpoint. A cancelled job never yields a model: a pro
 and looks, so that either the cancellation or the promotion is first, and the other is refused.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.adapters import service as adapters
+from server.audit import service as audit
+from server.audit.actions import Action
+from server.audit.schemas import Subject
 from server.db.models import Adapter, Decision, Job, JobEvent, JobState, Tenant, now
 from server.db.scope import of_tenant
 from server.errors import Conflict, NotFound
@@ -27,6 +30,14 @@ ENDS: dict[JobState, EventType] = {
     "succeeded": "fine_tuning.job.succeeded",
     "failed": "fine_tuning.job.failed",
     "cancelled": "fine_tuning.job.cancelled",
+}
+Request = Literal["cancel", "pause", "resume", "approved", "rejected"]
+_REQUESTS: dict[Request, Action] = {
+    "cancel": "job.cancelled",
+    "pause": "job.paused",
+    "resume": "job.resumed",
+    "approved": "job.approved",
+    "rejected": "job.rejected",
 }
 
 
@@ -208,9 +219,17 @@ async def decide(
     return job
 
 
-async def _add_request(session: AsyncSession, job: Job, what: str, actor: str | None) -> None:
+async def _add_request(session: AsyncSession, job: Job, what: Request, actor: str | None) -> None:
     """Say in the history who asked for a change: cancel, pause, resume, approved or rejected."""
     await add_event(session, job, kind="request", body={"what": what, "actor": actor})
+    audit.record(
+        session, _REQUESTS[what], tenant_id=job.tenant_id, subject=subject(job), actor=actor
+    )
+
+
+def subject(job: Job) -> Subject:
+    """A job as the audit log names it."""
+    return Subject("job", job.id, public_id(job.id))
 
 
 async def _discard_adapter(session: AsyncSession, job: Job) -> None:

@@ -29,6 +29,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import structlog
 from dbos import DBOS, DBOSConfiguredInstance
 
+from server.audit.actors import WORKER, acting
 from server.jobs.steps.context import StepContext, Superseded
 from server.jobs.steps.end import end, failure, pause
 from server.jobs.steps.gate import apply_gates, keep_results
@@ -69,9 +70,10 @@ class Workflows(DBOSConfiguredInstance):
         **kwargs: P.kwargs,
     ) -> T:
         """Run a step, or return or raise what is recorded of it. DBOS knows it by its own name."""
-        return await DBOS.run_step_async(
-            {"name": work.__name__}, work, self._context, *args, **kwargs
-        )
+        with acting(WORKER):
+            return await DBOS.run_step_async(
+                {"name": work.__name__}, work, self._context, *args, **kwargs
+            )
 
     @DBOS.workflow(name="job_workflow")
     async def job_workflow(self, job_id: str, attempt: int) -> str:

@@ -1,6 +1,7 @@
 """Tenants, which own all other rows."""
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 from sqlalchemy import and_, or_, select
@@ -9,6 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import BadPattern
 from connectors.redaction.redactor import Redactor
+from server.audit import service as audit
+from server.audit.actions import Action
+from server.audit.schemas import Subject
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,
@@ -20,6 +24,16 @@ from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound
 from server.storage.references import owned_by
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
+
+SETTINGS = (
+    "name",
+    "system_prompt",
+    "custom_patterns",
+    "allowlist",
+    "keep_upload_days",
+)
+PRIVATE = frozenset({"system_prompt", "custom_patterns", "allowlist"})
+"""Settings whose values the audit log does not repeat: it says that they were changed."""
 
 
 class Leftovers(msgspec.Struct, frozen=True):
@@ -61,6 +75,10 @@ async def create(
             session.add(tenant)
     except IntegrityError as exc:
         raise taken from exc
+    details = {"name": tenant.name, "limits": tenant.limits}
+    audit.record(
+        session, "tenant.created", tenant_id=tenant.id, subject=subject(tenant), details=details
+    )
     return tenant
 
 
@@ -143,6 +161,7 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         Invalid: a custom pattern is unsafe or no pattern.
     """
     tenant = await get(session, slug, lock=True)
+    before = audit.fields_of(tenant, SETTINGS), _limits(tenant)
     if patch.name is not msgspec.UNSET:
         tenant.name = patch.name
     if patch.system_prompt is not msgspec.UNSET:
@@ -157,6 +176,17 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     if patch.limits is not msgspec.UNSET:
         tenant.limits = patch.limits
     await session.flush()
+    after = audit.fields_of(tenant, SETTINGS), _limits(tenant)
+    actions: tuple[Action, Action] = ("tenant.changed", "tenant.limits_changed")
+    for action, was, becomes in zip(actions, before, after, strict=True):
+        if changed := audit.changes(was, becomes, private=PRIVATE):
+            audit.record(
+                session,
+                action,
+                tenant_id=tenant.id,
+                subject=subject(tenant),
+                details={"changes": changed},
+            )
     return tenant
 
 
@@ -180,8 +210,15 @@ async def delete(session: AsyncSession, slug: str) -> Leftovers:
         blobs=tuple(await owned_by(session, tenant.id)),
         datasets=await _only_of_it(session, tenant.id),
     )
+    # of the installation: the tenant's own log goes with it
+    audit.record(session, "tenant.deleted", tenant_id=None, subject=subject(tenant))
     await session.execute(scope.delete(Tenant))
     return leftovers
+
+
+def subject(tenant: Tenant) -> Subject:
+    """A tenant as the audit log names it."""
+    return Subject("tenant", tenant.id, tenant.slug)
 
 
 async def view(session: AsyncSession, tenant: Tenant) -> TenantView:
@@ -212,6 +249,10 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
         )
         for tenant in tenants
     ]
+
+
+def _limits(tenant: Tenant) -> dict[str, Any]:
+    return {"limits": audit.plain(tenant.limits or "the installation's")}
 
 
 async def _only_of_it(session: AsyncSession, tenant_id: str) -> tuple[str, ...]:

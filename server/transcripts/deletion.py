@@ -12,6 +12,8 @@ import msgspec
 from sqlalchemy import and_, func, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
+from server.audit.schemas import Subject
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,
@@ -32,6 +34,7 @@ from server.storage.blobs import BlobStore
 from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
 from server.transcripts.schemas import ImportDeletion
+from server.transcripts.service import subject
 
 # of a job whose training is over: a person's decision changes nothing about that
 _TRAINED = (*FINISHED_JOB_STATES, "awaiting_approval")
@@ -76,6 +79,13 @@ async def delete_import(
         blobs = (source.sha256,)
         await session.execute(mine.delete(SourceFile).where(SourceFile.id == source.id))
     gone = await _delete_datasets(session, tenant, holding) if datasets else ()
+    audit.record(
+        session,
+        "transcripts.deleted",
+        tenant_id=tenant.id,
+        subject=subject(row, source),
+        details={"conversations_deleted": deleted, "conversations_kept": kept},
+    )
     return (
         ImportDeletion(
             id=import_id,
@@ -211,6 +221,13 @@ async def _delete_datasets(
     hashes = {dataset.sha256 for dataset in holding}
     rows = of_tenant(tenant.id).delete(DatasetVersion)
     await session.execute(rows.where(DatasetVersion.id.in_(ids)))
+    for dataset in holding:
+        audit.record(
+            session,
+            "dataset.deleted",
+            tenant_id=tenant.id,
+            subject=Subject("dataset", dataset.id, dataset.sha256[:8]),
+        )
     left = across_tenants("tenants with equal datasets share the folder").select(
         DatasetVersion.sha256
     )

@@ -9,6 +9,8 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.importers import IMPORTERS, ImportOptions
+from server.audit import service as audit
+from server.audit.schemas import Subject
 from server.db.models import ConversationRow, Import, SourceFile, Tenant, now
 from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound
@@ -75,6 +77,13 @@ async def queue_import(
     )
     session.add(row)
     await session.flush()
+    audit.record(
+        session,
+        "transcripts.uploaded",
+        tenant_id=tenant.id,
+        subject=subject(row, source),
+        details={"bytes": size_bytes, "format": importer or "to be found out"},
+    )
     return row, source
 
 
@@ -94,7 +103,16 @@ async def confirm(
         raise Conflict("Its columns were confirmed already.", code="import_confirmed")
     row.options = msgspec.to_builtins(options)
     row.state = "queued"
+    source = await of_tenant(tenant.id).get(session, SourceFile, row.source_file_id)
+    audit.record(
+        session, "transcripts.confirmed", tenant_id=tenant.id, subject=subject(row, source)
+    )
     return row
+
+
+def subject(row: Import, source: SourceFile | None) -> Subject:
+    """An import as the audit log names it: by its file."""
+    return Subject("import", row.id, clean_name(source.filename) if source else row.id)
 
 
 async def expire_drafts(session: AsyncSession) -> None:

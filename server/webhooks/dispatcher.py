@@ -24,12 +24,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks import Webhook
 
+from server.audit import service as audit
 from server.db.models import WebhookDelivery, WebhookEndpoint, now
 from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.webhooks.addresses import Lookup, connections
 from server.webhooks.schemas import TEST_EVENT
-from server.webhooks.service import DELIVERY_PREFIX
+from server.webhooks.service import DELIVERY_PREFIX, subject
 from server.webhooks.vault import SecretUnreadable, Vault
 
 log = structlog.get_logger(__name__)
@@ -283,8 +284,18 @@ class WebhookDispatcher:
             if outcome.gone:
                 scope = of_tenant(row.tenant_id)
                 endpoint = await scope.get(session, WebhookEndpoint, claim.endpoint_id)
-                if endpoint is not None:
+                if endpoint is not None and endpoint.enabled:
                     endpoint.enabled = False
+                    audit.record(
+                        session,
+                        "webhook.changed",
+                        tenant_id=endpoint.tenant_id,
+                        subject=subject(endpoint),
+                        details={
+                            "changes": audit.changes({"enabled": True}, {"enabled": False}),
+                            "reason": "its receiver answered 410 Gone",
+                        },
+                    )
             level = log.info if outcome.error is None else log.warning
             # never the URL: for many receivers it is a secret itself
             level(

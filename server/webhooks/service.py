@@ -4,11 +4,14 @@ import base64
 import secrets
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
+from server.audit.schemas import Subject
 from server.db.models import WebhookDelivery, WebhookEndpoint, new_id, now
 from server.db.scope import of_tenant
 from server.errors import Conflict, NotFound, TooMany
@@ -28,6 +31,7 @@ SECRET_BYTES = 24  # Standard Webhooks' minimum; 32 characters without padding
 MAX_ENDPOINTS = 10  # of a tenant; bounds how many deliveries it has at the same time
 MAX_WAITING_TESTS = 5
 DELIVERY_PREFIX = "wh_"
+_RECORDED = ("url", "events", "enabled")
 
 
 async def emit(
@@ -81,6 +85,13 @@ async def create(
     await _give_secret(session, endpoint, vault)
     session.add(endpoint)
     await session.flush()
+    audit.record(
+        session,
+        "webhook.created",
+        tenant_id=tenant.id,
+        subject=subject(endpoint),
+        details={"events": endpoint.events, "enabled": endpoint.enabled},
+    )
     return endpoint
 
 
@@ -116,6 +127,7 @@ async def update(
         Invalid: the server does not send to this URL.
     """
     endpoint = await get(session, endpoint_id, slug=slug, lock=True)
+    before = audit.fields_of(endpoint, _RECORDED)
     if patch.url is not msgspec.UNSET:
         check_url(patch.url, private=private)
         endpoint.url = patch.url
@@ -124,6 +136,15 @@ async def update(
     if patch.enabled is not msgspec.UNSET:
         endpoint.enabled = patch.enabled
     await session.flush()
+    after = audit.fields_of(endpoint, _RECORDED)
+    if changed := audit.changes(before, after, private=("url",)):
+        audit.record(
+            session,
+            "webhook.changed",
+            tenant_id=endpoint.tenant_id,
+            subject=subject(endpoint),
+            details={"changes": changed},
+        )
     return endpoint
 
 
@@ -136,6 +157,9 @@ async def delete(session: AsyncSession, endpoint_id: str, *, slug: str) -> None:
     endpoint = await get(session, endpoint_id, slug=slug)
     scope = of_tenant(endpoint.tenant_id)
     await session.execute(scope.delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
+    audit.record(
+        session, "webhook.deleted", tenant_id=endpoint.tenant_id, subject=subject(endpoint)
+    )
 
 
 async def rotate_secret(
@@ -154,6 +178,13 @@ async def rotate_secret(
     )
     await _give_secret(session, endpoint, vault)
     await session.flush()
+    audit.record(
+        session,
+        "webhook.secret_rotated",
+        tenant_id=endpoint.tenant_id,
+        subject=subject(endpoint),
+        details={"old_secret_ends_at": endpoint.previous_secret_until},
+    )
     return endpoint
 
 
@@ -249,6 +280,11 @@ def view_delivery(row: WebhookDelivery) -> DeliveryView:
         event=row.event,
         created_at=row.created_at,
     )
+
+
+def subject(endpoint: WebhookEndpoint) -> Subject:
+    """By its host alone: the rest of an address may be a secret, as of incoming webhooks of chats."""
+    return Subject("webhook", endpoint.id, urlsplit(endpoint.url).hostname or endpoint.id)
 
 
 def _event(kind: str, data: dict[str, Any]) -> dict[str, Any]:

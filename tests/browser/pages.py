@@ -99,6 +99,9 @@ PAGES = (
     Look("widget-none", "/console/t/northgate/widget", "northgate:admin"),
     Look("widget-saved", f"{WIDGET}?done=saved", "loaf:admin"),
     Look("widget-secret", f"{WIDGET}/secret", "loaf:admin"),
+    Look("audit", "/console/t/loaf/audit", "loaf:admin"),
+    Look("audit-nothing", "/console/t/loaf/audit?by=nobody", "loaf:admin"),
+    Look("audit-all", "/console/audit", "operator"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

@@ -11,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.accounts import sessions
 from server.accounts.tokens import digest
 from server.adapters import service as promotions
+from server.audit import actors
+from server.auth import keys
+from server.auth.schemas import KeyRequest
 from server.conversations import retention, widgets
 from server.conversations.schemas import WidgetPatch
 from server.db.models import (
@@ -32,9 +35,10 @@ from server.db.models import (
     Visitor,
     now,
 )
+from server.settings import Limits
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
-from server.tenants.schemas import TenantRequest
+from server.tenants.schemas import TenantPatch, TenantRequest
 from server.webhooks.vault import Vault
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
@@ -125,6 +129,7 @@ def fill(site: Site) -> None:
     site.write(seed_conversations)
     vault = site.vault
     site.write(lambda session: seed_widget(session, vault))
+    site.write(seed_audit)
     blobs = BlobStore.open(site.settings.blobs)
     site.run(blobs.put_stream(_once(TABLE), max_bytes=len(TABLE)))
 
@@ -495,3 +500,22 @@ async def seed_widget(session: AsyncSession, vault: Vault) -> None:
     await widgets.add_origin(session, LOAF, "https://lumen-loaf.example")
     site = await widgets.get(session, LOAF)
     await retention.note_refused(session, site, "https://staging.lumen-loaf.example")
+
+
+async def seed_audit(session: AsyncSession) -> None:
+    """What people, a key and the command line did, beside all that the others have recorded."""
+    loaf = await tenants.get(session, LOAF)
+    mara = actors.person("f" * 32, name="Mara Lindqvist", email="mara@loaf.example")
+    with actors.acting(mara, request_id="req_1", address="203.0.113.7"):
+        request = KeyRequest(scopes=("chat",), label="The shop's own server")
+        _, key = await keys.create(session, request, tenant=loaf)
+        patch = TenantPatch(name="Lumen & Loaf", system_prompt="You are the desk of Lumen & Loaf.")
+        await tenants.update(session, LOAF, patch)
+        await promotions.roll_back(session, loaf, actor=mara.reference)
+        await promotions.promote(session, loaf, version=2, actor=mara.reference)
+    with actors.acting(actors.COMMAND_LINE):
+        limits = Limits(requests_per_minute=120, tokens_per_day=2_000_000)
+        await tenants.update(session, LOAF, TenantPatch(limits=limits))
+    robot = actors.Actor("operator_key", "e" * 32, "provisioning")
+    with actors.acting(robot, request_id="req_2", address="2001:db8::71"):
+        await keys.revoke(session, key.id, tenant=loaf)

@@ -40,6 +40,7 @@ TAGS = (
         (f"{_TENANT}/adapters", f"{_TENANT}/promot", f"{_TENANT}/rollback"),
     ),
     Tag("Usage", "What was used, by day, key and model.", (f"{_TENANT}/usage", "/v1/usage")),
+    Tag("Audit log", "Who did what, when, to what.", (f"{_TENANT}/audit", "/admin/audit")),
     Tag("Webhooks", "Where news of jobs is sent.", (f"{_TENANT}/webhook", "/v1/webhook")),
     Tag("Limits", "How much a tenant may ask for.", (f"{_TENANT}/limits",)),
     Tag("Health", "Is it alive, can it answer, what does it measure.", ("/health", "/metrics")),

@@ -14,6 +14,7 @@ from server.db.models.accounts import (
     SignInTry,
 )
 from server.db.models.adapters import Adapter, AdapterState, Promotion, PromotionKind
+from server.db.models.audit import ActorKind, AuditEntry
 from server.db.models.base import (
     MAX_NUMBER,
     Json,
@@ -63,9 +64,11 @@ __all__ = [
     "FINISHED_JOB_STATES",
     "INSTALLATION_WIDE",
     "MAX_NUMBER",
+    "ActorKind",
     "Adapter",
     "AdapterState",
     "ApiKey",
+    "AuditEntry",
     "BlindVote",
     "ConversationRow",
     "DatasetVersion",

@@ -2,6 +2,8 @@
 
 from litestar import Response
 
+from server.web.headers import console_headers
+
 
 def csv_file(data: bytes, name: str) -> Response[bytes]:
     """A CSV that the browser saves under this name."""
@@ -9,8 +11,7 @@ def csv_file(data: bytes, name: str) -> Response[bytes]:
         data,
         media_type="text/csv; charset=utf-8",
         headers={
+            **console_headers(),
             "content-disposition": f'attachment; filename="{name}"',
-            "cache-control": "no-store",
-            "x-content-type-options": "nosniff",
         },
     )

@@ -25,6 +25,7 @@ from litestar.handlers import BaseRouteHandler
 from server.accounts import sessions
 from server.accounts.schemas import Viewer
 from server.accounts.tokens import form_token, new_token
+from server.audit import actors
 from server.db.models import Role, Tenant
 from server.db.session import Database
 from server.errors import Forbidden, NotFound
@@ -72,6 +73,7 @@ def signed_in(role: Role | Literal["operator"] | None = None) -> Guard:
         if unsafe:
             await require_form_token(connection, viewer.csrf_token)
         connection.state["viewer"] = viewer
+        actors.act_as(actors.person(viewer.person_id, name=viewer.name, email=viewer.email))
         slug = connection.path_params.get("slug")
         if slug is not None:
             connection.state["tenant"] = await _tenant(database, viewer, str(slug), role)

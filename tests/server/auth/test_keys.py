@@ -44,6 +44,7 @@ EVERY_ADDRESS = [
     ("POST", "/admin/tenants/{slug}/adapters", "train"),
     ("GET", "/admin/tenants/{slug}/promotions", "train"),
     ("GET", "/admin/tenants/{slug}/usage", "admin"),
+    ("GET", "/admin/tenants/{slug}/audit", "admin"),
     ("POST", "/admin/tenants/{slug}/promote", "train"),
     ("POST", "/admin/tenants/{slug}/rollback", "train"),
 ]

@@ -91,7 +91,7 @@ class AccountController(Controller):
     ) -> Response[Any]:
         """Sign all other browsers out."""
         async with database.transaction() as session:
-            await sessions.end_all(session, viewer.person_id, but=viewer.session_id)
+            await service.sign_out(session, viewer.person_id, but=viewer.session_id)
         return _done("sessions")
 
     @post("/sessions/{session_id:str}/end")

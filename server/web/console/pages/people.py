@@ -174,8 +174,7 @@ class PeopleController(Controller):
     ) -> Response[Any]:
         """Sign a person out everywhere."""
         async with database.transaction() as session:
-            person = await service.get(session, person_id)
-            await sessions.end_all(session, person.id)
+            await service.sign_out(session, person_id)
         return _to(person_id, "sessions")
 
     @post("/{person_id:str}/disable")
