@@ -60,6 +60,7 @@ from server.web.console.pages.ask import AskController
 from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.home import HomeController, TenantHomeController
+from server.web.console.pages.keys import KeysController, OperatorKeysController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
 from server.web.console.pages.sign_in import (
@@ -70,6 +71,7 @@ from server.web.console.pages.sign_in import (
 from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
 from server.web.console.pages.vote import VoteController
+from server.web.console.pages.webhooks import WebhooksController
 from server.web.console.pages.widget import WidgetController as WidgetPageController
 from server.web.console.session import (
     SignInRequired,
@@ -119,6 +121,9 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     TrainingController,
     ConversationsController,
     WidgetPageController,
+    KeysController,
+    OperatorKeysController,
+    WebhooksController,
     ReleaseController,
     AskController,
     VoteController,

@@ -21,6 +21,14 @@ EVENT_TYPES: tuple[EventType, ...] = (
     "conversation.handoff.created",
 )
 TEST_EVENT = "webhook.test"
+EVENT_TEXTS: dict[str, str] = {
+    "fine_tuning.job.succeeded": "a job has ended well; its adapter need not be live",
+    "fine_tuning.job.failed": "a job has ended with an error",
+    "fine_tuning.job.cancelled": "a job was stopped by request",
+    "conversation.handoff.created": "a visitor of the widget asks for a person",
+    TEST_EVENT: "asked for by a person, to try an endpoint: sent once, to that endpoint alone",
+}
+"""When each event is sent."""
 Url = Annotated[str, Meta(min_length=8, max_length=2048, description="https://...")]
 Events = Annotated[tuple[EventType, ...], Meta(min_length=1, max_length=len(EVENT_TYPES))]
 
@@ -71,7 +79,9 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     """An event on its way to an endpoint.
 
     ``id`` is the header ``webhook-id`` of every attempt. ``due_at``: when the next attempt is made, null
-    when there is none. ``error``: why the last attempt failed.
+    when there is none. ``error``: why the last attempt failed. ``response_status`` and
+    ``response_text``: the HTTP status and the first characters of the last answer, null where there was
+    none; no text is kept of receivers that may be at private addresses.
     """
 
     id: str
@@ -80,5 +90,7 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     due_at: Moment | None
     delivered_at: Moment | None
     error: str | None
+    response_status: int | None
+    response_text: str | None
     event: dict[str, Any]
     created_at: Moment

@@ -103,10 +103,15 @@ TENANT_PAGES = (
     Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
     Page("Conversations", "chat", "/console/t/{slug}/conversations", "viewer", _need_a_person),
 )
-SETUP_PAGES: tuple[Page, ...] = (Page("Widget", "widget", "/console/t/{slug}/widget", "admin"),)
+SETUP_PAGES: tuple[Page, ...] = (
+    Page("Widget", "widget", "/console/t/{slug}/widget", "admin"),
+    Page("API keys", "key", "/console/t/{slug}/keys", "admin"),
+    Page("Webhooks", "hook", "/console/t/{slug}/webhooks", "admin"),
+)
 OPERATOR_PAGES = (
     Page("Tenants", "tenants", "/console", "operator"),
     Page("People", "people", "/console/people", "operator"),
+    Page("Operator keys", "key", "/console/keys", "operator"),
 )
 
 _ROLE_NAMES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Tenant admin"}
