@@ -191,7 +191,7 @@ def events() -> str:
     """The events of webhooks."""
     _same(DELIVERIES, get_args(DeliveryState))
     _same(EVENT_TEXTS, (*EVENT_TYPES, TEST_EVENT))
-    rows = [(f"`{event}`", meaning) for event, meaning in EVENT_TEXTS.items()]
+    rows = [(f"`{event}`", text.when) for event, text in EVENT_TEXTS.items()]
     waits = ", ".join(_duration(seconds) for seconds in RETRY_SECONDS)
     return "\n".join(
         [

@@ -205,7 +205,7 @@ def _word(state: DeliveryState, *, attempts: int, error: str | None) -> Delivery
         case "failed":
             return DeliveryWord("Given up", "bad")
         case "pending" if error:
-            return DeliveryWord("Tried again", "warn")
+            return DeliveryWord("Retrying", "warn")
         case "pending":
             return DeliveryWord("Being sent" if attempts else "Waits", "going", going=True)
 

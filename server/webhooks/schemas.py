@@ -1,6 +1,6 @@
 """What the webhook endpoints take and give."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -21,14 +21,28 @@ EVENT_TYPES: tuple[EventType, ...] = (
     "conversation.handoff.created",
 )
 TEST_EVENT = "webhook.test"
-EVENT_TEXTS: dict[str, str] = {
-    "fine_tuning.job.succeeded": "a job has ended well; its adapter need not be live",
-    "fine_tuning.job.failed": "a job has ended with an error",
-    "fine_tuning.job.cancelled": "a job was stopped by request",
-    "conversation.handoff.created": "a visitor of the widget asks for a person",
-    TEST_EVENT: "asked for by a person, to try an endpoint: sent once, to that endpoint alone",
+
+
+class EventText(NamedTuple):
+    """An event in words, and when it is sent."""
+
+    word: str
+    when: str
+
+
+EVENT_TEXTS: dict[str, EventText] = {
+    "fine_tuning.job.succeeded": EventText(
+        "Run succeeded", "a job has ended well; its adapter need not be live"
+    ),
+    "fine_tuning.job.failed": EventText("Run failed", "a job has ended with an error"),
+    "fine_tuning.job.cancelled": EventText("Run cancelled", "a job was stopped by request"),
+    "conversation.handoff.created": EventText(
+        "Person asked for", "a visitor of the widget asks for a person"
+    ),
+    TEST_EVENT: EventText(
+        "Test", "asked for by a person, to try an endpoint: sent once, to that endpoint alone"
+    ),
 }
-"""When each event is sent."""
 Url = Annotated[str, Meta(min_length=8, max_length=2048, description="https://...")]
 Events = Annotated[tuple[EventType, ...], Meta(min_length=1, max_length=len(EVENT_TYPES))]
 

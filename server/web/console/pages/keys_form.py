@@ -60,9 +60,9 @@ def read_key_form(
     limits: dict[str, int] = {}
     for name in LIMITS:
         digits = values[name]
-        if digits.isascii() and digits.isdigit() and 0 < int(digits[: _MAX_DIGITS + 1]):
+        if digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS:
             limits[name] = int(digits)
-        if digits and (name not in limits or len(digits) > _MAX_DIGITS):
+        if digits and not limits.get(name):
             errors[name] = "Give a whole number from 1 on, or nothing for no limit."
     form = KeyForm(values, errors)
     if errors:

@@ -358,8 +358,8 @@ def _choices(form: HookForm) -> list[dict[str, Any]]:
     return [
         {
             "name": f"event-{event}",
-            "type": event,
-            "text": EVENT_TEXTS[event][:1].upper() + EVENT_TEXTS[event][1:] + ".",
+            "word": EVENT_TEXTS[event].word,
+            "text": f"{EVENT_TEXTS[event].when[:1].upper()}{EVENT_TEXTS[event].when[1:]}: {event}",
             "checked": event in form.events,
         }
         for event in events
@@ -410,6 +410,7 @@ async def _hook_page(
         status=status,
         hook=service.view(row),
         rows=shown,
+        texts=EVENT_TEXTS,
         first_page=after is None,
         here_url=f"{here}?after={after}" if after is not None else here,
         older=f"{here}?after={shown[-1].row_id}" if len(found) > len(shown) else None,

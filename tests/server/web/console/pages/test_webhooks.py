@@ -80,7 +80,7 @@ async def test_a_webhook_is_added_by_a_form_without_a_script_and_its_secret_show
     assert vault.unseal(row.secret) == secret
     assert (row.url, row.events) == (URL, [FAILED])
     page = await browser.get(PAGE)
-    assert f"{URL} {FAILED} On none yet" in words(page, "tbody")
+    assert f"{URL} Run failed On none yet" in words(page, "tbody")
     page = await browser.get(f"{PAGE}/{row.id}")
     assert secret not in page.text
     assert f"...{secret[-4:]}" in words(page)
@@ -235,7 +235,7 @@ async def test_a_test_is_sent_once_and_too_many_are_refused(
     own = f"{PAGE}/{row.id}"
     answer = await browser.post(f"{own}/test")
     assert answer.headers["location"] == f"{own}?done=test#deliveries"
-    assert "webhook.test" in words(await browser.get(own), "tbody")
+    assert "webhook.test" in words(await browser.get(own), "tbody .sr")
     monkeypatch.setattr(service, "MAX_WAITING_TESTS", 0)
     refused = await browser.post(f"{own}/test")
     assert refused.status_code == 429
