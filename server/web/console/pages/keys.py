@@ -15,13 +15,12 @@ from litestar.params import FromPath, FromQuery
 from server.accounts.actors import actor_names
 from server.accounts.schemas import Viewer
 from server.auth import keys, listing
-from server.auth.listing import Key
 from server.auth.schemas import RotateRequest
 from server.db.models import ApiKey, Tenant
 from server.db.session import Database
 from server.errors import Conflict, NotFound
 from server.settings import Settings
-from server.web.console.downloads import csv_file
+from server.web.console.downloads import csv_file, read_all
 from server.web.console.forms import read_form, see_other
 from server.web.console.navigation import address_of_page
 from server.web.console.pages.keys_form import (
@@ -45,7 +44,6 @@ OVERLAPS = {
     "2592000": "30 days",
 }
 DEFAULT_OVERLAP = "86400"
-_ALL_AT_ONCE = 500  # rows that a CSV is read by
 
 
 class Snippets(NamedTuple):
@@ -136,12 +134,12 @@ class _KeyPages(Controller):
     ) -> Response[bytes]:
         """Every key, those that ended too, a line each."""
         tenant, _ = _where(request)
-        found: list[Key] = []
         async with database.reading() as session:
-            while batch := await listing.list_keys(
-                session, tenant, limit=_ALL_AT_ONCE, after=found[-1].id if found else None
-            ):
-                found += batch
+            found = await read_all(
+                lambda limit, last: listing.list_keys(
+                    session, tenant, limit=limit, after=last.id if last else None
+                )
+            )
             names = await actor_names(session, [row.actor for row in found])
         name = tenant.slug if tenant else "operator"
         return csv_file(listing.to_csv(found, names), f"{name}-keys.csv")

@@ -17,13 +17,12 @@ from server.db.models import Tenant, WebhookEndpoint
 from server.db.session import Database
 from server.errors import Conflict, Invalid, ServerError, TooMany
 from server.settings import Settings
-from server.web.console.downloads import csv_file
+from server.web.console.downloads import csv_file, read_all
 from server.web.console.forms import read_form, see_other
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
 from server.webhooks import listing, service
 from server.webhooks.dispatcher import KEPT
-from server.webhooks.listing import Delivery
 from server.webhooks.schemas import (
     EVENT_TEXTS,
     EVENT_TYPES,
@@ -48,7 +47,6 @@ DONE = {
     "again": "It is sent again, with the same id.",
     "deleted": "The webhook is deleted.",
 }
-_ALL_AT_ONCE = 500  # rows that a CSV is read by
 _MAX_URL = 2048  # characters, as WebhookRequest's
 
 
@@ -305,13 +303,13 @@ class WebhooksController(Controller):
         database: NamedDependency[Database],
     ) -> Response[bytes]:
         """Every delivery that is kept, a line each."""
-        found: list[Delivery] = []
         async with database.reading() as session:
             row = await service.get(session, hook_id, slug=tenant.slug)
-            while batch := await listing.list_deliveries(
-                session, row, limit=_ALL_AT_ONCE, after=found[-1].row_id if found else None
-            ):
-                found += batch
+            found = await read_all(
+                lambda limit, last: listing.list_deliveries(
+                    session, row, limit=limit, after=last.row_id if last else None
+                )
+            )
         return csv_file(listing.deliveries_to_csv(found), f"{tenant.slug}-{hook_id}-deliveries.csv")
 
     @post("/{hook_id:str}/deliveries/{delivery_id:str}/again")
