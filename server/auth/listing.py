@@ -142,11 +142,10 @@ def to_csv(keys: Sequence[Key], names: Mapping[str | None, str]) -> bytes:
 async def _views(session: AsyncSession, scope: TenantScope, rows: list[ApiKey]) -> list[Key]:
     ids = [row.id for row in rows]
     older = [row.replaces_id for row in rows if row.replaces_id]
-    related = scope.select(ApiKey.id, ApiKey.prefix, ApiKey.replaces_id)
-    related = related.where(or_(ApiKey.id.in_(older), ApiKey.replaces_id.in_(ids)))
-    found = list(await session.execute(related)) if rows else []
-    prefixes = {row.id: row.prefix for row in found}
-    newer = {row.replaces_id: row.prefix for row in found if row.replaces_id}
+    before = scope.select(ApiKey.id, ApiKey.prefix).where(ApiKey.id.in_(older))
+    after = scope.select(ApiKey.replaces_id, ApiKey.prefix).where(ApiKey.replaces_id.in_(ids))
+    prefixes = {row.id: row.prefix for row in await session.execute(before)}
+    newer = {row.replaces_id: row.prefix for row in await session.execute(after)}
     moment = now()
     return [
         Key(

@@ -41,7 +41,6 @@ DELIVERY_COLUMNS = (
 )
 _COLUMNS = (
     WebhookDelivery.id,
-    WebhookDelivery.endpoint_id,
     WebhookDelivery.event["type"].label("event"),
     WebhookDelivery.state,
     WebhookDelivery.attempts,
@@ -93,10 +92,7 @@ async def list_endpoints(session: AsyncSession, tenant: Tenant) -> list[Endpoint
     """A tenant's endpoints, oldest first; there are ``MAX_ENDPOINTS`` at most."""
     scope = of_tenant(tenant.id)
     rows = list(await session.scalars(scope.select(WebhookEndpoint).order_by(WebhookEndpoint.id)))
-    newest = scope.select(func.max(WebhookDelivery.id)).group_by(WebhookDelivery.endpoint_id)
-    ids = list(await session.scalars(newest)) if rows else []
-    query = scope.select(*_COLUMNS).where(WebhookDelivery.id.in_(ids))
-    last = {row.endpoint_id: _delivery(row) for row in await session.execute(query)}
+    last = {row.id: await list_deliveries(session, row, limit=1) for row in rows}
     return [
         Endpoint(
             id=row.id,
@@ -104,7 +100,7 @@ async def list_endpoints(session: AsyncSession, tenant: Tenant) -> list[Endpoint
             events=row.events,
             enabled=row.enabled,
             created_at=row.created_at,
-            last=last.get(row.id),
+            last=next(iter(last[row.id]), None),
         )
         for row in rows
     ]

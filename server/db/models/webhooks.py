@@ -51,11 +51,11 @@ class WebhookDelivery(Record):
     """
 
     __tablename__ = "webhook_delivery"
-    __table_args__ = (Index(None, "state", "due_at"),)
+    __table_args__ = (Index(None, "state", "due_at"), Index(None, "endpoint_id", "id"))
 
     tenant_id: Mapped[str] = tenant_column()
     endpoint_id: Mapped[str] = mapped_column(
-        SafeString(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE")
     )
     event: Mapped[JsonObject]
     state: Mapped[DeliveryState] = mapped_column(SafeString(12), default="pending")
