@@ -25,7 +25,8 @@ from server.errors import Invalid, TooMany
 from server.logs import redact
 from server.metrics import Metrics
 from server.settings import SettingsError
-from server.webhooks import addresses, service
+from server.tenants import service as tenants
+from server.webhooks import addresses, listing, service
 from server.webhooks.addresses import NOT_PUBLIC, check_url, is_public
 from server.webhooks.dispatcher import (
     MAX_ANSWER,
@@ -298,6 +299,29 @@ async def test_no_text_is_kept_where_private_addresses_are_allowed(
     assert (row.state, row.response_status, row.response_text) == ("delivered", 200, None)
 
 
+async def test_lists_have_each_deliverys_event_and_state_and_each_endpoints_last_one(
+    endpoint, emit, database, sender, receiver
+):
+    made = await endpoint()
+    for kind in EVENT_TYPES[:2]:
+        await emit(made, kind)
+    receiver.answers = [web.Response(status=503)]
+    await sender.send_due()
+    await emit(made, EVENT_TYPES[2])
+    async with database.reading() as session:
+        tenant = await tenants.get(session, "acme")
+        found = await listing.list_deliveries(session, made, limit=2)
+        [oldest] = await listing.list_deliveries(session, made, after=found[-1].row_id)
+        [row] = await listing.list_endpoints(session, tenant)
+        waiting = await listing.count_waiting(session, made)
+    assert [each.event for each in (*found, oldest)] == list(reversed(EVENT_TYPES[:3]))
+    assert row.last == found[0]
+    assert (found[0].state.word, found[0].state.going) == ("Waits", True)
+    assert sorted([found[1].state.word, oldest.state.word]) == ["Delivered", "Retrying"]
+    assert waiting == 2
+
+
+@sqlite_only
 async def test_a_receiver_that_is_gone_is_disabled(
     endpoint, emit, sender, *, receiver, rows, database
 ):
