@@ -27,7 +27,7 @@ from server.db.models import FINISHED_JOB_STATES, DeliveryState, JobState
 from server.jobs.states import ENDS, PAUSABLE
 from server.settings import Settings, describe
 from server.webhooks.dispatcher import RETRY_SECONDS
-from server.webhooks.schemas import EVENT_TYPES, TEST_EVENT
+from server.webhooks.schemas import EVENT_TEXTS, EVENT_TYPES, TEST_EVENT
 from training.config import Objectives, Recipe, load_recipe, recipe_names
 
 FOLDER = Path(__file__).parent / "reference"
@@ -45,13 +45,6 @@ STATES: dict[JobState, str] = {
     "failed": "ended with an error, which has a code and a sentence",
     "cancelled": "stopped by request; its adapter, if it had made one, is deleted",
     "paused": "saved and out of the queue, until `tenantune jobs resume`",
-}
-EVENTS: dict[str, str] = {
-    "fine_tuning.job.succeeded": "a job has ended well; its adapter need not be live",
-    "fine_tuning.job.failed": "a job has ended with an error",
-    "fine_tuning.job.cancelled": "a job was stopped by request",
-    "conversation.handoff.created": "a visitor of the widget asks for a person",
-    TEST_EVENT: "`tenantune webhooks test`: sent once, to that endpoint alone",
 }
 DELIVERIES: dict[DeliveryState, str] = {
     "pending": "not sent yet, or to be tried again at `due_at`",
@@ -203,8 +196,8 @@ def states() -> str:
 def events() -> str:
     """The events of webhooks."""
     _same(DELIVERIES, get_args(DeliveryState))
-    _same(EVENTS, (*EVENT_TYPES, TEST_EVENT))
-    rows = [(f"`{event}`", meaning) for event, meaning in EVENTS.items()]
+    _same(EVENT_TEXTS, (*EVENT_TYPES, TEST_EVENT))
+    rows = [(f"`{event}`", text.when) for event, text in EVENT_TEXTS.items()]
     waits = ", ".join(_duration(seconds) for seconds in RETRY_SECONDS)
     return "\n".join(
         [

@@ -64,6 +64,7 @@ from server.web.console.pages.audit import AuditController as AuditPageControlle
 from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.home import HomeController, TenantHomeController
+from server.web.console.pages.keys import KeysController, OperatorKeysController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
 from server.web.console.pages.sign_in import (
@@ -75,6 +76,7 @@ from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.tenants import NewTenantController
 from server.web.console.pages.training import TrainingController
 from server.web.console.pages.vote import VoteController
+from server.web.console.pages.webhooks import WebhooksController
 from server.web.console.pages.widget import WidgetController as WidgetPageController
 from server.web.console.session import (
     SignInRequired,
@@ -127,6 +129,9 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     TrainingController,
     ConversationsController,
     WidgetPageController,
+    KeysController,
+    OperatorKeysController,
+    WebhooksController,
     ReleaseController,
     AskController,
     VoteController,

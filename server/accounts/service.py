@@ -8,6 +8,7 @@ from sqlalchemy import func, or_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server import spreadsheets
 from server.accounts import sessions
 from server.accounts.schemas import MembershipView, PersonView
 from server.audit import service as audit
@@ -21,6 +22,17 @@ _PART = r"[^@\s\x00-\x1f\x7f<>\"(),:;\\\[\]]+"
 _EMAIL = re.compile(f"{_PART}@{_PART}")
 MAX_EMAIL = 254
 MAX_NAME = 200
+CSV_COLUMNS = (
+    "email",
+    "name",
+    "state",
+    "operator",
+    "roles",
+    "signed_in",
+    "last_seen_at",
+    "created_at",
+    "id",
+)
 
 
 def clean_email(text: str) -> str:
@@ -259,6 +271,27 @@ async def list_all(session: AsyncSession) -> list[PersonView]:
     """Everybody, by e-mail address."""
     people = list(await session.scalars(of_installation().select(Person).order_by(Person.email)))
     return await views(session, people)
+
+
+def to_csv(people: Sequence[PersonView]) -> bytes:
+    """People, a line each."""
+    return spreadsheets.to_csv(
+        CSV_COLUMNS,
+        (
+            (
+                each.email,
+                each.name,
+                each.state,
+                "yes" if each.is_operator else "no",
+                ", ".join(f"{one.slug}: {one.role}" for one in each.memberships),
+                each.sessions,
+                each.seen_at.isoformat(timespec="seconds") if each.seen_at else None,
+                each.created_at.isoformat(timespec="seconds"),
+                each.id,
+            )
+            for each in people
+        ),
+    )
 
 
 async def view(session: AsyncSession, person: Person) -> PersonView:

@@ -29,6 +29,17 @@ Standing = Literal[
     "unsafe",
 ]
 PAGE = 25
+CSV_COLUMNS = (
+    "version",
+    "standing",
+    "base",
+    "perplexity",
+    "token_f1",
+    "parity",
+    "conversations",
+    "created_at",
+    "job",
+)
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +164,31 @@ async def newest_candidate(session: AsyncSession, tenant: Tenant, *, base: str) 
         query = query.where(Adapter.id != tenant.live_adapter_id)
     found = await _read(session, tenant, query.order_by(Adapter.version.desc()).limit(1))
     return found[0] if found else None
+
+
+def to_csv(versions: Sequence[Version]) -> bytes:
+    """Versions, a line each."""
+    return spreadsheets.to_csv(
+        CSV_COLUMNS,
+        (
+            (
+                each.name,
+                each.standing,
+                each.base,
+                _figure(each.perplexity),
+                _figure(each.token_f1),
+                _figure(each.parity),
+                each.conversations,
+                each.created_at.isoformat(timespec="seconds"),
+                each.job_id,
+            )
+            for each in versions
+        ),
+    )
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
 
 
 def _query(tenant: Tenant) -> Select[*tuple[Any, ...]]:

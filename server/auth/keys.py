@@ -31,6 +31,8 @@ KEY = re.compile(
     rf"(tt_(?:admin_)?)([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECK_LENGTH}}})"
 )
 SHOWN = 8  # characters of the secret, to tell keys apart
+RESTORABLE = timedelta(minutes=10)
+"""For how long a revoked key can be taken back: time to see that something stopped working."""
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -74,9 +76,13 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 async def create(
-    session: AsyncSession, request: KeyRequest, *, tenant: Tenant | None
+    session: AsyncSession,
+    request: KeyRequest,
+    *,
+    tenant: Tenant | None,
+    actor: str | None = None,
 ) -> tuple[str, ApiKey]:
-    """Make a key: of a tenant, or of the operator where that is None.
+    """Make a key: of a tenant, or of the operator where that is None. ``actor`` made it.
 
     Returns the raw key, which is not kept and cannot be shown again, and its row.
 
@@ -92,6 +98,7 @@ async def create(
         scopes=sorted(set(request.scopes)) if tenant else list(SCOPES),
         expires_at=request.expires_at,
         limits=request.limits,
+        actor=actor,
     )
     session.add(row)
     await session.flush()
@@ -112,7 +119,12 @@ async def list_for(session: AsyncSession, tenant: Tenant | None) -> list[ApiKey]
 
 
 async def rotate(
-    session: AsyncSession, key_id: str, request: RotateRequest, *, tenant: Tenant | None
+    session: AsyncSession,
+    key_id: str,
+    request: RotateRequest,
+    *,
+    tenant: Tenant | None,
+    actor: str | None = None,
 ) -> tuple[str, ApiKey]:
     """Replace a key by one that may do the same; the old one works until the overlap is over.
 
@@ -145,6 +157,7 @@ async def rotate(
         limits=old.limits,
         replaces_id=old.id,
         expires_at=expires_at,
+        actor=actor,
     )
     end = moment + timedelta(seconds=request.overlap_seconds)
     old.expires_at = end if old.expires_at is None else min(old.expires_at, end)
@@ -172,6 +185,29 @@ async def revoke(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -
         await session.flush()
         audit.record(session, "key.revoked", tenant_id=row.tenant_id, subject=_subject(row))
     return row
+
+
+async def restore(session: AsyncSession, key_id: str, *, tenant: Tenant | None) -> ApiKey:
+    """Take back that a key was revoked, within ``RESTORABLE``. One that was not stays as it is.
+
+    Raises:
+        NotFound: this tenant has no such key.
+        Conflict: it was revoked longer ago.
+    """
+    row = await _get(session, key_id, tenant, lock=True)
+    if not is_restorable(row.revoked_at):
+        raise Conflict(
+            "This key was revoked too long ago to be taken back: make a new one.",
+            code="key_not_restorable",
+        )
+    row.revoked_at = None
+    await session.flush()
+    return row
+
+
+def is_restorable(revoked_at: datetime | None) -> bool:
+    """Whether ``restore`` can still take this back."""
+    return revoked_at is None or now() - revoked_at <= RESTORABLE
 
 
 async def authenticate(session: AsyncSession, raw: str) -> Principal:

@@ -10,6 +10,16 @@ from server.settings import Limits
 
 Scope = Literal["chat", "train", "admin"]
 SCOPES: tuple[Scope, ...] = ("chat", "train", "admin")
+SCOPE_WORDS: dict[Scope, str] = {
+    "chat": "Ask models",
+    "train": "Upload and train",
+    "admin": "Everything of the tenant",
+}
+SCOPE_TEXTS: dict[Scope, str] = {
+    "chat": "Chat, completions, responses and embeddings, and the list of models.",
+    "train": "Transcripts and files, training jobs, versions and what is live.",
+    "admin": "Both, and also keys, webhooks, usage and the settings.",
+}
 
 
 class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -17,6 +17,7 @@ from server.cli.console import (
     print_secret,
     print_table,
 )
+from server.cli.jobs import ACTOR
 from server.cli.options import RenamedOption, convert_options
 from server.db.models import now
 from server.settings import Limits
@@ -227,7 +228,7 @@ async def create_key(
     )
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
-        raw, row = await key_service.create(session, request, tenant=owner)
+        raw, row = await key_service.create(session, request, tenant=owner, actor=ACTOR)
         view = key_service.view(row)
     hint = f"key {view.id}; it is not kept and cannot be shown again"
     print_secret(raw, {"key": raw, "details": view}, hint=hint, as_json=as_json)
@@ -284,7 +285,7 @@ async def rotate_key(
     request = convert_options(RotateRequest, {"overlap_seconds": overlap})
     async with app.transaction() as session:
         owner = await service.get(session, tenant) if tenant else None
-        raw, row = await key_service.rotate(session, key_id, request, tenant=owner)
+        raw, row = await key_service.rotate(session, key_id, request, tenant=owner, actor=ACTOR)
         view = key_service.view(row)
     hint = f"key {view.id} replaces {key_id}, which ends in {overlap} s"
     print_secret(raw, {"key": raw, "details": view}, hint=hint, as_json=as_json)

@@ -4,6 +4,7 @@ A conversation is one row, so it stands in a queue once. Lists go by the time of
 load no bodies.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Text, case, collate, func, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server import spreadsheets
 from server.audit import service as audit
 from server.audit.actions import Action
 from server.conversations import handoffs, passing_on, service, views
@@ -33,6 +35,7 @@ MAX_MESSAGES = 500  # of a conversation that is read
 MAX_FOUND = 2_000  # messages of a search
 LISTED_TOPIC = 120  # characters of a topic in a list; the conversation itself has all
 LISTED_NAME = 60
+CSV_COLUMNS = ("last_at", "name", "verified", "state", "messages", "thumbs_down", "topic", "id")
 
 
 class Place(NamedTuple):
@@ -196,6 +199,26 @@ async def list_conversations(
         )
         for row in await session.execute(query)
     ]
+
+
+def to_csv(conversations: Sequence[Listed]) -> bytes:
+    """Conversations, a line each; topics and names are cut as in a list."""
+    return spreadsheets.to_csv(
+        CSV_COLUMNS,
+        (
+            (
+                each.last_at.isoformat(timespec="seconds"),
+                each.name,
+                "yes" if each.verified else "no",
+                each.state,
+                each.messages,
+                each.thumbs_down,
+                each.topic,
+                each.id,
+            )
+            for each in conversations
+        ),
+    )
 
 
 async def _find(session: AsyncSession, tenant_id: str, words: str) -> list[str]:

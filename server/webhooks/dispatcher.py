@@ -40,6 +40,8 @@ JITTER = 0.2  # of each wait: receivers that failed together are not tried toget
 MAX_RETRY_AFTER_SECONDS = RETRY_SECONDS[-1]
 LEASE = timedelta(seconds=60)  # four times the longest attempt
 KEPT = timedelta(days=30)
+MAX_ANSWER = 200  # characters of a receiver's answer that are kept
+ANSWER_SECONDS = 2.0  # for them to come, after the status did
 MAX_IN_FLIGHT = 64
 MAX_PER_ENDPOINT = 2  # times MAX_ENDPOINTS: a tenant has less than a third of MAX_IN_FLIGHT
 PRUNE_SECONDS = 3600.0
@@ -59,11 +61,16 @@ class _Claim(msgspec.Struct, frozen=True):
 
 
 class _DeliveryOutcome(msgspec.Struct, frozen=True):
-    """The result of an attempt; it succeeded where ``error`` is None."""
+    """The result of an attempt; it succeeded where ``error`` is None.
+
+    ``status`` and ``text`` are of the receiver's answer, None where there was none.
+    """
 
     error: str | None = None
     gone: bool = False
     retry_after_seconds: float = 0.0
+    status: int | None = None
+    text: str | None = None
 
 
 class WebhookDispatcher:
@@ -72,7 +79,8 @@ class WebhookDispatcher:
     Args:
         database: where the events wait.
         vault: decrypts the secrets; it must be open.
-        private: whether it may connect to addresses that are not public.
+        private: whether it may connect to addresses that are not public. What receivers answer is
+            not kept then: a tenant would read what stands in the operator's network.
         timeout_seconds: of one attempt.
         poll_seconds: between two looks for due events.
         clock: the current time; for tests.
@@ -142,6 +150,7 @@ class WebhookDispatcher:
             aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
                 trust_env=False,  # a proxy would connect where it likes
             ) as client,
@@ -238,14 +247,18 @@ class WebhookDispatcher:
             self._freed.set()
 
     async def _attempt(self, client: aiohttp.ClientSession, claim: _Claim) -> _DeliveryOutcome:
-        """Post the event. Of the answer only the status and ``retry-after`` are read, not the body."""
+        """Post the event. The status decides; of the answer's text the first characters are kept."""
         payload = msgspec.json.encode(claim.event)
         headers = _signed(claim, payload, at=self._clock())
         try:
             async with client.post(
                 claim.url, data=payload, headers=headers, allow_redirects=False
             ) as response:
-                return _judge(response.status, response.headers.get("retry-after"), self._clock())
+                outcome = _judge(
+                    response.status, response.headers.get("retry-after"), self._clock()
+                )
+                text = None if self._private else await _first_characters(response)
+                return msgspec.structs.replace(outcome, status=response.status, text=text)
         except TimeoutError:
             return _DeliveryOutcome(
                 f"There was no answer within {self._timeout_seconds:g} seconds."
@@ -271,6 +284,7 @@ class WebhookDispatcher:
                 return
             result: AttemptResult = "failed"
             row.error = outcome.error
+            row.response_status, row.response_text = outcome.status, outcome.text
             delays = () if claim.event["type"] == TEST_EVENT else RETRY_SECONDS
             if outcome.error is None:
                 result = row.state = "delivered"
@@ -317,12 +331,24 @@ def _signed(claim: _Claim, payload: bytes, *, at: datetime) -> dict[str, str]:
         for secret in claim.secrets
     ]
     return {
+        "accept-encoding": "identity",
         "content-type": "application/json",
         "user-agent": "Tenantune",
         "webhook-id": message_id,
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": " ".join(signatures),
     }
+
+
+async def _first_characters(response: aiohttp.ClientResponse) -> str | None:
+    """The first characters of an answer, on one line; None where it has no text."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            head = await response.content.read(4 * MAX_ANSWER)  # UTF-8 has four bytes at most
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+        return None
+    words = " ".join(head.decode(errors="replace").split())
+    return "".join(each for each in words if each.isprintable())[:MAX_ANSWER] or None
 
 
 def _judge(status: int, retry_after: str | None, at: datetime) -> _DeliveryOutcome:

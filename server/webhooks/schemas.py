@@ -1,6 +1,6 @@
 """What the webhook endpoints take and give."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,28 @@ EVENT_TYPES: tuple[EventType, ...] = (
     "conversation.handoff.created",
 )
 TEST_EVENT = "webhook.test"
+
+
+class EventText(NamedTuple):
+    """An event in words, and when it is sent."""
+
+    word: str
+    when: str
+
+
+EVENT_TEXTS: dict[str, EventText] = {
+    "fine_tuning.job.succeeded": EventText(
+        "Run succeeded", "a job has ended well; its adapter need not be live"
+    ),
+    "fine_tuning.job.failed": EventText("Run failed", "a job has ended with an error"),
+    "fine_tuning.job.cancelled": EventText("Run cancelled", "a job was stopped by request"),
+    "conversation.handoff.created": EventText(
+        "Person asked for", "a visitor of the widget asks for a person"
+    ),
+    TEST_EVENT: EventText(
+        "Test", "asked for by a person, to try an endpoint: sent once, to that endpoint alone"
+    ),
+}
 Url = Annotated[str, Meta(min_length=8, max_length=2048, description="https://...")]
 Events = Annotated[tuple[EventType, ...], Meta(min_length=1, max_length=len(EVENT_TYPES))]
 
@@ -71,7 +93,9 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     """An event on its way to an endpoint.
 
     ``id`` is the header ``webhook-id`` of every attempt. ``due_at``: when the next attempt is made, null
-    when there is none. ``error``: why the last attempt failed.
+    when there is none. ``error``: why the last attempt failed. ``response_status`` and
+    ``response_text``: the HTTP status and the first characters of the last answer, null where there was
+    none; no text is kept of receivers that may be at private addresses.
     """
 
     id: str
@@ -80,5 +104,7 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     due_at: Moment | None
     delivered_at: Moment | None
     error: str | None
+    response_status: int | None
+    response_text: str | None
     event: dict[str, Any]
     created_at: Moment

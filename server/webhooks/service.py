@@ -248,7 +248,7 @@ async def redeliver(
     _require_enabled(endpoint)
     row = await _delivery(session, endpoint, delivery_id, lock=True)
     row.state, row.attempts, row.due_at = "pending", 0, now()
-    row.delivered_at = row.error = None
+    row.delivered_at = row.error = row.response_status = row.response_text = None
     await session.flush()
     return row
 
@@ -277,6 +277,8 @@ def view_delivery(row: WebhookDelivery) -> DeliveryView:
         due_at=row.due_at if row.state == "pending" else None,
         delivered_at=row.delivered_at,
         error=row.error,
+        response_status=row.response_status,
+        response_text=row.response_text,
         event=row.event,
         created_at=row.created_at,
     )

@@ -2,7 +2,17 @@
 
 from typing import NamedTuple
 
-from tests.browser.seed import DISABLED_ID, FIRST_LINK, LINK, PERSON_ID, import_id, run_id, talk_id
+from tests.browser.seed import (
+    DISABLED_ID,
+    FIRST_LINK,
+    LINK,
+    PERSON_ID,
+    hook_id,
+    import_id,
+    key_id,
+    run_id,
+    talk_id,
+)
 
 
 class Look(NamedTuple):
@@ -22,6 +32,8 @@ TALKS = "/console/t/loaf/conversations"
 DATA = "/console/t/loaf/data"
 RELEASE = "/console/t/loaf/release"
 WIDGET = "/console/t/loaf/widget"
+KEYS = "/console/t/loaf/keys"
+HOOKS = "/console/t/loaf/webhooks"
 PAGES = (
     Look("sign-in", "/console/sign-in"),
     Look("link-first", f"/console/link/{FIRST_LINK}"),
@@ -102,6 +114,21 @@ PAGES = (
     Look("audit", "/console/t/loaf/audit", "loaf:admin"),
     Look("audit-nothing", "/console/t/loaf/audit?by=nobody", "loaf:admin"),
     Look("audit-all", "/console/audit", "operator"),
+    Look("keys", KEYS, "loaf:admin"),
+    Look("keys-all", f"{KEYS}?show=all&done=restored&key={key_id(4)}", "loaf:admin"),
+    Look("keys-empty", "/console/t/northgate/keys", "northgate:admin"),
+    Look("keys-new", f"{KEYS}/new", "loaf:admin"),
+    Look("keys-rotate", f"{KEYS}/{key_id(5)}/rotate", "loaf:admin"),
+    Look("keys-revoke", f"{KEYS}/{key_id(4)}/revoke", "loaf:admin"),
+    Look("keys-operator", "/console/keys", "operator"),
+    Look("keys-operator-new", "/console/keys/new", "operator"),
+    Look("hooks", HOOKS, "loaf:admin"),
+    Look("hooks-empty", "/console/t/northgate/webhooks", "northgate:admin"),
+    Look("hooks-new", f"{HOOKS}/new", "loaf:admin"),
+    Look("hook", f"{HOOKS}/{hook_id(1)}", "loaf:admin"),
+    Look("hook-off", f"{HOOKS}/{hook_id(2)}?done=off", "loaf:admin"),
+    Look("hook-secret", f"{HOOKS}/{hook_id(1)}/secret", "loaf:admin"),
+    Look("hook-delete", f"{HOOKS}/{hook_id(2)}/delete", "loaf:admin"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

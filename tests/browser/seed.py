@@ -18,6 +18,7 @@ from server.conversations import retention, widgets
 from server.conversations.schemas import WidgetPatch
 from server.db.models import (
     Adapter,
+    ApiKey,
     ConversationRow,
     DatasetVersion,
     Handoff,
@@ -33,12 +34,15 @@ from server.db.models import (
     SourceFile,
     UsageDay,
     Visitor,
+    WebhookDelivery,
+    WebhookEndpoint,
     now,
 )
 from server.settings import Limits
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch, TenantRequest
+from server.webhooks.schemas import EVENT_TYPES
 from server.webhooks.vault import Vault
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
@@ -115,6 +119,16 @@ def import_id(number: int) -> str:
     return f"{number:032x}"
 
 
+def key_id(number: int) -> str:
+    """The id of a key of ``LOAF``; 4 works, 3 takes the place of 2, 1 is revoked."""
+    return f"{number:032x}"
+
+
+def hook_id(number: int) -> str:
+    """The id of a webhook of ``LOAF``; 1 is on and was sent much, 2 is off."""
+    return f"{number:032x}"
+
+
 def _conversation(number: int) -> dict[str, Any]:
     asked = f"Hello, my box number {number} is late. You can reach me at [EMAIL_1] or on [PHONE_1]."
     answered = "Oh dear, [NAME_1]! It is on its way and should be with you by six. Warmly, the desk"
@@ -127,9 +141,11 @@ def fill(site: Site) -> None:
     site.write(seed)
     site.write(seed_people)
     site.write(seed_conversations)
+    site.write(seed_keys)
     vault = site.vault
     site.write(lambda session: seed_widget(session, vault))
     site.write(seed_audit)
+    site.write(lambda session: seed_webhooks(session, vault))
     blobs = BlobStore.open(site.settings.blobs)
     site.run(blobs.put_stream(_once(TABLE), max_bytes=len(TABLE)))
 
@@ -519,3 +535,96 @@ async def seed_audit(session: AsyncSession) -> None:
     robot = actors.Actor("operator_key", "e" * 32, "provisioning")
     with actors.acting(robot, request_id="req_2", address="2001:db8::71"):
         await keys.revoke(session, key.id, tenant=loaf)
+
+
+async def seed_keys(session: AsyncSession) -> None:
+    """Keys of ``LOAF`` in each state, and one of the operators."""
+    loaf = await tenants.get(session, LOAF)
+    day = timedelta(days=1)
+    made: tuple[dict[str, Any], ...] = (
+        {"label": "Old agency", "scopes": ["chat"], "revoked_at": now() - 2 * day},
+        {"label": "Nightly upload", "scopes": ["train"], "expires_at": now() + day / 2},
+        {"label": "Nightly upload", "scopes": ["train"], "replaces_id": key_id(2)},
+        {
+            "label": "Help page",
+            "scopes": ["chat"],
+            "limits": Limits(requests_per_minute=60, tokens_per_day=500_000),
+            "last_used_at": now() - day / 8,
+        },
+        {"label": "", "scopes": ["chat", "admin"], "expires_at": now() + 3 * day, "actor": None},
+    )
+    for number, fields in enumerate(made, start=1):
+        session.add(
+            ApiKey(
+                **{
+                    "id": key_id(number),
+                    "tenant_id": loaf.id,
+                    "prefix": f"tt_k3yN{number:04}",
+                    "sha256": f"{number:064x}",
+                    "actor": f"person:{PERSON_ID}",
+                    "created_at": now() - (9 - number) * day,
+                    **fields,
+                }
+            )
+        )
+    await keys.create(session, KeyRequest(label="Deployment"), tenant=None, actor="command line")
+
+
+async def seed_webhooks(session: AsyncSession, vault: Vault) -> None:
+    """Two webhooks of ``LOAF``: one that was sent events with every result, one that is off."""
+    loaf = await tenants.get(session, LOAF)
+    secret = vault.seal("whsec_" + "a" * 32)
+    for number, url in enumerate(
+        (
+            "https://hooks.lumen-loaf.example/tenantune/a-path-that-is-rather-long/v1",
+            "https://crm.lumen-loaf.example/events",
+        ),
+        start=1,
+    ):
+        session.add(
+            WebhookEndpoint(
+                id=hook_id(number),
+                tenant_id=loaf.id,
+                url=url,
+                secret=secret,
+                secret_hint="aaaa",
+                events=list(EVENT_TYPES) if number == 1 else ["conversation.handoff.created"],
+                enabled=number == 1,
+            )
+        )
+    await session.flush()
+    sent: tuple[dict[str, Any], ...] = (
+        {"state": "delivered", "attempts": 1, "delivered_at": now(), "response_status": 204},
+        {
+            "state": "failed",
+            "attempts": 8,
+            "error": "HTTP 500",
+            "response_status": 500,
+            "response_text": "<html><head><title>500 Internal Server Error</title></head><body>",
+        },
+        {"state": "failed", "attempts": 1, "error": "The host's name has no address."},
+        {
+            "state": "delivered",
+            "attempts": 2,
+            "delivered_at": now(),
+            "response_status": 200,
+            "response_text": '{"ok": true}',
+        },
+        {
+            "state": "pending",
+            "attempts": 3,
+            "error": "HTTP 503",
+            "due_at": now() + timedelta(hours=5),
+            "response_status": 503,
+            "response_text": "Back at nine.",
+        },
+    )
+    for number, fields in enumerate(sent):
+        kind = ("webhook.test", *EVENT_TYPES)[number]
+        about = {"tenant_id": loaf.id, "endpoint_id": hook_id(1), "due_at": now()}
+        created_at = now() - timedelta(hours=30 - 6 * number)
+        event = {"type": kind, "data": {}}
+        session.add(
+            WebhookDelivery(**{**about, "event": event, "created_at": created_at, **fields})
+        )
+        await session.flush()

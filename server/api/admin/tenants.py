@@ -103,12 +103,14 @@ class KeyController(Controller):
         self,
         slug: FromPath[str],
         data: JSONBody[KeyRequest],
+        *,
         database: NamedDependency[Database],
+        principal: NamedDependency[Principal],
     ) -> CreatedKey:
         """Make a key; the answer is the only place where it is ever shown."""
         async with database.transaction() as session:
             tenant = await service.get(session, slug)
-            raw, row = await keys.create(session, data, tenant=tenant)
+            raw, row = await keys.create(session, data, tenant=tenant, actor=principal.actor)
             return CreatedKey(key=raw, details=keys.view(row))
 
     @get()
@@ -126,12 +128,16 @@ class KeyController(Controller):
         slug: FromPath[str],
         key_id: FromPath[str],
         data: JSONBody[RotateRequest],
+        *,
         database: NamedDependency[Database],
+        principal: NamedDependency[Principal],
     ) -> CreatedKey:
         """Replace a key: the new one is shown once, the old one works for a while longer."""
         async with database.transaction() as session:
             tenant = await service.get(session, slug)
-            raw, row = await keys.rotate(session, key_id, data, tenant=tenant)
+            raw, row = await keys.rotate(
+                session, key_id, data, tenant=tenant, actor=principal.actor
+            )
             return CreatedKey(key=raw, details=keys.view(row))
 
     @delete("/{key_id:str}")

@@ -49,6 +49,7 @@ class ApiKey(Record):
     """A key, by its hash. Without a tenant it is the operator's.
 
     ``replaces_id`` is the key that this one was rotated from; ``limits`` apply beside the tenant's.
+    ``actor``: who made it, as records name them; of older keys nobody knows.
     """
 
     __tablename__ = "api_key"
@@ -61,6 +62,7 @@ class ApiKey(Record):
     sha256: Mapped[str] = mapped_column(SafeString(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(Json, default=list)
     replaces_id: Mapped[str | None] = mapped_column(SafeString(32))
+    actor: Mapped[str | None] = mapped_column(SafeText)
     limits: Mapped[Limits | None] = mapped_column(StructJson(Limits, where="api_key.limits"))
     expires_at: Mapped[datetime.datetime | None]
     revoked_at: Mapped[datetime.datetime | None]

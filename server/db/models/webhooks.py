@@ -44,14 +44,18 @@ class WebhookEndpoint(Record):
 
 
 class WebhookDelivery(Record):
-    """One event for one endpoint, written in the transaction of what it reports."""
+    """One event for one endpoint, written in the transaction of what it reports.
+
+    ``response_status`` and ``response_text`` are of the last attempt: the HTTP status, and the first
+    characters of what stood in the answer; null where there was no answer.
+    """
 
     __tablename__ = "webhook_delivery"
-    __table_args__ = (Index(None, "state", "due_at"),)
+    __table_args__ = (Index(None, "state", "due_at"), Index(None, "endpoint_id", "id"))
 
     tenant_id: Mapped[str] = tenant_column()
     endpoint_id: Mapped[str] = mapped_column(
-        SafeString(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), index=True
+        SafeString(32), ForeignKey("webhook_endpoint.id", ondelete="CASCADE")
     )
     event: Mapped[JsonObject]
     state: Mapped[DeliveryState] = mapped_column(SafeString(12), default="pending")
@@ -59,3 +63,5 @@ class WebhookDelivery(Record):
     due_at: Mapped[datetime.datetime]
     delivered_at: Mapped[datetime.datetime | None]
     error: Mapped[str | None] = mapped_column(SafeText)
+    response_status: Mapped[int | None] = mapped_column(Integer)
+    response_text: Mapped[str | None] = mapped_column(SafeText)

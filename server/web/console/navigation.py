@@ -105,11 +105,14 @@ TENANT_PAGES = (
 )
 SETUP_PAGES: tuple[Page, ...] = (
     Page("Widget", "widget", "/console/t/{slug}/widget", "admin"),
+    Page("API keys", "key", "/console/t/{slug}/keys", "admin"),
+    Page("Webhooks", "hook", "/console/t/{slug}/webhooks", "admin"),
     Page("Audit log", "log", "/console/t/{slug}/audit", "admin"),
 )
 OPERATOR_PAGES = (
     Page("Tenants", "tenants", "/console", "operator"),
     Page("People", "people", "/console/people", "operator"),
+    Page("Operator keys", "key", "/console/keys", "operator"),
     Page("Audit log", "log", "/console/audit", "operator"),
 )
 

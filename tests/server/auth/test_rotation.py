@@ -14,12 +14,12 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from server.app import create_app
-from server.auth import keys
+from server.auth import keys, listing
 from server.auth.keyring import Keyring
 from server.auth.schemas import KeyRequest, RotateRequest
 from server.db.models import ApiKey, now
 from server.db.session import Database
-from server.errors import Conflict, Invalid, Unauthenticated
+from server.errors import Conflict, Invalid, NotFound, Unauthenticated
 from server.settings import Limits
 from server.tenants import service as tenants
 from tests.server.conftest import running
@@ -138,6 +138,32 @@ async def test_a_key_is_rotated_once_and_only_while_it_works(database, make_tena
         await keys.revoke(session, second.id, tenant=tenant)
         with pytest.raises(Conflict):
             await keys.rotate(session, second.id, RotateRequest(), tenant=tenant)
+
+
+async def test_a_revoked_key_is_taken_back_for_a_while_and_by_its_tenant_alone(
+    database, make_tenant, monkeypatch
+):
+    acme, zoo = await make_tenant("acme"), await make_tenant("zoo")
+    async with database.transaction() as session:
+        raw, row = await keys.create(session, KeyRequest(), tenant=acme, actor="person:1")
+        await keys.revoke(session, row.id, tenant=acme)
+        with pytest.raises(NotFound):
+            await keys.restore(session, row.id, tenant=zoo)
+        await keys.restore(session, row.id, tenant=acme)
+        assert (await keys.authenticate(session, raw)).slug == "acme"
+        _, newer = await keys.rotate(session, row.id, RotateRequest(), tenant=acme)
+        found = await listing.list_keys(session, acme)
+        assert [(each.state.word, each.actor) for each in found] == [
+            ("Works", None),
+            ("Being replaced", "person:1"),
+        ]
+        assert (found[0].replaces, found[1].replaced_by) == (row.prefix, newer.prefix)
+        await keys.revoke(session, row.id, tenant=acme)
+        monkeypatch.setattr(keys, "RESTORABLE", timedelta())
+        with pytest.raises(Conflict, match="too long ago"):
+            await keys.restore(session, row.id, tenant=acme)
+        assert await listing.list_keys(session, acme, working=True) == [found[0]]
+        assert await listing.list_keys(session, zoo) == []
 
 
 @sqlite_only

@@ -25,9 +25,11 @@ from server.errors import Invalid, TooMany
 from server.logs import redact
 from server.metrics import Metrics
 from server.settings import SettingsError
-from server.webhooks import service
+from server.tenants import service as tenants
+from server.webhooks import addresses, listing, service
 from server.webhooks.addresses import NOT_PUBLIC, check_url, is_public
 from server.webhooks.dispatcher import (
+    MAX_ANSWER,
     MAX_PER_ENDPOINT,
     RETRY_SECONDS,
     WebhookDispatcher,
@@ -258,6 +260,65 @@ async def test_redirects_are_not_followed(endpoint, emit, sender, receiver, rows
     assert len(receiver.got) == 1
     [row] = await rows()
     assert (row.state, row.error) == ("pending", "HTTP 307: redirects are not followed.")
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b"<h1>Bad\r\n gateway</h1>\x00\x1b[31m", "<h1>Bad gateway</h1>[31m"),
+        ("\N{SNOWMAN}".encode() * 300, "\N{SNOWMAN}" * MAX_ANSWER),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"", None),
+    ],
+)
+async def test_the_status_and_the_first_characters_of_an_answer_are_kept(
+    endpoint, emit, sender, clock, receiver, *, rows, monkeypatch, body, kept
+):
+    monkeypatch.setattr(addresses, "is_public", lambda _: True)
+    monkeypatch.setattr(sender, "_private", False)
+    await emit(await endpoint())
+    receiver.answers = [web.Response(status=502, body=body)]
+    await sender.send_due()
+    [row] = await rows()
+    assert (row.state, row.error, row.response_status) == ("pending", "HTTP 502", 502)
+    assert row.response_text == kept
+    clock.move(10)
+    await sender.send_due()  # what the attempt before was answered is forgotten
+    [row] = await rows()
+    assert (row.state, row.response_status, row.response_text) == ("delivered", 204, None)
+
+
+async def test_no_text_is_kept_where_private_addresses_are_allowed(
+    endpoint, emit, sender, receiver, rows
+):
+    await emit(await endpoint())
+    receiver.answers = [web.Response(status=200, text="the operator's own")]
+    await sender.send_due()
+    [row] = await rows()
+    assert (row.state, row.response_status, row.response_text) == ("delivered", 200, None)
+
+
+async def test_lists_have_each_deliverys_event_and_state_and_each_endpoints_last_one(
+    endpoint, emit, database, sender, receiver
+):
+    made = await endpoint()
+    for kind in EVENT_TYPES[:2]:
+        await emit(made, kind)
+    receiver.answers = [web.Response(status=503)]
+    await sender.send_due()
+    await emit(made, EVENT_TYPES[2])
+    async with database.reading() as session:
+        tenant = await tenants.get(session, "acme")
+        found = await listing.list_deliveries(session, made, limit=2)
+        [oldest] = await listing.list_deliveries(session, made, after=found[-1].row_id)
+        [row] = await listing.list_endpoints(session, tenant)
+        waiting = await listing.count_waiting(session, made)
+    assert [each.event for each in (*found, oldest)] == list(reversed(EVENT_TYPES[:3]))
+    assert row.last == found[0]
+    assert (found[0].state.word, found[0].state.going) == ("Waits", True)
+    assert sorted([found[1].state.word, oldest.state.word]) == ["Delivered", "Retrying"]
+    assert waiting == 2
 
 
 @sqlite_only

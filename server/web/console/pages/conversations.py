@@ -21,6 +21,7 @@ from server.conversations.schemas import MAX_TEXT
 from server.db.models import Tenant, now
 from server.db.session import Database
 from server.errors import Invalid
+from server.web.console.downloads import csv_file, read_all
 from server.web.console.forms import read_form, see_other
 from server.web.console.navigation import address_of_page
 from server.web.console.rendering import page
@@ -99,6 +100,28 @@ class ConversationsController(Controller):
     ) -> Response[str]:
         """The conversations of a queue, the latest first."""
         return await _page(request, tenant, database)
+
+    @get("/conversations.csv")
+    async def csv(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        database: NamedDependency[Database],
+    ) -> Response[bytes]:
+        """The conversations of a queue, or of a search, a line each."""
+        query = query_of(request)
+        async with database.reading() as session:
+            found = await read_all(
+                lambda limit, last: inbox.list_conversations(
+                    session,
+                    tenant.id,
+                    queue=query.queue,
+                    search=query.search,
+                    after=last.place if last else None,
+                    limit=limit,
+                )
+            )
+        return csv_file(inbox.to_csv(found), f"{tenant.slug}-conversations.csv")
 
     @get("/{conversation_id:str}")
     async def read(

@@ -26,7 +26,7 @@ from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
 from server.transcripts import columns, deletion, service, uploads
-from server.web.console.downloads import csv_file
+from server.web.console.downloads import csv_file, read_all
 from server.web.console.figures import size
 from server.web.console.forms import read_form, see_other
 from server.web.console.navigation import address_of_page
@@ -34,7 +34,6 @@ from server.web.console.rendering import page
 from server.web.console.session import FORM_HEADER, signed_in
 
 _ADMIN = [signed_in("admin")]
-_ALL_AT_ONCE = 500  # rows that a CSV is read by
 
 
 class Refusal(NamedTuple):
@@ -122,12 +121,12 @@ class DataController(Controller):
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
     ) -> Response[bytes]:
         """Every upload of the tenant, a line each."""
-        found: list[uploads.Upload] = []
         async with database.reading() as session:
-            while batch := await uploads.list_uploads(
-                session, tenant, limit=_ALL_AT_ONCE, after=found[-1].id if found else None
-            ):
-                found += batch
+            found = await read_all(
+                lambda limit, last: uploads.list_uploads(
+                    session, tenant, limit=limit, after=last.id if last else None
+                )
+            )
         return csv_file(uploads.to_csv(found), f"{tenant.slug}-uploads.csv")
 
     @get("/versions")
@@ -158,12 +157,12 @@ class DataController(Controller):
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
     ) -> Response[bytes]:
         """Every dataset version of the tenant, a line each."""
-        found: list[versions.Version] = []
         async with database.reading() as session:
-            while batch := await versions.list_versions(
-                session, tenant, limit=_ALL_AT_ONCE, after=found[-1].id if found else None
-            ):
-                found += batch
+            found = await read_all(
+                lambda limit, last: versions.list_versions(
+                    session, tenant, limit=limit, after=last.id if last else None
+                )
+            )
         return csv_file(versions.to_csv(found), f"{tenant.slug}-versions.csv")
 
     @get("/topics")

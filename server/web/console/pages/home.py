@@ -18,11 +18,13 @@ from server.engine.service import EngineService
 from server.jobs import runs
 from server.jobs import service as jobs
 from server.settings import Settings
+from server.spreadsheets import to_csv
 from server.tenants import service as tenants
 from server.transcripts import service as transcripts
 from server.transcripts import uploads
 from server.usage import report
 from server.usage.schemas import UsageView
+from server.web.console.downloads import csv_file, read_all
 from server.web.console.navigation import address_of_page
 from server.web.console.pages.first_steps import before_a_company, load_first_steps
 from server.web.console.pages.tenants import PATH as NEW_TENANT
@@ -32,6 +34,18 @@ from server.web.console.session import signed_in
 TENANTS_MOST = 50
 RUNS_MOST = 10
 DAYS = 7
+CSV_COLUMNS = (
+    "slug",
+    "name",
+    "live",
+    "runs_to_approve",
+    "runs_going_on",
+    "conversations",
+    f"requests_in_{DAYS}_days",
+    f"errors_in_{DAYS}_days",
+    f"tokens_in_{DAYS}_days",
+    f"engine_seconds_in_{DAYS}_days",
+)
 FAILED_DAYS = 7  # an import that failed longer ago is not on the first page any more
 
 
@@ -81,7 +95,10 @@ class HomeController(Controller):
         ids = None if viewer.is_operator else list(viewer.roles)
         async with database.reading() as session:
             found = await tenants.list_for(session, ids, limit=TENANTS_MOST + 1, after=after)
-            lines = await _lines(session, found[:TENANTS_MOST], today=now().date())
+            shown = found[:TENANTS_MOST]
+            only = shown[0].id if len(shown) == 1 else None
+            use = await _use(session, only, today=now().date())
+            lines = await _lines(session, shown, use)
         if len(lines) == 1 and not viewer.is_operator and after is None:
             return Redirect(f"/console/t/{lines[0].slug}", status_code=303)
         trouble = None
@@ -97,6 +114,38 @@ class HomeController(Controller):
             new_tenant=NEW_TENANT,
             steps=before_a_company(settings) if not lines and viewer.is_operator else (),
         )
+
+    @get("/tenants.csv")
+    async def csv(
+        self, viewer: NamedDependency[Viewer], database: NamedDependency[Database]
+    ) -> Response[bytes]:
+        """The same tenants, a line each."""
+        ids = None if viewer.is_operator else list(viewer.roles)
+        async with database.reading() as session:
+            use = await _use(session, None, today=now().date())
+
+            async def read(limit: int, last: TenantLine | None) -> list[TenantLine]:
+                after = last.slug if last else None
+                batch = await tenants.list_for(session, ids, limit=limit, after=after)
+                return await _lines(session, batch, use)
+
+            lines = await read_all(read)
+        rows = (
+            (
+                line.slug,
+                line.name,
+                line.live,
+                line.waiting,
+                line.working,
+                line.conversations,
+                line.use.requests,
+                line.use.errors,
+                line.use.tokens,
+                round(line.use.engine_seconds, 1),
+            )
+            for line in lines
+        )
+        return csv_file(to_csv(CSV_COLUMNS, rows), "tenants.csv")
 
 
 class TenantHomeController(Controller):
@@ -164,13 +213,13 @@ class TenantHomeController(Controller):
         )
 
 
-async def _lines(session: AsyncSession, found: list[Tenant], *, today: date) -> list[TenantLine]:
+async def _lines(
+    session: AsyncSession, found: list[Tenant], use: dict[str, Use]
+) -> list[TenantLine]:
     ids = [tenant.id for tenant in found]
     conversations = await transcripts.count_conversations(session, ids)
     working = await jobs.count_in(session, ids, jobs.WORKING)
     waiting = await jobs.count_in(session, ids, ["awaiting_approval"])
-    only = ids[0] if len(ids) == 1 else None
-    use = await _use(session, only, today=today)
     return [
         TenantLine(
             slug=tenant.slug,

@@ -15,6 +15,7 @@ from server.db.session import Database
 from server.errors import Conflict, Invalid, NotFound, ServerError
 from server.settings import Settings
 from server.tenants import service as tenants
+from server.web.console.downloads import csv_file
 from server.web.console.forms import browser_name, read_form, see_other
 from server.web.console.pages.account import status_of
 from server.web.console.rendering import page
@@ -51,6 +52,13 @@ class PeopleController(Controller):
         async with database.reading() as session:
             people = await service.list_all(session)
         return await page(request, "people/list.html", people=people)
+
+    @get("/people.csv")
+    async def csv(self, database: NamedDependency[Database]) -> Response[bytes]:
+        """Everybody, a line each."""
+        async with database.reading() as session:
+            people = await service.list_all(session)
+        return csv_file(service.to_csv(people), "people.csv")
 
     @get("/new")
     async def new(

@@ -24,6 +24,7 @@ from server.errors import Conflict, Invalid, NotFound, ServerError
 from server.jobs import history, states
 from server.settings import Settings
 from server.tenants import service as tenants
+from server.web.console.downloads import csv_file, read_all
 from server.web.console.forms import read_form, see_other
 from server.web.console.pages import release_view as view
 from server.web.console.pages.vote import result_of
@@ -100,6 +101,19 @@ class ReleaseController(Controller):
             can_roll_back=can_roll_back,
             toast_of=toast,
         )
+
+    @get("/versions.csv")
+    async def csv(
+        self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
+    ) -> Response[bytes]:
+        """Every version of the tenant, a line each."""
+        async with database.reading() as session:
+            found = await read_all(
+                lambda limit, last: versions.list_versions(
+                    session, tenant, limit=limit, below=last.version if last else None
+                )
+            )
+        return csv_file(versions.to_csv(found), f"{tenant.slug}-models.csv")
 
     @get("/history")
     async def changes(

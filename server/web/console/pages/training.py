@@ -27,9 +27,8 @@ from server.jobs import runs, service, states
 from server.jobs.curve import CurveReader
 from server.jobs.estimates import estimate_run
 from server.jobs.feed import Batch, JobFeed
-from server.jobs.runs import Run
 from server.settings import Settings
-from server.web.console.downloads import csv_file
+from server.web.console.downloads import csv_file, read_all
 from server.web.console.figures import about
 from server.web.console.forms import see_other
 from server.web.console.pages.training_form import (
@@ -102,12 +101,12 @@ class TrainingController(Controller):
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
     ) -> Response[bytes]:
         """Every run of the tenant, a line each."""
-        found: list[Run] = []
         async with database.reading() as session:
-            while batch := await runs.list_runs(
-                session, tenant, limit=500, after=found[-1].id if found else None
-            ):
-                found += batch
+            found = await read_all(
+                lambda limit, last: runs.list_runs(
+                    session, tenant, limit=limit, after=last.id if last else None
+                )
+            )
         return csv_file(runs.to_csv(found), f"{tenant.slug}-runs.csv")
 
     @get("/compare")
