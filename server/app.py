@@ -59,6 +59,7 @@ from server.web.console.pages.account import AccountController
 from server.web.console.pages.ask import AskController
 from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.data import DataController
+from server.web.console.pages.engine import EngineController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
@@ -69,6 +70,8 @@ from server.web.console.pages.sign_in import (
 )
 from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.training import TrainingController
+from server.web.console.pages.usage import AllUsageController as AllUsagePageController
+from server.web.console.pages.usage import TenantUsageController
 from server.web.console.pages.vote import VoteController
 from server.web.console.pages.widget import WidgetController as WidgetPageController
 from server.web.console.session import (
@@ -122,6 +125,9 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     ReleaseController,
     AskController,
     VoteController,
+    TenantUsageController,
+    AllUsagePageController,
+    EngineController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
@@ -148,6 +154,7 @@ class _Shared:
     embeddings: EmbeddingService
     ledger: UsageLedger
     limiter: RateLimiter
+    fair_queue: FairScheduler
     metrics: Metrics
     vault: Vault
     signing_in: SigningIn
@@ -265,11 +272,12 @@ def _build_shared(
     metrics = Metrics(engine)
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
+    fair_queue = _queue(settings, engine, metrics)
     chat = ChatService(
         engine=engine,
         models=ModelCatalog(database, base=settings.base, adapters=settings.adapters),
         prompts=PolicyFiles(settings.home, serving=settings.bases / settings.base / "serving"),
-        admission=Admission(limiter, _queue(settings, engine, metrics)),
+        admission=Admission(limiter, fair_queue),
         accounting=Accounting(ledger, metrics, base=settings.base),
         write_behind=WriteBehind(database),
     )
@@ -284,6 +292,7 @@ def _build_shared(
         embeddings=embeddings,
         ledger=ledger,
         limiter=limiter,
+        fair_queue=fair_queue,
         metrics=metrics,
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),

@@ -103,10 +103,15 @@ TENANT_PAGES = (
     Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
     Page("Conversations", "chat", "/console/t/{slug}/conversations", "viewer", _need_a_person),
 )
-SETUP_PAGES: tuple[Page, ...] = (Page("Widget", "widget", "/console/t/{slug}/widget", "admin"),)
+SETUP_PAGES: tuple[Page, ...] = (
+    Page("Widget", "widget", "/console/t/{slug}/widget", "admin"),
+    Page("Usage & limits", "use", "/console/t/{slug}/usage", "viewer"),
+)
 OPERATOR_PAGES = (
     Page("Tenants", "tenants", "/console", "operator"),
     Page("People", "people", "/console/people", "operator"),
+    Page("Usage", "use", "/console/usage", "operator"),
+    Page("Engine & workers", "engine", "/console/engine", "operator"),
 )
 
 _ROLE_NAMES = {"viewer": "Viewer", "reviewer": "Reviewer", "admin": "Tenant admin"}
