@@ -37,7 +37,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker. ``lives``: it was seen within ``LOST_SECONDS``."""
+    """A worker. ``alive``: it was seen within ``LOST_SECONDS``."""
 
     name: str
     host: str
@@ -45,7 +45,7 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     jobs_at_once: int
     started_at: datetime.datetime
     seen_at: datetime.datetime
-    lives: bool
+    alive: bool
     work: tuple[Work, ...]
 
 
@@ -72,7 +72,7 @@ async def list_workers(session: AsyncSession) -> list[WorkerView]:
             jobs_at_once=row.jobs_at_once,
             started_at=row.created_at,
             seen_at=row.seen_at,
-            lives=row.seen_at > lost,
+            alive=row.seen_at > lost,
             work=tuple(
                 found[each]
                 for found, ids in ((jobs, row.jobs), (imports, row.imports))
@@ -86,8 +86,8 @@ async def list_workers(session: AsyncSession) -> list[WorkerView]:
 
 async def list_waiting(session: AsyncSession, workers: Collection[WorkerView]) -> Waiting:
     """What is queued and not taken, and why not yet. ``workers``: those of ``list_workers``."""
-    taken = [work.id for worker in workers if worker.lives for work in worker.work]
-    places = sum(worker.jobs_at_once for worker in workers if worker.lives)
+    taken = [work.id for worker in workers if worker.alive for work in worker.work]
+    places = sum(worker.jobs_at_once for worker in workers if worker.alive)
     active = await _count(session, Job.id, Job.state.in_(ACTIVE_STATES[1:]))
     older = EVERYONE.select(Import.id).where(
         Import.tenant_id == Job.tenant_id,
@@ -145,7 +145,7 @@ async def list_waiting(session: AsyncSession, workers: Collection[WorkerView]) -
     )
 
 
-_NO_WORKER = "a worker: none lives"
+_NO_WORKER = "a worker: none runs"
 
 
 def _why(places: int, active: int, *, is_unread: bool) -> str:

@@ -14,7 +14,7 @@ from server.usage.schemas import UsageView
 
 TRAINING = "training:"
 ModelKind = Literal["version", "training", "other"]
-KeyKind = Literal["key", "widget", "person", "training", "gone"]
+KeyKind = Literal["key", "widget", "person", "gone", "other"]
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ async def of_one(session: AsyncSession, tenant: Tenant, *, first: date, last: da
     models = {row.model or "": [each for each in rows if each.model == row.model] for row in rows}
     keys: dict[str, list[UsageView]] = {}
     for row in by_key:
-        keys.setdefault(row.key_id or "", []).append(row)
+        keys.setdefault(TRAINING if _is_training(row) else row.key_id or "", []).append(row)
     names = await _names(session, tenant, keys)
     return Overview(
         first=first,
@@ -125,7 +125,7 @@ def _add(rows: Iterable[UsageView]) -> Use:
 
 
 def _use(row: UsageView) -> Use:
-    is_training = (row.model or "").startswith(TRAINING)
+    is_training = _is_training(row)
     return Use(
         requests=row.requests,
         errors=row.errors,
@@ -136,6 +136,10 @@ def _use(row: UsageView) -> Use:
         engine_seconds=0.0 if is_training else row.gpu_seconds,
         trainer_seconds=row.gpu_seconds if is_training else 0.0,
     )
+
+
+def _is_training(row: UsageView) -> bool:
+    return (row.model or "").startswith(TRAINING)
 
 
 def _model(tenant: Tenant, name: str, use: Use) -> ModelUse:
@@ -161,7 +165,7 @@ async def _names(
     """What the ids in the counts stand for. A person asks in the console, visitors in the widget."""
     ids = list(key_ids)
     names: dict[str, tuple[str, KeyKind]] = dict.fromkeys(ids, ("A key that is gone", "gone"))
-    names[""] = ("Training", "training")
+    names |= {"": ("Without a key", "other"), TRAINING: ("Training", "other")}
     mine = of_tenant(tenant.id)
     for key in await session.scalars(mine.select(ApiKey).where(ApiKey.id.in_(ids))):
         text = f"{key.label}, {key.prefix}…" if key.label else f"{key.prefix}…"

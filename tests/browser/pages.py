@@ -96,6 +96,12 @@ PAGES = (
     Look("widget-none", "/console/t/northgate/widget", "northgate:admin"),
     Look("widget-saved", f"{WIDGET}?done=saved", "loaf:admin"),
     Look("widget-secret", f"{WIDGET}/secret", "loaf:admin"),
+    Look("usage", "/console/t/loaf/usage", "loaf:viewer"),
+    Look("usage-empty", "/console/t/northgate/usage?days=7", "northgate:admin"),
+    Look("usage-limits", "/console/t/loaf/usage/limits", "operator"),
+    Look("usage-all", "/console/usage", "operator"),
+    Look("engine", "/console/engine", "operator"),
+    Look("engine-restart", "/console/engine/restart", "operator"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

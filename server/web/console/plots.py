@@ -42,10 +42,11 @@ class Tag(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A label of an axis, at per cent of it."""
+    """A label of an axis, at per cent of it. ``spare``: it is left out where there is little room."""
 
     at: float
     text: str
+    spare: bool = False
 
 
 class DrawnLine(NamedTuple):
@@ -190,6 +191,7 @@ def draw_columns(
     marks = round_marks(0, most)
     top = marks[-1]
     width = SIZE / len(stacks)
+    labelled = [number for number, text in enumerate(x_labels) if text]
     columns = []
     for number, (title, parts) in enumerate(stacks):
         below, drawn = 0.0, []
@@ -202,9 +204,8 @@ def draw_columns(
     return Columns(
         columns=columns,
         x_ticks=[
-            Tick(round((number + 0.5) * 100 / len(stacks), 2), text)
-            for number, text in enumerate(x_labels)
-            if text
+            Tick(round((number + 0.5) * 100 / len(stacks), 2), x_labels[number], bool(place % 2))
+            for place, number in enumerate(reversed(labelled))
         ],
         y_ticks=[Tick(100 * (top - mark) / top, label(mark)) for mark in reversed(marks)],
     )

@@ -39,6 +39,7 @@ from server.web.console.pages.usage_view import (
     meters,
     nearest,
     sentence,
+    unlimited,
 )
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
@@ -99,7 +100,7 @@ class TenantUsageController(Controller):
             days=chosen,
             day_choice=day_links(chosen, f"&measure={measure}"),
             meters=meters(near),
-            limits=limit_rows(settings.limits if tenant.limits is None else tenant.limits),
+            unlimited=unlimited(settings.limits if tenant.limits is None else tenant.limits),
             limited_keys=[
                 (key.label or f"{key.prefix}…", in_words(key.limits))
                 for key in found
@@ -203,7 +204,7 @@ class AllUsageController(Controller):
             day_choice=day_links(chosen),
             next_slug=shown[-1].slug if len(found) > len(shown) else None,
             is_first_page=after is None,
-            limits=limit_rows(settings.limits),
+            limits=in_words(settings.limits),
             number=number,
             duration=duration,
         )

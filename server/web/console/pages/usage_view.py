@@ -144,7 +144,7 @@ def meters(limits: Sequence[LimitNow]) -> list[Meter]:
             each.limit,
             each.used,
             *_standing(each),
-            "" if not each.resets_seconds else _when(each),
+            _when(each),
         )
         for each in limits
     ]
@@ -157,10 +157,15 @@ def nearest(limits: Sequence[LimitNow]) -> Meter | None:
     return meters([max(limits, key=lambda each: each.share)])[0]
 
 
-def limit_rows(limits: Limits | None) -> list[tuple[str, str]]:
-    """(name, value) of every limit; what is not set has none."""
-    given = limits or Limits()
-    return [(WORDS[name], _value(given, name)) for name in LIMITS]
+def limit_rows(limits: Limits) -> list[tuple[str, str]]:
+    """(name, value) of every limit, in words where it is not set."""
+    return [(WORDS[name], _value(limits, name)) for name in LIMITS]
+
+
+def unlimited(limits: Limits) -> str:
+    """What is not limited, in a line; empty where all is."""
+    found = [WORDS[name].lower() for name in LIMITS if getattr(limits, name) is None]
+    return ", ".join(found)
 
 
 def in_words(limits: Limits) -> str:
@@ -205,6 +210,8 @@ def _standing(limit: LimitNow) -> tuple[str, str]:
 
 
 def _when(limit: LimitNow) -> str:
+    if limit.name == "concurrent_streams":
+        return "under way here now"
     if limit.name.endswith("_per_day"):
         return f"begins again in {duration(limit.resets_seconds)}, at midnight UTC"
     return "of the last 60 seconds"
