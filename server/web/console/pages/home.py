@@ -14,15 +14,18 @@ from server.adapters import service as adapters
 from server.conversations import inbox
 from server.db.models import Tenant, now
 from server.db.session import Database
+from server.engine.overview import EngineState, state_of
 from server.engine.service import EngineService
-from server.jobs import runs
+from server.jobs import runs, workers
 from server.jobs import service as jobs
+from server.limits.limiter import RateLimiter
 from server.tenants import service as tenants
 from server.transcripts import service as transcripts
 from server.transcripts import uploads
 from server.usage import report
 from server.usage.schemas import UsageView
 from server.web.console.navigation import address_of_page
+from server.web.console.pages.usage_view import meters
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
 from training.data.dataset import MIN_EXAMPLES
@@ -43,6 +46,7 @@ class Use(NamedTuple):
     engine_seconds: float
     tokens_today: int
     engine_seconds_today: float
+    refused_today: int
 
 
 class TenantLine(NamedTuple):
@@ -55,6 +59,18 @@ class TenantLine(NamedTuple):
     working: int
     waiting: int
     use: Use
+
+
+class Installation(NamedTuple):
+    """What an operator must know first: whether there is who answers, reads and trains.
+
+    ``running``: workers; ``waiting``: runs and uploads that wait for one.
+    """
+
+    engine: EngineState
+    detail: str
+    running: int
+    waiting: int
 
 
 class Step(NamedTuple):
@@ -90,16 +106,17 @@ class HomeController(Controller):
             lines = await _lines(session, found[:TENANTS_MOST], today=now().date())
         if len(lines) == 1 and not viewer.is_operator and after is None:
             return Redirect(f"/console/t/{lines[0].slug}", status_code=303)
-        trouble = None
-        if viewer.is_operator and engine is not None and engine.status.state != "ready":
-            trouble = engine.status
+        installation = None
+        if viewer.is_operator:
+            async with database.reading() as session:
+                installation = await _installation(session, engine)
         return await page(
             request,
             "home/tenants.html",
             lines=lines,
             next_slug=lines[-1].slug if len(found) > TENANTS_MOST else None,
             is_first_page=after is None,
-            engine_trouble=trouble,
+            installation=installation,
         )
 
 
@@ -115,8 +132,10 @@ class TenantHomeController(Controller):
         self,
         request: Request[Any, Any, Any],
         tenant: NamedDependency[Tenant],
+        *,
         viewer: NamedDependency[Viewer],
         database: NamedDependency[Database],
+        limiter: NamedDependency[RateLimiter],
         slug: FromPath[str],
     ) -> Response[Any]:
         """What needs a person first, what is live, what goes on, what was used."""
@@ -136,6 +155,7 @@ class TenantHomeController(Controller):
             change = await adapters.last_change(session, tenant)
             versions = await adapters.list_for(session, tenant)
             use = (await _use(session, tenant.id, today=moment.date())).get(tenant.slug)
+        near = await limiter.now({tenant.id: tenant.limits})
         steps = _steps(
             tenant,
             viewer,
@@ -160,6 +180,8 @@ class TenantHomeController(Controller):
             live_name=f"{slug}@{live}" if live else "",
             live_since=change.created_at if live and change else None,
             use=use or _NOTHING,
+            usage=address_of_page("Usage & limits", tenant),
+            near_limits=[each for each in meters(near[tenant.id]) if each.word],
             steps=steps,
             is_new=any(step.state != "done" for step in steps),
             training=address_of_page("Training", tenant),
@@ -204,10 +226,22 @@ def _added_up(days: list[UsageView]) -> Use:
         engine_seconds=sum(day.gpu_seconds for day in days),
         tokens_today=today.prompt_tokens + today.completion_tokens,
         engine_seconds_today=today.gpu_seconds,
+        refused_today=today.refused,
     )
 
 
-_NOTHING = Use((0,) * DAYS, 0, 0, 0, 0.0, 0, 0.0)
+async def _installation(session: AsyncSession, engine: EngineService | None) -> Installation:
+    found = await workers.list_workers(session)
+    waiting = await workers.list_waiting(session, found)
+    return Installation(
+        engine=state_of(engine),
+        detail=engine.status.detail if engine is not None else "",
+        running=sum(worker.alive for worker in found),
+        waiting=waiting.jobs + waiting.imports,
+    )
+
+
+_NOTHING = Use((0,) * DAYS, 0, 0, 0, 0.0, 0, 0.0, 0)
 
 
 def _steps(

@@ -56,7 +56,6 @@ class TenantUse(NamedTuple):
     name: str
     use: Use
     nearest: Meter | None
-    own_limits: bool
 
 
 class TenantUsageController(Controller):
@@ -194,7 +193,6 @@ class AllUsageController(Controller):
                     tenant.name,
                     uses.get(tenant.slug, Use()),
                     nearest(near[tenant.id]),
-                    own_limits=tenant.limits is not None,
                 )
                 for tenant in shown
             ],
