@@ -190,16 +190,16 @@ async def _jobs(session: AsyncSession, ids: Collection[str]) -> dict[str, Work]:
 
 
 async def _imports(session: AsyncSession, ids: Collection[str]) -> dict[str, Work]:
-    query = EVERYONE.select(
-        Import.id,
-        SourceFile.filename,
-        Import.started_at,
-        Import.created_at,
-        Tenant.slug,
-        Tenant.name,
-    )
-    rows = await session.execute(
-        query.join(Tenant, Tenant.id == Import.tenant_id)
+    query = (
+        EVERYONE.select(
+            Import.id,
+            SourceFile.filename,
+            Import.started_at,
+            Import.created_at,
+            Tenant.slug,
+            Tenant.name,
+        )
+        .join(Tenant, Tenant.id == Import.tenant_id)
         .join(SourceFile, SourceFile.id == Import.source_file_id)
         .where(Import.id.in_(ids), Import.state.in_(("queued", "running")))
     )
@@ -213,5 +213,7 @@ async def _imports(session: AsyncSession, ids: Collection[str]) -> dict[str, Wor
             what="Being read",
             since=started_at or created_at,
         )
-        for import_id, filename, started_at, created_at, slug, tenant in rows
+        for import_id, filename, started_at, created_at, slug, tenant in await session.execute(
+            query
+        )
     }

@@ -8,6 +8,7 @@ from server.storage.blobs import BlobStore
 
 async def test_the_files_of_each_part_are_added_up(settings, database):
     blobs = BlobStore.open(settings.blobs)
+    assert blobs.folder is not None
     for folder in (settings.adapters / "acme.1", settings.adapters / "acme.2", blobs.folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "weights").write_bytes(b"x" * 1000)
