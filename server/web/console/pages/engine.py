@@ -122,7 +122,7 @@ async def _now(
         "queued": fair_queue.waiting,
         "workers": live,
         "waiting": waiting,
-        "lost": duration(LOST_SECONDS),
+        "lost": f"{LOST_SECONDS:.0f} s",
         "number": number,
         "duration": duration,
     }

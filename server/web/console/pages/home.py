@@ -25,7 +25,7 @@ from server.transcripts import uploads
 from server.usage import report
 from server.usage.schemas import UsageView
 from server.web.console.navigation import address_of_page
-from server.web.console.pages.usage_view import meters
+from server.web.console.pages.usage_view import nearest
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
 from training.data.dataset import MIN_EXAMPLES
@@ -181,7 +181,7 @@ class TenantHomeController(Controller):
             live_since=change.created_at if live and change else None,
             use=use or _NOTHING,
             usage=address_of_page("Usage & limits", tenant),
-            near_limits=[each for each in meters(near[tenant.id]) if each.word],
+            limit=nearest(near[tenant.id]),
             steps=steps,
             is_new=any(step.state != "done" for step in steps),
             training=address_of_page("Training", tenant),

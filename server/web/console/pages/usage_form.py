@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from server.limits.limiter import LIMITS
+from server.limits.limiter import LIMITS, WORDS
 from server.settings import MOST_LIMIT, Limits
 
 OWN, INSTALLATION = "own", "installation"
 _MOST_DIGITS = 16
-_ADVICE = "Give a whole number from 1 on, or leave it empty: then there is no limit."
+_ADVICE = "give a whole number from 1 on, or leave it empty: then there is no limit."
 
 
 class LimitsForm(NamedTuple):
@@ -46,7 +46,7 @@ def read_limits_form(fields: Mapping[str, str]) -> tuple[Limits | None, LimitsFo
         if not text:
             continue
         if (value := _number(text)) is None:
-            errors[name] = _ADVICE
+            errors[name] = f"{WORDS[name]}: {_ADVICE}"
         else:
             given[name] = value
     return msgspec.convert(given, Limits), LimitsForm(OWN, values, errors)

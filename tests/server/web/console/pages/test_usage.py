@@ -78,18 +78,18 @@ async def test_a_page_shows_how_near_each_limit_is(sign_in, make_tenant, databas
     browser = await sign_in("acme", "viewer")
     page = (await browser.get(PATH)).text
     for words in (
-        '<b>Requests a day</b><span class="num">8 of 10</span>',
+        '<b>Requests a day</b> <span class="chip warn">Near</span></span>',
+        '<span class="num">8 of 10</span>',
         'aria-label="Tokens a day">125 of 100</meter>',
         'value="100" aria-label="Tokens a day"',
         "0 of 4",
-        '<span class="chip warn">Near</span>',
         '<span class="chip bad">Reached</span>',
         "requests a minute, tokens a minute.",
         '<b>shop</b> <span class="quiet">1,000 tokens a minute</span>',
     ):
         assert words in page, words
     home = (await browser.get("/console/t/acme")).text
-    assert '<a href="/console/t/acme/usage#limits">Requests a day: 8 of 10</a>' in home
+    assert '<a href="/console/t/acme/usage#limits">Tokens a day: 125 of 100</a>' in home
     assert '<a href="/console/t/acme/usage?days=7">Usage &amp; limits</a>' in home
 
 
@@ -131,7 +131,7 @@ async def test_a_limit_that_is_no_number_is_refused_at_its_field(
     form = {"whose": "own", "requests_per_minute": "7", "tokens_per_day": wrong}
     answer = await operator.post(f"{PATH}/limits", data=form)
     assert answer.status_code == 422
-    assert '<a href="#tokens_per_day">Give a whole number from 1 on' in answer.text
+    assert '<a href="#tokens_per_day">Tokens a day: give a whole number from 1 on' in answer.text
     assert 'value="7"' in answer.text
     assert await limits_of(database) == Limits(requests_per_minute=5)
 
