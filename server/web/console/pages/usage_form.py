@@ -38,14 +38,14 @@ def read_limits_form(fields: Mapping[str, str]) -> tuple[Limits | None, LimitsFo
     if whose == INSTALLATION:
         return None, LimitsForm(whose, values, {})
     if whose != OWN:
-        errors = {f"whose-{INSTALLATION}": "Choose whose limits apply."}
-        return None, LimitsForm(whose, values, errors)
+        chosen = {f"whose-{INSTALLATION}": "Choose whose limits apply."}
+        return None, LimitsForm(whose, values, chosen)
     given: dict[str, int] = {}
-    errors = {}
-    for name, text in values.items():
-        if not text:
+    errors: dict[str, str] = {}
+    for name in LIMITS:
+        if not values[name]:
             continue
-        if (value := _number(text)) is None:
+        if (value := _number(values[name])) is None:
             errors[name] = f"{WORDS[name]}: {_ADVICE}"
         else:
             given[name] = value
