@@ -63,6 +63,7 @@ from server.web.console.pages.audit import AllAuditController as AllAuditPageCon
 from server.web.console.pages.audit import AuditController as AuditPageController
 from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.data import DataController
+from server.web.console.pages.engine import EngineController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.keys import KeysController, OperatorKeysController
 from server.web.console.pages.people import PeopleController
@@ -75,6 +76,8 @@ from server.web.console.pages.sign_in import (
 from server.web.console.pages.single_sign_on import IssuerController
 from server.web.console.pages.tenants import NewTenantController
 from server.web.console.pages.training import TrainingController
+from server.web.console.pages.usage import AllUsageController as AllUsagePageController
+from server.web.console.pages.usage import TenantUsageController
 from server.web.console.pages.vote import VoteController
 from server.web.console.pages.webhooks import WebhooksController
 from server.web.console.pages.widget import WidgetController as WidgetPageController
@@ -137,6 +140,9 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     VoteController,
     AuditPageController,
     AllAuditPageController,
+    TenantUsageController,
+    AllUsagePageController,
+    EngineController,
 )
 OPEN: tuple[type[Controller], ...] = (  # /health, /metrics, /openapi.json, /docs, /static
     HealthController,
@@ -163,6 +169,7 @@ class _Shared:
     embeddings: EmbeddingService
     ledger: UsageLedger
     limiter: RateLimiter
+    fair_queue: FairScheduler
     metrics: Metrics
     vault: Vault
     signing_in: SigningIn
@@ -281,11 +288,12 @@ def _build_shared(
     metrics = Metrics(engine)
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
+    fair_queue = _queue(settings, engine, metrics)
     chat = ChatService(
         engine=engine,
         models=ModelCatalog(database, base=settings.base, adapters=settings.adapters),
         prompts=PolicyFiles(settings.home, serving=settings.bases / settings.base / "serving"),
-        admission=Admission(limiter, _queue(settings, engine, metrics)),
+        admission=Admission(limiter, fair_queue),
         accounting=Accounting(ledger, metrics, base=settings.base),
         write_behind=WriteBehind(database),
     )
@@ -300,6 +308,7 @@ def _build_shared(
         embeddings=embeddings,
         ledger=ledger,
         limiter=limiter,
+        fair_queue=fair_queue,
         metrics=metrics,
         vault=Vault(settings),
         signing_in=SigningIn(database, Passwords()),

@@ -29,7 +29,8 @@ def _default_home() -> Path:
     return Path.home() / ".local" / "share" / "tenantune"
 
 
-_Bound = Annotated[int, Meta(ge=1, le=1 << 53)] | None
+MOST_LIMIT = 1 << 53  # JSON numbers are exact up to here
+_Bound = Annotated[int, Meta(ge=1, le=MOST_LIMIT)] | None
 
 
 class Limits(

@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy import or_
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import Import, Job, now
@@ -28,6 +29,7 @@ from server.db.scope import across_tenants
 from server.db.session import Database
 from server.home import claim, keep_private
 from server.jobs.cleanup import cleanup_finished
+from server.jobs.heartbeat import Heartbeat
 from server.jobs.recovery import requeue_orphaned
 from server.jobs.scheduling import ACTIVE_STATES, MAX_RUNNING_IMPORTS, next_imports, next_jobs
 from server.jobs.steps.context import StepContext
@@ -43,6 +45,7 @@ POLL_SECONDS = 0.5
 CLEANUP_INTERVAL = timedelta(minutes=1)
 APPROVAL_TIMEOUT = timedelta(days=90)
 STOP_SECONDS = 7.0  # trainers take 6 at most, see trainer_process.STOP_SECONDS
+END_SECONDS = 0.5  # to say that it ends; else it counts as lost a minute later
 EVERYONE = across_tenants("a worker serves the queued work of all tenants")
 
 
@@ -59,6 +62,9 @@ class Worker:
         self.database = Database(settings.database, patience_seconds=60.0)
         self.context = StepContext(settings, self.database)
         self.workflows = Workflows(self.context, on_end=self._free)
+        self.heartbeat = Heartbeat(
+            self.database, name=executor_id(settings), jobs_at_once=settings.worker_jobs
+        )
         # what has a slot: handed to a workflow of this process, and not over
         self._imports: set[str] = set()
         self._jobs: set[tuple[str, int]] = set()  # (id, attempt)
@@ -81,6 +87,9 @@ class Worker:
         while not self.context.stopping.is_set():
             try:
                 await self._dispatch()
+                await self.heartbeat.beat(
+                    jobs=[job_id for job_id, _ in self._jobs], imports=self._imports
+                )
                 if cleaned is None or now() - cleaned >= CLEANUP_INTERVAL:
                     started = now()
                     since = cleaned and cleaned - CLEANUP_INTERVAL
@@ -183,6 +192,9 @@ async def main() -> None:
             group.create_task(_run(worker))  # an error of it ends the group
             await context.stopping.wait()
             await context.trainers.wait_idle()
+            with contextlib.suppress(TimeoutError, SQLAlchemyError):
+                async with asyncio.timeout(END_SECONDS):
+                    await worker.heartbeat.end()
             # A step that is still open must not be recorded as done or failed: it is run again.
             sys.stdout.flush()
             os._exit(0)

@@ -270,9 +270,15 @@ def test_every_table_but_the_tenants_own_has_a_tenant_and_no_relationships() -> 
         assert not list(relationships), f"{model}: a relationship loads rows without the filter"
 
 
-def test_only_people_and_how_they_sign_in_are_no_tenants() -> None:
+def test_only_people_how_they_sign_in_and_workers_are_no_tenants() -> None:
     names = sorted(str(model.__tablename__) for model in INSTALLATION_WIDE)
-    assert names == ["person", "sign_in_link", "sign_in_session", "sign_in_try"]
+    assert names == [
+        "person",
+        "sign_in_link",
+        "sign_in_session",
+        "sign_in_try",
+        "worker_process",
+    ]
 
 
 IMPORTS = """

@@ -136,6 +136,15 @@ class Accounting:
             in_flight.dec()
             self._add(generation, outcome, gpu_seconds=self._engine_time.leave(entered))
 
+    def refuse(self, generation: Generation[C]) -> None:
+        """Count a request that a limit turned away."""
+        resolved = generation.resolved
+        self._ledger.refuse(
+            tenant_id=resolved.tenant_id,
+            key_id=generation.principal.key_id,
+            model=self._name(resolved),
+        )
+
     def first_token(self, generation: Generation[C], seconds: float) -> None:
         """Note how long a request waited for the first chunk of its answer."""
         self._metrics.first_token.labels(generation.model_kind).observe(seconds)
@@ -152,7 +161,10 @@ class Accounting:
             usage,
             tenant_id=resolved.tenant_id,
             key_id=generation.principal.key_id,
-            model=f"{resolved.slug}@{resolved.version}" if resolved.version else self._base,
+            model=self._name(resolved),
             failed=failed,
             gpu_seconds=gpu_seconds,
         )
+
+    def _name(self, resolved: Resolved) -> str:
+        return f"{resolved.slug}@{resolved.version}" if resolved.version else self._base

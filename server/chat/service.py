@@ -25,7 +25,13 @@ from server.chat.truncation import shorten
 from server.db.write_behind import WriteBehind
 from server.engine.client import RETRY_AFTER_SECONDS
 from server.engine.service import EngineService
-from server.errors import AdapterRefused, EngineRejected, EngineUnavailable, StreamBroken
+from server.errors import (
+    AdapterRefused,
+    EngineRejected,
+    EngineUnavailable,
+    StreamBroken,
+    TooMany,
+)
 from server.limits.fair_scheduler import Ticket
 from server.usage.schemas import Usage
 
@@ -170,7 +176,12 @@ class ChatService:
         """One answer from the first to the last: the same for chats and texts, streamed or not."""
         body = self._prompts.policy.body(generation.request, generation.resolved)
         began = time.monotonic()
-        async with self._admission.enter(generation) as ticket, AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
+            try:
+                ticket = await stack.enter_async_context(self._admission.enter(generation))
+            except TooMany:
+                self._accounting.refuse(generation)
+                raise
             stack.enter_context(self._accounting.count(generation))
             payloads = await self._open(stack, body, generation)
             if generation.mode == "stream":

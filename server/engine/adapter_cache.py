@@ -103,6 +103,11 @@ class AdapterCache:
         return list(self._loaded)
 
     @property
+    def max_loaded(self) -> int:
+        """How many adapters may be loaded at the same time."""
+        return self._max_loaded
+
+    @property
     def in_flight(self) -> dict[str, int]:
         """Number of leases per adapter."""
         return dict(self._in_flight)

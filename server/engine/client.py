@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -90,6 +91,14 @@ class EngineClient:
         self.heard_at = time.monotonic()
 
     @property
+    def address(self) -> str:
+        """Where the engine listens: ``unix:PATH``, or a URL without its user and password."""
+        if self._uds is not None:
+            return f"unix:{self._uds}"
+        parts = urlsplit(self._root)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    @property
     def _session(self) -> aiohttp.ClientSession:
         if self._session_ is None:
             connector = (
@@ -167,6 +176,10 @@ class EngineClient:
     async def info(self) -> EngineInfo:
         """Return the engine's limits and settings."""
         return _decode(await self._get("/tenantune/info", self._first), EngineInfo)
+
+    async def metrics(self, *, timeout_seconds: float) -> str:
+        """Return the engine's own figures, as Prometheus text; raises EngineUnavailable."""
+        return (await self._get("/metrics", timeout_seconds)).decode(errors="replace")
 
     async def health(self, *, timeout_seconds: float) -> None:
         """Return when the engine says that it is well; raises EngineUnavailable."""

@@ -7,6 +7,7 @@ question has a new cache salt, so that nothing of it comes from the prefix cache
 
 import asyncio
 import secrets
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Protocol
 
@@ -60,6 +61,8 @@ class OutputProbe:
         self._base = base
         self._silent_seconds = silent_seconds
         self.expected: str | None = None
+        self.asked_at: datetime | None = None
+        """When the engine last gave an answer to the question; None before the first."""
 
     async def record(self) -> None:
         """Ask a new engine, and remember its answer.
@@ -114,9 +117,11 @@ class OutputProbe:
         data = await self._engine.complete(body)
         try:
             completion = msgspec.json.decode(data, type=_Completion)
-            return completion.choices[0].message.content or ""
+            answer = completion.choices[0].message.content or ""
         except (msgspec.DecodeError, IndexError) as exc:
             raise EngineUnavailable(f"the engine's answer makes no sense: {exc}") from exc
+        self.asked_at = datetime.now(UTC)
+        return answer
 
 
 def _same(expected: str, answer: str) -> bool:

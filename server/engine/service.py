@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from server.engine.backend import CHAT
 from server.engine.backends.remote import RemoteEngine
 from server.engine.client import EngineClient
 from server.engine.connection import EngineConnection, EngineKeeper
+from server.engine.figures import EngineFigures
 from server.engine.output_monitor import OutputMonitor
 from server.engine.output_probe import OutputProbe
 from server.engine.process.command import EngineCommand
 from server.engine.process.supervisor import EngineStatus, StatusFeed, Supervisor, Timing
-from server.errors import EngineRejected, EngineUnavailable, StreamBroken
+from server.errors import Conflict, EngineRejected, EngineUnavailable, StreamBroken
 
 __all__ = ["AdapterRef", "EngineService", "EngineStatus"]
 
@@ -91,11 +93,15 @@ class EngineService:
             max_num_seqs=command.max_num_seqs if command else 1,
         )
         timing = timing or Timing()
-        self._keeper: EngineKeeper = (
-            Supervisor(command, self._connection, run=run, feed=self._feed, timing=timing)
-            if command
-            else RemoteEngine(self._connection, feed=self._feed, timing=timing)
-        )
+        self._supervisor: Supervisor | None = None
+        self._keeper: EngineKeeper
+        if command is not None:
+            self._keeper = self._supervisor = Supervisor(
+                command, self._connection, run=run, feed=self._feed, timing=timing
+            )
+        else:
+            self._keeper = RemoteEngine(self._connection, feed=self._feed, timing=timing)
+        self.figures = EngineFigures(self.client)
         self._monitor = OutputMonitor(
             self._connection,
             feed=self._feed,
@@ -110,6 +116,21 @@ class EngineService:
     def status(self) -> EngineStatus:
         """What the engine is doing now."""
         return self._feed.status
+
+    @property
+    def base(self) -> str:
+        """The base model's name."""
+        return self._base
+
+    @property
+    def checked_at(self) -> datetime | None:
+        """When the engine last gave the answer to the output probe's question."""
+        return self._connection.probe.asked_at
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether this server started the engine, so that it may start it anew."""
+        return self._supervisor is not None
 
     @property
     def draining(self) -> bool:
@@ -164,6 +185,25 @@ class EngineService:
             self._main = None
         await self.client.close()
         self._feed.show(state="stopped", detail="", pid=None)
+
+    def restart(self, reason: str) -> None:
+        """End the engine and start it at once: open answers break, and new ones wait until it is ready.
+
+        Args:
+            reason: for the log and the status: who wants it.
+
+        Raises:
+            Conflict: the engine is not this server's to start, or the server is stopping.
+        """
+        if self._supervisor is None:
+            raise Conflict(
+                "This engine was not started by this server: restart it where it runs.",
+                code="engine_not_ours",
+            )
+        if self._draining or self._main is None:
+            raise Conflict("The server is stopping.", code="server_stopping")
+        log.warning("engine is restarted", reason=reason)
+        self._supervisor.restart(reason)
 
     async def wait_ready(self, timeout_seconds: float) -> None:
         """Return when requests will be answered.

@@ -128,6 +128,16 @@ class FairScheduler:
             self._leave(place)
 
     @property
+    def running_of(self) -> dict[str, int]:
+        """Requests at the engine by tenant; of those that have none there is no entry."""
+        return dict(self._running)
+
+    @property
+    def waiting_of(self) -> dict[str, int]:
+        """Requests that wait by tenant; of those that have none there is no entry."""
+        return {tenant: len(line) for tenant, line in self._lines.items()}
+
+    @property
     def _reserve(self) -> int:
         """Places reserved for tenants that have none."""
         sequences = self._max_num_seqs()

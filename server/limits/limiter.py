@@ -16,26 +16,64 @@ Redis, MongoDB, memcached: not in SQL.)
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Literal, get_args
+
+import msgspec
 
 from server.auth.keys import Principal
 from server.db.session import Database
 from server.errors import TooMany
 from server.limits import store
-from server.limits.sliding_window import DAY, MINUTE, Account, Kind, Rate, duration
+from server.limits.sliding_window import DAY, GRAIN, MINUTE, Account, Kind, Rate, duration
 from server.limits.store import Amounts, Taken, UsageKey
 from server.settings import Limits
 
 IDLE_SECONDS = 600.0  # accounts that are not used for so long are read anew when they are again
 PRUNE_SECONDS = 60.0
 BUSY_RETRY_SECONDS = 1.0  # for requests in flight: when one ends is unknown
+LimitName = Literal[
+    "requests_per_minute",
+    "tokens_per_minute",
+    "requests_per_day",
+    "tokens_per_day",
+    "concurrent_streams",
+]
+LIMITS: tuple[LimitName, ...] = get_args(LimitName)
+WORDS: dict[LimitName, str] = {
+    "requests_per_minute": "Requests a minute",
+    "tokens_per_minute": "Tokens a minute",
+    "requests_per_day": "Requests a day",
+    "tokens_per_day": "Tokens a day",
+    "concurrent_streams": "Requests at a time",
+}
+NEAR = 0.8
+"""From this share on a limit is near: there is time to raise it before it is reached."""
 _NAMES = {
     "requests_per_minute": "requests per min (RPM)",
     "tokens_per_minute": "tokens per min (TPM)",
     "requests_per_day": "requests per day (RPD)",
     "tokens_per_day": "tokens per day (TPD)",
 }
+
+
+class LimitNow(msgspec.Struct, frozen=True):
+    """A limit that is set, and what counts against it now.
+
+    ``resets_seconds``: until nothing counts against it any more if no other request comes; None for
+    requests in flight, which end when they do.
+    """
+
+    name: LimitName
+    limit: int
+    used: int
+    resets_seconds: float | None
+
+    @property
+    def share(self) -> float:
+        """What of the limit is used: 1 is all of it, and more is possible for a moment."""
+        return self.used / self.limit
 
 
 class Admission:
@@ -128,6 +166,30 @@ class RateLimiter:
                 ("reset", duration(rate.reset())),
             )
         ]
+
+    async def now(self, tenants: Mapping[str, Limits | None]) -> dict[str, list[LimitNow]]:
+        """How near the limits of these tenants are, by tenant's id, in the order of ``LIMITS``.
+
+        Requests in flight are those of this copy of the server. A tenant that has not asked this copy
+        for anything lately is looked up in the database.
+
+        Args:
+            tenants: their own limits by id; None where the installation's apply.
+        """
+        now = self._clock()
+        unknown = [tenant_id for tenant_id in tenants if tenant_id not in self._tenants]
+        accounts = {tenant_id: tenant.whole for tenant_id, tenant in self._tenants.items()}
+        if unknown:
+            async with self._database.reading() as session:
+                totals = await store.read(session, unknown, now)
+            for tenant_id in unknown:
+                tenant = _Tenant(now)
+                tenant.reconcile(totals.of(tenant_id), now)
+                accounts[tenant_id] = tenant.whole
+        return {
+            tenant_id: _near(self._default if limits is None else limits, accounts[tenant_id], now)
+            for tenant_id, limits in tenants.items()
+        }
 
     def take(self) -> Taken:
         """The counts to write. Call it at the same moment as the ledger takes its own."""
@@ -228,23 +290,9 @@ class RateLimiter:
         self, principal: Principal, tenant: "_Tenant", now: float
     ) -> Iterator[tuple[str, Rate]]:
         """Every limit that is set, with what is used of it."""
-        minute, elapsed = divmod(now, MINUTE)
-        day, elapsed_today = divmod(now, DAY)
         for whose, limits, account in self._holders(principal, tenant):
-            for kind in ("requests", "tokens"):
-                per_minute, per_day = f"{kind}_per_minute", f"{kind}_per_day"
-                limit: int | None = getattr(limits, per_minute)
-                if limit is not None:
-                    before = getattr(account.minute(int(minute) - 1), kind)
-                    current = getattr(account.minute(int(minute)), kind)
-                    name = _NAMES[per_minute]
-                    yield whose, Rate(kind, name, limit, before, current, elapsed, MINUTE)
-                limit = getattr(limits, per_day)
-                if limit is not None:
-                    open_now = account.in_flight if kind == "requests" else account.reserved
-                    current = getattr(account.day(int(day)), kind) + open_now
-                    name = _NAMES[per_day]
-                    yield whose, Rate(kind, name, limit, 0, current, elapsed_today, DAY)
+            for _, rate in _rates_of(limits, account, now):
+                yield whose, rate
 
     def _end(
         self, accounts: tuple[Account, ...], minute: int, reserved: int, used: int | None
@@ -294,6 +342,38 @@ class _Tenant:
             for number in {minute - 1, minute, *account.minutes}:
                 account.minute(number).reconcile(*totals.minute(key_id, number))
             account.day(day).reconcile(*totals.day(key_id))
+
+
+def _rates_of(limits: Limits, account: Account, now: float) -> Iterator[tuple[LimitName, Rate]]:
+    """The limits by minute and by day that are set, with what is used of them."""
+    minute, elapsed = divmod(now, MINUTE)
+    day, elapsed_today = divmod(now, DAY)
+    kinds: tuple[tuple[Kind, LimitName, LimitName], ...] = (
+        ("requests", "requests_per_minute", "requests_per_day"),
+        ("tokens", "tokens_per_minute", "tokens_per_day"),
+    )
+    for kind, per_minute, per_day in kinds:
+        limit: int | None = getattr(limits, per_minute)
+        if limit is not None:
+            before = getattr(account.minute(int(minute) - 1), kind)
+            current = getattr(account.minute(int(minute)), kind)
+            name = _NAMES[per_minute]
+            yield per_minute, Rate(kind, name, limit, before, current, elapsed, MINUTE)
+        limit = getattr(limits, per_day)
+        if limit is not None:
+            open_now = account.in_flight if kind == "requests" else account.reserved
+            current = getattr(account.day(int(day)), kind) + open_now
+            yield per_day, Rate(kind, _NAMES[per_day], limit, 0, current, elapsed_today, DAY)
+
+
+def _near(limits: Limits, account: Account, now: float) -> list[LimitNow]:
+    found = {
+        name: LimitNow(name, rate.limit, math.ceil(rate.used - GRAIN), rate.reset())
+        for name, rate in _rates_of(limits, account, now)
+    }
+    if (most := limits.concurrent_streams) is not None:
+        found["concurrent_streams"] = LimitNow("concurrent_streams", most, account.in_flight, None)
+    return [found[name] for name in LIMITS if name in found]
 
 
 def _values(limits: Limits) -> tuple[int | None, ...]:

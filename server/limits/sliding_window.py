@@ -11,7 +11,7 @@ from typing import Literal
 Kind = Literal["requests", "tokens"]
 MINUTE = 60
 DAY = 86_400
-_GRAIN = 1e-6  # of a request or token; smaller differences are rounding of floats
+GRAIN = 1e-6  # of a request or token; smaller differences are rounding of floats
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class Rate:
     @property
     def remaining(self) -> int:
         """How many more are possible now."""
-        return max(0, math.floor(self.limit - self.used + _GRAIN))
+        return max(0, math.floor(self.limit - self.used + GRAIN))
 
     @property
     def left(self) -> float:
@@ -113,7 +113,7 @@ class Rate:
         room = self.limit - need
         if room < 0:
             return math.inf
-        if self.used <= room + _GRAIN:
+        if self.used <= room + GRAIN:
             return 0.0
         if self.period == DAY:
             return self.left
@@ -130,7 +130,7 @@ class Rate:
 
 def duration(seconds: float) -> str:
     """A time in the form of OpenAI's headers: ``120ms``, ``1.5s``, ``6m0s``, ``2h0m3s``."""
-    milliseconds = math.ceil(seconds * 1000 - _GRAIN)
+    milliseconds = math.ceil(seconds * 1000 - GRAIN)
     if milliseconds < 1000:  # noqa: PLR2004 - a second
         return f"{milliseconds}ms" if milliseconds > 0 else "0s"
     if milliseconds < 1000 * MINUTE:

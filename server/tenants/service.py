@@ -153,6 +153,17 @@ async def list_for(
     return list(await session.scalars(query.order_by(Tenant.name, Tenant.slug).limit(limit)))
 
 
+async def names_of(
+    session: AsyncSession, tenant_ids: Collection[str]
+) -> dict[str, tuple[str, str]]:
+    """(slug, name) of tenants by id; those that are gone are absent."""
+    query = across_tenants("an operator sees who uses the engine").select(
+        Tenant.id, Tenant.slug, Tenant.name
+    )
+    rows = await session.execute(query.where(Tenant.id.in_(tenant_ids)))
+    return {tenant_id: (slug, name) for tenant_id, slug, name in rows}
+
+
 async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant:
     """Change what the patch holds.
 

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 COUNTS = (
     "requests",
     "errors",
+    "refused",
     "prompt_tokens",
     "cached_tokens",
     "completion_tokens",
@@ -33,13 +34,14 @@ _Place = tuple[str, str, str, date]  # tenant, key, model, day
 
 @dataclass(slots=True)
 class Counts:
-    """What was used; ``errors`` counts requests that failed.
+    """What was used; ``errors`` counts requests that failed, ``refused`` those that a limit turned away.
 
     ``gpu_seconds`` is a request's share of the time that the engine was busy (``engine_time.py``).
     """
 
     requests: int = 0
     errors: int = 0
+    refused: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -97,6 +99,10 @@ class UsageLedger:
             gpu_seconds=gpu_seconds,
         )
         self._keep((tenant_id, key_id, model, now().date()), counts)
+
+    def refuse(self, *, tenant_id: str, key_id: str, model: str) -> None:
+        """Count one request that a limit turned away. It used nothing, and is no request."""
+        self._keep((tenant_id, key_id, model, now().date()), Counts(refused=1))
 
     async def flush(self) -> None:
         """Write what has been counted, and share it with the limits of other copies.

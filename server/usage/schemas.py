@@ -29,7 +29,8 @@ class Usage(msgspec.Struct, frozen=True):
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     """What a tenant used in a UTC day with one key and model; null where it was not grouped by.
 
-    ``key_id`` is empty where no key was used. ``gpu_seconds``: the requests' shares of the time
+    ``key_id`` is empty where no key was used. ``refused``: requests that a limit turned away, which
+    ``requests`` and ``errors`` do not count. ``gpu_seconds``: the requests' shares of the time
     that the engine was busy; they add up to that time. Training has rows of its own, with the
     model ``training:<base>``, on the day that a job ended.
     """
@@ -40,6 +41,7 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None
     requests: int
     errors: int
+    refused: int
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int

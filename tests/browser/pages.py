@@ -129,6 +129,12 @@ PAGES = (
     Look("hook-off", f"{HOOKS}/{hook_id(2)}?done=off", "loaf:admin"),
     Look("hook-secret", f"{HOOKS}/{hook_id(1)}/secret", "loaf:admin"),
     Look("hook-delete", f"{HOOKS}/{hook_id(2)}/delete", "loaf:admin"),
+    Look("usage", "/console/t/loaf/usage", "loaf:viewer"),
+    Look("usage-empty", "/console/t/northgate/usage?days=7", "northgate:admin"),
+    Look("usage-limits", "/console/t/loaf/usage/limits", "operator"),
+    Look("usage-all", "/console/usage", "operator"),
+    Look("engine", "/console/engine", "operator"),
+    Look("engine-restart", "/console/engine/restart", "operator"),
     Look("not-found", "/console/nothing", "loaf:admin", 404),
     Look("server-error", "/console/t/loaf/gallery/broken", "loaf:admin", 500),
 )

@@ -36,6 +36,7 @@ from server.db.models import (
     Visitor,
     WebhookDelivery,
     WebhookEndpoint,
+    WorkerProcess,
     now,
 )
 from server.settings import Limits
@@ -142,6 +143,7 @@ def fill(site: Site) -> None:
     site.write(seed_people)
     site.write(seed_conversations)
     site.write(seed_keys)
+    site.write(seed_usage)
     vault = site.vault
     site.write(lambda session: seed_widget(session, vault))
     site.write(seed_audit)
@@ -375,6 +377,53 @@ async def seed(session: AsyncSession) -> None:
                 gpu_seconds=12.5,
             )
         )
+
+
+async def seed_usage(session: AsyncSession) -> None:
+    """A month of ``LOAF``'s use by several models and keys, limits, and a worker that is at work."""
+    loaf = await tenants.get(session, LOAF)
+    loaf.limits = Limits(requests_per_minute=600, tokens_per_day=50_000_000, concurrent_streams=32)
+    asked = KeyRequest(label="shop", limits=Limits(requests_per_minute=60))
+    _, shop = await keys.create(session, asked, tenant=loaf)
+    for days in range(6, 30):
+        for key_id, model, share in ((shop.id, f"{LOAF}@1", 5), ("0" * 32, BASE, 1)):
+            count = share * (3 + days * 7 % 11) * (days % 7 > 1)
+            session.add(
+                UsageDay(
+                    tenant_id=loaf.id,
+                    key_id=key_id,
+                    model=model,
+                    day=now().date() - timedelta(days=days),
+                    requests=count,
+                    errors=count // 30,
+                    refused=count // 8 if days == 9 else 0,
+                    prompt_tokens=count * 620,
+                    completion_tokens=count * 90,
+                    gpu_seconds=count * 0.7,
+                )
+            )
+    session.add_all(
+        [
+            WorkerProcess(
+                name="bakery-1:/var/lib/tenantune",
+                host="bakery-1",
+                pid=4711,
+                jobs_at_once=1,
+                jobs=[run_id(5)],
+                imports=[import_id(4)],
+                seen_at=now(),
+                created_at=now() - timedelta(hours=30),
+            ),
+            WorkerProcess(
+                name="bakery-2:/var/lib/tenantune",
+                host="bakery-2",
+                pid=812,
+                jobs_at_once=2,
+                seen_at=now() - timedelta(hours=3),
+                created_at=now() - timedelta(days=2),
+            ),
+        ]
+    )
 
 
 async def seed_people(session: AsyncSession) -> None:

@@ -121,6 +121,16 @@ async def running(engine: Engine) -> float:
     return sum(float(value) for value in found)
 
 
+async def test_its_metrics_have_the_figures_that_the_console_shows(engine):
+    figures = engine.service.figures
+    assert (await figures.read()).kv_cache is not None
+    await whole(engine, engine.old, body())
+    figures._looked_at -= 10  # as if the look before were longer ago
+    later = await figures.read()
+    assert later.generated_per_second
+    assert 0 < later.generated_per_second < 100
+
+
 async def test_a_stream_has_the_role_first_then_text_one_finish_and_usage_last(engine):
     parts = await chunks(engine, engine.old, body(stream_options={"include_usage": True}))
     roles = [c["delta"].get("role") for part in parts for c in part["choices"]]

@@ -5,7 +5,6 @@ in a state (``Import.state``, ``Job.state``); the worker polls for them.
 """
 
 from server.db.models.accounts import (
-    INSTALLATION_WIDE,
     Membership,
     Person,
     Role,
@@ -58,6 +57,16 @@ from server.db.models.transcripts import (
 from server.db.models.usage import UsageDay, UsageMinute
 from server.db.models.votes import BlindVote, VoteChoice, VotedAgainst
 from server.db.models.webhooks import DeliveryState, WebhookDelivery, WebhookEndpoint
+from server.db.models.workers import WorkerProcess
+
+# tables whose rows are no tenant's; see ``of_installation`` in ``server/db/scope.py``
+INSTALLATION_WIDE: tuple[type[Record], ...] = (
+    Person,
+    SignInSession,
+    SignInLink,
+    SignInTry,
+    WorkerProcess,
+)
 
 __all__ = [
     "CONTEXT_MESSAGES",
@@ -121,6 +130,7 @@ __all__ = [
     "WebhookEndpoint",
     "Widget",
     "WidgetUse",
+    "WorkerProcess",
     "new_id",
     "now",
     "storable",

@@ -94,7 +94,3 @@ class SignInTry(Record):
 
     email_sha256: Mapped[str] = mapped_column(SafeString(64), index=True)
     address: Mapped[str] = mapped_column(SafeString(64), index=True)
-
-
-# tables whose rows are no tenant's; see ``of_installation`` in ``server/db/scope.py``
-INSTALLATION_WIDE: tuple[type[Record], ...] = (Person, SignInSession, SignInLink, SignInTry)

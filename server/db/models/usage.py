@@ -20,7 +20,10 @@ from server.db.models.base import (
 
 
 class UsageDay(Record):
-    """What a tenant used in a UTC day, by key and model. ``key_id`` is empty where no key was used."""
+    """What a tenant used in a UTC day, by key and model. ``key_id`` is empty where no key was used.
+
+    ``refused``: requests that a limit turned away; ``requests`` and ``errors`` do not count them.
+    """
 
     __tablename__ = "usage_day"
     __table_args__ = (UniqueConstraint("tenant_id", "day", "key_id", "model"),)
@@ -34,6 +37,7 @@ class UsageDay(Record):
     cached_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     completion_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     errors: Mapped[int] = mapped_column(BigInteger, default=0)
+    refused: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     gpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 

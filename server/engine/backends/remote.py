@@ -6,6 +6,7 @@ and come back at any time; when it comes back, its answers are compared with tho
 """
 
 import asyncio
+from datetime import UTC, datetime
 
 from server.engine.connection import EngineConnection
 from server.engine.process.supervisor import StatusFeed, Timing
@@ -49,7 +50,7 @@ class RemoteEngine:
 
     def recycle(self, reason: str) -> None:
         """Stop using the engine until it is well, and answers as it did at first."""
-        self._feed.show(state="restarting", detail=reason)
+        self._feed.show(state="restarting", detail=reason, ended=reason, ended_at=datetime.now(UTC))
         self._connection.ended(reason)
 
     async def _problem(self) -> str | None:

@@ -13,6 +13,8 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Literal, Protocol
@@ -53,6 +55,10 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
         restarts: starts after the first.
         pid: of the process group; None while there is none.
         retry_after_seconds: when a request that is refused now may succeed.
+        since: when it came into this state.
+        ended: why its last life ended; empty where none has.
+        ended_at: when that was.
+        start_seconds: how long its last start took until it was ready; None before the first.
         choices: the engine's settings, with reasons.
     """
 
@@ -61,6 +67,10 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     pid: int | None = None
     retry_after_seconds: float = 2.0
+    since: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    ended: str = ""
+    ended_at: datetime | None = None
+    start_seconds: float | None = None
     choices: tuple[Choice, ...] = ()
 
 
@@ -104,6 +114,8 @@ class StatusFeed:
         status = msgspec.structs.replace(self.status, **changes)
         if status == self.status:
             return
+        if status.state != self.status.state:
+            status = msgspec.structs.replace(status, since=datetime.now(UTC))
         self.status = status
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -175,6 +187,7 @@ class Supervisor:
         self._timing = timing
         self._chance = chance
         self._recycle: asyncio.Future[str] | None = None
+        self._wanted = asyncio.Event()
         self.log_path = run / f"{name}.log"
         self._pid_path = run / f"{name}.pid"
 
@@ -186,8 +199,9 @@ class Supervisor:
             while True:
                 began = monotonic()
                 reason, ready_seconds = await self._live()
-                short = 0 if ready_seconds >= self._timing.stable else short + 1
-                pause = self._pause(short)
+                wanted = self._wanted.is_set()
+                short = 0 if wanted or ready_seconds >= self._timing.stable else short + 1
+                pause = 0.0 if wanted else self._pause(short)
                 failed = short >= self._timing.short_lives
                 detail = f"{reason}; next try in {pause:.0f} s"
                 if failed:
@@ -205,7 +219,11 @@ class Supervisor:
                     pid=None,
                     retry_after_seconds=max(1.0, pause),
                 )
-                await asyncio.sleep(pause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wanted.wait()
+                        short = 0
+                self._wanted.clear()
                 self._feed.show(restarts=self._feed.status.restarts + 1, detail="starting again")
         finally:
             self._feed.show(state="stopped", detail="", pid=None)
@@ -214,6 +232,14 @@ class Supervisor:
         """End this life and start another."""
         if self._recycle is not None and not self._recycle.done():
             self._recycle.set_result(reason)
+
+    def restart(self, reason: str) -> None:
+        """A person wants another life: end this one, or the pause before the next, and start at once.
+
+        A life that ends so does not count as short.
+        """
+        self._wanted.set()
+        self.recycle(reason)
 
     def _pause(self, short_lives: int) -> float:
         timing = self._timing
@@ -232,7 +258,9 @@ class Supervisor:
             self._command.uds.unlink(missing_ok=True)
             process = await self._start()
         except (OSError, orphans.InUse) as exc:
-            return f"the {self._name} cannot be started: {exc}", 0.0
+            reason = f"the {self._name} cannot be started: {exc}"
+            self._feed.show(ended=reason, ended_at=datetime.now(UTC))
+            return reason, 0.0
         ready_at: list[float] = []
         reason = "the server is stopping"
         self._recycle = asyncio.get_running_loop().create_future()
@@ -243,7 +271,9 @@ class Supervisor:
                 self._recycle,
             )
         finally:
-            self._feed.show(state="restarting", detail=reason)
+            self._feed.show(
+                state="restarting", detail=reason, ended=reason, ended_at=datetime.now(UTC)
+            )
             self._hooks.ended(reason)
             await self._end(process, self._timing.term)
         return reason, monotonic() - ready_at[0] if ready_at else 0.0
@@ -293,7 +323,8 @@ class Supervisor:
     async def _unwell(self, ready_at: list[float]) -> str:
         """Wait until it is ready, then until its health checks fail. Returns what is wrong."""
         timing = self._timing
-        deadline = monotonic() + timing.ready
+        began = monotonic()
+        deadline = began + timing.ready
         while True:
             try:
                 await self._hooks.health(timeout_seconds=timing.health_timeout)
@@ -310,18 +341,23 @@ class Supervisor:
         except (ServerError, TimeoutError) as exc:
             return f"the {self._name} came up and could not answer: {exc}"
         ready_at.append(monotonic())
-        self._feed.show(state="ready", detail="", retry_after_seconds=2.0)
+        self._feed.show(
+            state="ready",
+            detail="",
+            retry_after_seconds=2.0,
+            start_seconds=ready_at[0] - began,
+        )
         self._log.info("process ready")
         misses = 0
         while misses < timing.health_misses:
-            began = monotonic()
+            asked_at = monotonic()
             await asyncio.sleep(timing.health_every)
             try:
                 await self._hooks.health(timeout_seconds=timing.health_timeout)
                 misses = 0
             except EngineUnavailable:
                 most = timing.health_every + timing.health_timeout + OWN_LATENESS_SECONDS
-                if monotonic() - began < most:  # else this server itself was too late
+                if monotonic() - asked_at < most:  # else this server itself was too late
                     misses += 1
         return f"the {self._name} missed {misses} health checks in a row"
 

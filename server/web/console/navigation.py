@@ -107,12 +107,15 @@ SETUP_PAGES: tuple[Page, ...] = (
     Page("Widget", "widget", "/console/t/{slug}/widget", "admin"),
     Page("API keys", "key", "/console/t/{slug}/keys", "admin"),
     Page("Webhooks", "hook", "/console/t/{slug}/webhooks", "admin"),
+    Page("Usage & limits", "use", "/console/t/{slug}/usage", "viewer"),
     Page("Audit log", "log", "/console/t/{slug}/audit", "admin"),
 )
 OPERATOR_PAGES = (
     Page("Tenants", "tenants", "/console", "operator"),
     Page("People", "people", "/console/people", "operator"),
     Page("Operator keys", "key", "/console/keys", "operator"),
+    Page("Usage", "use", "/console/usage", "operator"),
+    Page("Engine & workers", "engine", "/console/engine", "operator"),
     Page("Audit log", "log", "/console/audit", "operator"),
 )
 

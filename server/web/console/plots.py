@@ -42,10 +42,11 @@ class Tag(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A label of an axis, at per cent of it."""
+    """A label of an axis, at per cent of it. ``spare``: it is left out where there is little room."""
 
     at: float
     text: str
+    spare: bool = False
 
 
 class DrawnLine(NamedTuple):
@@ -142,3 +143,69 @@ def round_marks(least: float, most: float, *, whole: bool = False) -> list[float
     first = math.floor(least / apart + 1e-9)
     last = max(math.ceil(most / apart - 1e-9), first + 1)
     return [round(apart * count, 9) for count in range(first, last + 1)]
+
+
+class Part(NamedTuple):
+    """One part of a column, in the area's units from the top."""
+
+    kind: str
+    y: float
+    height: float
+
+
+class Column(NamedTuple):
+    """A stack of parts over one place of the x axis; ``x`` and ``width`` are those of all its room."""
+
+    x: float
+    width: float
+    title: str
+    parts: list[Part]
+
+
+class Columns(NamedTuple):
+    """All that a template draws of stacked columns. ``y_ticks`` go from the top down."""
+
+    columns: list[Column]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+
+
+def draw_columns(
+    stacks: Sequence[tuple[str, Sequence[float]]],
+    kinds: Sequence[str],
+    *,
+    x_labels: Sequence[str],
+    label: Callable[[float], str] = "{:,g}".format,
+) -> Columns | None:
+    """Lay out stacked columns; None where all of them are empty.
+
+    Args:
+        stacks: (what it is in words, its parts from the bottom up) of each column.
+        kinds: the class of each part.
+        x_labels: what stands under each column; an empty text is nothing.
+        label: how the y axis writes a number.
+    """
+    most = max((sum(parts) for _, parts in stacks), default=0)
+    if not most:
+        return None
+    marks = round_marks(0, most)
+    top = marks[-1]
+    width = SIZE / len(stacks)
+    labelled = [number for number, text in enumerate(x_labels) if text]
+    columns = []
+    for number, (title, parts) in enumerate(stacks):
+        below, drawn = 0.0, []
+        for kind, value in zip(kinds, parts, strict=True):
+            if value:
+                below += value
+                y = SIZE * (top - below) / top
+                drawn.append(Part(kind, round(y, 1), round(SIZE * value / top, 1)))
+        columns.append(Column(round(number * width, 1), round(width, 1), title, drawn))
+    return Columns(
+        columns=columns,
+        x_ticks=[
+            Tick(round((number + 0.5) * 100 / len(stacks), 2), x_labels[number], bool(place % 2))
+            for place, number in enumerate(reversed(labelled))
+        ],
+        y_ticks=[Tick(100 * (top - mark) / top, label(mark)) for mark in reversed(marks)],
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from server.engine.process import orphans
 from server.engine.service import EngineService
-from server.errors import EngineUnavailable, StreamBroken
+from server.errors import Conflict, EngineUnavailable, StreamBroken
 from tests.engines import engine_metrics, loaded_adapters
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -212,3 +212,26 @@ async def test_forty_adapters_through_eight_places_never_make_the_engine_evict(
         assert answer.result().startswith(f"[{adapter.name}]")
     assert len(await loaded_adapters(service.client)) <= 8
     assert "fake:evictions_total 0.0" in await engine_metrics(service.client)
+
+
+async def test_a_restart_breaks_open_answers_and_the_engine_comes_back(start_fake):
+    service = await start_fake(tokens_per_second=50)
+    pid = service.status.pid
+    assert service.can_restart
+    assert service.checked_at is not None
+    async with service.stream(body(500), tenant="t", adapter=None) as payloads:
+        service.restart("Ana restarted it")
+        assert "Ana restarted it" in await outcome(payloads)
+    await service.wait_ready(20)
+    assert service.status.pid != pid
+    assert service.status.ended == "Ana restarted it"
+    assert (await service.figures.read()).kv_cache == 0.0
+
+
+async def test_an_engine_that_runs_elsewhere_is_not_restarted_here(tmp_path):
+    service = EngineService(base="b", run=tmp_path, url="http://user:secret@127.0.0.1:1/x")
+    assert not service.can_restart
+    assert service.client.address == "http://127.0.0.1:1/x"
+    with pytest.raises(Conflict):
+        service.restart("Ana wants it")
+    await service.stop(grace_seconds=0)

@@ -349,3 +349,28 @@ async def test_a_tenant_that_was_idle_for_long_is_read_anew(copies, caller, cloc
     await two.ask(principal)
     await two.ledger.flush()
     await one.refused(principal)
+
+
+async def test_how_near_limits_are_is_the_same_on_a_copy_that_was_not_asked(
+    database, clock, caller, tenant
+):
+    limits = Limits(requests_per_minute=10, tokens_per_day=100, concurrent_streams=2)
+    one, other = Copy(database, clock), Copy(database, clock, default=limits)
+    mine = caller(mine=limits)
+    await one.ask(mine, tokens=30, used=25)
+    async with one.limiter.admit(mine, tokens=40):
+        await one.ledger.flush()
+        [rpm, tpd, open_now] = (await one.limiter.now({tenant.id: limits}))[tenant.id]
+        assert (rpm.name, rpm.used, rpm.limit, rpm.share) == ("requests_per_minute", 2, 10, 0.2)
+        assert (tpd.name, tpd.used) == ("tokens_per_day", 65)  # those that are reserved too
+        assert (open_now.name, open_now.used, open_now.resets_seconds) == (
+            "concurrent_streams",
+            1,
+            None,
+        )
+        assert tpd.resets_seconds == 31_170  # until midnight
+        # the installation's limits, from the database: what is open elsewhere is not known
+        elsewhere = (await other.limiter.now({tenant.id: None}))[tenant.id]
+        assert [each.used for each in elsewhere] == [2, 25, 0]
+    assert not other.limiter._tenants, "looking must not make it count"
+    assert (await one.limiter.now({tenant.id: Limits()}))[tenant.id] == []

@@ -22,6 +22,7 @@ MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
 COUNTS: dict[str, Any] = {
     "requests": 1,
     "errors": 0,
+    "refused": 3,
     "prompt_tokens": 10,
     "cached_tokens": 5,
     "completion_tokens": 2,
@@ -129,6 +130,7 @@ async def test_rows_are_by_day_model_and_key_unless_asked_otherwise(client, oper
     ]
     assert by_model[0]["gpu_seconds"] == 2.0
     assert by_model[0]["prompt_tokens"] == 40
+    assert by_model[0]["refused"] == 12
     by_two = await fetch(client, f"{address}?group_by=day&group_by=key&first=2026-03-03", operator)
     assert [(row["day"], row["key_id"], row["requests"]) for row in by_two] == [
         ("2026-03-03", "k1", 2),

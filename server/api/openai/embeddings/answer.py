@@ -5,7 +5,7 @@ import base64
 import sys
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -15,6 +15,7 @@ from server.api.openai.streaming import send_json, while_connected
 from server.auth.keys import Principal
 from server.embeddings.schemas import DIMENSIONS, MODEL
 from server.embeddings.service import EmbeddingService
+from server.errors import TooMany
 from server.limits.limiter import RateLimiter
 from server.usage.ledger import UsageLedger
 from server.usage.schemas import Usage
@@ -56,7 +57,17 @@ class EmbeddingAnswer:
 
     async def _embed(self) -> list[bytes]:
         most = sum(len(text) // CHARACTERS_PER_TOKEN + SPECIAL_TOKENS for text in self._texts)
-        async with self._limiter.admit(self._principal, tokens=most) as admission:
+        async with AsyncExitStack() as stack:
+            admitting = self._limiter.admit(self._principal, tokens=most)
+            try:
+                admission = await stack.enter_async_context(admitting)
+            except TooMany:
+                self._ledger.refuse(
+                    tenant_id=self._principal.require_tenant(),
+                    key_id=self._principal.key_id,
+                    model=MODEL,
+                )
+                raise
             try:
                 with self._account():
                     found = await self._embeddings.embed(

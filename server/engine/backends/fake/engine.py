@@ -111,10 +111,12 @@ class Engine:
         return web.Response()
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """Those of vLLM's metrics that tests read, and ``evictions``, which must stay 0."""
+        """Those of vLLM's metrics that the server and tests read, and ``evictions``, which must stay 0."""
+        cache = self._running / self._max_num_seqs
         lines = (
             f'vllm:num_requests_running{{model_name="{self._base}"}} {float(self._running)}',
             f'vllm:num_requests_waiting{{model_name="{self._base}"}} {float(self._seats.waiting)}',
+            f'vllm:kv_cache_usage_perc{{model_name="{self._base}"}} {cache}',
             f'vllm:generation_tokens_total{{model_name="{self._base}"}} {float(self._tokens)}',
             f"fake:evictions_total {float(self._evictions)}",
         )

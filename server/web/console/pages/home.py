@@ -14,9 +14,11 @@ from server.adapters import service as adapters
 from server.conversations import inbox
 from server.db.models import Tenant, now
 from server.db.session import Database
+from server.engine.overview import EngineState, state_of
 from server.engine.service import EngineService
-from server.jobs import runs
+from server.jobs import runs, workers
 from server.jobs import service as jobs
+from server.limits.limiter import RateLimiter
 from server.settings import Settings
 from server.spreadsheets import to_csv
 from server.tenants import service as tenants
@@ -28,6 +30,7 @@ from server.web.console.downloads import csv_file, read_all
 from server.web.console.navigation import address_of_page
 from server.web.console.pages.first_steps import before_a_company, load_first_steps
 from server.web.console.pages.tenants import PATH as NEW_TENANT
+from server.web.console.pages.usage_view import nearest
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
 
@@ -59,6 +62,7 @@ class Use(NamedTuple):
     engine_seconds: float
     tokens_today: int
     engine_seconds_today: float
+    refused_today: int
 
 
 class TenantLine(NamedTuple):
@@ -71,6 +75,18 @@ class TenantLine(NamedTuple):
     working: int
     waiting: int
     use: Use
+
+
+class Installation(NamedTuple):
+    """What an operator must know first: whether there is who answers, reads and trains.
+
+    ``running``: workers; ``waiting``: runs and uploads that wait for one.
+    """
+
+    engine: EngineState
+    detail: str
+    running: int
+    waiting: int
 
 
 class HomeController(Controller):
@@ -101,18 +117,19 @@ class HomeController(Controller):
             lines = await _lines(session, shown, use)
         if len(lines) == 1 and not viewer.is_operator and after is None:
             return Redirect(f"/console/t/{lines[0].slug}", status_code=303)
-        trouble = None
-        if viewer.is_operator and engine is not None and engine.status.state != "ready":
-            trouble = engine.status
+        installation = None
+        if viewer.is_operator:
+            async with database.reading() as session:
+                installation = await _installation(session, engine)
         return await page(
             request,
             "home/tenants.html",
             lines=lines,
             next_slug=lines[-1].slug if len(found) > TENANTS_MOST else None,
             is_first_page=after is None,
-            engine_trouble=trouble,
             new_tenant=NEW_TENANT,
             steps=before_a_company(settings) if not lines and viewer.is_operator else (),
+            installation=installation,
         )
 
     @get("/tenants.csv")
@@ -160,10 +177,11 @@ class TenantHomeController(Controller):
         self,
         request: Request[Any, Any, Any],
         tenant: NamedDependency[Tenant],
-        viewer: NamedDependency[Viewer],
         *,
+        viewer: NamedDependency[Viewer],
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
+        limiter: NamedDependency[RateLimiter],
         slug: FromPath[str],
     ) -> Response[Any]:
         """What needs a person first, what is live, what goes on, what was used."""
@@ -191,6 +209,7 @@ class TenantHomeController(Controller):
                 working=working,
                 waiting=waiting,
             )
+        near = await limiter.now({tenant.id: tenant.limits})
         return await page(
             request,
             "home/tenant.html",
@@ -209,6 +228,8 @@ class TenantHomeController(Controller):
             live_since=change.created_at if live and change else None,
             use=use or _NOTHING,
             first=first,
+            usage=address_of_page("Usage & limits", tenant),
+            limit=nearest(near[tenant.id]),
             training=address_of_page("Training", tenant),
         )
 
@@ -251,7 +272,19 @@ def _added_up(days: list[UsageView]) -> Use:
         engine_seconds=sum(day.gpu_seconds for day in days),
         tokens_today=today.prompt_tokens + today.completion_tokens,
         engine_seconds_today=today.gpu_seconds,
+        refused_today=today.refused,
     )
 
 
-_NOTHING = Use((0,) * DAYS, 0, 0, 0, 0.0, 0, 0.0)
+async def _installation(session: AsyncSession, engine: EngineService | None) -> Installation:
+    found = await workers.list_workers(session)
+    waiting = await workers.list_waiting(session, found)
+    return Installation(
+        engine=state_of(engine),
+        detail=engine.status.detail if engine is not None else "",
+        running=sum(worker.alive for worker in found),
+        waiting=waiting.jobs + waiting.imports,
+    )
+
+
+_NOTHING = Use((0,) * DAYS, 0, 0, 0, 0.0, 0, 0.0, 0)

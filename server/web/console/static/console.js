@@ -223,6 +223,10 @@ document.addEventListener("click", (event) => {
     if (!menu.contains(event.target)) menu.open = false;
   }
 });
+// what asks again by itself rests while nobody sees it
+document.addEventListener("htmx:before:request", (event) => {
+  if (document.hidden && event.target.matches("[hx-trigger^='every ']")) event.preventDefault();
+});
 document.addEventListener("htmx:after:swap", (event) => start(event.target));
 document.addEventListener("htmx:response:error", (event) => {
   const { status, headers } = event.detail.ctx.response;

@@ -141,7 +141,7 @@ async def test_tokens_are_counted_for_the_tenant(server: Serving) -> None:
 
 
 async def test_limits_hold_for_embeddings(server: Serving) -> None:
-    await server.tenant(limits={"tokens_per_minute": 100})
+    tenant = await server.tenant(limits={"tokens_per_minute": 100})
     key = await server.key()
     status, answer = await post(server, key, input=["Hello"] * 50)
     assert status == 429
@@ -150,6 +150,13 @@ async def test_limits_hold_for_embeddings(server: Serving) -> None:
         assert response.status == 200
         assert response.headers["x-ratelimit-limit-tokens"] == "100"
         assert response.headers["x-ratelimit-remaining-tokens"] == "97"
+
+    async def counted() -> bool:
+        async with server.database.reading() as session:
+            row = await session.scalar(select(UsageDay).where(UsageDay.tenant_id == tenant.id))
+        return row is not None and (row.requests, row.refused) == (1, 1)
+
+    await until(counted)
 
 
 async def test_langchain_embeds_once_it_sends_text(server: Serving) -> None:

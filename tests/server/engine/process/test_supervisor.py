@@ -269,3 +269,32 @@ def test_the_log_stays_within_its_bounds_and_keeps_the_life_before(tmp_path):
     assert path.read_bytes().endswith(b"line 39\n")
     watchdog.Log(path, limit_bytes=100).close()
     assert (tmp_path / "engine.log.1").read_bytes().endswith(b"line 39\n")
+
+
+async def test_a_wanted_restart_comes_at_once_and_is_no_short_life(tmp_path):
+    patient = msgspec.structs.replace(FAST, back_off_first=60.0, back_off_most=60.0)
+    async with Running(Life(tmp_path, "sleep 60", timing=patient)) as life:
+        life.well = True
+        first = await life.until("ready")
+        assert first.start_seconds is not None
+        for number in range(1, FAST.short_lives + 2):
+            life.supervisor.restart("Ana wants it")
+            async with asyncio.timeout(10):
+                async for status in life.feed.watch():
+                    if status.state == "ready" and status.restarts == number:
+                        break
+        assert life.feed.status.ended == "Ana wants it"
+        assert life.feed.status.ended_at is not None
+        assert life.feed.status.since > first.since
+
+
+async def test_a_wanted_restart_ends_the_pause_before_the_next_try(tmp_path):
+    patient = msgspec.structs.replace(FAST, back_off_failed=60.0)
+    async with Running(Life(tmp_path, "exit 3", timing=patient)) as life:
+        failed = await life.until("failed")
+        life.supervisor.restart("Ana wants it")
+        async with asyncio.timeout(10):
+            async for status in life.feed.watch():
+                if status.state == "restarting":
+                    break
+        assert life.feed.status.restarts > failed.restarts
