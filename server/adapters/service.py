@@ -1,7 +1,8 @@
 """Adapter versions: registering, promoting, rolling back; ``names.py`` looks models' names up.
 
 An adapter's folder never changes and its version is never given again. What is live is one row,
-``Tenant.live_adapter_id``; every change of it raises ``live_revision`` and leaves a ``Promotion``.
+``Tenant.live_adapter_id``; every change of it raises ``live_revision``, leaves a ``Promotion``, and ends
+the canary (``canary.py``), which was tried beside what was live.
 """
 
 import asyncio
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy import and_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
+from server.adapters import changes
 from server.adapters.schemas import AdapterView, PromotionView, Ruling
 from server.db.models import (
     MAX_NUMBER,
@@ -29,6 +32,8 @@ from server.errors import Conflict, NotFound
 from server.settings import Settings
 from training.adapters.package import Foreign, publish, read_manifest
 from training.evaluation.gates import Verdict
+
+_OF_LIVE = Promotion.kind.in_(("promote", "rollback"))
 
 
 def state_of(verdict: Verdict) -> AdapterState:
@@ -67,7 +72,7 @@ async def register(
     if folder.parent != settings.adapters:
         folder = await asyncio.to_thread(publish, folder, settings.adapters, tenant.slug)
     manifest = await asyncio.to_thread(read_manifest, folder)
-    await _lock(session, tenant, None)  # versions are given one at a time
+    await changes.lock(session, tenant)  # versions are given one at a time
     known = Adapter.engine_name == folder.name
     if job is not None:
         known |= Adapter.job_id == job.id
@@ -151,7 +156,7 @@ async def promote(
 ) -> Tenant:
     """Make a version live from the next request on. The live one again changes nothing.
 
-    The caller decides: of a ``candidate`` the gates cannot tell, so that a person may promote it,
+    A canary ends with it, of this version or of another. The caller decides: of a ``candidate`` the gates cannot tell, so that a person may promote it,
     and a job may not.
 
     Raises:
@@ -159,7 +164,7 @@ async def promote(
         Conflict: it failed its gates or is unsafe (without ``force``), or the live version was changed
             since ``expected_revision`` was read.
     """
-    await _lock(session, tenant, expected_revision)
+    await changes.lock(session, tenant, expected_revision)
     adapter = await get(session, tenant, version=version)
     if adapter.state in {"failed_gates", "unsafe"} and not force:
         why = "failed its gates" if adapter.state == "failed_gates" else "is unsafe to serve"
@@ -178,13 +183,13 @@ async def roll_back(
 ) -> Tenant:
     """Make live what was before the live version, further back each time; at last, the base.
 
-    Versions deleted since are passed over.
+    Versions deleted since are passed over. A canary ends with it.
 
     Raises:
         Conflict: nothing was live before, or the live version was changed since
             ``expected_revision`` was read.
     """
-    await _lock(session, tenant, expected_revision)
+    await changes.lock(session, tenant, expected_revision)
     before = await before_live(session, tenant)
     await _make_live(session, tenant, adapter_id=before, kind="rollback", actor=actor)
     return tenant
@@ -198,7 +203,8 @@ async def before_live(session: AsyncSession, tenant: Tenant) -> str | None:
     """
     scope = of_tenant(tenant.id)
     trail: list[str | None] = [None]
-    for step in await session.scalars(scope.select(Promotion).order_by(Promotion.revision)):
+    steps = scope.select(Promotion).where(_OF_LIVE).order_by(Promotion.revision)
+    for step in await session.scalars(steps):
         if step.kind == "promote":
             trail.append(step.to_adapter_id)
         else:
@@ -225,14 +231,21 @@ async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
 
     Raises:
         NotFound: no such version.
-        Conflict: it is live.
+        Conflict: it is live, or the canary.
     """
-    await _lock(session, tenant, None)
+    await changes.lock(session, tenant)
     adapter = await get(session, tenant, version=version)
     if tenant.live_adapter_id == adapter.id:
         raise Conflict(
             f"'{tenant.slug}@{version}' is live: promote another or roll back first.",
             code="adapter_is_live",
+        )
+    canary = await changes.running_canary(session, tenant)
+    if canary is not None and canary.adapter_id == adapter.id:
+        raise Conflict(
+            f"'{tenant.slug}@{version}' is the canary and answers {canary.percent} % of the requests: "
+            "take it back first.",
+            code="adapter_is_canary",
         )
     adapter.state = "deleted"
     await session.flush()
@@ -247,9 +260,10 @@ async def history(
     below: int | None = None,
     version: int | None = None,
 ) -> list[PromotionView]:
-    """Changes of what is live, newest first: all of them, or ``limit`` from under the revision ``below`` on.
+    """Changes of what is live and of the canary, newest first.
 
-    With ``version`` only those from it and to it.
+    All of them, or ``limit`` from under the revision ``below`` on. With ``version`` only those from it,
+    to it, and of it as the canary.
     """
     scope = of_tenant(tenant.id)
     rows = await session.execute(scope.select(Adapter.id, Adapter.version))
@@ -259,9 +273,8 @@ async def history(
         query = query.where(Promotion.revision < min(below, MAX_NUMBER))
     if version is not None:
         wanted = [each for each, number in versions.items() if number == version]
-        query = query.where(
-            Promotion.from_adapter_id.in_(wanted) | Promotion.to_adapter_id.in_(wanted)
-        )
+        made_live = Promotion.from_adapter_id.in_(wanted) | Promotion.to_adapter_id.in_(wanted)
+        query = query.where(and_(_OF_LIVE, made_live) | Promotion.canary_adapter_id.in_(wanted))
     steps = await session.scalars(query)
     return [
         PromotionView(
@@ -269,6 +282,9 @@ async def history(
             kind=step.kind,
             from_version=versions.get(step.from_adapter_id or ""),
             to_version=versions.get(step.to_adapter_id or ""),
+            canary_version=versions.get(step.canary_adapter_id or ""),
+            canary_percent=step.canary_percent,
+            reason=step.reason or "",
             actor=step.actor,
             created_at=step.created_at,
         )
@@ -284,7 +300,7 @@ async def live_version(session: AsyncSession, tenant: Tenant) -> int | None:
 
 async def last_change(session: AsyncSession, tenant: Tenant) -> Promotion | None:
     """The last change of what is live; None where nothing ever was."""
-    query = of_tenant(tenant.id).select(Promotion)
+    query = of_tenant(tenant.id).select(Promotion).where(_OF_LIVE)
     return await session.scalar(query.order_by(Promotion.revision.desc()).limit(1))
 
 
@@ -296,6 +312,8 @@ async def views(
     query = of_tenant(tenant.id).select(DatasetVersion.id, DatasetVersion.sha256)
     rows = await session.execute(query.where(DatasetVersion.id.in_(wanted)))
     datasets = {row.id: row.sha256 for row in rows}
+    canary = await changes.running_canary(session, tenant)
+    shares = {} if canary is None else {canary.adapter_id: canary.percent}
     return [
         AdapterView(
             version=adapter.version,
@@ -303,6 +321,7 @@ async def views(
             fine_tuned_model=fine_tuned_name(tenant.slug, adapter),
             state=adapter.state,
             live=adapter.id == tenant.live_adapter_id,
+            canary_percent=shares.get(adapter.id),
             verdict=_ruling(adapter.report),
             base=adapter.base_name,
             job=adapter.job_id,
@@ -334,18 +353,6 @@ def fine_tuned_name(slug: str, adapter: Adapter) -> str:
     return f"ft:{adapter.base_name}:{slug}:{adapter.suffix}:{short}"
 
 
-async def _lock(session: AsyncSession, tenant: Tenant, expected_revision: int | None) -> None:
-    """Read the tenant's row again, held until the end of the transaction."""
-    await session.refresh(tenant, with_for_update=True)
-    if expected_revision not in {None, tenant.live_revision}:
-        raise Conflict(
-            f"The live version of '{tenant.slug}' was changed meanwhile (revision "
-            f"{tenant.live_revision}, not {expected_revision}): look again and repeat.",
-            param="expected_revision",
-            code="revision_changed",
-        )
-
-
 async def _make_live(
     session: AsyncSession,
     tenant: Tenant,
@@ -354,17 +361,15 @@ async def _make_live(
     kind: PromotionKind,
     actor: str,
 ) -> None:
-    revision = tenant.live_revision + 1
-    session.add(
-        Promotion(
-            tenant_id=tenant.id,
-            revision=revision,
-            from_adapter_id=tenant.live_adapter_id,
-            to_adapter_id=adapter_id,
-            kind=kind,
-            actor=actor,
-        )
+    canary = await changes.running_canary(session, tenant)
+    if canary is not None:
+        await session.delete(canary)
+    await changes.add_step(
+        session,
+        tenant,
+        kind=kind,
+        actor=actor,
+        to_adapter_id=adapter_id,
+        canary_adapter_id=canary and canary.adapter_id,
+        canary_percent=canary and canary.percent,
     )
-    tenant.live_adapter_id = adapter_id
-    tenant.live_revision = revision
-    await session.flush()

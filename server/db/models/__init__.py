@@ -13,7 +13,14 @@ from server.db.models.accounts import (
     SignInSession,
     SignInTry,
 )
-from server.db.models.adapters import Adapter, AdapterState, Promotion, PromotionKind
+from server.db.models.adapters import (
+    Adapter,
+    AdapterState,
+    Canary,
+    CanaryCount,
+    Promotion,
+    PromotionKind,
+)
 from server.db.models.base import (
     MAX_NUMBER,
     Json,
@@ -67,6 +74,8 @@ __all__ = [
     "AdapterState",
     "ApiKey",
     "BlindVote",
+    "Canary",
+    "CanaryCount",
     "ConversationRow",
     "DatasetVersion",
     "Decision",
