@@ -306,7 +306,7 @@ def canary_of(
             ("Thumbs up", [_shared(each.liked, good=True) for each in both]),
             ("Failed or refused", [_shared(each.errors, good=False) for each in both]),
             ("Tokens read", [_plain(number(each.prompt_tokens)) for each in both]),
-            ("Tokens written", [_plain(_written(each)) for each in both]),
+            ("Tokens written", [_written(each) for each in both]),
         ],
         "findings": [
             _liked(found.liked_compared, found, name, live),
@@ -315,13 +315,13 @@ def canary_of(
     }
 
 
-def _plain(text: str) -> dict[str, Any]:
-    return {"text": text, "more": "", "span": None, "tone": ""}
+def _plain(text: str, more: str = "") -> dict[str, Any]:
+    return {"text": text, "more": more, "span": None, "tone": ""}
 
 
-def _written(each: Answered) -> str:
-    mean = f", {each.completion_tokens / each.requests:,.0f} an answer" if each.requests else ""
-    return f"{number(each.completion_tokens)}{mean}"
+def _written(each: Answered) -> dict[str, Any]:
+    mean = f"{each.completion_tokens / each.requests:,.0f} an answer" if each.requests else ""
+    return _plain(number(each.completion_tokens), mean)
 
 
 def _shared(share: Share, *, good: bool) -> dict[str, Any]:
@@ -329,9 +329,10 @@ def _shared(share: Share, *, good: bool) -> dict[str, Any]:
     if share.share is None or share.low is None or share.high is None:
         return _plain("none yet")
     low, high = 100 * share.low, 100 * share.high
+    digits = 0 if good else 1  # failures are few
     return {
-        "text": f"{share.share:.0%}",
-        "more": f"{number(share.count)} of {number(share.of)}; {low:.0f} to {high:.0f} %",
+        "text": f"{100 * share.share:.{digits}f} %",
+        "more": f"{number(share.count)} of {number(share.of)}; {low:.{digits}f} to {high:.{digits}f} %",
         "span": Span(
             low=round(low, 1),
             width=round(high - low, 1),

@@ -79,14 +79,15 @@ async def test_a_share_is_sent_changed_taken_back_and_each_step_can_be_undone(
     await browser.post(where, data=sent)
     assert await share_of(database) == 20
     # a form from before says who was faster, and changes nothing
-    late = await browser.post(*_late(back))
+    where, sent = fields(back, "#toasts form")
+    late = await browser.post(where, data=sent)
     assert late.status_code == 409
     assert "Somebody was faster, and nothing was changed." in words(late)
     assert await share_of(database) == 20
     where, sent = fields(await browser.get(f"{PAGE}/take-back"))
     ended = await browser.post(where, data=sent, follow_redirects=True)
     assert await share_of(database) is None
-    assert "was taken back" in words(ended, "#changes ~ *") or "was taken back" in words(ended)
+    assert "The canary acme@2, of 20 %, was taken back" in words(ended)
     nothing = await browser.get(f"{PAGE}/take-back")
     assert "There is no canary" in words(nothing)
     history = words(await browser.get(f"{PAGE}/history"))
@@ -95,11 +96,6 @@ async def test_a_share_is_sent_changed_taken_back_and_each_step_can_be_undone(
         "The canary acme@2, of 20 %, was taken back",
     ):
         assert told in history
-
-
-def _late(page) -> tuple[str, dict[str, str]]:
-    where, sent = fields(page, "#toasts form")
-    return where, sent
 
 
 async def test_the_banner_compares_both_and_says_when_there_is_too_little_to_tell(
@@ -134,9 +130,9 @@ async def test_the_banner_compares_both_and_says_when_there_is_too_little_to_tel
     for page in (PAGE, f"{PAGE}/2", f"{PAGE}/1"):
         shown = words(await browser.get(page))
         for told in (
-            "Thumbs up 100% 9 of 9; 70 to 100 % 20% 2 of 10; 6 to 51 %",
-            "Failed or refused 70% 7 of 10; 40 to 89 % 0% 0 of 90; 0 to 4 %",
-            "Tokens written 300, 30 an answer 2,700, 30 an answer",
+            "Thumbs up 100 % 9 of 9; 70 to 100 % 20 % 2 of 10; 6 to 51 %",
+            "Failed or refused 70.0 % 7 of 10; 39.7 to 89.2 % 0.0 % 0 of 90; 0.0 to 4.1 %",
+            "Tokens written 300 30 an answer 2,700 30 an answer",
             "Visitors like the answers of acme@2 better than those of acme@1.",
             "acme@2 fails more often than acme@1.",
         ):
