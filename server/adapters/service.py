@@ -370,6 +370,6 @@ async def _make_live(
         kind=kind,
         actor=actor,
         to_adapter_id=adapter_id,
-        canary_adapter_id=canary and canary.adapter_id,
-        canary_percent=canary and canary.percent,
+        canary_adapter_id=None if canary is None else canary.adapter_id,
+        canary_percent=None if canary is None else canary.percent,
     )

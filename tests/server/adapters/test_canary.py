@@ -133,7 +133,7 @@ async def running(database) -> Canary | None:
         return await changes.running_canary(session, await tenants.get(session, "acme"))
 
 
-async def steps(database, **more) -> list[tuple]:
+async def steps(database, **more) -> list[tuple[object, ...]]:
     async with database.reading() as session:
         found = await service.history(session, await tenants.get(session, "acme"), **more)
     return [
@@ -199,7 +199,9 @@ async def test_only_what_may_go_live_can_be_a_canary(
     with pytest.raises(Conflict) as refused:
         await start(database, version, percent)
     assert refused.value.code == code
-    assert (await running(database)).revision == 2
+    found = await running(database)
+    assert found is not None
+    assert found.revision == 2
 
 
 async def test_shares_and_versions_that_are_none_are_refused(database, acme, add) -> None:

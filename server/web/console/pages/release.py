@@ -487,7 +487,7 @@ async def _toast(
                     f"{_home(tenant)}/{step.canary_version}/canary",
                     before.canary_percent,
                 )
-        case "canary_end":
+        case _:
             undo = await _again(session, tenant, step.canary_version, "canary")
             percent = step.canary_percent
     return {

@@ -104,7 +104,7 @@ def _told(step: PromotionView, slug: str) -> str:
             return f"The canary {canary}, of {share}, was taken back{why}"
         case "promote":
             text = f"{after} went live in place of {before}"
-        case "rollback":
+        case _:
             text = f"Rolled back from {before} to {after}"
     if step.canary_version is None:
         return text

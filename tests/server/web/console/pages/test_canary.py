@@ -1,5 +1,7 @@
 """The console's pages about a canary, without a browser: what they ask, say, count and undo."""
 
+from typing import Any
+
 import pytest
 
 from server.adapters import canary, changes, service
@@ -28,6 +30,12 @@ async def two(tenant, database) -> list[Adapter]:
     return made
 
 
+def attribute(answer: Any, element: str, name: str) -> str:
+    found = soup(answer).select_one(element)
+    assert found is not None, f"no {element}"
+    return str(found[name])
+
+
 async def share_of(database) -> int | None:
     async with database.reading() as session:
         found = await changes.running_canary(session, await tenants.get(session, "acme"))
@@ -50,7 +58,7 @@ async def test_a_share_is_sent_changed_taken_back_and_each_step_can_be_undone(
     asked = await browser.get(f"{PAGE}/2/canary")
     assert "acme@2 answers this share of those who ask acme, and acme@1 the others" in words(asked)
     where, sent = fields(asked)
-    assert str(soup(asked).select_one("#percent")["value"]) == "10"
+    assert attribute(asked, "#percent", "value") == "10"
     for wrong in ("0", "51", "2.5", "", "ten", "9" * 30):
         again = await browser.post(where, data={**sent, "percent": wrong})
         assert again.status_code == 422
@@ -148,8 +156,7 @@ async def test_the_banner_compares_both_and_says_when_there_is_too_little_to_tel
 async def test_promoting_or_rolling_back_says_that_the_canary_ends(sign_in, two, database) -> None:
     await start(database)
     browser = await sign_in("acme", "admin")
-    listed = soup(await browser.get(PAGE))
-    assert listed.select_one("#canary-promote")["href"] == f"{PAGE}/2/promote"
+    assert attribute(await browser.get(PAGE), "#canary-promote", "href") == f"{PAGE}/2/promote"
     for page in (f"{PAGE}/2/promote", f"{PAGE}/roll-back"):
         assert "The canary, acme@2 with 10 % of the requests, ends." in words(
             await browser.get(page)
@@ -165,11 +172,12 @@ async def test_promoting_or_rolling_back_says_that_the_canary_ends(sign_in, two,
 
 
 async def test_what_cannot_be_tried_is_told_with_its_reason(sign_in, tenant, two, database) -> None:
-    for version, more in (
+    kinds: tuple[tuple[int, dict[str, Any]], ...] = (
         (3, {"state": "failed_gates"}),
         (4, {"state": "unsafe"}),
         (5, {"base_name": "other-base"}),
-    ):
+    )
+    for version, more in kinds:
         job = await make_run(database, tenant, state="succeeded")
         await make_version(database, tenant, job, version=version, **more)
     browser = await sign_in("acme", "admin")
@@ -202,10 +210,9 @@ async def test_a_version_that_waits_is_tried_first_and_the_banner_leads_to_its_a
     browser = await sign_in("acme", "admin")
     assert soup(await browser.get(f"{PAGE}/3")).select("#try")
     await start(database, 3)
-    page = soup(await browser.get(f"{PAGE}/3"))
-    assert page.select_one("#canary-promote")["href"] == f"{PAGE}/3/approve"
-    assert not page.select("#try")
-    assert not page.select("[hx-trigger]")
+    shown = await browser.get(f"{PAGE}/3")
+    assert attribute(shown, "#canary-promote", "href") == f"{PAGE}/3/approve"
+    assert not soup(shown).select("#try, [hx-trigger]")
     # approved, the page asks again by itself until it is live
     async with database.transaction() as session:
         await states.decide(session, tenant.id, job.id, decision="approved")
