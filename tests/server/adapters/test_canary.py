@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from server.adapters import canary, changes, names, service
 from server.adapters.catalog import ModelCatalog
@@ -336,6 +336,26 @@ async def test_the_alias_alone_is_split_and_every_key_keeps_its_version(
     assert set(await versions_of("acme")) == {None}
     await start(database, percent=50)
     assert set(await versions_of("acme")) == {None, 2}
+    catalog.close()
+
+
+async def test_a_split_costs_one_query_and_none_while_nothing_was_written(
+    database, acme, add, settings
+) -> None:
+    await add(1)
+    await add(2)
+    await start(database, percent=50)
+    catalog = ModelCatalog(database, base=BASE, adapters=settings.adapters)
+    asked: list[str] = []
+
+    def note_query(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            asked.append(statement)
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", note_query)
+    for key in ("a", "b", "c", None):
+        await catalog.resolve(acme.id, "acme", key=key)
+    assert len(asked) == (1 if database.is_sqlite else 4)
     catalog.close()
 
 
