@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import ColumnElement, and_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.adapters.schemas import ModelCard, Resolved
+from server.adapters.schemas import Arm, ModelCard, Resolved
 from server.adapters.service import fine_tuned_name
-from server.db.models import Adapter, Tenant
+from server.adapters.split import Split
+from server.db.models import Adapter, Canary, Tenant
 from server.db.scope import of_tenant
 from server.engine.adapter_cache import AdapterRef
 from server.errors import Conflict, ModelNotFound
@@ -33,30 +36,68 @@ async def resolve(
         ModelNotFound: no such name for this tenant; another tenant's is no such name.
         Conflict: the adapter was trained on a base that this server does not run.
     """
+    return (await resolve_split(session, tenant_id, model, base=base, adapters=adapters)).live
+
+
+async def resolve_split(
+    session: AsyncSession, tenant_id: str, model: str, *, base: str, adapters: Path
+) -> Split:
+    """As ``resolve``, with the canary that answers a share of what asks for ``<slug>``.
+
+    One that was trained on another base than the one being served answers nothing.
+
+    Raises:
+        ModelNotFound: no such name for this tenant; another tenant's is no such name.
+        Conflict: the adapter was trained on a base that this server does not run.
+    """
     found = await _find(session, tenant_id, model)
     if found is None:
         raise ModelNotFound(model)
-    tenant, adapter = found
-    if model == base or (model == tenant.slug and adapter is None):
-        return Resolved(
-            model=model,
-            tenant_id=tenant.id,
-            slug=tenant.slug,
-            adapter=None,
-            version=None,
-            system_prompt="" if model == base else tenant.system_prompt,
-        )
-    if adapter is None or (
+    tenant, adapter = found.tenant, found.adapter
+    if model == base:
+        return Split(live=_base(tenant, model, system_prompt=""))
+    if adapter is None and model == tenant.slug:
+        live = _base(tenant, model, system_prompt=tenant.system_prompt)
+    elif adapter is None or (
         model.startswith("ft:") and model != fine_tuned_name(tenant.slug, adapter)
     ):
         raise ModelNotFound(model)
-    if adapter.base_name != base:
+    elif adapter.base_name != base:
         raise Conflict(
             f"The adapter '{tenant.slug}@{adapter.version}' was trained on the base "
             f"'{adapter.base_name}'; this server runs '{base}'. Train it again on this base.",
             param="model",
             code="base_changed",
         )
+    else:
+        live = _adapter(tenant, model, adapter, adapters)
+    canary, tried = found.canary, found.tried
+    if canary is None or tried is None or tried.base_name != base:
+        return Split(live=live)
+    live = msgspec.structs.replace(live, arm=Arm(revision=canary.revision, is_canary=False))
+    return Split(
+        live=live,
+        canary=msgspec.structs.replace(
+            _adapter(tenant, model, tried, adapters),
+            arm=Arm(revision=canary.revision, is_canary=True),
+            fallback=live,
+        ),
+        percent=canary.percent,
+    )
+
+
+def _base(tenant: Tenant, model: str, *, system_prompt: str) -> Resolved:
+    return Resolved(
+        model=model,
+        tenant_id=tenant.id,
+        slug=tenant.slug,
+        adapter=None,
+        version=None,
+        system_prompt=system_prompt,
+    )
+
+
+def _adapter(tenant: Tenant, model: str, adapter: Adapter, adapters: Path) -> Resolved:
     return Resolved(
         model=model,
         tenant_id=tenant.id,
@@ -76,7 +117,7 @@ async def own(session: AsyncSession, tenant_id: str, model: str) -> Adapter:
     found = await _find(session, tenant_id, model)
     if found is None:
         raise ModelNotFound(model)
-    tenant, adapter = found
+    tenant, adapter = found.tenant, found.adapter
     if adapter is None or model == tenant.slug:
         raise ModelNotFound(model)
     if model.startswith("ft:") and model != fine_tuned_name(tenant.slug, adapter):
@@ -110,26 +151,43 @@ async def list_models(session: AsyncSession, tenant_id: str, *, base: str) -> li
     return cards
 
 
-async def _find(
-    session: AsyncSession, tenant_id: str, model: str
-) -> tuple[Tenant, Adapter | None] | None:
-    """The tenant, and its adapter that a name asks for; None where the tenant is gone."""
+class _Found(NamedTuple):
+    """The tenant with the adapter that a name asks for, and the canary that is ``tried`` beside it."""
+
+    tenant: Tenant
+    adapter: Adapter | None
+    canary: Canary | None
+    tried: Adapter | None
+
+
+async def _find(session: AsyncSession, tenant_id: str, model: str) -> _Found | None:
+    """What a name asks for, in one query; None where the tenant is gone."""
     query = (
         of_tenant(tenant_id)
         .select(Tenant)
+        .outerjoin(Canary, and_(Canary.tenant_id == Tenant.id, Tenant.slug == model))
         .outerjoin(Adapter, and_(Adapter.tenant_id == Tenant.id, _wanted(model)))
-        .add_columns(Adapter)
+        .add_columns(Adapter, Canary)
     )
-    found = (await session.execute(query)).first()
-    return None if found is None else (found[0], found[1])
+    rows = (await session.execute(query)).all()  # two where a canary is beside what is live
+    if not rows:
+        return None
+    tenant, _, canary = rows[0]
+    found: list[Adapter] = [row[1] for row in rows if row[1] is not None]
+    if canary is None:
+        return _Found(tenant, found[0] if found else None, None, None)
+    by_id = {adapter.id: adapter for adapter in found}
+    live = by_id.get(tenant.live_adapter_id or "")
+    return _Found(tenant, live, canary, by_id.get(canary.adapter_id))
 
 
 def _wanted(model: str) -> ColumnElement[bool]:
-    """The adapter that a name asks for; ``ft:`` names are compared in full later."""
+    """The adapters that a name asks for; ``ft:`` names are compared in full later."""
     there = Adapter.state != "deleted"
     if match := VERSIONED.fullmatch(model):
         return and_(there, Tenant.slug == match["slug"], Adapter.version == int(match["version"]))
     if match := FINE_TUNED.fullmatch(model):
         name = f"{match['slug']}.{match['id']}"
         return and_(there, Adapter.engine_name == name, Adapter.state != "unsafe")
-    return and_(there, Tenant.slug == model, Adapter.id == Tenant.live_adapter_id)
+    tried = and_(Adapter.id == Canary.adapter_id, Adapter.state != "unsafe")
+    return and_(there, Tenant.slug == model, (Adapter.id == Tenant.live_adapter_id) | tried)

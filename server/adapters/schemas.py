@@ -24,7 +24,8 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     ``state``: ``ready`` passed its gates, of a ``candidate`` they cannot tell, ``failed_gates`` is
     worse than was asked for, and ``unsafe`` is not served as it was trained. ``verdict`` is null where
     there is no report.
-    ``foreign``: it was trained elsewhere, and imported.
+    ``foreign``: it was trained elsewhere, and imported. ``canary_percent``: the share of requests that it
+    answers as the canary, null where it is none.
     """
 
     version: int
@@ -32,6 +33,7 @@ class AdapterView(msgspec.Struct, frozen=True, kw_only=True):
     fine_tuned_model: str
     state: AdapterState
     live: bool
+    canary_percent: int | None
     verdict: Ruling | None
     base: str
     job: str | None
@@ -68,14 +70,92 @@ class LiveView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PromotionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of the live version; null is the base."""
+    """One change of who answers; null is the base.
+
+    ``from_version`` and ``to_version``: what was live before and after, the same where only the canary
+    changed. ``canary_version`` with ``canary_percent`` is the canary that began or was changed
+    (``canary``), or that ended with this step (all other kinds). ``reason``: why it ended by itself.
+    """
 
     revision: int
     kind: PromotionKind
     from_version: int | None
     to_version: int | None
+    canary_version: int | None
+    canary_percent: int | None
+    reason: str
     actor: str
     created_at: Moment
+
+
+MIN_PERCENT, MAX_PERCENT = 1, 50
+"""Of requests that a canary may answer: with more it would be what is live in all but name."""
+
+
+class CanaryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Let a version answer ``percent`` of the requests, and what is live the others.
+
+    With ``expected_revision`` only if it was not changed since it was read who answers.
+    """
+
+    version: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+    percent: Annotated[int, Meta(ge=MIN_PERCENT, le=MAX_PERCENT)]
+    expected_revision: int | None = None
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """``count`` of ``of``, as a share with its 95 % interval; null where there is nothing to divide by."""
+
+    count: int
+    of: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What one of the two versions answered since the share was last set; version null is the base.
+
+    ``errors``: requests that failed or were refused. ``liked``: answers with a thumb up, of those in the
+    widget that visitors have rated.
+    """
+
+    version: int | None
+    requests: int
+    errors: Share
+    liked: Share
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Comparison = Literal["better", "worse", "cannot_tell", "too_little"]
+
+
+class CanaryView(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that answers ``percent`` of the requests since ``since``, and how it does beside what is live.
+
+    ``able``: it was trained on the base that this server runs; otherwise what is live answers everything.
+    ``errors_compared`` and ``liked_compared``: whether the canary is better. By the 95 % interval of the
+    difference; ``too_little`` where one of the two has fewer than six.
+    """
+
+    version: int
+    percent: int
+    since: Moment
+    actor: str
+    able: bool
+    live_revision: int
+    canary: Answered
+    live: Answered
+    errors_compared: Comparison
+    liked_compared: Comparison
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of a split: of the step ``revision``, the canary or what is live."""
+
+    revision: int
+    is_canary: bool
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +163,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     ``model`` is the name that answers carry, ``adapter`` None is the base, and ``system_prompt``
     the one that the adapter was trained with (the tenant's own on the base, empty where the base
-    was asked for by its own name).
+    was asked for by its own name). ``arm``: the side of a canary's split that this is; None where there
+    is none. ``fallback``: who answers where the engine refuses the canary.
     """
 
     model: str
@@ -92,6 +173,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     adapter: AdapterRef | None
     version: int | None
     system_prompt: str
+    arm: Arm | None = None
+    fallback: "Resolved | None" = None
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Adapter versions: registering, promoting, rolling back; ``names.py`` looks models' names up.
 
 An adapter's folder never changes and its version is never given again. What is live is one row,
-``Tenant.live_adapter_id``; every change of it raises ``live_revision`` and leaves a ``Promotion``.
+``Tenant.live_adapter_id``; every change of it raises ``live_revision``, leaves a ``Promotion``, and ends
+the canary (``canary.py``), which was tried beside what was live.
 """
 
 import asyncio
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy import and_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
+from server.adapters import changes
 from server.adapters.schemas import AdapterView, PromotionView, Ruling
 from server.audit import service as audit
 from server.audit.schemas import Subject
@@ -31,6 +34,8 @@ from server.errors import Conflict, NotFound
 from server.settings import Settings
 from training.adapters.package import Foreign, publish, read_manifest
 from training.evaluation.gates import Verdict
+
+_OF_LIVE = Promotion.kind.in_(("promote", "rollback"))
 
 
 def state_of(verdict: Verdict) -> AdapterState:
@@ -69,7 +74,7 @@ async def register(
     if folder.parent != settings.adapters:
         folder = await asyncio.to_thread(publish, folder, settings.adapters, tenant.slug)
     manifest = await asyncio.to_thread(read_manifest, folder)
-    await _lock(session, tenant, None)  # versions are given one at a time
+    await changes.lock(session, tenant)  # versions are given one at a time
     known = Adapter.engine_name == folder.name
     if job is not None:
         known |= Adapter.job_id == job.id
@@ -153,15 +158,15 @@ async def promote(
 ) -> Tenant:
     """Make a version live from the next request on. The live one again changes nothing.
 
-    The caller decides: of a ``candidate`` the gates cannot tell, so that a person may promote it,
-    and a job may not.
+    A canary ends with it, of this version or of another. The caller decides: of a ``candidate`` the
+    gates cannot tell, so that a person may promote it, and a job may not.
 
     Raises:
         NotFound: no such version.
         Conflict: it failed its gates or is unsafe (without ``force``), or the live version was changed
             since ``expected_revision`` was read.
     """
-    await _lock(session, tenant, expected_revision)
+    await changes.lock(session, tenant, expected_revision)
     adapter = await get(session, tenant, version=version)
     if adapter.state in {"failed_gates", "unsafe"} and not force:
         why = "failed its gates" if adapter.state == "failed_gates" else "is unsafe to serve"
@@ -177,7 +182,7 @@ async def promote(
             session,
             "adapter.promoted",
             tenant_id=tenant.id,
-            subject=_subject(tenant, adapter.id, version),
+            subject=subject_of(tenant, adapter.id, version),
             details=_live_changes(tenant, before, version) | ({"force": True} if force else {}),
             actor=actor,
         )
@@ -189,13 +194,13 @@ async def roll_back(
 ) -> Tenant:
     """Make live what was before the live version, further back each time; at last, the base.
 
-    Versions deleted since are passed over.
+    Versions deleted since are passed over. A canary ends with it.
 
     Raises:
         Conflict: nothing was live before, or the live version was changed since
             ``expected_revision`` was read.
     """
-    await _lock(session, tenant, expected_revision)
+    await changes.lock(session, tenant, expected_revision)
     earlier = await before_live(session, tenant)
     was = await live_version(session, tenant)
     await _make_live(session, tenant, adapter_id=earlier, kind="rollback", actor=actor)
@@ -204,7 +209,7 @@ async def roll_back(
         session,
         "adapter.rolled_back",
         tenant_id=tenant.id,
-        subject=_subject(tenant, earlier, becomes),
+        subject=subject_of(tenant, earlier, becomes),
         details=_live_changes(tenant, was, becomes),
         actor=actor,
     )
@@ -219,7 +224,8 @@ async def before_live(session: AsyncSession, tenant: Tenant) -> str | None:
     """
     scope = of_tenant(tenant.id)
     trail: list[str | None] = [None]
-    for step in await session.scalars(scope.select(Promotion).order_by(Promotion.revision)):
+    steps = scope.select(Promotion).where(_OF_LIVE).order_by(Promotion.revision)
+    for step in await session.scalars(steps):
         if step.kind == "promote":
             trail.append(step.to_adapter_id)
         else:
@@ -246,14 +252,21 @@ async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
 
     Raises:
         NotFound: no such version.
-        Conflict: it is live.
+        Conflict: it is live, or the canary.
     """
-    await _lock(session, tenant, None)
+    await changes.lock(session, tenant)
     adapter = await get(session, tenant, version=version)
     if tenant.live_adapter_id == adapter.id:
         raise Conflict(
             f"'{tenant.slug}@{version}' is live: promote another or roll back first.",
             code="adapter_is_live",
+        )
+    canary = await changes.running_canary(session, tenant)
+    if canary is not None and canary.adapter_id == adapter.id:
+        raise Conflict(
+            f"'{tenant.slug}@{version}' is the canary and answers {canary.percent} % of the requests: "
+            "take it back first.",
+            code="adapter_is_canary",
         )
     adapter.state = "deleted"
     await session.flush()
@@ -261,7 +274,7 @@ async def delete(session: AsyncSession, tenant: Tenant, *, version: int) -> str:
         session,
         "adapter.deleted",
         tenant_id=tenant.id,
-        subject=_subject(tenant, adapter.id, version),
+        subject=subject_of(tenant, adapter.id, version),
     )
     return adapter.engine_name
 
@@ -274,9 +287,10 @@ async def history(
     below: int | None = None,
     version: int | None = None,
 ) -> list[PromotionView]:
-    """Changes of what is live, newest first: all of them, or ``limit`` from under the revision ``below`` on.
+    """Changes of what is live and of the canary, newest first.
 
-    With ``version`` only those from it and to it.
+    All of them, or ``limit`` from under the revision ``below`` on. With ``version`` only those from it,
+    to it, and of it as the canary.
     """
     scope = of_tenant(tenant.id)
     rows = await session.execute(scope.select(Adapter.id, Adapter.version))
@@ -286,9 +300,8 @@ async def history(
         query = query.where(Promotion.revision < min(below, MAX_NUMBER))
     if version is not None:
         wanted = [each for each, number in versions.items() if number == version]
-        query = query.where(
-            Promotion.from_adapter_id.in_(wanted) | Promotion.to_adapter_id.in_(wanted)
-        )
+        made_live = Promotion.from_adapter_id.in_(wanted) | Promotion.to_adapter_id.in_(wanted)
+        query = query.where(and_(_OF_LIVE, made_live) | Promotion.canary_adapter_id.in_(wanted))
     steps = await session.scalars(query)
     return [
         PromotionView(
@@ -296,6 +309,9 @@ async def history(
             kind=step.kind,
             from_version=versions.get(step.from_adapter_id or ""),
             to_version=versions.get(step.to_adapter_id or ""),
+            canary_version=versions.get(step.canary_adapter_id or ""),
+            canary_percent=step.canary_percent,
+            reason=step.reason or "",
             actor=step.actor,
             created_at=step.created_at,
         )
@@ -311,7 +327,7 @@ async def live_version(session: AsyncSession, tenant: Tenant) -> int | None:
 
 async def last_change(session: AsyncSession, tenant: Tenant) -> Promotion | None:
     """The last change of what is live; None where nothing ever was."""
-    query = of_tenant(tenant.id).select(Promotion)
+    query = of_tenant(tenant.id).select(Promotion).where(_OF_LIVE)
     return await session.scalar(query.order_by(Promotion.revision.desc()).limit(1))
 
 
@@ -323,6 +339,8 @@ async def views(
     query = of_tenant(tenant.id).select(DatasetVersion.id, DatasetVersion.sha256)
     rows = await session.execute(query.where(DatasetVersion.id.in_(wanted)))
     datasets = {row.id: row.sha256 for row in rows}
+    canary = await changes.running_canary(session, tenant)
+    shares = {} if canary is None else {canary.adapter_id: canary.percent}
     return [
         AdapterView(
             version=adapter.version,
@@ -330,6 +348,7 @@ async def views(
             fine_tuned_model=fine_tuned_name(tenant.slug, adapter),
             state=adapter.state,
             live=adapter.id == tenant.live_adapter_id,
+            canary_percent=shares.get(adapter.id),
             verdict=_ruling(adapter.report),
             base=adapter.base_name,
             job=adapter.job_id,
@@ -342,13 +361,14 @@ async def views(
     ]
 
 
-def _subject(tenant: Tenant, adapter_id: str | None, version: int | None) -> Subject:
+def subject_of(tenant: Tenant, adapter_id: str | None, version: int | None) -> Subject:
+    """A version as the audit log names it."""
     name = f"{tenant.slug}@{version}" if version is not None else "the base"
     return Subject("adapter", adapter_id or "", name)
 
 
 def _live_changes(tenant: Tenant, before: int | None, after: int | None) -> dict[str, Any]:
-    names = [_subject(tenant, None, version).name for version in (before, after)]
+    names = [subject_of(tenant, None, version).name for version in (before, after)]
     return {"changes": audit.changes({"live": names[0]}, {"live": names[1]})}
 
 
@@ -371,18 +391,6 @@ def fine_tuned_name(slug: str, adapter: Adapter) -> str:
     return f"ft:{adapter.base_name}:{slug}:{adapter.suffix}:{short}"
 
 
-async def _lock(session: AsyncSession, tenant: Tenant, expected_revision: int | None) -> None:
-    """Read the tenant's row again, held until the end of the transaction."""
-    await session.refresh(tenant, with_for_update=True)
-    if expected_revision not in {None, tenant.live_revision}:
-        raise Conflict(
-            f"The live version of '{tenant.slug}' was changed meanwhile (revision "
-            f"{tenant.live_revision}, not {expected_revision}): look again and repeat.",
-            param="expected_revision",
-            code="revision_changed",
-        )
-
-
 async def _make_live(
     session: AsyncSession,
     tenant: Tenant,
@@ -391,17 +399,15 @@ async def _make_live(
     kind: PromotionKind,
     actor: str,
 ) -> None:
-    revision = tenant.live_revision + 1
-    session.add(
-        Promotion(
-            tenant_id=tenant.id,
-            revision=revision,
-            from_adapter_id=tenant.live_adapter_id,
-            to_adapter_id=adapter_id,
-            kind=kind,
-            actor=actor,
-        )
+    canary = await changes.running_canary(session, tenant)
+    if canary is not None:
+        await session.delete(canary)
+    await changes.add_step(
+        session,
+        tenant,
+        kind=kind,
+        actor=actor,
+        to_adapter_id=adapter_id,
+        canary_adapter_id=None if canary is None else canary.adapter_id,
+        canary_percent=None if canary is None else canary.percent,
     )
-    tenant.live_adapter_id = adapter_id
-    tenant.live_revision = revision
-    await session.flush()

@@ -12,7 +12,16 @@ from sqlalchemy import Row, Select, and_, func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server import spreadsheets
-from server.db.models import MAX_NUMBER, Adapter, DatasetVersion, Job, Promotion, Tenant
+from server.adapters.changes import running_canary
+from server.db.models import (
+    MAX_NUMBER,
+    Adapter,
+    Canary,
+    DatasetVersion,
+    Job,
+    Promotion,
+    Tenant,
+)
 from server.db.scope import of_tenant
 from server.errors import NotFound
 from training.results import TopicCoverage
@@ -49,13 +58,16 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     was live once. ``promotable``: a person may make it live, by ``service.promote`` without force.
     ``perplexity`` and ``token_f1`` are of held-out conversations; ``parity`` is how far trainer and
     engine are apart, in nats a token on average; None is not measured. ``conversations``: that it was
-    trained for, held-out ones included.
+    trained for, held-out ones included. ``canary_percent``: of requests that it answers as the canary,
+    None where it is none. ``triable``: a person may let it answer a share, by ``canary.start``.
     """
 
     version: int
     name: str
     standing: Standing
     promotable: bool
+    triable: bool
+    canary_percent: int | None
     base: str
     perplexity: float | None
     token_f1: float | None
@@ -222,7 +234,8 @@ async def _read(
 ) -> list[Version]:
     rows = (await session.execute(query)).all()
     once_live = await _once_live(session, tenant, [row.id for row in rows])
-    return [_version(tenant, row, was_live=row.id in once_live) for row in rows]
+    canary = await running_canary(session, tenant)
+    return [_version(tenant, row, was_live=row.id in once_live, canary=canary) for row in rows]
 
 
 async def _once_live(
@@ -232,7 +245,9 @@ async def _once_live(
     return set(await session.scalars(query.where(Promotion.to_adapter_id.in_(ids))))
 
 
-def _version(tenant: Tenant, row: Row[*tuple[Any, ...]], *, was_live: bool) -> Version:
+def _version(
+    tenant: Tenant, row: Row[*tuple[Any, ...]], *, was_live: bool, canary: Canary | None
+) -> Version:
     standing = _standing(row, is_live=row.id == tenant.live_adapter_id, was_live=was_live)
     new = (row.scores or {}).get("new") or {}
     passed = row.state in {"ready", "candidate"}
@@ -241,6 +256,8 @@ def _version(tenant: Tenant, row: Row[*tuple[Any, ...]], *, was_live: bool) -> V
         name=f"{tenant.slug}@{row.version}",
         standing=standing,
         promotable=passed and standing not in {"live", "waiting", "approved"},
+        triable=passed and standing not in {"live", "approved"},
+        canary_percent=canary.percent if canary and canary.adapter_id == row.id else None,
         base=row.base_name,
         perplexity=new.get("perplexity"),
         token_f1=new.get("token_f1") if new.get("replies") else None,

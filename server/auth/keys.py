@@ -200,8 +200,10 @@ async def restore(session: AsyncSession, key_id: str, *, tenant: Tenant | None) 
             "This key was revoked too long ago to be taken back: make a new one.",
             code="key_not_restorable",
         )
-    row.revoked_at = None
-    await session.flush()
+    if row.revoked_at is not None:
+        row.revoked_at = None
+        await session.flush()
+        audit.record(session, "key.restored", tenant_id=row.tenant_id, subject=_subject(row))
     return row
 
 

@@ -29,11 +29,12 @@ Mode = Literal["stream", "whole"]
 C = TypeVar("C", bound=ChunkChoice | TextChoice)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Generation(Generic[C]):
     """One request under way: what is asked, of which model, by whom, and what has come back.
 
     Args:
+        resolved: who answers; another one from when the engine has refused a canary.
         mode: how the caller gets the answer; the engine streams it in either case.
         decoder: has seen all of the answer so far.
     """
@@ -164,6 +165,7 @@ class Accounting:
             model=self._name(resolved),
             failed=failed,
             gpu_seconds=gpu_seconds,
+            arm=(resolved.arm.revision, resolved.arm.is_canary) if resolved.arm else None,
         )
 
     def _name(self, resolved: Resolved) -> str:

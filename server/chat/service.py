@@ -10,7 +10,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any, Generic
 
 import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.adapters import canary
 from server.adapters.catalog import ModelCatalog
 from server.adapters.schemas import Resolved
 from server.auth.keys import Principal
@@ -31,9 +34,12 @@ from server.errors import (
     EngineUnavailable,
     StreamBroken,
     TooMany,
+    Unavailable,
 )
 from server.limits.fair_scheduler import Ticket
 from server.usage.schemas import Usage
+
+log = structlog.get_logger(__name__)
 
 
 class _Counted(msgspec.Struct):
@@ -41,11 +47,20 @@ class _Counted(msgspec.Struct):
 
 
 class StreamedAnswer(Generic[C]):
-    """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end."""
+    """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end.
+
+    ``resolved`` is who answers.
+    """
 
     def __init__(
-        self, payloads: AsyncIterator[bytes], decoder: StreamDecoder[C], *, ticket: Ticket
+        self,
+        payloads: AsyncIterator[bytes],
+        decoder: StreamDecoder[C],
+        *,
+        ticket: Ticket,
+        resolved: Resolved,
     ) -> None:
+        self.resolved = resolved
         self._payloads = payloads
         self._decoder = decoder
         self._ticket = ticket
@@ -78,7 +93,8 @@ class ChatService:
         prompts: the policy's files: the installation's secret and the base's chat template.
         admission: limits and the queue in front of the engine.
         accounting: metrics and the usage ledger.
-        write_behind: writes the answers that clients asked to keep; the application runs it.
+        write_behind: writes the answers that clients asked to keep, and that a canary was refused; the
+            application runs it.
 
     Example:
         resolved = await chat.models.resolve(principal.require_tenant(), "acme")
@@ -186,21 +202,53 @@ class ChatService:
             payloads = await self._open(stack, body, generation)
             if generation.mode == "stream":
                 self._accounting.first_token(generation, time.monotonic() - began)
-            yield StreamedAnswer(payloads, generation.decoder, ticket=ticket)
+            yield StreamedAnswer(
+                payloads, generation.decoder, ticket=ticket, resolved=generation.resolved
+            )
 
     async def _open(
         self, stack: AsyncExitStack, body: dict[str, Any], generation: Generation[Any]
     ) -> AsyncIterator[bytes]:
-        """Begin to generate, with a smaller request each time that the context is too short."""
-        request, resolved = generation.request, generation.resolved
+        """Begin to generate: with a canary that the engine refuses, by what answers beside it."""
+        request = generation.request
         try:
-            while True:
-                try:
-                    return await stack.enter_async_context(self._begin(body, generation))
-                except EngineRejected as exc:
-                    shorten(exc, body, request)
+            try:
+                return await self._open_shortened(stack, body, generation)
+            except AdapterRefused as exc:
+                refused = generation.resolved
+                if refused.fallback is None:
+                    raise
+                await self._stop_canary(refused, exc)
+                generation.resolved = refused.fallback
+                body = self._prompts.policy.body(request, refused.fallback)
+                return await self._open_shortened(stack, body, generation)
         except (EngineRejected, AdapterRefused) as exc:
-            raise for_caller(exc, request, resolved) from exc
+            raise for_caller(exc, request, generation.resolved) from exc
+
+    async def _open_shortened(
+        self, stack: AsyncExitStack, body: dict[str, Any], generation: Generation[Any]
+    ) -> AsyncIterator[bytes]:
+        """Begin to generate, with a smaller request each time that the context is too short."""
+        while True:
+            try:
+                return await stack.enter_async_context(self._begin(body, generation))
+            except EngineRejected as exc:
+                shorten(exc, body, generation.request)
+
+    async def _stop_canary(self, refused: Resolved, why: AdapterRefused) -> None:
+        """Note that a canary cannot answer: who asks next asks what is live. The answer does not wait."""
+        arm = refused.arm
+        if arm is None:
+            return
+        log.error("canary was refused", tenant=refused.slug, reason=why.message)
+
+        async def work(session: AsyncSession) -> None:
+            await canary.end_refused(session, refused.tenant_id, revision=arm.revision)
+
+        try:
+            await self.write_behind.put(f"canary {refused.slug} {arm.revision}", work)
+        except Unavailable as exc:  # the next request that meets it tries again
+            log.warning("canary could not be stopped yet", tenant=refused.slug, error=exc.message)
 
     def _begin(
         self, body: dict[str, Any], generation: Generation[Any]

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import rich_click as click
 
-from server.adapters import service
+from server.adapters import canary, service
 from server.adapters.download import Form
+from server.adapters.schemas import MAX_PERCENT, MIN_PERCENT, AdapterView, Answered, Share
 from server.child_processes import run_child, with_parent_watch
 from server.cli.console import (
     EXIT_FAILED,
@@ -48,7 +49,7 @@ def adapters() -> None:
 @json_option
 @command
 async def list_adapters(app: App, tenant: str, *, as_json: bool) -> None:
-    """Newest first; the live one is marked."""
+    """Newest first; the live one and the canary are marked."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         views = await service.views(session, owner, await service.list_for(session, owner))
@@ -58,7 +59,7 @@ async def list_adapters(app: App, tenant: str, *, as_json: bool) -> None:
     rows = [
         (
             v.model,
-            "live" if v.live else v.state,
+            "live" if v.live else _state(v),
             _perplexity(v.scores),
             v.created_at,
             "foreign" if v.foreign else "",
@@ -66,6 +67,10 @@ async def list_adapters(app: App, tenant: str, *, as_json: bool) -> None:
         for v in views
     ]
     print_table("Adapters", ("model", "state", "perplexity", "made", "origin"), rows)
+
+
+def _state(view: AdapterView) -> str:
+    return f"canary, {view.canary_percent} %" if view.canary_percent else view.state
 
 
 def _perplexity(scores: dict[str, Any]) -> str:
@@ -79,7 +84,10 @@ def _perplexity(scores: dict[str, Any]) -> str:
 @click.option("--force", is_flag=True, help="Although its gates speak against it.")
 @command
 async def promote(app: App, version: int, tenant: str, *, force: bool) -> None:
-    """Make a version live from the next request on; also one of which its gates cannot tell."""
+    """Make a version live from the next request on; also one of which its gates cannot tell.
+
+    A canary ends with it.
+    """
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await service.promote(session, owner, version=version, actor=ACTOR, force=force)
@@ -90,7 +98,7 @@ async def promote(app: App, version: int, tenant: str, *, force: bool) -> None:
 @tenant_option
 @command
 async def rollback(app: App, tenant: str) -> None:
-    """Make live what was live before."""
+    """Make live what was live before. A canary ends with it."""
     async with app.transaction() as session:
         owner = await tenants.get(session, tenant)
         await service.roll_back(session, owner, actor=ACTOR)
@@ -103,7 +111,7 @@ async def rollback(app: App, tenant: str) -> None:
 @json_option
 @command
 async def history(app: App, tenant: str, *, as_json: bool) -> None:
-    """Every change of what is live, newest first."""
+    """Every change of what is live and of the canary, newest first."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
         steps = await service.history(session, owner)
@@ -111,10 +119,96 @@ async def history(app: App, tenant: str, *, as_json: bool) -> None:
         print_json(steps)
         return
     rows = [
-        (s.created_at, s.kind, s.from_version or "base", s.to_version or "base", s.actor)
+        (
+            s.created_at,
+            s.kind,
+            s.from_version or "base",
+            s.to_version or "base",
+            f"{s.canary_version}, {s.canary_percent} %" if s.canary_version else "",
+            s.actor,
+        )
         for s in steps
     ]
-    print_table("Promotions", ("when", "what", "from", "to", "who"), rows)
+    print_table("Promotions", ("when", "what", "from", "to", "canary", "who"), rows)
+
+
+@adapters.group("canary")
+def canary_group() -> None:
+    """A version that answers a share of the requests before it goes live, or does not."""
+
+
+@canary_group.command("start")
+@click.argument("version", type=VERSION)
+@click.option(
+    "--percent",
+    type=click.IntRange(MIN_PERCENT, MAX_PERCENT),
+    required=True,
+    help="Share of the requests.",
+)
+@tenant_option
+@command
+async def start_canary(app: App, version: int, percent: int, tenant: str) -> None:
+    """Let a version answer a share of the requests from the next one on, or change its share.
+
+    Whom it answers is decided by a hash of the conversation or the end user, so that nobody meets both.
+    """
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await canary.start(
+            session, owner, version=version, percent=percent, base=app.settings.base, actor=ACTOR
+        )
+    print_message(f"{tenant}@{version} answers {percent} % of the requests")
+
+
+@canary_group.command("end")
+@tenant_option
+@command
+async def end_canary(app: App, tenant: str) -> None:
+    """Take it back: what is live answers everything from the next request on."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await canary.end(session, owner, actor=ACTOR)
+        live = await service.live_version(session, owner)
+    name = f"{tenant}@{live}" if live else "the base"
+    print_message(f"{name} answers everything")
+
+
+@canary_group.command("show")
+@tenant_option
+@json_option
+@command
+async def show_canary(app: App, tenant: str, *, as_json: bool) -> None:
+    """How it does beside what is live, since its share was last set."""
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        found = await canary.required(session, owner, base=app.settings.base)
+    if as_json:
+        print_json(found)
+        return
+    name = f"{tenant}@{found.version}"
+    print_message(
+        f"{name} answers {found.percent} % of the requests since {found.since}, by {found.actor}"
+    )
+    columns = ("", name, f"{tenant}@{found.live.version}" if found.live.version else "base")
+    both: tuple[Answered, Answered] = (found.canary, found.live)
+    rows = [
+        ("requests", *(each.requests for each in both)),
+        ("failed", *(_share(each.errors) for each in both)),
+        ("thumbs up, of those rated", *(_share(each.liked) for each in both)),
+        ("prompt tokens", *(each.prompt_tokens for each in both)),
+        ("completion tokens", *(each.completion_tokens for each in both)),
+    ]
+    print_table("Since the share was set", columns, rows)
+    for title, compared in (("failures", found.errors_compared), ("thumbs", found.liked_compared)):
+        print_message(f"{title}: {compared.replace('_', ' ')}")
+
+
+def _share(share: Share) -> str:
+    """``3 of 120, 2.5 % (0.9 % to 7.1 %)``: with its 95 % interval."""
+    if share.share is None or share.low is None or share.high is None:
+        return f"{share.count} of {share.of}"
+    ends = f"{share.low:.1%} to {share.high:.1%}"
+    return f"{share.count} of {share.of}, {share.share:.1%} ({ends})"
 
 
 @adapters.command("report")

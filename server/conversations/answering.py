@@ -1,6 +1,6 @@
 """Writes answers: the tenant's live model, by the same way to the engine as every other caller.
 
-Limits, the fair queue, usage and the hidden system prompt are those of ``server/chat``.
+A conversation that a canary answers stays with it. Limits, the fair queue, usage and the hidden system prompt are those of ``server/chat``.
 """
 
 import time
@@ -121,10 +121,13 @@ class Answering:
     async def _generate(
         self, site: Site, ask: Ask, draft: _Draft, on_text: Callable[[str], Awaitable[None]]
     ) -> None:
-        resolved = await self._chat.models.resolve(site.tenant.id, site.tenant.slug)
+        resolved = await self._chat.models.resolve(
+            site.tenant.id, site.tenant.slug, key=ask.conversation_id
+        )
         draft.begin(resolved, base=self._base)
         request = ChatRequest(system="", messages=ask.history, drop_oldest=True)
         async with self._chat.stream(request, resolved, principal=site.principal) as answer:
+            draft.begin(answer.resolved, base=self._base)
             async for choices in answer:
                 for choice in choices:
                     if choice.finish_reason == "length":

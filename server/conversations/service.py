@@ -51,6 +51,7 @@ class Caller(NamedTuple):
 class Ask(NamedTuple):
     """A message was stored, and this is to be answered."""
 
+    conversation_id: str
     message: MessageView
     answer: MessageView
     attempt: int
@@ -338,7 +339,11 @@ async def _ask(
 ) -> Ask:
     rows = await messages(session, conversation, limit=CONTEXT_MESSAGES, until=message.seq)
     return Ask(
-        views.of_message(message), views.of_message(answer), answer.attempt, views.as_turns(rows)
+        conversation.id,
+        views.of_message(message),
+        views.of_message(answer),
+        answer.attempt,
+        views.as_turns(rows),
     )
 
 

@@ -13,7 +13,9 @@ from typing import Any, Literal
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.adapters import canary
 from server.adapters import service as adapters
+from server.adapters.changes import running_canary
 from server.audit import service as audit
 from server.audit.actions import Action
 from server.audit.schemas import Subject
@@ -130,6 +132,12 @@ async def cancel(
                 f"the adapter of job {job_id} is live: roll back first, then cancel",
                 code="adapter_is_live",
             )
+        running = await running_canary(session, tenant)
+        if running is not None and running.adapter_id == job.adapter_id:
+            raise Conflict(
+                f"the adapter of job {job_id} is the canary: take it back first, then cancel",
+                code="adapter_is_canary",
+            )
     if not job.cancel_requested:
         await _add_request(session, job, "cancel", actor)
     job.cancel_requested = True
@@ -216,6 +224,9 @@ async def decide(
         raise Conflict(f"job {job_id} does not await a decision")
     await _add_request(session, job, decision, actor)
     job.decision = decision
+    if decision == "rejected" and job.adapter_id is not None:
+        tenant = await session.get_one(Tenant, tenant_id)
+        await canary.end_of(session, tenant, job.adapter_id, actor=actor or f"job {job_id}")
     return job
 
 
@@ -242,6 +253,7 @@ async def _discard_adapter(session: AsyncSession, job: Job) -> None:
         return
     if tenant.live_adapter_id == adapter.id:  # a person was quicker than the worker
         await adapters.roll_back(session, tenant, actor=f"job {job.id} cancelled")
+    await canary.end_of(session, tenant, adapter.id, actor=f"job {job.id} cancelled")
     await adapters.delete(session, tenant, version=adapter.version)
 
 

@@ -67,8 +67,16 @@ class TenantPatch(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
 
 
+class TenantCanary(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that answers ``percent`` of a tenant's requests beside what is live."""
+
+    version: int
+    percent: int
+    since: Moment
+
+
 class TenantView(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant. ``live_version`` is null while the base answers for it."""
+    """A tenant. ``live_version`` is null while the base answers for it, ``canary`` where there is none."""
 
     slug: str
     name: str
@@ -81,6 +89,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits | None
     live_version: int | None
     live_revision: int
+    canary: TenantCanary | None
     created_at: Moment
     updated_at: Moment
 

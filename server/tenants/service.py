@@ -16,6 +16,7 @@ from server.audit.schemas import Subject
 from server.db.models import (
     FINISHED_JOB_STATES,
     Adapter,
+    Canary,
     DatasetVersion,
     Job,
     Tenant,
@@ -23,7 +24,7 @@ from server.db.models import (
 from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound
 from server.storage.references import owned_by
-from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
+from server.tenants.schemas import TenantCanary, TenantPatch, TenantRequest, TenantView
 
 SETTINGS = (
     "name",
@@ -238,12 +239,22 @@ async def view(session: AsyncSession, tenant: Tenant) -> TenantView:
 
 
 async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView]:
-    """Tenants as the API shows them, with one query for all."""
+    """Tenants as the API shows them, with two queries for all."""
     live = [tenant.live_adapter_id for tenant in tenants if tenant.live_adapter_id]
     all_tenants = across_tenants("tenants are listed with their live versions")
     query = all_tenants.select(Adapter.id, Adapter.version)
     rows = await session.execute(query.where(Adapter.id.in_(live)))
     versions = {row.id: row.version for row in rows}
+    tried = all_tenants.select(Canary.tenant_id, Canary.percent, Canary.since, Adapter.version)
+    rows = await session.execute(
+        tried.join(
+            Adapter, and_(Adapter.id == Canary.adapter_id, Adapter.tenant_id == Canary.tenant_id)
+        ).where(Canary.tenant_id.in_([tenant.id for tenant in tenants]))
+    )
+    canaries = {
+        row.tenant_id: TenantCanary(version=row.version, percent=row.percent, since=row.since)
+        for row in rows
+    }
     return [
         TenantView(
             slug=tenant.slug,
@@ -255,6 +266,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,
+            canary=canaries.get(tenant.id),
             created_at=tenant.created_at,
             updated_at=tenant.updated_at,
         )

@@ -1,5 +1,8 @@
 """Counts what tenants use, by UTC day, key and model, without delaying an answer.
 
+While a version is tried as a canary, the requests that it shares with what is live are counted a second
+time, by who answered them.
+
 A request is counted when it ends. Counts are added up in memory, and written together every second
 and when the process stops. A process that is killed loses the counts of requests under way and of
 the last second.
@@ -8,12 +11,13 @@ the last second.
 import asyncio
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from server.db.models import UsageDay, now
+from server.db.models import CanaryCount, Record, UsageDay, now
 from server.db.session import Database
 from server.limits.limiter import RateLimiter
 from server.usage.schemas import Usage
@@ -29,7 +33,27 @@ COUNTS = (
     "completion_tokens",
     "gpu_seconds",
 )
-_Place = tuple[str, str, str, date]  # tenant, key, model, day
+
+
+class _Day(NamedTuple):
+    """A row of ``UsageDay``."""
+
+    tenant_id: str
+    day: date
+    key_id: str
+    model: str
+
+
+class _Side(NamedTuple):
+    """A row of ``CanaryCount``."""
+
+    tenant_id: str
+    revision: int
+    is_canary: bool
+
+
+_Place = _Day | _Side
+_TABLES: dict[type, type[Record]] = {_Day: UsageDay, _Side: CanaryCount}
 
 
 @dataclass(slots=True)
@@ -79,6 +103,7 @@ class UsageLedger:
         model: str,
         failed: bool = False,
         gpu_seconds: float = 0.0,
+        arm: tuple[int, bool] | None = None,
     ) -> None:
         """Count one request.
 
@@ -89,6 +114,7 @@ class UsageLedger:
             model: the name in reports.
             failed: it did not end well.
             gpu_seconds: its share of the time that the engine was busy.
+            arm: of a canary: the step that set its share, and whether it answered this request itself.
         """
         counts = Counts(
             requests=1,
@@ -98,7 +124,9 @@ class UsageLedger:
             completion_tokens=usage.completion_tokens,
             gpu_seconds=gpu_seconds,
         )
-        self._keep((tenant_id, key_id, model, now().date()), counts)
+        self._keep(_Day(tenant_id, now().date(), key_id, model), counts)
+        if arm is not None:
+            self._keep(_Side(tenant_id, *arm), counts)
 
     def refuse(self, *, tenant_id: str, key_id: str, model: str) -> None:
         """Count one request that a limit turned away. It used nothing, and is no request."""
@@ -150,22 +178,21 @@ class UsageLedger:
             try:
                 await self._write({place: pending[place]})
             except IntegrityError:
-                log.info("usage of a tenant that is gone was dropped", tenant_id=place[0])
+                log.info("usage of a tenant that is gone was dropped", tenant_id=place.tenant_id)
             del pending[place]
 
     async def _write(self, pending: dict[_Place, Counts]) -> None:
         if not pending:
             return
         async with self._database.transaction() as session:
-            for (tenant_id, key_id, model, day), counts in sorted(pending.items()):
-                values = {name: getattr(counts, name) for name in COUNTS}
-                insert = self._insert(UsageDay).values(
-                    tenant_id=tenant_id, key_id=key_id, model=model, day=day, **values
-                )
-                added = {name: getattr(UsageDay, name) + values[name] for name in COUNTS}
+            # in one order, or two copies of the server could wait for each other
+            for place in sorted(pending, key=lambda place: (type(place).__name__, place)):
+                table = _TABLES[type(place)]
+                values = {name: getattr(pending[place], name) for name in COUNTS}
+                insert = self._insert(table).values(**place._asdict(), **values)
+                added = {name: getattr(table, name) + values[name] for name in COUNTS}
                 await session.execute(
                     insert.on_conflict_do_update(
-                        index_elements=["tenant_id", "day", "key_id", "model"],
-                        set_={**added, "updated_at": now()},
+                        index_elements=list(place._fields), set_={**added, "updated_at": now()}
                     )
                 )

@@ -101,6 +101,8 @@ PAGES = (
     Look("release-unmeasured", f"{RELEASE}/1", "loaf:admin"),
     Look("release-approve", f"{RELEASE}/3/approve", "loaf:admin"),
     Look("release-promote", f"{RELEASE}/1/promote", "loaf:admin"),
+    Look("release-share", f"{RELEASE}/3/canary", "loaf:admin"),
+    Look("release-take-back", f"{RELEASE}/take-back", "loaf:admin"),
     Look("release-impossible", f"{RELEASE}/2/promote", "loaf:admin"),
     Look("release-vote", f"{RELEASE}/3/vote", "loaf:admin"),
     Look("release-vote-keys-off", f"{RELEASE}/3/vote?keys=off", "loaf:admin"),

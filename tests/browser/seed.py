@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts import sessions
 from server.accounts.tokens import digest
+from server.adapters import canary
 from server.adapters import service as promotions
 from server.audit import actors
 from server.auth import keys
@@ -19,6 +20,7 @@ from server.conversations.schemas import WidgetPatch
 from server.db.models import (
     Adapter,
     ApiKey,
+    CanaryCount,
     ConversationRow,
     DatasetVersion,
     Handoff,
@@ -338,6 +340,22 @@ async def seed(session: AsyncSession) -> None:
     await session.flush()
     for version in (1, 2):
         await promotions.promote(session, loaf, version=version, actor=f"job {run_id(version)}")
+    tried = await canary.start(
+        session, loaf, version=3, percent=10, base=BASE, actor=f"person:{PERSON_ID}"
+    )
+    tried.since = now() - timedelta(days=9)
+    for is_canary, requests, errors in ((True, 118, 1), (False, 1_043, 12)):
+        session.add(
+            CanaryCount(
+                tenant_id=loaf.id,
+                revision=tried.revision,
+                is_canary=is_canary,
+                requests=requests,
+                errors=errors,
+                prompt_tokens=412 * requests,
+                completion_tokens=(38 if is_canary else 51) * requests,
+            )
+        )
     runs: tuple[tuple[int, JobState, Adapter | None], ...] = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),
@@ -504,7 +522,10 @@ async def seed_conversations(session: AsyncSession) -> None:
         asked = LiveMessage(id=f"a{number:031x}", seq=1, role="visitor", text=question, **about)
         session.add(asked)
         await session.flush()
-        opinion: dict[str, Any] = {"vote": "up"} if number == 3 else {}
+        version = 3 if number > len(texts) and number % 4 == 0 else 2
+        opinion: dict[str, Any] = {"vote": "up"} if number == 3 or number > 12 else {}
+        if number > 12 and number % 5 == 0:
+            opinion = {"vote": "down"}
         if number == 2:
             opinion = {
                 "vote": "down",
@@ -519,8 +540,8 @@ async def seed_conversations(session: AsyncSession) -> None:
             role="assistant",
             text=reply,
             reply_to=asked.id,
-            model=f"{LOAF}@2",
-            adapter_version=2,
+            model=f"{LOAF}@{version}",
+            adapter_version=version,
             first_token_ms=180,
             total_ms=1_240 + number,
             prompt_tokens=412,

@@ -29,8 +29,8 @@ def tenant(site: Site) -> Tenant:
     return made
 
 
-async def _promote(session: Any, slug: str) -> None:
-    await service.promote(session, await tenants.get(session, slug), version=1, actor="test")
+async def _promote(session: Any, slug: str, version: int = 1) -> None:
+    await service.promote(session, await tenants.get(session, slug), version=version, actor="test")
 
 
 def make(site: Site, tenant: Tenant, version: int, state: Any) -> Adapter:
@@ -113,6 +113,51 @@ def test_without_scripts_a_version_is_approved_promoted_and_rolled_back(
     page.get_by_role("link", name="Roll back").click()
     page.get_by_role("button", name=f"Roll back to {tenant.slug}@1").click()
     expect(page.locator(".card header .chip")).to_have_text(f"{tenant.slug}@1")
+
+
+def test_a_share_is_sent_by_keyboard_compared_promoted_and_taken_back(
+    visit: Visits, tenant: Tenant
+) -> None:
+    page = visit(release(tenant, "/2"), f"{tenant.slug}:admin")
+    press_until(page, "Tab", "#try")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Send a share to {tenant.slug}@2?")
+    expect(page.locator("#percent")).to_have_value("10")
+    assert not accessibility_faults(page)
+    press_until(page, "Tab", "#do")
+    page.keyboard.press("Enter")
+    banner = page.locator("section:has(> header > #canary)")
+    expect(banner).to_contain_text(f"{tenant.slug}@2 answers 10 % of the requests")
+    expect(banner).to_contain_text("by Mara Lindqvist")
+    expect(banner).to_contain_text("There are too few thumbs to tell")
+    assert not accessibility_faults(page)
+    press_until(page, "Tab", "#canary-promote")
+    page.keyboard.press("Enter")
+    expect(page.locator(".effects")).to_contain_text(
+        f"The canary, {tenant.slug}@2 with 10 % of the requests, ends."
+    )
+    press_until(page, "Tab", "#do")
+    page.keyboard.press("Enter")
+    expect(page.locator(".title .chip")).to_have_text("Live")
+    toast = page.locator(".toast")
+    expect(toast).to_contain_text("and its canary, of 10 %, ended.")
+    expect(banner).to_have_count(0)
+    press_until(page, "Tab", "#undo")
+    page.keyboard.press("Enter")
+    expect(toast).to_contain_text(f"Rolled back from {tenant.slug}@2 to {tenant.slug}@1.")
+
+
+def test_a_version_shows_by_itself_that_it_went_live(
+    visit: Visits, site: Site, tenant: Tenant
+) -> None:
+    page = visit(release(tenant, "/3"), f"{tenant.slug}:admin")
+    page.locator("#approve").click()
+    page.locator("#do").click()
+    chip = page.locator(".title .chip")
+    expect(chip).to_have_text("Approved")
+    site.write(lambda session: _promote(session, tenant.slug, version=3))
+    expect(chip).to_have_text("Live")
+    expect(page.locator("[hx-trigger]")).to_have_count(0)
 
 
 def said(page: Page) -> list[str]:

@@ -33,6 +33,32 @@ def share_interval(share: float, count: int) -> tuple[float, float] | None:
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
+def share_difference_interval(
+    first: tuple[int, int], second: tuple[int, int]
+) -> tuple[float, float]:
+    """Interval of the difference of two shares of different items, each (count, of), first less second.
+
+    Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10:
+    from Wilson's intervals of both. Unlike the normal approximation it stays within [-1, 1], and is right
+    where nothing or all was counted.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    shares = [count / of if of else 0.0 for count, of in (first, second)]
+    ends = [
+        share_interval(share, of) for share, (_, of) in zip(shares, (first, second), strict=True)
+    ]
+    if ends[0] is None or ends[1] is None:
+        raise ValueError("a share of no items has no interval")
+    (low, high), (other_low, other_high) = ends[0], ends[1]
+    share, other = shares
+    return (
+        share - other - math.hypot(share - low, other_high - other),
+        share - other + math.hypot(high - share, other - other_low),
+    )
+
+
 def bootstrap_interval(
     differences: Sequence[float],
     *,

@@ -1,19 +1,21 @@
-"""Adapter versions over HTTP: looking, promoting, rolling back."""
+"""Adapter versions over HTTP: looking, promoting, rolling back, and trying one as a canary."""
 
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Controller, Response, delete, get, post
+from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.adapters import service
+from server.adapters import canary, service
 from server.adapters.download import Form, chunks_of
 from server.adapters.removal import remove_adapters
 from server.adapters.schemas import (
     AdapterView,
+    CanaryRequest,
+    CanaryView,
     LiveView,
     PromoteRequest,
     PromotionView,
@@ -27,6 +29,7 @@ from server.engine.service import EngineService
 from server.errors import Forbidden, NotFound
 from server.settings import Settings
 from server.tenants import service as tenants
+from server.usage.ledger import UsageLedger
 
 # the page has its styles and its picture inside and runs nothing
 PAGE_HEADERS = {
@@ -71,7 +74,7 @@ class AdapterController(Controller):
         settings: NamedDependency[Settings],
         engine: NamedDependency[EngineService | None],
     ) -> None:
-        """Remove a version that is not live, files and all."""
+        """Remove a version that is neither live nor the canary, files and all."""
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
             name = await service.delete(session, tenant, version=version)
@@ -135,7 +138,7 @@ class AdapterController(Controller):
     async def history(
         self, slug: FromPath[str], database: NamedDependency[Database]
     ) -> list[PromotionView]:
-        """Every change of what is live, newest first."""
+        """Every change of what is live and of the canary, newest first."""
         async with database.reading() as session:
             return await service.history(session, await tenants.get(session, slug))
 
@@ -147,7 +150,7 @@ class AdapterController(Controller):
         principal: NamedDependency[Principal],
         database: NamedDependency[Database],
     ) -> LiveView:
-        """Make a version live from the next request on."""
+        """Make a version live from the next request on; a canary ends with it."""
         if data.force and not principal.is_operator:
             raise Forbidden("Only the operator may promote an adapter against its gates.")
         async with database.transaction() as session:
@@ -170,13 +173,69 @@ class AdapterController(Controller):
         database: NamedDependency[Database],
         data: JSONBody[RollbackRequest | None] = None,
     ) -> LiveView:
-        """Go back to what was live before, from the next request on."""
+        """Go back to what was live before, from the next request on; a canary ends with it."""
         async with database.transaction() as session:
             tenant = await service.roll_back(
                 session,
                 await tenants.get(session, slug),
                 actor=principal.actor,
                 expected_revision=data.expected_revision if data else None,
+            )
+            return await _live(session, tenant)
+
+    @get("/canary")
+    async def read_canary(
+        self,
+        slug: FromPath[str],
+        *,
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+        ledger: NamedDependency[UsageLedger],
+    ) -> CanaryView:
+        """The version that answers a share of the requests, and how it does beside what is live."""
+        await ledger.try_flush()
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            return await canary.required(session, tenant, base=settings.base)
+
+    @put("/canary")
+    async def start_canary(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[CanaryRequest],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> CanaryView:
+        """Let a version answer a share of the requests from the next one on, or change its share."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            await canary.start(
+                session,
+                tenant,
+                version=data.version,
+                percent=data.percent,
+                base=settings.base,
+                actor=principal.actor,
+                expected_revision=data.expected_revision,
+            )
+            return await canary.required(session, tenant, base=settings.base)
+
+    @delete("/canary", status_code=200)
+    async def end_canary(
+        self,
+        slug: FromPath[str],
+        *,
+        principal: NamedDependency[Principal],
+        database: NamedDependency[Database],
+        expected_revision: FromQuery[int | None] = None,
+    ) -> LiveView:
+        """Take the canary back: what is live answers everything from the next request on."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            await canary.end(
+                session, tenant, actor=principal.actor, expected_revision=expected_revision
             )
             return await _live(session, tenant)
 

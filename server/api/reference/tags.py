@@ -37,7 +37,7 @@ TAGS = (
     Tag(
         "Adapters",
         "What training made, and which version answers.",
-        (f"{_TENANT}/adapters", f"{_TENANT}/promot", f"{_TENANT}/rollback"),
+        (f"{_TENANT}/adapters", f"{_TENANT}/promot", f"{_TENANT}/rollback", f"{_TENANT}/canary"),
     ),
     Tag("Usage", "What was used, by day, key and model.", (f"{_TENANT}/usage", "/v1/usage")),
     Tag("Audit log", "Who did what, when, to what.", (f"{_TENANT}/audit", "/admin/audit")),

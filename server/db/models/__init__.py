@@ -12,7 +12,14 @@ from server.db.models.accounts import (
     SignInSession,
     SignInTry,
 )
-from server.db.models.adapters import Adapter, AdapterState, Promotion, PromotionKind
+from server.db.models.adapters import (
+    Adapter,
+    AdapterState,
+    Canary,
+    CanaryCount,
+    Promotion,
+    PromotionKind,
+)
 from server.db.models.audit import ActorKind, AuditEntry
 from server.db.models.base import (
     MAX_NUMBER,
@@ -79,6 +86,8 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "BlindVote",
+    "Canary",
+    "CanaryCount",
     "ConversationRow",
     "DatasetVersion",
     "Decision",

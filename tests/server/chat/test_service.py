@@ -198,6 +198,25 @@ async def test_what_only_the_operator_can_mend_is_told_without_paths(tmp_path: P
     assert "/adapters" not in refused.value.message
 
 
+async def test_what_answers_instead_of_a_canary_has_its_own_prompt_and_the_account(
+    tmp_path: Path,
+) -> None:
+    chat = Chat(tmp_path, AdapterRefused("it is damaged"), TOO_LONG)
+    beside = msgspec.structs.replace(TUNED, version=2, system_prompt="You are the old one.")
+    asked = await chat.ask(resolved=msgspec.structs.replace(TUNED, fallback=beside))
+    assert [each["messages"][0]["content"] for each in chat.engine.asked] == [
+        TUNED.system_prompt,
+        beside.system_prompt,
+        beside.system_prompt,
+    ]
+    assert asked["messages"][-1]["content"] == "Hello"
+    assert [where["model"] for _, where in chat.ledger.counted] == ["acme@2"]
+    # refused as well, it is an error as ever
+    twice = Chat(tmp_path, AdapterRefused("damaged"), AdapterRefused("damaged too"))
+    with pytest.raises(AdapterRefused):
+        await twice.ask(resolved=msgspec.structs.replace(TUNED, fallback=beside))
+
+
 # --- salts ---
 
 
@@ -307,7 +326,13 @@ async def test_a_streamed_answer_is_counted_as_the_engine_says(chat: Chat) -> No
     [(usage, where)] = chat.ledger.counted
     assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (9, 4, 1)
     assert where.pop("gpu_seconds") > 0
-    assert where == {"tenant_id": "t1", "key_id": "k1", "model": "acme@3", "failed": False}
+    assert where == {
+        "tenant_id": "t1",
+        "key_id": "k1",
+        "model": "acme@3",
+        "failed": False,
+        "arm": None,
+    }
 
 
 async def test_an_abandoned_answer_is_counted_as_far_as_it_came(chat: Chat) -> None:

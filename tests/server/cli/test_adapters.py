@@ -54,11 +54,11 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         yield call
 
 
-def register(home: Path, folder: Path, *, foreign: Foreign | None = None) -> None:
+def register(home: Path, folder: Path, *, foreign: Foreign | None = None, seed: int = 17) -> None:
     """Make a version of what a job has left."""
     told = load_base(home / "bases" / Settings().base)
     ref = BaseRef(name=Settings().base, serving_sha256=told.serving_sha256)
-    write_manifest(folder, msgspec.structs.replace(MANIFEST, base=ref))
+    write_manifest(folder, msgspec.structs.replace(MANIFEST, base=ref, seed=seed))
     settings = Settings.from_env()
 
     async def work() -> None:
@@ -149,6 +149,31 @@ def test_lists_mark_what_is_foreign(run: Run, home: Path, tmp_path: Path) -> Non
     assert [row.split("\t")[-1] for row in rows] == ["foreign", ""]
     shown = json.loads(run("adapters", "list", "--tenant", "acme", "--json").stdout)
     assert [each["foreign"] and each["foreign"]["source"] for each in shown] == ["their.zip", None]
+
+
+def test_a_canary_is_started_shown_changed_and_ended(run: Run, home: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):  # folders that are the same are one version
+        register(home, make_foreign(tmp_path / str(seed) / "adapter"), seed=seed)
+    tenant = ("--tenant", "acme")
+    group = ("adapters", "canary")
+    assert run("adapters", "promote", "1", *tenant).exit_code == 0
+    assert run(*group, "show", *tenant).exit_code == 3
+    assert run(*group, "end", *tenant).exit_code == 3
+    assert run(*group, "start", "2", "--percent", "51", *tenant).exit_code == 2
+    assert run(*group, "start", "1", "--percent", "10", *tenant).exit_code == 4
+    done = run(*group, "start", "2", "--percent", "10", *tenant)
+    assert (done.exit_code, done.stderr.strip()) == (0, "acme@2 answers 10 % of the requests")
+    assert run(*group, "start", "2", "--percent", "20", *tenant).exit_code == 0
+    shown = json.loads(run(*group, "show", *tenant, "--json").stdout)
+    assert (shown["version"], shown["percent"], shown["live"]["version"]) == (2, 20, 1)
+    table = run(*group, "show", *tenant)
+    assert "acme@2 answers 20 % of the requests since" in table.stderr
+    assert "thumbs: too little" in table.stderr
+    assert table.stdout.startswith("requests\t0\t0\nfailed\t0 of 0\t0 of 0\n")
+    assert "canary, 20 %" in run("adapters", "list", *tenant).stdout
+    assert "acme@1 answers everything" in run(*group, "end", *tenant).stderr
+    steps = json.loads(run("adapters", "history", *tenant, "--json").stdout)
+    assert [step["kind"] for step in steps] == ["canary_end", "canary", "canary", "promote"]
 
 
 def test_a_tracker_must_be_one_that_is_known(run: Run) -> None:

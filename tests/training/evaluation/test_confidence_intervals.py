@@ -11,6 +11,7 @@ from training.evaluation.confidence_intervals import (
     BOOTSTRAP_SAMPLES,
     MIN_SAMPLES,
     bootstrap_interval,
+    share_difference_interval,
     share_interval,
 )
 from training.evaluation.scores import (
@@ -34,6 +35,26 @@ def test_the_interval_of_a_share_is_wilsons(
     # statsmodels 0.14, proportion_confint(share * count, count, method="wilson")
     assert share_interval(share, count) == pytest.approx((low, high), abs=1e-4)
     assert share_interval(share, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [
+        # Newcombe 1998, table II, method 10
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((6, 7), (2, 7), 0.0582, 0.8062),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+    ],
+)
+def test_the_interval_of_a_difference_of_shares_is_newcombes(first, second, low, high) -> None:
+    assert share_difference_interval(first, second) == pytest.approx((low, high), abs=1e-4)
+    other = share_difference_interval(second, first)
+    assert other == pytest.approx((-high, -low), abs=1e-4)
+    with pytest.raises(ValueError, match="no items"):
+        share_difference_interval(first, (0, 0))
 
 
 def test_the_interval_of_a_small_sample_is_wide_and_always_the_same() -> None:

@@ -66,7 +66,11 @@ class ChatController(Controller):
         tenant_id = principal.require_tenant()
         body = parse(await request.body())
         asked = to_chat(body)
-        resolved = await chat.models.resolve(tenant_id, body.model)
+        resolved = await chat.models.resolve(
+            tenant_id,
+            body.model,
+            key=body.safety_identifier or body.user or body.prompt_cache_key,
+        )
         options = body.stream_options
         return ChatAnswer(
             chat,

@@ -38,7 +38,7 @@ class CompletionController(Controller):
         principal = provide_principal(request)  # a second dependency would cost a task group
         body = parse(await request.body())
         asked = to_texts(body)
-        resolved = await chat.models.resolve(principal.require_tenant(), body.model)
+        resolved = await chat.models.resolve(principal.require_tenant(), body.model, key=body.user)
         options = body.stream_options
         return TextAnswer(
             chat,

@@ -64,7 +64,14 @@ class ResponseController(Controller):
         name = new_id()
         items = items_of(body, name, found)
         asked = to_chat(body, InputConversation(before.items, items))
-        resolved = await chat.models.resolve(tenant_id, body.model)
+        resolved = await chat.models.resolve(
+            tenant_id,
+            body.model,
+            key=body.safety_identifier
+            or body.user
+            or body.prompt_cache_key
+            or (before.ids[0] if before.ids else name),  # all that goes on from one first response
+        )
         return ResponseAnswer(
             chat,
             asked,

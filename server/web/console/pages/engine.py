@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.schemas import Viewer
+from server.audit import service as audit
 from server.db.session import Database
 from server.engine import overview
 from server.engine.service import EngineService
@@ -96,11 +97,14 @@ class EngineController(Controller):
     async def restart(
         self,
         viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
         engine: NamedDependency[EngineService | None],
     ) -> Response[Any]:
         """End the engine and start it again."""
         if engine is None:
             raise Conflict("This server runs no engine.", code="no_engine")
+        async with database.transaction() as session:
+            audit.record(session, "engine.restarted", tenant_id=None)
         engine.restart(f"{viewer.name or viewer.email} restarted the engine")
         return see_other(f"{PATH}?done=restart")
 

@@ -198,6 +198,7 @@ class TenantHomeController(Controller):
             visitors = await inbox.count_waiting(session, tenant.id)
             drafts = await uploads.list_uploads(session, tenant, states=["draft"], limit=RUNS_MOST)
             live = await adapters.live_version(session, tenant)
+            tried = (await tenants.view(session, tenant)).canary
             change = await adapters.last_change(session, tenant)
             use = (await _use(session, tenant.id, today=moment.date())).get(tenant.slug)
             first = await load_first_steps(
@@ -226,6 +227,8 @@ class TenantHomeController(Controller):
             data=address_of_page("Data", tenant),
             live_name=f"{slug}@{live}" if live else "",
             live_since=change.created_at if live and change else None,
+            tried=tried,
+            release=address_of_page("Evaluate & release", tenant),
             use=use or _NOTHING,
             first=first,
             usage=address_of_page("Usage & limits", tenant),

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from server.adapters.schemas import PromotionView
+from server.adapters.schemas import Answered, CanaryView, Comparison, PromotionView, Share
 from server.adapters.versions import Standing, Version
 from server.db.models import DatasetVersion
 from server.jobs.declared_gates import GateState, decided_gates
 from server.web.console.figures import NOTHING, duration, number
+from training.evaluation.confidence_intervals import MIN_SAMPLES
 from training.evaluation.gates import Gate, Verdict
 from training.reports.tables import findings, score_rows
 from training.results import Evaluation, ReplySample
@@ -52,12 +53,15 @@ _COLUMNS = {"base": ("base", "Base"), "new": ("cand", "This"), "live": ("live", 
 
 
 class Span(NamedTuple):
-    """An interval and its bound as places in [0, 100]; ``low`` is None where there is no interval."""
+    """An interval and its bound as places in [0, 100].
+
+    ``low`` is None where there is no interval, ``bound`` where nothing was declared.
+    """
 
     low: float | None
     width: float
     value: float
-    bound: float
+    bound: float | None
 
 
 def row_of(version: Version) -> dict[str, Any]:
@@ -68,6 +72,7 @@ def row_of(version: Version) -> dict[str, Any]:
         "name": version.name,
         "state": word,
         "tone": tone,
+        "canary": "" if version.canary_percent is None else f"Canary, {version.canary_percent} %",
         "perplexity": number(version.perplexity, 2),
         "token_f1": number(version.token_f1, 2),
         "parity": number(version.parity, 4),
@@ -77,18 +82,34 @@ def row_of(version: Version) -> dict[str, Any]:
 
 
 def step_of(step: PromotionView, slug: str, names: dict[str | None, str]) -> dict[str, Any]:
-    """A change of what is live, in words."""
-    before, after = _named(slug, step.from_version), _named(slug, step.to_version)
+    """A change of who answers, in words."""
     return {
         "revision": step.revision,
-        "rollback": step.kind == "rollback",
-        "text": f"Rolled back from {before} to {after}"
-        if step.kind == "rollback"
-        else f"{after} went live in place of {before}",
+        "icon": "release" if step.kind in ("promote", "canary") else "undo",
+        "text": _told(step, slug),
         "version": step.to_version,
         "who": who(step.actor, names),
         "at": step.created_at,
     }
+
+
+def _told(step: PromotionView, slug: str) -> str:
+    before, after = _named(slug, step.from_version), _named(slug, step.to_version)
+    canary, share = _named(slug, step.canary_version), f"{step.canary_percent} %"
+    match step.kind:
+        case "canary":
+            return f"{canary} answers {share} of the requests, {after} the others"
+        case "canary_end":
+            why = f". {step.reason.removesuffix('.')}" if step.reason else ""
+            return f"The canary {canary}, of {share}, was taken back{why}"
+        case "promote":
+            text = f"{after} went live in place of {before}"
+        case _:
+            text = f"Rolled back from {before} to {after}"
+    if step.canary_version is None:
+        return text
+    ended = "its canary" if step.canary_version == step.to_version else f"the canary {canary}"
+    return f"{text}, and {ended}, of {share}, ended"
 
 
 def who(actor: str | None, names: dict[str | None, str]) -> str:
@@ -260,3 +281,89 @@ def actors_of(steps: Iterable[PromotionView]) -> Collection[str]:
 def is_fresh(step: PromotionView, *, actor: str, now: datetime.datetime, seconds: float) -> bool:
     """Whether somebody has just done a step themselves."""
     return step.actor == actor and (now - step.created_at).total_seconds() < seconds
+
+
+def canary_of(
+    found: CanaryView | None, slug: str, names: dict[str | None, str]
+) -> dict[str, Any] | None:
+    """The canary beside what is live: figures with their intervals, and what they say."""
+    if found is None:
+        return None
+    name, live = _named(slug, found.version), _named(slug, found.live.version)
+    both = (found.canary, found.live)
+    return {
+        "version": found.version,
+        "name": name,
+        "live": live,
+        "live_kind": "live" if found.live.version else "base",
+        "percent": found.percent,
+        "since": found.since,
+        "who": who(found.actor, names),
+        "able": found.able,
+        "revision": found.live_revision,
+        "rows": [
+            ("Answers", [_plain(number(each.requests)) for each in both]),
+            ("Thumbs up", [_shared(each.liked, good=True) for each in both]),
+            ("Failed or refused", [_shared(each.errors, good=False) for each in both]),
+            ("Tokens read", [_plain(number(each.prompt_tokens)) for each in both]),
+            ("Tokens written", [_written(each) for each in both]),
+        ],
+        "findings": [
+            _liked(found.liked_compared, found, name, live),
+            _failed(found.errors_compared, found, name, live),
+        ],
+    }
+
+
+def _plain(text: str, more: str = "") -> dict[str, Any]:
+    return {"text": text, "more": more, "span": None, "tone": ""}
+
+
+def _written(each: Answered) -> dict[str, Any]:
+    mean = f"{each.completion_tokens / each.requests:,.0f} an answer" if each.requests else ""
+    return _plain(number(each.completion_tokens), mean)
+
+
+def _shared(share: Share, *, good: bool) -> dict[str, Any]:
+    """A share with its interval, from nothing to all."""
+    if share.share is None or share.low is None or share.high is None:
+        return _plain("none yet")
+    low, high = 100 * share.low, 100 * share.high
+    digits = 0 if good else 1  # failures are few
+    return {
+        "text": f"{100 * share.share:.{digits}f} %",
+        "more": f"{number(share.count)} of {number(share.of)}; {low:.{digits}f} to {high:.{digits}f} %",
+        "span": Span(
+            low=round(low, 1),
+            width=round(high - low, 1),
+            value=round(100 * share.share, 1),
+            bound=None,
+        ),
+        "tone": "ok" if good else "warn",
+    }
+
+
+def _liked(compared: Comparison, found: CanaryView, name: str, live: str) -> str:
+    match compared:
+        case "better":
+            return f"Visitors like the answers of {name} better than those of {live}."
+        case "worse":
+            return f"Visitors like the answers of {live} better than those of {name}."
+        case "cannot_tell":
+            return f"Thumbs cannot tell {name} and {live} apart: the difference may be chance."
+        case "too_little":
+            counts = f"{number(found.canary.liked.of)} for {name}, {number(found.live.liked.of)} for {live}"
+            return f"There are too few thumbs to tell: {counts}. Each needs {MIN_SAMPLES} at least."
+
+
+def _failed(compared: Comparison, found: CanaryView, name: str, live: str) -> str:
+    match compared:
+        case "better":
+            return f"{name} fails less often than {live}."
+        case "worse":
+            return f"{name} fails more often than {live}."
+        case "cannot_tell":
+            return "How often they fail differs by no more than chance."
+        case "too_little":
+            counts = f"{number(found.canary.requests)} by {name}, {number(found.live.requests)} by {live}"
+            return f"There are too few answers to compare failures: {counts}."

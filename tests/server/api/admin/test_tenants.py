@@ -21,6 +21,7 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
         "limits": None,
         "live_version": None,
         "live_revision": 0,
+        "canary": None,
         "created_at": 0,
         "updated_at": 0,
     }

@@ -346,7 +346,7 @@ async def test_what_waits_for_nobody_is_not_decided(sign_in, tenant, two) -> Non
 
 
 READ = ("", "/history", "/1", "/1/report")
-ADMIN = ("/1/promote", "/roll-back", "/1/approve", "/1/reject")
+ADMIN = ("/1/promote", "/roll-back", "/1/approve", "/1/reject", "/1/canary", "/take-back")
 
 
 async def test_another_tenants_versions_are_not_there(sign_in, make_tenant, database, two) -> None:
@@ -354,7 +354,15 @@ async def test_another_tenants_versions_are_not_there(sign_in, make_tenant, data
     job = await make_run(database, other, state="succeeded")
     await make_version(database, other, job, version=7, report=make_report())
     browser = await sign_in("acme")
-    for path in ("/7", "/7/report", "/7/promote", "/7/approve", "/0", "/99999999999999999999"):
+    for path in (
+        "/7",
+        "/7/report",
+        "/7/promote",
+        "/7/approve",
+        "/7/canary",
+        "/0",
+        "/99999999999999999999",
+    ):
         assert (await browser.get(f"{PAGE}{path}")).status_code == 404, path
     form = {"revision": "1"}
     for path in ("/7/promote", "/7/approve", "/7/reject"):
@@ -380,6 +388,7 @@ def test_the_places_of_an_interval_are_inside_its_picture() -> None:
     for gate in release_view.verdict_of(make_report()).gates:  # type: ignore[union-attr]
         span = release_view._span(gate)
         assert span is not None
+        assert span.bound is not None
         assert 0 < span.value < 100
         assert 0 < span.bound < 100
         if span.low is not None:
