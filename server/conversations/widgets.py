@@ -138,9 +138,32 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
 
     Raises:
         NotFound: there is no such tenant, or it has no widget.
+        Invalid: the accent is no colour.
     """
     site = await get(session, slug, lock=True)
-    widget = site.widget
+    _apply(patch, site.widget)
+    await session.flush()
+    return site
+
+
+def draft(site: Site, patch: WidgetPatch) -> Site:
+    """A widget as it would be with a patch; nothing of it reaches the database.
+
+    Raises:
+        Invalid: the accent is no colour.
+    """
+    columns = [column.key for column in Widget.__mapper__.column_attrs]
+    copy = Widget(**{key: getattr(site.widget, key) for key in columns})
+    _apply(patch, copy)
+    return Site(copy, site.tenant)
+
+
+def _apply(patch: WidgetPatch, widget: Widget) -> None:
+    """Change what the patch holds.
+
+    Raises:
+        Invalid: the accent is no colour.
+    """
     for field in _PLAIN_FIELDS:
         value = getattr(patch, field)
         if value is not msgspec.UNSET:
@@ -152,8 +175,6 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
             widget.accent = colours.normal(patch.accent)
         except ValueError as exc:
             raise Invalid(f"{exc}.", param="accent") from exc
-    await session.flush()
-    return site
 
 
 async def add_origin(session: AsyncSession, slug: str, text: str) -> str:
