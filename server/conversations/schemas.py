@@ -109,7 +109,10 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageView(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as its visitor sees it; ``opinion`` is null where none was given."""
+    """A message as its visitor sees it; ``opinion`` is null where none was given.
+
+    ``client_id`` is the sender's own id of a visitor's message.
+    """
 
     id: str
     role: SpeakerRole
@@ -117,6 +120,7 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Moment
     state: MessageState
     opinion: Opinion | None
+    client_id: str | None
 
 
 class HandoffView(msgspec.Struct, frozen=True, kw_only=True):

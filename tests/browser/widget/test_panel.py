@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import CDPSession, Response, Route, expect
+from playwright.sync_api import CDPSession, Request, Response, Route, expect
 
 from server.schemas import WidgetBudgets
 from tests.browser.widget.conftest import GREETING, PLENTY, Chat, Visitors, Widget, until
@@ -168,16 +168,74 @@ def test_what_was_written_offline_is_kept_and_sent_when_the_connection_is_back(
     chat: Chat, visitor: Visitors
 ) -> None:
     widget = visitor(chat.page()).open()
+    sent = _messages(widget)
     widget.page.context.set_offline(True)
-    widget.say(QUESTION)
-    alert = widget.panel.get_by_role("alert").filter(has_text="No connection")
+    widget.say("Something else")
+    alert = widget.panel.get_by_role("alert").filter(has_text="sent when you are online again")
+    alert.wait_for()
+    widget.field.fill(QUESTION)  # taken back, and written anew
+    widget.page.context.set_offline(False)
+    widget.page.wait_for_timeout(200)
+    widget.page.context.set_offline(True)
+    widget.field.press("Enter")
     alert.wait_for()
     assert widget.field.input_value() == QUESTION
     widget.page.context.set_offline(False)
     widget.panel.get_by_role("button", name="Good answer").wait_for()
     assert alert.count() == 0
     assert widget.field.input_value() == ""
-    assert widget.panel.locator(".me").count() == 1
+    assert widget.panel.locator(".me .text").all_inner_texts() == [QUESTION]
+    assert [message["text"] for message in sent] == [QUESTION]
+
+
+def test_a_message_whose_connection_broke_is_sent_after_a_reload_and_stored_once(
+    chat: Chat, visitor: Visitors
+) -> None:
+    widget = visitor(chat.page()).open()
+    sent = _messages(widget)
+    for number, broken in enumerate((_abort, _lose), 1):
+        widget.page.route("**/messages", broken, times=1)
+        widget.say(QUESTION)
+        widget.panel.get_by_role("button", name="Try again").wait_for()
+        assert widget.field.input_value() == QUESTION
+        widget.page.reload()
+        widget = Widget(widget.page).open()
+        expect(widget.panel.get_by_role("button", name="Good answer")).to_have_count(number)
+        assert widget.field.input_value() == ""
+        assert widget.panel.locator(".me .text").all_inner_texts() == [QUESTION] * number
+    lost, again, heard = sent  # what the server had heard was not sent again
+    assert lost == again
+    assert heard["client_id"] != lost["client_id"]
+    visitor.forgive("net::ERR_FAILED")
+
+
+def test_without_a_connection_the_button_says_so_and_the_panel_stays_until_there_is_one(
+    chat: Chat, visitor: Visitors
+) -> None:
+    widget = visitor(chat.page(offline="No connection"))
+    button = widget.page.locator("tenantune-chat button")
+    widget.page.context.set_offline(True)
+    button.click()
+    expect(button).to_have_text("No connection")
+    assert widget.page.locator("tenantune-chat iframe").count() == 0
+    widget.page.context.set_offline(False)
+    # and one that broke between the document and its session
+    widget.page.route("**/session", lambda route: route.abort(), times=1)
+    button.click()
+    expect(button).to_have_text("Questions?")
+    again = widget.panel.get_by_role("button", name="Try again")
+    again.wait_for()
+    widget.field.fill(QUESTION)
+    widget.page.context.set_offline(True)
+    again.click()
+    widget.panel.locator("#more").click()
+    widget.panel.locator("#language").select_option("de")
+    expect(widget.panel.locator("#language")).to_have_value("en")
+    widget.page.context.set_offline(False)
+    widget.panel.get_by_role("button", name="Where is my order?").wait_for()
+    expect(again).to_have_count(0)
+    expect(widget.field).to_have_value(QUESTION)
+    visitor.forgive("net::ERR_FAILED")
 
 
 def test_a_message_that_fails_goes_back_to_the_field_and_is_stored_once(
@@ -399,6 +457,29 @@ def test_two_thousand_tokens_cost_no_long_task(
         )
     assert widget.frame.evaluate("redrawn") == 0
     assert work * 1000 / frames < LONGEST_TASK
+
+
+def _messages(widget: Widget) -> list[dict[str, str]]:
+    """What is sent to the server from now on, as messages."""
+    sent: list[dict[str, str]] = []
+
+    def note(request: Request) -> None:
+        if request.url.endswith("/messages"):
+            sent.append(request.post_data_json)
+
+    widget.page.on("request", note)
+    return sent
+
+
+def _abort(route: Route) -> None:
+    """The server never hears of it."""
+    route.abort()
+
+
+def _lose(route: Route) -> None:
+    """The server answers, and the browser never hears of it."""
+    route.fetch()
+    route.abort()
 
 
 def _hold(held: list[Route], route: Route) -> None:

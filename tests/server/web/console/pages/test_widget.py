@@ -59,7 +59,8 @@ def uses(answer: Any) -> dict[str, str]:
     found = {}
     for row in soup(answer).select(".budget"):
         field, use = row.select_one("input"), row.select_one(".use")
-        assert field is not None and use is not None
+        assert field is not None
+        assert use is not None
         found[str(field["name"])] = " ".join(use.get_text(" ").split())
     return found
 
