@@ -66,7 +66,7 @@
 :host{all:initial;position:fixed;bottom:20px;inset-inline-end:20px;z-index:9999999;color-scheme:light dark;font:16px/1.4 var(--tt-font,system-ui)}
 button{padding:14px 20px;border:1px solid #0000;background:none;color:inherit;font:inherit;cursor:pointer}
 dialog~button{border-radius:99px;background:var(--tt-accent,#0a665a);color:var(--tt-on-accent,#fff);font-weight:600;box-shadow:0 4px 16px #0004}
-b{position:absolute;bottom:38px;inset-inline-end:0;padding:2px 7px;border-radius:99px;background:CanvasText;color:Canvas;font-size:12px}
+b{position:absolute;bottom:38px;inset-inline-end:0;padding:2px 7px;border-radius:99px;background:Canvas;color:CanvasText;font-size:12px;border:1px solid}
 dialog,section{position:absolute;inset-inline:auto 0;bottom:66px;margin:0;padding:0;border:1px solid #8888;border-radius:var(--tt-radius,14px);background:var(--tt-surface,Canvas);color:var(--tt-ink,CanvasText);overflow:hidden;box-shadow:0 4px 16px #0004}
 dialog{width:392px;height:min(656px,100dvh - 112px)}
 section{display:flex;place-items:center;padding-inline-start:14px;width:272px}
