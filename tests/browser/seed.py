@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.accounts import sessions
 from server.accounts.tokens import digest
 from server.adapters import service as promotions
-from server.conversations import retention, widgets
+from server.conversations import budgets, retention, widgets
 from server.conversations.schemas import WidgetPatch
 from server.db.models import (
     Adapter,
@@ -480,7 +480,7 @@ async def seed_conversations(session: AsyncSession) -> None:
 
 
 async def seed_widget(session: AsyncSession, vault: Vault) -> None:
-    """The widget of ``LOAF``, on one site, and another that was refused."""
+    """The widget of ``LOAF``, on one site, and another that was refused; a visitor has used a budget up."""
     await widgets.enable(session, LOAF, vault=vault)
     await widgets.update(
         session,
@@ -495,3 +495,6 @@ async def seed_widget(session: AsyncSession, vault: Vault) -> None:
     await widgets.add_origin(session, LOAF, "https://lumen-loaf.example")
     site = await widgets.get(session, LOAF)
     await retention.note_refused(session, site, "https://staging.lumen-loaf.example")
+    budget = budgets.budget(site.budgets, "visitor_messages_per_minute", "someone")
+    for _ in range(budget.limit):
+        await budgets.spend(session, site.tenant.id, [budget])

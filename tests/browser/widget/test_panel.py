@@ -3,6 +3,7 @@
 import gzip
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Request, Response, Route, expect
@@ -451,9 +452,9 @@ def test_two_thousand_tokens_cost_no_long_task(
     assert max(tasks) < LONGEST_TASK
 
 
-def _messages(widget: Widget) -> list[dict[str, str]]:
+def _messages(widget: Widget) -> list[Any]:
     """What is sent to the server from now on, as messages."""
-    sent: list[dict[str, str]] = []
+    sent: list[Any] = []
 
     def note(request: Request) -> None:
         if request.url.endswith("/messages"):

@@ -31,8 +31,11 @@ def traced_tasks(chromium: Browser) -> Iterator[list[float]]:
             elif event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain":
                 pages.add(thread)
 
+    def end(answer: dict[str, Any]) -> None:  # Playwright takes no built-in function
+        ended.append(answer)
+
     session.on("Tracing.dataCollected", collect)
-    session.on("Tracing.tracingComplete", lambda answer: ended.append(answer))
+    session.on("Tracing.tracingComplete", end)
     config = {"includedCategories": _CATEGORIES, "excludedCategories": ["*"]}
     session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": config})
     yield tasks
