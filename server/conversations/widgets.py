@@ -128,7 +128,7 @@ async def by_key(session: AsyncSession, public_key: str) -> Site:
         .where(Widget.public_key == public_key, Widget.enabled)
     )
     found = (await session.execute(query)).one_or_none()
-    if found is None or found[0].session_secret is None:
+    if found is None or not is_shown(found[0]):
         raise NotFound("There is no such widget.", code="widget_not_found")
     return Site(*found)
 
@@ -144,6 +144,11 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
     _apply(patch, site.widget)
     await session.flush()
     return site
+
+
+def is_shown(widget: Widget) -> bool:
+    """Whether sites may show it: it is switched on, and its secrets were not forgotten since."""
+    return widget.enabled and widget.session_secret is not None
 
 
 def draft(site: Site, patch: WidgetPatch) -> Site:

@@ -276,7 +276,7 @@ async def _page(
         languages=language_choices(),
         corrections=corrections(colours.theme(site.widget.accent)),
         snippet=widgets.snippet(site, server_url=settings.public_url or own_origin(request)),
-        preview=f"{_path(tenant)}/preview" if site.widget.enabled else "",
+        preview=f"{_path(tenant)}/preview" if widgets.is_shown(site.widget) else "",
         sites=sites,
         slug=tenant.slug,
         base=_path(tenant),
