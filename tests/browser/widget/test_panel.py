@@ -211,6 +211,24 @@ def test_a_message_whose_connection_broke_is_sent_after_a_reload_and_stored_once
     visitor.forgive("net::ERR_FAILED")
 
 
+def test_what_waited_for_more_than_an_hour_is_sent_by_hand_alone(
+    chat: Chat, visitor: Visitors
+) -> None:
+    widget = visitor(chat.page())
+    sent = _messages(widget)
+    for hours, count in ((2, 0), (0, 1)):
+        widget.page.evaluate(
+            """([key, text, hours]) => localStorage.setItem(`tenantune:${key}`, "\\n" + JSON.stringify(
+                { text, client_id: crypto.randomUUID(), at: Date.now() - hours * 3_600_000 }))""",
+            [chat.keys["loaf"], QUESTION, hours],
+        )
+        widget.page.reload()
+        widget = Widget(widget.page).open()
+        expect(widget.panel.get_by_role("button", name="Good answer")).to_have_count(count)
+        assert widget.field.input_value() == ("" if count else QUESTION)
+        assert len(sent) == count
+
+
 def test_without_a_connection_the_button_says_so_and_the_panel_stays_until_there_is_one(
     chat: Chat, visitor: Visitors
 ) -> None:

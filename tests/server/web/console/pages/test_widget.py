@@ -296,6 +296,10 @@ async def test_a_widget_is_switched_off_and_on_again(sign_in: Any, shop: Shop) -
     assert soup(page).select(f'#toasts form[action="{PAGE}/on"]')
     await browser.post(f"{PAGE}/on")
     assert (await site_of(shop)).widget.enabled
+    assert soup(await browser.get(PAGE)).select("iframe")
+    async with shop.database.transaction() as session:
+        await widgets.forget_secrets(session, "acme")
+    assert not soup(await browser.get(PAGE)).select("iframe")
 
 
 async def test_a_secret_is_shown_once_and_the_old_one_overlaps(sign_in: Any, shop: Shop) -> None:
