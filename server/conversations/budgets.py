@@ -1,7 +1,8 @@
 """How often one visitor, or one address, may do something; shared by all servers through the database.
 
 Minutes slide and days start at midnight UTC, with the arithmetic of ``server/limits``. What is refused
-does not count.
+does not count. Of minutes, whose counts go, the most of the day is kept for the tenant to see: how much
+it was, not by whom.
 """
 
 import hashlib
@@ -13,15 +14,27 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from sqlalchemy import case, func
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import WidgetUse, new_id, now
+from server.conversations.schemas import BudgetsUse
+from server.conversations.widgets import Site
+from server.db.models import UsageDay, WidgetUse, new_id, now
 from server.db.scope import across_tenants, of_tenant
 from server.errors import TooMany
 from server.limits.sliding_window import DAY, MINUTE, Rate
+from server.schemas import WidgetBudgets
 
 _WORDS = {MINUTE: "a minute", DAY: "a day"}
+# by field of ``WidgetBudgets``: the kind that is counted, and in which period
+_COUNTED = {
+    "visitor_messages_per_minute": ("messages", MINUTE),
+    "visitor_messages_per_day": ("messages_of_day", DAY),
+    "address_messages_per_minute": ("messages_from", MINUTE),
+    "address_sessions_per_minute": ("sessions_from", MINUTE),
+    "address_handoffs_per_day": ("handoffs_from", DAY),
+}
 
 
 class Budget(NamedTuple):
@@ -31,6 +44,12 @@ class Budget(NamedTuple):
     who: str
     limit: int
     period: int
+
+
+def budget(limits: WidgetBudgets, name: str, who: str) -> Budget:
+    """One of a widget's budgets, by its field's name, for a visitor or an address."""
+    kind, period = _COUNTED[name]
+    return Budget(kind, who, getattr(limits, name), period)
 
 
 async def spend(
@@ -61,6 +80,29 @@ async def spend(
                 retry_after_seconds=wait,
                 code="limit_reached",
             )
+        if budget.period == MINUTE:
+            used = math.ceil(current + before * (1 - elapsed / MINUTE))
+            await _note_most(session, tenant_id, budget, used, day=int(at // DAY))
+
+
+async def today(
+    session: AsyncSession, site: Site, *, clock: Callable[[], float] = time.time
+) -> BudgetsUse:
+    """What was used of a widget's budgets since midnight UTC."""
+    at, scope = clock(), of_tenant(site.tenant.id)
+    kinds = {
+        kind if period == DAY else _most_of(kind): name for name, (kind, period) in _COUNTED.items()
+    }
+    most = (
+        scope.select(WidgetUse.kind, func.max(WidgetUse.count))
+        .where(WidgetUse.kind.in_(kinds), WidgetUse.number == int(at // DAY))
+        .group_by(WidgetUse.kind)
+    )
+    tokens = scope.select(func.sum(UsageDay.prompt_tokens + UsageDay.completion_tokens)).where(
+        UsageDay.key_id == site.widget.id, UsageDay.day == datetime.fromtimestamp(at, UTC).date()
+    )
+    found = {kinds[kind]: count for kind, count in await session.execute(most)}
+    return BudgetsUse(**found, tokens_per_day=int(await session.scalar(tokens) or 0))
 
 
 def pseudonym(key: bytes, address: str | None) -> str:
@@ -85,22 +127,50 @@ async def delete_expired(session: AsyncSession) -> None:
 
 async def _add(session: AsyncSession, tenant_id: str, budget: Budget, number: int) -> int:
     """Count one; returns the count with it."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    end = datetime.fromtimestamp((number + 2) * budget.period, UTC)
-    row = insert(WidgetUse).values(
-        id=new_id(),
-        tenant_id=tenant_id,
-        kind=budget.kind,
-        who=budget.who,
-        number=number,
-        count=1,
-        expires_at=end,
-    )
+    row = _row(session, tenant_id, budget, number, count=1)
     counted = row.on_conflict_do_update(
         index_elements=["tenant_id", "kind", "who", "number"],
         set_={"count": WidgetUse.count + 1},
     )
     return (await session.execute(counted.returning(WidgetUse.count))).scalar_one()
+
+
+async def _note_most(
+    session: AsyncSession, tenant_id: str, budget: Budget, used: int, *, day: int
+) -> None:
+    """Keep what was used in a minute where nobody has used more today.
+
+    The row is written as often a day as the budget is large: messages do not wait for each other here.
+    """
+    most = Budget(_most_of(budget.kind), "", budget.limit, DAY)
+    if used <= await _count(session, tenant_id, most, day):
+        return
+    row = _row(session, tenant_id, most, day, count=used)
+    larger = case((WidgetUse.count < used, used), else_=WidgetUse.count)
+    await session.execute(
+        row.on_conflict_do_update(
+            index_elements=["tenant_id", "kind", "who", "number"], set_={"count": larger}
+        )
+    )
+
+
+def _most_of(kind: str) -> str:
+    return f"most_{kind}"
+
+
+def _row(
+    session: AsyncSession, tenant_id: str, budget: Budget, number: int, *, count: int
+) -> postgresql.Insert | sqlite.Insert:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    return insert(WidgetUse).values(
+        id=new_id(),
+        tenant_id=tenant_id,
+        kind=budget.kind,
+        who=budget.who,
+        number=number,
+        count=count,
+        expires_at=datetime.fromtimestamp((number + 2) * budget.period, UTC),
+    )
 
 
 async def _count(session: AsyncSession, tenant_id: str, budget: Budget, number: int) -> int:

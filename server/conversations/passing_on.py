@@ -64,7 +64,7 @@ async def create(session: AsyncSession, caller: Caller, request: HandoffRequest)
         site.tenant.id,
         [
             Budget("handoffs", claims.vis or str(claims.tok), _PER_VISITOR, DAY),
-            Budget("handoffs_from", caller.address, limits.address_handoffs_per_day, DAY),
+            budgets.budget(limits, "address_handoffs_per_day", caller.address),
         ],
     )
     widget = await of_tenant(site.tenant.id).get_one(session, Widget, site.widget.id, lock=True)

@@ -69,6 +69,20 @@ class WidgetView(msgspec.Struct, frozen=True, kw_only=True):
     previous_identity_secret_until: Moment | None
 
 
+class BudgetsUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used of a widget's budgets in this UTC day.
+
+    Of a visitor or an address it is the most that one of them used; the tokens are the whole widget's.
+    """
+
+    visitor_messages_per_minute: int = 0
+    visitor_messages_per_day: int = 0
+    address_messages_per_minute: int = 0
+    address_sessions_per_minute: int = 0
+    address_handoffs_per_day: int = 0
+    tokens_per_day: int = 0
+
+
 class RefusedOriginView(msgspec.Struct, frozen=True, kw_only=True):
     """A site that asked for the widget in the last day and is not allowed to show it.
 
@@ -95,7 +109,10 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageView(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as its visitor sees it; ``opinion`` is null where none was given."""
+    """A message as its visitor sees it; ``opinion`` is null where none was given.
+
+    ``client_id`` is the sender's own id of a visitor's message.
+    """
 
     id: str
     role: SpeakerRole
@@ -103,6 +120,7 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Moment
     state: MessageState
     opinion: Opinion | None
+    client_id: str | None
 
 
 class HandoffView(msgspec.Struct, frozen=True, kw_only=True):

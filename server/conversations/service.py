@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.chat.schemas import ChatMessage
 from server.conversations import budgets, handoffs, views, visitors
-from server.conversations.budgets import Budget
 from server.conversations.schemas import (
     ConversationView,
     HandoffView,
@@ -32,7 +31,6 @@ from server.db.models import (
 )
 from server.db.scope import of_tenant
 from server.errors import Conflict, Invalid, NotFound
-from server.limits.sliding_window import DAY, MINUTE
 
 SHOWN = 100  # messages that a visitor sees again
 TOPIC_LENGTH = 200
@@ -354,8 +352,8 @@ async def _spend(session: AsyncSession, caller: Caller) -> None:
         session,
         caller.site.tenant.id,
         [
-            Budget("messages", who, limits.visitor_messages_per_minute, MINUTE),
-            Budget("messages_of_day", who, limits.visitor_messages_per_day, DAY),
-            Budget("messages_from", caller.address, limits.address_messages_per_minute, MINUTE),
+            budgets.budget(limits, "visitor_messages_per_minute", who),
+            budgets.budget(limits, "visitor_messages_per_day", who),
+            budgets.budget(limits, "address_messages_per_minute", caller.address),
         ],
     )

@@ -7,22 +7,20 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.conversations import budgets, service, tokens, visitors, widgets
-from server.conversations.budgets import Budget
 from server.conversations.schemas import RenewRequest, SessionAnswer, SessionRequest
 from server.conversations.service import Caller
-from server.conversations.tokens import Identity, Session
+from server.conversations.tokens import Identity, Nonce, Session
 from server.conversations.visitors import Entered
 from server.conversations.widgets import Site
 from server.db.models import UsedNonce
 from server.errors import Unauthenticated
-from server.limits.sliding_window import MINUTE
 from server.webhooks.vault import Vault
 
 
 async def by_nonce(
     session: AsyncSession, public_key: str, nonce: str, *, vault: Vault
-) -> tuple[Site, str]:
-    """The widget of a nonce, and the nonce's id, for ``begin``. Writes nothing.
+) -> tuple[Site, Nonce]:
+    """The widget of a nonce, and what the nonce says, for ``begin``. Writes nothing.
 
     Raises:
         NotFound: there is no such widget.
@@ -65,15 +63,16 @@ async def caller(
 async def begin(
     session: AsyncSession,
     site: Site,
-    nonce: str,
+    nonce: Nonce,
     request: SessionRequest,
     *,
     vault: Vault,
     client: str | None,
 ) -> SessionAnswer:
-    """Make a session with a nonce, by its id, which is good once. ``client`` is an IP address.
+    """Make a session with a nonce, which is good once. ``client`` is an IP address.
 
-    A nonce that came with an identity token that is refused may be used again.
+    A nonce that came with an identity token that is refused may be used again. One of a preview, which
+    is made anew with every change of a setting, costs nothing of the address's budget.
 
     Raises:
         Unauthenticated: the nonce was used before, or the identity token is refused.
@@ -81,8 +80,9 @@ async def begin(
     """
     key = widgets.session_key(site.widget, vault)
     identity = _identity(site, request.identity, vault)
-    await _spend(session, site, budgets.pseudonym(key, client))
-    await _take(session, site, nonce)
+    if not nonce.is_preview:
+        await _spend(session, site, budgets.pseudonym(key, client))
+    await _take(session, site, nonce.id)
     entered = await visitors.enter(
         session, site.tenant.id, token=request.visitor, identity=identity
     )
@@ -188,5 +188,5 @@ async def _take(session: AsyncSession, site: Site, nonce: str) -> None:
 
 
 async def _spend(session: AsyncSession, site: Site, address: str) -> None:
-    limit = site.budgets.address_sessions_per_minute
-    await budgets.spend(session, site.tenant.id, [Budget("sessions_from", address, limit, MINUTE)])
+    budget = budgets.budget(site.budgets, "address_sessions_per_minute", address)
+    await budgets.spend(session, site.tenant.id, [budget])

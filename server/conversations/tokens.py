@@ -9,7 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from joserfc import jwt
@@ -56,7 +56,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     email: str | None
 
 
-def make_nonce(key: bytes, public_key: str) -> str:
+class Nonce(NamedTuple):
+    """What a nonce says: its id, and whether its document is the console's preview of a widget."""
+
+    id: str
+    is_preview: bool
+
+
+def make_nonce(key: bytes, public_key: str, *, preview: bool = False) -> str:
     """A nonce, for the panel's document: within a minute, and once, it makes a session."""
     claims = {
         "use": "nonce",
@@ -64,11 +71,11 @@ def make_nonce(key: bytes, public_key: str) -> str:
         "jti": secrets.token_hex(16),
         "exp": time.time() + NONCE_SECONDS,
     }
-    return _sign(key, claims)
+    return _sign(key, {**claims, "preview": True} if preview else claims)
 
 
-def read_nonce(key: bytes, public_key: str, token: str) -> str:
-    """A nonce's id, which the caller must take once only.
+def read_nonce(key: bytes, public_key: str, token: str) -> Nonce:
+    """A nonce, whose id the caller must take once only.
 
     Raises:
         Unauthenticated: it is not this widget's, or too old.
@@ -83,7 +90,7 @@ def read_nonce(key: bytes, public_key: str, token: str) -> str:
         raise Unauthenticated(
             "The nonce is too old or not this widget's: load the panel anew.", code="nonce_refused"
         )
-    return str(claims["jti"])
+    return Nonce(str(claims["jti"]), claims.get("preview") is True)
 
 
 def make_session(key: bytes, session: Session) -> str:

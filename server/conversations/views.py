@@ -20,6 +20,7 @@ def of_message(row: LiveMessage) -> MessageView:
         created_at=row.created_at,
         state=row.state,
         opinion=opinion,
+        client_id=row.client_id,
     )
 
 

@@ -140,7 +140,7 @@ async def by_key(session: AsyncSession, public_key: str) -> Site:
         .where(Widget.public_key == public_key, Widget.enabled)
     )
     found = (await session.execute(query)).one_or_none()
-    if found is None or found[0].session_secret is None:
+    if found is None or not is_shown(found[0]):
         raise NotFound("There is no such widget.", code="widget_not_found")
     return Site(*found)
 
@@ -150,10 +150,40 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
 
     Raises:
         NotFound: there is no such tenant, or it has no widget.
+        Invalid: the accent is no colour.
     """
     site = await get(session, slug, lock=True)
-    widget = site.widget
     before = _recorded(site)
+    _apply(patch, site.widget)
+    await session.flush()
+    if changed := audit.changes(before, _recorded(site)):
+        _record(session, "widget.changed", site, changes=changed)
+    return site
+
+
+def is_shown(widget: Widget) -> bool:
+    """Whether sites may show it: it is switched on, and its secrets were not forgotten since."""
+    return widget.enabled and widget.session_secret is not None
+
+
+def draft(site: Site, patch: WidgetPatch) -> Site:
+    """A widget as it would be with a patch; nothing of it reaches the database.
+
+    Raises:
+        Invalid: the accent is no colour.
+    """
+    columns = [column.key for column in Widget.__mapper__.column_attrs]
+    copy = Widget(**{key: getattr(site.widget, key) for key in columns})
+    _apply(patch, copy)
+    return Site(copy, site.tenant)
+
+
+def _apply(patch: WidgetPatch, widget: Widget) -> None:
+    """Change what the patch holds.
+
+    Raises:
+        Invalid: the accent is no colour.
+    """
     for field in _PLAIN_FIELDS:
         value = getattr(patch, field)
         if value is not msgspec.UNSET:
@@ -165,10 +195,6 @@ async def update(session: AsyncSession, slug: str, patch: WidgetPatch) -> Site:
             widget.accent = colours.normal(patch.accent)
         except ValueError as exc:
             raise Invalid(f"{exc}.", param="accent") from exc
-    await session.flush()
-    if changed := audit.changes(before, _recorded(site)):
-        _record(session, "widget.changed", site, changes=changed)
-    return site
 
 
 async def add_origin(session: AsyncSession, slug: str, text: str) -> str:

@@ -6,6 +6,7 @@ with any of them, and with it every address that ``url`` gives.
 
 import gzip
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache
 from http import HTTPStatus
@@ -24,6 +25,8 @@ _TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+_INDENTATION = re.compile(rb"^[ \t]+", re.MULTILINE)
+_COMMENT = re.compile(rb"^(?://.*|/\*\*.*\*/)$", re.MULTILINE)
 _FOR_GOOD = "public, max-age=31536000, immutable"
 
 
@@ -46,7 +49,7 @@ class StaticFiles:
                 continue  # licences, and the list of them
             if path.name in self._files:
                 raise ValueError(f"two static files are called {path.name}; rename one: {path}")
-            content = path.read_bytes()
+            content = _sent(path)
             digest.update(f"{path.name}\0{len(content)}\0".encode() + content)
             self._files[path.name] = StaticFile(
                 _TYPES[path.suffix], content, gzip.compress(content, 9, mtime=0)
@@ -62,6 +65,17 @@ class StaticFiles:
         if name not in self._files:
             raise KeyError(f"no static file is called {name!r}; there are: {sorted(self._files)}")
         return f"/static/{self.hash}/{name}"
+
+
+def _sent(path: Path) -> bytes:
+    """What browsers get of a file: of our scripts all but indentation and lines of comment.
+
+    Lines stay where they are, so that an error names the line of the file.
+    """
+    content = path.read_bytes()
+    if path.suffix != ".js" or path.name.endswith(".min.js"):
+        return content
+    return _COMMENT.sub(b"", _INDENTATION.sub(b"", content))
 
 
 @cache

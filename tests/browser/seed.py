@@ -15,7 +15,7 @@ from server.adapters import service as promotions
 from server.audit import actors
 from server.auth import keys
 from server.auth.schemas import KeyRequest
-from server.conversations import retention, widgets
+from server.conversations import budgets, retention, widgets
 from server.conversations.schemas import WidgetPatch
 from server.db.models import (
     Adapter,
@@ -571,7 +571,7 @@ async def seed_conversations(session: AsyncSession) -> None:
 
 
 async def seed_widget(session: AsyncSession, vault: Vault) -> None:
-    """The widget of ``LOAF``, on one site, and another that was refused."""
+    """The widget of ``LOAF``, on one site, and another that was refused; a visitor has used a budget up."""
     await widgets.enable(session, LOAF, vault=vault)
     await widgets.update(
         session,
@@ -698,3 +698,6 @@ async def seed_webhooks(session: AsyncSession, vault: Vault) -> None:
             WebhookDelivery(**{**about, "event": event, "created_at": created_at, **fields})
         )
         await session.flush()
+    budget = budgets.budget(site.budgets, "visitor_messages_per_minute", "someone")
+    for _ in range(budget.limit):
+        await budgets.spend(session, site.tenant.id, [budget])

@@ -5,6 +5,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Visits
 from tests.browser.pages import TALKS
 from tests.browser.seed import answer_id, talk_id
+from tests.browser.test_training import press_until
 
 SOON_GONE = "Can I skip a week?"
 
@@ -63,12 +64,28 @@ def test_a_better_answer_is_written_by_keyboard_and_a_mistake_takes_the_focus(
     expect(page.get_by_role("status")).to_contain_text("The next dataset version has it")
 
 
-def test_a_hand_off_is_given_back_and_the_undo_works(visit: Visits) -> None:
-    page = visit(f"{TALKS}/{talk_id(1)}?queue=needs_person", "loaf:reviewer")
-    page.get_by_role("button", name="Done: give back to the assistant").click()
+def test_who_waits_for_a_person_is_answered_and_given_back_by_keyboard_alone(
+    visit: Visits,
+) -> None:
+    page = visit(TALKS, "loaf:reviewer")
+    press_until(page, "Tab", ".pick-queue a[href*=needs_person]")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**queue=needs_person")
+    press_until(page, "Tab", "[data-talk]")
+    page.keyboard.press("Enter")
+    expect(page.locator("#talk-title")).to_be_focused()
+    press_until(page, "Tab", "#answer")
+    page.keyboard.type("It looks fine to me.")
+    press_until(page, "Tab", ".reply button")
+    page.keyboard.press("Enter")
+    expect(page.locator("li.person").last).to_contain_text("It looks fine to me.")
+    press_until(page, "Shift+Tab", "#give-back")
+    page.keyboard.press("Enter")
     expect(page.locator(".handoff")).to_contain_text("Done")
     expect(page.locator(".queue")).to_contain_text("Nobody waits")
-    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    press_until(page, "Shift+Tab", "#toasts form button")
+    page.keyboard.press("Enter")
     expect(page.locator(".handoff")).to_contain_text("Needs a person")
     expect(page.locator("nav.side [aria-current] .count")).to_have_text("1 needs a person")
 

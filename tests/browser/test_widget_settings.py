@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.conversations import widgets
+from server.conversations import colours, widgets
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from tests.browser.conftest import Visits
@@ -11,6 +11,11 @@ from tests.browser.pages import WIDGET
 from tests.browser.site import Site
 
 GREETING = "Hello friend! What can I do for you?"
+
+
+def rgb(colour: str) -> str:
+    """A colour as browsers compute it."""
+    return f"rgb({int(colour[1:3], 16)}, {int(colour[3:5], 16)}, {int(colour[5:], 16)})"
 
 
 def test_the_preview_is_the_panel_itself_and_answers(visit: Visits, site: Site) -> None:
@@ -28,6 +33,46 @@ def test_the_preview_is_the_panel_itself_and_answers(visit: Visits, site: Site) 
     panel.locator("#field").fill("Is anybody there?")
     panel.locator("#field").press("Enter")
     panel.locator(".them .after").first.wait_for()
+
+
+def test_the_preview_follows_the_form_and_visitors_get_what_is_saved(
+    visit: Visits, site: Site
+) -> None:
+    page = visit(WIDGET, "loaf:admin")
+    key = page.locator(".code").inner_text().partition('data-key="')[2].partition('"')[0]
+    panel = page.frame_locator("iframe")
+    saved = page.locator("[data-saved]")
+    expect(panel.locator(".text")).to_have_text(GREETING)
+    expect(saved).to_have_text("as it is saved")
+    page.get_by_label("Greeting").fill("Good **evening**!")
+    page.get_by_label("Name").fill("The night shift")
+    page.get_by_label("Accent colour").fill("#ffee00")
+    expect(saved).to_have_text("not saved yet")
+    expect(panel.locator(".text")).to_have_text("Good evening!")
+    expect(panel.get_by_role("heading")).to_have_text("The night shift")
+    theme = colours.theme("#ffee00")
+    face = panel.locator(".face")
+    expect(face).to_have_css("background-color", rgb(theme.light.colour))
+    assert theme.light.changed
+    expect(page.locator("#shades")).to_contain_text(f"Light: {theme.light.colour}")
+    assert page.evaluate("document.activeElement.id") == "accent"  # the form keeps the focus
+    # both schemes and both sizes, whatever this browser prefers
+    page.get_by_label("Dark", exact=True).check()
+    expect(face).to_have_css("background-color", rgb(theme.dark.colour))
+    expect(panel.locator("body")).to_have_css("background-color", rgb(colours.DARK_SURFACES[0]))
+    assert page.locator("iframe").evaluate("(frame) => frame.clientWidth") == 392
+    page.get_by_label("On a phone").check()
+    assert page.locator("iframe").evaluate("(frame) => frame.clientWidth") == 360
+    # it is the panel itself, in another language too
+    panel.locator("#more").click()
+    panel.locator("#language").select_option("de")
+    expect(panel.get_by_role("button", name="Mit einem Menschen sprechen")).to_be_visible()
+    expect(panel.locator(".text")).to_have_text("Good evening!")
+    # a visitor has none of it
+    visitors = page.request.get(f"/widget/{key}/panel").text()
+    assert GREETING in visitors
+    assert "night shift" not in visitors
+    assert page.evaluate("history.length") == 2
 
 
 def test_a_colour_is_explained_before_it_is_saved(visit: Visits) -> None:

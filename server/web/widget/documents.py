@@ -3,7 +3,7 @@
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,6 +14,7 @@ from server.conversations.widgets import Site
 from server.web.static import static_files
 from server.webhooks.vault import Vault
 
+Scheme = Literal["light", "dark"]
 _HERE = Path(__file__).parent
 _ITSELF = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -32,9 +33,15 @@ def language_of(asked: str, site: Site) -> Language:
     return "en"
 
 
-def panel(site: Site, language: Language, *, vault: Vault) -> str:
-    """The panel's document, with a nonce that makes one session within a minute."""
+def panel(site: Site, language: Language, *, vault: Vault, preview_styles: str = "") -> str:
+    """The panel's document, with a nonce that makes one session within a minute.
+
+    ``preview_styles``: the address of what ``preview_css`` gives, for the console's preview.
+    """
     widget = site.widget
+    styles = (
+        [preview_styles] if preview_styles else [static_files().url("panel.css"), theme_url(site)]
+    )
     key = widgets.session_key(widget, vault)
     return _render(
         "panel.html",
@@ -45,8 +52,9 @@ def panel(site: Site, language: Language, *, vault: Vault) -> str:
         monogram=site.name.strip()[:1].upper(),
         greeting=widget.greeting,
         suggestions=widget.suggestions,
-        nonce=tokens.make_nonce(key, widget.public_key),
-        theme=theme_url(site),
+        nonce=tokens.make_nonce(key, widget.public_key, preview=bool(preview_styles)),
+        address=f"/widget/{widget.public_key}",
+        styles=styles,
     )
 
 
@@ -65,6 +73,11 @@ def panel_headers(site: Site) -> dict[str, str]:
     return _headers(allowed)
 
 
+def preview_headers() -> dict[str, str]:
+    """The headers of the console's preview: no other site may frame it."""
+    return _headers("frame-ancestors 'self'")
+
+
 def refused_headers() -> dict[str, str]:
     """The headers of the document that shows nothing; any site may frame it."""
     return _headers("frame-ancestors *")
@@ -78,7 +91,23 @@ def theme_url(site: Site) -> str:
 
 def theme_css(site: Site) -> str:
     """A widget's colours in both schemes, corrected where they were hard to read."""
-    theme = colours.theme(site.widget.accent)
+    return _theme_css(site.widget.accent)
+
+
+def preview_css(accent: str, scheme: Scheme) -> str:
+    """The panel's styles with an accent colour, in one scheme whatever the browser prefers.
+
+    Raises:
+        ValueError: ``accent`` is no colour.
+    """
+    css = static_files()["panel.css"].content.decode() + _theme_css(accent)
+    for condition in ("(prefers-color-scheme: dark)", "(prefers-color-scheme:dark)"):
+        css = css.replace(condition, "all" if scheme == "dark" else "not all")
+    return css.replace("color-scheme: light dark", f"color-scheme: {scheme}")
+
+
+def _theme_css(accent: str) -> str:
+    theme = colours.theme(accent)
     light, dark = _properties(theme.light), _properties(theme.dark)
     return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 

@@ -12,7 +12,7 @@ from tests.browser.checks import (
     small_targets,
 )
 from tests.browser.widget.conftest import Chat, Visitors, Widget
-from tests.browser.widget.states import STATES, closed, unread
+from tests.browser.widget.states import STATES, answered, closed, unread, writing
 
 every_state = pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 State = Callable[[Widget], None]
@@ -49,6 +49,37 @@ def test_a_state_fits_320_pixels_with_text_of_twice_the_size(
         widget.frame.evaluate("document.documentElement.style.fontSize = '200%'")
         assert not sideways(widget.frame)
     assert not sideways(widget.page)
+
+
+def test_nothing_moves_for_who_wants_less_motion(chat: Chat, visitor: Visitors) -> None:
+    moving = "document.getAnimations().filter((each) => each.playState === 'running').length"
+    for motion, least in (("no-preference", 1), ("reduce", 0)):
+        widget = visitor(chat.page(), reduced_motion=motion)
+        writing(widget)
+        assert widget.frame.evaluate(moving) >= least
+        assert (widget.frame.evaluate(moving) == 0) == (motion == "reduce")
+
+
+def test_with_forced_colours_what_is_filled_has_an_edge(chat: Chat, visitor: Visitors) -> None:
+    widget = visitor(chat.page(), forced_colors="active")
+    answered(widget)
+    edges = """(names) => names.filter((name) => {
+      const { borderTopWidth, borderTopStyle } = getComputedStyle(document.querySelector(name));
+      return borderTopStyle === "none" || parseFloat(borderTopWidth) < 1;
+    })"""
+    assert widget.frame.evaluate(edges, [".me .text", ".them .text", ".face", "#send"]) == []
+    colours = """() => ["#send", "#field"].map((name) => getComputedStyle(document.querySelector(name)).color)"""
+    disabled, written = widget.frame.evaluate(colours)
+    assert disabled != written
+    # a browser draws its own ground behind the digit, so it must be the ground that the badge has
+    widget.page.evaluate("Tenantune.close()")
+    ground = """(badge) => {
+      badge.style.background = "CanvasText";
+      const text = getComputedStyle(badge).backgroundColor;
+      badge.style.background = "";
+      return [getComputedStyle(badge).backgroundColor !== text, getComputedStyle(badge).color === text];
+    }"""
+    assert widget.page.locator("tenantune-chat b").evaluate(ground) == [True, True]
 
 
 @every_state

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from server.conversations import budgets
 from server.conversations.budgets import Budget, pseudonym
@@ -57,6 +57,21 @@ async def test_what_is_refused_counts_under_none_of_the_budgets(
     assert await spent(database, tenant.id, many) == 0
 
 
+async def test_the_most_of_a_day_is_kept_when_its_minutes_are_gone(shop: Shop) -> None:
+    site = await shop.site()
+    for second, who in ((0, "one"), (1, "one"), (30, "one"), (60, "two"), (90, "one")):
+        asked = budgets.budget(WidgetBudgets(), "visitor_messages_per_minute", who)
+        assert await spent(shop.database, site.tenant.id, asked, at=NOON + second) == 0
+    async with shop.database.transaction() as session:
+        past = WidgetUse.expires_at < datetime.fromtimestamp(NOON + 3600, UTC)
+        await session.execute(delete(WidgetUse).where(past))
+        use = await budgets.today(session, site, clock=lambda: NOON + 11 * 3600)
+        # half of the three a minute before still count in the middle of the next
+        assert use.visitor_messages_per_minute == 3
+        tomorrow = await budgets.today(session, site, clock=lambda: NOON + 12 * 3600)
+        assert tomorrow.visitor_messages_per_minute == 0
+
+
 async def test_others_kinds_and_tenants_have_budgets_of_their_own(
     database: Database, make_tenant
 ) -> None:
@@ -85,7 +100,9 @@ async def test_a_sweep_leaves_what_still_counts(database: Database, make_tenant)
     await spent(database, tenant.id, THREE_A_MINUTE, at=at)
     async with database.transaction() as session:
         await budgets.delete_expired(session)
-        assert await session.scalar(select(func.count(WidgetUse.id))) == 1
+        assert (
+            await session.scalar(select(func.count(WidgetUse.id))) == 2
+        )  # and the most of the day
         past = {"expires_at": now() - timedelta(seconds=1)}
         await session.execute(update(WidgetUse).values(past))
         await budgets.delete_expired(session)

@@ -79,6 +79,14 @@ def test_the_address_changes_with_any_file(tmp_path):
     assert gzip.decompress(after["b.css"].compressed) == b"3"
 
 
+def test_scripts_are_sent_without_what_only_their_readers_need(tmp_path):
+    (tmp_path / "a.js").write_text("// why\nif (a) {\n  /** How. */\n  go(); // now\n}\n")
+    (tmp_path / "b.min.js").write_text("  // as published\n")
+    files = StaticFiles([tmp_path])
+    assert files["a.js"].content == b"\nif (a) {\n\ngo(); // now\n}\n"
+    assert files["b.min.js"].content == b"  // as published\n"
+
+
 def test_two_files_of_one_name_are_refused(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()

@@ -1,16 +1,19 @@
 """The tenant's widget: how it looks, what it says, where it may stand, and who signs for visitors.
 
-The preview is the panel itself, in a frame. The secret that signs who visitors are is shown once.
+The preview is the panel itself, in a frame, with the settings as they stand in the form: they are in
+the address of a document that only the tenant's admins get. The secret that signs who visitors are is
+shown once.
 """
 
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromQuery
 
-from server.conversations import colours, retention, widgets
-from server.conversations.widgets import Site
+from server.conversations import budgets, colours, retention, widgets
 from server.db.models import Tenant
 from server.db.session import Database
 from server.errors import Invalid, NotFound, ServerError
@@ -18,14 +21,18 @@ from server.settings import Settings
 from server.web.console.forms import read_form, see_other
 from server.web.console.pages.widget_form import (
     WidgetForm,
+    budget_fields,
     corrections,
     language_choices,
     read_widget_form,
     refused,
     stored_form,
+    valid_part,
 )
-from server.web.console.rendering import page
+from server.web.console.rendering import html, page
 from server.web.console.session import own_origin, signed_in
+from server.web.widget import documents
+from server.web.widget.access import into_a_frame
 from server.webhooks.vault import Vault
 
 OVERLAPS = {
@@ -101,6 +108,43 @@ class WidgetController(Controller):
         except ValueError:
             found = []
         return await page(request, "widget/colours.html", corrections=found, slug=tenant.slug)
+
+    @get("/preview", guards=[into_a_frame])
+    async def preview(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        *,
+        database: NamedDependency[Database],
+        vault: NamedDependency[Vault],
+        scheme: FromQuery[documents.Scheme] = "light",
+        lang: FromQuery[str] = "",
+    ) -> Response[Any]:
+        """The panel with the form's fields in place of what is saved; those that are wrong are left out.
+
+        It is answered by the widget's own addresses, which know nothing of these settings.
+        """
+        fields = dict(request.query_params.items())
+        async with database.reading() as session:
+            site = await widgets.get(session, tenant.slug)
+        if "accent" in fields:
+            site = widgets.draft(site, valid_part(fields)[0])
+        chosen = urlencode({"scheme": scheme, "accent": site.widget.accent})
+        styles = f"{_path(tenant)}/preview.css?{chosen}"
+        language = documents.language_of(lang, site)
+        content = documents.panel(site, language, vault=vault, preview_styles=styles)
+        return html(request, content, status=HTTPStatus.OK, headers=documents.preview_headers())
+
+    @get("/preview.css", sync_to_thread=False)
+    def preview_styles(
+        self, accent: FromQuery[str], scheme: FromQuery[documents.Scheme]
+    ) -> Response[str]:
+        """The panel's styles with a colour, in one scheme."""
+        try:
+            content = documents.preview_css(accent, scheme)
+        except ValueError as exc:
+            raise Invalid(f"{exc}.", param="accent") from exc
+        return Response(content, media_type="text/css", headers={"cache-control": "no-store"})
 
     @post("/on")
     async def switch_on(
@@ -217,6 +261,7 @@ async def _page(
         except NotFound:
             return await page(request, "widget/none.html", base=_path(tenant))
         sites = await retention.refused(session, site)
+        use = await budgets.today(session, site)
     form = form or stored_form(site)
     errors = {**form.errors, **({"origin": mistake.message} if mistake else {})}
     return await page(
@@ -226,22 +271,18 @@ async def _page(
         widget=widgets.view(site),
         form=form,
         errors=errors,
+        budgets=budget_fields(site, use),
         mistake=mistake,
         languages=language_choices(),
         corrections=corrections(colours.theme(site.widget.accent)),
         snippet=widgets.snippet(site, server_url=settings.public_url or own_origin(request)),
-        panel=_panel(site),
+        preview=f"{_path(tenant)}/preview" if widgets.is_shown(site.widget) else "",
         sites=sites,
         slug=tenant.slug,
         base=_path(tenant),
         done=done,
         can_undo=request.query_params.get("done") == "off",
     )
-
-
-def _panel(site: Site) -> str:
-    """The address of the panel for the preview; empty where the widget is off."""
-    return f"/widget/{site.widget.public_key}/panel?v=1" if site.widget.enabled else ""
 
 
 def _path(tenant: Tenant) -> str:

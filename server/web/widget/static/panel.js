@@ -23,21 +23,28 @@ function restart(to = lang) {
   location.replace(`?v=1&lang=${to}&at=${Date.now()}#${encodeURIComponent(kept)}`);
 }
 
+/** The document does not come without a connection: then this one stays. */
+const reload = () => navigator.onLine && restart();
+
 async function hello({ visitor, identity, theme, open: shown }) {
   document.documentElement.style.cssText = theme?.match(/--tt-[\w-]+:[^;]+/g)?.join(";") ?? "";
   const kept = location.hash && JSON.parse(decodeURIComponent(location.hash.slice(1)));
   field.value ||= kept.draft ?? "";
+  const [known, queued] = visitor?.split("\n") ?? [];
+  if (queued) talk.restore(JSON.parse(queued));
   talk.compose();
   setOpen(shown);
   try {
-    const answer = await begin(visitor, identity);
+    const answer = await begin(known, identity);
     greeted = Boolean(answer.conversation);
     if (answer.started_anew) talk.startAnew(kept.old);
     else if (!greeted) talk.greet(greeting, suggestions);
     talk.show(answer.conversation);
+    talk.sendQueued();
   } catch (error) {
     talk.greet(greeting, suggestions);
-    talk.warn(error.status ? texts.failed : texts.offline, link(texts.retry, () => restart()));
+    talk.warn(error.status ? texts.failed : texts.offline, link(texts.retry, reload));
+    addEventListener("online", reload);
   }
   document.body.removeAttribute("aria-busy");
   settle();
@@ -178,7 +185,11 @@ get("sound").addEventListener("click", ({ currentTarget: item }) => {
   item.ariaChecked = String(item.ariaChecked !== "true");
   if (item.ariaChecked === "true") chime();
 });
-get("language").addEventListener("change", ({ target }) => restart(target.value));
+get("language").addEventListener("change", ({ target }) => {
+  if (navigator.onLine) return restart(target.value);
+  target.value = lang;
+  talk.warn(texts.offline);
+});
 document.querySelectorAll(".shut").forEach((one) => one.addEventListener("click", () => toHost("close")));
 addEventListener("click", ({ target }) => {
   if (!target.closest("#menu, #more")) showMenu(false);
@@ -204,7 +215,7 @@ listen({
       emit("error", { code: error.code });
     }
   },
-  language: (data) => restart(data.lang),
+  language: (data) => navigator.onLine && restart(data.lang),
   async signOut() {
     await call("/sign-out", { method: "POST" }).catch(() => undefined); // forgotten here in any case
     toHost("visitor", { token: null });

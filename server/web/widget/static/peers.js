@@ -19,7 +19,7 @@ export function listen(handlers) {
   parent.postMessage({ t: "tt", v: 1, type: "ready" }, "*"); // says nothing, so anyone may hear it
 }
 
-const base = location.pathname.replace(/\/panel$/, "");
+const base = document.body.dataset.address;
 let bearer;
 let who; // identity or said, as the server wants them
 let until = 0;

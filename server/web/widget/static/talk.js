@@ -10,7 +10,7 @@ const jump = get("jump");
 const NEAR = 64; // px from the end within which the log follows the stream
 
 let writing; // AbortController of the answer being written
-let queued; // sent offline
+let queued; // the message that waits for a connection: {text, client_id, at}
 let follow = true;
 let pinned = -1; // scrolled to the question, until the visitor scrolls
 let last; // the newest answer
@@ -89,6 +89,10 @@ export function show(conversation) {
   if (!conversation) return;
   for (const message of conversation.messages) {
     if (seen.has(message.id)) continue;
+    if (queued && message.client_id === queued.client_id) {
+      if (field.value.trim() === queued.text) field.value = "";
+      queue(); // the server had it
+    }
     const element = bubble(message);
     if (message.role === "assistant") finish(element, message);
   }
@@ -142,9 +146,9 @@ export async function send(text, again) {
   if (!text || writing) return;
   get("chips")?.remove();
   log.querySelectorAll(".note.bad").forEach((note) => note.remove());
-  const message = again ?? { text, client_id: crypto.randomUUID() };
+  again ??= queued?.text === text && queued;
+  const message = again || { text, client_id: crypto.randomUUID() };
   if (!navigator.onLine) return undelivered(message, new Refused(0));
-  queued = undefined;
   const question = message.bubble ?? bubble({ role: "visitor", text });
   message.bubble = question;
   if (field.value.trim() === text) field.value = "";
@@ -197,6 +201,7 @@ async function stream(message, answer, body) {
     for await (const [name, data] of events(response)) {
       if (name === "accepted") {
         accepted = true;
+        queued = undefined;
         toHost("visitor", { token: token() });
         emit("message", { id: data.message.id });
       } else if (name === "delta") {
@@ -217,8 +222,10 @@ async function stream(message, answer, body) {
   } catch (error) {
     if (error.name !== "AbortError" && !(error instanceof Refused)) throw error;
     end();
-    if (error.name === "AbortError") finish(answer, { state: "stopped" }, message);
-    else {
+    if (error.name === "AbortError") {
+      queue();
+      finish(answer, { state: "stopped" }, message);
+    } else {
       if (!body.hasChildNodes()) answer.remove();
       accepted ||= error.code === "conversation_handed_over";
       undelivered(message, error, accepted);
@@ -231,6 +238,7 @@ const read = (text) => say(text.length > 600 ? text.slice(0, 600) + "… " + tex
 /** Say why there is no answer; the words go back to the field unless the server has them. */
 function undelivered(message, error, accepted = false) {
   emit("error", { code: error.code ?? (error.status ? "internal" : "offline") });
+  const waits = !error.status && !accepted;
   const again = link(texts.retry, () => send(message.text, message));
   const person = link(texts.talk, () => hooks.person());
   if (error.code === "conversation_handed_over") {
@@ -242,6 +250,7 @@ function undelivered(message, error, accepted = false) {
     message.bubble = undefined;
     if (!field.value.trim()) field.value = message.text;
   }
+  queue(waits ? message : undefined);
   if (error.status === 401) return hooks.restart();
   if (error.code === "limit_reached") {
     const time = clock(new Date(Date.now() + (error.retryAfter ?? 60) * 1000));
@@ -250,17 +259,31 @@ function undelivered(message, error, accepted = false) {
     warn(texts.engine_down, again, person);
     hooks.person(texts.engine_down);
   } else if (error.status) warn(texts.failed, again, person);
-  else {
-    if (!navigator.onLine) queued = message;
-    warn(accepted ? texts.cut : texts.offline, again);
-  }
+  else warn(!waits ? texts.cut : navigator.onLine ? texts.offline : texts.queued, again);
   compose();
   toEnd();
 }
 
-addEventListener("online", () => {
-  if (queued && field.value.trim() === queued.text) send(queued.text, queued);
-});
+/** Keep one message until the server has it; none: it has, or the visitor took it back.
+ *
+ * The page stores it beside who sends it: sent again after a reload, it is known to the server.
+ */
+function queue(message) {
+  if (!message && !queued) return;
+  queued = message && { ...message, at: Date.now() };
+  toHost("visitor", { token: (token() ?? "") + (queued ? "\n" + JSON.stringify(queued) : "") });
+}
+
+/** What was kept before a reload goes on to wait; after an hour it is only there to be sent by hand. */
+export function restore(message) {
+  field.value ||= message.text;
+  if (Date.now() - message.at < 3_600_000) queued = message;
+}
+
+export function sendQueued() {
+  if (queued && field.value.trim() === queued.text) send(queued.text);
+}
+addEventListener("online", sendQueued);
 
 // ------------------------------------------------------------ after an answer
 
@@ -339,7 +362,10 @@ export function compose() {
 
 export function start(panel) {
   hooks = panel;
-  field.addEventListener("input", compose);
+  field.addEventListener("input", () => {
+    if (queued && field.value.trim() !== queued.text) queue();
+    compose();
+  });
   field.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();

@@ -1,9 +1,8 @@
 (() => {
   const { src, dataset } = document.currentScript;
-  const { key, instance, label = "Chat", teaser, theme } = dataset;
+  const { key, instance, label = "Chat", offline = "Offline", teaser, theme } = dataset;
   const all = window.Tenantune?.all ?? {};
   if (all[instance]) return;
-
   const { origin } = new URL(src);
   const { style, lang } = document.documentElement;
   const heard = {};
@@ -15,13 +14,13 @@
     } catch {}
   };
   let visitor = store("get");
-
   const add = (to, tag, props) => Object.assign(to.appendChild(document.createElement(tag)), props);
-  const emit = ({ name, detail }) => heard[name]?.forEach((then) => then(detail));
+  const emit = ({ name, detail }) => heard[name]?.map((then) => then(detail));
   const tell = (type, detail) => ready && frame.contentWindow.postMessage({ t: "tt", v: 1, type, ...detail }, origin);
-
   const toggle = (show) => {
     if (show === box.open) return;
+    if (show && !ready && !navigator.onLine) return (button.firstChild.data = offline);
+    button.firstChild.data = label;
     if (show) {
       overflow = style.overflow;
       if (innerWidth < 481) {
@@ -64,11 +63,11 @@
   const sheet = new CSSStyleSheet();
   root.adoptedStyleSheets = [sheet];
   sheet.replaceSync(`
-:host{all:initial;position:fixed;inset-block-end:20px;inset-inline-end:20px;z-index:9999999;color-scheme:light dark;font:16px/1.4 var(--tt-font,system-ui)}
+:host{all:initial;position:fixed;bottom:20px;inset-inline-end:20px;z-index:9999999;color-scheme:light dark;font:16px/1.4 var(--tt-font,system-ui)}
 button{padding:14px 20px;border:1px solid #0000;background:none;color:inherit;font:inherit;cursor:pointer}
 dialog~button{border-radius:99px;background:var(--tt-accent,#0a665a);color:var(--tt-on-accent,#fff);font-weight:600;box-shadow:0 4px 16px #0004}
-b{position:absolute;inset-block-end:38px;inset-inline-end:0;padding:2px 7px;border-radius:99px;background:CanvasText;color:Canvas;font-size:12px}
-dialog,section{position:absolute;inset-inline:auto 0;inset-block-end:66px;margin:0;padding:0;border:1px solid #8888;border-radius:var(--tt-radius,14px);background:var(--tt-surface,Canvas);color:var(--tt-ink,CanvasText);overflow:hidden;box-shadow:0 4px 16px #0004}
+b{position:absolute;bottom:38px;inset-inline-end:0;padding:2px 7px;border-radius:99px;background:Canvas;color:CanvasText;font-size:12px;border:1px solid}
+dialog,section{position:absolute;inset-inline:auto 0;bottom:66px;margin:0;padding:0;border:1px solid #8888;border-radius:var(--tt-radius,14px);background:var(--tt-surface,Canvas);color:var(--tt-ink,CanvasText);overflow:hidden;box-shadow:0 4px 16px #0004}
 dialog{width:392px;height:min(656px,100dvh - 112px)}
 section{display:flex;place-items:center;padding-inline-start:14px;width:272px}
 b:empty{display:none}
@@ -99,7 +98,7 @@ iframe{border:0;width:100%;height:100%}
   };
   window.Tenantune = all[instance] = {
     all, open, close, destroy,
-    identify: (who) => tell("identify", (identity = who)),
+    identify: (to) => tell("identify", (identity = to)),
     signOut: () => {
       hears.visitor({});
       tell("signOut", (identity = null));

@@ -1,12 +1,16 @@
 """The page of a widget's settings, without a browser: who may do what, and forms without a script."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
 
-from server.conversations import retention, widgets
+from server.conversations import colours, retention, widgets
 from server.conversations.widgets import Site
+from server.db.models import UsageDay
+from server.errors import TooMany
+from server.schemas import WidgetBudgets
 from tests.server.conversations.conftest import OpenShop, Shop, open_shop, shop, vault
 
 __all__ = ["open_shop", "shop", "vault"]
@@ -23,6 +27,12 @@ FORM = {
     "handoff_hours": "9 to 18",
     "keep_days": "30",
     "allow_localhost": "yes",
+    "visitor_messages_per_minute": "10",
+    "visitor_messages_per_day": "200",
+    "address_messages_per_minute": "30",
+    "address_sessions_per_minute": "30",
+    "address_handoffs_per_day": "20",
+    "tokens_per_day": "2000000",
 }
 
 
@@ -44,6 +54,17 @@ async def token_of(browser: Any) -> str:
     return str(found["value"])
 
 
+def uses(answer: Any) -> dict[str, str]:
+    """Today's use, by the field that it stands beside."""
+    found = {}
+    for row in soup(answer).select(".budget"):
+        field, use = row.select_one("input"), row.select_one(".use")
+        assert field is not None
+        assert use is not None
+        found[str(field["name"])] = " ".join(use.get_text(" ").split())
+    return found
+
+
 async def site_of(shop: Shop) -> Site:
     return await shop.site()
 
@@ -63,7 +84,7 @@ async def test_a_tenant_without_a_widget_makes_one(
     assert f'data-key="{key}"' in words(page, ".code")
     frame = soup(page).select_one("iframe")
     assert frame is not None
-    assert frame["data-preview"] == f"/widget/{key}/panel?v=1"
+    assert frame["data-preview"] == f"{PAGE}/preview"
 
 
 async def test_settings_are_saved_by_a_form_without_a_script(sign_in: Any, shop: Shop) -> None:
@@ -108,6 +129,10 @@ async def test_a_colour_is_shown_corrected_and_with_the_reason(sign_in: Any, sho
         ("keep_days", "0", "Give a whole number of days from 1 to 3,650."),
         ("keep_days", "9" * 30, "Give a whole number of days from 1 to 3,650."),
         ("keep_days", "", "Give a whole number of days from 1 to 3,650."),
+        ("visitor_messages_per_day", "", "Give a whole number from 1 to 2,147,483,648."),
+        ("address_sessions_per_minute", "0", "Give a whole number from 1 to 2,147,483,648."),
+        ("tokens_per_day", "many", "Give a whole number from 1 to 2,147,483,648, or nothing."),
+        ("tokens_per_day", "9" * 11, "Give a whole number from 1 to 2,147,483,648, or nothing."),
     ],
 )
 async def test_a_mistake_is_said_at_its_field_and_in_the_summary(
@@ -131,6 +156,103 @@ async def test_two_mistakes_are_both_said(sign_in: Any, shop: Shop) -> None:
     browser = await sign_in("acme")
     answer = await browser.post(PAGE, data={**FORM, "keep_days": "x", "accent": "red"})
     assert [link["href"] for link in soup(answer).select(".summary a")] == ["#accent", "#keep_days"]
+
+
+async def test_budgets_are_changed_and_what_is_as_by_default_stays_the_default(
+    sign_in: Any, shop: Shop
+) -> None:
+    browser = await sign_in("acme")
+    await browser.post(PAGE, data={**FORM, "visitor_messages_per_day": "5", "tokens_per_day": ""})
+    assert (await site_of(shop)).budgets == WidgetBudgets(
+        visitor_messages_per_day=5, tokens_per_day=None
+    )
+    await browser.post(PAGE, data=FORM)
+    assert (await site_of(shop)).widget.budgets is None
+
+
+async def test_todays_use_stands_beside_each_budget(sign_in: Any, shop: Shop) -> None:
+    await shop.change(budgets=WidgetBudgets(visitor_messages_per_minute=2))
+    visitor = await shop.enter()
+    await shop.ask(visitor, "One")
+    browser = await sign_in("acme")
+    assert uses(await browser.get(PAGE)) == {
+        "visitor_messages_per_minute": "Most today: 1",
+        "visitor_messages_per_day": "Most today: 1",
+        "address_messages_per_minute": "Most today: 1",
+        "address_sessions_per_minute": "Most today: 1",
+        "address_handoffs_per_day": "Not used today",
+        "tokens_per_day": "Not used today",
+    }
+    await shop.ask(visitor, "Two")
+    await shop.hand_off(await shop.enter(), note="Please call")
+    site = await site_of(shop)
+    async with shop.database.transaction() as session:
+        for key_id, tokens in ((site.widget.id, 1_200), ("another", 7)):
+            session.add(
+                UsageDay(
+                    tenant_id=site.tenant.id,
+                    key_id=key_id,
+                    model="acme",
+                    day=datetime.now(UTC).date(),
+                    prompt_tokens=tokens,
+                    completion_tokens=34,
+                )
+            )
+    found = uses(await browser.get(PAGE))
+    assert found["visitor_messages_per_minute"] == "Used up today Most today: 2"
+    assert found["address_handoffs_per_day"] == "Most today: 1"
+    assert found["tokens_per_day"] == "Used today: 1,234"
+
+
+async def test_the_preview_has_what_is_not_saved_and_visitors_have_not(
+    sign_in: Any, shop: Shop
+) -> None:
+    await shop.change(greeting="Saved greeting", accent="#0a665a")
+    key = await shop.key()
+    admin = await sign_in("acme")
+    fields = {**FORM, "greeting": "Another one", "keep_days": "x", "scheme": "dark", "lang": ""}
+    answer = await admin.get(f"{PAGE}/preview", params=fields)
+    panel = soup(answer)
+    assert panel.body is not None
+    assert panel.body["data-greeting"] == "Another one"
+    assert panel.body["data-address"] == f"/widget/{key}"
+    assert panel.select("html[lang=de]")
+    policy = answer.headers["content-security-policy"]
+    assert "frame-ancestors 'self'" in policy
+    assert "script-src 'self'; style-src 'self'" in policy
+    assert answer.headers["cache-control"] == "no-store"
+    # its colours are corrected, in the scheme that was chosen
+    [sheet] = panel.select("link[rel=stylesheet]")
+    styles = await admin.get(str(sheet["href"]))
+    assert styles.headers["content-type"].startswith("text/css")
+    dark = colours.theme(FORM["accent"]).dark
+    assert f"@media all{{:root{{--tt-accent:{dark.colour}" in styles.text
+    assert "prefers-color-scheme" not in styles.text
+    assert "color-scheme: dark" in styles.text
+    # a mistake leaves what is saved in its place
+    fields["greeting"] = "x" * 1001
+    wrong = soup(await admin.get(f"{PAGE}/preview", params=fields))
+    assert wrong.body is not None
+    assert wrong.body["data-greeting"] == "Saved greeting"
+    assert (await admin.get(f"{PAGE}/preview.css?accent=red&scheme=dark")).status_code == 422
+    # nothing of it was saved
+    assert widgets.view(await site_of(shop)).greeting == "Saved greeting"
+    visitors = await admin.get(f"/widget/{key}/panel", params=fields)
+    assert 'data-greeting="Saved greeting"' in visitors.text
+    alone = await admin.get(f"{PAGE}/preview", headers={"sec-fetch-dest": "document"})
+    assert alone.status_code == 403
+
+
+async def test_previews_cost_nothing_of_the_addresss_sessions(sign_in: Any, shop: Shop) -> None:
+    await shop.change(budgets=WidgetBudgets(address_sessions_per_minute=1))
+    admin = await sign_in("acme")
+    for _ in range(3):
+        panel = soup(await admin.get(f"{PAGE}/preview"))
+        [nonce] = panel.select("meta[name=tt-nonce]")
+        assert (await shop.enter(nonce=str(nonce["content"]))).visitor
+    await shop.enter()
+    with pytest.raises(TooMany):
+        await shop.enter()
 
 
 async def test_a_site_that_was_refused_is_allowed_and_removed(sign_in: Any, shop: Shop) -> None:
@@ -174,6 +296,10 @@ async def test_a_widget_is_switched_off_and_on_again(sign_in: Any, shop: Shop) -
     assert soup(page).select(f'#toasts form[action="{PAGE}/on"]')
     await browser.post(f"{PAGE}/on")
     assert (await site_of(shop)).widget.enabled
+    assert soup(await browser.get(PAGE)).select("iframe")
+    async with shop.database.transaction() as session:
+        await widgets.forget_secrets(session, "acme")
+    assert not soup(await browser.get(PAGE)).select("iframe")
 
 
 async def test_a_secret_is_shown_once_and_the_old_one_overlaps(sign_in: Any, shop: Shop) -> None:
@@ -203,6 +329,8 @@ async def test_only_admins_see_the_page(sign_in: Any, shop: Shop, open_shop: Ope
         for method, path in (
             ("GET", ""),
             ("GET", "/secret"),
+            ("GET", "/preview"),
+            ("GET", "/preview.css"),
             ("POST", ""),
             ("POST", "/off"),
             ("POST", "/origins"),
