@@ -45,7 +45,7 @@ class _Day(NamedTuple):
 
 
 class _Side(NamedTuple):
-    """A row of ``CanaryCount``."""
+    """A row of ``CanaryCount``, which knows of no refusals: these come before a side is chosen."""
 
     tenant_id: str
     revision: int
@@ -130,7 +130,7 @@ class UsageLedger:
 
     def refuse(self, *, tenant_id: str, key_id: str, model: str) -> None:
         """Count one request that a limit turned away. It used nothing, and is no request."""
-        self._keep((tenant_id, key_id, model, now().date()), Counts(refused=1))
+        self._keep(_Day(tenant_id, now().date(), key_id, model), Counts(refused=1))
 
     async def flush(self) -> None:
         """Write what has been counted, and share it with the limits of other copies.
@@ -188,9 +188,10 @@ class UsageLedger:
             # in one order, or two copies of the server could wait for each other
             for place in sorted(pending, key=lambda place: (type(place).__name__, place)):
                 table = _TABLES[type(place)]
-                values = {name: getattr(pending[place], name) for name in COUNTS}
+                counts = pending[place]
+                values = {n: getattr(counts, n) for n in COUNTS if n in table.__table__.columns}
                 insert = self._insert(table).values(**place._asdict(), **values)
-                added = {name: getattr(table, name) + values[name] for name in COUNTS}
+                added = {name: getattr(table, name) + value for name, value in values.items()}
                 await session.execute(
                     insert.on_conflict_do_update(
                         index_elements=list(place._fields), set_={**added, "updated_at": now()}

@@ -586,6 +586,9 @@ async def seed_widget(session: AsyncSession, vault: Vault) -> None:
     await widgets.add_origin(session, LOAF, "https://lumen-loaf.example")
     site = await widgets.get(session, LOAF)
     await retention.note_refused(session, site, "https://staging.lumen-loaf.example")
+    budget = budgets.budget(site.budgets, "visitor_messages_per_minute", "someone")
+    for _ in range(budget.limit):
+        await budgets.spend(session, site.tenant.id, [budget])
 
 
 async def seed_audit(session: AsyncSession) -> None:
@@ -698,6 +701,3 @@ async def seed_webhooks(session: AsyncSession, vault: Vault) -> None:
             WebhookDelivery(**{**about, "event": event, "created_at": created_at, **fields})
         )
         await session.flush()
-    budget = budgets.budget(site.budgets, "visitor_messages_per_minute", "someone")
-    for _ in range(budget.limit):
-        await budgets.spend(session, site.tenant.id, [budget])

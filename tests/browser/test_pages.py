@@ -73,7 +73,9 @@ def _loaded(page: Page) -> dict[str, int]:
 
 def _of_the_panel(url: str) -> bool:
     """Whether the widget's panel loads this, in the frame of its preview; it has a bar of its own."""
-    return urlsplit(url).path.startswith("/widget/") or url.rpartition("/")[2] in PANEL
+    path = urlsplit(url).path
+    parts = ("/widget/preview", "/widget/preview.css")
+    return path.startswith("/widget/") or path.endswith(parts) or path.rpartition("/")[2] in PANEL
 
 
 def _point_with_a_finger(page: Page) -> None:
