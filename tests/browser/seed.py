@@ -13,6 +13,7 @@ from server.accounts.tokens import digest
 from server.adapters import canary
 from server.adapters import service as promotions
 from server.audit import actors
+from server.audit import service as audit
 from server.auth import keys
 from server.auth.schemas import KeyRequest
 from server.conversations import budgets, retention, widgets
@@ -41,7 +42,6 @@ from server.db.models import (
     WorkerProcess,
     now,
 )
-from server.settings import Limits
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch, TenantRequest
@@ -600,11 +600,17 @@ async def seed_audit(session: AsyncSession) -> None:
         _, key = await keys.create(session, request, tenant=loaf)
         patch = TenantPatch(name="Lumen & Loaf", system_prompt="You are the desk of Lumen & Loaf.")
         await tenants.update(session, LOAF, patch)
-        await promotions.roll_back(session, loaf, actor=mara.reference)
-        await promotions.promote(session, loaf, version=2, actor=mara.reference)
     with actors.acting(actors.COMMAND_LINE):
-        limits = Limits(requests_per_minute=120, tokens_per_day=2_000_000)
-        await tenants.update(session, LOAF, TenantPatch(limits=limits))
+        # recorded alone: other tests go by the limits that apply
+        limits = {"requests_per_minute": 120, "tokens_per_day": 2_000_000}
+        changed = audit.changes({"limits": "the installation's"}, {"limits": limits})
+        audit.record(
+            session,
+            "tenant.limits_changed",
+            tenant_id=loaf.id,
+            subject=tenants.subject(loaf),
+            details={"changes": changed},
+        )
     robot = actors.Actor("operator_key", "e" * 32, "provisioning")
     with actors.acting(robot, request_id="req_2", address="2001:db8::71"):
         await keys.revoke(session, key.id, tenant=loaf)
