@@ -18,18 +18,20 @@ install: ## the virtual environment in .venv, from the lock (quick when nothing 
 demo: install ## transcripts of two tenants to two served assistants; ARGS=--check exits when all worked
 	@$(BIN)/tenantune demo $(ARGS)
 
+# Tests that start processes or wait leave a fifth of the machine idle with one worker a core.
+WORKERS := $(shell expr $$(nproc) + 1)
 CLIENT := tests/e2e/node/node_modules
 $(CLIENT)/.package-lock.json: tests/e2e/node/package-lock.json | install
 	@cd tests/e2e/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund
 
 test: install $(CLIENT)/.package-lock.json ## all tests, the real trainer, engine and PostgreSQL included
-	@$(BIN)/python -m pytest -m "not heavy and not browser" -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m "not heavy and not browser" -n $(WORKERS) --dist worksteal $(ARGS)
 	@$(BIN)/python -m pytest -m browser -n auto --dist worksteal $(ARGS)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "heavy and not vllm" -n auto --dist loadfile $(ARGS)
 	@$(BIN)/python -m pytest -m vllm $(ARGS)
 
 test-fast: install ## the tests that load neither torch nor vLLM, and start no browser
-	@$(BIN)/python -m pytest -m "not heavy and not browser" -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m "not heavy and not browser" -n $(WORKERS) --dist worksteal $(ARGS)
 
 BROWSERS := chromium firefox-esr webkit2gtk-driver xvfb xauth fonts-noto-core fonts-noto-cjk
 browsers: ## browsers and fonts for the tests, by apt (Debian or Ubuntu, as root; quick when they are there)

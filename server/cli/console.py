@@ -22,6 +22,7 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -59,6 +60,7 @@ EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 EXIT_CONFLICT = 4
 EXIT_UNAVAILABLE = 69
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 STOP_SECONDS = 9.0  # a child that saves takes 6
 EXIT_NO_READER = 128 + 13  # as a shell counts a program that SIGPIPE ended
 
@@ -184,6 +186,8 @@ class RootGroup(click.RichGroup):
         except SystemExit as exc:
             if isinstance(exc.__context__, BrokenPipeError):  # click makes a failure of it
                 exit_for_os_error(exc.__context__)
+            if isinstance(exc.__context__, click.Abort):  # and of Ctrl-C before a command began
+                sys.exit(EXIT_INTERRUPTED)
             raise
         except BrokenPipeError as exc:
             exit_for_os_error(exc)

@@ -42,6 +42,7 @@ from server.db.models import (
     WorkerProcess,
     now,
 )
+from server.settings import Limits
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch, TenantRequest

@@ -47,6 +47,9 @@ EVERY_ADDRESS = [
     ("GET", "/admin/tenants/{slug}/audit", "admin"),
     ("POST", "/admin/tenants/{slug}/promote", "train"),
     ("POST", "/admin/tenants/{slug}/rollback", "train"),
+    ("GET", "/admin/tenants/{slug}/canary", "train"),
+    ("PUT", "/admin/tenants/{slug}/canary", "train"),
+    ("DELETE", "/admin/tenants/{slug}/canary", "train"),
 ]
 
 

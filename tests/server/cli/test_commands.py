@@ -104,7 +104,7 @@ def test_a_widgets_sites_and_secret_are_kept(tenantune: Run) -> None:
 def test_usage_comes_as_csv(tenantune: Run) -> None:
     done = tenantune("usage", "--csv", "--by", "day", "--first", "2026-01-31")
     assert done.stdout.splitlines() == [
-        "tenant,day,model,key_id,requests,errors,prompt_tokens,cached_tokens,completion_tokens,"
+        "tenant,day,model,key_id,requests,errors,refused,prompt_tokens,cached_tokens,completion_tokens,"
         "gpu_seconds"
     ], done.stderr
     assert tenantune("usage", "--tenant", "nobody").exit_code == 3

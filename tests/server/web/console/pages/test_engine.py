@@ -110,6 +110,7 @@ class TestWithAnEngine:
         before = engine.status.pid
         answer = await operator.post(f"{PATH}/restart")
         assert (answer.status_code, answer.headers["location"]) == (303, f"{PATH}?done=restart")
+        assert "restarted the engine" in (await operator.get("/console/audit")).text
         async for status in engine.subscribe():
             if status.state == "ready" and status.pid != before:
                 break

@@ -36,6 +36,11 @@ FORM = {
 }
 
 
+@pytest.fixture
+def doors() -> set[str]:
+    return {"CONSOLE", "WIDGET"}
+
+
 def soup(answer: Any) -> BeautifulSoup:
     return BeautifulSoup(answer.text, "html.parser")
 
