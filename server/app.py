@@ -68,6 +68,7 @@ from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.keys import KeysController, OperatorKeysController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
+from server.web.console.pages.release_changes import ReleaseChangesController
 from server.web.console.pages.sign_in import (
     LinkController,
     SignInController,
@@ -136,6 +137,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     OperatorKeysController,
     WebhooksController,
     ReleaseController,
+    ReleaseChangesController,
     AskController,
     VoteController,
     AuditPageController,

@@ -8,7 +8,7 @@ import msgspec
 
 from server.adapters.schemas import Answered, CanaryView, Comparison, PromotionView, Share
 from server.adapters.versions import Standing, Version
-from server.db.models import DatasetVersion
+from server.db.models import DatasetVersion, Tenant
 from server.jobs.declared_gates import GateState, decided_gates
 from server.web.console.figures import NOTHING, duration, number
 from training.evaluation.confidence_intervals import MIN_SAMPLES
@@ -62,6 +62,11 @@ class Span(NamedTuple):
     width: float
     value: float
     bound: float | None
+
+
+def home_of(tenant: Tenant) -> str:
+    """The address of a tenant's page of versions."""
+    return f"/console/t/{tenant.slug}/release"
 
 
 def row_of(version: Version) -> dict[str, Any]:
