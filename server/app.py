@@ -35,6 +35,7 @@ from server.api.openai.models.controller import ModelController
 from server.api.openai.responses.controller import ResponseController
 from server.api.openai.uploads.controller import UploadController
 from server.api.problems import add_headers
+from server.api.receipts import ReceiptController
 from server.api.reference.controller import ReferenceController
 from server.auth.keyring import Keyring
 from server.chat.accounting import Accounting, Admission
@@ -53,6 +54,8 @@ from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
 from server.responses import service as responses
+from server.retrieval.indexes import IndexCache, has_index
+from server.retrieval.service import RetrievalService
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.usage.ledger import UsageLedger
@@ -105,6 +108,7 @@ OPENAI: tuple[type[Controller], ...] = (  # /v1
     FileController,
     UploadController,
     FineTuningController,
+    ReceiptController,
 )
 ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     TenantController,
@@ -249,6 +253,8 @@ def create_app(
                 responses.delete_expired_forever(shared.database),
             ):
                 stack.callback(tasks.create_task(running).cancel)
+            if engine is not None and await asyncio.to_thread(has_index, settings.adapters):
+                shared.embeddings.hold()
             if engine is not None:
                 await engine.start()
                 stack.push_async_callback(engine.stop, grace_seconds=settings.drain_seconds)
@@ -298,6 +304,7 @@ def _build_shared(
         admission=Admission(limiter, fair_queue),
         accounting=Accounting(ledger, metrics, base=settings.base),
         write_behind=WriteBehind(database),
+        retrieval=RetrievalService(embeddings, IndexCache()),
     )
     return _Shared(
         settings=settings,

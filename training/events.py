@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Stage = Literal["loading", "estimating", "training", "evaluating", "writing", "done"]
+Stage = Literal["indexing", "loading", "estimating", "training", "evaluating", "writing", "done"]
 
 EXIT_OK = 0
 EXIT_FAILED = 1

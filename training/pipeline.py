@@ -5,6 +5,7 @@ Each stage leaves its result in the output folder by rename, and is skipped when
     compute.json       the types that the machine computes in, and why
     trained/           the best weights                 (checkpoints/ while training)
                        or those of an adapter that was trained elsewhere
+                       with retrieval.safetensors, the index of what is shown, where the recipe says so
     evaluation.json    `training.results.Evaluation`
     parity.json        the trainer's log-probabilities, to compare with the engine's
     adapter/           weights, config and manifest: the finished adapter, written last
@@ -22,7 +23,13 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from training.adapters.foreign import read_imported
-from training.adapters.package import AdapterManifest, BaseRef, LoraShape, write_manifest
+from training.adapters.package import (
+    INDEX_NAME,
+    AdapterManifest,
+    BaseRef,
+    LoraShape,
+    write_manifest,
+)
 from training.base_models.manifest import load_base
 from training.config import Method, TrainingSpec, load_spec
 from training.data.dataset import Kind
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"
 EVALUATION_FILE = "evaluation.json"
 PARITY_FILE = "parity.json"
+SHOWN_FILE = "shown.json"
 DATASET_KINDS: dict[Method, Kind] = {
     "supervised": "conversations",
     "dpo": "preferences",
@@ -147,7 +155,7 @@ def _stages(
     if not resume:
         for name in (ADAPTER, "trained", "checkpoints"):
             shutil.rmtree(out / name, ignore_errors=True)
-        for name in (EVALUATION_FILE, PARITY_FILE):
+        for name in (EVALUATION_FILE, PARITY_FILE, INDEX_NAME, SHOWN_FILE):
             (out / name).unlink(missing_ok=True)
     if (out / ADAPTER).is_dir():
         return
@@ -172,14 +180,16 @@ def _stages(
     from training.base_models.compute_dtype_probe import choose_for_run  # noqa: PLC0415 - loads torch
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415 - loads torch
     from training.evaluation.parity import parity_reference  # noqa: PLC0415 - loads torch
+    from training.retrieval.index import ExchangeIndex  # noqa: PLC0415 - loads numpy
 
     computing = choose_for_run(Path(spec.base), spec.recipe, out).choices
     weights = Path(trained.folder)
     progress.emit(StageEvent, stage="evaluating")
+    index = ExchangeIndex.load(out / INDEX_NAME) if (out / INDEX_NAME).is_file() else None
     evaluation = _load_or_compute(
         out / EVALUATION_FILE,
         Evaluation,
-        lambda: evaluate(spec, weights, progress, computing=computing),
+        lambda: evaluate(spec, weights, progress, computing=computing, index=index),
     )
     _load_or_compute(
         out / PARITY_FILE,
@@ -237,12 +247,8 @@ def _write_adapter(
     partial.mkdir()
     for name in _WEIGHT_FILES:
         shutil.copyfile(Path(trained.folder) / name, partial / name)
-    scores = {
-        "base": evaluation.base,
-        "new": evaluation.new,
-        "live": evaluation.live,
-        "lookup": evaluation.lookup,
-    }
+    if (out / INDEX_NAME).is_file():
+        shutil.copyfile(out / INDEX_NAME, partial / INDEX_NAME)
     write_manifest(
         partial,
         AdapterManifest(
@@ -260,7 +266,7 @@ def _write_adapter(
             packages=trained.packages,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             training=trained.summary,
-            scores={name: found for name, found in scores.items() if found is not None},
+            scores={str(name): found for name, found in evaluation.scores().items()},
         ),
     )
     sync_tree(partial)

@@ -1,8 +1,10 @@
 """The results of an evaluation: scores of each subject, sample replies, parity with the engine.
 
-Subjects: ``base`` (the model as it was), ``new`` (with the adapter just trained), ``live`` (with
-the adapter that answers customers now) and ``lookup`` (no model: the reply that followed the
-nearest training question). Nothing here needs torch.
+Subjects: ``base`` (the model as it was), ``new`` (with the adapter just trained, as it would be
+served), ``live`` (what answers customers now, as it does) and ``lookup`` (no model: the reply that
+followed the nearest training question). Where the new adapter is served with retrieval, which shows it
+what others were answered, there are also ``base_retrieval`` (the base with the same) and ``new_plain``
+(the adapter without): so each part's worth can be seen. Nothing here needs torch.
 """
 
 import math
@@ -13,10 +15,11 @@ import msgspec
 
 from connectors.conversation import ChatMessage, Split
 from training.errors import BadInput
+from training.references import Reference
 
 _MAX_NATS = 700.0  # exp(710) is no longer a double
 
-Subject = Literal["base", "new", "live", "lookup"]
+Subject = Literal["base", "base_retrieval", "new_plain", "new", "live", "lookup"]
 Metric = Literal[
     "exact",
     "token_f1",
@@ -85,16 +88,22 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplySample(msgspec.Struct, frozen=True, kw_only=True):
-    """One context (the true history, ending in a customer's turn) and every subject's reply."""
+    """One context (the true history, ending in a customer's turn) and every subject's reply.
+
+    ``references``: what those with retrieval were shown, the nearest first.
+    """
 
     conversation: str
     turn: int
     history: tuple[ChatMessage, ...]
     reference: str
     base: Reply
+    base_retrieval: Reply | None = None
+    new_plain: Reply | None = None
     new: Reply
     live: Reply | None = None
     lookup: Reply
+    references: tuple[Reference, ...] = ()
 
 
 class TopicCoverage(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,12 +129,16 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     ``comparisons``: of wanted with unwanted replies; None where the dataset is of conversations.
     ``live_note``: why the live adapter was not compared, or on which part of the data it was.
     ``topics``: the largest first; none where there are too few conversations to group.
+    ``base_retrieval`` and ``new_plain``: None where the adapter was trained without references, and is
+    served without.
     """
 
     split: Split
     conversations: int
     comparisons: int | None = None
     base: Scores
+    base_retrieval: Scores | None = None
+    new_plain: Scores | None = None
     new: Scores
     live: Scores | None
     lookup: Scores
@@ -135,6 +148,18 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     live_note: str = ""
     topics: tuple[TopicCoverage, ...] = ()
+
+    def scores(self) -> dict[Subject, Scores]:
+        """Of every subject that was measured, in the order of the report's columns."""
+        found: dict[Subject, Scores | None] = {
+            "base": self.base,
+            "base_retrieval": self.base_retrieval,
+            "new_plain": self.new_plain,
+            "new": self.new,
+            "live": self.live,
+            "lookup": self.lookup,
+        }
+        return {subject: scores for subject, scores in found.items() if scores is not None}
 
     def difference(self, metric: Metric, against: Subject) -> Difference | None:
         """How far the new adapter is from another subject; None where that was not measured."""

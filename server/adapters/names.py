@@ -105,6 +105,7 @@ def _adapter(tenant: Tenant, model: str, adapter: Adapter, adapters: Path) -> Re
         adapter=AdapterRef(name=adapter.engine_name, path=str(adapters / adapter.engine_name)),
         version=adapter.version,
         system_prompt=adapter.system_prompt,
+        retrieval=tenant.retrieval,
     )
 
 

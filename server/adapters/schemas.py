@@ -164,7 +164,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     ``model`` is the name that answers carry, ``adapter`` None is the base, and ``system_prompt``
     the one that the adapter was trained with (the tenant's own on the base, empty where the base
     was asked for by its own name). ``arm``: the side of a canary's split that this is; None where there
-    is none. ``fallback``: who answers where the engine refuses the canary.
+    is none. ``fallback``: who answers where the engine refuses the canary. ``retrieval``: whether the
+    tenant lets answers be shown what others were answered.
     """
 
     model: str
@@ -175,6 +176,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str
     arm: Arm | None = None
     fallback: "Resolved | None" = None
+    retrieval: bool = True
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

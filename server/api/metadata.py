@@ -34,6 +34,7 @@ METADATA_PARAMETER = {
         "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
     },
 }
+RETRIEVAL = "retrieval"
 _PARAMETER = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
 
 
@@ -41,6 +42,21 @@ def wrong_key(pairs: dict[str, Any]) -> str:
     """The first key whose value is not a text of the right length."""
     wrong = (k for k, v in pairs.items() if not isinstance(v, str) or len(v) > MAX_VALUE)
     return next(wrong, "")
+
+
+def wants_retrieval(metadata: dict[str, str] | None) -> bool:
+    """Whether an answer may be shown what others were answered: not with ``retrieval`` ``off``.
+
+    Raises:
+        Invalid: another word than ``on`` or ``off``.
+    """
+    word = (metadata or {}).get(RETRIEVAL, "on")
+    if word not in ("on", "off"):
+        raise Invalid(
+            f"'metadata.{RETRIEVAL}' switches retrieval 'on' or 'off'; '{word[:20]}' is neither.",
+            param=f"metadata.{RETRIEVAL}",
+        )
+    return word == "on"
 
 
 def metadata_filter(request: Request[Any, Any, Any]) -> dict[str, str]:

@@ -101,7 +101,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Without ``messages`` the model answers the system message.
     ``tools`` None: nothing may be called ("tool_choice": "none" included). With ``drop_oldest`` the
-    oldest turns are left out where all of them do not fit into the model's context.
+    oldest turns are left out where all of them do not fit into the model's context. ``retrieval``:
+    whether it may be shown what others were answered.
     """
 
     path: ClassVar[str] = CHAT
@@ -111,6 +112,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     tools: Tools | None = None
     drop_oldest: bool = False
+    retrieval: bool = True
     fields: FieldNames = FieldNames()
 
     @property

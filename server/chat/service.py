@@ -21,6 +21,7 @@ from server.chat.accounting import Accounting, Admission, C, Generation, Mode
 from server.chat.aggregation import Collected, CollectedTexts
 from server.chat.completions import TextChoice, TextCompletion, TextRequest
 from server.chat.engine_errors import for_caller
+from server.chat.grounding import Grounded, ground
 from server.chat.prompt import PolicyFiles
 from server.chat.schemas import ChatRequest, ChunkChoice, Completion
 from server.chat.stream import ChatStreamDecoder, StreamDecoder, TextStreamDecoder
@@ -37,6 +38,8 @@ from server.errors import (
     Unavailable,
 )
 from server.limits.fair_scheduler import Ticket
+from server.retrieval import receipts
+from server.retrieval.service import RetrievalService
 from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
@@ -93,6 +96,7 @@ class ChatService:
         prompts: the policy's files: the installation's secret and the base's chat template.
         admission: limits and the queue in front of the engine.
         accounting: metrics and the usage ledger.
+        retrieval: what chats are shown of the past; None: nothing.
         write_behind: writes the answers that clients asked to keep, and that a canary was refused; the
             application runs it.
 
@@ -115,7 +119,9 @@ class ChatService:
         admission: Admission,
         accounting: Accounting,
         write_behind: WriteBehind,
+        retrieval: RetrievalService | None = None,
     ) -> None:
+        self._retrieval = retrieval
         self.models = models
         self.write_behind = write_behind
         self._engine_or_none = engine
@@ -125,9 +131,16 @@ class ChatService:
 
     @asynccontextmanager
     async def stream(
-        self, request: ChatRequest, resolved: Resolved, *, principal: Principal
+        self,
+        request: ChatRequest,
+        resolved: Resolved,
+        *,
+        principal: Principal,
+        answer_id: str | None = None,
     ) -> AsyncIterator[StreamedAnswer[ChunkChoice]]:
         """Begin an answer; entering waits for its first chunk, leaving early aborts generation.
+
+        With an ``answer_id``, the receipt of what it rests on is kept by that.
 
         Raises:
             Invalid: the engine cannot do what is asked for (``context_length_exceeded`` included).
@@ -137,18 +150,24 @@ class ChatService:
             AdapterRefused: the engine would not load the adapter.
             StreamBroken: (while iterating) the answer ended before it was complete.
         """
-        async with self._generate(_chat(request, resolved, principal, "stream")) as answer:
+        generation = _chat(request, resolved, principal, "stream")
+        async with self._generate(generation, answer_id) as answer:
             yield answer
 
     async def complete(
-        self, request: ChatRequest, resolved: Resolved, *, principal: Principal
+        self,
+        request: ChatRequest,
+        resolved: Resolved,
+        *,
+        principal: Principal,
+        answer_id: str | None = None,
     ) -> Completion:
         """An answer in one piece. Cancelling aborts generation.
 
         Raises as ``stream``, and EngineUnavailable where the answer ended before it was complete.
         """
         collected = Collected()
-        answering = self._generate(_chat(request, resolved, principal, "whole"))
+        answering = self._generate(_chat(request, resolved, principal, "whole"), answer_id)
         usage = await _collect(answering, collected.add)
         return Completion(choices=collected.choices, usage=usage)
 
@@ -188,9 +207,10 @@ class ChatService:
         return self._engine_or_none
 
     @asynccontextmanager
-    async def _generate(self, generation: Generation[C]) -> AsyncIterator[StreamedAnswer[C]]:
+    async def _generate(
+        self, generation: Generation[C], answer_id: str | None = None
+    ) -> AsyncIterator[StreamedAnswer[C]]:
         """One answer from the first to the last: the same for chats and texts, streamed or not."""
-        body = self._prompts.policy.body(generation.request, generation.resolved)
         began = time.monotonic()
         async with AsyncExitStack() as stack:
             try:
@@ -199,18 +219,50 @@ class ChatService:
                 self._accounting.refuse(generation)
                 raise
             stack.enter_context(self._accounting.count(generation))
-            payloads = await self._open(stack, body, generation)
+            payloads = await self._open(stack, generation, answer_id)
             if generation.mode == "stream":
                 self._accounting.first_token(generation, time.monotonic() - began)
             yield StreamedAnswer(
                 payloads, generation.decoder, ticket=ticket, resolved=generation.resolved
             )
 
+    async def _body(self, generation: Generation[Any], answer_id: str | None) -> dict[str, Any]:
+        """The engine's request, with what the answer is shown; the receipt of that is kept."""
+        request, resolved = generation.request, generation.resolved
+        if self._retrieval is None or not isinstance(request, ChatRequest):
+            return self._prompts.policy.body(request, resolved)
+        grounded = await ground(self._retrieval, request, resolved)
+        if grounded is None:
+            return self._prompts.policy.body(request, resolved)
+        if answer_id is not None:
+            self._keep_receipt(answer_id, grounded, resolved)
+        return self._prompts.policy.body(grounded.request, resolved)
+
+    def _keep_receipt(self, answer_id: str, grounded: Grounded, resolved: Resolved) -> None:
+        """The answer does not wait for its receipt, and does not fail for want of it."""
+
+        async def work(session: AsyncSession) -> None:
+            await receipts.keep(
+                session,
+                resolved.tenant_id,
+                answer_id,
+                model=resolved.model,
+                version=resolved.version,
+                dataset=grounded.dataset,
+                grounding=grounded.grounding,
+            )
+
+        try:
+            self.write_behind.add(receipts.row(answer_id), work)
+        except Unavailable as exc:
+            log.warning("a receipt was not kept", answer=answer_id, error=exc.message)
+
     async def _open(
-        self, stack: AsyncExitStack, body: dict[str, Any], generation: Generation[Any]
+        self, stack: AsyncExitStack, generation: Generation[Any], answer_id: str | None
     ) -> AsyncIterator[bytes]:
         """Begin to generate: with a canary that the engine refuses, by what answers beside it."""
         request = generation.request
+        body = await self._body(generation, answer_id)
         try:
             try:
                 return await self._open_shortened(stack, body, generation)
@@ -220,7 +272,7 @@ class ChatService:
                     raise
                 await self._stop_canary(refused, exc)
                 generation.resolved = refused.fallback
-                body = self._prompts.policy.body(request, refused.fallback)
+                body = await self._body(generation, answer_id)
                 return await self._open_shortened(stack, body, generation)
         except (EngineRejected, AdapterRefused) as exc:
             raise for_caller(exc, request, generation.resolved) from exc

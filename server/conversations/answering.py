@@ -126,7 +126,9 @@ class Answering:
         )
         draft.begin(resolved, base=self._base)
         request = ChatRequest(system="", messages=ask.history, drop_oldest=True)
-        async with self._chat.stream(request, resolved, principal=site.principal) as answer:
+        async with self._chat.stream(
+            request, resolved, principal=site.principal, answer_id=ask.answer.id
+        ) as answer:
             draft.begin(answer.resolved, base=self._base)
             async for choices in answer:
                 for choice in choices:

@@ -50,6 +50,16 @@ class WriteBehind:
         Raises:
             Unavailable: the queue is full.
         """
+        done = self.add(name, work)
+        left = self._moved_at + GRACE_SECONDS - asyncio.get_running_loop().time()
+        await asyncio.wait([done], timeout=max(left, 0))
+
+    def add(self, name: str, work: Work) -> asyncio.Future[None]:
+        """As ``put``, without waiting; the future is done when the rows are written.
+
+        Raises:
+            Unavailable: the queue is full.
+        """
         if len(self._waiting) >= self._max_waiting:
             raise _behind()
         loop = asyncio.get_running_loop()
@@ -59,8 +69,7 @@ class WriteBehind:
         self._waiting.append((name, work, done))
         self._pending[name] = done
         self._some.set()
-        left = self._moved_at + GRACE_SECONDS - loop.time()
-        await asyncio.wait([done], timeout=max(left, 0))
+        return done
 
     async def settled(self, *names: str) -> None:
         """Wait until these names are written; call it before reading their rows.

@@ -45,16 +45,16 @@ class EncodingService:
             TextTooLong: one of them is longer than the model reads; nothing was encoded then.
         """
         if len(request.texts) <= BATCH_TEXTS:  # the common case waits for its turn only once
-            lengths, rows = await self._in_turn(
-                request, self._both, request.texts, request.dimensions
-            )
+            lengths, rows = await self._in_turn(request, self._both, request)
             if rows is not None:
                 return Embedded(vectors=rows, tokens=sum(lengths))
         else:
             lengths = []
             for start in range(0, len(request.texts), COUNTED_TEXTS):
                 texts = request.texts[start : start + COUNTED_TEXTS]
-                lengths += await self._in_turn(request, self._count, texts, start)
+                lengths += await self._in_turn(
+                    request, self._count, texts, start, truncate=request.truncate
+                )
         vectors: list[bytes] = [b""] * len(request.texts)
         for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
             texts = [request.texts[i] for i in batch]
@@ -63,17 +63,19 @@ class EncodingService:
                 vectors[i] = row
         return Embedded(vectors=vectors, tokens=sum(lengths))
 
-    def _both(self, texts: Sequence[str], dimensions: int) -> tuple[list[int], list[bytes] | None]:
+    def _both(self, request: EmbedRequest) -> tuple[list[int], list[bytes] | None]:
         """Lengths, and the vectors too where all texts are one batch."""
-        lengths = self._count(texts, 0)
+        lengths = self._count(request.texts, 0, truncate=request.truncate)
         if max(lengths) * len(lengths) > BATCH_TOKENS:
             return lengths, None
-        return lengths, self._encode(texts, dimensions)
+        return lengths, self._encode(request.texts, request.dimensions)
 
-    def _count(self, texts: Sequence[str], first: int) -> list[int]:
-        """Tokens of each text, which are those from number ``first`` on."""
+    def _count(self, texts: Sequence[str], first: int, *, truncate: bool) -> list[int]:
+        """Tokens that are read of each text; ``first`` is the number of the first of them."""
         lengths = self._encoder.count(texts)
         limit = self._encoder.max_tokens
+        if truncate:
+            return [min(tokens, limit) for tokens in lengths]
         for index, tokens in enumerate(lengths, first):
             if tokens > limit:
                 raise TextTooLong(TooLong(index=index, tokens=tokens, limit=limit))

@@ -9,11 +9,15 @@ FLOAT_BYTES = 4
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts of one tenant. ``dimensions``: how many numbers of each vector to keep."""
+    """Texts of one tenant. ``dimensions``: how many numbers of each vector to keep.
+
+    ``truncate``: of a text that is longer than the model reads, encode its beginning.
+    """
 
     tenant: str
     texts: list[str]
     dimensions: int
+    truncate: bool = False
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,14 +56,19 @@ class EmbeddingService:
         self._open: Counter[str] = Counter()
         self._wanted = asyncio.Event()  # a request came since the process was last ended
         self._activity = asyncio.Event()  # a request came or ended
+        self._held = False
 
     @property
     def status(self) -> EngineStatus:
         """What the process is doing now."""
         return self._feed.status
 
-    async def embed(self, texts: list[str], *, tenant: str, dimensions: int) -> Embedded:
-        """Return the vectors of texts, none of which is empty. Cancelling cancels the request.
+    async def embed(
+        self, texts: list[str], *, tenant: str, dimensions: int, truncate: bool = False
+    ) -> Embedded:
+        """Return the vectors of texts. Cancelling cancels the request.
+
+        With ``truncate``, only the beginning of a long text is read.
 
         Raises:
             Invalid: a text is longer than the model reads (``context_length_exceeded``).
@@ -72,8 +77,16 @@ class EmbeddingService:
         """
         with self._request(tenant):
             await self._ready()
-            request = EmbedRequest(tenant=tenant, texts=texts, dimensions=dimensions)
+            request = EmbedRequest(
+                tenant=tenant, texts=texts, dimensions=dimensions, truncate=truncate
+            )
             return await self._client.embed(request)
+
+    def hold(self) -> None:
+        """Start the process, and keep it without requests too: answers wait for it."""
+        self._held = True
+        self._wanted.set()
+        self._activity.set()
 
     async def run(self) -> None:
         """Run the process while it is used, until cancelled. Nothing of it remains then."""
@@ -115,7 +128,7 @@ class EmbeddingService:
         """Return when there was no request for ``idle_seconds``."""
         while True:
             self._activity.clear()
-            if self._open:
+            if self._open or self._held:
                 await self._activity.wait()
                 continue
             try:

@@ -21,6 +21,7 @@ from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.errors import Invalid, NotFound
 from server.responses.items import MAX_ITEMS, Item, read_items, response_of
+from server.retrieval import receipts
 from server.tenants import service as tenants
 
 log = structlog.get_logger(__name__)
@@ -180,6 +181,7 @@ async def delete_expired_forever(database: Database) -> None:
             async with database.transaction() as session:
                 await delete_expired(session)
                 await stored.delete_expired(session)
+                await receipts.delete_expired(session)
         except (SQLAlchemyError, OSError) as exc:
             log.warning("expired responses were not removed; trying again", error=str(exc))
 

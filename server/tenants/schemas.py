@@ -45,6 +45,7 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
     ``custom_patterns`` maps a label to a regular expression: what it matches is redacted.
     ``allowlist`` lists what is public and stays: the company's own addresses and numbers, or
     ``@its-domain.example``. ``limits`` replace the installation's, which apply where it is null.
+    ``retrieval``: whether answers are shown what others were answered.
     """
 
     slug: Slug
@@ -53,6 +54,7 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
     custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays = 0
+    retrieval: bool = True
     limits: Limits | None = None
 
 
@@ -64,6 +66,7 @@ class TenantPatch(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays | msgspec.UnsetType = msgspec.UNSET
+    retrieval: bool | msgspec.UnsetType = msgspec.UNSET
     limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -86,6 +89,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     allowlist: list[str]
     keep: Annotated[list[str], deprecated("keep", TENANT)] = []
     keep_upload_days: int
+    retrieval: bool
     limits: Limits | None
     live_version: int | None
     live_revision: int

@@ -32,6 +32,7 @@ SETTINGS = (
     "custom_patterns",
     "allowlist",
     "keep_upload_days",
+    "retrieval",
 )
 PRIVATE = frozenset({"system_prompt", "custom_patterns", "allowlist"})
 """Settings whose values the audit log does not repeat: it says that they were changed."""
@@ -66,6 +67,7 @@ async def create(
         custom_patterns=dict(patterns),
         allowlist=list(request.allowlist or ()),
         keep_upload_days=request.keep_upload_days,
+        retrieval=request.retrieval,
         limits=request.limits,
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
@@ -185,6 +187,8 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         tenant.allowlist = list(patch.allowlist)
     if patch.keep_upload_days is not msgspec.UNSET:
         tenant.keep_upload_days = patch.keep_upload_days
+    if patch.retrieval is not msgspec.UNSET:
+        tenant.retrieval = patch.retrieval
     if patch.limits is not msgspec.UNSET:
         tenant.limits = patch.limits
     await session.flush()
@@ -263,6 +267,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             custom_patterns=tenant.custom_patterns,
             allowlist=tenant.allowlist,
             keep_upload_days=tenant.keep_upload_days,
+            retrieval=tenant.retrieval,
             limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from training.adapters.export_readme import readme
 from training.adapters.package import (
+    INDEX_NAME,
     MANIFEST_NAME,
     AdapterManifest,
     read_manifest,
@@ -193,6 +194,7 @@ def _peft(adapter: Path, manifest: AdapterManifest, base: BaseModel | None) -> l
     fields["base_model_name_or_path"] = public_name(base) if base else manifest.base.name
     config = (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode()
     files = {**manifest.files, CONFIG_NAME: _entry_of(config)}
+    files.pop(INDEX_NAME, None)  # customers' words: they stay in the house
     exported = msgspec.structs.replace(manifest, files=files)
     return [
         _text(README_NAME, readme("peft", manifest, base)),

@@ -1,7 +1,7 @@
 """An adapter folder: immutable, and either whole or absent.
 
-It holds exactly ``adapter_model.safetensors``, ``adapter_config.json`` and ``manifest.json``; the
-manifest says what the adapter was trained on and has the hash of each file. An engine loads a
+It holds exactly ``adapter_model.safetensors``, ``adapter_config.json`` and ``manifest.json``, and
+``retrieval.safetensors`` where it is served with what its index finds; the manifest says what the adapter was trained on and has the hash of each file. An engine loads a
 damaged file without complaint if its shape is right (with a tail of zeros, for example), and one
 non-finite weight spoils the answers of every tenant. So ``verify`` and ``check_weights`` run before
 any engine sees a folder.
@@ -27,6 +27,7 @@ from training.filesystem import FileEntry, open_like_parent, sync_path, write_at
 from training.results import Scores
 
 __all__ = [
+    "INDEX_NAME",
     "MANIFEST_NAME",
     "WEIGHTS_NAME",
     "AdapterManifest",
@@ -44,6 +45,7 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 1024 * 1024
+INDEX_NAME = "retrieval.safetensors"
 _CONTENT = (WEIGHTS_NAME, CONFIG_NAME)
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
 _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9]){1,39}")
@@ -144,11 +146,12 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> AdapterManifest:
     """
     for left in folder.glob(f".{MANIFEST_NAME}.*"):  # of an earlier attempt that was killed
         left.unlink()
-    _check_names(folder, expected={*_CONTENT}, optional={MANIFEST_NAME})
-    files = {name: _file_entry(folder / name) for name in _CONTENT}
+    _check_names(folder, expected={*_CONTENT}, optional={INDEX_NAME, MANIFEST_NAME})
+    indexed = (folder / INDEX_NAME).is_file()
+    files = {name: _file_entry(folder / name) for name in _content(indexed=indexed)}
     written = msgspec.structs.replace(manifest, files=files)
     data = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
-    for name in _CONTENT:
+    for name in files:
         sync_path(folder / name)
     write_atomically(folder / MANIFEST_NAME, data)
     return written
@@ -177,15 +180,16 @@ def verify(folder: Path, *, base: ServingBase | None = None) -> AdapterManifest:
     """
     if not folder.is_dir() or folder.is_symlink():
         raise ArtifactError(f"{folder} is not an adapter folder")
-    _check_names(folder, expected={*_CONTENT, MANIFEST_NAME})
+    _check_names(folder, expected={*_CONTENT, MANIFEST_NAME}, optional={INDEX_NAME})
     manifest = read_manifest(folder)
     published = _PUBLISHED.fullmatch(folder.name)
     if published and folder.name != engine_name(manifest.label, folder):
         raise ArtifactError(
             f"{folder}: the manifest was changed after publishing; publish the adapter again"
         )
-    if set(manifest.files) != set(_CONTENT):
-        raise ArtifactError(f"{folder / MANIFEST_NAME} must list exactly {', '.join(_CONTENT)}")
+    content = _content(indexed=(folder / INDEX_NAME).is_file())
+    if set(manifest.files) != set(content):
+        raise ArtifactError(f"{folder / MANIFEST_NAME} must list exactly {', '.join(content)}")
     for name, entry in manifest.files.items():
         if _file_entry(folder / name, size_bytes=entry.size_bytes) != entry:
             raise ArtifactError(f"{folder / name} is not the file that was written: hashes differ")
@@ -240,7 +244,7 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
     incoming = adapters_root / f".incoming-{secrets.token_hex(8)}"
     incoming.mkdir()
     try:
-        for name in (*_CONTENT, MANIFEST_NAME):
+        for name in (*manifest.files, MANIFEST_NAME):
             shutil.copyfile(src / name, incoming / name, follow_symlinks=False)
             (incoming / name).chmod(0o400)
             sync_path(incoming / name)
@@ -256,6 +260,11 @@ def publish(src: Path, adapters_root: Path, label: str) -> Path:
     sync_path(adapters_root)
     verify(target)
     return target
+
+
+def _content(*, indexed: bool) -> tuple[str, ...]:
+    """The files that a manifest lists."""
+    return (*_CONTENT, INDEX_NAME) if indexed else _CONTENT
 
 
 def _check_names(

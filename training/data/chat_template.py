@@ -9,10 +9,15 @@ that could drift from the one that serves.
 
 Some templates write a past reply differently from the newest one (Qwen3 drops its thinking
 block). There each reply becomes a sequence of its own, rendered as serving would render it.
+
+A customer's turn may be shown with references (`training.retrieval`) while it is answered, and
+stands in the history without them afterwards. Such a reply is a `Branch`: what the model reads for
+it is the conversation up to the turn, and then the turn as it is shown. So the history is in the
+sequence once, however many replies follow it.
 """
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -23,11 +28,39 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
+class Branch(NamedTuple):
+    """The tokens ``start`` to ``end`` (half-open) follow the first ``after``, not those between."""
+
+    after: int
+    start: int
+    end: int
+
+
 class TrainingSequence(msgspec.Struct, frozen=True):
-    """Token ids, and for each whether its loss counts (``loss_mask[0]`` is always False)."""
+    """Token ids, and for each whether its loss counts.
+
+    ``loss_mask`` is False for the first token, and for the first of each branch. ``branches`` are at the
+    end, one after another; each sees what is before its ``after``, and itself.
+    """
 
     token_ids: list[int]
     loss_mask: list[bool]
+    branches: tuple[Branch, ...] = ()
+
+    @property
+    def positions(self) -> list[int]:
+        """The place of each token in what the model reads."""
+        trunk = self.branches[0].start if self.branches else len(self.token_ids)
+        found = list(range(trunk))
+        for after, start, end in self.branches:
+            found += range(after, after + end - start)
+        return found
+
+    def paths(self) -> list[list[int]]:
+        """The places of the tokens that the model reads together: the trunk, then each branch's."""
+        trunk = self.branches[0].start if self.branches else len(self.token_ids)
+        branches = [[*range(after), *range(start, end)] for after, start, end in self.branches]
+        return [list(range(trunk)), *branches]
 
 
 def stop_token_ids(
@@ -74,6 +107,7 @@ def training_sequences(
     *,
     stop_ids: Collection[int],
     max_length: int,
+    shown: Mapping[int, str] | None = None,
 ) -> list[TrainingSequence]:
     """Encode a conversation: usually as one sequence, else as one for each reply (see the module).
 
@@ -85,6 +119,9 @@ def training_sequences(
         stop_ids: Tokens that end a reply; see `stop_token_ids`.
         max_length: Tokens of a sequence, at most. A longer conversation loses its oldest exchanges
             and keeps the system message.
+        shown: For some replies, by their place in ``messages``: the text of the customer's turn before
+            them as it is shown while they are written. They become branches, and do not count as they
+            stand in the conversation.
 
     Returns:
         The sequences; none where the last exchange alone is too long, or no reply has weight.
@@ -92,20 +129,117 @@ def training_sequences(
     Raises:
         BadInput: the template does not open a reply the way it writes one, or does not end it.
     """
+    shown = shown or {}
     replies = [i for i, m in enumerate(messages) if m.role == "assistant" and m.weight]
     if not replies:
         return []
+    counted = [i for i in replies if i not in shown]
     whole = render(tokenizer, messages)
     written = {i: render(tokenizer, messages[: i + 1]) for i in replies}
-    if all(whole.startswith(text) for text in written.values()):
+    if not all(whole.startswith(text) for text in written.values()):
+        pieces = [messages[: i + 1] for i in counted]
+        pieces += [_as_shown(messages, i, text) for i, text in shown.items() if i in replies]
+        return [
+            sequence
+            for piece in pieces
+            for sequence in _fit(
+                tokenizer, piece, [len(piece) - 1], stop_ids=stop_ids, max_length=max_length
+            )
+        ]
+    if not any(i in shown for i in replies):
         return _fit(tokenizer, messages, replies, stop_ids=stop_ids, max_length=max_length)
-    return [
-        sequence
-        for i in replies
-        for sequence in _fit(
-            tokenizer, messages[: i + 1], [i], stop_ids=stop_ids, max_length=max_length
-        )
-    ]
+    return _with_branches(
+        tokenizer,
+        messages,
+        counted,
+        {i: text for i, text in shown.items() if i in replies},
+        stop_ids=stop_ids,
+        max_length=max_length,
+    )
+
+
+def _as_shown(messages: Sequence[ChatMessage], reply: int, text: str) -> list[ChatMessage]:
+    """The conversation up to a reply, with the turn before it as it is shown."""
+    turn = msgspec.structs.replace(messages[reply - 1], content=text)
+    return [*messages[: reply - 1], turn, messages[reply]]
+
+
+def _with_branches(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[ChatMessage],
+    counted: Sequence[int],
+    shown: Mapping[int, str],
+    *,
+    stop_ids: Collection[int],
+    max_length: int,
+) -> list[TrainingSequence]:
+    """One trunk, and a branch for each reply of ``shown``; more sequences where they do not fit."""
+    trunk = token_ids(tokenizer, render(tokenizer, messages))
+    found: list[TrainingSequence] = []
+    branches: list[tuple[int, TrainingSequence]] = []
+    for reply, text in shown.items():
+        piece = _as_shown(messages, reply, text)
+        ids = token_ids(tokenizer, render(tokenizer, piece))
+        start, end = _reply_span(tokenizer, piece, len(piece) - 1, ids, stop_ids)
+        after = min(_common_prefix(ids, trunk), start - 1)
+        if end > max_length:  # what is left of its history differs from the trunk
+            found += _fit(
+                tokenizer, piece, [len(piece) - 1], stop_ids=stop_ids, max_length=max_length
+            )
+            continue
+        mask = [False] * (start - after) + [True] * (end - start)
+        branches.append((after, TrainingSequence(ids[after:end], mask)))
+    if not counted:
+        rows = [TrainingSequence([], [])]
+    else:
+        rows = _fit(tokenizer, messages, counted, stop_ids=stop_ids, max_length=max_length)
+        if not rows or len(trunk) > max_length:  # a shortened trunk is not what branches follow
+            found += rows
+            rows = [TrainingSequence([], [])]
+    return [*_attach(rows[0], trunk, branches, max_length=max_length), *found]
+
+
+def _attach(
+    row: TrainingSequence,
+    trunk: list[int],
+    branches: Sequence[tuple[int, TrainingSequence]],
+    *,
+    max_length: int,
+) -> list[TrainingSequence]:
+    """Put branches behind ``row``, and behind further copies of the trunk where one gets too long."""
+    rows: list[TrainingSequence] = []
+    group: list[tuple[int, TrainingSequence]] = []
+    for branch in branches:
+        if group and _length(row, [*group, branch]) > max_length:
+            rows.append(_joined(row, trunk, group))
+            row, group = TrainingSequence([], []), []
+        elif not group and row.token_ids and _length(row, [branch]) > max_length:
+            rows.append(row)
+            row = TrainingSequence([], [])
+        group.append(branch)
+    if group or row.token_ids:
+        rows.append(_joined(row, trunk, group))
+    return rows
+
+
+def _length(row: TrainingSequence, group: Sequence[tuple[int, TrainingSequence]]) -> int:
+    needed = max(len(row.token_ids), *(after for after, _ in group))
+    return needed + sum(len(branch.token_ids) for _, branch in group)
+
+
+def _joined(
+    row: TrainingSequence, trunk: list[int], group: Sequence[tuple[int, TrainingSequence]]
+) -> TrainingSequence:
+    """The trunk, as long as it is needed, and the branches."""
+    needed = max([len(row.token_ids), *(after for after, _ in group)])
+    ids = trunk[:needed]
+    mask = [*row.loss_mask, *[False] * (needed - len(row.loss_mask))]
+    places: list[Branch] = []
+    for after, branch in group:
+        places.append(Branch(after, len(ids), len(ids) + len(branch.token_ids)))
+        ids += branch.token_ids
+        mask += branch.loss_mask
+    return TrainingSequence(ids, mask, tuple(places))
 
 
 def _fit(

@@ -4,7 +4,7 @@ Both replies of a pair follow exactly the same tokens, whichever of them is long
 """
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -72,20 +72,34 @@ class ExampleTokenizer:
         self._kind = dataset.kind
         self._tokenizer, self._stop_ids, self._max_length = tokenizer, stop_ids, max_length
 
-    def items(self, example: Example) -> list[TokenizedExample]:
+    def items(
+        self, example: Example, shown: Mapping[int, str] | None = None
+    ) -> list[TokenizedExample]:
         """Tokenise one example: usually one item.
 
-        There is none where the last exchange is too long or no reply has weight.
+        There is none where the last exchange is too long or no reply has weight. ``shown``
+        is that of `training_sequences`, with places in the example's messages.
 
         Raises:
             BadInput: the template cannot be trained on; see `training_sequences`.
         """
+        shown = shown or {}
+        if self._kind != "conversations":
+            example = _last_turn_as_shown(example, shown)
         if self._kind == "preferences":
             return list(self._pair(example))
-        sequences = self._encode(example.messages, max_length=self._max_length)
         if self._kind == "judgements":
+            sequences = self._encode(example.messages, max_length=self._max_length)
             return [TokenizedUnpaired(sequence, example.desirable) for sequence in sequences]
-        return list(sequences)
+        return list(
+            training_sequences(
+                self._tokenizer,
+                [*self._system, *example.messages],
+                stop_ids=self._stop_ids,
+                max_length=self._max_length,
+                shown={turn + len(self._system): text for turn, text in shown.items()},
+            )
+        )
 
     def _pair(self, example: Example) -> Iterator[TokenizedPair]:
         """The pair, with as much of the history as fits beside the longer reply."""
@@ -112,6 +126,16 @@ class ExampleTokenizer:
             stop_ids=self._stop_ids,
             max_length=max_length,
         )
+
+
+def _last_turn_as_shown(example: Example, shown: Mapping[int, str]) -> Example:
+    """The example whose one reply is the last message, with the turn before it as it is shown."""
+    last = len(example.messages) - 1
+    if last not in shown:
+        return example
+    *history, turn, reply = example.messages
+    turn = msgspec.structs.replace(turn, content=shown[last])
+    return msgspec.structs.replace(example, messages=[*history, turn, reply])
 
 
 def mismatched(

@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 
-from training.adapters.package import read_manifest
+from training.adapters.package import INDEX_NAME, read_manifest
 from training.base_models.compute_dtype_probe import choose_all
 from training.compute_dtype import TypeChoice, Work
-from training.config import TrainingSpec
+from training.config import Recipe, TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
+from training.data.contexts import Context
 from training.data.dataset import Example
 from training.errors import TrainingError
 from training.evaluation.generator import Generator, OnProgress, TokenLogprobs
 from training.evaluation.heldout import (
     SPLIT,
-    Context,
     HeldOutData,
     ScoringInputs,
     choose_contexts,
@@ -49,6 +49,7 @@ from training.evaluation.shared_holdout import SharedHoldout, find_shared_holdou
 from training.evaluation.topics import find_coverage
 from training.events import EXIT_BAD_INPUT, EXIT_OK, EventWriter, evaluation_reporter
 from training.filesystem import write_atomically
+from training.references import Reference, show
 from training.results import (
     Difference,
     Evaluation,
@@ -57,6 +58,8 @@ from training.results import (
     Scores,
     Subject,
 )
+from training.retrieval.index import ExchangeIndex
+from training.retrieval.prompts import Shown, find_references
 
 _COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
 
@@ -67,8 +70,9 @@ def evaluate(
     progress: EventWriter | None = None,
     *,
     computing: Mapping[Work, TypeChoice],
+    index: ExchangeIndex | None = None,
 ) -> Evaluation:
-    """Evaluate an adapter against the base, the live adapter and retrieval.
+    """Evaluate an adapter against the base, the live adapter and plain look-up.
 
     The same seed gives the same conversations and contexts. Where nothing was held out, or nothing
     of it fits, nothing is measured, and a note says so. The live adapter is scored on what neither
@@ -84,6 +88,8 @@ def evaluate(
         trained_folder: PEFT's two files of the new adapter; only read.
         progress: Gets an `EvaluationEvent` after each batch. The caller closes it.
         computing: The types to compute in, for ``evaluation`` and for ``sentences``.
+        index: What the adapter is served with, where it was trained with ``references``: base and
+            adapter then answer with retrieval too.
 
     Raises:
         BadInput: the base's template refuses a held-out conversation.
@@ -99,31 +105,39 @@ def evaluate(
         adapters["live"] = Path(spec.live_adapter)
     dtype = getattr(torch, computing["evaluation"].type)
     generator = Generator.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
-    inputs = _inputs(spec, held_out, generator)
-    if not inputs.named:
+    contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
+    plain = _inputs(spec, held_out, generator, contexts)
+    if not plain.named:
         longest = spec.recipe.max_length
         return _nothing_measured(
             held_out, f"no held-out reply fits into {longest} tokens: raise the recipe's max_length"
         )
-    subjects: list[Subject] = ["base", *adapters]
+    training = [example for example in held_out.dataset.read("train") if example.desirable]
+    rows: dict[Subject, _Inputs] = {"base": plain, "new": plain}
+    if index is not None:
+        references = _references(held_out, index, spec.recipe)
+        grounded = _inputs(spec, held_out, generator, contexts, references)
+        rows |= {"base_retrieval": grounded, "new_plain": plain, "new": grounded}
+    if "live" in adapters:
+        rows["live"] = _live_inputs(spec, held_out, generator, contexts, plain)
     outputs: dict[Subject, _ModelOutput] = {
         subject: _run_model(
             generator,
-            subject,
+            _ADAPTERS[subject],
             inputs,
             evaluation_reporter(progress, subject, total=inputs.total),
             only=shared.conversations if subject == "live" else None,
         )
-        for subject in subjects
+        for subject, inputs in rows.items()
     }
-    report = evaluation_reporter(progress, "lookup", total=len(inputs.contexts))
+    report = evaluation_reporter(progress, "lookup", total=len(contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
-    training = [example for example in held_out.dataset.read("train") if example.desirable]
-    replies = _rated_replies(training, inputs.contexts, outputs, embed=embed, seed=spec.seed)
-    samples = _samples(inputs.contexts, replies, shared)
+    looked_up = _look_up(training, contexts, index, embed=embed, seed=spec.seed)
+    replies = _rated_replies(contexts, outputs, looked_up, embed=embed)
+    samples = _samples(contexts, replies, shared, rows)
     topics = find_coverage(training, held_out.examples, samples, embed=embed, seed=spec.seed)
-    report(len(inputs.contexts))
-    comparisons = _comparison_count(held_out, inputs)
+    report(len(contexts))
+    comparisons = _comparison_count(held_out, plain)
     scores = _scores(spec, held_out, outputs, samples)
     differences = _differences(spec, held_out, outputs, samples)
     return Evaluation(
@@ -131,26 +145,42 @@ def evaluate(
         conversations=len(held_out.examples),
         comparisons=comparisons,
         base=scores["base"],
+        base_retrieval=scores.get("base_retrieval"),
+        new_plain=scores.get("new_plain"),
         new=scores["new"],
         live=scores.get("live"),
         lookup=scores["lookup"],
         differences=differences,
         samples=samples,
         seconds=round(time.monotonic() - started, 2),
-        notes=_notes(held_out, inputs, comparisons, computing=computing),
+        notes=_notes(held_out, plain, comparisons, computing=computing, references=index),
         live_note=shared.note,
         topics=topics,
     )
 
 
+_ADAPTERS: dict[Subject, Subject] = {
+    "base": "base",
+    "base_retrieval": "base",
+    "new_plain": "new",
+    "new": "new",
+    "live": "live",
+}
+"""Which adapter each subject answers with."""
+
+
 class _Inputs(NamedTuple):
-    """What every model is given: held-out tokens to score, and contexts to reply to."""
+    """What a model is given: held-out tokens to score, and contexts to reply to.
+
+    ``references[i]``: what context i is shown; none without retrieval.
+    """
 
     named: list[tuple[str, TrainingSequence]]
     undesirable: list[TrainingSequence]
     contexts: list[Context]
     scoring: ScoringInputs
     max_reply_tokens: int
+    references: list[list[Reference]]
 
     @property
     def total(self) -> int:
@@ -166,21 +196,73 @@ class _ModelOutput(NamedTuple):
     texts: list[str]
 
 
-def _inputs(spec: TrainingSpec, held_out: HeldOutData, generator: Generator) -> _Inputs:
-    """Tokenise the held-out data; ``named`` is empty where nothing fits."""
-    named, undesirable = held_out.sequences(generator), held_out.undesirable(generator)
-    contexts = (
-        choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
-        if named
-        else []
-    )
+def _inputs(
+    spec: TrainingSpec,
+    held_out: HeldOutData,
+    generator: Generator,
+    contexts: list[Context],
+    references: Mapping[tuple[str, int], list[Reference]] | None = None,
+) -> _Inputs:
+    """Tokenise the held-out data; ``named`` is empty where nothing fits.
+
+    ``references``: of each held-out reply, by conversation and turn, where they are shown.
+    """
+    shown: Shown | None = None
+    if references is not None:
+        shown = {}
+        for context in held_out.contexts:
+            text = show(context.question, references[context.conversation, context.turn])
+            shown.setdefault(context.conversation, {})[context.turn] = text
+    named, undesirable = held_out.sequences(generator, shown), held_out.undesirable(generator)
     return _Inputs(
         named,
         undesirable,
         contexts,
-        ScoringInputs(named, [(c, held_out.prompt(generator, c)) for c in contexts]),
+        ScoringInputs(named, [(c, held_out.prompt(generator, c, shown)) for c in contexts]),
         _longest_reply(generator, contexts, spec.recipe.max_reply_tokens),
+        [(references or {}).get((c.conversation, c.turn), []) for c in contexts],
     )
+
+
+def _references(
+    held_out: HeldOutData, index: ExchangeIndex, recipe: Recipe
+) -> dict[tuple[str, int], list[Reference]]:
+    """What every held-out reply is shown, as it would be at serving."""
+    contexts = held_out.contexts
+    found = find_references(contexts, index, recipe.references, embed=load_embedder(torch.float32))
+    keys = [(context.conversation, context.turn) for context in contexts]
+    return dict(zip(keys, found, strict=True))
+
+
+def _live_inputs(
+    spec: TrainingSpec,
+    held_out: HeldOutData,
+    generator: Generator,
+    contexts: list[Context],
+    plain: _Inputs,
+) -> _Inputs:
+    """What the live adapter is given: with its own index, where it is served with one."""
+    folder = Path(spec.live_adapter or "")
+    recipe = read_manifest(folder).recipe
+    if not recipe.references or not (folder / INDEX_NAME).is_file():
+        return plain
+    index = ExchangeIndex.load(folder / INDEX_NAME)
+    return _inputs(spec, held_out, generator, contexts, _references(held_out, index, recipe))
+
+
+def _look_up(
+    training: Sequence[Example],
+    contexts: Sequence[Context],
+    index: ExchangeIndex | None,
+    *,
+    embed: Embed,
+    seed: int,
+) -> list[str]:
+    """What a look-up answers: by the index that is served, where there is one."""
+    if index is None:
+        return look_up(training, contexts, embed=embed, seed=seed)
+    found = find_references(contexts, index, 1, embed=load_embedder(torch.float32))
+    return [hits[0].text if hits else "" for hits in found]
 
 
 def _run_model(
@@ -194,7 +276,7 @@ def _run_model(
     """Score the held-out tokens and write the replies; ``only``: the conversations that count."""
     scoring, undesirable = inputs.scoring, inputs.undesirable
     with generator.using(subject):
-        scored, prefills = generator.score(scoring.sequences, scoring.prompt_lengths, report)
+        scored, prefills = generator.score(scoring.sequences, scoring.prompts, report)
         others, _ = generator.score(undesirable, [()] * len(undesirable), report)
         replies = generator.generate(
             scoring.prompt_prefills(prefills), inputs.max_reply_tokens, report
@@ -262,6 +344,7 @@ def _notes(
     comparisons: int | None,
     *,
     computing: Mapping[Work, TypeChoice],
+    references: ExchangeIndex | None,
 ) -> tuple[str, ...]:
     """What was measured, and how, in words."""
     tokens = sum(sum(sequence.loss_mask) for _, sequence in inputs.named)
@@ -276,6 +359,11 @@ def _notes(
             for work, what in _COMPUTED.items()
         ),
     ]
+    if references is not None:
+        notes.append(
+            f"with retrieval: shown the nearest of {len(references):,} exchanges of other "
+            "conversations, as it would be served"
+        )
     if inputs.undesirable:
         notes.append(
             f"{comparisons:,} comparisons of wanted and unwanted replies, by mean log-probability "
@@ -323,16 +411,15 @@ def _conversation_losses(
     scored: Sequence[TokenLogprobs],
     only: Collection[str] | None,
 ) -> ConversationLosses:
-    """Of every conversation, or ``only`` of these."""
-    rows = [
-        (name, -math.fsum(found.logprobs), len(found.logprobs))
-        for (name, _), found in zip(named, scored, strict=False)  # the rest are prompts
-        if only is None or name in only
-    ]
+    """Of every conversation, or ``only`` of these; one may be of several sequences."""
+    rows: dict[str, list[float]] = {}
+    for (name, _), found in zip(named, scored, strict=False):  # the rest are prompts
+        if only is None or name in only:
+            rows.setdefault(name, []).extend(found.logprobs)
     return ConversationLosses(
-        conversations=[name for name, _, _ in rows],
-        nll=[total for _, total, _ in rows],
-        tokens=[tokens for _, _, tokens in rows],
+        conversations=list(rows),
+        nll=[-math.fsum(logprobs) for logprobs in rows.values()],
+        tokens=[len(logprobs) for logprobs in rows.values()],
     )
 
 
@@ -341,16 +428,15 @@ def _logprobs(replies: Sequence[TokenLogprobs]) -> list[list[float]]:
 
 
 def _rated_replies(
-    training: Sequence[Example],
     contexts: Sequence[Context],
     outputs: Mapping[Subject, _ModelOutput],
+    looked_up: list[str],
     *,
     embed: Embed,
-    seed: int,
 ) -> dict[Subject, list[Reply]]:
     """Every model's replies to the contexts, and those that a lookup in the training data gives."""
     texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
-    texts["lookup"] = look_up(training, contexts, embed=embed, seed=seed)
+    texts["lookup"] = looked_up
     return {name: _rate(written, contexts, embed) for name, written in texts.items()}
 
 
@@ -373,14 +459,17 @@ def _samples(
     contexts: Sequence[Context],
     replies: Mapping[Subject, Sequence[Reply]],
     shared: SharedHoldout,
+    rows: Mapping[Subject, _Inputs],
 ) -> tuple[ReplySample, ...]:
     """Every subject's replies; the live adapter's only to conversations of the shared holdout."""
+    grounded = rows["new"]
     return tuple(
         ReplySample(
             conversation=context.conversation,
             turn=context.turn,
             history=context.history,
             reference=context.reference,
+            references=tuple(grounded.references[number]),
             **{
                 name: written[number]
                 for name, written in replies.items()
@@ -414,7 +503,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         progress = EventWriter(out.with_suffix(".events.jsonl"))
         computing = choose_all(Path(spec.base), recipe=spec.recipe).choices
-        result = evaluate(spec, options.adapter.resolve(), progress, computing=computing)
+        index = (
+            ExchangeIndex.load(options.adapter / INDEX_NAME) if manifest.recipe.references else None
+        )
+        result = evaluate(
+            spec, options.adapter.resolve(), progress, computing=computing, index=index
+        )
     except TrainingError as exc:
         print(f"evaluation: {exc}", file=sys.stderr)  # noqa: T201 - this is the command line
         return EXIT_BAD_INPUT

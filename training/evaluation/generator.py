@@ -31,6 +31,7 @@ from training.adapters.validation import WEIGHTS_NAME
 from training.base_models.quantize import load_nf4
 from training.data.batching import length_batches
 from training.data.chat_template import TrainingSequence, stop_token_ids
+from training.data.collate import collate
 from training.results import Subject
 
 BATCH_TOKENS = 4096
@@ -65,7 +66,7 @@ class Generator:
 
         generator = Generator.serving(base / "serving", {"new": folder}, dtype=torch.float32)
         with generator.using("new"):
-            scored, prefills = generator.score([sequence], [[prompt_length]], on_progress)
+            scored, prefills = generator.score([sequence], [[range(prompt_length)]], on_progress)
             (ids,) = generator.generate(prefills[0], 64, on_progress)
         print(generator.text(ids))
 
@@ -146,7 +147,7 @@ class Generator:
     def score(
         self,
         sequences: Sequence[TrainingSequence],
-        prompt_lengths: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[Sequence[int]]],
         on_progress: OnProgress,
     ) -> tuple[list[TokenLogprobs], list[list[Prefill]]]:
         """Score the masked tokens of sequences, and keep the states where replies start.
@@ -156,12 +157,11 @@ class Generator:
 
         Args:
             sequences: Tokens with the mask of those to score, given all tokens before them.
-            prompt_lengths: For each sequence, after how many tokens to keep a `Prefill`.
+            prompts: For each sequence, the prompts to keep a `Prefill` of: the places of their tokens.
             on_progress: Called after each batch.
 
         Returns:
-            For each sequence its log-probabilities, and its prefills in the order of its
-            ``prompt_lengths``.
+            For each sequence its log-probabilities, and its prefills in the order of its ``prompts``.
         """
         scored: dict[int, TokenLogprobs] = {}
         prefills: dict[int, list[Prefill]] = {}
@@ -169,18 +169,30 @@ class Generator:
         for batch in length_batches(lengths, max_tokens=BATCH_TOKENS):
             # Padding stands on the right, where causal attention keeps it from the tokens.
             ids = _pad([sequences[i].token_ids for i in batch], self.device)
-            cache = DynamicCache() if any(prompt_lengths[i] for i in batch) else None
-            hidden = self._decode(ids, past_key_values=cache)
+            cache = DynamicCache() if any(prompts[i] for i in batch) else None
+            hidden = self._decode(
+                ids, past_key_values=cache, **self._branches([sequences[i] for i in batch])
+            )
             for row, index in enumerate(batch):
                 mask = torch.tensor(sequences[index].loss_mask, device=self.device)
                 targets = mask.nonzero()[:, 0]
                 scored[index] = self._score(hidden[row, targets - 1], ids[row, targets])
                 prefills[index] = [
-                    _copy_prefill(hidden, cache, row, length) for length in prompt_lengths[index]
+                    _copy_prefill(hidden, cache, row, places) for places in prompts[index]
                 ]
             on_progress(len(batch))
         order = range(len(sequences))
         return [scored[index] for index in order], [prefills[index] for index in order]
+
+    def _branches(self, sequences: Sequence[TrainingSequence]) -> dict[str, torch.Tensor]:
+        """The mask and positions of sequences, where one of them has branches."""
+        if not any(sequence.branches for sequence in sequences):
+            return {}
+        batch = collate(sequences, pad=0)
+        return {
+            "attention_mask": batch["branch_mask"].to(self.device),
+            "position_ids": batch["position_ids"].to(self.device),
+        }
 
     def _score(self, hidden: torch.Tensor, targets: torch.Tensor) -> TokenLogprobs:
         """hidden: (tokens, hidden size), the states before each of ``targets``: (tokens,)."""
@@ -288,13 +300,16 @@ def _pad(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     return ids.to(device)
 
 
-def _copy_prefill(hidden: torch.Tensor, cache: Cache | None, row: int, length: int) -> Prefill:
+def _copy_prefill(
+    hidden: torch.Tensor, cache: Cache | None, row: int, places: Sequence[int]
+) -> Prefill:
     """Copy one row's state out of a batch, so that the batch can be freed."""
+    chosen = torch.tensor(places, device=hidden.device)
     layers = [
-        (layer.keys[row, :, :length].clone(), layer.values[row, :, :length].clone())
+        (layer.keys[row].index_select(1, chosen), layer.values[row].index_select(1, chosen))
         for layer in (cache.layers if cache is not None else ())
     ]
-    return Prefill(layers, hidden[row, length - 1].clone(), length)
+    return Prefill(layers, hidden[row, places[-1]].clone(), len(places))
 
 
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]

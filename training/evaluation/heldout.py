@@ -11,36 +11,17 @@ import numpy as np
 from connectors.conversation import ChatMessage, Split
 from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, render, token_ids
+from training.data.contexts import Context, contexts_of
 from training.data.dataset import Dataset, Example
 from training.data.dataset import load as load_dataset
 from training.data.tokenization import ExampleTokenizer, rows_of
 from training.errors import BadInput
+from training.retrieval.prompts import Shown
 
 if TYPE_CHECKING:
     from training.evaluation.generator import Generator, Prefill
 
 SPLIT: Split = "test"
-
-
-class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """A true history that ends in a customer's turn, and the agent's reply to it."""
-
-    conversation: str
-    turn: int
-    history: tuple[ChatMessage, ...]
-    reference: str
-
-
-def contexts_of(conversation: Example) -> list[Context]:
-    """Every reply of a conversation that counts (weight 1), with the history before it."""
-    messages = tuple(conversation.messages)
-    return [
-        Context(
-            conversation=conversation.id, turn=turn, history=messages[:turn], reference=m.content
-        )
-        for turn, m in enumerate(messages)
-        if turn and m.role == "assistant" and m.weight
-    ]
 
 
 def choose_contexts(conversations: Iterable[Example], count: int, *, seed: int) -> list[Context]:
@@ -79,12 +60,20 @@ class HeldOutData:
         """Whether undesirable reply i was rejected in favour of desirable reply i."""
         return self.dataset.kind == "preferences"
 
-    def sequences(self, generator: "Generator") -> list[tuple[str, TrainingSequence]]:
+    @property
+    def contexts(self) -> list[Context]:
+        """Every reply of the desirable examples, with the history before it."""
+        return [context for example in self.examples for context in contexts_of(example)]
+
+    def sequences(
+        self, generator: "Generator", shown: Shown | None = None
+    ) -> list[tuple[str, TrainingSequence]]:
         """(conversation, tokens and mask), exactly as training makes them; desirable replies only.
 
-        Those that fit into the recipe's ``max_length``: perhaps none.
+        Those that fit into the recipe's ``max_length``: perhaps none. With ``shown`` every reply is scored
+        after what it is shown, and not as it stands in the conversation.
         """
-        return self._sequences(generator, self.examples)
+        return self._sequences(generator, self.examples, shown)
 
     def parity_sequences(self, generator: "Generator") -> list[tuple[str, TrainingSequence]]:
         """What trainer and engine are compared on: `sequences`, or the training split's if empty.
@@ -103,24 +92,33 @@ class HeldOutData:
         return found
 
     def _sequences(
-        self, generator: "Generator", examples: Iterable[Example]
+        self, generator: "Generator", examples: Iterable[Example], shown: Shown | None = None
     ) -> list[tuple[str, TrainingSequence]]:
         tokenizer = self._example_tokenizer(generator)
+        shown = shown or {}
         return [
             (example.id, sequence)
             for example in examples
-            for item in tokenizer.items(example)
+            for item in tokenizer.items(example, shown.get(example.id))
             for sequence in rows_of(item)[:1]
         ]
 
-    def undesirable(self, generator: "Generator") -> list[TrainingSequence]:
-        """The rejected or undesirable replies; none where the dataset is of conversations."""
-        tokenizer = self._example_tokenizer(generator)
-        if self.paired:
-            items = [item for example in self.examples for item in tokenizer.items(example)]
-            return [rejected for item in items for rejected in rows_of(item)[1:]]
-        items = [item for example in self._undesirable for item in tokenizer.items(example)]
-        return [sequence for item in items for sequence in rows_of(item)]
+    def undesirable(
+        self, generator: "Generator", shown: Shown | None = None
+    ) -> list[TrainingSequence]:
+        """The rejected or undesirable replies; none where the dataset is of conversations.
+
+        Of undesirable ones, ``shown`` says what they are shown, as of the others.
+        """
+        tokenizer, shown = self._example_tokenizer(generator), shown or {}
+        examples = self.examples if self.paired else self._undesirable
+        first = 1 if self.paired else 0
+        return [
+            sequence
+            for example in examples
+            for item in tokenizer.items(example, shown.get(example.id))
+            for sequence in rows_of(item)[first:]
+        ]
 
     def _example_tokenizer(self, generator: "Generator") -> ExampleTokenizer:
         return ExampleTokenizer(
@@ -130,9 +128,13 @@ class HeldOutData:
             max_length=self._max_length,
         )
 
-    def prompt(self, generator: "Generator", context: Context) -> list[int]:
+    def prompt(
+        self, generator: "Generator", context: Context, shown: Shown | None = None
+    ) -> list[int]:
         """Token ids up to where the reply begins; a long history loses its oldest exchanges."""
-        history = list(context.history)
+        *history, turn = context.history
+        text = (shown or {}).get(context.conversation, {}).get(context.turn, turn.content)
+        history.append(msgspec.structs.replace(turn, content=text))
         while True:
             text = render(
                 generator.tokenizer, [*self._system, *history], add_generation_prompt=True
@@ -147,7 +149,7 @@ class ScoringInputs:
     """The sequences that a model reads once: held-out conversations, and other prompts.
 
     A prompt that is the beginning of a conversation is not a sequence of its own:
-    ``prompt_lengths[i]`` says after how many tokens of ``sequences[i]`` replies start.
+    ``prompts[i]`` holds, for each prompt, the places of its tokens in ``sequences[i]``.
     """
 
     def __init__(
@@ -156,17 +158,27 @@ class ScoringInputs:
         prompts: Sequence[tuple[Context, list[int]]],
     ) -> None:
         self.sequences = [sequence for _, sequence in named]
-        self.prompt_lengths: list[list[int]] = [[] for _ in named]
+        self.prompts: list[list[Sequence[int]]] = [[] for _ in named]
         self._places: list[tuple[int, int]] = []
-        numbers = {name: number for number, (name, _) in enumerate(named)}
+        numbers: dict[str, list[int]] = {}
+        for number, (name, _) in enumerate(named):
+            numbers.setdefault(name, []).append(number)
         for context, ids in prompts:
-            number = numbers.get(context.conversation)
-            if number is None or self.sequences[number].token_ids[: len(ids)] != ids:
-                number = len(self.sequences)  # a shortened history, or a template that rewrites it
-                self.sequences.append(TrainingSequence(ids, [False] * len(ids)))
-                self.prompt_lengths.append([])
-            self._places.append((number, len(self.prompt_lengths[number])))
-            self.prompt_lengths[number].append(len(ids))
+            number, places = self._find(ids, numbers.get(context.conversation, ()))
+            self._places.append((number, len(self.prompts[number])))
+            self.prompts[number].append(places)
+
+    def _find(self, ids: list[int], numbers: Iterable[int]) -> tuple[int, Sequence[int]]:
+        """Which sequence begins like a prompt, and where in it; a new one where none does."""
+        for number in numbers:
+            tokens = self.sequences[number].token_ids
+            for path in self.sequences[number].paths():
+                if len(path) >= len(ids) and [tokens[i] for i in path[: len(ids)]] == ids:
+                    return number, path[: len(ids)]
+        # a shortened history, or a template that rewrites it
+        self.sequences.append(TrainingSequence(ids, [False] * len(ids)))
+        self.prompts.append([])
+        return len(self.sequences) - 1, range(len(ids))
 
     def prompt_prefills(self, prefills: Sequence[Sequence["Prefill"]]) -> list["Prefill"]:
         """The prefills of the prompts in their order, out of what `Generator.score` returned."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from training.data.contexts import Context, contexts_of
 from training.data.dataset import Example
-from training.evaluation.heldout import Context, contexts_of
 from training.evaluation.metrics import Embed
 
 # Searching more turns than this takes longer than the rest of an evaluation (about 600 turns a

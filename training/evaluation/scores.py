@@ -172,15 +172,23 @@ def differences_of(
 def perplexity_differences(
     losses: Mapping[Subject, ConversationLosses], *, seed: int
 ) -> tuple[Difference, ...]:
-    """New minus every other model, in nats a token, over the conversations that both have read."""
+    """New minus every other model, in nats a token, over the conversations that both have read.
+
+    A conversation of which one of them has read other tokens (it is too long with what it is shown) is
+    left out.
+    """
     found: list[Difference] = []
     new = losses["new"]
-    mine = dict(zip(new.conversations, new.nll, strict=True))
+    mine = dict(zip(zip(new.conversations, new.tokens, strict=True), new.nll, strict=True))
     for against, other in losses.items():
         if against == "new":
             continue
         rows = zip(other.conversations, other.nll, other.tokens, strict=True)
-        both = [(mine[name] - total, tokens) for name, total, tokens in rows if name in mine]
+        both = [
+            (mine[name, tokens] - total, tokens)
+            for name, total, tokens in rows
+            if (name, tokens) in mine
+        ]
         found += _difference(
             "nats_per_token",
             against,

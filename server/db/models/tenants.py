@@ -5,6 +5,7 @@ import datetime
 from sqlalchemy import (
     ForeignKey,
     Integer,
+    true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -26,7 +27,8 @@ class Tenant(Record):
     a label to a regular expression that redaction replaces, ``allowlist`` holds
     words that it leaves alone: the company's own telephone number. ``keep_upload_days``: how long a
     transcript's file is kept after it was read; 0: not at all. ``limits`` are
-    null where the installation's apply.
+    null where the installation's apply. ``retrieval``: whether answers are shown what others were
+    answered.
     """
 
     __tablename__ = "tenant"
@@ -38,6 +40,7 @@ class Tenant(Record):
     allowlist: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     limits: Mapped[Limits | None] = mapped_column(StructJson(Limits, where="tenant.limits"))
+    retrieval: Mapped[bool] = mapped_column(default=True, server_default=true())
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
         SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)

@@ -50,11 +50,15 @@ class ChatAnswer(Answer[ChatRequest, ChunkChoice]):
 
     def begin(self) -> AbstractAsyncContextManager[StreamedAnswer[ChunkChoice]]:
         """Begin a streamed answer."""
-        return self._chat.stream(self._request, self._resolved, principal=self._principal)
+        return self._chat.stream(
+            self._request, self._resolved, principal=self._principal, answer_id=self.id
+        )
 
     async def generate(self) -> tuple[Sequence[Choice], Usage]:
         """An answer in one piece."""
-        answer = await self._chat.complete(self._request, self._resolved, principal=self._principal)
+        answer = await self._chat.complete(
+            self._request, self._resolved, principal=self._principal, answer_id=self.id
+        )
         self._choices = answer.choices
         return answer.choices, answer.usage
 

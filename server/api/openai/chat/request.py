@@ -3,6 +3,7 @@
 from typing import Any
 
 from server.api.body import BodyReader, missing
+from server.api.metadata import wants_retrieval
 from server.api.openai.chat.schemas import (
     MAX_CHARACTERS,
     CompletionBody,
@@ -84,6 +85,7 @@ def to_chat(body: CompletionBody) -> ChatRequest:
         messages=tuple(messages),
         sampling=_sampling(body),
         tools=to_tools(body),
+        retrieval=wants_retrieval(body.metadata),
         fields=_fields(body),
     )
 

@@ -88,7 +88,12 @@ class ResponseAnswer:
             raise
 
     async def _complete(self, send: Send) -> None:
-        answer = await self._chat.complete(self._request, self._resolved, principal=self._principal)
+        answer = await self._chat.complete(
+            self._request,
+            self._resolved,
+            principal=self._principal,
+            answer_id=self._opening.id,
+        )
         for _ in self._draft.add(_as_chunk(answer.choices[0])):
             pass
         for _ in self._draft.end():
@@ -117,7 +122,10 @@ class ResponseAnswer:
     ) -> ResponseObject:
         write, draft = events.write, self._draft
         async with self._chat.stream(
-            self._request, self._resolved, principal=self._principal
+            self._request,
+            self._resolved,
+            principal=self._principal,
+            answer_id=self._opening.id,
         ) as answer:
             for kind in ("response.created", "response.in_progress"):
                 await write(event(kind, {"response": self._opening}))

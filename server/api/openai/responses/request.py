@@ -3,6 +3,7 @@
 import msgspec
 
 from server.api.body import BodyReader, missing
+from server.api.metadata import wants_retrieval
 from server.api.openai.responses.input import InputConversation
 from server.api.openai.responses.schemas import (
     NoReasoning,
@@ -61,6 +62,7 @@ def to_chat(body: ResponseBody, conversation: InputConversation) -> ChatRequest:
         sampling=_sampling(body),
         tools=to_tools(body),
         drop_oldest=body.truncation == "auto",
+        retrieval=wants_retrieval(body.metadata),
         fields=FieldNames(
             limit="max_output_tokens",
             schema="text.format.schema",

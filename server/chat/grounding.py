@@ -1,0 +1,70 @@
+"""Shows a chat what others were answered who asked the like, exactly as in training.
+
+What is found stands in the customer's turn (`training.references.show`). The system prompt and the
+history stay as they are, so the engine finds them in its prefix cache.
+
+A request is left alone where it does not end with a customer's turn, where it asks for that, where the
+tenant has switched it off, and where it brings its own text: clients that retrieve for themselves put
+what they found into the system message or the turn.
+"""
+
+import msgspec
+
+from server.adapters.schemas import Resolved
+from server.chat.schemas import ChatRequest
+from server.retrieval.schemas import Grounding
+from server.retrieval.service import RetrievalService
+from training.references import show
+
+OWN_TEXT_CHARACTERS = 1_000
+"""A turn or system message beyond this brings its own text; about what the encoder reads (256 tokens)."""
+
+
+class Grounded(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as the model reads it, and what it is shown. ``dataset``: of the index."""
+
+    request: ChatRequest
+    grounding: Grounding
+    dataset: str
+
+
+async def ground(
+    retrieval: RetrievalService, request: ChatRequest, resolved: Resolved
+) -> Grounded | None:
+    """The request with what is found; None where the adapter that answers has no index.
+
+    Args:
+        retrieval: finds it.
+        request: the caller's.
+        resolved: who answers.
+    """
+    if resolved.adapter is None:
+        return None
+    loaded = await retrieval.index_of(resolved.adapter.path)
+    if loaded is None:
+        return None
+    grounding = _left_alone(request, resolved)
+    if grounding is None:
+        *history, turn = request.messages
+        last = history[-1] if history else None
+        grounding = await retrieval.find(
+            loaded,
+            turn.content,
+            before=last.content if last is not None and last.role == "assistant" else "",
+            tenant=resolved.slug,
+        )
+        shown = msgspec.structs.replace(turn, content=show(turn.content, grounding.references))
+        request = msgspec.structs.replace(request, messages=(*history, shown))
+    return Grounded(request=request, grounding=grounding, dataset=loaded.dataset)
+
+
+def _left_alone(request: ChatRequest, resolved: Resolved) -> Grounding | None:
+    """Why a request is shown nothing; None where it may be shown something."""
+    if not request.retrieval or not resolved.retrieval:
+        return Grounding(why_not="switched_off")
+    if not request.messages or request.messages[-1].role != "user":
+        return Grounding(why_not="no_question")
+    own = "" if request.system in resolved.system_prompt else request.system
+    if max(len(own), len(request.messages[-1].content)) > OWN_TEXT_CHARACTERS:
+        return Grounding(why_not="own_text")
+    return None

@@ -1,0 +1,86 @@
+"""Receipts of answers: what they rest on, for the tenant to look up."""
+
+from datetime import timedelta
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import Receipt, now
+from server.db.scope import across_tenants, of_tenant
+from server.errors import NotFound
+from server.retrieval.schemas import Grounding, ReceiptView
+from server.tenants import service as tenants
+
+log = structlog.get_logger(__name__)
+
+KEPT_FOR = timedelta(days=30)
+"""As long as stored completions: they are of the same answers."""
+
+
+def row(answer_id: str) -> str:
+    """The name under which a receipt waits to be written (``server/db/write_behind.py``)."""
+    return f"receipt {answer_id}"
+
+
+async def keep(
+    session: AsyncSession,
+    tenant_id: str,
+    answer_id: str,
+    *,
+    model: str,
+    version: int | None,
+    dataset: str,
+    grounding: Grounding,
+) -> None:
+    """Keep what an answer rests on, in place of what was kept before; nothing of a tenant that is gone."""
+    if not await tenants.exists_for_update(session, tenant_id):
+        log.info("receipt of a tenant that is gone was not kept", tenant_id=tenant_id)
+        return
+    mine = of_tenant(tenant_id)
+    await session.execute(mine.delete(Receipt).where(Receipt.answer_id == answer_id))
+    session.add(
+        Receipt(
+            tenant_id=tenant_id,
+            answer_id=answer_id,
+            model=model,
+            version=version,
+            dataset=dataset,
+            grounding=msgspec.to_builtins(grounding),
+        )
+    )
+    await session.flush()
+
+
+async def get(session: AsyncSession, tenant_id: str, answer_id: str) -> ReceiptView:
+    """The receipt of one answer, by the answer's id.
+
+    Raises:
+        NotFound: there is none: the answer was given without an index, is older than `KEPT_FOR`, or is
+            another tenant's.
+    """
+    query = of_tenant(tenant_id).select(Receipt).where(Receipt.answer_id == answer_id)
+    row = await session.scalar(query)
+    if row is None:
+        raise NotFound(
+            f"There is no receipt of '{answer_id}'. They are kept for {KEPT_FOR.days} days, of answers "
+            "by versions that were trained with references.",
+            code="receipt_not_found",
+        )
+    found = msgspec.convert(row.grounding, Grounding)
+    return ReceiptView(
+        id=row.answer_id,
+        created_at=row.created_at,
+        model=row.model,
+        version=row.version,
+        dataset=row.dataset,
+        supported=found.supported,
+        why_not=found.why_not,
+        references=found.references,
+    )
+
+
+async def delete_expired(session: AsyncSession) -> None:
+    """Delete what was kept for `KEPT_FOR`, of all tenants."""
+    old = across_tenants("a sweep of what was kept").delete(Receipt)
+    await session.execute(old.where(Receipt.created_at < now() - KEPT_FOR))

@@ -1,0 +1,40 @@
+"""What an answer was given, and the receipt of it."""
+
+from typing import Literal
+
+import msgspec
+
+from server.schemas import Moment
+from training.references import Reference
+
+Ungrounded = Literal["no_question", "own_text", "switched_off", "unavailable"]
+"""Why an answer that could have been shown references was shown none."""
+
+
+class Grounding(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer is shown. ``supported``: the nearest reference is as near as is usual for this tenant."""
+
+    references: tuple[Reference, ...] = ()
+    supported: bool | None = None
+    why_not: Ungrounded | None = None
+
+
+class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer rests on.
+
+    ``version``: of the adapter that answered; ``dataset``: the hash of the dataset version that it was
+    trained on, whose exchanges ``references`` are of, the nearest first. ``supported``: whether the nearest is as near as
+    for most of the tenant's own questions; null where nothing was looked up. ``why_not``: why there are
+    no references. ``own_text``: the request brought its own; ``unavailable``: the encoder did not answer
+    in time.
+    """
+
+    id: str
+    object: Literal["receipt"] = "receipt"
+    created_at: Moment
+    model: str
+    version: int | None
+    dataset: str | None
+    supported: bool | None
+    why_not: Ungrounded | None
+    references: tuple[Reference, ...]

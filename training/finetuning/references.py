@@ -1,0 +1,106 @@
+"""Before training: the index of the training split, and what each reply is shown of it.
+
+Both are kept in the run's folder, so a run that resumes trains on the same:
+
+    retrieval.safetensors   `training.retrieval.index.ExchangeIndex`; the adapter takes it along
+    shown.json              the customers' turns as they are shown, of training and validation
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+
+from connectors.conversation import Split
+from training.adapters.package import INDEX_NAME
+from training.config import TrainingSpec
+from training.data.contexts import contexts_of
+from training.data.dataset import Dataset, Example, load
+from training.errors import Interrupted
+from training.evaluation.sentence_embedder import load_embedder
+from training.events import EventWriter, StageEvent
+from training.filesystem import write_atomically
+from training.finetuning.preparation import examples_of
+from training.retrieval.index import ExchangeIndex
+from training.retrieval.prompts import Shown, find_references, shown_turns, training_turns
+
+SHOWN_FILE = "shown.json"
+
+
+class ShownSplits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is shown of each split. ``made_from``: dataset, seed and recipe, hashed."""
+
+    made_from: str
+    splits: dict[Split, Shown]
+
+
+def prepare_references(
+    spec: TrainingSpec, out: Path, progress: EventWriter, *, should_stop: Callable[[], bool]
+) -> dict[Split, Shown]:
+    """Index the training split and find what each reply is shown; what is there already is read.
+
+    Nothing is done where the recipe has no ``references``.
+
+    Raises:
+        BadInput: the dataset is not whole.
+        Interrupted: ``should_stop`` said so.
+    """
+    recipe = spec.recipe
+    if not recipe.references:
+        return {}
+    dataset = load(Path(spec.dataset))
+    shares = (recipe.unreferenced, recipe.distractors)
+    facts = (dataset.sha256, spec.seed, recipe.references, shares)
+    made_from = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+    path = out / SHOWN_FILE
+    if path.is_file():
+        found = msgspec.json.decode(path.read_bytes(), type=ShownSplits)
+        if found.made_from == made_from and (out / INDEX_NAME).is_file():
+            return found.splits
+    progress.emit(StageEvent, stage="indexing", detail="past exchanges, by meaning")
+    index = _index(spec, dataset, out, should_stop=should_stop)
+    train, validation = (examples_of(spec, dataset, split) for split in ("train", "validation"))
+    contexts = [context for example in validation for context in contexts_of(example)]
+    embed = load_embedder(torch.float32)
+    shown = ShownSplits(
+        made_from=made_from,
+        splits={
+            "train": training_turns(
+                _indexed(train),
+                index,
+                recipe.references,
+                unreferenced=recipe.unreferenced,
+                distractors=recipe.distractors,
+                seed=spec.seed,
+            ),
+            "validation": shown_turns(
+                contexts, find_references(contexts, index, recipe.references, embed=embed)
+            ),
+        },
+    )
+    write_atomically(path, msgspec.json.encode(shown))
+    return shown.splits
+
+
+def _index(
+    spec: TrainingSpec, dataset: Dataset, out: Path, *, should_stop: Callable[[], bool]
+) -> ExchangeIndex:
+    """Of desirable replies: what was unwanted is no example to follow."""
+
+    def stop_or_go(done: int, total: int) -> None:
+        if should_stop():
+            raise Interrupted(f"stopped after {done:,} of {total:,} texts were indexed")
+
+    index = ExchangeIndex.build(
+        _indexed(dataset.read("train")),
+        embed=load_embedder(torch.float32),
+        on_progress=stop_or_go,
+    )
+    index.save(out / INDEX_NAME)
+    return index
+
+
+def _indexed(examples: Sequence[Example]) -> list[Example]:
+    return [example for example in examples if example.desirable]

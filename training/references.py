@@ -1,0 +1,65 @@
+"""How references stand in a prompt: the same text in training, evaluation and serving.
+
+References are what retrieval found for a customer's turn: exchanges of the past, and articles. They are shown in that turn
+while it is answered, and are gone from the history afterwards. So the system prompt and the history
+stay what they were, and an engine finds them in its prefix cache.
+
+A text of a reference cannot end the turn or begin another: control tokens are removed. It has no
+more authority than the customer in whose turn it stands.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from connectors.control_tokens import without_control_tokens
+
+TITLE_CHARACTERS = 200
+TEXT_CHARACTERS = 900
+"""Longer ones are cut: prompts must stay short, and the encoder reads 256 tokens of a text."""
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent once replied. ``before``: the assistant's turn before the question; perhaps none."""
+
+    conversation: str
+    turn: int
+    question: str
+    before: str
+    reply: str
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that an answer may rest on.
+
+    ``id``: of an exchange ``<conversation>:<turn>``, of an article ``<article>@<version>#<chunk>``.
+    ``title``: the question, or the article's title and headings. ``score``: how near it is, in [-1, 1].
+    """
+
+    kind: Literal["exchange", "article"]
+    id: str
+    title: str
+    text: str
+    score: float
+
+
+def show(question: str, references: Sequence[Reference]) -> str:
+    """The customer's turn as the model reads it.
+
+    Args:
+        question: what the customer wrote.
+        references: the nearest first; it stands last, next to the question.
+    """
+    if not references:
+        return question
+    parts = [
+        f"Q: {_cut(reference.title, TITLE_CHARACTERS)}\nA: {_cut(reference.text, TEXT_CHARACTERS)}"
+        for reference in reversed(references)
+    ]
+    return "\n".join([*parts, "", question])
+
+
+def _cut(text: str, most: int) -> str:
+    plain = " ".join(without_control_tokens(text).split())
+    return plain if len(plain) <= most else plain[: most - 1].rstrip() + "…"

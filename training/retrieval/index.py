@@ -1,0 +1,272 @@
+"""A dataset's exchanges, found by nearness in meaning. Needs numpy and safetensors, no torch.
+
+An index is one file of an adapter version (``retrieval.safetensors``), so no tenant's index holds a
+row of another's::
+
+    vectors   (exchanges, 2 x dimensions) float16: the question's unit vector, and that of the turn
+              before it
+    texts     bytes: the exchanges as JSON lines
+    ends      (exchanges) int64: where each line ends
+
+Searching is exact. That is quick enough for what a tenant has (``tests/bench/retrieval.py``).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from training.data.contexts import Context, contexts_of
+from training.data.dataset import Example
+from training.errors import ArtifactError
+from training.filesystem import write_atomically
+from training.references import Exchange, Reference
+
+ENCODER = "all-MiniLM-L6-v2"
+SUPPORTED_SHARE = 0.95
+"""Of a tenant's own questions, how many the threshold of support calls supported."""
+
+BLOCK_ROWS = 8192  # rows that are made float32 at a time: 25 MB
+ENCODED_TEXTS = 512  # between two looks at whether to stop
+
+Vectors = npt.NDArray[np.float32]
+Stored = npt.NDArray[np.float16]
+Embed = Callable[[Sequence[str]], Vectors]
+"""Texts -> (texts, dimensions); each row has length 1, so a product of two is their cosine."""
+
+
+class Found(NamedTuple):
+    """An exchange, and how near it is: the mean of two cosines, in [-1, 1]."""
+
+    exchange: Exchange
+    score: float
+
+
+class ExchangeIndex:
+    """The exchanges of one dataset version.
+
+        index = ExchangeIndex.build(dataset.read("train"), embed=embed)
+        (found,) = index.search(encode([("Where is it?", "")], embed), 2)
+        print(found[0].exchange.reply, found[0].score)
+
+    Args:
+        exchanges: in the order of the rows.
+        vectors: (exchanges, 2 x dimensions), see the module.
+        threshold: the score under which nothing here supports an answer; see `calibrate`.
+    """
+
+    def __init__(
+        self, exchanges: Sequence[Exchange], vectors: Stored, *, threshold: float = -1.0
+    ) -> None:
+        self.exchanges = exchanges
+        self.threshold = threshold
+        self._vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.exchanges)
+
+    @classmethod
+    def build(
+        cls,
+        examples: Iterable[Example],
+        *,
+        embed: Embed,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "ExchangeIndex":
+        """Index every reply that counts of ``examples``, and calibrate.
+
+        Nearness is the mean of two cosines: of the customers' turns, and of the assistant's turns
+        just before them (a customer's "yes" says little without the question). On five tenants this was
+        compared with the customer's turn alone, and with TF-IDF of words and characters, with and
+        without the turn before. It was the best, or within two replies in a hundred of the best, on
+        all five (exact replies on one: 48 %, against 36 % for the customer's turn alone and 43 % for
+        TF-IDF).
+
+        Args:
+            examples: the training split: what is held out must not be found.
+            embed: the sentence encoder, in float32, as it is at serving.
+            on_progress: called with the texts that are encoded, and all of them; may raise to stop.
+        """
+        exchanges = [
+            Exchange(
+                conversation=context.conversation,
+                turn=context.turn,
+                question=context.question,
+                before=context.before,
+                reply=context.reference,
+            )
+            for example in examples
+            for context in contexts_of(example)
+        ]
+        pairs = [(exchange.question, exchange.before) for exchange in exchanges]
+        vectors = encode(pairs, embed, on_progress=on_progress).astype(np.float16)
+        index = cls(exchanges, vectors)
+        index.threshold = index.calibrate()
+        return index
+
+    def search(
+        self, queries: Vectors, count: int, *, excluding: Sequence[str] | None = None
+    ) -> list[list[Found]]:
+        """For each query the nearest exchanges, the nearest first, no reply twice.
+
+        Args:
+            queries: (queries, 2 x dimensions), as `encode` makes them.
+            count: how many, at most.
+            excluding: for each query a conversation whose exchanges are not looked at.
+        """
+        if not self.exchanges or not len(queries):
+            return [[] for _ in queries]
+        scores = self._scores(queries)
+        return [
+            self._nearest(row, count, excluding[number] if excluding is not None else None)
+            for number, row in enumerate(scores)
+        ]
+
+    def neighbours(self, contexts: Sequence[Context], count: int) -> list[list[Found]]:
+        """For contexts that the index holds: the nearest exchanges of other conversations.
+
+        Raises:
+            KeyError: a context is not in it.
+        """
+        rows = [self._rows[context.conversation, context.turn] for context in contexts]
+        return self.search(
+            self._vectors[rows].astype(np.float32),
+            count,
+            excluding=[context.conversation for context in contexts],
+        )
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, int], int]:
+        return {(one.conversation, one.turn): row for row, one in enumerate(self.exchanges)}
+
+    def calibrate(self) -> float:
+        """The score that `SUPPORTED_SHARE` of the exchanges reach among the other conversations.
+
+        So it is a quantile of what is normal for this tenant's own questions. -1 where there are too few
+        exchanges to say (20).
+        """
+        if len(self) < 20:  # noqa: PLR2004
+            return -1.0
+        step = max(1, len(self) // 500)  # some 500 questions stand for all
+        rows = np.arange(0, len(self), step)
+        found = self.search(
+            self._vectors[rows].astype(np.float32),
+            1,
+            excluding=[self.exchanges[int(row)].conversation for row in rows],
+        )
+        scores = [hits[0].score for hits in found if hits]
+        return float(np.quantile(scores, 1 - SUPPORTED_SHARE)) if scores else -1.0
+
+    def _scores(self, queries: Vectors) -> Vectors:
+        """(queries, exchanges)."""
+        blocks = [
+            queries @ self._vectors[start : start + BLOCK_ROWS].astype(np.float32).T
+            for start in range(0, len(self), BLOCK_ROWS)
+        ]
+        scores: Vectors = np.concatenate(blocks, axis=1) / 2
+        return scores
+
+    def _nearest(self, scores: Vectors, count: int, excluded: str | None) -> list[Found]:
+        found: list[Found] = []
+        replies: set[str] = set()
+        for row in np.argsort(-scores, kind="stable"):
+            exchange = self.exchanges[row]
+            if exchange.conversation == excluded or exchange.reply in replies:
+                continue
+            replies.add(exchange.reply)
+            found.append(Found(exchange, round(float(scores[row]), 4)))
+            if len(found) == count:
+                break
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        lines = [msgspec.json.encode(exchange) for exchange in self.exchanges]
+        ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
+        data = save(
+            {
+                "vectors": np.ascontiguousarray(self._vectors),
+                "texts": np.frombuffer(b"".join(lines), dtype=np.uint8),
+                "ends": ends,
+            },
+            metadata={"encoder": ENCODER, "threshold": json.dumps(self.threshold)},
+        )
+        write_atomically(path, data)
+
+    @classmethod
+    def load(cls, path: Path) -> "ExchangeIndex":
+        """Read a file that `save` wrote.
+
+        Raises:
+            ArtifactError: it is not there, or is not one.
+        """
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                about = stored.metadata() or {}
+                vectors: Stored = stored.get_tensor("vectors")
+                texts: bytes = stored.get_tensor("texts").tobytes()
+                ends: list[int] = stored.get_tensor("ends").tolist()
+            exchanges = _exchanges(texts, ends)
+            threshold = float(json.loads(about["threshold"]))
+        except (OSError, SafetensorError, KeyError, ValueError, msgspec.MsgspecError) as exc:
+            raise ArtifactError(f"{path} is no index of exchanges: {exc}") from exc
+        if about.get("encoder") != ENCODER:
+            raise ArtifactError(f"{path} was made with another encoder than {ENCODER}")
+        if len(exchanges) != len(vectors) or vectors.dtype != np.float16:
+            raise ArtifactError(f"{path} is no index of exchanges: its parts do not fit together")
+        return cls(exchanges, vectors, threshold=threshold)
+
+
+def reference_of(found: Found) -> Reference:
+    """What was found, as it stands in a prompt and in a receipt."""
+    return Reference(
+        kind="exchange",
+        id=f"{found.exchange.conversation}:{found.exchange.turn}",
+        title=found.exchange.question,
+        text=found.exchange.reply,
+        score=found.score,
+    )
+
+
+def query_of(context: Context) -> tuple[str, str]:
+    """The texts by which a context is looked up: the customer's turn, and the turn before it."""
+    return context.question, context.before
+
+
+def encode(
+    pairs: Sequence[tuple[str, str]],
+    embed: Embed,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Vectors:
+    """(pairs, 2 x dimensions): the vectors of both texts, side by side. Equal texts are encoded once."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair)) or [""]
+    row = {text: number for number, text in enumerate(texts)}
+    parts = []
+    for start in range(0, len(texts), ENCODED_TEXTS):
+        parts.append(embed(texts[start : start + ENCODED_TEXTS]))
+        on_progress(min(start + ENCODED_TEXTS, len(texts)), len(texts))
+    vectors = np.concatenate(parts)
+    sides = [[row[pair[side]] for pair in pairs] for side in (0, 1)]
+    joined: Vectors = np.concatenate([vectors[side] for side in sides], axis=1)
+    return joined
+
+
+def sha256_of(path: Path) -> str:
+    """Of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _exchanges(texts: bytes, ends: Sequence[int]) -> list[Exchange]:
+    starts = [0, *ends[:-1]]
+    decoder = msgspec.json.Decoder(Exchange)
+    return [decoder.decode(texts[start:end]) for start, end in zip(starts, ends, strict=True)]
