@@ -267,6 +267,6 @@ def sha256_of(path: Path) -> str:
 
 
 def _exchanges(texts: bytes, ends: Sequence[int]) -> list[Exchange]:
-    starts = [0, *ends[:-1]]
+    starts = [0, *ends][: len(ends)]
     decoder = msgspec.json.Decoder(Exchange)
     return [decoder.decode(texts[start:end]) for start, end in zip(starts, ends, strict=True)]

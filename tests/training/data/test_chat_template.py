@@ -47,11 +47,16 @@ def tokenizer(tiny_base: Path) -> Any:
 
 
 def encode(
-    tokenizer: Any, messages: list[ChatMessage], *, template: str = CHATML, length: int = 4096
+    tokenizer: Any,
+    messages: list[ChatMessage],
+    *,
+    template: str = CHATML,
+    length: int = 4096,
+    shown: dict[int, str] | None = None,
 ) -> list[TrainingSequence]:
     tokenizer.chat_template = template
     stops = {tokenizer.eos_token_id}
-    return training_sequences(tokenizer, messages, stop_ids=stops, max_length=length)
+    return training_sequences(tokenizer, messages, stop_ids=stops, max_length=length, shown=shown)
 
 
 def masked_text(tokenizer: Any, sequence: TrainingSequence) -> str:
@@ -163,3 +168,84 @@ def test_a_template_that_cannot_be_trained_on_is_refused(
     messages = [ChatMessage("user", "Hello?"), ChatMessage("assistant", "Hello.")]
     with pytest.raises(BadInput, match=complaint):
         encode(tokenizer, messages, template=template)
+
+
+def read_paths(sequences: list[TrainingSequence]) -> list[tuple[list[int], list[bool]]]:
+    """What the model reads together, with its mask, of each trunk and branch that is learnt from."""
+    found = []
+    for sequence in sequences:
+        for path in sequence.paths():
+            mask = [sequence.loss_mask[place] for place in path]
+            if any(mask):
+                found.append(([sequence.token_ids[place] for place in path], mask))
+    return found
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(messages=conversations(), data=st.data())
+@pytest.mark.parametrize("template", [CHATML, TRIMMING, THINKING])
+def test_a_reply_that_is_shown_references_reads_what_serving_renders(
+    tokenizer: Any, template: str, messages: list[ChatMessage], data: st.DataObject
+) -> None:
+    places = [i for i, m in enumerate(messages) if m.role == "assistant" and m.weight]
+    chosen = data.draw(st.sets(st.sampled_from(places))) if places else set()
+    shown = {i: f"Q: past\nA: reply {i}\n\n{messages[i - 1].content}" for i in sorted(chosen)}
+    sequences = encode(tokenizer, messages, template=template, shown=shown)
+    paths = read_paths(sequences)
+    learnt = 0
+    for i, text in shown.items():
+        piece = [*messages[: i - 1], ChatMessage("user", text), messages[i]]
+        (alone,) = encode(tokenizer, [*without_weight(piece[:-1]), piece[-1]], template=template)
+        end = len(alone.loss_mask) - alone.loss_mask[::-1].index(True)
+        start = alone.loss_mask.index(True)
+        matching = [mask for ids, mask in paths if ids[:end] == alone.token_ids[:end]]
+        assert any(mask[start:end] == alone.loss_mask[start:end] for mask in matching)
+        learnt += sum(alone.loss_mask)
+    others = [m if i not in shown else weightless(m) for i, m in enumerate(messages)]
+    learnt += sum(sum(each.loss_mask) for each in encode(tokenizer, others, template=template))
+    assert sum(sum(each.loss_mask) for each in sequences) == learnt
+
+
+def weightless(message: ChatMessage) -> ChatMessage:
+    return ChatMessage(message.role, message.content, weight=0)
+
+
+def without_weight(messages: list[ChatMessage]) -> list[ChatMessage]:
+    return [weightless(m) if m.role == "assistant" else m for m in messages]
+
+
+def test_the_history_is_in_the_sequence_once(tokenizer: Any) -> None:
+    turns = [f"{'question' if i % 2 == 0 else 'reply'} number {i}" for i in range(6)]
+    messages = [
+        ChatMessage("assistant" if i % 2 else "user", text) for i, text in enumerate(turns)
+    ]
+    shown = {i: f"A: {i}\n\n{turns[i - 1]}" for i in (1, 3, 5)}
+    (sequence,) = encode(tokenizer, messages, shown=shown)
+    text = tokenizer.decode(sequence.token_ids)
+    assert len(sequence.branches) == 3
+    assert text.count("number 0") == text.count("number 2") == 2  # in the history, and as shown
+    assert text.count("number 4") == 1  # no later reply has it in its history
+
+
+def test_branches_that_do_not_fit_into_one_sequence_get_another(tokenizer: Any) -> None:
+    messages = [
+        ChatMessage("assistant" if i % 2 else "user", f"a longer turn, number {i}") for i in range(8)
+    ]
+    shown = {i: f"A: something\n\n{messages[i - 1].content}" for i in (1, 3, 5, 7)}
+    whole = encode(tokenizer, messages, shown=shown)
+    parts = encode(tokenizer, messages, shown=shown, length=120)
+    assert len(whole) == 1 < len(parts)
+    assert all(len(part.token_ids) <= 120 for part in parts)
+    assert sorted(read_paths(whole)) == sorted(read_paths(parts))
+
+
+def test_a_branch_that_is_too_long_loses_its_oldest_exchanges(tokenizer: Any) -> None:
+    messages = [
+        ChatMessage("assistant" if i % 2 else "user", f"a longer turn, number {i}") for i in range(8)
+    ]
+    shown = {7: f"A: {'word ' * 20}\n\n{messages[6].content}"}
+    sequences = encode(tokenizer, messages, shown=shown, length=100)
+    text = [tokenizer.decode(sequence.token_ids) for sequence in sequences]
+    last = next(each for each in text if "word word" in each)
+    assert "number 7" in last and "number 0" not in last
+    assert all(len(sequence.token_ids) <= 100 for sequence in sequences)

@@ -123,13 +123,20 @@ def generator(tiny_base: Path, adapters: dict[str, Path]) -> Any:
     )
 
 
-def scoring_inputs(spec: TrainingSpec, generator: Any) -> tuple[Any, Any]:
+def scoring_inputs(
+    spec: TrainingSpec, generator: Any, *, references: bool = False
+) -> tuple[Any, Any]:
+    """With ``references``, every reply is shown something."""
     from training.evaluation.heldout import HeldOutData, ScoringInputs, choose_contexts
 
     held_out = HeldOutData(spec)
     contexts = choose_contexts(held_out.examples, REPLIES, seed=spec.seed)
-    prompts = [held_out.prompt(generator, context) for context in contexts]
-    named = held_out.sequences(generator)
+    shown: dict[str, dict[int, str]] = {}
+    for context in held_out.contexts if references else []:
+        text = f"Q: {context.question[::-1]}\nA: as before\n\n{context.question}"
+        shown.setdefault(context.conversation, {})[context.turn] = text
+    prompts = [held_out.prompt(generator, context, shown) for context in contexts]
+    named = held_out.sequences(generator, shown)
     return ScoringInputs(named, list(zip(contexts, prompts, strict=True))), prompts
 
 
@@ -144,7 +151,7 @@ def test_scores_are_those_of_one_text_at_a_time(
     plain = PlainModel(Path(small.base), adapters.get(subject))
     inputs, _ = scoring_inputs(small, generator)
     with generator.using(subject):
-        scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+        scored, _ = generator.score(inputs.sequences, inputs.prompts, ignore)
     for sequence, found in zip(inputs.sequences, scored, strict=True):
         logprobs = plain.logprobs(sequence.token_ids)
         positions = [i for i, trained in enumerate(sequence.loss_mask) if trained]
@@ -161,6 +168,33 @@ def test_every_token_of_a_reply_is_the_most_probable_one_alone(
     check_replies(small, generator, adapters.get(subject), subject=subject)
 
 
+def test_a_reply_after_references_is_scored_as_if_read_alone(
+    small: TrainingSpec, generator: Any, adapters: dict[str, Path]
+) -> None:
+    plain = PlainModel(Path(small.base), adapters["new"])
+    inputs, prompts = scoring_inputs(small, generator, references=True)
+    assert any(len(sequence.branches) > 1 for sequence in inputs.sequences)
+    assert sum(len(found) for found in inputs.prompts) == len(prompts)
+    with generator.using("new"):
+        scored, _ = generator.score(inputs.sequences, inputs.prompts, ignore)
+    for sequence, found in zip(inputs.sequences, scored, strict=True):
+        alone: list[float] = []
+        for path in sequence.paths()[1:]:
+            logprobs = plain.logprobs([sequence.token_ids[place] for place in path])
+            alone += [
+                float(logprobs[row - 1, sequence.token_ids[place]])
+                for row, place in enumerate(path)
+                if sequence.loss_mask[place]
+            ]
+        assert found.logprobs == pytest.approx(alone, abs=1e-3)
+
+
+def test_a_reply_after_references_is_written_as_if_alone(
+    small: TrainingSpec, generator: Any, adapters: dict[str, Path]
+) -> None:
+    check_replies(small, generator, adapters["new"], subject="new", references=True)
+
+
 def test_so_it_is_after_a_shortened_history(
     small: TrainingSpec, generator: Any, adapters: dict[str, Path]
 ) -> None:
@@ -168,7 +202,7 @@ def test_so_it_is_after_a_shortened_history(
     short = msgspec.structs.replace(small, recipe=recipe)
     inputs, _ = scoring_inputs(short, generator)
     assert any(not any(sequence.loss_mask) for sequence in inputs.sequences)
-    assert any(lengths for lengths in inputs.prompt_lengths)
+    assert any(lengths for lengths in inputs.prompts)
     check_replies(short, generator, adapters["new"], subject="new")
 
 
@@ -189,14 +223,15 @@ def check_replies(
     *,
     subject: str,
     stops: frozenset[int] = frozenset(),
+    references: bool = False,
 ) -> list[list[int]]:
     plain = PlainModel(Path(spec.base), adapter)
-    inputs, prompts = scoring_inputs(spec, generator)
+    inputs, prompts = scoring_inputs(spec, generator, references=references)
     default_stops = generator.stop_ids
     generator.stop_ids = stops or default_stops
     try:
         with generator.using(subject):
-            _, prefills = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+            _, prefills = generator.score(inputs.sequences, inputs.prompts, ignore)
             replies: list[list[int]] = generator.generate(
                 inputs.prompt_prefills(prefills), MOST, ignore
             )
@@ -219,7 +254,7 @@ def test_the_subjects_do_differ(small: TrainingSpec, generator: Any) -> None:
     found: dict[str, float] = {}
     for subject in ("base", "new", "live", "base"):
         with generator.using(subject):
-            scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+            scored, _ = generator.score(inputs.sequences, inputs.prompts, ignore)
         total = sum(sum(each.logprobs) for each in scored)
         assert found.setdefault(subject, total) == total
     assert len(set(found.values())) == 3
@@ -415,7 +450,7 @@ def test_the_parity_reference_is_the_trainers_and_near_the_serving_base(
     assert msgspec.json.decode(msgspec.json.encode(samples), type=list[ParitySample]) == samples
     inputs, _ = scoring_inputs(small, generator)
     with generator.using("new"):
-        scored, _ = generator.score(inputs.sequences, inputs.prompt_lengths, ignore)
+        scored, _ = generator.score(inputs.sequences, inputs.prompts, ignore)
     served = {tuple(q.token_ids): s for q, s in zip(inputs.sequences, scored, strict=True)}
     gaps: list[float] = []
     for sample in samples:
