@@ -27,6 +27,8 @@ Metric = Literal[
     "nats_per_token",
     "preference_accuracy",
     "preference_margin",
+    "facts",
+    "invented",
 ]
 
 
@@ -45,6 +47,11 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     nats a token, on average. ``preference_gain``: the share in which the likelihood of the wanted
     reply, relative to the base, rose more than that of the unwanted one; None for the base. All are
     None where the dataset has no unwanted replies, or there is no model.
+
+    ``facts``: of the facts in the agents' replies (amounts, dates, links: `training.data.facts`), the
+    share that is in this subject's; None where they hold none. ``invented``: facts a reply that neither
+    the agent's reply nor the conversation before it has. Both are None in reports from before they were
+    counted.
     """
 
     perplexity: float | None
@@ -59,6 +66,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     preference_gain: float | None = None
     perplexity_low: float | None = None
     perplexity_high: float | None = None
+    facts: float | None = None
+    invented: float | None = None
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +87,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 0
 
 
+class FactCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts of a reply: ``right`` of the ``wanted`` ones of the agent's reply, and ``invented`` ones."""
+
+    right: int
+    wanted: int
+    invented: int
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What one subject answered, and how close that is to the reference."""
 
@@ -85,6 +102,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool
     token_f1: float
     similarity: float
+    facts: FactCount | None = None
 
 
 class ReplySample(msgspec.Struct, frozen=True, kw_only=True):

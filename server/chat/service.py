@@ -253,7 +253,7 @@ class ChatService:
             )
 
         try:
-            self.write_behind.add(receipts.row(answer_id), work)
+            _ = self.write_behind.add(receipts.row(answer_id), work)
         except Unavailable as exc:
             log.warning("a receipt was not kept", answer=answer_id, error=exc.message)
 

@@ -33,7 +33,7 @@ from training.evaluation.heldout import (
     ScoringInputs,
     choose_contexts,
 )
-from training.evaluation.metrics import Embed, exact_match, similarities, token_f1
+from training.evaluation.metrics import Embed, count_facts, exact_match, similarities, token_f1
 from training.evaluation.retrieval_baseline import look_up
 from training.evaluation.scores import (
     ConversationLosses,
@@ -447,11 +447,14 @@ def _rate(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> li
     return [
         Reply(
             text=text,
-            exact=exact_match(text, reference),
-            token_f1=token_f1(text, reference),
+            exact=exact_match(text, context.reference),
+            token_f1=token_f1(text, context.reference),
             similarity=similarity,
+            facts=count_facts(
+                text, context.reference, [message.content for message in context.history]
+            ),
         )
-        for text, reference, similarity in zip(texts, references, meaning, strict=True)
+        for text, context, similarity in zip(texts, contexts, meaning, strict=True)
     ]
 
 

@@ -8,6 +8,8 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
+from training.data.facts import facts_of
+from training.results import FactCount
 from training.retrieval.index import Embed as Embed  # noqa: PLC0414 - both are for our callers too
 from training.retrieval.index import Vectors as Vectors  # noqa: PLC0414
 
@@ -33,6 +35,17 @@ def token_f1(reply: str, reference: str) -> float:
 def _squad_words(text: str) -> list[str]:
     plain = "".join(character for character in text.lower() if character not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+
+def count_facts(reply: str, reference: str, said: Sequence[str]) -> FactCount:
+    """Compare the facts of a reply with those of the agent's, and of what was ``said`` before it.
+
+    So a reply may repeat what the customer has said, but not state an amount, a date or a link that
+    nobody has.
+    """
+    given, wanted = facts_of(reply), facts_of(reference)
+    known = wanted.union(*map(facts_of, said))
+    return FactCount(right=len(given & wanted), wanted=len(wanted), invented=len(given - known))
 
 
 def similarities(replies: Sequence[str], references: Sequence[str], *, embed: Embed) -> list[float]:

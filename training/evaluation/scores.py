@@ -14,7 +14,7 @@ from training.evaluation.confidence_intervals import (
     MIN_SAMPLES,
     bootstrap_interval,
 )
-from training.results import Difference, Metric, Reply, Scores, Subject, perplexity
+from training.results import Difference, FactCount, Metric, Reply, Scores, Subject, perplexity
 
 Grid = npt.NDArray[np.float64]
 
@@ -138,7 +138,17 @@ def scores_of(
         preference_gain=preferences.gain,
         perplexity_low=low,
         perplexity_high=high,
+        **_fact_shares([reply.facts for reply in known if reply.facts is not None]),
     )
+
+
+def _fact_shares(counts: Sequence[FactCount]) -> dict[str, float | None]:
+    """``facts`` and ``invented`` of `training.results.Scores`."""
+    wanted = sum(count.wanted for count in counts)
+    return {
+        "facts": sum(count.right for count in counts) / wanted if wanted else None,
+        "invented": sum(count.invented for count in counts) / len(counts) if counts else None,
+    }
 
 
 def differences_of(
@@ -166,7 +176,46 @@ def differences_of(
                 sizes=[len(each) for each in gaps.values()],
                 seed=seed,
             )
+        found += _fact_differences(
+            against, replies["new"], others, conversations=conversations, seed=seed
+        )
     return tuple(found)
+
+
+def _fact_differences(
+    against: Subject,
+    mine: Sequence[Reply | None],
+    others: Sequence[Reply | None],
+    *,
+    conversations: Sequence[str],
+    seed: int,
+) -> list[Difference]:
+    """New minus another subject: the share of wanted facts, and invented facts a reply."""
+    right: dict[str, list[int]] = {}
+    invented: dict[str, list[int]] = {}
+    for name, new, other in zip(conversations, mine, others, strict=True):
+        if new is None or other is None or new.facts is None or other.facts is None:
+            continue
+        gap = new.facts.right - other.facts.right
+        right.setdefault(name, []).extend((gap, new.facts.wanted))
+        invented.setdefault(name, []).append(new.facts.invented - other.facts.invented)
+    with_facts = [each for each in right.values() if sum(each[1::2])]
+    return [
+        *_difference(
+            "facts",
+            against,
+            totals=[sum(each[::2]) for each in with_facts],
+            sizes=[sum(each[1::2]) for each in with_facts],
+            seed=seed,
+        ),
+        *_difference(
+            "invented",
+            against,
+            totals=[sum(each) for each in invented.values()],
+            sizes=[len(each) for each in invented.values()],
+            seed=seed,
+        ),
+    ]
 
 
 def perplexity_differences(

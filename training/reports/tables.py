@@ -31,10 +31,12 @@ _METRICS: dict[str, str] = {
     "nats_per_token": "perplexity",
     "preference_accuracy": "preferred replies",
     "preference_margin": "margin of preferred replies",
+    "facts": "facts",
+    "invented": "invented facts",
 }
 
 
-_OF_REPLIES = ("exact", "token_f1", "similarity")
+_OF_REPLIES = ("exact", "token_f1", "similarity", "facts", "invented")
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -69,7 +71,10 @@ _ROWS = (
     ("exact", "Identical", "replies just like the agent's", "{:.0%}"),
     ("token_f1", "Words", "in common with the agent's reply, F1", "{:.2f}"),
     ("similarity", "Meaning", "like the agent's reply, cosine", "{:.2f}"),
+    ("facts", "Facts", "of the agent's reply: amounts, dates, links", "{:.0%}"),
+    ("invented", "Invented", "facts a reply that nobody has said; lower is better", "{:.2f}"),
 )
+_LOWER_IS_BETTER = ("perplexity", "invented")
 
 
 def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
@@ -84,7 +89,9 @@ def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
         values: list[float | None] = [getattr(scores, field) for _, scores in found]
         texts = ["-" if value is None else form.format(value) for value in values]
         known = [value for value in values if value is not None]
-        best = (min if field == "perplexity" else max)(known, default=None)
+        if field in ("facts", "invented") and not any(value is not None for value in values):
+            continue
+        best = (min if field in _LOWER_IS_BETTER else max)(known, default=None)
         shown = None if best is None or len(set(known)) == 1 else form.format(best)
         rows.append(ScoreRow(title, hint, [Cell(text, text == shown) for text in texts]))
     return [name for name, _ in found], rows
@@ -198,7 +205,7 @@ def _reading(difference: Difference) -> Literal["better", "worse", "unclear"]:
     if difference.low is None or difference.high is None:
         return "unclear"
     above, below = difference.low > 0, difference.high < 0
-    if difference.metric == "nats_per_token":  # less is better
+    if difference.metric in ("nats_per_token", "invented"):  # less is better
         above, below = below, above
     if above:
         return "better"

@@ -216,9 +216,7 @@ def without_weight(messages: list[ChatMessage]) -> list[ChatMessage]:
 
 def test_the_history_is_in_the_sequence_once(tokenizer: Any) -> None:
     turns = [f"{'question' if i % 2 == 0 else 'reply'} number {i}" for i in range(6)]
-    messages = [
-        ChatMessage("assistant" if i % 2 else "user", text) for i, text in enumerate(turns)
-    ]
+    messages = [ChatMessage("assistant" if i % 2 else "user", text) for i, text in enumerate(turns)]
     shown = {i: f"A: {i}\n\n{turns[i - 1]}" for i in (1, 3, 5)}
     (sequence,) = encode(tokenizer, messages, shown=shown)
     text = tokenizer.decode(sequence.token_ids)
@@ -229,7 +227,8 @@ def test_the_history_is_in_the_sequence_once(tokenizer: Any) -> None:
 
 def test_branches_that_do_not_fit_into_one_sequence_get_another(tokenizer: Any) -> None:
     messages = [
-        ChatMessage("assistant" if i % 2 else "user", f"a longer turn, number {i}") for i in range(8)
+        ChatMessage("assistant" if i % 2 else "user", f"a longer turn, number {i}")
+        for i in range(8)
     ]
     shown = {i: f"A: something\n\n{messages[i - 1].content}" for i in (1, 3, 5, 7)}
     whole = encode(tokenizer, messages, shown=shown)
@@ -241,11 +240,13 @@ def test_branches_that_do_not_fit_into_one_sequence_get_another(tokenizer: Any) 
 
 def test_a_branch_that_is_too_long_loses_its_oldest_exchanges(tokenizer: Any) -> None:
     messages = [
-        ChatMessage("assistant" if i % 2 else "user", f"a longer turn, number {i}") for i in range(8)
+        ChatMessage("assistant" if i % 2 else "user", f"a longer turn, number {i}")
+        for i in range(8)
     ]
     shown = {7: f"A: {'word ' * 20}\n\n{messages[6].content}"}
     sequences = encode(tokenizer, messages, shown=shown, length=100)
     text = [tokenizer.decode(sequence.token_ids) for sequence in sequences]
     last = next(each for each in text if "word word" in each)
-    assert "number 7" in last and "number 0" not in last
+    assert "number 7" in last
+    assert "number 0" not in last
     assert all(len(sequence.token_ids) <= 100 for sequence in sequences)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.training.evaluation.samples import letters
-from training.evaluation.metrics import exact_match, similarities, token_f1
+from training.evaluation.metrics import count_facts, exact_match, similarities, token_f1
 
 
 def test_exact_match_forgives_white_space_and_nothing_else() -> None:
@@ -31,3 +31,18 @@ def test_token_f1_is_squads(reply: str, reference: str, f1: float) -> None:
 def test_an_empty_reply_means_nothing() -> None:
     found = similarities(["", " ", "abc"], ["abc", "", "abc"], embed=letters)
     assert found == pytest.approx([0.0, 1.0, 1.0])
+
+
+def test_facts_are_right_wanted_or_invented() -> None:
+    found = count_facts(
+        "It costs 16 GBP from Monday, and 3 GBP for delivery to 12 people.",
+        "It costs £16. We are here until 9 am.",
+        ["We are 12 people."],
+    )
+    assert (found.right, found.wanted) == (1, 2)
+    assert found.invented == 2  # Monday and 3 GBP; the customer has said 12
+
+
+def test_a_reply_without_facts_invents_none() -> None:
+    found = count_facts("Of course, friend.", "Of course.", ["Can I pay 5 EUR?"])
+    assert (found.right, found.wanted, found.invented) == (0, 0, 0)
