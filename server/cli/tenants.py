@@ -159,6 +159,11 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
     metavar="TEXT",
     help="Not redacted; replaces all of them.",
 )
+@click.option(
+    "--retrieval/--no-retrieval",
+    default=None,
+    help="Whether answers are shown what others were answered.",
+)
 @keep_uploads_option
 @limit_option
 @json_option
@@ -173,6 +178,7 @@ async def update_tenant(
     keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
+    retrieval: bool | None,
     as_json: bool,
 ) -> None:
     """Change what is given."""
@@ -182,12 +188,13 @@ async def update_tenant(
         "custom_patterns": _parse_patterns(custom_pattern) or None,
         "allowlist": allowlist or None,
         "keep_upload_days": keep_uploads,
+        "retrieval": retrieval,
     }
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if limit:
         changes["limits"] = _parse_limits(limit)
     if not changes:
-        what = "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads or --limit"
+        what = "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads, --no-retrieval or --limit"
         fail(f"nothing to change: give {what}", code=EXIT_USAGE)
     patch = convert_options(TenantPatch, changes)
     async with app.transaction() as session:
