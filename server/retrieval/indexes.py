@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MAX_ROWS = 200_000
-"""Exchanges in memory: about 2.5 KB each (1.5 of vectors, the text), 500 MB in all."""
+MAX_ROWS = 100_000
+"""Exchanges in memory: about 4 KB each (3 of vectors, the text), 400 MB in all. The last one used stays,
+whatever its size."""
 
 
 class LoadedIndex(msgspec.Struct, frozen=True, kw_only=True):
