@@ -252,7 +252,14 @@ def _note(  # noqa: PLR0911 - one line each
             return ""
 
 
-_SUBJECTS = {"base": "the base", "new": "the new", "live": "the live", "lookup": "no"}
+_SUBJECTS = {
+    "base": "the base",
+    "base_retrieval": "with retrieval, the base",
+    "new_plain": "without retrieval, the new",
+    "new": "the new",
+    "live": "the live",
+    "lookup": "no",
+}
 
 
 def _ending(job: Job) -> str:
@@ -288,6 +295,7 @@ _STATES = {
     "paused": "The run is paused; its state is saved",
 }
 _STAGES = {
+    "indexing": "Indexing what was answered before",
     "loading": "Loading the base model",
     "estimating": "Measuring the speed of a first batch",
     "training": "Training",

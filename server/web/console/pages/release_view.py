@@ -49,7 +49,12 @@ _WORDS: dict[GateState, tuple[str, str]] = {
 }
 _AT_MOST = frozenset({"perplexity_ratio", "live_perplexity_ratio", "parity", "perplexity"})
 _SHARES = frozenset({"exact", "preference_accuracy"})
-_COLUMNS = {"base": ("base", "Base"), "new": ("cand", "This"), "live": ("live", "Live then")}
+_COLUMNS = {
+    "base": ("base", "Base"),
+    "new, no retrieval": ("", "This, no retrieval"),
+    "new": ("cand", "This"),
+    "live": ("live", "Live then"),
+}
 
 
 class Span(NamedTuple):
