@@ -61,15 +61,15 @@ async def test_no_queue_sorts_all_its_conversations_for_one_page(
         pytest.skip("SQLite's plan")
     tenant_id = (await shop.site()).tenant.id
     async with shop.database.transaction() as session:
-        for number in range(400):  # some, since what is counted of a table says how it is looked through
+        for number in range(
+            400
+        ):  # some, since what is counted of a table says how it is looked through
             visitor = Visitor(
                 tenant_id=tenant_id, subject=None if number % 3 else f"customer {number}"
             )
             session.add(visitor)
             await session.flush()
-            session.add(
-                LiveConversation(tenant_id=tenant_id, visitor_id=visitor.id, last_at=now())
-            )
+            session.add(LiveConversation(tenant_id=tenant_id, visitor_id=visitor.id, last_at=now()))
         await session.flush()
         await session.execute(text("ANALYZE"))
     asked = []
