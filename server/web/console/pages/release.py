@@ -5,6 +5,7 @@ from typing import Any
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.actors import actor_names
@@ -17,7 +18,7 @@ from server.db.session import Database
 from server.errors import Conflict, NotFound
 from server.jobs import history
 from server.settings import Settings
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_of_all
 from server.web.console.pages import release_view as view
 from server.web.console.pages.vote import result_of
 from server.web.console.rendering import page
@@ -86,15 +87,16 @@ class ReleaseController(Controller):
     @get("/versions.csv")
     async def csv(
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every version of the tenant, a line each."""
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: versions.list_versions(
-                    session, tenant, limit=limit, below=last.version if last else None
-                )
-            )
-        return csv_file(versions.to_csv(found), f"{tenant.slug}-models.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: versions.list_versions(
+                session, tenant, limit=limit, below=last.version if last else None
+            ),
+            versions.to_csv,
+            f"{tenant.slug}-models.csv",
+        )
 
     @get("/history")
     async def changes(

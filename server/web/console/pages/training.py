@@ -28,7 +28,7 @@ from server.jobs.curve import CurveReader
 from server.jobs.estimates import estimate_run
 from server.jobs.feed import Batch, JobFeed
 from server.settings import Settings
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_file, csv_of_all
 from server.web.console.figures import about
 from server.web.console.forms import see_other
 from server.web.console.pages.training_form import (
@@ -99,15 +99,16 @@ class TrainingController(Controller):
     @get("/runs.csv")
     async def csv(
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every run of the tenant, a line each."""
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: runs.list_runs(
-                    session, tenant, limit=limit, after=last.id if last else None
-                )
-            )
-        return csv_file(runs.to_csv(found), f"{tenant.slug}-runs.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: runs.list_runs(
+                session, tenant, limit=limit, after=last.id if last else None
+            ),
+            runs.to_csv,
+            f"{tenant.slug}-runs.csv",
+        )
 
     @get("/compare")
     async def compare(
