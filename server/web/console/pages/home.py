@@ -19,6 +19,7 @@ from server.engine.overview import EngineState, state_of
 from server.engine.service import EngineService
 from server.jobs import runs, workers
 from server.jobs import service as jobs
+from server.jobs.recipes import default_recipe
 from server.limits.limiter import RateLimiter
 from server.settings import Settings
 from server.spreadsheets import to_csv
@@ -129,7 +130,9 @@ class HomeController(Controller):
             next_slug=lines[-1].slug if len(found) > TENANTS_MOST else None,
             is_first_page=after is None,
             new_tenant=NEW_TENANT,
-            steps=before_a_company(settings) if not lines and viewer.is_operator else (),
+            steps=before_a_company(await default_recipe(settings))
+            if not lines and viewer.is_operator
+            else (),
             installation=installation,
         )
 
