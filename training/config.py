@@ -22,6 +22,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     name: str
+    device: Literal["cpu", "gpu"] = "cpu"
     rank: int
     alpha: int
     dropout: float = 0.0

@@ -238,7 +238,11 @@ def _record_success(
     session: AsyncSession, person: Person, way: str, *, wrong_passwords_before: int = 0
 ) -> None:
     """Record that a person signs in, who acts from now on."""
-    actors.act_as(actors.person(person.id, name=person.name, email=person.email))
+    actors.act_as(
+        actors.person(
+            person.id, name=person.name, email=person.email, is_operator=person.is_operator
+        )
+    )
     details: dict[str, str | int] = {"with": way}
     if wrong_passwords_before:
         details["wrong_passwords_before"] = wrong_passwords_before

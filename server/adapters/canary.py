@@ -5,6 +5,10 @@ same revision to compare with. What both versions answer is counted from the las
 are compared over the same time: counts of a smaller share from last week would mix days with versions.
 """
 
+from collections.abc import Collection
+from datetime import datetime
+from typing import NamedTuple
+
 import structlog
 from sqlalchemy import case, func
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +20,7 @@ from server.adapters.schemas import (
     Answered,
     CanaryView,
     Comparison,
+    PastCanary,
     Share,
 )
 from server.audit import service as audit
@@ -25,6 +30,7 @@ from server.db.models import (
     CanaryCount,
     LiveConversation,
     LiveMessage,
+    Promotion,
     Tenant,
     now,
 )
@@ -39,6 +45,14 @@ from training.evaluation.confidence_intervals import (
 log = structlog.get_logger(__name__)
 
 REFUSED = "The engine would not load it. The operator's log says why."
+
+
+class _Period(NamedTuple):
+    """From the step that set a share to the next one, which there may not be yet."""
+
+    revision: int
+    since: datetime
+    until: datetime | None = None
 
 
 async def start(
@@ -209,11 +223,8 @@ async def read(session: AsyncSession, tenant: Tenant, *, base: str) -> CanaryVie
         return None
     both = await service.get_by_ids(session, tenant.id, [canary.adapter_id, tenant.live_adapter_id])
     adapter, live = both[canary.adapter_id], both.get(tenant.live_adapter_id)
-    live_version = None if live is None else live.version
-    votes = await _votes(session, canary)
-    counts = await _counts(session, canary)
-    of_canary = _answered(adapter.version, counts.get(True), votes)
-    of_live = _answered(live_version, counts.get(False), votes)
+    period = _Period(canary.revision, canary.since)
+    of_canary, of_live = await _both(session, tenant, period, adapter, live)
     return CanaryView(
         version=adapter.version,
         percent=canary.percent,
@@ -226,6 +237,51 @@ async def read(session: AsyncSession, tenant: Tenant, *, base: str) -> CanaryVie
         errors_compared=_compare(of_live.errors, of_canary.errors),
         liked_compared=_compare(of_canary.liked, of_live.liked),
     )
+
+
+async def read_past(session: AsyncSession, tenant: Tenant, revision: int) -> PastCanary:
+    """What came of the share that the step ``revision`` set, up to the step after it.
+
+    Raises:
+        NotFound: that step set no share, or the share is still that one (``no_canary``).
+    """
+    query = of_tenant(tenant.id).select(Promotion).order_by(Promotion.revision).limit(2)
+    rows = list(await session.scalars(query.where(Promotion.revision >= revision)))
+    if len(rows) < 2 or rows[0].revision != revision or rows[0].kind != "canary":  # noqa: PLR2004
+        raise NotFound(
+            f"'{tenant.slug}' has no canary that began with step {revision} and has ended.",
+            code="no_canary",
+        )
+    step, after = rows
+    both = await service.get_by_ids(
+        session, tenant.id, [step.canary_adapter_id, step.to_adapter_id]
+    )
+    adapter, live = both[step.canary_adapter_id], both.get(step.to_adapter_id)
+    period = _Period(revision, step.created_at, after.created_at)
+    of_canary, of_live = await _both(session, tenant, period, adapter, live)
+    return PastCanary(
+        version=adapter.version,
+        percent=step.canary_percent or 0,
+        since=step.created_at,
+        actor=step.actor,
+        revision=revision,
+        until=after.created_at,
+        canary=of_canary,
+        live=of_live,
+        errors_compared=_compare(of_live.errors, of_canary.errors),
+        liked_compared=_compare(of_canary.liked, of_live.liked),
+    )
+
+
+async def requests_of(
+    session: AsyncSession, tenant: Tenant, revisions: Collection[int]
+) -> dict[int, tuple[int, int]]:
+    """How many requests the canary answered, and what was live beside it, by the step that set the share."""
+    query = of_tenant(tenant.id).select(CanaryCount)
+    found = {revision: [0, 0] for revision in revisions}
+    for row in await session.scalars(query.where(CanaryCount.revision.in_(revisions))):
+        found[row.revision][not row.is_canary] = row.requests
+    return {revision: (canary, live) for revision, (canary, live) in found.items()}
 
 
 async def required(session: AsyncSession, tenant: Tenant, *, base: str) -> CanaryView:
@@ -244,17 +300,31 @@ def _none_of(tenant: Tenant) -> NotFound:
     return NotFound(f"'{tenant.slug}' has no canary.", code="no_canary")
 
 
-async def _counts(session: AsyncSession, canary: Canary) -> dict[bool, CanaryCount]:
-    query = of_tenant(canary.tenant_id).select(CanaryCount)
-    rows = await session.scalars(query.where(CanaryCount.revision == canary.revision))
-    return {row.is_canary: row for row in rows}
+async def _both(
+    session: AsyncSession,
+    tenant: Tenant,
+    period: _Period,
+    adapter: Adapter,
+    live: Adapter | None,
+) -> tuple[Answered, Answered]:
+    """What the canary and what is live answered in a period."""
+    query = of_tenant(tenant.id).select(CanaryCount)
+    rows = await session.scalars(query.where(CanaryCount.revision == period.revision))
+    counts = {row.is_canary: row for row in rows}
+    votes = await _votes(session, tenant, period)
+    return (
+        _answered(adapter.version, counts.get(True), votes),
+        _answered(None if live is None else live.version, counts.get(False), votes),
+    )
 
 
-async def _votes(session: AsyncSession, canary: Canary) -> dict[int | None, tuple[int, int]]:
-    """(thumbs up, all votes) of the widget's answers since the share was set, by version."""
+async def _votes(
+    session: AsyncSession, tenant: Tenant, period: _Period
+) -> dict[int | None, tuple[int, int]]:
+    """(thumbs up, all votes) of the widget's answers in a period, by version."""
     rated = LiveMessage.vote.is_not(None)
     query = (
-        of_tenant(canary.tenant_id)
+        of_tenant(tenant.id)
         .select(
             LiveMessage.adapter_version,
             func.sum(case((LiveMessage.vote == "up", 1), else_=0)).label("up"),
@@ -265,10 +335,12 @@ async def _votes(session: AsyncSession, canary: Canary) -> dict[int | None, tupl
             (LiveConversation.id == LiveMessage.conversation_id)
             & (LiveConversation.tenant_id == LiveMessage.tenant_id),
         )
-        .where(LiveConversation.last_at >= canary.since, LiveMessage.created_at >= canary.since)
+        .where(LiveConversation.last_at >= period.since, LiveMessage.created_at >= period.since)
         .where(LiveMessage.role == "assistant", LiveMessage.model.is_not(None), rated)
         .group_by(LiveMessage.adapter_version)
     )
+    if period.until is not None:
+        query = query.where(LiveMessage.created_at < period.until)
     return {row[0]: (int(row[1]), int(row[2])) for row in await session.execute(query)}
 
 

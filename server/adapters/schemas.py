@@ -131,10 +131,9 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 Comparison = Literal["better", "worse", "cannot_tell", "too_little"]
 
 
-class CanaryView(msgspec.Struct, frozen=True, kw_only=True):
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """A version that answers ``percent`` of the requests since ``since``, and how it does beside what is live.
 
-    ``able``: it was trained on the base that this server runs; otherwise what is live answers everything.
     ``errors_compared`` and ``liked_compared``: whether the canary is better. By the 95 % interval of the
     difference; ``too_little`` where one of the two has fewer than six.
     """
@@ -143,12 +142,30 @@ class CanaryView(msgspec.Struct, frozen=True, kw_only=True):
     percent: int
     since: Moment
     actor: str
-    able: bool
-    live_revision: int
     canary: Answered
     live: Answered
     errors_compared: Comparison
     liked_compared: Comparison
+
+
+class CanaryView(Evidence, frozen=True, kw_only=True):
+    """The canary of this moment.
+
+    ``able``: it was trained on the base that this server runs; otherwise what is live answers everything.
+    """
+
+    able: bool
+    live_revision: int
+
+
+class PastCanary(Evidence, frozen=True, kw_only=True):
+    """What came of a canary's share, which was ended or changed at ``until``.
+
+    Thumbs are of conversations that are still kept.
+    """
+
+    revision: int
+    until: Moment
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):

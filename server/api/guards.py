@@ -45,7 +45,7 @@ def needs(scope: Scope | Literal["operator"]) -> Guard:
         principal = await keyring.authenticate(bearer(connection))
         connection.state["principal"] = principal
         kind: ActorKind = "operator_key" if principal.is_operator else "key"
-        act_as(Actor(kind, principal.key_id, principal.label))
+        act_as(Actor(kind, principal.key_id, principal.label, principal.is_operator))
         slug = connection.path_params.get("slug")
         if not principal.is_operator and slug is not None and slug != principal.slug:
             raise NotFound(f"There is no tenant '{slug}'.", code="tenant_not_found")

@@ -21,6 +21,7 @@ class Actor(msgspec.Struct, frozen=True):
     kind: ActorKind
     id: str | None = None
     name: str = ""
+    is_operator: bool = False
 
     @property
     def reference(self) -> str:
@@ -71,9 +72,9 @@ def circumstances() -> Circumstances:
     return _current.get()
 
 
-def person(person_id: str, *, name: str, email: str) -> Actor:
+def person(person_id: str, *, name: str, email: str, is_operator: bool = False) -> Actor:
     """A person, by name and e-mail address."""
-    return Actor("person", person_id, f"{name} ({email})" if name else email)
+    return Actor("person", person_id, f"{name} ({email})" if name else email, is_operator)
 
 
 def named(reference: str) -> Actor:

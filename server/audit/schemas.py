@@ -1,7 +1,7 @@
 """What is recorded, and how the audit log is filtered and shown."""
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -38,9 +38,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorView(msgspec.Struct, frozen=True):
-    """Who did it. ``name`` is that of the time; ``id`` is of a person, a key, or a worker's job."""
+    """Who did it. ``name`` is that of the time; ``id`` is of a person, a key, or a worker's job.
 
-    kind: ActorKind
+    To a tenant's people and keys an operator is an ``operator`` without a name or an id of their own.
+    """
+
+    kind: ActorKind | Literal["operator"]
     id: str | None
     name: str
 
@@ -69,4 +72,6 @@ class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
     subject: SubjectView | None
     details: dict[str, Any]
     request_id: str | None
-    address: Annotated[str | None, Meta(description="the client's network address")]
+    address: Annotated[
+        str | None, Meta(description="the client's network address; null where that is not told")
+    ]

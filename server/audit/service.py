@@ -12,7 +12,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import or_
+from sqlalchemy import ColumnElement, and_, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server import spreadsheets
@@ -20,13 +20,15 @@ from server.audit import words
 from server.audit.actions import Action, actions_of
 from server.audit.actors import circumstances, named
 from server.audit.schemas import ActorView, AuditEntryView, Filter, Subject, SubjectView
-from server.db.models import AuditEntry, Tenant, now
-from server.db.scope import across_tenants, of_operator, of_tenant
+from server.db.models import AuditEntry, Person, Tenant, now
+from server.db.scope import across_tenants, of_installation, of_operator, of_tenant
 from server.errors import Invalid
 
 PAGE = 50
 MAX_EXPORTED = 50_000
 """Rows of a file: some 15 MB, made in memory."""
+OPERATOR = "the operator of this server"
+"""Who an operator is to a tenant's people."""
 MAX_VALUE = 300  # characters of a value that is recorded
 COLUMNS = (
     "at",
@@ -76,6 +78,7 @@ def record(
             actor_kind=who.kind,
             actor_id=who.id,
             actor_name=who.name,
+            by_operator=who.is_operator or at.actor.is_operator,
             action=action,
             subject_kind=subject.kind if subject else None,
             subject_id=subject.id if subject else None,
@@ -122,11 +125,16 @@ async def list_entries(
     session: AsyncSession,
     tenant_id: str | None,
     *,
+    for_operator: bool = False,
     matching: Filter | None = None,
     after: str | None = None,
     limit: int = PAGE,
 ) -> list[AuditEntryView]:
-    """A tenant's entries, or with None all there are, newest first, behind the entry ``after``."""
+    """A tenant's entries, or with None all there are, newest first, behind the entry ``after``.
+
+    Unless they are ``for_operator``, they do not say who an operator is, and from where one came; nor
+    can that be found out by filtering.
+    """
     matching = matching or Filter()
     scope = (
         across_tenants("an operator reads the whole log")
@@ -137,8 +145,7 @@ async def list_entries(
     if after is not None:
         query = query.where(AuditEntry.id < after)
     if matching.by.strip():
-        name = AuditEntry.actor_name.icontains(matching.by.strip(), autoescape=True)
-        query = query.where(or_(AuditEntry.actor_id == matching.by.strip(), name))
+        query = query.where(_is_by(matching.by.strip(), for_operator=for_operator))
     if matching.group is not None:
         query = query.where(AuditEntry.action.in_(actions_of(matching.group)))
     if matching.first is not None:
@@ -149,18 +156,48 @@ async def list_entries(
         query = query.where(AuditEntry.created_at <= datetime.combine(matching.last, time.max, UTC))
     rows = list(await session.scalars(query))
     slugs = await _slugs_of(session, {row.tenant_id for row in rows if row.tenant_id is not None})
-    return [_view(row, slugs) for row in rows]
+    if for_operator:
+        return [_view(row, slugs) for row in rows]
+    operators = await _operators_among(session, rows)
+    return [_view(row, slugs, hides=True, operators=operators) for row in rows]
+
+
+def _is_by(words: str, *, for_operator: bool) -> ColumnElement[bool]:
+    name = AuditEntry.actor_name.icontains(words, autoescape=True)
+    found = or_(AuditEntry.actor_id == words, name)
+    if for_operator:
+        return found
+    found = and_(found, AuditEntry.by_operator.is_(False))
+    return or_(found, AuditEntry.by_operator) if words.lower() in OPERATOR else found
+
+
+async def _operators_among(session: AsyncSession, rows: Sequence[AuditEntry]) -> set[str]:
+    """The operators to whom something was done."""
+    ids = {row.subject_id for row in rows if row.subject_kind == "person"}
+    query = of_installation().select(Person.id)
+    query = query.where(Person.id.in_(ids), Person.is_operator.is_(True))
+    return set(await session.scalars(query)) if ids else set()
 
 
 async def export(
-    session: AsyncSession, tenant_id: str | None, *, matching: Filter | None = None
+    session: AsyncSession,
+    tenant_id: str | None,
+    *,
+    for_operator: bool = False,
+    matching: Filter | None = None,
 ) -> list[AuditEntryView]:
-    """Every entry that matches, for a file.
+    """Every entry that matches, for a file, as ``list_entries`` has them.
 
     Raises:
         Invalid: there are more than ``MAX_EXPORTED``.
     """
-    found = await list_entries(session, tenant_id, matching=matching, limit=MAX_EXPORTED + 1)
+    found = await list_entries(
+        session,
+        tenant_id,
+        for_operator=for_operator,
+        matching=matching,
+        limit=MAX_EXPORTED + 1,
+    )
     if len(found) > MAX_EXPORTED:
         raise Invalid(
             f"That would be more than {MAX_EXPORTED:,} rows: ask for fewer days.",
@@ -249,10 +286,21 @@ async def _slugs_of(session: AsyncSession, ids: Collection[str]) -> dict[str | N
     return {row.id: row.slug for row in rows}
 
 
-def _view(row: AuditEntry, slugs: Mapping[str | None, str]) -> AuditEntryView:
+def _view(
+    row: AuditEntry,
+    slugs: Mapping[str | None, str],
+    *,
+    hides: bool = False,
+    operators: Collection[str] = (),
+) -> AuditEntryView:
+    hidden = hides and row.by_operator
     actor = ActorView(row.actor_kind, row.actor_id, row.actor_name)
+    if hidden:
+        actor = ActorView("operator", None, OPERATOR)
     subject = None
-    if row.subject_kind is not None:
+    if row.subject_kind == "person" and row.subject_id in operators:
+        subject = SubjectView(row.subject_kind, "", OPERATOR)
+    elif row.subject_kind is not None:
         subject = SubjectView(row.subject_kind, row.subject_id or "", row.subject_name)
     return AuditEntryView(
         id=row.id,
@@ -264,5 +312,5 @@ def _view(row: AuditEntry, slugs: Mapping[str | None, str]) -> AuditEntryView:
         subject=subject,
         details=row.details,
         request_id=row.request_id or None,
-        address=row.address or None,
+        address=None if hidden else row.address or None,
     )

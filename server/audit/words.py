@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from server.audit.actions import ACTIONS
 from server.audit.schemas import ActorView, AuditEntryView, SubjectView
 from server.db.models import ActorKind
 
-_KINDS: dict[ActorKind, str] = {
+_KINDS: dict[ActorKind | Literal["operator"], str] = {
     "person": "a person",
     "key": "an API key",
     "operator_key": "an operator's key",
@@ -17,6 +17,7 @@ _KINDS: dict[ActorKind, str] = {
     "worker": "the worker",
     "system": "the system",
     "anonymous": "somebody who has not signed in",
+    "operator": "the operator of this server",
 }
 _CHANGES = "changes"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")

@@ -48,9 +48,11 @@ async def audit(
     async with app.database.reading() as session:
         tenant_id = (await tenants.get(session, tenant)).id if tenant else None
         if as_csv:
-            found = await service.export(session, tenant_id, matching=matching)
+            found = await service.export(session, tenant_id, for_operator=True, matching=matching)
         else:
-            found = await service.list_entries(session, tenant_id, matching=matching, limit=limit)
+            found = await service.list_entries(
+                session, tenant_id, for_operator=True, matching=matching, limit=limit
+            )
     if as_csv:
         sys.stdout.write(service.to_csv(found).decode())
     elif as_json:

@@ -12,7 +12,7 @@ from server.cli.console import EXIT_FAILED, json_option, print_json, print_messa
 from server.cli.up import settings_or_fail
 from server.engine.backends.vllm.hardware import Machine, this_machine
 from server.home import open_to_others
-from server.jobs.service import DEFAULT_RECIPE
+from server.jobs.recipes import recipe_for
 from server.settings import Settings, SettingsError
 from server.versions import version_of
 from training.base_models.manifest import BASE_FILE, load_base
@@ -124,13 +124,16 @@ def _disk(settings: Settings) -> list[Check]:
 
 def _memory(settings: Settings, machine: Machine) -> list[Check]:
     """Whether jobs that name no recipe have the memory that their recipe was made for."""
-    name = settings.recipe or DEFAULT_RECIPE
+    gpu_bytes = 0
+    if machine.device == "gpu":
+        gpu_bytes = max(gpu.memory_bytes for gpu in machine.gpus)
+    name = settings.recipe or recipe_for(gpu_bytes)
     if name not in recipe_names():
         advice = f"set TENANTUNE_RECIPE to one of {', '.join(recipe_names())}"
         return [Check("recipe", False, f"there is no recipe {name!r}", advice)]
     needed = load_recipe(name).memory_bytes
     if machine.device == "gpu":
-        free, what = max(gpu.memory_bytes for gpu in machine.gpus), "of the GPU's"
+        free, what = gpu_bytes, "of the GPU's"
         wanted = f"the recipe {name} wants {needed / GIB:.1f} GiB there"
     else:
         free, what = machine.memory_bytes, "available"

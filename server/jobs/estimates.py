@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.db.models import ConversationRow, DatasetVersion, Import, Job, Tenant
 from server.db.scope import across_tenants, of_tenant
+from server.jobs.recipes import default_recipe, gpu_memory, why_not
 from server.settings import Settings
 from training.config import Recipe, load_recipe, recipe_names, recipe_summary
 from training.data.dataset import MIN_EXAMPLES
@@ -23,20 +24,26 @@ _TRAIN_SHARE = 0.8  # of conversations; the others are held out
 
 
 class RunEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What one recipe would need. ``seconds``: of the whole run; None where no run was measured here."""
+    """What one recipe would need.
+
+    ``seconds``: of the whole run; None where no run was measured here. ``impossible``: why the machine
+    of the server cannot run it; empty where it can.
+    """
 
     recipe: str
     summary: str
     tokens: int
     seconds: float | None
     memory_bytes: int
+    impossible: str = ""
 
 
 class Prospect(msgspec.Struct, frozen=True, kw_only=True):
     """What a new run would learn from and need.
 
     ``missing``: conversations that are needed beside those there are; ``unread``: uploads that are being
-    read still. ``basis`` says in words what the estimates rest on.
+    read still. ``basis`` says in words what the estimates rest on. ``recipes``: first the one that a run
+    gets which names none, last those that cannot run here.
     """
 
     conversations: int
@@ -76,6 +83,7 @@ async def estimate_run(session: AsyncSession, tenant: Tenant, *, settings: Setti
         tokens_each = measured.tokens_per_conversation
     else:
         tokens_each = await _tokens_by_length(session, tenant)
+    gpu, first = await gpu_memory(), await default_recipe(settings)
     share = measured.train_share if measured and measured.train_share else _TRAIN_SHARE
     return Prospect(
         conversations=count,
@@ -83,8 +91,13 @@ async def estimate_run(session: AsyncSession, tenant: Tenant, *, settings: Setti
         unread=unread,
         basis=basis,
         recipes=tuple(
-            _of_recipe(name, load_recipe(name), count * share * tokens_each, measured)
-            for name in recipe_names()
+            msgspec.structs.replace(
+                _of_recipe(name, load_recipe(name), count * share * tokens_each, measured),
+                impossible=why_not(name, gpu),
+            )
+            for name in sorted(
+                recipe_names(), key=lambda name: (name != first, bool(why_not(name, gpu)), name)
+            )
         ),
     )
 

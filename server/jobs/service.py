@@ -25,6 +25,7 @@ from server.db.models import (
 )
 from server.db.scope import across_tenants, of_tenant
 from server.errors import Conflict, Invalid, NotFound, TooMany
+from server.jobs.recipes import default_recipe
 from server.jobs.schemas import (
     FINAL_STATES,
     SUFFIX,
@@ -45,7 +46,6 @@ from training.data.dataset import MIN_EXAMPLES
 from training.errors import BadInput
 from training.finetuning.trackers import what_to_install
 
-DEFAULT_RECIPE = "cpu-small"
 MAX_UNFINISHED = 100
 """Of one tenant. More would be a queue of days."""
 WORKING: tuple[JobState, ...] = ("queued", "validating", "running", "evaluating")
@@ -86,7 +86,7 @@ async def create_job(
         Conflict: it is to learn from what was imported, and that is too little.
         TooMany: the tenant has ``MAX_UNFINISHED`` jobs that have not ended.
     """
-    recipe = _recipe_asked_for(request, settings)
+    recipe = await _recipe_asked_for(request, settings)
     if request.suffix and not re.fullmatch(SUFFIX, request.suffix):  # "$" lets a last "\n" through
         raise Invalid("suffix: 1 to 64 letters, digits, '_' and '-'.", param="suffix")
     if learning is None:
@@ -151,13 +151,13 @@ async def count_in(
     return dict(rows.all())
 
 
-def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:
+async def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:
     """The recipe of a request, or the installation's, with the trackers that it asks for.
 
     Raises:
         Invalid: it is not one that ships, or a tracker's package is not installed.
     """
-    name = request.recipe or settings.recipe or DEFAULT_RECIPE
+    name = request.recipe or await default_recipe(settings)
     if name not in recipe_names():  # never a path: this comes from a request
         known = ", ".join(recipe_names())
         raise Invalid(f"no recipe {name!r}; there are: {known}", param="recipe")

@@ -96,6 +96,7 @@ PAGES = (
     Look("release", RELEASE, "loaf:admin"),
     Look("release-empty", "/console/t/northgate/release", "northgate:admin"),
     Look("release-history", f"{RELEASE}/history", "loaf:viewer"),
+    Look("release-past-canary", f"{RELEASE}/history/2", "loaf:viewer"),
     Look("release-waits", f"{RELEASE}/3", "loaf:admin"),
     Look("release-live", f"{RELEASE}/2", "loaf:viewer"),
     Look("release-unmeasured", f"{RELEASE}/1", "loaf:admin"),

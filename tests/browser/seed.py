@@ -21,6 +21,7 @@ from server.conversations.schemas import WidgetPatch
 from server.db.models import (
     Adapter,
     ApiKey,
+    Canary,
     CanaryCount,
     ConversationRow,
     DatasetVersion,
@@ -157,6 +158,24 @@ def fill(site: Site) -> None:
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
+
+
+def _count(
+    session: AsyncSession, tried: Canary, of_canary: tuple[int, int], of_live: tuple[int, int]
+) -> None:
+    """What a canary and what is live answered: requests, and those that failed."""
+    for is_canary, (requests, errors) in ((True, of_canary), (False, of_live)):
+        session.add(
+            CanaryCount(
+                tenant_id=tried.tenant_id,
+                revision=tried.revision,
+                is_canary=is_canary,
+                requests=requests,
+                errors=errors,
+                prompt_tokens=412 * requests,
+                completion_tokens=(38 if is_canary else 51) * requests,
+            )
+        )
 
 
 async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
@@ -339,24 +358,17 @@ async def seed(session: AsyncSession) -> None:
         session.add(adapter)
         adapters.append(adapter)
     await session.flush()
-    for version in (1, 2):
-        await promotions.promote(session, loaf, version=version, actor=f"job {run_id(version)}")
+    await promotions.promote(session, loaf, version=1, actor=f"job {run_id(1)}")
+    before = await canary.start(
+        session, loaf, version=2, percent=20, base=BASE, actor=f"person:{PERSON_ID}"
+    )
+    _count(session, before, (264, 2), (1_097, 31))
+    await promotions.promote(session, loaf, version=2, actor=f"job {run_id(2)}")
     tried = await canary.start(
         session, loaf, version=3, percent=10, base=BASE, actor=f"person:{PERSON_ID}"
     )
     tried.since = now() - timedelta(days=9)
-    for is_canary, requests, errors in ((True, 118, 1), (False, 1_043, 12)):
-        session.add(
-            CanaryCount(
-                tenant_id=loaf.id,
-                revision=tried.revision,
-                is_canary=is_canary,
-                requests=requests,
-                errors=errors,
-                prompt_tokens=412 * requests,
-                completion_tokens=(38 if is_canary else 51) * requests,
-            )
-        )
+    _count(session, tried, (118, 1), (1_043, 12))
     runs: tuple[tuple[int, JobState, Adapter | None], ...] = (
         (10, "succeeded", adapters[0]),
         (7, "succeeded", adapters[1]),

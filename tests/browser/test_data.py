@@ -133,8 +133,12 @@ def test_a_list_shows_by_itself_that_an_upload_was_read(
     page.goto(f"/console/t/{tenant.slug}/data")
     link = page.get_by_role("link", name="october.jsonl")
     link.focus()
+    expect(page.locator("#count-side-data")).to_have_text("1 being read")
     read_all(site, tenant)
     expect(page.locator("#uploads .chip")).to_have_text("Read")
+    for where in ("side", "top"):
+        expect(page.locator(f"#count-{where}-data")).to_have_text("")
+    expect(page.locator("#menu-words")).to_have_text(", menu")
     expect(link).to_be_focused()
     assert page.locator("#uploads[hx-trigger]").count() == 0
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.adapters import service
-from server.db.models import Adapter, Tenant
+from server.adapters import canary, service
+from server.db.models import Adapter, CanaryCount, Tenant
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from tests.browser.checks import accessibility_faults
@@ -158,6 +158,77 @@ def test_a_version_shows_by_itself_that_it_went_live(
     site.write(lambda session: _promote(session, tenant.slug, version=3))
     expect(chip).to_have_text("Live")
     expect(page.locator("[hx-trigger]")).to_have_count(0)
+
+
+_WATCHED = """() => {
+  window.moved = []; // up or down: a figure at the end of its cell begins elsewhere when it gets longer
+  new PerformanceObserver((list) => {
+    for (const { node, previousRect, currentRect } of list.getEntries().flatMap((each) => each.sources))
+      if (previousRect.top !== currentRect.top) window.moved.push(node?.textContent);
+  }).observe({ type: "layout-shift" });
+  window.readOut = [];
+  new MutationObserver(() => window.readOut.push(document.getElementById("last-change").textContent))
+    .observe(document.getElementById("last-change"), { characterData: true, childList: true, subtree: true });
+}"""
+
+
+def test_the_canarys_figures_come_by_themselves_until_it_ends(
+    visit: Visits, site: Site, tenant: Tenant
+) -> None:
+    slug = tenant.slug
+    site.write(lambda session: _try(session, slug, site.settings.base))
+    page = visit(release(tenant), f"{slug}:admin")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    banner = page.locator("section:has(> header > #canary)")
+    expect(banner.locator("tbody tr").first).to_have_text("Answers00")
+    page.evaluate(_WATCHED)
+    page.locator("#canary-change").focus()
+    site.write(lambda session: _count(session, slug, canary_=12, live=108))
+    expect(banner.locator("tbody tr").first).to_have_text("Answers12108")
+    assert page.evaluate("document.activeElement.id") == "canary-change"
+    assert page.evaluate("[window.moved, window.readOut]") == [[], []]
+    # nobody sees it: it does not ask
+    page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    asked.clear()
+    page.wait_for_timeout(6_000)
+    assert asked == []
+    page.evaluate("delete document.hidden")
+    site.write(lambda session: _end(session, slug))
+    expect(banner).to_have_count(0)
+    told = f"The canary {slug}@2, of 10 %, was taken back"
+    expect(page.locator(".list")).to_contain_text(told)
+    assert page.evaluate("window.readOut.at(-1)") == told
+    assert page.locator("[hx-trigger]").count() == 0
+    asked.clear()
+    page.wait_for_timeout(6_000)
+    assert asked == []
+    page.get_by_role("link", name="What came of it: 12 answers beside 108").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        f"{slug}@2 answered 10 % of the requests"
+    )
+
+
+async def _try(session: Any, slug: str, base: str) -> None:
+    owner = await tenants.get(session, slug)
+    await canary.start(session, owner, version=2, percent=10, base=base, actor="test")
+
+
+async def _end(session: Any, slug: str) -> None:
+    await canary.end(session, await tenants.get(session, slug), actor="test")
+
+
+async def _count(session: Any, slug: str, *, canary_: int, live: int) -> None:
+    owner = await tenants.get(session, slug)
+    for is_canary, requests in ((True, canary_), (False, live)):
+        session.add(
+            CanaryCount(
+                tenant_id=owner.id,
+                revision=owner.live_revision,
+                is_canary=is_canary,
+                requests=requests,
+            )
+        )
 
 
 def said(page: Page) -> list[str]:

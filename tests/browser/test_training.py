@@ -177,8 +177,11 @@ def test_the_words_follow_the_run_and_keep_the_focus_and_the_open_table(
     expect(page.locator("#run-head .chip")).to_have_text("Evaluating")
     expect(page.locator("#run-status")).to_have_text("Evaluating.")
     assert not accessibility_faults(page)
+    expect(page.locator("#count-side-train")).to_have_text("1 running")
     run.move("succeeded")
     expect(page.locator("#act-pause")).to_have_count(0)
+    expect(page.locator("#count-side-train")).to_have_text("")
+    expect(page.locator("#menu-words")).to_have_text(", menu")
     # what held the focus is gone: it is not lost
     assert page.evaluate("document.activeElement.id") == "main"
 

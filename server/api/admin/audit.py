@@ -11,6 +11,7 @@ from server.api.guards import needs
 from server.audit import service
 from server.audit.actions import Group
 from server.audit.schemas import AuditEntryView, Filter
+from server.auth.keys import Principal
 from server.db.session import Database
 from server.tenants import service as tenants
 
@@ -43,6 +44,7 @@ class AuditController(Controller):
         self,
         slug: FromPath[str],
         *,
+        principal: NamedDependency[Principal],
         database: NamedDependency[Database],
         by: By = "",
         group: FromQuery[Group | None] = None,
@@ -52,14 +54,25 @@ class AuditController(Controller):
         limit: Limit = 100,
         as_: As = "json",
     ) -> Response[list[AuditEntryView] | str]:
-        """Who did what in a tenant, newest first; ``first`` and ``last`` bound the UTC days."""
+        """Who did what in a tenant, newest first; ``first`` and ``last`` bound the UTC days.
+
+        A tenant's key is not told who an operator is, or from where one came.
+        """
         matching = Filter(by=by, group=group, first=first, last=last)
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
             if as_ == "csv":
-                return _csv(await service.export(session, tenant.id, matching=matching))
+                found = await service.export(
+                    session, tenant.id, for_operator=principal.is_operator, matching=matching
+                )
+                return _csv(found)
             found = await service.list_entries(
-                session, tenant.id, matching=matching, after=after, limit=limit
+                session,
+                tenant.id,
+                for_operator=principal.is_operator,
+                matching=matching,
+                after=after,
+                limit=limit,
             )
         return Response(found, media_type="application/json")
 
@@ -87,9 +100,10 @@ class AllAuditController(Controller):
         matching = Filter(by=by, group=group, first=first, last=last)
         async with database.reading() as session:
             if as_ == "csv":
-                return _csv(await service.export(session, None, matching=matching))
+                found = await service.export(session, None, for_operator=True, matching=matching)
+                return _csv(found)
             found = await service.list_entries(
-                session, None, matching=matching, after=after, limit=limit
+                session, None, for_operator=True, matching=matching, after=after, limit=limit
             )
         return Response(found, media_type="application/json")
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sqlalchemy import ForeignKey, Index, event
+from sqlalchemy import Boolean, ForeignKey, Index, event, false
 from sqlalchemy.orm import Mapped, Mapper, mapped_column
 
 from server.db.models.base import JsonObject, Record, SafeString, SafeText
@@ -17,6 +17,7 @@ class AuditEntry(Record):
 
     Without a tenant it is of the installation; a tenant's entries are deleted with it. Names are what
     they were at that time, so that they stay when a person, a key or a version is gone.
+    ``by_operator``: an operator acted, or asked for it; who that is, a tenant's people are not told.
     ``action`` is one of ``server/audit/actions.py``.
     """
 
@@ -32,6 +33,7 @@ class AuditEntry(Record):
     actor_kind: Mapped[ActorKind] = mapped_column(SafeString(16))
     actor_id: Mapped[str | None] = mapped_column(SafeString(64))
     actor_name: Mapped[str] = mapped_column(SafeText, default="")
+    by_operator: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     action: Mapped[str] = mapped_column(SafeString(64))
     subject_kind: Mapped[str | None] = mapped_column(SafeString(16))
     subject_id: Mapped[str | None] = mapped_column(SafeString(64))

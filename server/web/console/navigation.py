@@ -37,12 +37,13 @@ class Page(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A page as the navigation shows it."""
+    """A page as the navigation shows it; ``counts``: a number may stand beside its name."""
 
     name: str
     icon: str
     href: str
     current: str  # of aria-current: "page", "true" for a page below it, or nothing
+    counts: bool = False
     number: int = 0
     word: str = ""
     going: bool = False
@@ -191,7 +192,8 @@ async def _items(
         count = Count(0, "")
         if page.waits is not None and tenant is not None:
             count = await page.waits(session, tenant.id)
-        found.append(Item(page.name, page.icon, href, _current(page, href, path), *count))
+        current = _current(page, href, path)
+        found.append(Item(page.name, page.icon, href, current, page.waits is not None, *count))
     return found
 
 

@@ -73,7 +73,14 @@ def signed_in(role: Role | Literal["operator"] | None = None) -> Guard:
         if unsafe:
             await require_form_token(connection, viewer.csrf_token)
         connection.state["viewer"] = viewer
-        actors.act_as(actors.person(viewer.person_id, name=viewer.name, email=viewer.email))
+        actors.act_as(
+            actors.person(
+                viewer.person_id,
+                name=viewer.name,
+                email=viewer.email,
+                is_operator=viewer.is_operator,
+            )
+        )
         slug = connection.path_params.get("slug")
         if slug is not None:
             connection.state["tenant"] = await _tenant(database, viewer, str(slug), role)

@@ -38,7 +38,9 @@ HELPDESK = Subject("key", "k" * 32, "helpdesk")
 
 async def entries(database: Any, tenant: Any = None, **options: Any) -> list[AuditEntryView]:
     async with database.reading() as session:
-        return await service.list_entries(session, tenant and tenant.id, **options)
+        return await service.list_entries(
+            session, tenant and tenant.id, for_operator=True, **options
+        )
 
 
 async def record(database: Any, *args: Any, **fields: Any) -> None:

@@ -2,10 +2,10 @@
 
 import time
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select, text
 
 from server.conversations import handoffs, inbox, service
 from server.conversations.schemas import OpinionRequest, Said
@@ -51,6 +51,41 @@ async def test_queues_hold_each_conversation_once_the_latest_first(shop: Shop) -
     async with shop.database.reading() as session:
         counts = await inbox.count(session, tenant_id)
     assert (counts.all, counts.needs_person, counts.thumbs_down, counts.unverified) == (3, 1, 1, 3)
+
+
+@pytest.mark.parametrize("queue", get_args(inbox.Queue))
+async def test_no_queue_sorts_all_its_conversations_for_one_page(
+    shop: Shop, queue: inbox.Queue
+) -> None:
+    if not shop.database.is_sqlite:
+        pytest.skip("SQLite's plan")
+    tenant_id = (await shop.site()).tenant.id
+    async with shop.database.transaction() as session:
+        for number in range(
+            400
+        ):  # some, since what is counted of a table says how it is looked through
+            visitor = Visitor(
+                tenant_id=tenant_id, subject=None if number % 3 else f"customer {number}"
+            )
+            session.add(visitor)
+            await session.flush()
+            session.add(LiveConversation(tenant_id=tenant_id, visitor_id=visitor.id, last_at=now()))
+        await session.flush()
+        await session.execute(text("ANALYZE"))
+    asked = []
+
+    def remember(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(shop.database.engine.sync_engine, "before_cursor_execute", remember)
+    await listed(shop, queue=queue)
+    event.remove(shop.database.engine.sync_engine, "before_cursor_execute", remember)
+    [(statement, parameters)] = [each for each in asked if "FROM live_conversation" in each[0]]
+    async with shop.database.engine.connect() as connection:
+        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        steps = [row.detail for row in plan]
+    assert "ix_live_conversation_tenant_id" in steps[0]
+    assert not [step for step in steps if "TEMP B-TREE" in step]
 
 
 async def test_a_list_goes_on_behind_any_conversation(shop: Shop) -> None:

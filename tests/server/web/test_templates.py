@@ -69,6 +69,16 @@ def test_the_search_finds_what_it_is_for(what, text):
     assert re.search(IN_TEMPLATES[what], text)
 
 
+def test_what_asks_again_by_itself_brings_the_counts_of_the_navigation_along():
+    own = {
+        "components/polling.html",
+        "engine/now.html",
+    }  # no tenant's counts stand beside the engine
+    templates = WEB / "console" / "templates"
+    asking = [path for path in templates.rglob("*.html") if 'hx-trigger="every' in path.read_text()]
+    assert {path.relative_to(templates).as_posix() for path in asking} == own
+
+
 def test_every_component_says_in_a_line_what_it_is():
     components = WEB / "console" / "templates" / "components"
     for path in sorted(components.glob("*.html")):

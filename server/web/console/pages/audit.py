@@ -2,13 +2,14 @@
 
 from contextlib import suppress
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
+from server.accounts.schemas import Viewer
 from server.audit import service, words
 from server.audit.actions import GROUPS
 from server.audit.schemas import AuditEntryView, Filter
@@ -22,7 +23,8 @@ from server.web.console.session import signed_in
 SHOWN_LINES = 4
 """Lines of an entry's details that are shown at once; the others unfold."""
 MAX_BY = 200  # characters
-_ICONS: dict[ActorKind, str] = {
+_ICONS: dict[ActorKind | Literal["operator"], str] = {
+    "operator": "user",
     "person": "user",
     "key": "key",
     "operator_key": "key",
@@ -58,11 +60,18 @@ class AuditController(Controller):
         self,
         request: Request[Any, Any, Any],
         tenant: NamedDependency[Tenant],
+        *,
+        viewer: NamedDependency[Viewer],
         database: NamedDependency[Database],
     ) -> Response[bytes]:
         """Every entry that matches, a line each."""
         async with database.reading() as session:
-            found = await service.export(session, tenant.id, matching=filter_of(request))
+            found = await service.export(
+                session,
+                tenant.id,
+                for_operator=viewer.is_operator,
+                matching=filter_of(request),
+            )
         return csv_file(service.to_csv(found), f"{tenant.slug}-audit.csv")
 
 
@@ -91,7 +100,9 @@ class AllAuditController(Controller):
     ) -> Response[bytes]:
         """Every entry that matches, a line each."""
         async with database.reading() as session:
-            found = await service.export(session, None, matching=filter_of(request))
+            found = await service.export(
+                session, None, for_operator=True, matching=filter_of(request)
+            )
         return csv_file(service.to_csv(found), "audit.csv")
 
 
@@ -118,6 +129,7 @@ async def _page(
         found = await service.list_entries(
             session,
             tenant.id if tenant else None,
+            for_operator=request.state["viewer"].is_operator,
             matching=matching,
             after=after,
             limit=service.PAGE + 1,

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
+from litestar.response import Stream
 
 from server.accounts.actors import actor_names
 from server.accounts.schemas import Viewer
@@ -21,7 +22,7 @@ from server.conversations.schemas import MAX_TEXT
 from server.db.models import Tenant, now
 from server.db.session import Database
 from server.errors import Invalid
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_of_all
 from server.web.console.forms import read_form, see_other
 from server.web.console.navigation import address_of_page
 from server.web.console.rendering import page
@@ -107,21 +108,22 @@ class ConversationsController(Controller):
         request: Request[Any, Any, Any],
         tenant: NamedDependency[Tenant],
         database: NamedDependency[Database],
-    ) -> Response[bytes]:
+    ) -> Stream:
         """The conversations of a queue, or of a search, a line each."""
         query = query_of(request)
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: inbox.list_conversations(
-                    session,
-                    tenant.id,
-                    queue=query.queue,
-                    search=query.search,
-                    after=last.place if last else None,
-                    limit=limit,
-                )
-            )
-        return csv_file(inbox.to_csv(found), f"{tenant.slug}-conversations.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: inbox.list_conversations(
+                session,
+                tenant.id,
+                queue=query.queue,
+                search=query.search,
+                after=last.place if last else None,
+                limit=limit,
+            ),
+            inbox.to_csv,
+            f"{tenant.slug}-conversations.csv",
+        )
 
     @get("/{conversation_id:str}")
     async def read(

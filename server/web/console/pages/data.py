@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.errors import UnknownFormat
@@ -26,7 +27,7 @@ from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
 from server.transcripts import columns, deletion, service, uploads
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_file, csv_of_all
 from server.web.console.figures import size
 from server.web.console.forms import read_form, see_other
 from server.web.console.navigation import address_of_page
@@ -119,15 +120,16 @@ class DataController(Controller):
     @get("/uploads.csv")
     async def uploads_csv(
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every upload of the tenant, a line each."""
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: uploads.list_uploads(
-                    session, tenant, limit=limit, after=last.id if last else None
-                )
-            )
-        return csv_file(uploads.to_csv(found), f"{tenant.slug}-uploads.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: uploads.list_uploads(
+                session, tenant, limit=limit, after=last.id if last else None
+            ),
+            uploads.to_csv,
+            f"{tenant.slug}-uploads.csv",
+        )
 
     @get("/versions")
     async def list_versions(
@@ -155,15 +157,16 @@ class DataController(Controller):
     @get("/versions.csv")
     async def versions_csv(
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every dataset version of the tenant, a line each."""
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: versions.list_versions(
-                    session, tenant, limit=limit, after=last.id if last else None
-                )
-            )
-        return csv_file(versions.to_csv(found), f"{tenant.slug}-versions.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: versions.list_versions(
+                session, tenant, limit=limit, after=last.id if last else None
+            ),
+            versions.to_csv,
+            f"{tenant.slug}-versions.csv",
+        )
 
     @get("/topics")
     async def show_topics(

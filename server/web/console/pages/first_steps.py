@@ -13,7 +13,6 @@ from server.adapters import service as adapters
 from server.db.models import Tenant
 from server.jobs.estimates import Prospect, estimate_run
 from server.jobs.runs import Run
-from server.jobs.service import DEFAULT_RECIPE
 from server.settings import Settings
 from server.transcripts.uploads import SAMPLE_CONVERSATIONS, Upload
 from server.usage import report
@@ -53,7 +52,7 @@ class FirstSteps(NamedTuple):
     going: bool
 
 
-def before_a_company(settings: Settings) -> tuple[Step, ...]:
+def before_a_company(recipe: str) -> tuple[Step, ...]:
     """The steps of an installation that has no tenant yet, for an operator."""
     return (
         Step(
@@ -63,7 +62,7 @@ def before_a_company(settings: Settings) -> tuple[Step, ...]:
             (Way("Set up a company", NEW_TENANT),),
         ),
         Step("Transcripts", f"{_enough()}, or the sample. {READING}", ""),
-        Step("Train", _unmeasured(settings), ""),
+        Step("Train", _unmeasured(recipe), ""),
         Step("Try", "Ask it what your customers ask. An answer takes seconds.", ""),
     )
 
@@ -97,7 +96,7 @@ async def load_first_steps(
     steps = (
         Step("Company", f"{tenant.name} is set up.", "done"),
         _transcripts(tenant, prospect, drafts),
-        _train(tenant, prospect, working, newest=newest, settings=settings),
+        _train(tenant, prospect, working, newest=newest),
         _try(tenant, waiting, live=live, newest=newest),
     )
     first = next((at for at, step in enumerate(steps) if step.state != "done"), None)
@@ -147,17 +146,16 @@ def _train(
     working: list[Run],
     *,
     newest: int | None,
-    settings: Settings,
 ) -> Step:
     training = address_of_page("Training", tenant)
     if newest is not None:
         return Step("Train", f"{tenant.slug}@{newest} is made.", "done")
-    estimate = prospect.of(settings.recipe or DEFAULT_RECIPE)
-    seconds = estimate.seconds if estimate else None
+    estimate = prospect.recipes[0]
+    seconds = estimate.seconds
     if working:
         text = f"A run goes on: {working[0].state.word.lower()}. Its page says how long it still takes."
         return Step("Train", text, "", (Way("Watch it", f"{training}/{working[0].id}"),))
-    takes = f"A run takes {about(seconds)}." if seconds else _unmeasured(settings)
+    takes = f"A run takes {about(seconds)}." if seconds else _unmeasured(estimate.recipe)
     text = f"{takes} Nothing goes live by itself that fails its gates."
     return Step("Train", text, "", (Way("New run", f"{training}/new"),))
 
@@ -187,9 +185,9 @@ def _enough() -> str:
     return f"Bring {START} or more conversations between your agents and customers"
 
 
-def _unmeasured(settings: Settings) -> str:
+def _unmeasured(recipe: str) -> str:
     """How long a run takes where none was measured yet: what its recipe allows it."""
-    minutes = load_recipe(settings.recipe or DEFAULT_RECIPE).train_minutes
+    minutes = load_recipe(recipe).train_minutes
     if minutes:
         return f"{minutes:g} minutes of training at most, and then it is measured."
     return "Minutes to hours: a run measures its first batch, and then says how long it takes."

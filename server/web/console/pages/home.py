@@ -1,12 +1,13 @@
 """Where the console begins: all tenants, and the home of one."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
-from litestar.response import Redirect
+from litestar.response import Redirect, Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.schemas import Viewer
@@ -18,6 +19,7 @@ from server.engine.overview import EngineState, state_of
 from server.engine.service import EngineService
 from server.jobs import runs, workers
 from server.jobs import service as jobs
+from server.jobs.recipes import default_recipe
 from server.limits.limiter import RateLimiter
 from server.settings import Settings
 from server.spreadsheets import to_csv
@@ -26,7 +28,7 @@ from server.transcripts import service as transcripts
 from server.transcripts import uploads
 from server.usage import report
 from server.usage.schemas import UsageView
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_of_all
 from server.web.console.navigation import address_of_page
 from server.web.console.pages.first_steps import before_a_company, load_first_steps
 from server.web.console.pages.tenants import PATH as NEW_TENANT
@@ -128,41 +130,29 @@ class HomeController(Controller):
             next_slug=lines[-1].slug if len(found) > TENANTS_MOST else None,
             is_first_page=after is None,
             new_tenant=NEW_TENANT,
-            steps=before_a_company(settings) if not lines and viewer.is_operator else (),
+            steps=before_a_company(await default_recipe(settings))
+            if not lines and viewer.is_operator
+            else (),
             installation=installation,
         )
 
     @get("/tenants.csv")
     async def csv(
         self, viewer: NamedDependency[Viewer], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """The same tenants, a line each."""
         ids = None if viewer.is_operator else list(viewer.roles)
         async with database.reading() as session:
             use = await _use(session, None, today=now().date())
 
-            async def read(limit: int, last: TenantLine | None) -> list[TenantLine]:
-                after = last.slug if last else None
-                batch = await tenants.list_for(session, ids, limit=limit, after=after)
-                return await _lines(session, batch, use)
+        async def read(
+            session: AsyncSession, limit: int, last: TenantLine | None
+        ) -> list[TenantLine]:
+            after = last.slug if last else None
+            batch = await tenants.list_for(session, ids, limit=limit, after=after)
+            return await _lines(session, batch, use)
 
-            lines = await read_all(read)
-        rows = (
-            (
-                line.slug,
-                line.name,
-                line.live,
-                line.waiting,
-                line.working,
-                line.conversations,
-                line.use.requests,
-                line.use.errors,
-                line.use.tokens,
-                round(line.use.engine_seconds, 1),
-            )
-            for line in lines
-        )
-        return csv_file(to_csv(CSV_COLUMNS, rows), "tenants.csv")
+        return await csv_of_all(database, read, _to_csv, "tenants.csv")
 
 
 class TenantHomeController(Controller):
@@ -256,6 +246,27 @@ async def _lines(
         )
         for tenant, view in zip(found, await tenants.views(session, found), strict=True)
     ]
+
+
+def _to_csv(lines: Sequence[TenantLine]) -> bytes:
+    return to_csv(
+        CSV_COLUMNS,
+        (
+            (
+                line.slug,
+                line.name,
+                line.live,
+                line.waiting,
+                line.working,
+                line.conversations,
+                line.use.requests,
+                line.use.errors,
+                line.use.tokens,
+                round(line.use.engine_seconds, 1),
+            )
+            for line in lines
+        ),
+    )
 
 
 async def _use(session: AsyncSession, tenant_id: str | None, *, today: date) -> dict[str, Use]:

@@ -4,6 +4,7 @@ A key is shown once, on the page that answers the form; only its hash is kept. E
 its own that says what happens.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -11,16 +12,19 @@ import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.actors import actor_names
 from server.accounts.schemas import Viewer
 from server.auth import keys, listing
+from server.auth.listing import Key
 from server.auth.schemas import RotateRequest
 from server.db.models import ApiKey, Tenant
 from server.db.session import Database
 from server.errors import Conflict, NotFound
 from server.settings import Settings
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_of_all
 from server.web.console.forms import read_form, see_other
 from server.web.console.navigation import address_of_page
 from server.web.console.pages.keys_form import (
@@ -131,18 +135,20 @@ class _KeyPages(Controller):
     @get("/keys.csv")
     async def csv(
         self, request: Request[Any, Any, Any], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every key, those that ended too, a line each."""
         tenant, _ = _where(request)
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: listing.list_keys(
-                    session, tenant, limit=limit, after=last.id if last else None
-                )
-            )
-            names = await actor_names(session, [row.actor for row in found])
+
+        async def read(
+            session: AsyncSession, limit: int, last: tuple[Key, str] | None
+        ) -> list[tuple[Key, str]]:
+            after = last[0].id if last else None
+            found = await listing.list_keys(session, tenant, limit=limit, after=after)
+            names = await actor_names(session, [key.actor for key in found])
+            return [(key, names[key.actor]) for key in found]
+
         name = tenant.slug if tenant else "operator"
-        return csv_file(listing.to_csv(found, names), f"{name}-keys.csv")
+        return await csv_of_all(database, read, _to_csv, f"{name}-keys.csv")
 
     @get("/{key_id:str}/rotate")
     async def ask_to_rotate(
@@ -247,6 +253,10 @@ class OperatorKeysController(_KeyPages):
 
     path = "/console/keys"
     guards = (signed_in("operator"),)
+
+
+def _to_csv(keys: Sequence[tuple[Key, str]]) -> bytes:
+    return listing.to_csv([key for key, _ in keys], {key.actor: name for key, name in keys})
 
 
 def _where(request: Request[Any, Any, Any]) -> tuple[Tenant | None, str]:

@@ -5,6 +5,7 @@ from typing import Any
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts.actors import actor_names
@@ -12,12 +13,12 @@ from server.accounts.schemas import Viewer
 from server.adapters import canary, versions
 from server.adapters import service as adapters
 from server.adapters.schemas import CanaryView, PromotionView
-from server.db.models import Tenant, now
+from server.db.models import MAX_NUMBER, Tenant, now
 from server.db.session import Database
 from server.errors import Conflict, NotFound
 from server.jobs import history
 from server.settings import Settings
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_of_all
 from server.web.console.pages import release_view as view
 from server.web.console.pages.vote import result_of
 from server.web.console.rendering import page
@@ -58,6 +59,7 @@ class ReleaseController(Controller):
             waiting = await versions.list_waiting(session, tenant)
             steps = await adapters.history(session, tenant, limit=STEPS + 1)
             tried = await canary.read(session, tenant, base=settings.base)
+            counted = await _counted(session, tenant, steps[:STEPS])
             names = await actor_names(session, _actors(steps, tried))
             to_promote = await _promotes(session, tenant, tried)
             live = await adapters.live_version(session, tenant)
@@ -71,7 +73,8 @@ class ReleaseController(Controller):
             older=shown[-1].version if len(found) > len(shown) else None,
             first_page=below is None,
             waiting=[view.row_of(each) for each in waiting],
-            steps=[view.step_of(step, tenant.slug, names) for step in steps[:STEPS]],
+            steps=[view.step_of(step, tenant.slug, names, counted) for step in steps[:STEPS]],
+            below=below,
             more_steps=len(steps) > STEPS,
             live_name=f"{tenant.slug}@{live}" if live else "",
             tried=view.canary_of(tried, tenant.slug, names),
@@ -84,15 +87,16 @@ class ReleaseController(Controller):
     @get("/versions.csv")
     async def csv(
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every version of the tenant, a line each."""
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: versions.list_versions(
-                    session, tenant, limit=limit, below=last.version if last else None
-                )
-            )
-        return csv_file(versions.to_csv(found), f"{tenant.slug}-models.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: versions.list_versions(
+                session, tenant, limit=limit, below=last.version if last else None
+            ),
+            versions.to_csv,
+            f"{tenant.slug}-models.csv",
+        )
 
     @get("/history")
     async def changes(
@@ -106,14 +110,36 @@ class ReleaseController(Controller):
         """Who changed what is live, and when."""
         async with database.reading() as session:
             found = await adapters.history(session, tenant, limit=STEPS_PAGE + 1, below=below)
-            names = await actor_names(session, view.actors_of(found))
-        shown = found[:STEPS_PAGE]
+            shown = found[:STEPS_PAGE]
+            counted = await _counted(session, tenant, shown)
+            names = await actor_names(session, view.actors_of(shown))
         return await page(
             request,
             "release/history.html",
-            steps=[view.step_of(step, tenant.slug, names) for step in shown],
+            steps=[view.step_of(step, tenant.slug, names, counted) for step in shown],
             older=shown[-1].revision if len(found) > len(shown) else None,
             first_page=below is None,
+        )
+
+    @get("/history/{revision:int}")
+    async def past_canary(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        revision: FromPath[int],
+        database: NamedDependency[Database],
+    ) -> Response[str]:
+        """What came of a canary that has ended, or of a share that was changed."""
+        async with database.reading() as session:
+            found = await canary.read_past(session, tenant, min(revision, MAX_NUMBER - 2))
+            [after] = await adapters.history(session, tenant, limit=1, below=found.revision + 2)
+            names = await actor_names(session, {found.actor, after.actor})
+        return await page(
+            request,
+            "release/past_canary.html",
+            it=view.evidence_of(found, tenant.slug, names),
+            until=found.until,
+            ended=view.step_of(after, tenant.slug, names),
         )
 
     @get("/{version:int}")
@@ -139,6 +165,7 @@ class ReleaseController(Controller):
             if tried is not None and version not in (tried.version, tried.live.version):
                 tried = None
             to_promote = await _promotes(session, tenant, tried)
+            counted = await _counted(session, tenant, steps)
             names = await actor_names(
                 session, [*_actors(steps, tried), decided.actor if decided else None]
             )
@@ -162,7 +189,7 @@ class ReleaseController(Controller):
             samples=view.samples_of(evaluation, found.name),
             sample_count=len(evaluation.samples) if evaluation else 0,
             made_of=view.card_of(adapter.report, found, dataset),
-            steps=[view.step_of(step, tenant.slug, names) for step in steps],
+            steps=[view.step_of(step, tenant.slug, names, counted) for step in steps],
             decided=decided,
             names=names,
             tried=view.canary_of(tried, tenant.slug, names),
@@ -191,6 +218,12 @@ class ReleaseController(Controller):
 def _actors(steps: list[PromotionView], tried: CanaryView | None) -> set[str]:
     """Those whose names a page needs."""
     return {*view.actors_of(steps), *([tried.actor] if tried else [])}
+
+
+async def _counted(
+    session: AsyncSession, tenant: Tenant, steps: list[PromotionView]
+) -> dict[int, tuple[int, int]]:
+    return await canary.requests_of(session, tenant, view.ended_canaries(steps, tenant))
 
 
 async def _promotes(

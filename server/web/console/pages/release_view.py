@@ -1,12 +1,19 @@
 """What the pages about versions show, as their templates want it: words and figures of services' facts."""
 
 import datetime
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from server.adapters.schemas import Answered, CanaryView, Comparison, PromotionView, Share
+from server.adapters.schemas import (
+    Answered,
+    CanaryView,
+    Comparison,
+    Evidence,
+    PromotionView,
+    Share,
+)
 from server.adapters.versions import Standing, Version
 from server.db.models import DatasetVersion, Tenant
 from server.jobs.declared_gates import GateState, decided_gates
@@ -60,13 +67,18 @@ _COLUMNS = {
 class Span(NamedTuple):
     """An interval and its bound as places in [0, 100].
 
-    ``low`` is None where there is no interval, ``bound`` where nothing was declared.
+    ``low`` is None where there is no interval, ``value`` where nothing was measured, and ``bound`` where
+    nothing was declared.
     """
 
     low: float | None
     width: float
-    value: float
+    value: float | None
     bound: float | None
+
+
+_NOWHERE = Span(low=None, width=0, value=None, bound=None)
+"""Takes the place of what is not measured yet, so that a page that fills does not jump."""
 
 
 def home_of(tenant: Tenant) -> str:
@@ -91,9 +103,22 @@ def row_of(version: Version) -> dict[str, Any]:
     }
 
 
-def step_of(step: PromotionView, slug: str, names: dict[str | None, str]) -> dict[str, Any]:
-    """A change of who answers, in words."""
+def step_of(
+    step: PromotionView,
+    slug: str,
+    names: dict[str | None, str],
+    counted: Mapping[int, tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """A change of who answers, in words.
+
+    ``counted``: of the canaries that have ended, how many requests each answered and what was live
+    beside it, by the step that set its share.
+    """
+    answered = (counted or {}).get(step.revision)
     return {
+        "evidence": ""
+        if answered is None
+        else f"What came of it: {number(answered[0])} answers beside {number(answered[1])}",
         "revision": step.revision,
         "icon": "release" if step.kind in ("promote", "canary") else "undo",
         "text": _told(step, slug),
@@ -293,12 +318,30 @@ def is_fresh(step: PromotionView, *, actor: str, now: datetime.datetime, seconds
     return step.actor == actor and (now - step.created_at).total_seconds() < seconds
 
 
+def ended_canaries(steps: Iterable[PromotionView], tenant: Tenant) -> list[int]:
+    """The steps that set a canary's share which is no longer that one: every later step ended it."""
+    return [
+        step.revision
+        for step in steps
+        if step.kind == "canary" and step.revision < tenant.live_revision
+    ]
+
+
 def canary_of(
     found: CanaryView | None, slug: str, names: dict[str | None, str]
 ) -> dict[str, Any] | None:
-    """The canary beside what is live: figures with their intervals, and what they say."""
+    """The canary beside what is live."""
     if found is None:
         return None
+    return {
+        **evidence_of(found, slug, names),
+        "able": found.able,
+        "revision": found.live_revision,
+    }
+
+
+def evidence_of(found: Evidence, slug: str, names: dict[str | None, str]) -> dict[str, Any]:
+    """What a canary and what is live answered: figures with their intervals, and what they say."""
     name, live = _named(slug, found.version), _named(slug, found.live.version)
     both = (found.canary, found.live)
     return {
@@ -309,8 +352,6 @@ def canary_of(
         "percent": found.percent,
         "since": found.since,
         "who": who(found.actor, names),
-        "able": found.able,
-        "revision": found.live_revision,
         "rows": [
             ("Answers", [_plain(number(each.requests)) for each in both]),
             ("Thumbs up", [_shared(each.liked, good=True) for each in both]),
@@ -330,14 +371,14 @@ def _plain(text: str, more: str = "") -> dict[str, Any]:
 
 
 def _written(each: Answered) -> dict[str, Any]:
-    mean = f"{each.completion_tokens / each.requests:,.0f} an answer" if each.requests else ""
+    mean = f"{each.completion_tokens / each.requests:,.0f} an answer" if each.requests else "none"
     return _plain(number(each.completion_tokens), mean)
 
 
 def _shared(share: Share, *, good: bool) -> dict[str, Any]:
     """A share with its interval, from nothing to all."""
     if share.share is None or share.low is None or share.high is None:
-        return _plain("none yet")
+        return {"text": "none", "more": "of 0", "span": _NOWHERE, "tone": ""}
     low, high = 100 * share.low, 100 * share.high
     digits = 0 if good else 1  # failures are few
     return {
@@ -353,7 +394,7 @@ def _shared(share: Share, *, good: bool) -> dict[str, Any]:
     }
 
 
-def _liked(compared: Comparison, found: CanaryView, name: str, live: str) -> str:
+def _liked(compared: Comparison, found: Evidence, name: str, live: str) -> str:
     match compared:
         case "better":
             return f"Visitors like the answers of {name} better than those of {live}."
@@ -366,7 +407,7 @@ def _liked(compared: Comparison, found: CanaryView, name: str, live: str) -> str
             return f"There are too few thumbs to tell: {counts}. Each needs {MIN_SAMPLES} at least."
 
 
-def _failed(compared: Comparison, found: CanaryView, name: str, live: str) -> str:
+def _failed(compared: Comparison, found: Evidence, name: str, live: str) -> str:
     match compared:
         case "better":
             return f"{name} fails less often than {live}."

@@ -27,8 +27,9 @@ from server.jobs import runs, service, states
 from server.jobs.curve import CurveReader
 from server.jobs.estimates import estimate_run
 from server.jobs.feed import Batch, JobFeed
+from server.jobs.recipes import default_recipe
 from server.settings import Settings
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_file, csv_of_all
 from server.web.console.figures import about
 from server.web.console.forms import see_other
 from server.web.console.pages.training_form import (
@@ -91,7 +92,7 @@ class TrainingController(Controller):
             older=shown[-1].id if len(found) > len(shown) else None,
             first_page=after is None,
             prospect=prospect,
-            first=prospect and prospect.of(empty_form(settings).values["recipe"]),
+            first=prospect and prospect.recipes[0],
             most=runs.COMPARED[1],
             about=about,
         )
@@ -99,15 +100,16 @@ class TrainingController(Controller):
     @get("/runs.csv")
     async def csv(
         self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every run of the tenant, a line each."""
-        async with database.reading() as session:
-            found = await read_all(
-                lambda limit, last: runs.list_runs(
-                    session, tenant, limit=limit, after=last.id if last else None
-                )
-            )
-        return csv_file(runs.to_csv(found), f"{tenant.slug}-runs.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: runs.list_runs(
+                session, tenant, limit=limit, after=last.id if last else None
+            ),
+            runs.to_csv,
+            f"{tenant.slug}-runs.csv",
+        )
 
     @get("/compare")
     async def compare(
@@ -158,7 +160,8 @@ class TrainingController(Controller):
         settings: NamedDependency[Settings],
     ) -> Response[str]:
         """The form that starts a run."""
-        return await _form_page(request, tenant, empty_form(settings), database, settings)
+        form = empty_form(settings, await default_recipe(settings))
+        return await _form_page(request, tenant, form, database, settings)
 
     @post("/new", guards=_ADMIN)
     async def create(

@@ -9,7 +9,6 @@ import msgspec
 
 from server.errors import Invalid, ServerError
 from server.jobs.schemas import SUFFIX, JobRequest
-from server.jobs.service import DEFAULT_RECIPE
 from server.settings import Settings
 from training.config import recipe_names
 
@@ -83,11 +82,10 @@ class RunForm(NamedTuple):
     errors: dict[str, str]
 
 
-def empty_form(settings: Settings) -> RunForm:
-    """The form as it is opened: what the installation does where nobody says otherwise."""
+def empty_form(settings: Settings, recipe: str = "") -> RunForm:
+    """The form as it is opened: what the installation does where nobody says otherwise, by ``recipe``."""
     bounds = msgspec.to_builtins(settings.objectives)
     values = {bound.name: _text(bounds[bound.name]) for bound in BOUNDS}
-    recipe = settings.recipe or DEFAULT_RECIPE
     return RunForm({"recipe": recipe, "seed": "17", "suffix": "", "approval": "", **values}, {})
 
 

@@ -12,12 +12,13 @@ import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
 
 from server.db.models import Tenant, WebhookEndpoint
 from server.db.session import Database
 from server.errors import Conflict, Invalid, ServerError, TooMany
 from server.settings import Settings
-from server.web.console.downloads import csv_file, read_all
+from server.web.console.downloads import csv_file, csv_of_all
 from server.web.console.forms import read_form, see_other
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
@@ -301,16 +302,18 @@ class WebhooksController(Controller):
         tenant: NamedDependency[Tenant],
         hook_id: FromPath[str],
         database: NamedDependency[Database],
-    ) -> Response[bytes]:
+    ) -> Stream:
         """Every delivery that is kept, a line each."""
         async with database.reading() as session:
             row = await service.get(session, hook_id, slug=tenant.slug)
-            found = await read_all(
-                lambda limit, last: listing.list_deliveries(
-                    session, row, limit=limit, after=last.row_id if last else None
-                )
-            )
-        return csv_file(listing.deliveries_to_csv(found), f"{tenant.slug}-{hook_id}-deliveries.csv")
+        return await csv_of_all(
+            database,
+            lambda session, limit, last: listing.list_deliveries(
+                session, row, limit=limit, after=last.row_id if last else None
+            ),
+            listing.deliveries_to_csv,
+            f"{tenant.slug}-{hook_id}-deliveries.csv",
+        )
 
     @post("/{hook_id:str}/deliveries/{delivery_id:str}/again")
     async def send_again(

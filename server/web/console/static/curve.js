@@ -76,7 +76,7 @@ async function refresh() {
   } catch {
     return; // the next event tries again
   }
-  for (const part of fresh.querySelectorAll("[data-part]")) replace(document.getElementById(part.id), part);
+  for (const part of fresh.querySelectorAll("[data-part], [data-shell]")) replace(document.getElementById(part.id), part);
   const curve = fresh.getElementById("curve");
   for (const name of ["steps", "growing", "expected", "reference", "referenceName"]) box.dataset[name] = curve.dataset[name];
   draw();

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 from bs4 import BeautifulSoup
+from sqlalchemy import select
 
-from server.audit import service
+from server.audit import actors, service
 from server.audit.actors import COMMAND_LINE, Actor, acting
 from server.audit.schemas import Subject
-from server.db.models import now
+from server.db.models import Person, now
 from server.settings import Limits
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch
@@ -174,3 +175,61 @@ async def test_programs_read_the_same_page_by_page(
     assert (await client.get(path, headers=other)).status_code == 404
     trainer = await make_key("acme", "train")
     assert (await client.get(path, headers=trainer)).status_code == 403
+
+
+async def test_a_tenants_people_and_keys_are_not_told_who_an_operator_is(
+    client: Any,
+    operator: dict[str, str],
+    sign_in: Any,
+    *,
+    make_key: Any,
+    make_tenant: Any,
+    database: Any,
+) -> None:
+    acme = await make_tenant("acme")
+    boss, ana = await sign_in(), await sign_in("acme")
+    async with database.transaction() as session:
+        person = (await session.scalars(select(Person).where(Person.is_operator))).one()
+        ana_ = (await session.scalars(select(Person).where(Person.is_operator.is_(False)))).one()
+    subject = Subject("person", person.id, person.email)
+    by_ana = actors.person(ana_.id, name=ana_.name, email=ana_.email)
+    by_boss = actors.person(person.id, name="Olga", email=person.email, is_operator=True)
+    by_key = Actor("operator_key", "o" * 32, "Olga's key", is_operator=True)
+    for actor, of in ((by_boss, None), (by_key, None), (by_ana, subject)):
+        with acting(actor, request_id="req_1", address="198.51.100.4"):
+            async with database.transaction() as session:
+                service.record(session, "tenant.changed", tenant_id=acme.id, subject=of)
+    key = await make_key("acme", "admin")
+    api, page_csv = "/admin/tenants/acme/audit", f"{PAGE}/entries.csv"
+    secrets = {person.email, person.id, "Olga", "o" * 32}
+    for browser, headers, paths in (
+        (ana, {}, (PAGE, page_csv, f"{PAGE}?by=Olga", f"{PAGE}?by=the+operator+of+this")),
+        (client, key, (api, f"{api}?format=csv", f"{api}?by={person.id}")),
+    ):
+        for path in paths:
+            answer = await browser.get(path, headers=headers)
+            assert answer.status_code == 200
+            told = answer.text.replace('value="Olga"', "")  # what was typed into the filter
+            told = told.replace("by=Olga", "")
+            assert not {each for each in secrets if each in told}, path
+    told = lines(await ana.get(PAGE))
+    assert f"{by_ana.name} changed settings of the tenant the operator of this server" in told
+    assert told.count("The operator of this server changed settings of the tenant") == 2
+    assert "Nothing found" in (await ana.get(f"{PAGE}?by=Olga")).text
+    for words_ in ("operator", "the operator of this server"):
+        found = await ana.get(f"{PAGE}?by={words_}")
+        assert len(lines(found)) >= 2
+        assert "198.51.100.4" not in found.text
+    assert (await client.get(f"{api}?by={person.id}", headers=key)).json() == []
+    # an operator is told
+    for browser, headers, path in (
+        (boss, {}, PAGE),
+        (boss, {}, page_csv),
+        (client, operator, api),
+        (client, operator, f"{api}?format=csv"),
+        (boss, {}, ALL),
+    ):
+        told = (await browser.get(path, headers=headers)).text
+        assert person.email in told
+        assert "Olga" in told
+        assert "198.51.100.4" in told

@@ -214,7 +214,8 @@ async def test_a_version_that_waits_is_tried_first_and_the_banner_leads_to_its_a
     await start(database, 3)
     shown = await browser.get(f"{PAGE}/3")
     assert attribute(shown, "#canary-promote", "href") == f"{PAGE}/3/approve"
-    assert not soup(shown).select("#try, [hx-trigger]")
+    assert not soup(shown).select("#try")
+    assert attribute(shown, "#version", "hx-trigger") == "every 5s"
     # approved, the page asks again by itself until it is live
     async with database.transaction() as session:
         await states.decide(session, tenant.id, job.id, decision="approved")
@@ -238,3 +239,71 @@ async def test_a_canary_that_the_engine_refused_says_why_in_the_history(
     told = "The canary acme@2, of 10 %, was taken back. The engine would not load it."
     assert told in words(await browser.get(f"{PAGE}/history"))
     assert "by the engine" in words(await browser.get(f"{PAGE}/2"))
+
+
+async def test_a_page_asks_again_by_itself_while_there_is_a_canary(sign_in, two, database) -> None:
+    browser = await sign_in("acme", "viewer")
+    assert not soup(await browser.get(PAGE)).select("[hx-trigger]")
+    await start(database)
+    for path, part in ((PAGE, "#release"), (f"{PAGE}/2", "#version"), (f"{PAGE}/1", "#version")):
+        shown = await browser.get(path)
+        assert attribute(shown, part, "hx-get") == path
+        assert attribute(shown, part, "hx-trigger") == "every 5s"
+        assert attribute(shown, part, "hx-select-oob").startswith("[data-shell]")
+    # read out is a change of who answers, not the figures
+    told = "acme@2 answers 10 % of the requests, acme@1 the others"
+    assert words(await browser.get(PAGE), "#last-change") == told
+    async with database.transaction() as session:
+        owner = await tenants.get(session, "acme")
+        await canary.end(session, owner, actor="command line")
+    for path in (PAGE, f"{PAGE}/2"):
+        shown = await browser.get(path)
+        assert not soup(shown).select("[hx-trigger]")
+        assert words(shown, "#last-change") == "The canary acme@2, of 10 %, was taken back"
+
+
+async def test_what_came_of_a_canary_stays_in_the_history(sign_in, tenant, two, database) -> None:
+    await start(database)
+    async with database.transaction() as session:
+        for is_canary, requests, errors in ((True, 10, 7), (False, 1_090, 0)):
+            session.add(
+                CanaryCount(
+                    tenant_id=tenant.id,
+                    revision=2,
+                    is_canary=is_canary,
+                    requests=requests,
+                    errors=errors,
+                )
+            )
+    await note(database, tenant, *[(1, "down")] * 8, *[(2, "up")] * 9)
+    browser = await sign_in("acme", "viewer")
+    assert not soup(await browser.get(f"{PAGE}/history")).select("a[href*='/history/']")
+    assert (await browser.get(f"{PAGE}/history/2")).status_code == 404  # it goes on
+    await start(database, percent=30)
+    await note(database, tenant, *[(2, "down")] * 30)
+    async with database.transaction() as session:
+        await canary.end_refused(session, tenant.id, revision=3)
+    for page in (PAGE, f"{PAGE}/2", f"{PAGE}/history"):
+        links = soup(await browser.get(page)).select("ol a[href*='/history/']")
+        assert [(link["href"], link.get_text()) for link in links] == [
+            (f"{PAGE}/history/3", "What came of it: 0 answers beside 0"),
+            (f"{PAGE}/history/2", "What came of it: 10 answers beside 1,090"),
+        ]
+    shown = words(await browser.get(f"{PAGE}/history/2"))
+    for told in (
+        "acme@2 answered 10 % of the requests",
+        "Ended by the command line Then: acme@2 answers 30 % of the requests, acme@1 the others.",
+        "Thumbs up 100 % 9 of 9; 70 to 100 % 0 % 0 of 8",
+        "Failed or refused 70.0 % 7 of 10",
+        "Visitors like the answers of acme@2 better than those of acme@1.",
+        "acme@2 fails more often than acme@1.",
+    ):
+        assert told in shown, told
+    shown = words(await browser.get(f"{PAGE}/history/3"))
+    assert (
+        "Ended by the engine Then: The canary acme@2, of 30 %, was taken back. The engine would not"
+        in shown
+    )
+    assert "Thumbs up 0 % 0 of 30" in shown
+    for nothing in (0, 1, 4, 5, 9_999_999_999_999):
+        assert (await browser.get(f"{PAGE}/history/{nothing}")).status_code == 404

@@ -2,10 +2,13 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
+from server import spreadsheets
 from server.conversations import inbox
 from server.db.models import Adapter, LiveConversation, Person, Visitor, now
+from server.errors import Conflict
 from server.web.console import downloads
 
 PAGES = ("people", "conversations", "release", "data", "training", "keys", "webhooks")
@@ -27,20 +30,43 @@ async def talk(database: Any, tenant_id: str, topic: str, *, state: str = "open"
         session.add(LiveConversation(tenant_id=tenant_id, visitor_id=visitor.id, **about))
 
 
-async def test_a_list_is_read_to_its_end_in_batches_and_to_a_bound(monkeypatch: Any) -> None:
+async def test_a_list_is_sent_to_its_end_in_batches_with_one_line_of_names(
+    database: Any, monkeypatch: Any
+) -> None:
     asked = []
 
-    async def read(limit: int, last: int | None) -> list[int]:
+    async def read(session: Any, limit: int, last: int | None) -> list[int]:
         asked.append((limit, last))
         first = 0 if last is None else last + 1
-        return list(range(first, min(first + limit, 7)))
+        return list(range(first, min(first + limit, rows)))
+
+    def to_csv(found: Sequence[int]) -> bytes:
+        return spreadsheets.to_csv(("number",), ((each,) for each in found))
 
     monkeypatch.setattr(downloads, "BATCH", 3)
-    assert await downloads.read_all(read) == list(range(7))
-    assert asked == [(3, None), (3, 2), (3, 5), (3, 6)]
-    monkeypatch.setattr(downloads, "MAX_ROWS", 5)
-    assert await downloads.read_all(read) == list(range(5))
-    assert asked[-1] == (2, 2)
+    for rows, batches in ((0, 1), (2, 1), (3, 2), (7, 3)):
+        asked.clear()
+        answer = await downloads.csv_of_all(database, read, to_csv, "numbers.csv")
+        assert len(asked) == 1  # the others are read while they are sent
+        parts: Any = answer.iterator
+        sent = b"".join([part async for part in parts])
+        assert sent.decode().splitlines() == ["number", *map(str, range(rows))]
+        assert len(asked) == batches
+
+
+async def test_a_list_that_cannot_be_read_is_an_error_and_no_file(
+    sign_in: Any, make_tenant: Any, monkeypatch: Any
+) -> None:
+    await make_tenant("acme")
+    browser = await sign_in("acme", "viewer")
+
+    async def fail(*_: Any, **__: Any) -> list[Any]:
+        raise Conflict("Not now.")
+
+    monkeypatch.setattr(inbox, "list_conversations", fail)
+    answer = await browser.get("/console/t/acme/conversations/conversations.csv")
+    assert answer.status_code == 409
+    assert "content-disposition" not in answer.headers
 
 
 async def test_the_conversations_of_a_queue_are_a_file(

@@ -389,6 +389,7 @@ def test_the_places_of_an_interval_are_inside_its_picture() -> None:
         span = release_view._span(gate)
         assert span is not None
         assert span.bound is not None
+        assert span.value is not None
         assert 0 < span.value < 100
         assert 0 < span.bound < 100
         if span.low is not None:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from server.accounts import sessions
 from server.db.models import Job, Person
-from server.jobs import runs
+from server.jobs import recipes, runs
 from server.jobs.feed import Batch, JobFeed
 from server.web.console.figures import NOTHING, about, duration
 from server.web.console.pages import training
@@ -92,6 +92,28 @@ async def test_the_list_is_paged(sign_in, tenant, database, monkeypatch) -> None
     assert second.select_one("a[rel=prev]")
     beyond = await browser.get(f"{PAGE}?after={'0' * 32}")
     assert "no older runs" in words(beyond)
+
+
+@pytest.mark.parametrize(
+    ("gpu_bytes", "first", "impossible"),
+    [(0, "cpu-small", ["gpu-24gb", "gpu-80gb"]), (24 * 10**9, "gpu-24gb", ["gpu-80gb"])],
+)
+async def test_the_form_begins_with_what_the_machine_can_run(
+    sign_in, tenant, monkeypatch, *, gpu_bytes, first, impossible
+) -> None:
+    monkeypatch.setattr(recipes, "_gpu_memory", lambda: gpu_bytes)
+    browser = await sign_in("acme")
+    form = soup(await browser.get(f"{PAGE}/new"))
+    offered = form.select(".recipes .check")
+    names = [str(each.select("input")[0]["value"]) for each in offered]
+    assert names[0] == first
+    assert [str(each["value"]) for each in form.select(".recipes input[checked]")] == [first]
+    marked = [
+        name
+        for name, each in zip(names, offered, strict=True)
+        if "cannot run here" in each.get_text()
+    ]
+    assert marked == impossible
 
 
 async def test_a_form_without_a_script_starts_a_run(
