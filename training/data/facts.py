@@ -260,7 +260,8 @@ _COLON = r"(\d{1,2})[:h](\d\d)(?::\d\d)?(?!\d)"
 _UNTIL = r" ?(?:-|to|until|till|and|bis|und|à|et|a|y) ?"
 _ALWAYS = re.compile(r"(?<![\w/])24/7(?![\w/])|(?<!\w)24x7(?!\w)")
 _CLOCK_SPAN = re.compile(
-    rf"(?<![\w.,:])(\d{{1,2}})(?:[:.h](\d\d))? ?({_AM_PM}|uhr)?{_UNTIL}{_CLOCK}", re.IGNORECASE
+    rf"(?<![\w.,:$£€¥])(\d{{1,2}})(?:[:.h](\d\d))? ?({_AM_PM}|uhr)?{_UNTIL}{_CLOCK}",
+    re.IGNORECASE,
 )
 _CLOCK_TIME = re.compile(rf"(?<![\w.,:]){_CLOCK}", re.IGNORECASE)
 _COLON_TIME = re.compile(rf"(?<![\w.,:]){_COLON}", re.IGNORECASE)
