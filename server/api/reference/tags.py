@@ -17,6 +17,7 @@ TAGS = (
     Tag("Chat", "Continue a conversation, in one piece or streamed.", ("/v1/chat",)),
     Tag("Responses", "Answers that remember what was said before.", ("/v1/responses",)),
     Tag("Completions", "Continue a text.", ("/v1/completions",)),
+    Tag("Receipts", "What an answer rests on.", ("/v1/receipts",)),
     Tag("Embeddings", "Texts as vectors.", ("/v1/embeddings",)),
     Tag(
         "Models",
