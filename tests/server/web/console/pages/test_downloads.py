@@ -8,8 +8,6 @@ from server.conversations import inbox
 from server.db.models import Adapter, LiveConversation, Person, Visitor, now
 from server.web.console import downloads
 
-PAGES = ("people", "conversations", "release", "data", "training", "keys", "webhooks")
-
 
 def lines(answer: Any) -> list[dict[str, str]]:
     assert answer.status_code == 200, answer.text
