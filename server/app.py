@@ -159,6 +159,7 @@ WIDGET: tuple[type[Controller], ...] = (  # /widget.js, /widget
     WidgetDocuments,
     WidgetController,
 )
+MIDDLEWARE = (ActingMiddleware(),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +278,7 @@ def create_app(
         ],
         cors_config=config_of(settings.cors_origins),
         lifespan=[lifespan],
-        middleware=[ActingMiddleware()],
+        middleware=MIDDLEWARE,
         request_class=StrictRequest,
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,  # server/api/reference makes the document, with the types that validate

@@ -18,8 +18,8 @@ from tests.server.engine.vllm.vllm_process import vllm_engine
 
 __all__ = ["vllm_engine"]  # one real vLLM for all tests that ask for it
 
-# Some 2,000 tests build the application, which is 300,000 objects that stay: the default, 700, looks
-# through them over and over (a fifth of the time of building one).
+# An application and its libraries are 300,000 objects that stay: the default, 700, looks
+# through them over and over.
 gc.set_threshold(10_000, 20, 20)
 
 # an installation's own settings, in the shell that starts the tests, are not the tests'

@@ -1,7 +1,7 @@
 """The server's fixtures: an application with its own database, over ASGI."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from tests.databases import (
     settings,
     sqlite_url,
 )
+from tests.server.applications import Applications
 
 __all__ = [
     "database",
@@ -43,17 +44,17 @@ __all__ = [
 ]
 
 
-@pytest.fixture
-def doors() -> set[str]:
-    """What a folder's tests come in by, of the groups of controllers in ``server.app``."""
-    return {"OPENAI", "ADMIN"}
+@pytest.fixture(scope="session")
+def applications() -> Applications:
+    return Applications()
 
 
 @pytest.fixture(autouse=True)
-def without_other_doors(doors: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some 2,000 tests build the application, and registering a group takes up to 0.1 s."""
-    for name in {"OPENAI", "ADMIN", "CONSOLE", "WIDGET"} - doors:
-        monkeypatch.setattr(server_app, name, ())
+def lent(applications: Applications, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What ``create_app`` makes in a test is used again in the next."""
+    monkeypatch.setattr(server_app, "Application", applications)
+    yield
+    applications.take_back()
 
 
 @pytest.fixture

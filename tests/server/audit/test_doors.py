@@ -68,11 +68,6 @@ class Call(NamedTuple):
 
 
 @pytest.fixture
-def doors() -> set[str]:
-    return {"CONSOLE", "ADMIN", "OPENAI"}
-
-
-@pytest.fixture
 def database_url(sqlite_url: str) -> str:
     return sqlite_url
 

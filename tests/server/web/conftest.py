@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
-import pytest
 import pytest_asyncio
 from httpx2 import ASGITransport, AsyncClient
 from litestar import Litestar
@@ -16,11 +15,6 @@ from server.db.session import Database
 from server.tenants import service as tenants
 
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
-
-
-@pytest.fixture
-def doors() -> set[str]:
-    return {"CONSOLE"}
 
 
 @pytest_asyncio.fixture

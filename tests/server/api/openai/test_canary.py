@@ -20,11 +20,6 @@ LIVE, TRIED = "[acme.000000000001]", "[acme.000000000002]"
 Counted = dict[bool, tuple[int, int]]
 
 
-@pytest.fixture
-def doors() -> set[str]:
-    return {"OPENAI", "WIDGET"}
-
-
 @pytest_asyncio.fixture
 async def visited(server: Serving) -> AsyncIterator[Frame]:
     """A tenant with a widget; 1 is live, and 2 answers half of the requests."""

@@ -3,11 +3,6 @@
 import pytest
 
 
-@pytest.fixture
-def doors() -> set[str]:
-    return {"CONSOLE", "OPENAI", "ADMIN"}
-
-
 @pytest.mark.parametrize("path", ["/v1/models", "/admin/tenants"])
 async def test_the_api_knows_nothing_of_the_consoles_cookie(sign_in, operator, path):
     browser = await sign_in()

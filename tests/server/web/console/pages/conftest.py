@@ -10,7 +10,6 @@ from argon2 import PasswordHasher
 from httpx2 import ASGITransport, AsyncClient, Response
 from litestar import Litestar
 
-import server.app as server_app
 from server.accounts import links, service
 from server.db.models import Person
 from server.db.session import Database
@@ -31,19 +30,6 @@ def token_in(answer: Response) -> str:
 def database_url(sqlite_url: str) -> str:
     """One kind of database is enough here: the services that pages ask have tests on both."""
     return sqlite_url
-
-
-@pytest.fixture(autouse=True)
-def only_its_own_pages(
-    request: pytest.FixtureRequest, without_other_doors: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A module's pages, by its name, and those of ``PAGES``: to register all takes 0.1 s a test."""
-    own = request.path.stem.removeprefix("test_")
-    kept = {own, "home", "sign_in", *getattr(request.module, "PAGES", ())}
-    if "release" in kept:
-        kept.add("release_changes")
-    found = [page for page in server_app.CONSOLE if page.__module__.rpartition(".")[2] in kept]
-    monkeypatch.setattr(server_app, "CONSOLE", tuple(found))
 
 
 @pytest_asyncio.fixture

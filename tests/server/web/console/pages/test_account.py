@@ -5,8 +5,6 @@ from tests.server.web.console.pages.conftest import EMAIL, PASSWORD, enter, toke
 ACCOUNT = "/console/account"
 NEW = "another long password"
 
-PAGES = ("people",)
-
 
 async def test_a_name_is_changed(browser, make_person):
     await make_person()

@@ -22,11 +22,6 @@ ALL = "/console/audit"
 INJECTED = "<script>alert(1)</script>"
 
 
-@pytest.fixture
-def doors() -> set[str]:
-    return {"CONSOLE", "ADMIN"}
-
-
 def soup(answer: Any) -> BeautifulSoup:
     return BeautifulSoup(answer.text, "html.parser")
 

@@ -12,8 +12,6 @@ from tests.server.adapters.test_canary import note
 from tests.server.jobs.fake_runs import make_run, make_version
 from tests.server.web.console.pages.test_release import PAGE, fields, promote, soup, words
 
-PAGES = ("release",)
-
 
 @pytest.fixture
 async def tenant(make_tenant) -> Tenant:

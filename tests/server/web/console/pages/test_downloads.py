@@ -11,8 +11,6 @@ from server.db.models import Adapter, LiveConversation, Person, Visitor, now
 from server.errors import Conflict
 from server.web.console import downloads
 
-PAGES = ("people", "conversations", "release", "data", "training", "keys", "webhooks")
-
 
 def lines(answer: Any) -> list[dict[str, str]]:
     assert answer.status_code == 200, answer.text

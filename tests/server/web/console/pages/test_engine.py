@@ -12,7 +12,6 @@ from server.engine.service import EngineService
 from server.jobs.heartbeat import Heartbeat
 
 PATH = "/console/engine"
-PAGES = ("audit",)
 
 
 def facts(text: str) -> dict[str, str]:

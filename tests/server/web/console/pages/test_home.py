@@ -23,8 +23,6 @@ from server.db.session import Database
 from server.web.console.pages import home
 from training.data.dataset import MIN_EXAMPLES
 
-PAGES = ("data", "tenants")
-
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:

@@ -16,11 +16,6 @@ from server.tenants import service as tenants
 PAGE = "/console/t/acme/keys"
 
 
-@pytest.fixture
-def doors() -> set[str]:
-    return {"CONSOLE", "OPENAI", "ADMIN"}
-
-
 def soup(answer: Any) -> BeautifulSoup:
     return BeautifulSoup(answer.text, "html.parser")
 

@@ -8,7 +8,6 @@ from server.accounts import service
 from tests.server.web.console.pages.conftest import EMAIL, PASSWORD, enter, token_in
 
 PEOPLE = "/console/people"
-PAGES = ("account",)
 
 
 @pytest.fixture

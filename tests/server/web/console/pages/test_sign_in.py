@@ -16,7 +16,6 @@ from tests.server.web.console.pages.conftest import EMAIL, PASSWORD, enter, toke
 
 FORM = "/console/sign-in"
 ACCOUNT = "/console/account"
-PAGES = ("account", "people")
 
 
 async def test_signing_in_and_out_by_plain_forms(browser, make_person):

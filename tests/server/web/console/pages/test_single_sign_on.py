@@ -17,7 +17,6 @@ from tests.server.web.console.pages.conftest import EMAIL
 BEGIN = "/console/sign-in/oidc"
 ACCOUNT = "/console/account"
 LONG_AGO = 1_700_000_000
-PAGES = ("account",)
 
 
 @pytest.fixture

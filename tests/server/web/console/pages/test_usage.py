@@ -19,11 +19,6 @@ CHAT = {"model": "tiny-base", "messages": [{"role": "user", "content": "Hello"}]
 PATH = "/console/t/acme/usage"
 
 
-@pytest.fixture
-def doors() -> set[str]:
-    return {"CONSOLE", "OPENAI"}
-
-
 async def use(database: Database, tenant: Tenant, *, days: int = 0, **fields: Any) -> None:
     day = now().date() - timedelta(days=days)
     async with database.transaction() as session:

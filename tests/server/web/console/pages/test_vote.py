@@ -13,7 +13,6 @@ from tests.server.jobs.fake_runs import make_run, make_version
 
 PAGE = "/console/t/acme/release/1/vote"
 NAMES = re.compile(r"acme@1|\b(?:live|candidate|base)\b", re.IGNORECASE)
-PAGES = ("release",)
 
 
 def soup(answer: Any) -> BeautifulSoup:

@@ -36,11 +36,6 @@ FORM = {
 }
 
 
-@pytest.fixture
-def doors() -> set[str]:
-    return {"CONSOLE", "WIDGET"}
-
-
 def soup(answer: Any) -> BeautifulSoup:
     return BeautifulSoup(answer.text, "html.parser")
 
