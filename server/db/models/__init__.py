@@ -23,7 +23,6 @@ from server.db.models.adapters import (
 from server.db.models.audit import ActorKind, AuditEntry
 from server.db.models.base import (
     MAX_NUMBER,
-    DateTimeUTC,
     Json,
     JsonObject,
     Record,
@@ -92,7 +91,6 @@ __all__ = [
     "CanaryCount",
     "ConversationRow",
     "DatasetVersion",
-    "DateTimeUTC",
     "Decision",
     "DeliveryState",
     "File",

@@ -2,6 +2,7 @@
 
 import datetime
 
+from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy import (
     BigInteger,
     Date,
@@ -11,7 +12,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
-    DateTimeUTC,
     Record,
     SafeString,
     SafeText,
