@@ -52,6 +52,14 @@ from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
 from server.db.models.idempotency import IdempotentRequest
 from server.db.models.jobs import FINISHED_JOB_STATES, Decision, Job, JobEvent, JobState
+from server.db.models.knowledge import (
+    Article,
+    ArticleChunk,
+    ArticleState,
+    ArticleVersion,
+    KnowledgeUpload,
+    KnowledgeUploadState,
+)
 from server.db.models.stored import StoredCompletion, StoredResponse
 from server.db.models.tenants import ApiKey, Tenant
 from server.db.models.transcripts import (
@@ -84,6 +92,10 @@ __all__ = [
     "Adapter",
     "AdapterState",
     "ApiKey",
+    "Article",
+    "ArticleChunk",
+    "ArticleState",
+    "ArticleVersion",
     "AuditEntry",
     "BlindVote",
     "Canary",
@@ -104,6 +116,8 @@ __all__ = [
     "JobState",
     "Json",
     "JsonObject",
+    "KnowledgeUpload",
+    "KnowledgeUploadState",
     "LiveConversation",
     "LiveMessage",
     "LiveState",
