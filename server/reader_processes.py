@@ -29,6 +29,7 @@ NICENESS = 10  # as trainers: chats come first on a machine that does both
 AGAIN_SECONDS = (
     1.0  # of CPU time, after which a library that swallowed ``TookTooLong`` gets it again
 )
+_LATER_SECONDS = 5
 T = TypeVar("T")
 
 
@@ -119,9 +120,11 @@ def limit_resources(*, cpu_seconds: int, memory_bytes: int, file_bytes: int) -> 
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(what)[1]
-        if hard != resource.RLIM_INFINITY:
-            bound = min(bound, hard)  # noqa: PLW2901 - never more than the system allows
-        resource.setrlimit(what, (bound, bound))
+        # at the hard limit of CPU time the system kills without a word
+        most = bound + (_LATER_SECONDS if what == resource.RLIMIT_CPU else 0)
+        if hard != resource.RLIM_INFINITY:  # never more than the system allows
+            most = min(most, hard)
+        resource.setrlimit(what, (min(bound, most), most))
 
 
 @contextlib.contextmanager

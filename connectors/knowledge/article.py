@@ -110,6 +110,14 @@ class KnowledgeReader(Protocol):
         """
 
 
+def too_large(characters: int) -> str:
+    """Why an article with so many characters is refused."""
+    return (
+        f"{characters:,} characters are more than the {MAX_ARTICLE_CHARACTERS:,} of one article; "
+        "split it"
+    )
+
+
 def title_of(text: str) -> str:
     """A title or heading in one line, at most ``MAX_TITLE_CHARACTERS`` long."""
     return " ".join(text.split())[:MAX_TITLE_CHARACTERS].strip()

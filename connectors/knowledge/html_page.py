@@ -22,10 +22,12 @@ from connectors.knowledge.article import (
     Unreadable,
     stem_of,
     title_of,
+    too_large,
 )
-from connectors.knowledge.markdown import too_large
 from connectors.knowledge.text import decode
 
+MAX_MARKUP_CHARACTERS = 8 * MAX_ARTICLE_CHARACTERS
+"""Of a page with its markup, which is often the larger part of it."""
 _START = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body|title|main|article|h[1-6])\b",
     re.IGNORECASE | re.DOTALL,
@@ -129,7 +131,7 @@ class HtmlPage:
 
     def read(self, data: bytes, filename: str) -> Iterator[Article | Skipped]:
         """Yield the one article; see ``KnowledgeReader.read``."""
-        text, skipped = decode(data, declared=True)
+        text, skipped = decode(data, most=MAX_MARKUP_CHARACTERS, declared=True)
         yield from skipped
         yield from read_markup(text, filename, self.name)
 

@@ -12,10 +12,8 @@ from connectors.knowledge.article import (
     MAX_ARTICLE_CHARACTERS,
     Article,
     Headings,
-    Reason,
     Section,
     Skipped,
-    Unreadable,
     stem_of,
     title_of,
 )
@@ -61,10 +59,8 @@ class Markdown:
 
     def read(self, data: bytes, filename: str) -> Iterator[Article | Skipped]:
         """Yield the one article; see ``KnowledgeReader.read``."""
-        text, skipped = decode(data)
+        text, skipped = decode(data, most=MAX_ARTICLE_CHARACTERS)
         yield from skipped
-        if len(text) > MAX_ARTICLE_CHARACTERS:
-            raise Unreadable(Reason.TOO_LARGE, too_large(len(text)))
         title, start = _front_matter(text)
         lines = text.split("\n")
         tokens = (
@@ -75,14 +71,6 @@ class Markdown:
         first = next((t for t in _headings(tokens) if t[0] == 1), None)
         title = title or (title_of(first[1]) if first else "") or stem_of(filename)
         yield Article(filename, title, self.name, tuple(_sections(tokens, lines)))
-
-
-def too_large(characters: int) -> str:
-    """Why an article with so many characters is refused."""
-    return (
-        f"{characters:,} characters are more than the {MAX_ARTICLE_CHARACTERS:,} of one article; "
-        "split it"
-    )
 
 
 def _front_matter(text: str) -> tuple[str, int]:

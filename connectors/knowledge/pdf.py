@@ -25,8 +25,8 @@ from connectors.knowledge.article import (
     Unreadable,
     stem_of,
     title_of,
+    too_large,
 )
-from connectors.knowledge.markdown import too_large
 
 MAX_PAGES = 2_000
 _HEAD_BYTES = 1024  # in which "%PDF-" stands, also behind what a mail program left there

@@ -20,8 +20,8 @@ from connectors.knowledge.article import (
     Unreadable,
     stem_of,
     title_of,
+    too_large,
 )
-from connectors.knowledge.markdown import too_large
 
 Column = Literal["question", "answer", "category"]
 _NAMES: Mapping[Column, frozenset[str]] = {

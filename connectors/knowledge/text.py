@@ -9,7 +9,7 @@ from connectors.control_tokens import CONTROL_TOKEN, without_control_tokens
 from connectors.importers.base import ImportOptions
 from connectors.importers.decode import read_lines
 from connectors.importers.mojibake import fix_mojibake
-from connectors.knowledge.article import Reason, Skipped
+from connectors.knowledge.article import Reason, Skipped, Unreadable, too_large
 
 # Not seen by a reader, seen by a model: C0 and C1 controls but tab and line feed, zero-width spaces,
 # overrides of direction, noncharacters, and the tag characters that can spell a hidden message. Joiners stay: Persian
@@ -29,6 +29,7 @@ _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?([\w.:-]{2,40})""",
     re.IGNORECASE,
 )
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # of byte order, which win
 _HEAD_BYTES = 2048  # in which a page says its encoding (HTML: 1,024)
 
 
@@ -53,18 +54,25 @@ def clean(text: str, place: str = "") -> Iterator[str | Skipped]:
         yield Skipped(place, Reason.CONTROL_TOKENS, detail, part=True, count=tokens)
 
 
-def decode(data: bytes, *, declared: bool = False) -> tuple[str, list[Skipped]]:
+def decode(data: bytes, *, most: int, declared: bool = False) -> tuple[str, list[Skipped]]:
     """The text of a file, lines that are none left empty, and what was left out.
 
     The encoding is that of a byte-order mark, with ``declared`` what an HTML page says of itself, UTF-8,
     or guessed, in this order.
+
+    Raises:
+        Unreadable: it has more characters than ``most``.
     """
     encoding = _declared(data) if declared else None
     lines = []
     skipped = []
+    characters = 0
     options = ImportOptions(encoding=encoding)
     for line in read_lines(io.BytesIO(data), options, repair_mojibake=True):
         lines.append(line.text or "")
+        characters += len(lines[-1]) + 1
+        if characters > most + 1:
+            raise Unreadable(Reason.TOO_LARGE, too_large(len(data)))
         if line.text is None:
             skipped.append(
                 Skipped(
@@ -76,7 +84,7 @@ def decode(data: bytes, *, declared: bool = False) -> tuple[str, list[Skipped]]:
 
 def _declared(data: bytes) -> str | None:
     found = _DECLARED.search(data[:_HEAD_BYTES])
-    if found is None:
+    if found is None or data.startswith(_MARKS):
         return None
     name = found[1].decode("ascii")
     try:

@@ -180,13 +180,14 @@ class _Hooks:
 
 
 def build_embeddings(
-    settings: Settings, *, run: str = "embeddings", in_background: bool = False
+    settings: Settings, *, run: str | Path = "embeddings", in_background: bool = False
 ) -> EmbeddingService:
     """Make the service that the settings ask for: with the fake engine, the fake encoder.
 
     Args:
         settings: the installation's.
-        run: the name of the process's folder; each process of ours that has an encoder has its own.
+        run: the process's folder, within that of running processes; each process of ours that has an
+            encoder has its own.
         in_background: let others have the processor first, and end the process soon when it is unused.
     """
     folder = settings.run / run

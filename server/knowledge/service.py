@@ -19,7 +19,7 @@ from server.db.models import (
     now,
 )
 from server.db.scope import of_tenant
-from server.errors import Conflict, Invalid, NotFound
+from server.errors import Conflict, NotFound
 from server.files.names import clean_name
 from server.knowledge.schemas import KnowledgeUsage
 from server.settings import Settings
@@ -336,15 +336,3 @@ async def count_unfinished(session: AsyncSession, tenant_id: str) -> int:
     """How many uploads wait or are being read."""
     query = of_tenant(tenant_id).select(func.count(KnowledgeUpload.id))
     return await session.scalar(query.where(KnowledgeUpload.state.not_in(ENDED))) or 0
-
-
-def check_question(text: str) -> str:
-    """A question to search by, without white space around it.
-
-    Raises:
-        Invalid: it is empty.
-    """
-    text = text.strip()
-    if not text:
-        raise Invalid("Ask something: the question is empty.", param="q")
-    return text

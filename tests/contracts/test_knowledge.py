@@ -169,6 +169,7 @@ def test_half_a_file_or_noise_behind_its_beginning_never_raises(form):
 def test_more_text_than_one_article_may_have_is_refused(form, monkeypatch):
     for module in ("markdown", "html_page", "pdf", "question_table", "ingestion"):
         monkeypatch.setattr(f"connectors.knowledge.{module}.MAX_ARTICLE_CHARACTERS", 2_000)
+    monkeypatch.setattr("connectors.knowledge.html_page.MAX_MARKUP_CHARACTERS", 2_000)
     text = "A lamp that does not shine. " * 100
     found, report = read(form.write("Long", [(f"Part {n}", text) for n in range(3)]), form.file)
     assert not found
@@ -449,6 +450,11 @@ def test_more_bytes_than_one_file_may_have_are_refused(monkeypatch):
     monkeypatch.setattr("connectors.knowledge.ingestion.MAX_FILE_BYTES", 100)
     _, report = read(b"a" * 101, "a.md")
     assert report.reasons == {Reason.TOO_LARGE: 1}
+
+
+def test_an_article_of_fifty_megabytes_is_refused_before_it_is_parsed():
+    found, report = read(b"A lamp that shines.\n" * 2_600_000, "a.md")
+    assert (found, report.reasons) == ([], {Reason.TOO_LARGE: 1})
 
 
 def test_a_million_headings_are_refused():

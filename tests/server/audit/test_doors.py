@@ -13,6 +13,7 @@ from server.audit import service as audit
 from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
+from server.db.models import Article
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
 from server.web.console.session import SAFE_METHODS
@@ -38,7 +39,12 @@ C = "/console/t/{slug}"
 A = "/admin/tenants/{slug}"
 P = "/console/people/{person_id}"
 J = f"{A}/jobs/{{job_id}}"
-PARAMETERS = {"keys": "key_id", "webhooks": "webhook_id", "imports": "import_id"}
+PARAMETERS = {
+    "keys": "key_id",
+    "webhooks": "webhook_id",
+    "imports": "import_id",
+    "uploads": "upload_id",
+}
 NOT_RECORDED = {
     f"POST {C}/release/ask": "a question to a model, which is use and no change",
     f"POST {C}/release/ask/stream": "the same",
@@ -114,6 +120,12 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
     job = await make_run(database, tenant)
     found["job_id"] = job.id
     await make_upload()
+    async with database.transaction() as session:
+        for key, name in (("article_id", "box.md"), ("page_article_id", "pay.md")):
+            article = Article(tenant_id=tenant.id, name=name)
+            session.add(article)
+            await session.flush()
+            found[key] = article.id
     return found
 
 
@@ -349,6 +361,9 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("PATCH", A, "tenant.changed", {"name": "Acme Ltd", "limits": {"tokens_per_day": 9}}),
             Call("POST", f"{A}/transcripts", "transcripts.uploaded", files={"file": ("b.jsonl", CHATS)}),
             Call("DELETE", f"{A}/imports/{{last}}", "transcripts.deleted"),
+            Call("POST", f"{A}/knowledge", "knowledge.uploaded", files={"file": ("a.md", b"# A")}),
+            Call("DELETE", f"{A}/knowledge/uploads/{{last}}", "knowledge.cancelled"),
+            Call("DELETE", f"{A}/knowledge/{{article_id}}", "knowledge.deleted"),
             Call("POST", f"{A}/jobs", "job.started", {"recipe": "cpu-demo"}),
             Call("POST", f"{J}/pause", "job.paused"),
             Call("POST", f"{J}/resume", "job.resumed"),

@@ -144,7 +144,7 @@ async def test_a_vector_of_another_length_or_too_many_are_refused(
     knowledge, make_tenant, vector, count
 ):
     acme = await make_tenant()
-    with pytest.raises(ValueError, match="float32|finds"):
+    with pytest.raises(ValueError, match=r"float32|finds"):
         await knowledge.search.search(acme.id, vector, count)
 
 
