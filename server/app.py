@@ -68,6 +68,7 @@ from server.web.console.pages.data import DataController
 from server.web.console.pages.engine import EngineController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.keys import KeysController, OperatorKeysController
+from server.web.console.pages.knowledge import KnowledgeController as KnowledgePageController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
 from server.web.console.pages.release_changes import ReleaseChangesController
@@ -133,6 +134,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     AccountController,
     PeopleController,
     DataController,
+    KnowledgePageController,
     TrainingController,
     ConversationsController,
     WidgetPageController,

@@ -69,14 +69,17 @@ class KnowledgeController(Controller):
         """Store a file of articles, raw or as the part ``file`` of a form, and queue its reading."""
         async with database.reading() as session:
             await tenants.get(session, slug)
-        async with received(
-            request,
-            filename,
-            database=database,
-            blobs=blobs,
-            settings=settings,
-            max_bytes=service.max_bytes(settings),
-        ) as file, database.transaction() as session:
+        async with (
+            received(
+                request,
+                filename,
+                database=database,
+                blobs=blobs,
+                settings=settings,
+                max_bytes=service.max_bytes(settings),
+            ) as file,
+            database.transaction() as session,
+        ):
             tenant = await tenants.get(session, slug)
             await acquire_reference(session, blobs, file.sha256)
             row = await service.queue_upload(
