@@ -1,7 +1,7 @@
 """Finds the pieces of a tenant's articles that are nearest to a question, exactly.
 
 A tenant's vectors are compared one by one: up to the quota of 100,000 that takes milliseconds (measured in
-``tests/bench/knowledge.py``, and told in ``docs/knowledge.md``), and finds what is nearest, where an
+``tests/bench/knowledge.py``, and told in ``docs/how-to/give-it-knowledge.md``), and finds what is nearest, where an
 index that approximates would sometimes not. They are kept in memory in float16, and made float32 in blocks
 for the product.
 """
