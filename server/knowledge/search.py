@@ -29,8 +29,8 @@ MAX_CACHED_BYTES = 512 << 20
 MAX_COUNT = 50
 """Of pieces that one search may ask for."""
 ROWS_AT_ONCE = 10_000  # read from the database
-BLOCK_ROWS = 8_192
-"""That are float32 at a time: 12 MiB. Of 1,024 to 65,536 this was the fastest, by a fifth."""
+BLOCK_ROWS = 512
+"""That are float32 at a time: 768 KiB, which stays in the processor's cache."""
 _ID_BYTES = 32
 _NORM_BYTES = 4
 
@@ -208,7 +208,9 @@ def _nearest(matrix: _Matrix, vector: bytes, count: int) -> list[tuple[str, floa
     scores = np.empty(len(matrix.rows), dtype=np.float32)
     for start in range(0, len(scores), BLOCK_ROWS):
         block = matrix.rows[start : start + BLOCK_ROWS].astype(np.float32)
-        scores[start : start + BLOCK_ROWS] = block @ query
+        # on one core: a product by BLAS takes all of them and waits for each, up to four times the CPU time
+        # and twice the time where others use them too (measured)
+        np.einsum("ij,j->i", block, query, out=scores[start : start + BLOCK_ROWS])
     scores /= matrix.norms * np.float32(length)
     most = min(count, len(scores))
     best = np.argpartition(scores, -most)[-most:]

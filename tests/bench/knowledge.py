@@ -106,6 +106,7 @@ async def measure(vectors: np.ndarray, questions: np.ndarray, folder: Path) -> s
     grown = rss() - before
     milliseconds = []
     recalls = []
+    cpu = 0.0
     async with database.reading() as session:
         ids = list(
             await session.execute(
@@ -117,8 +118,9 @@ async def measure(vectors: np.ndarray, questions: np.ndarray, folder: Path) -> s
         )
     at = {(name, ordinal): int(name.removesuffix(".md")) + ordinal for name, ordinal, _ in ids}
     for question, right in zip(questions, nearest(vectors, questions), strict=True):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         found = await search.search(tenant.id, question.tobytes(), COUNT)
+        cpu += time.process_time() - used
         milliseconds.append(1000 * (time.perf_counter() - began))
         recalls.append(len({at[each.name, each.ordinal] for each in found} & right) / COUNT)
     line = row(
@@ -128,6 +130,7 @@ async def measure(vectors: np.ndarray, questions: np.ndarray, folder: Path) -> s
         milliseconds,
         recalls,
         note=f"process grew by {grown >> 20} MiB",
+        cpu=cpu,
     )
     search.close()
     await database.dispose()
@@ -152,19 +155,21 @@ def peers(vectors: np.ndarray, questions: np.ndarray) -> list[str]:
         began = time.perf_counter()
         try:
             ask, size = build(vectors)
-        except ImportError:
-            lines.append(f"  {name:<24} not installed")
+        except (ImportError, AttributeError):  # or a Python whose SQLite takes no extensions
+            lines.append(f"  {name:<24} cannot be used here")
             continue
         load = time.perf_counter() - began
         ask(questions[0])
         milliseconds = []
         recalls = []
+        cpu = 0.0
         for question, wanted in zip(questions, right, strict=True):
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             found = ask(question)
+            cpu += time.process_time() - used
             milliseconds.append(1000 * (time.perf_counter() - began))
             recalls.append(len(set(found) & wanted) / COUNT)
-        lines.append(row(name, load, size, milliseconds, recalls))
+        lines.append(row(name, load, size, milliseconds, recalls, cpu=cpu))
     return lines
 
 
@@ -218,13 +223,14 @@ def row(
     milliseconds: Sequence[float],
     recalls: Sequence[float],
     *,
+    cpu: float,
     note: str = "",
 ) -> str:
     ordered = sorted(milliseconds)
     return (
         f"  {name:<24} load {load:7.2f} s  {size / (1 << 20):7.1f} MiB  "
         f"median {statistics.median(ordered):7.2f} ms  p95 {ordered[int(0.95 * len(ordered))]:7.2f} ms  "
-        f"recall {statistics.mean(recalls):.3f}  {note}"
+        f"CPU {1000 * cpu / len(ordered):7.2f} ms  recall {statistics.mean(recalls):.3f}  {note}"
     )
 
 
