@@ -6,7 +6,7 @@ Pieces of text with clustered unit vectors (centres with noise, as texts about s
 into a database of SQLite; then our search, which is exact, is asked as the server asks it, text and all.
 Beside it, on the same vectors, alone and without any text: usearch's exact search and its HNSW index in
 float16, and sqlite-vec's exact search, where they are installed (or in FOLDER, from
-``pip install --target FOLDER --no-deps usearch sqlite-vec``). Recall is the share of the ten nearest
+``pip install --target FOLDER --no-deps usearch numkong tqdm sqlite-vec``). Recall is the share of the ten nearest
 by float32 that are found.
 """
 
