@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Literal, cast
+from typing import Literal
 
 from connectors.importers.base import ImportOptions
 from connectors.importers.csv.headers import HEADERS
@@ -84,7 +84,7 @@ class QuestionTable:
                 yield Skipped(place, Reason.BAD_ROW, record.detail, part=True)
                 continue
             question, answer, category = (
-                _cell(record.fields, columns.get(cast("Column", name)))
+                _cell(record.fields, columns.get(name))
                 for name in ("question", "answer", "category")
             )
             if not question or not answer:

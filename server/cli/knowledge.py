@@ -31,6 +31,7 @@ from server.knowledge import importing, service
 from server.knowledge.asking import find, found_view
 from server.knowledge.schemas import (
     ArticleHistory,
+    ArticleView,
     KnowledgeUploadView,
     article_view,
     chunk_view,
@@ -185,7 +186,7 @@ async def list_articles(app: App, tenant: str, *, as_json: bool) -> None:
     """Articles, newest first."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
-        found = []
+        found: list[ArticleView] = []
         while batch := await service.list_articles(
             session, owner.id, limit=500, after=found[-1].id if found else None
         ):

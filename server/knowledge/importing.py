@@ -322,11 +322,10 @@ async def _vectors(
         found = []
         shortened = 0
         for text in texts:
-            cut = text
-            while True:
+            cut, vector = text, b""
+            while not vector:
                 try:
                     [vector] = await _ask(embeddings, [cut], tenant, pause_seconds)
-                    break
                 except Invalid:
                     if len(cut) < 2:  # noqa: PLR2004 - the encoder refuses a single character
                         raise
