@@ -16,6 +16,7 @@ from server.adapters.catalog import ModelCatalog
 from server.api.acting import ActingMiddleware
 from server.api.admin.audit import AllAuditController, AuditController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
+from server.api.admin.knowledge import KnowledgeController
 from server.api.admin.tenants import KeyController, TenantController
 from server.api.admin.transcripts import TranscriptController
 from server.api.admin.usage import AllUsageController, UsageController
@@ -50,6 +51,7 @@ from server.engine.service import EngineService
 from server.jobs.curve import CurveReader
 from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
+from server.knowledge.search import KnowledgeSearch
 from server.limits.fair_scheduler import FairScheduler
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
@@ -69,6 +71,7 @@ from server.web.console.pages.data import DataController
 from server.web.console.pages.engine import EngineController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.keys import KeysController, OperatorKeysController
+from server.web.console.pages.knowledge import KnowledgeController as KnowledgePageController
 from server.web.console.pages.people import PeopleController
 from server.web.console.pages.release import ReleaseController
 from server.web.console.pages.release_changes import ReleaseChangesController
@@ -114,6 +117,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     TenantController,
     KeyController,
     TranscriptController,
+    KnowledgeController,
     JobController,
     ScoringController,
     AdapterImportController,
@@ -134,6 +138,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     AccountController,
     PeopleController,
     DataController,
+    KnowledgePageController,
     TrainingController,
     ConversationsController,
     WidgetPageController,
@@ -174,6 +179,7 @@ class _Shared:
     chat: ChatService
     models: ModelCatalog
     embeddings: EmbeddingService
+    knowledge: KnowledgeSearch
     ledger: UsageLedger
     limiter: RateLimiter
     fair_queue: FairScheduler
@@ -243,6 +249,7 @@ def create_app(
             stack.callback(shared.chat.close)
             stack.callback(shared.keyring.close)
             stack.callback(shared.job_feed.close)
+            stack.callback(shared.knowledge.close)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for running in (
                 shared.keyring.run(),
@@ -316,6 +323,7 @@ def _build_shared(
         chat=chat,
         models=chat.models,
         embeddings=embeddings,
+        knowledge=KnowledgeSearch(database),
         ledger=ledger,
         limiter=limiter,
         fair_queue=fair_queue,

@@ -138,6 +138,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, description="how long a request may wait for the engine")
     ] = 60.0
     max_upload_bytes: Annotated[int, Meta(gt=0, description="largest file or transcript")] = 2 << 30
+    knowledge_chunks: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="pieces of articles that a tenant may have to search; up to the most they are "
+            "compared one by one, exactly",
+        ),
+    ] = 100_000
+    knowledge_bytes: Annotated[
+        int,
+        Meta(ge=1, description="text of articles that a tenant may have, old versions included"),
+    ] = 1 << 30
     max_body_bytes: Annotated[int, Meta(gt=0, description="largest JSON request")] = 8 << 20
     cors_origins: Annotated[
         tuple[str, ...],

@@ -1,4 +1,4 @@
-"""The worker: takes queued imports and jobs from the database and sees them through.
+"""The worker: takes queued imports, uploads of articles and jobs from the database and sees them through.
 
 ``python -m server.worker``. Rows are the truth: what is queued there is given to DBOS under the
 row's own id when it is its tenant's turn (``server/jobs/scheduling.py``), any number of times, and
@@ -24,14 +24,21 @@ from sqlalchemy import or_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import Import, Job, now
+from server.db.models import Import, Job, KnowledgeUpload, now
 from server.db.scope import across_tenants
 from server.db.session import Database
 from server.home import claim, keep_private
 from server.jobs.cleanup import cleanup_finished
 from server.jobs.heartbeat import Heartbeat
 from server.jobs.recovery import requeue_orphaned
-from server.jobs.scheduling import ACTIVE_STATES, MAX_RUNNING_IMPORTS, next_imports, next_jobs
+from server.jobs.scheduling import (
+    ACTIVE_STATES,
+    MAX_RUNNING_IMPORTS,
+    MAX_RUNNING_UPLOADS,
+    next_imports,
+    next_jobs,
+    next_uploads,
+)
 from server.jobs.steps.context import StepContext
 from server.jobs.workflows import WORKFLOW_VERSION, Workflows, decision_id, workflow_id
 from server.logs import configure_logging
@@ -68,6 +75,7 @@ class Worker:
         # what has a slot: handed to a workflow of this process, and not over
         self._imports: set[str] = set()
         self._jobs: set[tuple[str, int]] = set()  # (id, attempt)
+        self._uploads: set[str] = set()  # of articles
 
     async def start(self) -> None:
         """Launch DBOS, which goes on with what was under way, and queue again what it leaves."""
@@ -76,8 +84,9 @@ class Worker:
         DBOS.launch()  # on this thread, so that workflows run on this event loop
         await DBOS.register_queue_async("jobs", worker_concurrency=self.settings.worker_jobs)
         await DBOS.register_queue_async("imports", worker_concurrency=MAX_RUNNING_IMPORTS)
+        await DBOS.register_queue_async("knowledge", worker_concurrency=MAX_RUNNING_UPLOADS)
         await DBOS.register_queue_async("decisions")
-        self._imports, self._jobs = await requeue_orphaned(
+        self._imports, self._jobs, self._uploads = await requeue_orphaned(
             self.database, executor_id=executor_id(self.settings)
         )
 
@@ -110,6 +119,7 @@ class Worker:
                 started=[job_id for job_id, _ in self._jobs],
                 max_running=self.settings.worker_jobs,
             )
+            uploads = await next_uploads(session, started=self._uploads)
             waiting = EVERYONE.select(Job.id, Job.attempts).where(
                 Job.state == "awaiting_approval",
                 or_(Job.decision.is_not(None), Job.cancel_requested, Job.updated_at < expired),
@@ -119,6 +129,9 @@ class Worker:
         for import_id in imports:
             await self._enqueue("imports", workflows.import_workflow, import_id, import_id)
             self._imports.add(import_id)
+        for upload_id in uploads:
+            await self._enqueue("knowledge", workflows.knowledge_workflow, upload_id, upload_id)
+            self._uploads.add(upload_id)
         for job_id, attempt in jobs:
             workflow = workflow_id(job_id, attempt)
             await self._enqueue("jobs", workflows.job_workflow, workflow, job_id, attempt)
@@ -133,6 +146,10 @@ class Worker:
             Import.id.in_(self._imports), Import.state.in_(("queued", "running"))
         )
         self._imports &= set(await session.scalars(running))
+        reading = EVERYONE.select(KnowledgeUpload.id).where(
+            KnowledgeUpload.id.in_(self._uploads), KnowledgeUpload.state.in_(("queued", "running"))
+        )
+        self._uploads &= set(await session.scalars(reading))
         active = EVERYONE.select(Job.id, Job.attempts).where(
             Job.id.in_([job_id for job_id, _ in self._jobs]), Job.state.in_(ACTIVE_STATES)
         )
@@ -144,6 +161,7 @@ class Worker:
         Only one that broke off leaves its row as it was; ``_free_ended`` sees the others.
         """
         self._imports.discard(workflow)
+        self._uploads.discard(workflow)
         self._jobs = {each for each in self._jobs if workflow_id(*each) != workflow}
 
     async def _enqueue(self, queue: str, workflow: Any, name: str, *args: Any) -> None:  # noqa: ANN401
@@ -202,10 +220,13 @@ async def main() -> None:
 
 async def _run(worker: Worker) -> None:
     """Start and poll; may be left at any point."""
-    await worker.start()
-    settings = worker.settings
-    log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
-    await worker.poll()
+    async with asyncio.TaskGroup() as group:
+        encoder = group.create_task(worker.context.embeddings.run())
+        await worker.start()
+        settings = worker.settings
+        log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
+        await worker.poll()
+        encoder.cancel()
 
 
 if __name__ == "__main__":

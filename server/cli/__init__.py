@@ -16,6 +16,7 @@ _COMMANDS = {  # imported when one is run or described: all of them together tak
     "webhooks": "server.cli.webhooks:webhooks",
     "widget": "server.cli.widget:widget",
     "transcripts": "server.cli.transcripts:transcripts",
+    "knowledge": "server.cli.knowledge:knowledge",
     "train": "server.cli.jobs:train",
     "jobs": "server.cli.jobs:jobs",
     "adapters": "server.cli.adapters:adapters",

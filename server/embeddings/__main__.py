@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import math
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -61,7 +62,9 @@ def main() -> None:
     parser.add_argument("--encoder", choices=("sentence", "fake"), default="sentence")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--start-seconds", type=float, default=0.0, help="for tests: a slow start")
+    parser.add_argument("--nice", type=int, default=0, help="how far others come first")
     options = parser.parse_args()
+    os.nice(options.nice)
     fake = options.encoder == "fake"
     encoder = FakeEncoder() if fake else SentenceEncoder(threads=options.threads)
     asyncio.run(_serve(encoder, options.uds, options.start_seconds))

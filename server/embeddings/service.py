@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 MAX_OPEN = 128
 MAX_OPEN_OF_A_TENANT = 32
+IDLE_SECONDS = 600.0
+BACKGROUND_IDLE_SECONDS = 60.0
+"""Loading it again takes some seconds, for which nobody waits at a screen."""
+BACKGROUND_NICENESS = 10  # as trainers and readers of uploads
 TIMING = Timing(ready=180.0, stable=30.0, term=2.0)
 
 
@@ -45,7 +49,7 @@ class EmbeddingService:
         run: Path,
         timing: Timing = TIMING,
         start_seconds: float = 60.0,
-        idle_seconds: float = 600.0,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._make_command = command
         self._run = run
@@ -188,11 +192,25 @@ class _Hooks:
         """Nothing: the client's requests notice it themselves."""
 
 
-def build_embeddings(settings: Settings) -> EmbeddingService:
-    """Make the service that the settings ask for: with the fake engine, the fake encoder."""
-    run = settings.run / "embeddings"
+def build_embeddings(
+    settings: Settings, *, run: str | Path = "embeddings", in_background: bool = False
+) -> EmbeddingService:
+    """Make the service that the settings ask for: with the fake engine, the fake encoder.
+
+    Args:
+        settings: the installation's.
+        run: the process's folder, within that of running processes; each process of ours that has an
+            encoder has its own.
+        in_background: let others have the processor first, and end the process soon when it is unused.
+    """
+    folder = settings.run / run
     kind = "fake" if settings.engine == "fake" else "sentence"
-    return EmbeddingService(lambda: encoder_command(run, kind), run=run)
+    options = {"nice": BACKGROUND_NICENESS} if in_background else {}
+    return EmbeddingService(
+        lambda: encoder_command(folder, kind, **options),
+        run=folder,
+        idle_seconds=BACKGROUND_IDLE_SECONDS if in_background else IDLE_SECONDS,
+    )
 
 
 def encoder_command(run: Path, kind: str, **options: float) -> ChildCommand:

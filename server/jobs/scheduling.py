@@ -1,4 +1,4 @@
-"""Which imports and jobs start next: round robin between tenants.
+"""Which imports, jobs and uploads of articles start next: round robin between tenants.
 
 Of the tenants with something queued, the one that was served longest ago comes first, with its
 oldest import or job. How much a tenant has queued, and how large it is, does not matter.
@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import Import, Job, JobState, SourceFile
+from server.db.models import Import, Job, JobState, KnowledgeUpload, SourceFile
 from server.db.scope import across_tenants
 
 MAX_RUNNING_IMPORTS = 8
@@ -23,6 +23,8 @@ SLOTS_FOR_SMALL_IMPORTS = 2
 """Of these slots, so that a short import finds one however many tenants have long ones."""
 SMALL_IMPORT_BYTES = 256 << 10
 """Two seconds of redaction, at the slowest."""
+MAX_RUNNING_UPLOADS = 2
+"""Files of articles, each of another tenant: one is read while the encoder works on the other."""
 NEVER = datetime.min.replace(tzinfo=UTC)
 EVERYONE = across_tenants("tenants take turns, so all are looked at")
 ACTIVE_STATES: tuple[JobState, ...] = ("queued", "validating", "running", "evaluating")
@@ -165,7 +167,40 @@ async def next_jobs(
     return [(job_id, attempts[job_id]) for job_id in chosen]
 
 
-def _numbered_by_tenant(kind: type[Import | Job]) -> Select[str, int]:
+async def next_uploads(session: AsyncSession, *, started: Collection[str]) -> list[str]:
+    """Ids of the uploads of articles to read now. ``started``: those that were, and may not have ended."""
+    under_way = EVERYONE.select(KnowledgeUpload.tenant_id).where(
+        KnowledgeUpload.id.in_(started), KnowledgeUpload.state.in_(("queued", "running"))
+    )
+    running = list(await session.scalars(under_way))
+    if len(running) >= MAX_RUNNING_UPLOADS:
+        return []
+    first = _numbered_by_tenant(KnowledgeUpload).where(
+        KnowledgeUpload.state == "queued", KnowledgeUpload.id.not_in(started)
+    )
+    oldest = EVERYONE.select(
+        KnowledgeUpload.id, KnowledgeUpload.tenant_id, KnowledgeUpload.created_at
+    )
+    rows = list(await session.execute(oldest.where(KnowledgeUpload.id.in_(_first_ids(first)))))
+    starts = EVERYONE.select(
+        KnowledgeUpload.tenant_id, func.max(KnowledgeUpload.started_at).label("at")
+    )
+    starts = starts.where(KnowledgeUpload.tenant_id.in_([row.tenant_id for row in rows]))
+    served = {
+        row.tenant_id: row.at
+        for row in await session.execute(starts.group_by(KnowledgeUpload.tenant_id))
+    }
+    return round_robin(
+        [
+            Queued(row.id, row.tenant_id, served.get(row.tenant_id) or NEVER, row.created_at)
+            for row in rows
+        ],
+        slots=Slots(MAX_RUNNING_UPLOADS),
+        running=running,
+    )
+
+
+def _numbered_by_tenant(kind: type[Import | Job | KnowledgeUpload]) -> Select[str, int]:
     """Ids, each with its position, from 1, among those of its tenant by age."""
     order = func.row_number().over(partition_by=kind.tenant_id, order_by=(kind.created_at, kind.id))
     return EVERYONE.select(kind.id, order.label("position"))

@@ -36,6 +36,7 @@ from server.jobs.steps.gate import apply_gates, keep_results
 from server.jobs.steps.prepare import prepare
 from server.jobs.steps.promote import await_approval, promote
 from server.jobs.steps.publish import compare_with_engine, publish
+from server.jobs.steps.read_articles import read_articles
 from server.jobs.steps.run_import import run_import
 from server.jobs.steps.train import train
 from server.jobs.trainer_process import TrainingCancelled, TrainingPaused
@@ -131,6 +132,14 @@ class Workflows(DBOSConfiguredInstance):
             await self._step(run_import, import_id)
         finally:
             self._on_end(import_id)
+
+    @DBOS.workflow(name="knowledge_workflow")
+    async def knowledge_workflow(self, upload_id: str) -> None:
+        """One upload of articles."""
+        try:
+            await self._step(read_articles, upload_id)
+        finally:
+            self._on_end(upload_id)
 
 
 def workflow_id(job_id: str, attempt: int) -> str:

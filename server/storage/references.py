@@ -19,7 +19,7 @@ from sqlalchemy import or_, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from server.db.models import File, SourceFile, UploadPart
+from server.db.models import File, KnowledgeUpload, SourceFile, UploadPart
 from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.errors import ServerError, Unavailable
@@ -27,9 +27,13 @@ from server.storage.blobs import BlobStore
 
 log = structlog.get_logger(__name__)
 
-REFERRERS = (SourceFile, File, UploadPart)  # every table whose rows have bytes in the blob store
-# an upload of transcripts keeps its row when its bytes are deleted
-_LET_GO = SourceFile.removed_at.is_not(None)
+REFERRERS = (
+    SourceFile,
+    File,
+    UploadPart,
+    KnowledgeUpload,
+)  # every table whose rows have bytes in the blob store
+_KEPT = (SourceFile, KnowledgeUpload)  # whose rows stay when their bytes are deleted
 
 
 @asynccontextmanager
@@ -103,7 +107,8 @@ async def owned_by(session: AsyncSession, tenant_id: str) -> set[str]:
 async def _is_used(session: AsyncSession, sha256: str) -> bool:
     all_tenants = across_tenants("equal bytes of several tenants are stored once")
     rows = {kind: all_tenants.select(kind.id).where(kind.sha256 == sha256) for kind in REFERRERS}
-    rows[SourceFile] = rows[SourceFile].where(~_LET_GO)
+    for kind in _KEPT:
+        rows[kind] = rows[kind].where(kind.removed_at.is_(None))
     used = or_(*(each.exists() for each in rows.values()))
     return bool(await session.scalar(all_tenants.select(used)))
 

@@ -2,35 +2,32 @@
 
     python -m server.transcripts.reading    (a ``Reading`` on standard input, an ``Outcome`` out)
 
-A process, and not a thread of the worker, so that no upload delays other work: the system gives each
-reader its share of the cores, within a record too, jobs' events and other tenants' imports go on
-meanwhile, and a reader that runs out of memory ends alone. It needs neither the database nor the
-settings, which keeps its start at a third of a second.
+See ``server/reader_processes.py``. It needs neither the database nor the settings, which keeps its start at
+a third of a second.
 """
 
-import asyncio
-import contextlib
 import hashlib
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
 from connectors.conversation import Conversation, Role, Turn
-from connectors.errors import ConnectorError, TookTooLong
+from connectors.errors import ConnectorError
 from connectors.import_pipeline import redact, run_import
 from connectors.importers import ImportOptions
 from connectors.importers.csv.table import TableHead, look_at
 from connectors.redaction.redactor import Redactor
 from connectors.report import ImportReport
 from server.errors import Invalid
+from server.reader_processes import (
+    answer,
+    ask,
+    cpu_limit,
+    end_with_parent,
+    make_nice,
+    read_request,
+)
 
-NICENESS = 10  # as trainers: chats come first on a machine that does both
 CELL_CHARACTERS = 200  # of a cell in the preview of a table
 RECORD_SECONDS = 60.0
 """CPU time for redacting one record. The largest that importers let pass takes some 10 s of the worst
@@ -95,29 +92,7 @@ async def preview(reading: ReadingRequest) -> Outcome:
     Raises:
         Invalid: the process did not survive it (``reader_ended``).
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "server.transcripts.reading"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None  # noqa: S101 - asked for above
-    assert process.stdout is not None  # noqa: S101 - asked for above
-    try:
-        with contextlib.suppress(ConnectionError):  # it ended: see its status
-            process.stdin.write(msgspec.json.encode(reading) + b"\n")
-            await process.stdin.drain()
-        output = await process.stdout.read()
-        status = await process.wait()
-    finally:
-        process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await asyncio.shield(process.wait())
-    if status:
-        how = f"ended with status {status}"
-        if status < 0:
-            how = f"was ended by {signal.Signals(-status).name} (was memory short?)"
-        raise Invalid(f"The process that read '{reading.filename}' {how}.", code="reader_ended")
+    output = await ask("server.transcripts.reading", reading, about=reading.filename)
     return msgspec.json.decode(output, type=Outcome)
 
 
@@ -137,7 +112,7 @@ def read_source(reading: ReadingRequest) -> ImportReport:
             importer=reading.importer,
             options=reading.options,
             redactor=redactor,
-            record_limit=lambda: _within(reading.record_seconds),
+            record_limit=lambda: cpu_limit(reading.record_seconds, doing="redact"),
         )
         for conversation in run:
             digest = digest_of(conversation)
@@ -181,61 +156,18 @@ def digest_of(conversation: Conversation) -> str:
     return hashlib.sha256(msgspec.json.encode(turns)).hexdigest()
 
 
-@contextlib.contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    """Bound the CPU time that the block may take.
-
-    CPU time and not the clock's, so that a busy machine changes nothing about which records pass.
-
-    Raises:
-        TookTooLong: it took more.
-    """
-
-    def over(_signal: int, _frame: FrameType | None) -> None:
-        raise TookTooLong(f"it took more than {seconds:g} s of CPU time to redact")
-
-    before = signal.signal(signal.SIGVTALRM, over)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
-
-
-def _end_with_parent() -> None:
-    """End when standard input does, and not because of a signal to all: the worker decides."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
 def main() -> None:
-    """Read as the ``Reading`` on standard input says, and write the ``Outcome``."""
-    line = b""
-    while not line.endswith(b"\n"):
-        data = os.read(sys.stdin.fileno(), 1 << 16)
-        if not data:
-            sys.exit(1)
-        line += data
-    reading = msgspec.json.decode(line, type=ReadingRequest)
-    if not reading.preview_rows:  # nobody waits for it at a screen
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    _end_with_parent()
+    """Read as the ``ReadingRequest`` on standard input says, and write the ``Outcome``."""
+    reading = read_request(ReadingRequest)
+    if not reading.preview_rows:
+        make_nice()
+    end_with_parent()
     head = read_head(reading) if reading.preview_rows else None
     try:
         outcome = Outcome(report=read_source(reading), head=head)
     except ConnectorError as exc:
         outcome = Outcome(code=type(exc).__name__, message=str(exc), head=head)
-    sys.stdout.buffer.write(msgspec.json.encode(outcome))
-    sys.stdout.buffer.flush()
+    answer(outcome)
 
 
 if __name__ == "__main__":

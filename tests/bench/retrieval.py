@@ -10,6 +10,7 @@ float32, sorted whole, as numpy's documentation has it.
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -62,8 +63,8 @@ def main() -> None:
         index = ExchangeIndex(
             [exchange(number) for number in range(size)], vectors.astype(np.float16)
         )
-        ours = milliseconds(lambda index=index, query=query: index.search(query, 2))
-        peer = milliseconds(lambda vectors=vectors, query=query: plain_search(vectors, query))
+        ours = milliseconds(partial(index.search, query, 2))
+        peer = milliseconds(partial(plain_search, vectors, query))
         print(
             f"{size:>7,} exchanges: {ours:7.2f} ms a search, {peer:7.2f} plain float32 "
             f"({ours / peer:.2f} x the time); {size * 8 * SIZE / 1e6:.0f} MB of vectors in memory, "

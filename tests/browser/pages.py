@@ -7,9 +7,11 @@ from tests.browser.seed import (
     FIRST_LINK,
     LINK,
     PERSON_ID,
+    article_id,
     hook_id,
     import_id,
     key_id,
+    knowledge_id,
     run_id,
     talk_id,
 )
@@ -30,6 +32,7 @@ class Look(NamedTuple):
 TRAINING = "/console/t/loaf/training"
 TALKS = "/console/t/loaf/conversations"
 DATA = "/console/t/loaf/data"
+KNOWLEDGE = "/console/t/loaf/knowledge"
 RELEASE = "/console/t/loaf/release"
 WIDGET = "/console/t/loaf/widget"
 KEYS = "/console/t/loaf/keys"
@@ -69,6 +72,17 @@ PAGES = (
     Look("data-compare-none", f"{DATA}/versions/compare", "loaf:viewer", 422),
     Look("data-topics", f"{DATA}/topics", "loaf:viewer"),
     Look("data-topics-empty", "/console/t/northgate/data/topics", "northgate:admin"),
+    Look("knowledge", KNOWLEDGE, "loaf:admin"),
+    Look("knowledge-viewer", KNOWLEDGE, "loaf:viewer"),
+    Look("knowledge-tried", f"{KNOWLEDGE}?q=when+do+we+deliver+in+the+morning", "loaf:viewer"),
+    Look("knowledge-empty", "/console/t/northgate/knowledge", "northgate:admin"),
+    Look("knowledge-uploads", f"{KNOWLEDGE}/uploads", "loaf:admin"),
+    Look("knowledge-uploads-empty", "/console/t/northgate/knowledge/uploads", "northgate:admin"),
+    Look("knowledge-report", f"{KNOWLEDGE}/uploads/{knowledge_id(1)}", "loaf:admin"),
+    Look("knowledge-failed", f"{KNOWLEDGE}/uploads/{knowledge_id(2)}", "loaf:admin"),
+    Look("knowledge-reading", f"{KNOWLEDGE}/uploads/{knowledge_id(3)}", "loaf:admin"),
+    Look("knowledge-article", f"{KNOWLEDGE}/{article_id(1)}", "loaf:admin"),
+    Look("knowledge-delete", f"{KNOWLEDGE}/{article_id(1)}/delete", "loaf:admin"),
     Look("training", TRAINING, "loaf:admin"),
     Look("training-empty", "/console/t/northgate/training", "northgate:admin"),
     Look("training-new", f"{TRAINING}/new", "loaf:admin"),

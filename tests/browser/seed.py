@@ -21,6 +21,9 @@ from server.conversations.schemas import WidgetPatch
 from server.db.models import (
     Adapter,
     ApiKey,
+    Article,
+    ArticleChunk,
+    ArticleVersion,
     Canary,
     CanaryCount,
     ConversationRow,
@@ -30,6 +33,7 @@ from server.db.models import (
     Job,
     JobEvent,
     JobState,
+    KnowledgeUpload,
     LiveConversation,
     LiveMessage,
     Membership,
@@ -43,6 +47,9 @@ from server.db.models import (
     WorkerProcess,
     now,
 )
+from server.embeddings.encoders import FakeEncoder
+from server.knowledge import service as knowledge
+from server.knowledge.vectors import pack
 from server.settings import Limits
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
@@ -101,6 +108,31 @@ UNCLEAR = (
     "cannot tell which column is: role; pass --map role=COLUMN, or --map question=COLUMN,"
     "answer=COLUMN for one exchange a row. The file has: No, Written, Body"
 )
+SCANNED = (
+    "Nothing of 'scan.pdf' could be used: it holds images of text, and no text: run it through text "
+    "recognition (OCR) first."
+)
+ARTICLES = {
+    1: (
+        "Delivery",
+        (
+            (
+                "Where and when",
+                "We deliver to Harrowby and villages within 8 miles, on Tuesdays and "
+                "Fridays between 6 and 9 in the morning.",
+            ),
+            (
+                "Late, missing or squashed",
+                "You choose: a free loaf in your next box, or the money for "
+                "that box back in 3 working days.\n\n- No photos are needed.\n- Write to [EMAIL_1].",
+            ),
+        ),
+    ),
+    2: (
+        "Skip, pause or cancel",
+        (("Skip a week", "Skip on My Basket until noon two days before."),),
+    ),
+}
 OUT_OF_MEMORY = {"code": "out_of_memory", "message": "memory ran out at step 40"}
 
 
@@ -124,6 +156,16 @@ def import_id(number: int) -> str:
     return f"{number:032x}"
 
 
+def article_id(number: int) -> str:
+    """The id of an article of ``LOAF``; 1 has an older version, 2 is being embedded."""
+    return f"{number:032x}"
+
+
+def knowledge_id(number: int) -> str:
+    """The id of an upload of articles of ``LOAF``: 1 was read, 2 failed, 3 is being embedded."""
+    return f"{number:032x}"
+
+
 def key_id(number: int) -> str:
     """The id of a key of ``LOAF``; 4 works, 3 takes the place of 2, 1 is revoked."""
     return f"{number:032x}"
@@ -144,6 +186,7 @@ def _conversation(number: int) -> dict[str, Any]:
 def fill(site: Site) -> None:
     """Everything that the pages show."""
     site.write(seed)
+    site.write(seed_knowledge)
     site.write(seed_people)
     site.write(seed_conversations)
     site.write(seed_keys)
@@ -236,6 +279,99 @@ async def _history(session: AsyncSession, job: Job, *, steps: int) -> None:
                 created_at=created_at,
             )
         )
+
+
+async def seed_knowledge(session: AsyncSession) -> None:
+    """The help centre of ``LOAF``, one article of which is being embedded."""
+    loaf = await tenants.get(session, LOAF)
+    report: dict[str, Any] = {
+        "format": "zip",
+        "filename": "help-centre.zip",
+        "articles": 2,
+        "new": 1,
+        "replaced": 1,
+        "unchanged": 4,
+        "sections": 9,
+        "characters": 4_210,
+        "chunks": 9,
+        "skipped": 1,
+        "skipped_parts": 3,
+        "reasons": {"hidden": 3, "encrypted": 1},
+        "examples": [
+            {
+                "place": "help/delivery.html, line 41",
+                "reason": "hidden",
+                "detail": "a hidden <div> with 12 words",
+                "part": True,
+            },
+            {
+                "place": "terms.pdf",
+                "reason": "encrypted",
+                "detail": "it is protected by a password; save it without one",
+            },
+        ],
+        "redacted": {"EMAIL": 2, "PHONE": 1},
+    }
+    for number, state, name, error in (
+        (1, "done", "help-centre.zip", None),
+        (2, "failed", "scan.pdf", {"code": "no_text", "message": SCANNED}),
+        (3, "running", "skip-pause-cancel.md", None),
+    ):
+        session.add(
+            KnowledgeUpload(
+                id=knowledge_id(number),
+                tenant_id=loaf.id,
+                filename=name,
+                sha256=f"{number:064x}",
+                size_bytes=48_000 * number,
+                state=state,
+                chunks=9 if number == 1 else 40 if number == 3 else 0,
+                embedded=9 if number == 1 else 16 if number == 3 else 0,
+                report=report if number == 1 else None,
+                error=error,
+                finished_at=None if number == 3 else now(),
+                removed_at=None if number == 3 else now(),
+            )
+        )
+    encoder = FakeEncoder()
+    for number, name, versions in (
+        (1, "https://help.lumen-loaf.example/delivery", (("replaced", 1), ("current", 2))),
+        (2, "skip-pause-cancel.md", (("embedding", 1),)),
+    ):
+        title, sections = ARTICLES[number]
+        session.add(Article(id=article_id(number), tenant_id=loaf.id, name=name))
+        await session.flush()
+        for state, version in versions:
+            row = ArticleVersion(
+                tenant_id=loaf.id,
+                article_id=article_id(number),
+                number=version,
+                state=state,
+                title=title,
+                format="html" if number == 1 else "markdown",
+                sha256=f"{number}{version}" * 32,
+                source_sha256="0" * 64,
+                sections=len(sections),
+                chunks=len(sections),
+                characters=600,
+                text_bytes=600,
+                replaced_at=now() if state == "replaced" else None,
+            )
+            session.add(row)
+            await session.flush()
+            for at, (heading, text) in enumerate(sections):
+                [vector] = encoder.encode([f"{title}\n{heading}\n{text}"])
+                session.add(
+                    ArticleChunk(
+                        tenant_id=loaf.id,
+                        version_id=row.id,
+                        ordinal=at,
+                        headings=[heading],
+                        text=text,
+                        vector=pack(vector.tobytes()) if state == "current" else None,
+                    )
+                )
+    await knowledge.count_revision(session, loaf.id)
 
 
 async def seed(session: AsyncSession) -> None:

@@ -124,7 +124,7 @@ class ExchangeIndex:
         """
         if not self.exchanges or not len(queries):
             return [[] for _ in queries]
-        scores: Vectors = queries @ self._vectors.T / 2
+        scores = (queries @ self._vectors.T) / np.float32(2)
         return [
             self._nearest(row, count, excluding[number] if excluding is not None else None)
             for number, row in enumerate(scores)

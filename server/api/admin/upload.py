@@ -1,4 +1,4 @@
-"""What the two routes of the admin API that take a file share."""
+"""What the routes of the admin API that take a file share."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -45,17 +45,18 @@ async def received(
     database: Database,
     blobs: BlobStore,
     settings: Settings,
+    max_bytes: int | None = None,
 ) -> AsyncGenerator[ReceivedFile]:
     """Store the file of a request as it streams in.
 
     Refer to its bytes within the block, or they are deleted. ``filename`` is for a file without a
-    form.
+    form. ``max_bytes``: instead of ``settings.max_upload_bytes``.
 
     Raises:
-        TooLarge: it is larger than ``settings.max_upload_bytes``.
+        TooLarge: it is larger than that.
         Invalid: there is no file, or the form cannot be read.
     """
-    limit = settings.max_upload_bytes
+    limit = settings.max_upload_bytes if max_bytes is None else max_bytes
     upload = UploadedFile(request, filename=filename, max_bytes=limit)
     async with stored(database, blobs, upload.chunks(), max_bytes=limit) as (sha256, size):
         yield ReceivedFile(sha256, size, upload.filename, upload.fields)

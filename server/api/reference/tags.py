@@ -34,6 +34,11 @@ TAGS = (
         "Conversations to learn from: imports, and the dataset versions made of them.",
         (f"{_TENANT}/transcripts", f"{_TENANT}/imports", f"{_TENANT}/datasets"),
     ),
+    Tag(
+        "Knowledge",
+        "Articles to ground answers in, and the search over them.",
+        (f"{_TENANT}/knowledge",),
+    ),
     Tag("Jobs", "Fine-tuning runs: start, follow, stop, approve.", (f"{_TENANT}/jobs",)),
     Tag(
         "Adapters",

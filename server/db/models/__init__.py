@@ -52,6 +52,14 @@ from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
 from server.db.models.idempotency import IdempotentRequest
 from server.db.models.jobs import FINISHED_JOB_STATES, Decision, Job, JobEvent, JobState
+from server.db.models.knowledge import (
+    Article,
+    ArticleChunk,
+    ArticleState,
+    ArticleVersion,
+    KnowledgeUpload,
+    KnowledgeUploadState,
+)
 from server.db.models.receipts import Receipt
 from server.db.models.stored import StoredCompletion, StoredResponse
 from server.db.models.tenants import ApiKey, Tenant
@@ -85,6 +93,10 @@ __all__ = [
     "Adapter",
     "AdapterState",
     "ApiKey",
+    "Article",
+    "ArticleChunk",
+    "ArticleState",
+    "ArticleVersion",
     "AuditEntry",
     "BlindVote",
     "Canary",
@@ -105,6 +117,8 @@ __all__ = [
     "JobState",
     "Json",
     "JsonObject",
+    "KnowledgeUpload",
+    "KnowledgeUploadState",
     "LiveConversation",
     "LiveMessage",
     "LiveState",

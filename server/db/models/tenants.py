@@ -23,7 +23,7 @@ class Tenant(Record):
     """A customer organisation.
 
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
-    ``live_adapter_id``, for compare-and-set. ``custom_patterns`` maps
+    ``live_adapter_id``, for compare-and-set; ``knowledge_revision`` counts changes of what is searched. ``custom_patterns`` maps
     a label to a regular expression that redaction replaces, ``allowlist`` holds
     words that it leaves alone: the company's own telephone number. ``keep_upload_days``: how long a
     transcript's file is kept after it was read; 0: not at all. ``limits`` are
@@ -46,6 +46,7 @@ class Tenant(Record):
         SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)
     )
     live_revision: Mapped[int] = mapped_column(default=0)
+    knowledge_revision: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
 
 class ApiKey(Record):

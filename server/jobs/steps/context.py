@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.db.models import Job
 from server.db.scope import across_tenants
 from server.db.session import Database
+from server.embeddings.service import build_embeddings
 from server.jobs.trainer_process import Interruption
 from server.settings import Settings
 from server.storage.blobs import BlobStore
@@ -55,6 +56,8 @@ class StepContext:
         self.settings = settings
         self.database = database
         self.blobs = BlobStore.open(settings.blobs)
+        self.embeddings = build_embeddings(settings, run="worker-embeddings", in_background=True)
+        """Its ``run`` must be running when articles are embedded."""
         self.trainers = RunningTrainers()
         self.stopping = asyncio.Event()
         """Set when the worker is to end."""

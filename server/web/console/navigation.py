@@ -9,6 +9,7 @@ from server.accounts.schemas import Viewer
 from server.conversations import inbox
 from server.db.models import Tenant
 from server.jobs import service as jobs
+from server.knowledge import service as knowledge
 from server.tenants import service as tenants
 from server.transcripts import uploads
 
@@ -92,6 +93,11 @@ async def _uploads_going_on(session: AsyncSession, tenant_id: str) -> Count:
     return Count(sum(states.values()), "being read", going=True)
 
 
+async def _articles_going_on(session: AsyncSession, tenant_id: str) -> Count:
+    number = await knowledge.count_unfinished(session, tenant_id)
+    return Count(number, "being read", going=True)
+
+
 async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
     states = await jobs.count_by_state(session, tenant_id)
     return Count(states.get("awaiting_approval", 0), "awaiting approval")
@@ -100,6 +106,7 @@ async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
 TENANT_PAGES = (
     Page("Home", "home", "/console/t/{slug}", "viewer"),
     Page("Data", "data", "/console/t/{slug}/data", "viewer", _uploads_going_on),
+    Page("Knowledge", "book", "/console/t/{slug}/knowledge", "viewer", _articles_going_on),
     Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
     Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
     Page("Conversations", "chat", "/console/t/{slug}/conversations", "viewer", _need_a_person),

@@ -13,6 +13,7 @@ from server.audit import service as audit
 from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
+from server.db.models import Article
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
 from server.web.console.session import SAFE_METHODS
@@ -38,7 +39,12 @@ C = "/console/t/{slug}"
 A = "/admin/tenants/{slug}"
 P = "/console/people/{person_id}"
 J = f"{A}/jobs/{{job_id}}"
-PARAMETERS = {"keys": "key_id", "webhooks": "webhook_id", "imports": "import_id"}
+PARAMETERS = {
+    "keys": "key_id",
+    "webhooks": "webhook_id",
+    "imports": "import_id",
+    "uploads": "upload_id",
+}
 NOT_RECORDED = {
     f"POST {C}/release/ask": "a question to a model, which is use and no change",
     f"POST {C}/release/ask/stream": "the same",
@@ -109,6 +115,11 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
     job = await make_run(database, tenant)
     found["job_id"] = job.id
     await make_upload()
+    async with database.transaction() as session:
+        article = Article(tenant_id=tenant.id, name="box.md")
+        session.add(article)
+        await session.flush()
+        found["article_id"] = article.id
     return found
 
 
@@ -171,6 +182,9 @@ async def test_no_form_of_the_console_goes_unrecorded(
             Call("POST", f"{P}/operator", "person.made_operator", {"to": "yes"}),
             Call("POST", f"{C}/data", "transcripts.uploaded", files=file),
             Call("POST", f"{C}/data/sample", "transcripts.uploaded", {"a": "b"}),
+            Call("POST", f"{C}/knowledge/{{article_id}}/delete", "knowledge.deleted", {"a": "b"}),
+            Call("POST", f"{C}/knowledge", "knowledge.uploaded", files={"file": ("a.md", b"# A")}),
+            Call("POST", f"{C}/knowledge/uploads/{{last}}/stop", "knowledge.cancelled", {"a": "b"}),
             Call("POST", f"{C}/data", "transcripts.uploaded", files=table),
         ],
         ids,
@@ -271,6 +285,7 @@ async def test_no_form_of_the_console_goes_unrecorded(
         by="person",
     )  # fmt: skip
     done |= await walk(boss, [Call("POST", "/console/sign-out", "sign_in.ended")], ids, database, by="person")  # fmt: skip
+    done = {each.replace("/uploads/{last}/", "/uploads/{upload_id}/") for each in done}
     assert done | {each for each in NOT_RECORDED if " /console" in each} == unsafe_routes(
         app, "/console"
     )
@@ -344,6 +359,9 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("PATCH", A, "tenant.changed", {"name": "Acme Ltd", "limits": {"tokens_per_day": 9}}),
             Call("POST", f"{A}/transcripts", "transcripts.uploaded", files={"file": ("b.jsonl", CHATS)}),
             Call("DELETE", f"{A}/imports/{{last}}", "transcripts.deleted"),
+            Call("POST", f"{A}/knowledge", "knowledge.uploaded", files={"file": ("a.md", b"# A")}),
+            Call("DELETE", f"{A}/knowledge/uploads/{{last}}", "knowledge.cancelled"),
+            Call("DELETE", f"{A}/knowledge/{{article_id}}", "knowledge.deleted"),
             Call("POST", f"{A}/jobs", "job.started", {"recipe": "cpu-demo"}),
             Call("POST", f"{J}/pause", "job.paused"),
             Call("POST", f"{J}/resume", "job.resumed"),

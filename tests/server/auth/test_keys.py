@@ -34,6 +34,16 @@ EVERY_ADDRESS = [
     ("GET", "/admin/tenants/{slug}/imports", "train"),
     ("GET", "/admin/tenants/{slug}/imports/0", "train"),
     ("DELETE", "/admin/tenants/{slug}/imports/0", "train"),
+    ("POST", "/admin/tenants/{slug}/knowledge", "train"),
+    ("GET", "/admin/tenants/{slug}/knowledge", "train"),
+    ("GET", "/admin/tenants/{slug}/knowledge/usage", "train"),
+    ("GET", "/admin/tenants/{slug}/knowledge/search?q=a", "train"),
+    ("GET", "/admin/tenants/{slug}/knowledge/uploads", "train"),
+    ("GET", "/admin/tenants/{slug}/knowledge/uploads/0", "train"),
+    ("DELETE", "/admin/tenants/{slug}/knowledge/uploads/0", "train"),
+    ("GET", "/admin/tenants/{slug}/knowledge/0", "train"),
+    ("DELETE", "/admin/tenants/{slug}/knowledge/0", "train"),
+    ("GET", "/admin/tenants/{slug}/knowledge/0/chunks", "train"),
     ("GET", "/admin/tenants/{slug}/datasets", "train"),
     ("GET", "/admin/tenants/{slug}/datasets/0", "train"),
     ("GET", "/admin/tenants/{slug}/adapters", "train"),
@@ -73,7 +83,10 @@ async def test_every_admin_address_is_in_the_list_above(app):
             path.replace("/keys/0", "/keys/{key_id}")
             .replace("/imports/0", "/imports/{import_id}")
             .replace("/webhooks/0", "/webhooks/{webhook_id}")
-            .replace("/deliveries/0", "/deliveries/{delivery_id}"),
+            .replace("/deliveries/0", "/deliveries/{delivery_id}")
+            .replace("/uploads/0", "/uploads/{upload_id}")
+            .replace("/knowledge/0", "/knowledge/{article_id}")
+            .removesuffix("?q=a"),
         )
         for method, path, _ in EVERY_ADDRESS
     }

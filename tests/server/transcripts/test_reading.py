@@ -10,7 +10,8 @@ import pytest
 from connectors.conversation import Conversation, Role, Turn
 from connectors.importers import ImportOptions
 from server.errors import Invalid
-from server.transcripts.reading import NICENESS, ReadingRequest, digest_of, read
+from server.reader_processes import NICENESS
+from server.transcripts.reading import ReadingRequest, digest_of, read
 
 
 def line(text: str) -> str:
