@@ -15,6 +15,7 @@ from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
 from server.api.acting import ActingMiddleware
 from server.api.admin.audit import AllAuditController, AuditController
+from server.api.admin.curation import CurationController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.tenants import KeyController, TenantController
 from server.api.admin.transcripts import TranscriptController
@@ -113,6 +114,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     JobController,
     ScoringController,
     AdapterImportController,
+    CurationController,
     WebhookController,
     UsageController,
     AllUsageController,

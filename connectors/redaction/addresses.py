@@ -109,7 +109,9 @@ class PlaceRecognizer:
     supported_entities = ("ADDRESS",)
 
     def __init__(self, places: Iterable[str]) -> None:
-        wholes, numbered, bare = set(), set(), set()
+        wholes: set[str] = set()
+        numbered: set[str] = set()
+        bare: set[str] = set()
         for place in islice(places, _MAX_PLACES):
             if len(place) > _MAX_PLACE_LENGTH:
                 continue

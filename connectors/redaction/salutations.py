@@ -117,8 +117,9 @@ class SalutationRecognizer:
                 yield from _read(text, found, "signature")
         for found in _INTRODUCTION.finditer(text):
             yield from _read_introduction(text, found)
-        if context and _ASKS_FOR_NAME.search(context) and (found := _ANSWER.match(text)):
-            yield from _read(text, found, "answer")
+        answer = _ANSWER.match(text) if context and _ASKS_FOR_NAME.search(context) else None
+        if answer:
+            yield from _read(text, answer, "answer")
 
 
 def _read(text: str, found: re.Match[str], rule: str) -> Iterator[Span]:

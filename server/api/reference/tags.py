@@ -33,6 +33,11 @@ TAGS = (
         "Conversations to learn from: imports, and the dataset versions made of them.",
         (f"{_TENANT}/transcripts", f"{_TENANT}/imports", f"{_TENANT}/datasets"),
     ),
+    Tag(
+        "Curation",
+        "What is doubtful or wrong in the conversations, and what is learnt from.",
+        (f"{_TENANT}/curation",),
+    ),
     Tag("Jobs", "Fine-tuning runs: start, follow, stop, approve.", (f"{_TENANT}/jobs",)),
     Tag(
         "Adapters",

@@ -48,6 +48,12 @@ from server.db.models.conversations import (
     Widget,
     WidgetUse,
 )
+from server.db.models.curation import (
+    CurationChoice,
+    CurationScan,
+    DoubtDecision,
+    RedactionDecision,
+)
 from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
 from server.db.models.idempotency import IdempotentRequest
@@ -89,9 +95,12 @@ __all__ = [
     "Canary",
     "CanaryCount",
     "ConversationRow",
+    "CurationChoice",
+    "CurationScan",
     "DatasetVersion",
     "Decision",
     "DeliveryState",
+    "DoubtDecision",
     "File",
     "Handoff",
     "HandoffState",
@@ -113,6 +122,7 @@ __all__ = [
     "Promotion",
     "PromotionKind",
     "Record",
+    "RedactionDecision",
     "RefusedOrigin",
     "Role",
     "SafeString",

@@ -25,7 +25,7 @@ class Tenant(Record):
     ``live_adapter_id``, for compare-and-set. ``custom_patterns`` maps
     a label to a regular expression that redaction replaces, ``allowlist`` holds
     words that it leaves alone: the company's own telephone number, ``masked_terms`` those that it
-    always replaces. ``keep_upload_days``: how long a
+    always replaces. ``curation_rules``: what becomes of conversations with each flag. ``keep_upload_days``: how long a
     transcript's file is kept after it was read; 0: not at all. ``limits`` are
     null where the installation's apply.
     """
@@ -37,6 +37,7 @@ class Tenant(Record):
     system_prompt: Mapped[str] = mapped_column(SafeText, default="")
     custom_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
     allowlist: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
+    curation_rules: Mapped[dict[str, str]] = mapped_column(Json, default=dict, server_default="{}")
     masked_terms: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     limits: Mapped[Limits | None] = mapped_column(StructJson(Limits, where="tenant.limits"))

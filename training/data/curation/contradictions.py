@@ -95,7 +95,7 @@ def find_contradictions(
         rows = [at for at, exchange in enumerate(exchanges) if id(exchange) in kept]
         vectors = vectors[rows]
     questions = [normalise(exchange.question) for exchange, _ in stated]
-    found = []
+    found: list[Contradiction] = []
     for group in _groups(questions, vectors):
         found += _differences([stated[at] for at in group])
     return sorted(found, key=lambda one: _age(one.statements[0].newest), reverse=True)
