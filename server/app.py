@@ -63,6 +63,7 @@ from server.web.console.pages.ask import AskController
 from server.web.console.pages.audit import AllAuditController as AllAuditPageController
 from server.web.console.pages.audit import AuditController as AuditPageController
 from server.web.console.pages.conversations import ConversationsController
+from server.web.console.pages.curation import CurationController as ConsoleCurationController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.engine import EngineController
 from server.web.console.pages.home import HomeController, TenantHomeController
@@ -142,6 +143,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     ReleaseChangesController,
     AskController,
     VoteController,
+    ConsoleCurationController,
     AuditPageController,
     AllAuditPageController,
     TenantUsageController,

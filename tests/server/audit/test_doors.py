@@ -13,6 +13,7 @@ from server.audit import service as audit
 from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
+from server.db.models import ConversationRow
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
 from server.web.console.session import SAFE_METHODS
@@ -48,6 +49,8 @@ NOT_RECORDED = {
     f"POST {A}/webhooks/{{webhook_id}}/deliveries/{{delivery_id}}/redeliver": "the same",
     f"POST {C}/webhooks/{{hook_id}}/test": "the same",
     f"POST {C}/webhooks/{{hook_id}}/deliveries/{{delivery_id}}/again": "the same",
+    f"POST {C}/data/curation/scan": "it reads conversations, and changes nothing that is learnt",
+    f"POST {A}/curation/scans": "the same",
     "POST /console/engine/restart": "needs an engine; its own test asks for the entry",
     f"POST {A}/adapters": "needs a base; it ends in create_job, as a job does here",
 }
@@ -113,7 +116,17 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
         found[name] = job.id
     job = await make_run(database, tenant)
     found["job_id"] = job.id
-    await make_upload()
+    upload = await make_upload()
+    row = ConversationRow(
+        tenant_id=tenant.id,
+        import_id=upload.id,
+        external_id="a",
+        digest="0" * 64,
+        body={"id": "a", "turns": [{"role": "customer", "text": "Nobody?"}]},
+    )
+    async with database.transaction() as session:
+        session.add(row)
+    found["row_id"] = row.id
     return found
 
 
@@ -188,6 +201,9 @@ async def test_no_form_of_the_console_goes_unrecorded(
         [
             Call("POST", f"{C}/data/imports/{{import_id}}/columns", "transcripts.confirmed", {"do": "import"}),
             Call("POST", f"{C}/data/imports/{{import_id}}/delete", "transcripts.deleted", {"datasets": "yes"}),
+            Call("POST", f"{C}/data/curation/decide", "transcripts.doubt_decided", {"rule": "greeting", "text": "Kasimir", "decision": "approve"}),
+            Call("POST", f"{C}/data/curation/rules", "transcripts.rules_changed", {"no_reply": "ask"}),
+            Call("POST", f"{C}/data/curation/conversations/{{row_id}}", "transcripts.conversation_chosen", {"keep": "yes"}),
             Call("POST", f"{C}/training/new", "job.started", empty_form(settings).values),
             Call("POST", f"{C}/training/{{job_id}}/pause", "job.paused"),
             Call("POST", f"{C}/training/{{job_id}}/resume", "job.resumed"),
@@ -349,6 +365,9 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("PATCH", A, "tenant.changed", {"name": "Acme Ltd", "limits": {"tokens_per_day": 9}}),
             Call("POST", f"{A}/transcripts", "transcripts.uploaded", files={"file": ("b.jsonl", CHATS)}),
             Call("DELETE", f"{A}/imports/{{last}}", "transcripts.deleted"),
+            Call("POST", f"{A}/curation/decisions", "transcripts.doubt_decided", {"rule": "greeting", "text": "Kasimir", "decision": "reject"}),
+            Call("PUT", f"{A}/curation/rules", "transcripts.rules_changed", {"cut_off": "ask"}),
+            Call("PUT", f"{A}/curation/conversations/{{row_id}}", "transcripts.conversation_chosen", {"keep": False}),
             Call("POST", f"{A}/jobs", "job.started", {"recipe": "cpu-demo"}),
             Call("POST", f"{J}/pause", "job.paused"),
             Call("POST", f"{J}/resume", "job.resumed"),
