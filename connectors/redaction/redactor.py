@@ -56,6 +56,12 @@ _MAX_ROUNDS = 20  # each round shortens what is not a placeholder; two is the us
 _PSEUDONYM = re.compile(r"redacted-[0-9a-f]{16}")
 
 
+IN_A_REPLY = "address in a reply"
+"""The rule of an address that only the company tells: mostly its own."""
+
+_REPLIES = (Role.AGENT, Role.BOT)
+
+
 class UncertainHit(NamedTuple):
     """``text``, at ``start`` to ``end`` of a turn, may be personal data: ``rule`` says why."""
 
@@ -121,14 +127,16 @@ class Redactor:
             customers=(turn.author for turn in conversation.turns if turn.role is Role.CUSTOMER),
         )
         self._add_named(names, texts)
-        places = PlaceRecognizer(conversation.places)
+        places = PlaceRecognizer([*conversation.places, *_addresses_told(conversation)])
+        replies = {at for at, turn in enumerate(conversation.turns) if turn.role in _REPLIES}
         changed = set(range(len(texts)))
         for _ in range(_MAX_ROUNDS):
             # A turn is looked at again when it or the one before it (its context) has changed.
             changed = {
                 at
                 for at in sorted(changed | {at + 1 for at in changed})
-                if at < len(texts) and self._redact_turn(texts, at, placeholders, names, places)
+                if at < len(texts)
+                and self._redact_turn(texts, at, placeholders, names, places, reply=at in replies)
             }
             if not changed:
                 break
@@ -159,19 +167,20 @@ class Redactor:
             folded = fold(text)
             context = fold(texts[at - 1]).text if at else ""
             taken = [match.span() for match in PLACEHOLDER.finditer(text)]
+            reply = conversation.turns[at].role in _REPLIES
             for span in self._by_wording(folded.text, context):
+                doubtful = not span.certain or (reply and span.entity_type == "ADDRESS")
                 start, end = folded.span(span.start, span.end)
                 here = span._replace(start=start, end=end)
                 if (
-                    span.certain
+                    not doubtful
                     or any(start < b and a < end for a, b in taken)
                     or self._allowlist.allows(here, text)
                 ):
                     continue
                 taken.append((start, end))
-                found.append(
-                    UncertainHit(at, start, end, span.entity_type, span.rule, text[start:end])
-                )
+                rule = IN_A_REPLY if span.certain else span.rule
+                found.append(UncertainHit(at, start, end, span.entity_type, rule, text[start:end]))
         return found
 
     def replace(
@@ -232,11 +241,14 @@ class Redactor:
         placeholders: PlaceholderMap,
         names: PersonNameRecognizer,
         places: PlaceRecognizer,
+        *,
+        reply: bool,
     ) -> bool:
         """Replace what is found in one text; whether that changed it."""
         text = texts[at]
         context = texts[at - 1] if at else ""
-        texts[at] = placeholders.replace(text, self._find(text, context, names, places))
+        spans = self._find(text, context, names, places, reply=reply)
+        texts[at] = placeholders.replace(text, spans)
         return texts[at] != text
 
     def _author(
@@ -252,18 +264,30 @@ class Redactor:
         return first[0] if first and alone != turn.author else alone
 
     def _find(
-        self, text: str, context: str, names: PersonNameRecognizer, places: PlaceRecognizer
+        self,
+        text: str,
+        context: str,
+        names: PersonNameRecognizer,
+        places: PlaceRecognizer,
+        *,
+        reply: bool = False,
     ) -> Iterator[Span]:
         """All spans of a text, what wins an overlap first."""
         folded = fold(text)
-        for span in self._find_folded(folded.text, fold(context).text, names, places):
+        for span in self._find_folded(folded.text, fold(context).text, names, places, reply=reply):
             start, end = folded.span(span.start, span.end)
             yield span._replace(start=start, end=end)
         if folded.text != text:  # a tenant's own pattern may match what folding takes away
             yield from self._custom.analyze(text)
 
     def _find_folded(
-        self, text: str, context: str, names: PersonNameRecognizer, places: PlaceRecognizer
+        self,
+        text: str,
+        context: str,
+        names: PersonNameRecognizer,
+        places: PlaceRecognizer,
+        *,
+        reply: bool,
     ) -> Iterator[Span]:
         yield from self._terms.analyze(text)
         if _MAY_MATCH.search(text):
@@ -275,7 +299,8 @@ class Redactor:
         else:
             yield from self._custom.analyze(text)
         yield from places.analyze(text)
-        yield from (span for span in _ADDRESSES.analyze(text) if span.certain)
+        if not reply:  # a company tells its own; a customer's is known from what the customer says
+            yield from (span for span in _ADDRESSES.analyze(text) if span.certain)
         yield from names.analyze(text)
         yield from (span for span in _SALUTATIONS.analyze(text, context) if span.certain)
         for recognizer in self._further:
@@ -291,6 +316,16 @@ def _masked(text: str, spans: Iterable[Span]) -> str:
             parts += [text[at : span.start], "[", "_" * (span.end - span.start - 2), "]"]
             at = span.end
     return "".join([*parts, text[at:]]) if parts else text
+
+
+def _addresses_told(conversation: Conversation) -> Iterator[str]:
+    """The addresses that others than the company tell."""
+    for turn in conversation.turns:
+        if turn.role not in _REPLIES:
+            text = fold(turn.text).text
+            for span in _ADDRESSES.analyze(text):
+                if span.certain:
+                    yield text[span.start : span.end]
 
 
 def _texts_of(conversation: Conversation) -> Iterator[str]:

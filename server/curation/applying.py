@@ -10,11 +10,13 @@ from typing import NamedTuple
 import msgspec
 
 from connectors.conversation import Conversation
-from connectors.redaction.redactor import Redactor, UncertainHit
+from connectors.redaction.redactor import IN_A_REPLY, Redactor, UncertainHit
 from server.curation.scanning import text_key
 from server.curation.schemas import Rules
 from server.db.models.curation import DoubtDecision
 from training.data.curation.flags import flags_of
+
+PUBLIC_FROM = 3  # conversations
 
 
 class Decided(NamedTuple):
@@ -41,14 +43,25 @@ class Curator:
 
     Args:
         redactor: The tenant's.
-        decisions: What was decided. A doubtful text that nobody has decided about is replaced.
+        decisions: What was decided. A doubtful text that nobody has decided about is replaced,
+            unless it is the company's own address.
     """
 
     def __init__(self, redactor: Redactor, decisions: Decisions) -> None:
         self.left_out: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
         self._redactor = redactor
         self._decisions = decisions
         self._rules: dict[str, str] = msgspec.to_builtins(decisions.rules)
+
+    def observe(self, conversation: Conversation) -> None:
+        """Count the addresses of its replies. Call it for all before ``curate``.
+
+        One that replies of ``PUBLIC_FROM`` conversations tell is the company's own, and stays where
+        nobody has decided.
+        """
+        found = self._redactor.uncertain(conversation)
+        self._told.update({text_key(hit.text) for hit in found if hit.rule == IN_A_REPLY})
 
     def curate(self, conversation_id: str, conversation: Conversation) -> Conversation | None:
         """The conversation as it is learnt from; None where it is left out."""
@@ -74,6 +87,9 @@ class Curator:
 
     def _replaced(self, hit: UncertainHit) -> tuple[UncertainHit, str] | None:
         decided = self._decisions.doubts.get((hit.rule, text_key(hit.text)))
+        if decided is None and hit.rule == IN_A_REPLY:
+            public = self._told[text_key(hit.text)] >= PUBLIC_FROM
+            return None if public else (hit, hit.entity_type)
         if decided is None or decided.decision == "approve":
             return hit, hit.entity_type
         if decided.decision == "reject":

@@ -238,6 +238,9 @@ async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Pat
 def _curate(stored: Path, spool: Path, curator: Curator) -> None:
     """Write what is learnt from, a line each."""
     decoder = msgspec.json.Decoder(StoredConversation)
+    with stored.open("rb") as lines:
+        for line in lines:
+            curator.observe(decoder.decode(line).conversation)
     with stored.open("rb") as lines, spool.open("wb") as file:
         for line in lines:
             each = decoder.decode(line)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from connectors.conversation import Conversation, Role, Turn
-from connectors.redaction.redactor import Redactor
+from connectors.redaction.redactor import IN_A_REPLY, Redactor
 
 LABELLED = Path(__file__).parents[2] / "data/redaction/labelled.txt"
 _MARK = re.compile(r"\{([^{}]+)\}|<([^<>]+)>")
@@ -131,6 +131,21 @@ def test_addresses_of_the_exports_own_fields_are_replaced(
     redacted, _ = Redactor({}, "DE").redact(conversation)
     assert redacted.turns[0].text == expected
     assert redacted.places == ()
+
+
+def test_an_address_that_only_the_company_tells_is_doubtful() -> None:
+    redactor = Redactor({}, "DE")
+    turns = (
+        Turn(Role.CUSTOMER, "Where is your shop? I live at 5 Elm Street, Bristol BS1 4TT."),
+        Turn(Role.AGENT, "At 12 Mill Lane. We deliver to 5 Elm Street, Bristol BS1 4TT."),
+    )
+    redacted, _ = redactor.redact(Conversation("c", turns))
+    assert [turn.text for turn in redacted.turns] == [
+        "Where is your shop? I live at [ADDRESS_1].",
+        "At 12 Mill Lane. We deliver to [ADDRESS_1].",
+    ]
+    (hit,) = redactor.uncertain(redacted)
+    assert (hit.turn, hit.rule, hit.text) == (1, IN_A_REPLY, "12 Mill Lane")
 
 
 def test_doubtful_hits_are_replaced_by_what_a_person_decides() -> None:

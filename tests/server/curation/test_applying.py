@@ -44,6 +44,22 @@ def test_an_edit_replaces_a_part_alone() -> None:
     assert said(made) == "Dear Lampenhaus [PERSON_1], where is it?"
 
 
+def test_the_companys_own_address_stays_where_nobody_has_decided() -> None:
+    def where(number: int, address: str) -> Conversation:
+        turns = (Turn(Role.CUSTOMER, "Where?"), Turn(Role.AGENT, f"At {address}."))
+        return Conversation(str(number), turns)
+
+    own = [where(number, "12 Mill Lane") for number in range(3)]
+    other = where(9, "7 Elm Street")
+    made = curator()
+    for one in (*own, other):
+        made.observe(one)
+    assert made.curate("0", own[0]) is own[0]
+    replaced = made.curate("9", other)
+    assert replaced is not None
+    assert replaced.turns[1].text == "At [ADDRESS_1]."
+
+
 def test_flagged_conversations_are_kept_left_out_or_asked_about_as_the_rules_say() -> None:
     assert curator().curate("1", OPEN) is OPEN
     for rule in ("leave_out", "ask"):
