@@ -203,7 +203,6 @@ async def test_no_form_of_the_console_goes_unrecorded(
             Call("POST", f"{C}/data/imports/{{import_id}}/delete", "transcripts.deleted", {"datasets": "yes"}),
             Call("POST", f"{C}/data/curation/decide", "transcripts.doubt_decided", {"rule": "greeting", "text": "Kasimir", "decision": "approve"}),
             Call("POST", f"{C}/data/curation/rules", "transcripts.rules_changed", {"no_reply": "ask"}),
-            Call("POST", f"{C}/data/curation/conversations/{{row_id}}", "transcripts.conversation_chosen", {"keep": "yes"}),
             Call("POST", f"{C}/training/new", "job.started", empty_form(settings).values),
             Call("POST", f"{C}/training/{{job_id}}/pause", "job.paused"),
             Call("POST", f"{C}/training/{{job_id}}/resume", "job.resumed"),
@@ -292,6 +291,10 @@ async def test_no_form_of_the_console_goes_unrecorded(
         by="person",
     )  # fmt: skip
     done |= await walk(boss, [Call("POST", "/console/sign-out", "sign_in.ended")], ids, database, by="person")  # fmt: skip
+    imported = {**ids, "conversation_id": ids["row_id"]}
+    path = f"{C}/data/curation/conversations/{{conversation_id}}"
+    call = Call("POST", path, "transcripts.conversation_chosen", {"keep": "yes"})
+    done |= await walk(boss, [call], imported, database, by="person")
     assert done | {each for each in NOT_RECORDED if " /console" in each} == unsafe_routes(
         app, "/console"
     )
@@ -367,7 +370,6 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("DELETE", f"{A}/imports/{{last}}", "transcripts.deleted"),
             Call("POST", f"{A}/curation/decisions", "transcripts.doubt_decided", {"rule": "greeting", "text": "Kasimir", "decision": "reject"}),
             Call("PUT", f"{A}/curation/rules", "transcripts.rules_changed", {"cut_off": "ask"}),
-            Call("PUT", f"{A}/curation/conversations/{{row_id}}", "transcripts.conversation_chosen", {"keep": False}),
             Call("POST", f"{A}/jobs", "job.started", {"recipe": "cpu-demo"}),
             Call("POST", f"{J}/pause", "job.paused"),
             Call("POST", f"{J}/resume", "job.resumed"),
@@ -391,6 +393,10 @@ async def test_no_change_over_the_api_goes_unrecorded(
         by="operator_key",
         **sent,
     )  # fmt: skip
+    imported = {**ids, "conversation_id": ids["row_id"]}
+    path = f"{A}/curation/conversations/{{conversation_id}}"
+    call = Call("PUT", path, "transcripts.conversation_chosen", {"keep": False})
+    done |= await walk(client, [call], imported, database, by="operator_key", **sent)
     later = {**ids, "job_id": ids["waiting_for_decision"]}
     call = Call("POST", f"{J}/decision", "job.rejected", {"decision": "rejected"})
     done |= await walk(client, [call], later, database, by="operator_key", **sent)

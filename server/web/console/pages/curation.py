@@ -3,7 +3,7 @@
 It works without a script. With one, keys answer the question that is shown.
 """
 
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from litestar import Controller, Request, Response, get, post
@@ -177,8 +177,7 @@ def _asked(
     if scan is None:
         return None
     if flag in FLAGS:
-        known = cast("Flag", flag)
-        return FLAG_NAMES[known], scan.flags.get(known, [])
+        return FLAG_NAMES[flag], scan.flags.get(flag, [])
     if 0 < group <= len(scan.groups):
         names = scan.groups[group - 1]
         return "Nearly the same question", [Flagged(name, None, "") for name in names]
