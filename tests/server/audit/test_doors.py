@@ -196,6 +196,10 @@ async def test_no_form_of_the_console_goes_unrecorded(
         by="person",
     )  # fmt: skip
     ids["import_id"] = ids["last"]
+    imported = {**ids, "conversation_id": ids["row_id"]}
+    path = f"{C}/data/curation/conversations/{{conversation_id}}"
+    call = Call("POST", path, "transcripts.conversation_chosen", {"keep": "yes"})
+    done |= await walk(boss, [call], imported, database, by="person")
     done |= await walk(
         boss,
         [
@@ -291,10 +295,6 @@ async def test_no_form_of_the_console_goes_unrecorded(
         by="person",
     )  # fmt: skip
     done |= await walk(boss, [Call("POST", "/console/sign-out", "sign_in.ended")], ids, database, by="person")  # fmt: skip
-    imported = {**ids, "conversation_id": ids["row_id"]}
-    path = f"{C}/data/curation/conversations/{{conversation_id}}"
-    call = Call("POST", path, "transcripts.conversation_chosen", {"keep": "yes"})
-    done |= await walk(boss, [call], imported, database, by="person")
     assert done | {each for each in NOT_RECORDED if " /console" in each} == unsafe_routes(
         app, "/console"
     )
