@@ -24,7 +24,7 @@ class RedactionDecision(Record):
     text: Mapped[str] = mapped_column(SafeText)
     entity_type: Mapped[str] = mapped_column(SafeString(20))
     decision: Mapped[DoubtDecision] = mapped_column(SafeString(8))
-    masked: Mapped[str] = mapped_column(SafeText, default="", server_default="")
+    masked: Mapped[str] = mapped_column(SafeText, default="")
     actor: Mapped[str] = mapped_column(SafeText)
 
 

@@ -38,7 +38,7 @@ def upgrade() -> None:
             sa.Column("text", sa.Text(), nullable=False),
             sa.Column("entity_type", sa.String(length=20), nullable=False),
             sa.Column("decision", sa.String(length=8), nullable=False),
-            sa.Column("masked", sa.Text(), server_default="", nullable=False),
+            sa.Column("masked", sa.Text(), nullable=False),
             sa.Column("actor", sa.Text(), nullable=False),
         ),
         _of_tenant("redaction_decision"),
