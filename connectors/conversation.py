@@ -37,8 +37,8 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     ``id`` is the source's own identifier, unique within a source file. ``split`` is set only where
     the operator pinned the file to one split; otherwise it is assigned when a dataset version is
     created. ``names`` are people whom the source names besides the turns' authors, each with the
-    role of their side (``note`` where that is unknown). They are for redaction: an import passes
-    them on and stores none.
+    role of their side (``note`` where that is unknown). ``places`` are values of the source's address
+    fields. Both are for redaction: an import passes them on and stores none.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     split: Split | None = None
     names: dict[str, Role] = {}
+    places: tuple[str, ...] = ()
 
 
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):

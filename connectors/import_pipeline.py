@@ -90,7 +90,7 @@ class ImportRun:
             with self._limit():
                 conversation, counts = redact(conversation, self._redactor)
             self._redacted += counts
-        conversation = msgspec.structs.replace(conversation, names={})
+        conversation = msgspec.structs.replace(conversation, names={}, places=())
         self._roles.update(turn.role.value for turn in conversation.turns)
         wanted = conversation.id
         self._ids[wanted] += 1

@@ -30,7 +30,7 @@ print(render_table(plain.report))
 # %% [markdown]
 # ## Redact it
 #
-# Addresses, numbers and names that the export itself names become placeholders. The same address
+# Addresses, numbers, and names that the export, a greeting or a signature gives away become placeholders. The same address
 # gets the same placeholder within a conversation, so the text still makes sense. A tenant's own numbers
 # are patterns, and what is public, as the emergency line, is kept. "GB" says whose phone numbers to expect.
 
@@ -59,7 +59,7 @@ for before, after in changed[:4]:
 # %% [markdown]
 # ## What stays
 #
-# Names and postal addresses that only stand in the text are not found by rule. Look before you train:
+# A name in the middle of a sentence is not found by rule. Look before you train:
 # the placeholders below are what was found, everything else was kept as it is.
 
 # %%

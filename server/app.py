@@ -15,6 +15,7 @@ from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
 from server.api.acting import ActingMiddleware
 from server.api.admin.audit import AllAuditController, AuditController
+from server.api.admin.curation import CurationController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.knowledge import KnowledgeController
 from server.api.admin.tenants import KeyController, TenantController
@@ -67,6 +68,7 @@ from server.web.console.pages.ask import AskController
 from server.web.console.pages.audit import AllAuditController as AllAuditPageController
 from server.web.console.pages.audit import AuditController as AuditPageController
 from server.web.console.pages.conversations import ConversationsController
+from server.web.console.pages.curation import CurationController as ConsoleCurationController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.engine import EngineController
 from server.web.console.pages.home import HomeController, TenantHomeController
@@ -121,6 +123,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     JobController,
     ScoringController,
     AdapterImportController,
+    CurationController,
     WebhookController,
     UsageController,
     AllUsageController,
@@ -149,6 +152,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     ReleaseChangesController,
     AskController,
     VoteController,
+    ConsoleCurationController,
     AuditPageController,
     AllAuditPageController,
     TenantUsageController,

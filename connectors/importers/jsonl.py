@@ -9,6 +9,7 @@ from typing import IO, Any, ClassVar, TypeVar
 import msgspec
 
 from connectors.conversation import Conversation, Role, Split, Turn
+from connectors.importers.address_columns import is_address_header
 from connectors.importers.base import (
     MAX_CONVERSATION_CHARACTERS,
     MIB,
@@ -148,6 +149,7 @@ class JsonLines(ABC):
                 record[self.key],
                 {turn.author for turn in turns if turn.role is not Role.BOT},
             ),
+            places=tuple(_places(record)),
         )
         return conversation, skipped
 
@@ -221,6 +223,16 @@ def _names(
                 if name and "\0" not in name and name not in authors:
                     found[name] = column.side
     return found
+
+
+def _places(record: Mapping[str, Any]) -> Iterator[str]:
+    """Parts of postal addresses that a record names, in fields such as ``shipping_address``."""
+    for fields in (record, record.get("labels"), record.get("metadata")):
+        if not isinstance(fields, dict):
+            continue
+        for key, value in fields.items():
+            if isinstance(value, str) and "\0" not in value and is_address_header(key):
+                yield value
 
 
 def _word(record: Mapping[str, Any], key: str) -> str | None:

@@ -114,7 +114,7 @@ COMMON = frozenset(
 
 GIVEN = frozenset(
     folded_words("""
-    aaron adam adrian agnes ahmed aisha alan albert alejandro alex alexander alexandra alfred ali alice alicia
+    aaron adam adrian agnes ahmed aisha alan albert alejandro alex alexander alexandra alexis alfred ali alice alicia
     alison amanda amelia amina amy ana anastasia andrea andreas andrew andrzej angela anita anja anna anne
     annika anthony antoine anton antonio ashley astrid barbara beatrice ben benjamin bernd bernard bianca
     birgit bob brandon brian bruno camille carla carlos carmen carol caroline catherine charles charlotte

@@ -348,6 +348,11 @@ def person_name_recognizer(
     return names
 
 
+def person_key(name: str) -> str:
+    """What is the same for all spellings of a name that has no author field."""
+    return " ".join(map(_key, _COMPOUND.findall(name)))
+
+
 def _is_role(word: str, *, first: bool) -> bool:
     if not first and word in ("An", "In"):  # "Nguyen Van An"
         return False

@@ -2,8 +2,8 @@
 
 The interface is the part of Presidio's ``EntityRecognizer`` that is used here: the entity types it
 supports, and ``analyze``. Those of this package go by form and checksum: offline, no model, no
-downloads. Names without metadata, and postal addresses, have no form; a recognizer that knows them
-(a model for named entities, say) can be given to the ``Redactor``::
+downloads. A name in the middle of a sentence has no form; a recognizer that knows it (a model for
+named entities, say) can be given to the ``Redactor``::
 
     class Places:
         supported_entities = ("LOCATION",)
@@ -23,7 +23,8 @@ class Span(NamedTuple):
     """``text[start:end]`` is personal data of ``entity_type``.
 
     Spans with the same ``key`` are the same thing, also where it is written differently.
-    ``prefix`` is put before the placeholder: the scheme and host of a URL.
+    ``prefix`` is put before the placeholder: the scheme and host of a URL. What is not ``certain``
+    is left for a person to decide; ``rule`` says by what it was found.
     """
 
     start: int
@@ -31,6 +32,8 @@ class Span(NamedTuple):
     entity_type: str
     key: str
     prefix: str = ""
+    rule: str = ""
+    certain: bool = True
 
 
 class Recognizer(Protocol):

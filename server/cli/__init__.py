@@ -15,6 +15,7 @@ _COMMANDS = {  # imported when one is run or described: all of them together tak
     "audit": "server.cli.audit:audit",
     "webhooks": "server.cli.webhooks:webhooks",
     "widget": "server.cli.widget:widget",
+    "curation": "server.cli.curation:curation",
     "transcripts": "server.cli.transcripts:transcripts",
     "knowledge": "server.cli.knowledge:knowledge",
     "train": "server.cli.jobs:train",

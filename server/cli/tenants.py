@@ -66,6 +66,13 @@ def tenants() -> None:
     metavar="TEXT",
     help="Public, so not redacted: your hotline.",
 )
+@click.option(
+    "--mask",
+    "masked_terms",
+    multiple=True,
+    metavar="TEXT",
+    help="A name or phrase that is always redacted.",
+)
 @keep_uploads_option
 @limit_option
 @json_option
@@ -77,6 +84,7 @@ async def create_tenant(
     system_prompt: str,
     custom_pattern: tuple[str, ...],
     allowlist: tuple[str, ...],
+    masked_terms: tuple[str, ...],
     keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
@@ -91,6 +99,7 @@ async def create_tenant(
             "system_prompt": system_prompt,
             "custom_patterns": _parse_patterns(custom_pattern),
             "allowlist": allowlist,
+            "masked_terms": masked_terms,
             "keep_upload_days": keep_uploads or 0,
             "limits": _parse_limits(limit),
         },
@@ -164,6 +173,13 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
     default=None,
     help="Whether answers are shown what others were answered.",
 )
+@click.option(
+    "--mask",
+    "masked_terms",
+    multiple=True,
+    metavar="TEXT",
+    help="Always redacted; replaces all of them.",
+)
 @keep_uploads_option
 @limit_option
 @json_option
@@ -175,6 +191,7 @@ async def update_tenant(
     system_prompt: str | None,
     custom_pattern: tuple[str, ...],
     allowlist: tuple[str, ...],
+    masked_terms: tuple[str, ...],
     keep_uploads: int | None,
     limit: tuple[str, ...],
     *,
@@ -187,6 +204,7 @@ async def update_tenant(
         "system_prompt": system_prompt,
         "custom_patterns": _parse_patterns(custom_pattern) or None,
         "allowlist": allowlist or None,
+        "masked_terms": masked_terms or None,
         "keep_upload_days": keep_uploads,
         "retrieval": retrieval,
     }
@@ -194,7 +212,7 @@ async def update_tenant(
     if limit:
         changes["limits"] = _parse_limits(limit)
     if not changes:
-        what = "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads, --no-retrieval or --limit"
+        what = "--name, --system-prompt, --custom-pattern, --allowlist, --mask, --keep-uploads, --no-retrieval or --limit"
         fail(f"nothing to change: give {what}", code=EXIT_USAGE)
     patch = convert_options(TenantPatch, changes)
     async with app.transaction() as session:

@@ -4,7 +4,7 @@ The slow part runs in a thread and outside any transaction. The same content is 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from connectors.preference import Preference, UnpairedPreference
 from connectors.redaction.redactor import Redactor
 from connectors.training_files import Method, TrainingExample
 from server.audit import service as audit
+from server.curation import service as curation
+from server.curation.applying import Curator
+from server.curation.scanning import StoredConversation
 from server.datasets import corrections
 from server.datasets.service import subject
 from server.datasets.validation import SharedSystemMessage, read_redacted
@@ -63,13 +66,22 @@ async def create_version(
         spool = folder / "conversations.jsonl"
         async with database.reading() as session:
             tenant = await tenants.get_by_id(session, tenant_id)
-            await _spool_conversations(session, tenant_id, spool)
+            curator = Curator(
+                redactor_of(tenant, settings), await curation.load_decisions(session, tenant)
+            )
+            await _spool_conversations(session, tenant_id, folder / "stored.jsonl")
             import_ids = await _imports_of(session, tenant_id)
             better = await corrections.read(session, tenant_id)
+        await asyncio.to_thread(_curate, folder / "stored.jsonl", spool, curator)
         redactor = redactor_of(tenant, settings)
         await asyncio.to_thread(_append_redacted, better, spool, redactor=redactor)
         made = await asyncio.to_thread(
-            _create, spool, Conversation, settings.datasets, system_prompt=tenant.system_prompt
+            _create,
+            spool,
+            Conversation,
+            settings.datasets,
+            system_prompt=tenant.system_prompt,
+            left_out=curator.left_out,
         )
     return await _register(database, tenant_id, made, import_ids)
 
@@ -208,16 +220,32 @@ async def _register(
 
 
 async def _spool_conversations(session: AsyncSession, tenant_id: str, spool: Path) -> None:
-    """Write every conversation of a tenant to a file, a line each, oldest first."""
+    """Write every conversation of a tenant to a file with its id, a line each, oldest first."""
     query = (
         of_tenant(tenant_id)
-        .select(ConversationRow.body)
+        .select(ConversationRow.id, ConversationRow.body)
         .order_by(ConversationRow.id)
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
     with spool.open("wb") as file:
-        async for bodies in (await session.stream_scalars(query)).partitions():
-            file.writelines(msgspec.json.encode(body) + b"\n" for body in bodies)
+        async for rows in (await session.stream(query)).partitions():
+            file.writelines(
+                msgspec.json.encode({"id": name, "conversation": body}) + b"\n"
+                for name, body in rows
+            )
+
+
+def _curate(stored: Path, spool: Path, curator: Curator) -> None:
+    """Write what is learnt from, a line each."""
+    decoder = msgspec.json.Decoder(StoredConversation)
+    with stored.open("rb") as lines:
+        for line in lines:
+            curator.observe(decoder.decode(line).conversation)
+    with stored.open("rb") as lines, spool.open("wb") as file:
+        for line in lines:
+            each = decoder.decode(line)
+            if kept := curator.curate(each.id, each.conversation):
+                file.write(msgspec.json.encode(kept) + b"\n")
 
 
 def _append_redacted(
@@ -253,10 +281,15 @@ def _create(
     *,
     system_prompt: str,
     as_given: bool = False,
+    left_out: Mapping[str, int] | None = None,
 ) -> Dataset:
     decoder = msgspec.json.Decoder(kind)
     root.mkdir(parents=True, exist_ok=True)
     with spool.open("rb") as lines:
         return create_dataset_version(
-            map(decoder.decode, lines), root, system_prompt=system_prompt, as_given=as_given
+            map(decoder.decode, lines),
+            root,
+            system_prompt=system_prompt,
+            as_given=as_given,
+            left_out=left_out or {},
         )

@@ -22,6 +22,9 @@ Slug = Annotated[
 Allowlist = Annotated[
     tuple[Annotated[str, Meta(min_length=3, max_length=200)], ...], Meta(max_length=100)
 ]
+MaskedTerms = Annotated[
+    tuple[Annotated[str, Meta(min_length=2, max_length=200)], ...], Meta(max_length=500)
+]
 KeepUploadDays = Annotated[
     int, Meta(ge=0, le=3650, description="days that a transcript's file is kept after it was read")
 ]
@@ -44,7 +47,8 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
 
     ``custom_patterns`` maps a label to a regular expression: what it matches is redacted.
     ``allowlist`` lists what is public and stays: the company's own addresses and numbers, or
-    ``@its-domain.example``. ``limits`` replace the installation's, which apply where it is null.
+    ``@its-domain.example``, and words that are no personal data. ``masked_terms`` lists names and
+    phrases that are always redacted, in any case. ``limits`` replace the installation's, which apply where it is null.
     ``retrieval``: whether answers are shown what others were answered.
     """
 
@@ -53,6 +57,7 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
     system_prompt: Annotated[str, Meta(max_length=20_000)] = ""
     custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
+    masked_terms: MaskedTerms = ()
     keep_upload_days: KeepUploadDays = 0
     retrieval: bool = True
     limits: Limits | None = None
@@ -65,6 +70,7 @@ class TenantPatch(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     system_prompt: Annotated[str, Meta(max_length=20_000)] | msgspec.UnsetType = msgspec.UNSET
     custom_patterns: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     allowlist: Allowlist | msgspec.UnsetType = msgspec.UNSET
+    masked_terms: MaskedTerms | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays | msgspec.UnsetType = msgspec.UNSET
     retrieval: bool | msgspec.UnsetType = msgspec.UNSET
     limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
@@ -87,6 +93,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     custom_patterns: dict[str, str]
     number_patterns: Annotated[dict[str, str], deprecated("number_patterns", TENANT)] = {}
     allowlist: list[str]
+    masked_terms: list[str] = []
     keep: Annotated[list[str], deprecated("keep", TENANT)] = []
     keep_upload_days: int
     retrieval: bool

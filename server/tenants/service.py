@@ -31,10 +31,11 @@ SETTINGS = (
     "system_prompt",
     "custom_patterns",
     "allowlist",
+    "masked_terms",
     "keep_upload_days",
     "retrieval",
 )
-PRIVATE = frozenset({"system_prompt", "custom_patterns", "allowlist"})
+PRIVATE = frozenset({"system_prompt", "custom_patterns", "allowlist", "masked_terms"})
 """Settings whose values the audit log does not repeat: it says that they were changed."""
 
 
@@ -66,6 +67,7 @@ async def create(
         system_prompt=request.system_prompt,
         custom_patterns=dict(patterns),
         allowlist=list(request.allowlist or ()),
+        masked_terms=list(request.masked_terms),
         keep_upload_days=request.keep_upload_days,
         retrieval=request.retrieval,
         limits=request.limits,
@@ -185,6 +187,8 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         tenant.custom_patterns = dict(patch.custom_patterns)
     if patch.allowlist is not msgspec.UNSET:
         tenant.allowlist = list(patch.allowlist)
+    if patch.masked_terms is not msgspec.UNSET:
+        tenant.masked_terms = list(patch.masked_terms)
     if patch.keep_upload_days is not msgspec.UNSET:
         tenant.keep_upload_days = patch.keep_upload_days
     if patch.retrieval is not msgspec.UNSET:
@@ -266,6 +270,7 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             system_prompt=tenant.system_prompt,
             custom_patterns=tenant.custom_patterns,
             allowlist=tenant.allowlist,
+            masked_terms=tenant.masked_terms,
             keep_upload_days=tenant.keep_upload_days,
             retrieval=tenant.retrieval,
             limits=tenant.limits,

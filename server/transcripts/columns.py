@@ -110,6 +110,7 @@ async def look(
                 custom_patterns=tenant.custom_patterns,
                 region=settings.default_region,
                 allowlist=tenant.allowlist,
+                terms=tenant.masked_terms,
                 record_seconds=RECORD_SECONDS,
                 preview_rows=ROWS,
             )

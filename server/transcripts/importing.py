@@ -64,6 +64,7 @@ async def run_import(
                         custom_patterns=tenant.custom_patterns,
                         region=settings.default_region,
                         allowlist=tenant.allowlist,
+                        terms=tenant.masked_terms,
                     )
                 )
         except ServerError as exc:

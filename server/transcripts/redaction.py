@@ -7,4 +7,9 @@ from server.settings import Settings
 
 def redactor_of(tenant: Tenant, settings: Settings) -> Redactor:
     """The tenant's redactor."""
-    return Redactor(tenant.custom_patterns, settings.default_region, allowlist=tenant.allowlist)
+    return Redactor(
+        tenant.custom_patterns,
+        settings.default_region,
+        allowlist=tenant.allowlist,
+        terms=tenant.masked_terms,
+    )

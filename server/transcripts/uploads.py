@@ -107,6 +107,8 @@ KINDS: dict[str, str] = {
     "IP": "Network addresses",
     "URL": "Links",
     "NAME": "Names",
+    "ADDRESS": "Postal addresses",
+    "TERM": "Your own words",
 }
 
 

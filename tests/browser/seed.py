@@ -6,6 +6,7 @@ from datetime import timedelta
 from importlib import resources
 from typing import Any
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.accounts import sessions
@@ -27,6 +28,7 @@ from server.db.models import (
     Canary,
     CanaryCount,
     ConversationRow,
+    CurationScan,
     DatasetVersion,
     Handoff,
     Import,
@@ -56,6 +58,7 @@ from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch, TenantRequest
 from server.webhooks.schemas import EVENT_TYPES
 from server.webhooks.vault import Vault
+from tests.browser.curated import SCAN
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
 
@@ -447,6 +450,7 @@ async def seed(session: AsyncSession) -> None:
                 body=_conversation(number),
             )
         )
+    session.add(CurationScan(tenant_id=loaf.id, conversations=40, body=msgspec.to_builtins(SCAN)))
     older = DatasetVersion(
         tenant_id=loaf.id,
         sha256="a71f" * 16,

@@ -12,8 +12,9 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -127,6 +128,7 @@ def create_version(
     seed: int = 17,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     as_given: bool = False,
+    left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> Dataset:
     """De-duplicate, split and write; an existing folder of the same hash is returned as it is.
 
@@ -146,6 +148,7 @@ def create_version(
         as_given: The conversations are a training file that a user has put together. What it
             repeats is trained on as often as it is there. A held-out split may be empty: with fewer
             than ``MIN_EXAMPLES`` distinct conversations, nothing is held out.
+        left_out: Conversations that the caller has left out, by reason; counted as ``dropped``.
 
     Raises:
         BadInput: fewer than ``MIN_EXAMPLES`` usable conversations; records of several kinds;
@@ -154,7 +157,7 @@ def create_version(
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:  # noqa: PLR2004
         raise BadInput(f"fractions must be above 0 and add up to 1, not {fractions}")
-    dropped = Counter(dict.fromkeys(REASONS, 0))
+    dropped = Counter({**dict.fromkeys(REASONS, 0), **left_out})
     kinds: set[Kind] = set()
     items = usable(_recording_kind(conversations, kinds), dropped)
     if len(kinds) > 1:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from connectors.conversation import Role
 from connectors.errors import BadMapping
+from connectors.importers.address_columns import is_address_header
 from connectors.importers.csv.headers import (
     ANOTHER_TIME,
     CERTAIN_ROLE_LINES,
@@ -35,8 +36,8 @@ class Columns(NamedTuple):
 
     ``pairs`` is true where each row has a question and its answer, false where it has one turn.
     ``date`` is the column of the day where ``time`` is a time of day. ``visibility`` are the columns
-    that mark internal notes, ``names`` those with people's names. ``certain`` is false where only
-    the values can show whether the role column is one.
+    that mark internal notes, ``names`` those with people's names, ``places`` the positions of those
+    with postal addresses. ``certain`` is false where only the values can show whether the role column is one.
     """
 
     pairs: bool
@@ -44,6 +45,7 @@ class Columns(NamedTuple):
     date: int | None = None
     visibility: tuple[VisibilityColumn, ...] = ()
     names: tuple[NameColumn, ...] = ()
+    places: tuple[int, ...] = ()
     certain: bool = True
 
 
@@ -141,6 +143,9 @@ def choose_columns(headers: Sequence[str], mapping: Mapping[str, str]) -> Column
         date=guess.date,
         visibility=_visibility(bare, index, named, taken),
         names=_names(bare, named, taken),
+        places=tuple(
+            at for at, header in enumerate(bare) if at not in taken and is_address_header(header)
+        ),
         certain=guess.certain or pairs,
     )
 

@@ -46,6 +46,7 @@ class _OpenConversation(msgspec.Struct):
     turns: int = 0
     characters: int = 0
     names: dict[str, Role] = {}
+    places: dict[str, None] = {}
 
 
 class ConversationGrouper:
@@ -76,7 +77,7 @@ class ConversationGrouper:
         row = _Row(turns, self._profile.timestamp(fields))
         if identifier is None:
             alone = _OpenConversation(self._conversation(f"line-{line}", fields))
-            self._append(alone, row, names)
+            self._append(alone, row, names, fields)
             yield self._build(alone)
             return
         if identifier in self._closed:
@@ -88,7 +89,7 @@ class ConversationGrouper:
         if identifier not in self._open:
             self._open[identifier] = _OpenConversation(self._conversation(identifier, fields))
         self._open.move_to_end(identifier)
-        self._append(self._open[identifier], row, names)
+        self._append(self._open[identifier], row, names, fields)
         if len(self._open) > MAX_OPEN_CONVERSATIONS:
             yield self._finish(next(iter(self._open)))
 
@@ -120,7 +121,9 @@ class ConversationGrouper:
                 "html", f"{self._profile.html_texts:,} texts were HTML; what a reader sees was kept"
             )
 
-    def _append(self, into: _OpenConversation, row: _Row, names: _Names) -> None:
+    def _append(
+        self, into: _OpenConversation, row: _Row, names: _Names, fields: Sequence[str]
+    ) -> None:
         size = sum(len(turn.text) for turn in row.turns)
         if into.turns + len(row.turns) > _MAX_TURNS:
             detail = f"more than {_MAX_TURNS:,} turns; is the column right?"
@@ -131,6 +134,7 @@ class ConversationGrouper:
         into.rows.append(row)
         into.turns += len(row.turns)
         into.characters += size
+        into.places |= dict.fromkeys(self._places(fields))
         into.names |= {name: side for side, people in names.items() for name in people}
 
     def _finish(self, identifier: str) -> Conversation:
@@ -145,7 +149,9 @@ class ConversationGrouper:
         self._agent_opens += spoken[:1] + spoken[-1:] == [Role.AGENT, Role.CUSTOMER]
         authors = {turn.author for turn in turns if turn.role is not Role.BOT}
         names = {name: side for name, side in opened.names.items() if name not in authors}
-        return msgspec.structs.replace(opened.conversation, turns=turns, names=names)
+        return msgspec.structs.replace(
+            opened.conversation, turns=turns, names=names, places=tuple(opened.places)
+        )
 
     def _in_order(self, rows: list[_Row]) -> list[_Row]:
         """Oldest first. A row without a time stays beside the one before it."""
@@ -200,6 +206,11 @@ class ConversationGrouper:
             parts = all(" " not in name for name in different)
             found[side] = [" ".join(different)] if parts else different
         return found
+
+    def _places(self, fields: Sequence[str]) -> Iterator[str]:
+        """The parts of the row's address, and the whole of it."""
+        parts = [" ".join(fields[at].split()) for at in self._columns.places]
+        yield from filter(None, parts)
 
     def _turn(self, fields: Sequence[str], names: _Names) -> Turn:
         text = self._profile.text(fields, "text")

@@ -39,6 +39,11 @@ TAGS = (
         "Articles to ground answers in, and the search over them.",
         (f"{_TENANT}/knowledge",),
     ),
+    Tag(
+        "Curation",
+        "What is doubtful or wrong in the conversations, and what is learnt from.",
+        (f"{_TENANT}/curation",),
+    ),
     Tag("Jobs", "Fine-tuning runs: start, follow, stop, approve.", (f"{_TENANT}/jobs",)),
     Tag(
         "Adapters",

@@ -48,6 +48,12 @@ from server.db.models.conversations import (
     Widget,
     WidgetUse,
 )
+from server.db.models.curation import (
+    CurationChoice,
+    CurationScan,
+    DoubtDecision,
+    RedactionDecision,
+)
 from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
 from server.db.models.idempotency import IdempotentRequest
@@ -102,9 +108,12 @@ __all__ = [
     "Canary",
     "CanaryCount",
     "ConversationRow",
+    "CurationChoice",
+    "CurationScan",
     "DatasetVersion",
     "Decision",
     "DeliveryState",
+    "DoubtDecision",
     "File",
     "Handoff",
     "HandoffState",
@@ -129,6 +138,7 @@ __all__ = [
     "PromotionKind",
     "Receipt",
     "Record",
+    "RedactionDecision",
     "RefusedOrigin",
     "Role",
     "SafeString",

@@ -25,7 +25,8 @@ class Tenant(Record):
     ``next_version`` is the next adapter's version; ``live_revision`` counts changes of
     ``live_adapter_id``, for compare-and-set; ``knowledge_revision`` counts changes of what is searched. ``custom_patterns`` maps
     a label to a regular expression that redaction replaces, ``allowlist`` holds
-    words that it leaves alone: the company's own telephone number. ``keep_upload_days``: how long a
+    words that it leaves alone: the company's own telephone number, ``masked_terms`` those that it
+    always replaces. ``curation_rules``: what becomes of conversations with each flag. ``keep_upload_days``: how long a
     transcript's file is kept after it was read; 0: not at all. ``limits`` are
     null where the installation's apply. ``retrieval``: whether answers are shown what others were
     answered.
@@ -38,6 +39,8 @@ class Tenant(Record):
     system_prompt: Mapped[str] = mapped_column(SafeText, default="")
     custom_patterns: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
     allowlist: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
+    curation_rules: Mapped[dict[str, str]] = mapped_column(Json, default=dict, server_default="{}")
+    masked_terms: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     limits: Mapped[Limits | None] = mapped_column(StructJson(Limits, where="tenant.limits"))
     retrieval: Mapped[bool] = mapped_column(default=True, server_default=true())

@@ -119,6 +119,13 @@ def test_people_whom_a_record_names_are_handed_on():
     assert kept[0].names == {"Jane Doe": Role.CUSTOMER, "Tom": Role.AGENT}
 
 
+def test_addresses_that_a_record_names_are_handed_on():
+    kept, _ = read(
+        json.dumps(record("a", postcode="BS1 4TT", labels={"shipping_street": "Elm Row 5"}))
+    )
+    assert kept[0].places == ("BS1 4TT", "Elm Row 5")
+
+
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [

@@ -8,6 +8,7 @@ from connectors.conversation import Conversation, Role, chat_messages
 from connectors.errors import BadMapping
 from connectors.import_pipeline import run_import
 from connectors.importers import IMPORTERS, ImportOptions, Reason, Rejected, parse_map
+from connectors.importers.address_columns import is_address_header
 from connectors.redaction.redactor import Redactor
 
 
@@ -545,3 +546,30 @@ def test_a_conversation_of_too_many_characters_is_bounded_and_told():
     read = Read(rows("ticket,role,text", line, line, line))
     assert len(read.kept[0].turns) == 2
     assert [item.reason for item in read.rejected] == [Reason.TOO_LARGE]
+
+
+@pytest.mark.parametrize(
+    ("header", "known"),
+    [
+        ("shipping_address", True),
+        ("customerCity", True),
+        ("PLZ", True),
+        ("Straße", True),
+        ("Código postal", True),
+        ("email_address", False),
+        ("ip address", False),
+        ("status", False),
+        ("capacity", False),
+    ],
+)
+def test_columns_of_postal_addresses_are_known_by_their_headers(header, known):
+    assert is_address_header(header) is known
+
+
+def test_address_columns_of_a_table_are_handed_on():
+    table = rows(
+        "conversation,role,text,street,city",
+        "1,customer,It goes to Elm Row 5.,Elm Row 5,Bristol",
+        "1,agent,Sure.,Elm Row 5,Bristol",
+    )
+    assert Read(table).kept[0].places == ("Elm Row 5", "Bristol")

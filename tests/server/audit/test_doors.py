@@ -13,7 +13,7 @@ from server.audit import service as audit
 from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
-from server.db.models import Article
+from server.db.models import Article, ConversationRow
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
 from server.web.console.session import SAFE_METHODS
@@ -54,6 +54,8 @@ NOT_RECORDED = {
     f"POST {A}/webhooks/{{webhook_id}}/deliveries/{{delivery_id}}/redeliver": "the same",
     f"POST {C}/webhooks/{{hook_id}}/test": "the same",
     f"POST {C}/webhooks/{{hook_id}}/deliveries/{{delivery_id}}/again": "the same",
+    f"POST {C}/data/curation/scan": "it reads conversations, and changes nothing that is learnt",
+    f"POST {A}/curation/scans": "the same",
     "POST /console/engine/restart": "needs an engine; its own test asks for the entry",
     f"POST {A}/adapters": "needs a base; it ends in create_job, as a job does here",
 }
@@ -114,12 +116,21 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
         found[name] = job.id
     job = await make_run(database, tenant)
     found["job_id"] = job.id
-    await make_upload()
+    upload = await make_upload()
+    row = ConversationRow(
+        tenant_id=tenant.id,
+        import_id=upload.id,
+        external_id="a",
+        digest="0" * 64,
+        body={"id": "a", "turns": [{"role": "customer", "text": "Nobody?"}]},
+    )
     async with database.transaction() as session:
+        session.add(row)
         article = Article(tenant_id=tenant.id, name="box.md")
         session.add(article)
         await session.flush()
         found["article_id"] = article.id
+    found["row_id"] = row.id
     return found
 
 
@@ -192,11 +203,17 @@ async def test_no_form_of_the_console_goes_unrecorded(
         by="person",
     )  # fmt: skip
     ids["import_id"] = ids["last"]
+    imported = {**ids, "conversation_id": ids["row_id"]}
+    path = f"{C}/data/curation/conversations/{{conversation_id}}"
+    call = Call("POST", path, "transcripts.conversation_chosen", {"keep": "yes"})
+    done |= await walk(boss, [call], imported, database, by="person")
     done |= await walk(
         boss,
         [
             Call("POST", f"{C}/data/imports/{{import_id}}/columns", "transcripts.confirmed", {"do": "import"}),
             Call("POST", f"{C}/data/imports/{{import_id}}/delete", "transcripts.deleted", {"datasets": "yes"}),
+            Call("POST", f"{C}/data/curation/decide", "transcripts.doubt_decided", {"rule": "greeting", "text": "Kasimir", "decision": "approve"}),
+            Call("POST", f"{C}/data/curation/rules", "transcripts.rules_changed", {"no_reply": "ask"}),
             Call("POST", f"{C}/training/new", "job.started", empty_form(settings).values),
             Call("POST", f"{C}/training/{{job_id}}/pause", "job.paused"),
             Call("POST", f"{C}/training/{{job_id}}/resume", "job.resumed"),
@@ -362,6 +379,8 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("POST", f"{A}/knowledge", "knowledge.uploaded", files={"file": ("a.md", b"# A")}),
             Call("DELETE", f"{A}/knowledge/uploads/{{last}}", "knowledge.cancelled"),
             Call("DELETE", f"{A}/knowledge/{{article_id}}", "knowledge.deleted"),
+            Call("POST", f"{A}/curation/decisions", "transcripts.doubt_decided", {"rule": "greeting", "text": "Kasimir", "decision": "reject"}),
+            Call("PUT", f"{A}/curation/rules", "transcripts.rules_changed", {"cut_off": "ask"}),
             Call("POST", f"{A}/jobs", "job.started", {"recipe": "cpu-demo"}),
             Call("POST", f"{J}/pause", "job.paused"),
             Call("POST", f"{J}/resume", "job.resumed"),
@@ -385,6 +404,10 @@ async def test_no_change_over_the_api_goes_unrecorded(
         by="operator_key",
         **sent,
     )  # fmt: skip
+    imported = {**ids, "conversation_id": ids["row_id"]}
+    path = f"{A}/curation/conversations/{{conversation_id}}"
+    call = Call("PUT", path, "transcripts.conversation_chosen", {"keep": False})
+    done |= await walk(client, [call], imported, database, by="operator_key", **sent)
     later = {**ids, "job_id": ids["waiting_for_decision"]}
     call = Call("POST", f"{J}/decision", "job.rejected", {"decision": "rejected"})
     done |= await walk(client, [call], later, database, by="operator_key", **sent)

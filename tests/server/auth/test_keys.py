@@ -44,6 +44,12 @@ EVERY_ADDRESS = [
     ("GET", "/admin/tenants/{slug}/knowledge/0", "train"),
     ("DELETE", "/admin/tenants/{slug}/knowledge/0", "train"),
     ("GET", "/admin/tenants/{slug}/knowledge/0/chunks", "train"),
+    ("GET", "/admin/tenants/{slug}/curation", "train"),
+    ("POST", "/admin/tenants/{slug}/curation/scans", "train"),
+    ("PUT", "/admin/tenants/{slug}/curation/rules", "train"),
+    ("GET", "/admin/tenants/{slug}/curation/decisions", "train"),
+    ("POST", "/admin/tenants/{slug}/curation/decisions", "train"),
+    ("PUT", "/admin/tenants/{slug}/curation/conversations/0", "train"),
     ("GET", "/admin/tenants/{slug}/datasets", "train"),
     ("GET", "/admin/tenants/{slug}/datasets/0", "train"),
     ("GET", "/admin/tenants/{slug}/adapters", "train"),
@@ -82,6 +88,7 @@ async def test_every_admin_address_is_in_the_list_above(app):
             method,
             path.replace("/keys/0", "/keys/{key_id}")
             .replace("/imports/0", "/imports/{import_id}")
+            .replace("/conversations/0", "/conversations/{conversation_id}")
             .replace("/webhooks/0", "/webhooks/{webhook_id}")
             .replace("/deliveries/0", "/deliveries/{delivery_id}")
             .replace("/uploads/0", "/uploads/{upload_id}")

@@ -213,7 +213,7 @@ def test_there_is_one_way_to_print_for_people() -> None:
         (("webhooks", "update", "x", "--tenant", "acme"), "--url, --event, --enable or --disable"),
         (
             ("tenants", "update", "acme"),
-            "--name, --system-prompt, --custom-pattern, --allowlist, --keep-uploads, --no-",
+            "--name, --system-prompt, --custom-pattern, --allowlist, --mask, --keep-uploads,",
         ),
         (("adapters", "promote", str(1 << 70), "--tenant", "acme"), "VERSION"),
     ],

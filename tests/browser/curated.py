@@ -1,0 +1,52 @@
+"""What a look through the conversations of the seeded tenant found."""
+
+from server.curation.schemas import (
+    ContradictionView,
+    Doubt,
+    Flagged,
+    Place,
+    Scan,
+    StatementView,
+)
+
+_GONE = "0" * 32  # a conversation that is deleted since
+SCAN = Scan(
+    conversations=40,
+    doubts=[
+        Doubt(
+            rule="greeting",
+            entity_type="NAME",
+            text="Kasimir",
+            count=4,
+            places=[
+                Place(_GONE, 0, "Hi ", ", is the rye bread back in stock?"),
+                Place(_GONE, 2, "Hello ", "! My order has not arrived yet."),
+            ],
+        ),
+        Doubt(
+            rule="part of an address",
+            entity_type="ADDRESS",
+            text="80331 München",
+            count=1,
+            places=[Place(_GONE, 0, "Do you deliver to ", "?")],
+        ),
+    ],
+    flags={
+        "no_reply": [Flagged(_GONE, 0, "1 of the customer's messages, no reply")],
+        "cut_off": [Flagged(_GONE, 3, "the last message is a customer's question")],
+    },
+    languages={"en": 36, "de": 3, "und": 1},
+    groups=[[_GONE, _GONE]],
+    contradictions=[
+        ContradictionView(
+            question="How long do I have to send my order back to you?",
+            kind="quantity",
+            statements=[
+                StatementView(["30 day"], 2, _GONE, "You have 30 days to return it.", "2026-02-11"),
+                StatementView(
+                    ["14 day"], 7, _GONE, "Returns are possible for 14 days.", "2025-11-03"
+                ),
+            ],
+        )
+    ],
+)

@@ -1,0 +1,123 @@
+"""The page of curation, without a browser: forms without a script, roles, what is remembered."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from bs4 import BeautifulSoup
+
+from server.curation import service
+from server.curation.schemas import Flagged, Scan
+from server.db.models import ConversationRow, CurationScan
+from server.tenants import service as tenants
+from tests.browser.curated import SCAN
+
+PAGE = "/console/t/acme/data/curation"
+PAGES = ("curation",)
+
+
+def soup(answer: Any) -> BeautifulSoup:
+    return BeautifulSoup(answer.text, "html.parser")
+
+
+def words(answer: Any) -> str:
+    found = soup(answer).select_one("main")
+    assert found is not None
+    return " ".join(found.get_text(" ").split())
+
+
+def fields(answer: Any, form: str) -> dict[str, str]:
+    return {
+        str(each["name"]): str(each["value"])
+        for each in soup(answer).select(f"{form} input[type=hidden]")
+    }
+
+
+@pytest.fixture
+async def tenant(make_tenant, make_upload, database):
+    made = await make_tenant("acme")
+    upload = await make_upload()
+    body = {"id": "ticket-7", "turns": [{"role": "customer", "text": "Is nobody there?"}]}
+    row = ConversationRow(
+        tenant_id=made.id, import_id=upload.id, external_id="a", digest="0" * 64, body=body
+    )
+    async with database.transaction() as session:
+        session.add(row)
+        await session.flush()
+        flags = {"no_reply": [Flagged(row.id, 0, "no reply")]}
+        found: Scan = msgspec.structs.replace(SCAN, flags=flags)
+        session.add(
+            CurationScan(tenant_id=made.id, conversations=1, body=msgspec.to_builtins(found))
+        )
+    return made
+
+
+async def test_before_a_scan_the_page_offers_one_and_the_scan_fills_it(
+    sign_in, make_tenant
+) -> None:
+    await make_tenant("acme")
+    browser = await sign_in("acme", "reviewer")
+    assert "Nobody has looked through the conversations yet" in words(await browser.get(PAGE))
+    done = await browser.post(f"{PAGE}/scan", follow_redirects=True)
+    assert "Looked through 0 of 0 conversations" in words(done)
+
+
+async def test_a_reviewer_decides_one_doubt_after_the_other_with_plain_forms(
+    sign_in, tenant, database
+) -> None:
+    browser = await sign_in("acme", "reviewer")
+    shown = await browser.get(PAGE)
+    assert "Is “Kasimir” personal?" in words(shown)
+    sent = {**fields(shown, "#decide"), "decision": "reject"}
+    shown = await browser.post(f"{PAGE}/decide", data=sent, follow_redirects=True)
+    assert "Is “80331 München” personal?" in words(shown)
+    sent = {**fields(shown, "#decide"), "decision": "edit", "masked": "80331"}
+    shown = await browser.post(f"{PAGE}/decide", data=sent, follow_redirects=True)
+    assert "Nothing is left to decide." in words(shown)
+    async with database.reading() as session:
+        made = await service.decisions(session, await tenants.get(session, "acme"))
+    assert {(one.text, one.decision, one.masked, one.entity_type) for one in made} == {
+        ("kasimir", "reject", "", "NAME"),
+        ("80331 münchen", "edit", "80331", "ADDRESS"),
+    }
+
+
+async def test_a_flag_leads_to_its_conversations_in_one_click_and_each_can_be_left_out(
+    sign_in, tenant, database
+) -> None:
+    browser = await sign_in("acme", "reviewer")
+    link = soup(await browser.get(PAGE)).select_one('a[href$="?flag=no_reply"]')
+    assert link is not None
+    shown = await browser.get(str(link["href"]))
+    assert "ticket-7: no reply" in words(shown)
+    assert "Is nobody there?" in words(shown)
+    form = soup(shown).select_one('form[action*="/conversations/"]')
+    assert form is not None
+    await browser.post(str(form["action"]), data={"keep": "no"})
+    async with database.reading() as session:
+        made = await service.load_decisions(session, await tenants.get(session, "acme"))
+    assert list(made.choices.values()) == [False]
+
+
+async def test_an_admin_sets_the_rules_and_a_reviewer_cannot(sign_in, tenant, database) -> None:
+    reviewer = await sign_in("acme", "reviewer")
+    refused = await reviewer.post(f"{PAGE}/rules", data={"no_reply": "ask"})
+    assert refused.status_code == 403
+    admin = await sign_in("acme", "admin")
+    saved = await admin.post(
+        f"{PAGE}/rules", data={"no_reply": "ask", "bot_only": "nonsense"}, follow_redirects=True
+    )
+    assert "The rules are saved" in saved.text
+    async with database.reading() as session:
+        rules = service.rules_of(await tenants.get(session, "acme"))
+    assert (rules.no_reply, rules.bot_only, rules.secret) == ("ask", "keep", "leave_out")
+
+
+async def test_a_viewer_sees_what_was_found_and_can_change_nothing(sign_in, tenant) -> None:
+    viewer = await sign_in("acme", "viewer")
+    shown = await viewer.get(PAGE)
+    assert "Is “Kasimir” personal?" in words(shown)
+    assert soup(shown).select('main form[action*="curation/"] button') == []
+    for path in ("scan", "decide", "rules", "conversations/x"):
+        assert (await viewer.post(f"{PAGE}/{path}")).status_code == 403
+    assert (await viewer.get(PAGE.replace("acme", "other"))).status_code == 404
