@@ -15,6 +15,7 @@ from server.accounts.signing_in import SigningIn
 from server.adapters.catalog import ModelCatalog
 from server.api.acting import ActingMiddleware
 from server.api.admin.audit import AllAuditController, AuditController
+from server.api.admin.heads import HeadController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.tenants import KeyController, TenantController
 from server.api.admin.transcripts import TranscriptController
@@ -46,6 +47,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.insights.labelling import Labelling
 from server.jobs.curve import CurveReader
 from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
@@ -113,6 +115,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     JobController,
     ScoringController,
     AdapterImportController,
+    HeadController,
     WebhookController,
     UsageController,
     AllUsageController,
@@ -221,6 +224,7 @@ def create_app(
         private=settings.webhook_private,
         on_attempt=shared.metrics.count_webhook,
     )
+    labelling = Labelling(shared.database, shared.embeddings, settings)
     cleaner = Cleaner(shared.database, shared.blobs, audit_keep_days=settings.audit_keep_days)
 
     @contextlib.asynccontextmanager
@@ -246,6 +250,7 @@ def create_app(
                 webhooks.run(),
                 cleaner.run(),
                 shared.embeddings.run(),
+                labelling.run(),
                 responses.delete_expired_forever(shared.database),
             ):
                 stack.callback(tasks.create_task(running).cancel)

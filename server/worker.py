@@ -29,6 +29,7 @@ from server.db.scope import across_tenants
 from server.db.session import Database
 from server.home import claim, keep_private
 from server.jobs.cleanup import cleanup_finished
+from server.jobs.head_training import remove_abandoned, train_queued_forever
 from server.jobs.heartbeat import Heartbeat
 from server.jobs.recovery import requeue_orphaned
 from server.jobs.scheduling import ACTIVE_STATES, MAX_RUNNING_IMPORTS, next_imports, next_jobs
@@ -94,6 +95,7 @@ class Worker:
                     started = now()
                     since = cleaned and cleaned - CLEANUP_INTERVAL
                     await cleanup_finished(self.database, self.settings, since=since)
+                    await remove_abandoned(self.context)
                     cleaned = started
             except Exception:
                 log.exception("dispatch failed; trying again")
@@ -205,7 +207,9 @@ async def _run(worker: Worker) -> None:
     await worker.start()
     settings = worker.settings
     log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
-    await worker.poll()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(train_queued_forever(worker.context, executor=executor_id(settings)))
+        await worker.poll()
 
 
 if __name__ == "__main__":

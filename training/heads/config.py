@@ -6,8 +6,8 @@ from typing import Literal, get_args
 import msgspec
 
 from training.errors import BadInput
-from training.heads.encoders import EncoderName
 
+EncoderName = Literal["all-minilm-l6-v2", "hashed-words"]
 Task = Literal["sentiment", "annoyance", "intent"]
 TASKS: tuple[Task, ...] = get_args(Task)
 ANNOYED = "annoyed"

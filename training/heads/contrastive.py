@@ -26,7 +26,7 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from training.adapters.safetensors_io import TensorFile, write_tensors
 from training.filesystem import replacing
@@ -170,6 +170,7 @@ def _train(
         loss=CosineSimilarityLoss(model),
         callbacks=[_Reporter(report)],
     )
+    trainer.remove_callback(PrinterCallback)  # standard output is for events
     trainer.train()
 
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import msgspec
 import numpy as np
 
 from training.evaluation.metrics import Embed, Vectors
+from training.heads.config import EncoderName
 
-EncoderName = Literal["all-minilm-l6-v2", "hashed-words"]
 DIMENSIONS = 384
 BATCH_TEXTS = 64
 _WORD = re.compile(r"\w+|[^\w\s]")

@@ -50,6 +50,7 @@ from server.db.models.conversations import (
 )
 from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
+from server.db.models.heads import Head, HeadState, MessageLabel
 from server.db.models.idempotency import IdempotentRequest
 from server.db.models.jobs import FINISHED_JOB_STATES, Decision, Job, JobEvent, JobState
 from server.db.models.stored import StoredCompletion, StoredResponse
@@ -95,6 +96,8 @@ __all__ = [
     "File",
     "Handoff",
     "HandoffState",
+    "Head",
+    "HeadState",
     "IdempotentRequest",
     "Import",
     "ImportState",
@@ -108,6 +111,7 @@ __all__ = [
     "LiveMessage",
     "LiveState",
     "Membership",
+    "MessageLabel",
     "MessageState",
     "Person",
     "Promotion",

@@ -103,7 +103,8 @@ class LiveConversation(Record):
     """What a visitor and the assistant say; there is one row in every queue of the console.
 
     ``topic`` is the beginning of the first message. While it is ``handed_over`` the assistant is
-    silent. ``thumbs_down`` counts the answers that the visitor marked so.
+    silent. ``thumbs_down`` counts the answers that the visitor marked so, ``annoyed_messages`` the
+    messages that a head took for annoyed.
     """
 
     __tablename__ = "live_conversation"
@@ -119,6 +120,7 @@ class LiveConversation(Record):
     topic: Mapped[str] = mapped_column(SafeText, default="")
     message_count: Mapped[int] = mapped_column(Integer, default=0)
     thumbs_down: Mapped[int] = mapped_column(Integer, default=0)
+    annoyed_messages: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     last_at: Mapped[datetime.datetime]
 
 

@@ -33,6 +33,7 @@ QUEUES: dict[Queue, str] = {
     "all": "All",
     "needs_person": "Needs a person",
     "thumbs_down": "Thumbs down",
+    "annoyed": "Annoyed",
     "unverified": "Not verified",
 }
 DONE = {
