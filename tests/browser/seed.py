@@ -32,6 +32,7 @@ from server.db.models import (
     LiveConversation,
     LiveMessage,
     Membership,
+    MessageLabel,
     Person,
     SignInLink,
     SourceFile,
@@ -50,6 +51,7 @@ from server.webhooks.schemas import EVENT_TYPES
 from server.webhooks.vault import Vault
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
+from training.heads.config import Task
 
 LOAF, NORTHGATE = "loaf", "northgate"
 # people and links that pages are about, at addresses that are known before
@@ -479,6 +481,13 @@ async def seed_people(session: AsyncSession) -> None:
     )
 
 
+LABELS: dict[int, tuple[tuple[Task, str, float], ...]] = {
+    2: (("annoyance", "annoyed", 0.87), ("intent", "skip_a_delivery", 0.91)),
+    3: (("annoyance", "calm", 0.94), ("intent", "where_is_my_order", 0.78)),
+}
+"""What heads said of the first message of a conversation, by its number."""
+
+
 async def seed_conversations(session: AsyncSession) -> None:
     """Visitors of ``LOAF`` in each state."""
     loaf = await tenants.get(session, LOAF)
@@ -514,6 +523,7 @@ async def seed_conversations(session: AsyncSession) -> None:
             topic=question,
             message_count=2,
             thumbs_down=int(number == 2),
+            annoyed_messages=int(number == 2),
             created_at=began,
             last_at=began + timedelta(minutes=1),
         )
@@ -523,6 +533,20 @@ async def seed_conversations(session: AsyncSession) -> None:
         asked = LiveMessage(id=f"a{number:031x}", seq=1, role="visitor", text=question, **about)
         session.add(asked)
         await session.flush()
+        for task, label, probability in LABELS.get(number, ()):
+            session.add(
+                MessageLabel(
+                    tenant_id=loaf.id,
+                    conversation_id=talk.id,
+                    message_id=asked.id,
+                    task=task,
+                    label=label,
+                    probability=probability,
+                    head_version=2,
+                    head_sha256="0" * 64,
+                    day=began.date(),
+                )
+            )
         version = 3 if number > len(texts) and number % 4 == 0 else 2
         opinion: dict[str, Any] = {"vote": "up"} if number == 3 or number > 12 else {}
         if number > 12 and number % 5 == 0:

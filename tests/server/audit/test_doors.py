@@ -13,12 +13,14 @@ from server.audit import service as audit
 from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
+from server.db.models import Head
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
 from server.web.console.session import SAFE_METHODS
 from server.webhooks import service as webhooks
 from server.webhooks.schemas import EVENT_TYPES
 from tests.server.conversations.conftest import Shop, open_shop, shop, vault
+from tests.server.heads.conftest import as_file, texts
 from tests.server.jobs.fake_runs import make_run, make_version
 from tests.server.web.conftest import sign_in
 from tests.server.web.console.pages.conftest import (
@@ -49,6 +51,7 @@ NOT_RECORDED = {
     f"POST {C}/webhooks/{{hook_id}}/test": "the same",
     f"POST {C}/webhooks/{{hook_id}}/deliveries/{{delivery_id}}/again": "the same",
     "POST /console/engine/restart": "needs an engine; its own test asks for the entry",
+    f"POST {A}/heads/classify": "a question to a model, which is use and no change",
     f"POST {A}/adapters": "needs a base; it ends in create_job, as a job does here",
 }
 
@@ -113,6 +116,12 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
         found[name] = job.id
     job = await make_run(database, tenant)
     found["job_id"] = job.id
+    async with database.transaction() as session:
+        for number in (1, 2):
+            head = Head(tenant_id=tenant.id, task="annoyance", version=number, texts=24)
+            head.state, head.sha256 = "ready", "0" * 64
+            head.manifest = {"verdict": {"passed": True, "gates": []}}
+            session.add(head)
     await make_upload()
     return found
 
@@ -359,6 +368,11 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("PUT", f"{A}/canary", "adapter.canary_started", {"version": 2, "percent": 5}),
             Call("DELETE", f"{A}/canary", "adapter.canary_ended"),
             Call("DELETE", f"{A}/adapters/{{version}}", "adapter.deleted"),
+            Call("POST", f"{A}/heads", "head.uploaded", files={"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}),
+            Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 1}),
+            Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 2}),
+            Call("POST", f"{A}/heads/rollback", "head.rolled_back", {"task": "annoyance"}),
+            Call("POST", f"{A}/heads/retire", "head.retired", {"task": "annoyance"}),
             Call("POST", f"{A}/keys", "key.created", {"label": "helpdesk"}),
             Call("POST", f"{A}/keys/{{last}}/rotate", "key.rotated", {"overlap_seconds": 60}),
             Call("DELETE", f"{A}/keys/{{last}}", "key.revoked"),
