@@ -25,6 +25,7 @@ from server.db.models import (
     LiveState,
     MessageLabel,
     Visitor,
+    Widget,
     now,
 )
 from server.db.scope import of_tenant
@@ -152,13 +153,17 @@ class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation as the tenant reads it, with its last messages, of ``message_count``."""
+    """A conversation as the tenant reads it, with its last messages, of ``message_count``.
+
+    ``offer_to_take``: it sounds annoyed, no person has it, and the tenant wants the offer.
+    """
 
     id: str
     topic: str
     state: LiveState
     created_at: Moment
     message_count: int
+    offer_to_take: bool
     visitor: VisitorView
     messages: list[ReadMessage]
     handoff: PassedOn | None
@@ -327,6 +332,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
         state=conversation.state,
         created_at=conversation.created_at,
         message_count=conversation.message_count,
+        offer_to_take=await _offers(session, conversation),
         visitor=VisitorView(
             verified=visitor.subject is not None,
             subject=visitor.subject,
@@ -412,6 +418,13 @@ def _passed_on(row: Handoff, rows: list[LiveMessage]) -> PassedOn:
         given_back_at=row.given_back_at,
         given_back_by=row.given_back_by,
     )
+
+
+async def _offers(session: AsyncSession, conversation: LiveConversation) -> bool:
+    if conversation.state != "open" or not conversation.annoyed_messages:
+        return False
+    query = of_tenant(conversation.tenant_id).select(Widget.offer_when_annoyed)
+    return bool(await session.scalar(query))
 
 
 async def _labels(

@@ -483,7 +483,7 @@ async def seed_people(session: AsyncSession) -> None:
 
 LABELS: dict[int, tuple[tuple[Task, str, float], ...]] = {
     2: (("annoyance", "annoyed", 0.87), ("intent", "skip_a_delivery", 0.91)),
-    3: (("annoyance", "calm", 0.94), ("intent", "where_is_my_order", 0.78)),
+    3: (("annoyance", "annoyed", 0.74), ("intent", "where_is_my_order", 0.78)),
 }
 """What heads said of the first message of a conversation, by its number."""
 
@@ -523,7 +523,7 @@ async def seed_conversations(session: AsyncSession) -> None:
             topic=question,
             message_count=2,
             thumbs_down=int(number == 2),
-            annoyed_messages=int(number == 2),
+            annoyed_messages=int(number in {2, 3}),
             created_at=began,
             last_at=began + timedelta(minutes=1),
         )
@@ -606,6 +606,7 @@ async def seed_widget(session: AsyncSession, vault: Vault) -> None:
             suggestions=("Can I skip a week?", "Where is my order?", "How do I feed my starter?"),
             accent="#e8a33d",
             handoff_expected="Usually within 2 hours",
+            offer_when_annoyed=True,
         ),
     )
     await widgets.add_origin(session, LOAF, "https://lumen-loaf.example")

@@ -120,7 +120,7 @@ def pairs_of(
     return {"first": first, "second": second, "score": scores}
 
 
-class _Reporter(TrainerCallback):
+class _Reporter(TrainerCallback):  # type: ignore[misc] # untyped
     """Tells of each step with its loss."""
 
     def __init__(self, report: Callable[[int, float], None]) -> None:
@@ -133,7 +133,7 @@ class _Reporter(TrainerCallback):
             self._report(state.global_step, float(logs["loss"]))
 
 
-class _Trainer(SentenceTransformerTrainer):
+class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc] # untyped
     """sentence-transformers' trainer, without the model card: it would encode examples for it."""
 
     def add_model_card_callback(self, *_: Any, **__: Any) -> None:  # noqa: ANN401

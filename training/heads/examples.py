@@ -51,7 +51,7 @@ def read_examples(path: Path, *, name: str | None = None) -> list[Labelled]:
         line = exc.object[: exc.start].count(b"\n") + 1
         raise BadInput(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from exc
     rows = _json_lines(text, name) if text.lstrip().startswith("{") else _table(text, name)
-    found = []
+    found: list[Labelled] = []
     for line, example in rows:
         if len(found) == MAX_EXAMPLES:
             raise BadInput(f"{name}, line {line}: more than {MAX_EXAMPLES:,} texts; give fewer")

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from connectors.conversation import Split
 from training.adapters.safetensors_io import TensorFile, write_tensors
 from training.errors import ArtifactError, BadInput, Interrupted, TrainingError
 from training.evaluation.metrics import Embed, Vectors
@@ -220,7 +221,7 @@ def _numbers(dataset: LabelDataset, texts: Sequence[Labelled]) -> Numbers:
 
 
 def _contrastive(
-    spec: HeadSpec, out: Path, texts: dict[datasets.Split, list[Labelled]], progress: EventWriter
+    spec: HeadSpec, out: Path, texts: dict[Split, list[Labelled]], progress: EventWriter
 ) -> Candidate:
     from training.heads.contrastive import tune  # noqa: PLC0415 - loads torch
 
@@ -262,7 +263,7 @@ def _candidate(
     method: Method,
     spec: HeadSpec,
     out: Path,
-    texts: dict[datasets.Split, list[Labelled]],
+    texts: dict[Split, list[Labelled]],
     *,
     encode: Embed,
     lora: Path | None,

@@ -13,6 +13,7 @@ from server.audit import service as audit
 from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
+from server.conversations.schemas import Said
 from server.db.models import Head
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
@@ -99,7 +100,7 @@ async def newest(database: Any, count: int = 50) -> list[AuditEntryView]:
 @pytest.fixture
 async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> dict[str, str]:
     """A tenant with something of each kind, by the names of the addresses' parameters."""
-    visitor = await shop.enter()
+    visitor = await shop.enter(said=Said(name="Kim", email="kim@mail.example"))
     ask = await shop.talk(visitor, "Can I skip a week?", "Ask support")
     await shop.hand_off(visitor, note="Please call me.")
     async with database.transaction() as session:
@@ -205,6 +206,8 @@ async def test_no_form_of_the_console_goes_unrecorded(
             Call("POST", f"{C}/conversations/{{conversation_id}}/answer", "conversation.answered", {"text": "I am Ana."}),
             Call("POST", f"{C}/conversations/{{conversation_id}}/give-back", "conversation.given_back"),
             Call("POST", f"{C}/conversations/{{conversation_id}}/take-again", "conversation.taken"),
+            Call("POST", f"{C}/conversations/{{conversation_id}}/give-back", "conversation.given_back"),
+            Call("POST", f"{C}/conversations/{{conversation_id}}/take", "conversation.taken"),
             Call("POST", f"{C}/widget/off", "widget.disabled"),
             Call("POST", f"{C}/widget/on", "widget.enabled"),
             Call("POST", f"{C}/widget", "widget.changed", form),

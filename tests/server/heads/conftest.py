@@ -16,7 +16,20 @@ from server.tenants import service as tenants
 from training.heads.config import Task
 from training.heads.examples import Labelled
 
-WORDS = ["salt", "bread", "lamp", "door", "chair", "green", "table", "shoe", "river", "apple", "cloud", "stone"]
+WORDS = [
+    "salt",
+    "bread",
+    "lamp",
+    "door",
+    "chair",
+    "green",
+    "table",
+    "shoe",
+    "river",
+    "apple",
+    "cloud",
+    "stone",
+]
 
 
 def texts(annoyed: str = "ridiculous awful", calm: str = "please kindly") -> list[Labelled]:

@@ -16,6 +16,10 @@ def upgrade() -> None:
         "live_conversation",
         sa.Column("annoyed_messages", sa.Integer(), nullable=False, server_default="0"),
     )
+    op.add_column(
+        "widget",
+        sa.Column("offer_when_annoyed", sa.Boolean(), nullable=False, server_default=sa.false()),
+    )
     op.create_table(
         "head",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -86,4 +90,5 @@ def downgrade() -> None:
     """Take back."""
     op.drop_table("message_label")
     op.drop_table("head")
+    op.drop_column("widget", "offer_when_annoyed")
     op.drop_column("live_conversation", "annoyed_messages")
