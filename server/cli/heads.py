@@ -143,7 +143,7 @@ async def classify(
 
 
 def _row(view: HeadView) -> tuple[str, ...]:
-    state = "live" if view.live else view.state
+    state: str = "live" if view.live else view.state
     if view.state == "running":
         state = f"running, {view.progress:.0%}"
     start = (view.task, str(view.version), state)
