@@ -1,7 +1,7 @@
 """Few-shot heads: the softmax layer alone against the encoder tuned by contrast.
 
     python -m tests.bench.heads --sentiment FOLDER --intents FILE [FILE ...]
-        [--shots 8 16 64] [--seeds 2] [--test 400]
+        [--shots 8 16 64] [--seeds 2] [--test 400] [--only-frozen]
 
 FOLDER holds ``train.jsonl`` and ``test.jsonl`` (or ``.jsonl.gz``); a FILE of intents is split here by
 clusters of near-duplicates. A line is ``{"text", "label"}``. Of each label so many texts are drawn, and
@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--intents", type=Path, nargs="*", default=[])
     parser.add_argument("--shots", type=int, nargs="+", default=[8, 16, 64])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only-frozen", action="store_true", help="without contrastive training")
     parser.add_argument("--test", type=int, default=400, help="test texts at most")
     given = parser.parse_args()
 
@@ -131,6 +132,8 @@ def main() -> None:
                 began = time.process_time()
                 plain.append((measure(frozen, train, validation, asked), 0.0))
                 plain[-1] = (plain[-1][0], time.process_time() - began)
+                if given.only_frozen:
+                    continue
                 with tempfile.TemporaryDirectory() as folder:
                     began = time.process_time()
                     lora = tune(
@@ -145,7 +148,8 @@ def main() -> None:
                     found = measure(tuned_encoder(lora), train, validation, asked)
                     tuned.append((found, time.process_time() - began))
             row(parts.name, shots, "frozen", plain)
-            row(parts.name, shots, "contrastive", tuned)
+            if tuned:
+                row(parts.name, shots, "contrastive", tuned)
 
 
 if __name__ == "__main__":
