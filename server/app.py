@@ -16,6 +16,7 @@ from server.adapters.catalog import ModelCatalog
 from server.api.acting import ActingMiddleware
 from server.api.admin.audit import AllAuditController, AuditController
 from server.api.admin.curation import CurationController
+from server.api.admin.heads import HeadController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.knowledge import KnowledgeController
 from server.api.admin.tenants import KeyController, TenantController
@@ -49,6 +50,7 @@ from server.db.session import Database
 from server.db.write_behind import WriteBehind
 from server.embeddings.service import EmbeddingService, build_embeddings
 from server.engine.service import EngineService
+from server.insights.labelling import Labelling
 from server.jobs.curve import CurveReader
 from server.jobs.feed import JobFeed
 from server.jobs.parity import worker_token
@@ -124,6 +126,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     ScoringController,
     AdapterImportController,
     CurationController,
+    HeadController,
     WebhookController,
     UsageController,
     AllUsageController,
@@ -236,6 +239,7 @@ def create_app(
         private=settings.webhook_private,
         on_attempt=shared.metrics.count_webhook,
     )
+    labelling = Labelling(shared.database, shared.embeddings, settings)
     cleaner = Cleaner(shared.database, shared.blobs, audit_keep_days=settings.audit_keep_days)
 
     @contextlib.asynccontextmanager
@@ -262,6 +266,7 @@ def create_app(
                 webhooks.run(),
                 cleaner.run(),
                 shared.embeddings.run(),
+                labelling.run(),
                 responses.delete_expired_forever(shared.database),
             ):
                 stack.callback(tasks.create_task(running).cancel)

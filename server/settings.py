@@ -294,6 +294,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.home / "adapters"
 
     @property
+    def heads(self) -> Path:
+        """One folder per tenant, by its id: its labelled texts, and its heads."""
+        return self.home / "heads"
+
+    @property
     def jobs(self) -> Path:
         """One folder per job."""
         return self.home / "jobs"

@@ -29,6 +29,7 @@ from server.db.scope import across_tenants
 from server.db.session import Database
 from server.home import claim, keep_private
 from server.jobs.cleanup import cleanup_finished
+from server.jobs.head_training import remove_abandoned, train_queued_forever
 from server.jobs.heartbeat import Heartbeat
 from server.jobs.recovery import requeue_orphaned
 from server.jobs.scheduling import (
@@ -103,6 +104,7 @@ class Worker:
                     started = now()
                     since = cleaned and cleaned - CLEANUP_INTERVAL
                     await cleanup_finished(self.database, self.settings, since=since)
+                    await remove_abandoned(self.context)
                     cleaned = started
             except Exception:
                 log.exception("dispatch failed; trying again")
@@ -225,7 +227,11 @@ async def _run(worker: Worker) -> None:
         await worker.start()
         settings = worker.settings
         log.info("worker ready", home=str(settings.home), jobs_at_once=settings.worker_jobs)
+        heads = group.create_task(
+            train_queued_forever(worker.context, executor=executor_id(settings))
+        )
         await worker.poll()
+        heads.cancel()
         encoder.cancel()
 
 

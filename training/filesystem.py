@@ -3,8 +3,10 @@
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,6 +86,27 @@ def open_like_parent(folder: Path) -> None:
         group = (own & 0o700) >> 3 & 0o050 if around & stat.S_IRGRP else 0
         others = (own & 0o700) >> 6 & 0o005 if around & stat.S_IROTH else 0
         path.chmod(own | group | others)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder of files beside its place, flush it, and rename it: it is whole or not there.
+
+    A folder that another process has put there meanwhile stays as it is.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".creating-", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            (beside / name).write_bytes(data)
+        sync_tree(beside)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        sync_path(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def sync_tree(folder: Path) -> None:

@@ -22,6 +22,7 @@ _COMMANDS = {  # imported when one is run or described: all of them together tak
     "jobs": "server.cli.jobs:jobs",
     "adapters": "server.cli.adapters:adapters",
     "eval": "server.cli.adapters:evaluate",
+    "heads": "server.cli.heads:heads",
     "bases": "server.cli.bases:bases",
     "settings": "server.cli.settings:list_settings",
 }

@@ -23,19 +23,32 @@ from server.db.models import (
     LiveConversation,
     LiveMessage,
     LiveState,
+    MessageLabel,
     Visitor,
+    Widget,
     now,
 )
 from server.db.scope import of_tenant
 from server.errors import Invalid, NotFound
 from server.schemas import Moment
+from training.heads.config import Task
 
-Queue = Literal["all", "needs_person", "thumbs_down", "unverified"]
+Queue = Literal["all", "needs_person", "thumbs_down", "annoyed", "unverified"]
 MAX_MESSAGES = 500  # of a conversation that is read
 MAX_FOUND = 2_000  # messages of a search
 LISTED_TOPIC = 120  # characters of a topic in a list; the conversation itself has all
 LISTED_NAME = 60
-CSV_COLUMNS = ("last_at", "name", "verified", "state", "messages", "thumbs_down", "topic", "id")
+CSV_COLUMNS = (
+    "last_at",
+    "name",
+    "verified",
+    "state",
+    "messages",
+    "thumbs_down",
+    "annoyed",
+    "topic",
+    "id",
+)
 
 
 class Place(NamedTuple):
@@ -58,6 +71,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     state: LiveState
     messages: int
     thumbs_down: int
+    annoyed: int
     last_at: Moment
 
     @property
@@ -72,6 +86,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     all: int
     needs_person: int
     thumbs_down: int
+    annoyed: int
     unverified: int
 
 
@@ -89,12 +104,22 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     corrected_by: str | None
 
 
+class ReadLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """What a head said of a message: its task and version, and how probable the label is."""
+
+    task: Task
+    version: int
+    label: str
+    probability: float
+
+
 class ReadMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as the tenant reads it; ``detail`` is of answers alone."""
+    """A message as the tenant reads it; ``detail`` is of answers, ``labels`` of visitors' messages."""
 
     message: MessageView
     author: str | None
     detail: Detail | None
+    labels: list[ReadLabel]
 
 
 class VisitorView(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,13 +153,17 @@ class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation as the tenant reads it, with its last messages, of ``message_count``."""
+    """A conversation as the tenant reads it, with its last messages, of ``message_count``.
+
+    ``offer_to_take``: it sounds annoyed, no person has it, and the tenant wants the offer.
+    """
 
     id: str
     topic: str
     state: LiveState
     created_at: Moment
     message_count: int
+    offer_to_take: bool
     visitor: VisitorView
     messages: list[ReadMessage]
     handoff: PassedOn | None
@@ -165,6 +194,7 @@ async def list_conversations(
             LiveConversation.state,
             LiveConversation.message_count,
             LiveConversation.thumbs_down,
+            LiveConversation.annoyed_messages,
             LiveConversation.last_at,
         )
         .join(Visitor, Visitor.id == LiveConversation.visitor_id)
@@ -176,6 +206,8 @@ async def list_conversations(
             query = query.where(LiveConversation.state == "handed_over")
         case "thumbs_down":
             query = query.where(LiveConversation.thumbs_down > 0)
+        case "annoyed":
+            query = query.where(LiveConversation.annoyed_messages > 0)
         case "unverified":
             query = query.where(_is_unverified(session))
         case "all":
@@ -195,6 +227,7 @@ async def list_conversations(
             state=row.state,
             messages=row.message_count,
             thumbs_down=row.thumbs_down,
+            annoyed=row.annoyed_messages,
             last_at=row.last_at,
         )
         for row in await session.execute(query)
@@ -213,6 +246,7 @@ def to_csv(conversations: Sequence[Listed]) -> bytes:
                 each.state,
                 each.messages,
                 each.thumbs_down,
+                each.annoyed,
                 each.topic,
                 each.id,
             )
@@ -271,13 +305,18 @@ async def count(session: AsyncSession, tenant_id: str) -> Counts:
             func.count(LiveConversation.id),
             number(LiveConversation.state == "handed_over"),
             number(LiveConversation.thumbs_down > 0),
+            number(LiveConversation.annoyed_messages > 0),
             number(Visitor.subject.is_(None)),
         )
         .join(Visitor, Visitor.id == LiveConversation.visitor_id)
     )
     row = (await session.execute(query)).one()
     return Counts(
-        all=row[0], needs_person=int(row[1]), thumbs_down=int(row[2]), unverified=int(row[3])
+        all=row[0],
+        needs_person=int(row[1]),
+        thumbs_down=int(row[2]),
+        annoyed=int(row[3]),
+        unverified=int(row[4]),
     )
 
 
@@ -297,6 +336,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
     conversation = await _conversation(session, tenant_id, conversation_id)
     visitor = await scope.get_one(session, Visitor, conversation.visitor_id)
     rows = await service.messages(session, conversation, limit=MAX_MESSAGES)
+    labels = await _labels(session, conversation)
     passed_on = await handoffs.latest_row(session, conversation)
     return Opened(
         id=conversation.id,
@@ -304,6 +344,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
         state=conversation.state,
         created_at=conversation.created_at,
         message_count=conversation.message_count,
+        offer_to_take=await _offers(session, conversation),
         visitor=VisitorView(
             verified=visitor.subject is not None,
             subject=visitor.subject,
@@ -312,7 +353,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
             says_name=visitor.said_name,
             says_email=visitor.said_email,
         ),
-        messages=[_read(row) for row in rows],
+        messages=[_read(row, labels.get(row.id, [])) for row in rows],
         handoff=_passed_on(passed_on, rows) if passed_on else None,
     )
 
@@ -391,7 +432,32 @@ def _passed_on(row: Handoff, rows: list[LiveMessage]) -> PassedOn:
     )
 
 
-def _read(row: LiveMessage) -> ReadMessage:
+async def _offers(session: AsyncSession, conversation: LiveConversation) -> bool:
+    if conversation.state != "open" or not conversation.annoyed_messages:
+        return False
+    query = of_tenant(conversation.tenant_id).select(Widget.offer_when_annoyed)
+    return bool(await session.scalar(query))
+
+
+async def _labels(
+    session: AsyncSession, conversation: LiveConversation
+) -> dict[str, list[ReadLabel]]:
+    """What heads said of a conversation's messages, by the message."""
+    query = of_tenant(conversation.tenant_id).select(MessageLabel)
+    query = query.where(MessageLabel.conversation_id == conversation.id)
+    found: dict[str, list[ReadLabel]] = {}
+    for row in await session.scalars(query.order_by(MessageLabel.task)):
+        label = ReadLabel(
+            task=row.task,
+            version=row.head_version,
+            label=row.label,
+            probability=row.probability,
+        )
+        found.setdefault(row.message_id, []).append(label)
+    return found
+
+
+def _read(row: LiveMessage, labels: list[ReadLabel]) -> ReadMessage:
     detail = None
     if row.role == "assistant":
         detail = Detail(
@@ -405,7 +471,9 @@ def _read(row: LiveMessage) -> ReadMessage:
             correction=row.correction,
             corrected_by=row.corrected_by,
         )
-    return ReadMessage(message=views.of_message(row), author=row.author, detail=detail)
+    return ReadMessage(
+        message=views.of_message(row), author=row.author, detail=detail, labels=labels
+    )
 
 
 async def _conversation(

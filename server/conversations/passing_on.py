@@ -4,13 +4,14 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.audit import service as audit
 from server.conversations import budgets, handoffs, service, visitors
 from server.conversations.budgets import Budget
 from server.conversations.schemas import HandoffPreview, HandoffRequest, HandoffView
 from server.conversations.service import Caller
 from server.db.models import Handoff, LiveConversation, LiveMessage, Visitor, Widget
 from server.db.scope import of_tenant
-from server.errors import Invalid
+from server.errors import Conflict, Invalid, NotFound
 from server.limits.sliding_window import DAY
 from server.webhooks.schemas import EventType
 from server.webhooks.service import emit
@@ -68,13 +69,70 @@ async def create(session: AsyncSession, caller: Caller, request: HandoffRequest)
         ],
     )
     widget = await of_tenant(site.tenant.id).get_one(session, Widget, site.widget.id, lock=True)
+    row = await _pass_on(
+        session, widget, conversation, visitor, email=email, note=note, wants_copy=request.copy
+    )
+    return handoffs.view(row)
+
+
+async def take(
+    session: AsyncSession, tenant_id: str, conversation_id: str, *, actor: str
+) -> HandoffView:
+    """Pass a conversation on without its visitor's asking, because a person of the tenant wants it.
+
+    Where it is passed on already, returns the open hand-off. Webhooks are told as of any other.
+
+    Raises:
+        NotFound: the tenant has no such conversation.
+        Conflict: no e-mail address of the visitor is known, which the visitor would be told.
+    """
+    scope = of_tenant(tenant_id)
+    conversation = await scope.get(session, LiveConversation, conversation_id, lock=True)
+    if conversation is None:
+        raise NotFound("There is no such conversation.", code="conversation_not_found")
+    known = await handoffs.open_one(session, conversation)
+    if known is not None:
+        return handoffs.view(known)
+    visitor = await scope.get_one(session, Visitor, conversation.visitor_id)
+    email = visitor.email or visitor.said_email
+    if not email:
+        raise Conflict(
+            "No e-mail address of this visitor is known: answer in the chat.", code="no_email"
+        )
+    widget = await session.scalar(scope.select(Widget).with_for_update())
+    if widget is None:
+        raise NotFound("The tenant has no widget.", code="widget_not_found")
+    row = await _pass_on(
+        session, widget, conversation, visitor, email=email, note="", wants_copy=False
+    )
+    audit.record(
+        session,
+        "conversation.taken",
+        tenant_id=tenant_id,
+        subject=handoffs.subject(conversation.id),
+        details={"hand_off": row.number},
+        actor=actor,
+    )
+    return handoffs.view(row)
+
+
+async def _pass_on(
+    session: AsyncSession,
+    widget: Widget,
+    conversation: LiveConversation,
+    visitor: Visitor,
+    *,
+    email: str,
+    note: str,
+    wants_copy: bool,
+) -> Handoff:
     row = Handoff(
-        tenant_id=site.tenant.id,
+        tenant_id=conversation.tenant_id,
         conversation_id=conversation.id,
         number=widget.next_handoff_number,
         email=email,
         note=note,
-        wants_copy=request.copy,
+        wants_copy=wants_copy,
         expected=widget.handoff_expected,
         state="open",
     )
@@ -85,11 +143,11 @@ async def create(session: AsyncSession, caller: Caller, request: HandoffRequest)
     await session.flush()
     await emit(
         session,
-        site.tenant.id,
+        conversation.tenant_id,
         type=EVENT,
         data=await _event(session, row, conversation, visitor),
     )
-    return handoffs.view(row)
+    return row
 
 
 async def _event(

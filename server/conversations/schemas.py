@@ -27,7 +27,8 @@ KeepDays = Annotated[
 class WidgetPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Changes to a widget; what is absent stays. Origins are added and removed one by one.
 
-    ``language``: empty is the page's own.
+    ``language``: empty is the page's own. ``offer_when_annoyed``: where a head takes a message for
+    annoyed, offer people to take the conversation over.
     """
 
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
@@ -40,6 +41,7 @@ class WidgetPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     allow_localhost: bool | msgspec.UnsetType = msgspec.UNSET
     handoff_hours: _Line | msgspec.UnsetType = msgspec.UNSET
     handoff_expected: _Line | msgspec.UnsetType = msgspec.UNSET
+    offer_when_annoyed: bool | msgspec.UnsetType = msgspec.UNSET
     keep_days: KeepDays | msgspec.UnsetType = msgspec.UNSET
     budgets: WidgetBudgets | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -63,6 +65,7 @@ class WidgetView(msgspec.Struct, frozen=True, kw_only=True):
     allow_localhost: bool
     handoff_hours: str
     handoff_expected: str
+    offer_when_annoyed: bool
     keep_days: int
     budgets: WidgetBudgets
     identity_secret_hint: str | None

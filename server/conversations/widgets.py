@@ -36,6 +36,7 @@ _PLAIN_FIELDS = (
     "allow_localhost",
     "handoff_hours",
     "handoff_expected",
+    "offer_when_annoyed",
     "keep_days",
     "budgets",
 )
@@ -315,6 +316,7 @@ def view(site: Site) -> WidgetView:
         allow_localhost=widget.allow_localhost,
         handoff_hours=widget.handoff_hours,
         handoff_expected=widget.handoff_expected,
+        offer_when_annoyed=widget.offer_when_annoyed,
         keep_days=widget.keep_days,
         budgets=site.budgets,
         identity_secret_hint=f"...{hint}" if hint else None,

@@ -15,11 +15,13 @@ from aiohttp import web
 from server import embeddings
 from server.embeddings.encoders import Encoder, FakeEncoder, SentenceEncoder
 from server.embeddings.encoding_service import EncodingService, TextTooLong
-from server.embeddings.schemas import EmbedRequest
+from server.embeddings.schemas import ClassifyRequest, EmbedRequest
+from training.errors import ArtifactError
 
 MAX_BODY_BYTES = 64 << 20
 _encode = msgspec.msgpack.encode
 _requests = msgspec.msgpack.Decoder(EmbedRequest)
+_classifications = msgspec.msgpack.Decoder(ClassifyRequest)
 
 
 @asynccontextmanager
@@ -37,8 +39,17 @@ async def serving(encoder: Encoder, uds: Path) -> AsyncIterator[None]:
             return web.Response(body=_encode(exc.where), status=422)
         return web.Response(body=_encode(answer))
 
+    async def classify(request: web.Request) -> web.Response:
+        try:
+            answer = await service.classify(_classifications.decode(await request.read()))
+        except ArtifactError as exc:
+            return web.Response(body=_encode(str(exc)), status=409)
+        return web.Response(body=_encode(answer))
+
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.add_routes([web.get("/health", health), web.post("/embed", embed)])
+    app.add_routes(
+        [web.get("/health", health), web.post("/embed", embed), web.post("/classify", classify)]
+    )
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:

@@ -6,13 +6,15 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from server.embeddings.schemas import Embedded, EmbedRequest, TooLong
-from server.errors import EngineUnavailable, Invalid, Unavailable
+from server.embeddings.schemas import ClassifyRequest, Embedded, EmbedRequest, Label, TooLong
+from server.errors import Conflict, EngineUnavailable, Invalid, Unavailable
 
 RETRY_AFTER_SECONDS = 2.0
 TOO_LONG = 422
+DAMAGED = 409
 _GONE = (aiohttp.ClientError, ConnectionError, TimeoutError)
 _answers = msgspec.msgpack.Decoder(Embedded)
+_labels = msgspec.msgpack.Decoder(list[Label])
 _refusals = msgspec.msgpack.Decoder(TooLong)
 
 
@@ -31,22 +33,37 @@ class EncoderClient:
             Invalid: a text is longer than the model reads (``context_length_exceeded``).
             Unavailable: the process stopped meanwhile, or does not answer.
         """
-        try:
-            async with (
-                asyncio.timeout(self._whole),
-                self._session.post(
-                    "http://encoder/embed", data=msgspec.msgpack.encode(request)
-                ) as response,
-            ):
-                data = await response.read()
-                status = response.status
-        except _GONE as exc:
-            raise _unreachable() from exc
+        status, data = await self._post("embed", request)
         if status == TOO_LONG:
             raise _too_long(_refusals.decode(data), len(request.texts))
         if status != 200:  # noqa: PLR2004
             raise _unreachable()
         return _answers.decode(data)
+
+    async def classify(self, request: ClassifyRequest) -> list[Label]:
+        """Return what a head says of texts. Cancelling the call cancels the request.
+
+        Raises:
+            Conflict: the head's folder is not there, or not as it was written.
+            Unavailable: the process stopped meanwhile, or does not answer.
+        """
+        status, data = await self._post("classify", request)
+        if status == DAMAGED:
+            raise Conflict(msgspec.msgpack.decode(data, type=str), code="head_damaged")
+        if status != 200:  # noqa: PLR2004
+            raise _unreachable()
+        return _labels.decode(data)
+
+    async def _post(self, path: str, request: EmbedRequest | ClassifyRequest) -> tuple[int, bytes]:
+        data = msgspec.msgpack.encode(request)
+        try:
+            async with (
+                asyncio.timeout(self._whole),
+                self._session.post(f"http://encoder/{path}", data=data) as response,
+            ):
+                return response.status, await response.read()
+        except _GONE as exc:
+            raise _unreachable() from exc
 
     async def health(self, *, timeout_seconds: float) -> None:
         """Return when the process answers.

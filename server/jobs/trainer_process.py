@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -85,6 +85,7 @@ async def run_trainer(
     requested: Requested,
     stopping: asyncio.Event,
     on_saved: Callable[[], None],
+    command: Sequence[str] = ("training",),
 ) -> None:
     """Train to the end, restarting the child when something kills it.
 
@@ -108,6 +109,7 @@ async def run_trainer(
         requested: called every ``INTERRUPTION_POLL_SECONDS``, and when the child has ended.
         stopping: set when this process is to end. The child then has ``STOP_SECONDS`` to save.
         on_saved: called once the child has ended because of ``stopping``.
+        command: the module that trains, and what it takes before the spec.
 
     Raises:
         TrainingFailed: bad input, an error of the trainer, or ``MAX_RESTARTS`` deaths without a
@@ -117,7 +119,14 @@ async def run_trainer(
     """
     deaths = 0
     while True:
-        run = _TrainerProcess(spec, out, on_event=on_event, requested=requested, stopping=stopping)
+        run = _TrainerProcess(
+            spec,
+            out,
+            command=command,
+            on_event=on_event,
+            requested=requested,
+            stopping=stopping,
+        )
         code = await run.wait()
         if stopping.is_set():
             on_saved()
@@ -147,12 +156,13 @@ class _TrainerProcess:
         spec: Path,
         out: Path,
         *,
+        command: Sequence[str],
         on_event: OnEvent,
         requested: Requested,
         stopping: asyncio.Event,
     ) -> None:
         self._argv = [
-            *(sys.executable, "-m", "training", str(spec), str(out)),
+            *(sys.executable, "-m", *command, str(spec), str(out)),
             *("--resume", "--with-parent"),
         ]
         self.log_path = out / "trainer.log"

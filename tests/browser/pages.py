@@ -109,6 +109,7 @@ PAGES = (
     Look("talk-waits", f"{TALKS}/{talk_id(1)}?queue=needs_person", "loaf:reviewer"),
     Look("talk-poor", f"{TALKS}/{talk_id(2)}", "loaf:reviewer"),
     Look("talk-verified", f"{TALKS}/{talk_id(3)}", "loaf:viewer"),
+    Look("talk-annoyed", f"{TALKS}/{talk_id(3)}?queue=annoyed", "loaf:reviewer"),
     Look("talk-done", f"{TALKS}/{talk_id(4)}?done=given_back", "loaf:reviewer"),
     Look("talk-gone", f"{TALKS}/{talk_id(0)}", "loaf:viewer", 404),
     Look("release", RELEASE, "loaf:admin"),

@@ -39,6 +39,7 @@ from server.db.models import (
     LiveConversation,
     LiveMessage,
     Membership,
+    MessageLabel,
     Person,
     SignInLink,
     SourceFile,
@@ -61,6 +62,7 @@ from server.webhooks.vault import Vault
 from tests.browser.curated import SCAN
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
+from training.heads.config import Task
 
 LOAF, NORTHGATE = "loaf", "northgate"
 # people and links that pages are about, at addresses that are known before
@@ -631,6 +633,13 @@ async def seed_people(session: AsyncSession) -> None:
     )
 
 
+LABELS: dict[int, tuple[tuple[Task, str, float], ...]] = {
+    2: (("annoyance", "annoyed", 0.87), ("intent", "skip_a_delivery", 0.91)),
+    3: (("annoyance", "annoyed", 0.74), ("intent", "where_is_my_order", 0.78)),
+}
+"""What heads said of the first message of a conversation, by its number."""
+
+
 async def seed_conversations(session: AsyncSession) -> None:
     """Visitors of ``LOAF`` in each state."""
     loaf = await tenants.get(session, LOAF)
@@ -666,6 +675,7 @@ async def seed_conversations(session: AsyncSession) -> None:
             topic=question,
             message_count=2,
             thumbs_down=int(number == 2),
+            annoyed_messages=int(number in {2, 3}),
             created_at=began,
             last_at=began + timedelta(minutes=1),
         )
@@ -675,6 +685,20 @@ async def seed_conversations(session: AsyncSession) -> None:
         asked = LiveMessage(id=f"a{number:031x}", seq=1, role="visitor", text=question, **about)
         session.add(asked)
         await session.flush()
+        for task, label, probability in LABELS.get(number, ()):
+            session.add(
+                MessageLabel(
+                    tenant_id=loaf.id,
+                    conversation_id=talk.id,
+                    message_id=asked.id,
+                    task=task,
+                    label=label,
+                    probability=probability,
+                    head_version=2,
+                    head_sha256="0" * 64,
+                    day=began.date(),
+                )
+            )
         version = 3 if number > len(texts) and number % 4 == 0 else 2
         opinion: dict[str, Any] = {"vote": "up"} if number == 3 or number > 12 else {}
         if number > 12 and number % 5 == 0:
@@ -734,6 +758,7 @@ async def seed_widget(session: AsyncSession, vault: Vault) -> None:
             suggestions=("Can I skip a week?", "Where is my order?", "How do I feed my starter?"),
             accent="#e8a33d",
             handoff_expected="Usually within 2 hours",
+            offer_when_annoyed=True,
         ),
     )
     await widgets.add_origin(session, LOAF, "https://lumen-loaf.example")

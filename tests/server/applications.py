@@ -62,7 +62,9 @@ def _furnish(
 ) -> None:
     assert dependencies.keys() == app.dependencies.keys()
     for name, given in dependencies.items():
-        app.dependencies[name].dependency = given.dependency  # handlers hold the provider
+        held = app.dependencies[name]
+        assert isinstance(held, Provide)
+        held.dependency = given.dependency  # handlers hold the provider
     app.before_send = [ensure_async_callable(hook) for hook in before_send]
     app._lifespan_managers = lifespan
     app.state = State()

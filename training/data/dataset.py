@@ -9,8 +9,6 @@ A dataset is of one kind: conversations, preferences (two replies to one history
 """
 
 import hashlib
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +33,7 @@ from training.data.splitting import (
     usable,
 )
 from training.errors import BadInput
-from training.filesystem import FileEntry, sync_path, sync_tree
+from training.filesystem import FileEntry, write_folder
 
 FORMAT = 1
 MIN_EXAMPLES = 10
@@ -318,26 +316,8 @@ def _write(
     if folder.exists():
         return load(folder)
     files[_MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    _write_folder(folder, files)
+    write_folder(folder, files)
     return load(folder)
-
-
-def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Write beside, fsync, rename: a reader sees the whole folder or none."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".creating-", dir=folder.parent))
-    try:
-        for name, data in files.items():
-            (beside / name).write_bytes(data)
-        sync_tree(beside)
-        try:
-            beside.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was first, with the same bytes
-                raise
-        sync_path(folder.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _entry(data: bytes) -> FileEntry:

@@ -56,6 +56,7 @@ from server.db.models.curation import (
 )
 from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
+from server.db.models.heads import Head, HeadState, MessageLabel
 from server.db.models.idempotency import IdempotentRequest
 from server.db.models.jobs import FINISHED_JOB_STATES, Decision, Job, JobEvent, JobState
 from server.db.models.knowledge import (
@@ -117,6 +118,8 @@ __all__ = [
     "File",
     "Handoff",
     "HandoffState",
+    "Head",
+    "HeadState",
     "IdempotentRequest",
     "Import",
     "ImportState",
@@ -132,6 +135,7 @@ __all__ = [
     "LiveMessage",
     "LiveState",
     "Membership",
+    "MessageLabel",
     "MessageState",
     "Person",
     "Promotion",

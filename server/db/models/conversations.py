@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     Integer,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -45,7 +46,8 @@ class Widget(Record):
     Secrets are encrypted (``server/webhooks/vault.py``). ``session_secret`` signs nonces and sessions;
     with ``identity_secret`` the tenant's own server signs who a visitor is, and until
     ``previous_identity_secret_until`` with the previous one too. ``next_handoff_number`` counts
-    hand-offs, whose numbers people are told. ``budgets`` are null where the defaults apply.
+    hand-offs, whose numbers people are told. ``budgets`` are null where the defaults apply. With
+    ``offer_when_annoyed`` people are offered to take over a conversation that sounds annoyed.
     """
 
     __tablename__ = "widget"
@@ -66,6 +68,7 @@ class Widget(Record):
     allow_localhost: Mapped[bool] = mapped_column(Boolean, default=True)
     handoff_hours: Mapped[str] = mapped_column(SafeText, default="")
     handoff_expected: Mapped[str] = mapped_column(SafeText, default="")
+    offer_when_annoyed: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     keep_days: Mapped[int] = mapped_column(Integer, default=180)
     budgets: Mapped[WidgetBudgets | None] = mapped_column(
         StructJson(WidgetBudgets, where="widget.budgets")
@@ -103,7 +106,8 @@ class LiveConversation(Record):
     """What a visitor and the assistant say; there is one row in every queue of the console.
 
     ``topic`` is the beginning of the first message. While it is ``handed_over`` the assistant is
-    silent. ``thumbs_down`` counts the answers that the visitor marked so.
+    silent. ``thumbs_down`` counts the answers that the visitor marked so, ``annoyed_messages`` the
+    messages that a head took for annoyed.
     """
 
     __tablename__ = "live_conversation"
@@ -119,6 +123,7 @@ class LiveConversation(Record):
     topic: Mapped[str] = mapped_column(SafeText, default="")
     message_count: Mapped[int] = mapped_column(Integer, default=0)
     thumbs_down: Mapped[int] = mapped_column(Integer, default=0)
+    annoyed_messages: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     last_at: Mapped[datetime.datetime]
 
 

@@ -13,13 +13,15 @@ from server.audit import service as audit
 from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
-from server.db.models import Article, ConversationRow
+from server.conversations.schemas import Said
+from server.db.models import Article, ConversationRow, Head
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
 from server.web.console.session import SAFE_METHODS
 from server.webhooks import service as webhooks
 from server.webhooks.schemas import EVENT_TYPES
 from tests.server.conversations.conftest import Shop, open_shop, shop, vault
+from tests.server.heads.conftest import as_file, texts
 from tests.server.jobs.fake_runs import make_run, make_version
 from tests.server.web.conftest import sign_in
 from tests.server.web.console.pages.conftest import (
@@ -57,6 +59,7 @@ NOT_RECORDED = {
     f"POST {C}/data/curation/scan": "it reads conversations, and changes nothing that is learnt",
     f"POST {A}/curation/scans": "the same",
     "POST /console/engine/restart": "needs an engine; its own test asks for the entry",
+    f"POST {A}/heads/classify": "a question to a model, which is use and no change",
     f"POST {A}/adapters": "needs a base; it ends in create_job, as a job does here",
 }
 
@@ -99,7 +102,7 @@ async def newest(database: Any, count: int = 50) -> list[AuditEntryView]:
 @pytest.fixture
 async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> dict[str, str]:
     """A tenant with something of each kind, by the names of the addresses' parameters."""
-    visitor = await shop.enter()
+    visitor = await shop.enter(said=Said(name="Kim", email="kim@mail.example"))
     ask = await shop.talk(visitor, "Can I skip a week?", "Ask support")
     await shop.hand_off(visitor, note="Please call me.")
     async with database.transaction() as session:
@@ -131,6 +134,12 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
         await session.flush()
         found["article_id"] = article.id
     found["row_id"] = row.id
+    async with database.transaction() as session:
+        for number in (1, 2):
+            head = Head(tenant_id=tenant.id, task="annoyance", version=number, texts=24)
+            head.state, head.sha256 = "ready", "0" * 64
+            head.manifest = {"verdict": {"passed": True, "gates": []}}
+            session.add(head)
     return found
 
 
@@ -222,6 +231,8 @@ async def test_no_form_of_the_console_goes_unrecorded(
             Call("POST", f"{C}/conversations/{{conversation_id}}/answer", "conversation.answered", {"text": "I am Ana."}),
             Call("POST", f"{C}/conversations/{{conversation_id}}/give-back", "conversation.given_back"),
             Call("POST", f"{C}/conversations/{{conversation_id}}/take-again", "conversation.taken"),
+            Call("POST", f"{C}/conversations/{{conversation_id}}/give-back", "conversation.given_back"),
+            Call("POST", f"{C}/conversations/{{conversation_id}}/take", "conversation.taken"),
             Call("POST", f"{C}/widget/off", "widget.disabled"),
             Call("POST", f"{C}/widget/on", "widget.enabled"),
             Call("POST", f"{C}/widget", "widget.changed", form),
@@ -391,6 +402,11 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("PUT", f"{A}/canary", "adapter.canary_started", {"version": 2, "percent": 5}),
             Call("DELETE", f"{A}/canary", "adapter.canary_ended"),
             Call("DELETE", f"{A}/adapters/{{version}}", "adapter.deleted"),
+            Call("POST", f"{A}/heads", "head.uploaded", files={"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}),
+            Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 1}),
+            Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 2}),
+            Call("POST", f"{A}/heads/rollback", "head.rolled_back", {"task": "annoyance"}),
+            Call("POST", f"{A}/heads/retire", "head.retired", {"task": "annoyance"}),
             Call("POST", f"{A}/keys", "key.created", {"label": "helpdesk"}),
             Call("POST", f"{A}/keys/{{last}}/rotate", "key.rotated", {"overlap_seconds": 60}),
             Call("DELETE", f"{A}/keys/{{last}}", "key.revoked"),

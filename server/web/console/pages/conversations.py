@@ -16,7 +16,7 @@ from litestar.response import Stream
 
 from server.accounts.actors import actor_names
 from server.accounts.schemas import Viewer
-from server.conversations import handoffs, inbox
+from server.conversations import handoffs, inbox, passing_on
 from server.conversations.inbox import Counts, Listed, Opened, Place, Queue
 from server.conversations.schemas import MAX_TEXT
 from server.db.models import Tenant, now
@@ -34,6 +34,7 @@ QUEUES: dict[Queue, str] = {
     "all": "All",
     "needs_person": "Needs a person",
     "thumbs_down": "Thumbs down",
+    "annoyed": "Annoyed",
     "unverified": "Not verified",
 }
 DONE = {
@@ -203,6 +204,21 @@ class ConversationsController(Controller):
         async with database.transaction() as session:
             await handoffs.give_back(session, tenant.id, conversation_id, actor=viewer.actor)
         return _to(request, tenant, conversation_id, "given_back")
+
+    @post("/{conversation_id:str}/take", guards=_REVIEWER)
+    async def take(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        conversation_id: FromPath[str],
+        *,
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+    ) -> Response[Any]:
+        """Hand a conversation over to a person, whose visitor has not asked for one."""
+        async with database.transaction() as session:
+            await passing_on.take(session, tenant.id, conversation_id, actor=viewer.actor)
+        return _to(request, tenant, conversation_id, "taken")
 
     @post("/{conversation_id:str}/take-again", guards=_REVIEWER)
     async def take_again(

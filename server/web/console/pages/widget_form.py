@@ -32,6 +32,7 @@ _ADVICE = {
     "handoff_expected": "Use 200 characters at most.",
     "keep_days": "Give a whole number of days from 1 to 3,650.",
     "allow_localhost": "Tick it or not.",
+    "offer_when_annoyed": "Tick it or not.",
 }
 # by field of ``WidgetBudgets``: its label, and what happens when it is used up
 _BUDGETS = {
@@ -104,6 +105,7 @@ def stored_form(site: Site) -> WidgetForm:
         "handoff_expected": widget.handoff_expected,
         "keep_days": str(widget.keep_days),
         "allow_localhost": "yes" if widget.allow_localhost else "",
+        "offer_when_annoyed": "yes" if widget.offer_when_annoyed else "",
     }
     budgets = {name: getattr(site.budgets, name) for name in _BUDGETS}
     return WidgetForm(
@@ -126,6 +128,7 @@ def valid_part(fields: Mapping[str, str]) -> tuple[WidgetPatch, WidgetForm]:
         "suggestions": [line.strip() for line in values["suggestions"].split("\n") if line.strip()],
         "keep_days": _whole(values["keep_days"]),
         "allow_localhost": values["allow_localhost"] == "yes",
+        "offer_when_annoyed": values["offer_when_annoyed"] == "yes",
     }
     errors = {name: _ADVICE[name] for name in given if not _fits(name, given, WidgetPatch)}
     budgets: dict[str, Any] = {name: _whole(values[name]) for name in _BUDGETS}

@@ -7,11 +7,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from bs4 import BeautifulSoup, Tag
 
-from server.conversations import inbox, service
+from server.conversations import inbox, passing_on, service
 from server.conversations.inbox import Opened, Place
 from server.conversations.schemas import OpinionRequest, Said
 from server.conversations.service import Ask
 from server.datasets import corrections
+from server.db.models import LiveConversation
+from server.db.scope import of_tenant
+from server.errors import Conflict
 from server.web.console.pages import conversations
 from tests.server.conversations.conftest import OpenShop, Shop, open_shop, shop, vault
 
@@ -86,7 +89,7 @@ async def test_the_list_has_queues_search_and_counts(sign_in: Any, shop: Shop) -
     browser = await sign_in("acme", "viewer")
     answer = await browser.get(PAGE)
     assert topics(answer) == ["Can I skip a week?", f"Where is my parcel? {INJECTED}"]
-    assert words(answer, ".seg") == "All 2 Needs a person 1 Thumbs down 1 Not verified 2"
+    assert words(answer, ".seg") == "All 2 Needs a person 1 Thumbs down 1 Annoyed 0 Not verified 2"
     assert "Kim" in words(answer, ".talks")
     assert "says so, not verified" in words(answer, ".talks")
     assert "1 need" in words(answer, "nav.side")  # the number beside the page's name
@@ -278,3 +281,56 @@ async def test_another_tenants_conversations_are_not_there(
         answer = await browser.post(f"{theirs}/{opened.id}/{what}", data={"text": "x"})
         assert answer.status_code == 404, what
     assert (await only(shop)).state == "handed_over"
+
+
+async def test_an_annoyed_customer_is_offered_to_a_person_where_the_tenant_wants_it(
+    shop: Shop, sign_in: Any
+) -> None:
+    ask = await rated(shop)
+    talk = ask.conversation_id
+    async with shop.database.transaction() as session:
+        row = await of_tenant((await shop.site()).tenant.id).get_one(
+            session, LiveConversation, talk
+        )
+        row.annoyed_messages = 1
+    reviewer = await sign_in("acme", "reviewer")
+    listed = await reviewer.get(f"{PAGE}?queue=annoyed")
+    assert "Annoyed 1" in words(listed, ".pick-queue")
+    assert len(topics(listed)) == 1
+    assert "seems annoyed" not in words(await reviewer.get(f"{PAGE}/{talk}"))  # off at first
+    await shop.change(offer_when_annoyed=True)
+    viewer = await sign_in("acme", "viewer")
+    assert soup(await viewer.get(f"{PAGE}/{talk}")).select_one('form[action$="/take"]') is None
+    shown = await reviewer.get(f"{PAGE}/{talk}")
+    assert "the answer comes to kim@mail.example" in words(shown)
+    action, fields = form_to(shown, "/take")
+    done = await reviewer.post(action, data=fields)
+    assert done.status_code == 303
+    after = await reviewer.get(f"{PAGE}/{talk}")
+    assert "Needs a person" in words(after, ".handoff")
+    assert "seems annoyed" not in words(after)
+    again = await reviewer.post(action, data=fields)  # changes nothing
+    assert again.status_code == 303
+    async with shop.database.reading() as session:
+        opened = await inbox.read(session, (await shop.site()).tenant.id, talk)
+    assert opened.handoff is not None
+    assert opened.handoff.number == 1
+
+
+async def test_a_visitor_without_an_address_is_answered_in_the_chat(
+    shop: Shop, sign_in: Any
+) -> None:
+    visitor = await shop.enter()
+    ask = await shop.talk(visitor, "Useless!", "Sorry")
+    await shop.change(offer_when_annoyed=True)
+    tenant_id = (await shop.site()).tenant.id
+    async with shop.database.transaction() as session:
+        row = await of_tenant(tenant_id).get_one(session, LiveConversation, ask.conversation_id)
+        row.annoyed_messages = 1
+    reviewer = await sign_in("acme", "reviewer")
+    shown = await reviewer.get(f"{PAGE}/{ask.conversation_id}")
+    assert "No e-mail address is known" in words(shown)
+    assert soup(shown).select_one('form[action$="/take"]') is None
+    with pytest.raises(Conflict):
+        async with shop.database.transaction() as session:
+            await passing_on.take(session, tenant_id, ask.conversation_id, actor="person:x")

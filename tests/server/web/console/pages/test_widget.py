@@ -27,6 +27,7 @@ FORM = {
     "handoff_hours": "9 to 18",
     "keep_days": "30",
     "allow_localhost": "yes",
+    "offer_when_annoyed": "yes",
     "visitor_messages_per_minute": "10",
     "visitor_messages_per_day": "200",
     "address_messages_per_minute": "30",

@@ -1,0 +1,177 @@
+"""Heads over HTTP: labelled texts in, versions, which is live, and what one says of a text."""
+
+from typing import Annotated, Any
+
+from litestar import Controller, Request, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, Parameter, QueryParameter
+
+from server.api.admin.upload import post_file, received
+from server.api.guards import needs
+from server.db.session import Database
+from server.embeddings.service import EmbeddingService
+from server.errors import Invalid
+from server.heads import service
+from server.heads.schemas import (
+    Classification,
+    ClassifyTexts,
+    DayCount,
+    HeadChoice,
+    HeadForm,
+    HeadTaskChoice,
+    HeadView,
+    Labelled,
+)
+from server.insights import labelling
+from server.scratch import scratch
+from server.settings import Settings
+from server.storage.blobs import BlobStore
+from server.tenants import service as tenants
+from training.heads.config import TASKS, Task
+
+
+class HeadController(Controller):
+    """``/admin/tenants/{slug}/heads``."""
+
+    path = "/admin/tenants/{slug:str}/heads"
+    guards = (needs("train"),)
+
+    @post_file("/", form=HeadForm)
+    async def upload(
+        self,
+        slug: FromPath[str],
+        request: Request[Any, Any, Any],
+        *,
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+        filename: Annotated[
+            str, QueryParameter(description="The file's name, where the body is the file itself.")
+        ] = "upload",
+        task: Annotated[
+            str | None, QueryParameter(description="`sentiment`, `annoyance` or `intent`.")
+        ] = None,
+    ) -> HeadView:
+        """Check labelled texts (JSON lines or CSV with text and label), and queue a version's training."""
+        async with database.reading() as session:
+            await tenants.get(session, slug)
+        async with received(
+            request, filename, database=database, blobs=blobs, settings=settings
+        ) as file:
+            chosen = _task(task or file.field("task"))
+            with scratch(settings, "labels") as folder:
+                async with blobs.local(file.sha256, within=folder) as path:
+                    examples = await service.check_examples(path, filename=file.filename)
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            row = await service.queue(
+                session,
+                tenant,
+                examples,
+                task=chosen,
+                filename=file.filename,
+                settings=settings,
+            )
+            return service.view(row)
+
+    @get()
+    async def list_for(
+        self, slug: FromPath[str], database: NamedDependency[Database]
+    ) -> list[HeadView]:
+        """All versions with their scores, by task, newest first."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            return [service.view(row) for row in await service.list_for(session, tenant)]
+
+    @get("/counts")
+    async def count(
+        self,
+        slug: FromPath[str],
+        *,
+        database: NamedDependency[Database],
+        days: Annotated[FromQuery[int], Parameter(ge=1, le=366)] = 30,
+    ) -> list[DayCount]:
+        """How many of the visitors' messages got which label, by UTC day."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            return await labelling.counts(session, tenant.id, days=days)
+
+    @post("/promote", status_code=200)
+    async def promote(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[HeadChoice],
+        *,
+        database: NamedDependency[Database],
+    ) -> HeadView:
+        """Let a version label visitors' messages from now on."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            row = await service.promote(session, tenant, data.task, data.version, force=data.force)
+            return service.view(row)
+
+    @post("/rollback", status_code=200)
+    async def roll_back(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[HeadTaskChoice],
+        *,
+        database: NamedDependency[Database],
+    ) -> HeadView:
+        """Go back to the version that was live before; again returns to the later one."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            return service.view(await service.roll_back(session, tenant, data.task))
+
+    @post("/retire", status_code=204)
+    async def retire(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[HeadTaskChoice],
+        *,
+        database: NamedDependency[Database],
+    ) -> None:
+        """Let no version of a task label messages any more."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            await service.retire(session, tenant, data.task)
+
+    @post("/classify", status_code=200)
+    async def classify(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[ClassifyTexts],
+        *,
+        database: NamedDependency[Database],
+        embeddings: NamedDependency[EmbeddingService],
+        settings: NamedDependency[Settings],
+    ) -> Classification:
+        """What the live version, or another, says of texts: labels and calibrated probabilities."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            row = (
+                await service.live(session, tenant, data.task)
+                if data.version is None
+                else await service.get(session, tenant, data.task, data.version)
+            )
+        folder = service.weights_folder(settings, row)
+        found = await embeddings.classify(data.texts, tenant=tenant.id, head=folder)
+        return Classification(
+            task=row.task,
+            version=row.version,
+            labels=[
+                Labelled(
+                    label=each.label,
+                    probability=each.probability,
+                    probabilities=each.probabilities,
+                )
+                for each in found
+            ],
+        )
+
+
+def _task(name: str | None) -> Task:
+    for task in TASKS:
+        if task == name:
+            return task
+    raise Invalid(f"Say which task the labels are for: {', '.join(TASKS)}.", param="task")

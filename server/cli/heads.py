@@ -1,0 +1,154 @@
+"""``tenantune heads``."""
+
+import asyncio
+from pathlib import Path
+
+import rich_click as click
+
+from server.cli.console import (
+    App,
+    command,
+    json_option,
+    print_json,
+    print_message,
+    print_table,
+    tenant_option,
+)
+from server.heads import service
+from server.heads.schemas import HeadView
+from server.tenants import service as tenants
+from training.heads.config import TASKS, Task
+
+task_option = click.option(
+    "--task", type=click.Choice(TASKS), required=True, help="What the labels tell."
+)
+
+
+@click.group()
+def heads() -> None:
+    """Small classifiers of what customers write: sentiment, annoyance, intent."""
+
+
+@heads.command("upload")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@tenant_option
+@task_option
+@json_option
+@command
+async def upload(app: App, file: Path, tenant: str, task: Task, *, as_json: bool) -> None:
+    """Upload labelled texts (JSON lines or CSV with text and label); a worker trains a version."""
+    examples = await service.check_examples(file, filename=file.name)
+    async with app.transaction() as session:
+        row = await service.queue(
+            session,
+            await tenants.get(session, tenant),
+            examples,
+            task=task,
+            filename=file.name,
+            settings=app.settings,
+        )
+        view = service.view(row)
+    if as_json:
+        print_json(view)
+    else:
+        print_message(
+            f"{task}, version {view.version}: {view.texts:,} texts wait for a worker; see "
+            f"tenantune heads list --tenant {tenant}"
+        )
+
+
+@heads.command("list")
+@tenant_option
+@json_option
+@command
+async def list_heads(app: App, tenant: str, *, as_json: bool) -> None:
+    """Versions with their scores, by task, newest first."""
+    async with app.database.reading() as session:
+        rows = await service.list_for(session, await tenants.get(session, tenant))
+        views = [service.view(row) for row in rows]
+    if as_json:
+        print_json(views)
+        return
+    columns = ("task", "version", "state", "balanced accuracy", "macro F1", "ECE", "gates")
+    print_table("Heads", columns, [_row(view) for view in views])
+    for view in views:
+        if view.error:
+            print_message(f"{view.task}, version {view.version}: {view.error['message']}")
+
+
+@heads.command("promote")
+@click.argument("version", type=click.IntRange(1))
+@tenant_option
+@task_option
+@click.option("--force", is_flag=True, help="Also where the gates do not say better.")
+@command
+async def promote(app: App, version: int, tenant: str, task: Task, *, force: bool) -> None:
+    """Let a version label visitors' messages from now on."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await service.promote(session, owner, task, version, force=force)
+    print_message(f"{task}, version {version} is live")
+
+
+@heads.command("rollback")
+@tenant_option
+@task_option
+@command
+async def rollback(app: App, tenant: str, task: Task) -> None:
+    """Go back to the version that was live before."""
+    async with app.transaction() as session:
+        row = await service.roll_back(session, await tenants.get(session, tenant), task)
+    print_message(f"{task}, version {row.version} is live")
+
+
+@heads.command("retire")
+@tenant_option
+@task_option
+@command
+async def retire(app: App, tenant: str, task: Task) -> None:
+    """Let no version of a task label messages any more."""
+    async with app.transaction() as session:
+        await service.retire(session, await tenants.get(session, tenant), task)
+    print_message(f"no version of {task} is live")
+
+
+@heads.command("classify")
+@click.argument("text")
+@tenant_option
+@task_option
+@click.option("--version", type=click.IntRange(1), help="Not the live one.")
+@json_option
+@command
+async def classify(
+    app: App, text: str, tenant: str, task: Task, version: int | None, *, as_json: bool
+) -> None:
+    """What the live version says of a text; loads the encoder here, which takes some seconds."""
+    from training.heads.package import Head  # noqa: PLC0415 - loads torch
+
+    async with app.database.reading() as session:
+        owner = await tenants.get(session, tenant)
+        row = (
+            await service.live(session, owner, task)
+            if version is None
+            else await service.get(session, owner, task, version)
+        )
+    folder = service.weights_folder(app.settings, row)
+    [said] = await asyncio.to_thread(lambda: Head(folder).classify([text]))
+    if as_json:
+        print_json(said._asdict())
+        return
+    ranked = sorted(said.probabilities.items(), key=lambda each: -each[1])
+    rows = [(label, f"{probability:.2f}") for label, probability in ranked[:10]]
+    print_table(f"{task}, version {row.version}", ("label", "probability"), rows)
+
+
+def _row(view: HeadView) -> tuple[str, ...]:
+    state: str = "live" if view.live else view.state
+    if view.state == "running":
+        state = f"running, {view.progress:.0%}"
+    start = (view.task, str(view.version), state)
+    if view.report is None:
+        return (*start, "", "", "", "")
+    scores, verdict = view.report["scores"], view.report["verdict"]
+    figures = (scores["balanced_accuracy"], scores["macro_f1"], scores["ece"])
+    return (*start, *(f"{each:.2f}" for each in figures), verdict["result"].replace("_", " "))

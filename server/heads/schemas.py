@@ -1,0 +1,91 @@
+"""Requests and answers about heads."""
+
+from datetime import date
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from server.db.models import HeadState
+from server.schemas import Moment
+from training.heads.config import Task
+
+MAX_TEXTS = 64  # classified by one request
+
+
+class HeadForm(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of the form that uploads labelled texts, beside ``file``."""
+
+    task: Task
+
+
+class HeadView(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a head.
+
+    ``report`` is what its training measured: ``scores`` on the test part with the bins of the
+    calibration error, the ``verdict`` of the gates, ``choice`` of the method, hashes of the encoder and
+    of the dataset; none before it is ready. ``progress`` of training is in [0, 1].
+    """
+
+    task: Task
+    version: int
+    state: HeadState
+    live: bool
+    filename: str
+    texts: int
+    progress: float
+    sha256: str | None
+    error: dict[str, Any] | None
+    report: dict[str, Any] | None
+    created_at: Moment
+    live_since: Moment | None
+
+
+class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which head is to be live. ``force``: also where its gates do not say better."""
+
+    task: Task
+    version: Annotated[int, Meta(ge=1)]
+    force: bool = False
+
+
+class HeadTaskChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of heads."""
+
+    task: Task
+
+
+class ClassifyTexts(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts to classify, with the live head of the task or with a version of it."""
+
+    task: Task
+    texts: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=10_000)]],
+        Meta(min_length=1, max_length=MAX_TEXTS),
+    ]
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Labelled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a head says of a text."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Classification(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version says of texts, in their order."""
+
+    task: Task
+    version: int
+    labels: list[Labelled]
+
+
+class DayCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages of a UTC day got a label."""
+
+    day: date
+    task: Task
+    label: str
+    messages: int

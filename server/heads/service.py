@@ -1,0 +1,234 @@
+"""A tenant's heads: labelled texts in, versions, which of them is live."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.audit import service as audit
+from server.audit.actions import Action
+from server.audit.schemas import Subject
+from server.db.models import Head, Tenant, new_id, now
+from server.db.scope import of_tenant
+from server.errors import Conflict, Invalid, NotFound
+from server.heads.schemas import HeadView
+from server.settings import Settings
+from training.errors import BadInput
+from training.filesystem import write_atomically
+from training.heads.config import Task
+from training.heads.examples import Labelled, read_examples
+
+MAX_TEXTS = 20_000
+MAX_WAITING = 3  # of one tenant
+EXAMPLES_FILE = "examples.jsonl"
+
+
+def folder(settings: Settings, head: Head) -> Path:
+    """Where a head's labelled texts, its run and its weights lie."""
+    return settings.heads / head.tenant_id / head.id
+
+
+def weights_folder(settings: Settings, head: Head) -> Path:
+    """Where a ready head itself lies.
+
+    Raises:
+        Conflict: it is not ready.
+    """
+    if head.state != "ready" or head.sha256 is None:
+        raise Conflict(
+            f"Version {head.version} of {head.task} is not ready ({head.state}).",
+            code="head_not_ready",
+        )
+    return folder(settings, head) / "heads" / head.sha256
+
+
+async def check_examples(path: Path, *, filename: str) -> list[Labelled]:
+    """Read an upload of labelled texts.
+
+    Raises:
+        Invalid: a line cannot be used; the message names it. Or there are too many.
+    """
+    try:
+        found = await asyncio.to_thread(read_examples, path, name=filename)
+    except BadInput as exc:
+        raise Invalid(str(exc), param="file", code="invalid_labels") from exc
+    if len(found) > MAX_TEXTS:
+        raise Invalid(f"{filename}: {len(found):,} texts; at most {MAX_TEXTS:,}.", param="file")
+    return found
+
+
+async def queue(
+    session: AsyncSession,
+    tenant: Tenant,
+    examples: Sequence[Labelled],
+    *,
+    task: Task,
+    filename: str,
+    settings: Settings,
+) -> Head:
+    """Add a version that a worker will train. Its texts are on disk before its row is.
+
+    Raises:
+        Conflict: too many of the tenant's wait already.
+    """
+    scope = of_tenant(tenant.id)
+    await scope.get_one(session, Tenant, tenant.id, lock=True)  # numbers are given one by one
+    waiting = await session.scalar(
+        scope.select(func.count(Head.id)).where(Head.state.in_(("queued", "running")))
+    )
+    if (waiting or 0) >= MAX_WAITING:
+        raise Conflict(
+            f"{waiting} heads wait to be trained; upload more when one of them is done.",
+            code="too_many_waiting",
+        )
+    last = await session.scalar(scope.select(func.max(Head.version)).where(Head.task == task))
+    row = Head(
+        id=new_id(),
+        tenant_id=tenant.id,
+        task=task,
+        version=(last or 0) + 1,
+        filename=filename,
+        texts=len(examples),
+    )
+    data = b"".join(msgspec.json.encode(each) + b"\n" for each in examples)
+    await asyncio.to_thread(write_atomically, folder(settings, row) / EXAMPLES_FILE, data)
+    session.add(row)
+    await session.flush()
+    _record(session, "head.uploaded", row, texts=len(examples))
+    return row
+
+
+async def list_for(session: AsyncSession, tenant: Tenant) -> list[Head]:
+    """All versions, by task, newest first."""
+    query = of_tenant(tenant.id).select(Head)
+    return list(await session.scalars(query.order_by(Head.task, Head.version.desc())))
+
+
+async def get(
+    session: AsyncSession, tenant: Tenant, task: Task, version: int, *, lock: bool = False
+) -> Head:
+    """One version.
+
+    Raises:
+        NotFound: there is none.
+    """
+    query = of_tenant(tenant.id).select(Head).where(Head.task == task, Head.version == version)
+    row = await session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise NotFound(f"There is no version {version} of {task}.", code="head_not_found")
+    return row
+
+
+async def find_live(session: AsyncSession, tenant_id: str, task: Task) -> Head | None:
+    """The version of a task that labels messages now."""
+    query = of_tenant(tenant_id).select(Head).where(Head.task == task, Head.live)
+    return await session.scalar(query)
+
+
+async def live(session: AsyncSession, tenant: Tenant, task: Task) -> Head:
+    """The version of a task that labels messages now.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await find_live(session, tenant.id, task)
+    if row is None:
+        raise NotFound(f"No version of {task} is live; promote one.", code="no_live_head")
+    return row
+
+
+async def promote(
+    session: AsyncSession, tenant: Tenant, task: Task, version: int, *, force: bool = False
+) -> Head:
+    """Let a version label messages from now on. Of the live one nothing changes.
+
+    Raises:
+        NotFound: there is no such version.
+        Conflict: it is not ready, or its gates do not say better and ``force`` is not given.
+    """
+    await of_tenant(tenant.id).get_one(session, Tenant, tenant.id, lock=True)
+    row = await get(session, tenant, task, version, lock=True)
+    if row.state != "ready" or row.manifest is None:
+        raise Conflict(
+            f"Version {version} of {task} is not ready ({row.state}).", code="head_not_ready"
+        )
+    verdict = row.manifest["verdict"]
+    if not verdict["passed"] and not force and not row.live:
+        whys = "; ".join(gate["why"] for gate in verdict["gates"] if not gate["passed"])
+        raise Conflict(
+            f"The gates of version {version} do not say better: {whys}. Promote it with force if you "
+            "want it all the same.",
+            code="gates_not_passed",
+        )
+    await _make_live(session, row, "head.promoted")
+    return row
+
+
+async def roll_back(session: AsyncSession, tenant: Tenant, task: Task) -> Head:
+    """Go back to the version that was live before; again returns to the later one.
+
+    Raises:
+        Conflict: no other version was ever live.
+    """
+    scope = of_tenant(tenant.id)
+    await scope.get_one(session, Tenant, tenant.id, lock=True)
+    query = scope.select(Head).where(
+        Head.task == task, Head.live.is_(False), Head.replaced_at.is_not(None)
+    )
+    row = await session.scalar(query.order_by(Head.replaced_at.desc()).limit(1))
+    if row is None:
+        raise Conflict(f"No other version of {task} was live before.", code="nothing_to_roll_back")
+    await _make_live(session, row, "head.rolled_back")
+    return row
+
+
+async def retire(session: AsyncSession, tenant: Tenant, task: Task) -> None:
+    """Let no version of a task label messages any more. Again changes nothing."""
+    await of_tenant(tenant.id).get_one(session, Tenant, tenant.id, lock=True)
+    row = await find_live(session, tenant.id, task)
+    if row is not None:
+        row.live, row.replaced_at = False, now()
+        _record(session, "head.retired", row)
+
+
+async def _make_live(session: AsyncSession, row: Head, action: Action) -> None:
+    before = await find_live(session, row.tenant_id, row.task)
+    if before is row:
+        return
+    moment = now()
+    if before is not None:
+        before.live, before.replaced_at = False, moment
+    row.live, row.live_since = True, moment
+    await session.flush()
+    _record(session, action, row, before=before.version if before else None)
+
+
+def view(row: Head) -> HeadView:
+    """A version as the API shows it."""
+    return HeadView(
+        task=row.task,
+        version=row.version,
+        state=row.state,
+        live=row.live,
+        filename=row.filename,
+        texts=row.texts,
+        progress=row.progress,
+        sha256=row.sha256,
+        error=row.error,
+        report=row.manifest,
+        created_at=row.created_at,
+        live_since=row.live_since,
+    )
+
+
+def _record(session: AsyncSession, action: Action, row: Head, **details: int | None) -> None:
+    audit.record(
+        session,
+        action,
+        tenant_id=row.tenant_id,
+        subject=Subject("head", row.id, f"{row.task}, version {row.version}"),
+        details={name: value for name, value in details.items() if value is not None},
+    )

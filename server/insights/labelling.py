@@ -1,0 +1,186 @@
+"""Labels visitors' messages with the tenant's live heads, in the background.
+
+Rows are the truth: what has no ``MessageLabel`` of a task is still to be labelled. So nothing is lost
+by a restart, and nothing labelled twice. The encoder's process does the work
+(``server/embeddings``); here nothing is computed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import ColumnElement, func
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from server.db.models import Head, LiveConversation, LiveMessage, MessageLabel, now
+from server.db.scope import across_tenants, of_tenant
+from server.db.session import Database
+from server.embeddings.schemas import Label
+from server.embeddings.service import EmbeddingService
+from server.errors import ServerError
+from server.heads import service as heads
+from server.heads.schemas import DayCount
+from server.settings import Settings
+from training.heads.config import ANNOYED
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 2.0
+TROUBLED_SECONDS = 30.0
+BATCH = 32
+BACK = timedelta(days=7)
+"""How old a conversation's last message may be when a head begins to label."""
+OVERLAP = timedelta(minutes=5)
+"""Looked through again: a transaction may write a message with an earlier time than those read."""
+ANNOYED_FROM = 0.5
+"""The calibrated probability from which a message counts as annoyed."""
+_EVERYONE = across_tenants("the live heads of all tenants label messages")
+
+
+class Labelling:
+    """Labels new messages while it runs. Use on one event loop.
+
+    Args:
+        database: where messages and labels are rows.
+        embeddings: whose process applies the heads.
+        settings: of where heads lie.
+
+    Example:
+        tasks.create_task(Labelling(database, embeddings, settings).run())
+    """
+
+    def __init__(
+        self, database: Database, embeddings: EmbeddingService, settings: Settings
+    ) -> None:
+        self._database = database
+        self._embeddings = embeddings
+        self._settings = settings
+        self._done: dict[str, datetime] = {}  # by head: up to when there is nothing to do
+
+    async def run(self) -> None:
+        """Label until cancelled."""
+        while True:
+            seconds = POLL_SECONDS
+            try:
+                await self.label_all()
+            except (ServerError, SQLAlchemyError) as exc:
+                log.warning("labelling failed; trying again", reason=str(exc))
+                seconds = TROUBLED_SECONDS
+            except Exception:
+                log.exception("labelling failed; trying again")
+                seconds = TROUBLED_SECONDS
+            await asyncio.sleep(seconds)
+
+    async def label_all(self) -> int:
+        """Label what is there to be labelled now; how many labels were written.
+
+        Raises:
+            ServerError: a head or the encoder cannot be used; other tenants' messages were labelled.
+        """
+        async with self._database.reading() as session:
+            rows = list(await session.scalars(_EVERYONE.select(Head).where(Head.live)))
+        self._done = {row.id: self._done[row.id] for row in rows if row.id in self._done}
+        written, trouble = 0, None
+        for row in rows:
+            try:
+                written += await self._label(row)
+            except ServerError as exc:
+                log.warning("a head cannot be used", head=row.id, reason=str(exc))
+                trouble = exc
+        if trouble is not None:
+            raise trouble
+        return written
+
+    async def _label(self, head: Head) -> int:
+        folder = heads.weights_folder(self._settings, head)
+        written = 0
+        while True:
+            began = now()
+            since = self._done.get(head.id, began - BACK)
+            async with self._database.reading() as session:
+                found = await _pending(session, head, since=since)
+            if found:
+                written += await self._write(head, folder, found)
+            if len(found) < BATCH:
+                self._done[head.id] = began - OVERLAP
+                return written
+
+    async def _write(self, head: Head, folder: Path, found: Sequence[LiveMessage]) -> int:
+        texts = [message.text for message in found]
+        labels = await self._embeddings.classify(texts, tenant=head.tenant_id, head=folder)
+        async with self._database.transaction() as session:
+            return await _store(session, head, found, labels)
+
+
+async def counts(session: AsyncSession, tenant_id: str, *, days: int) -> list[DayCount]:
+    """How many messages got which label, by UTC day, oldest first; days without any are left out."""
+    first = now().date() - timedelta(days=days - 1)
+    of = (MessageLabel.day, MessageLabel.task, MessageLabel.label)
+    query = of_tenant(tenant_id).select(*of, func.count(MessageLabel.id))
+    query = query.where(MessageLabel.day >= first).group_by(*of).order_by(*of)
+    return [
+        DayCount(day=day, task=task, label=label, messages=messages)
+        for day, task, label, messages in await session.execute(query)
+    ]
+
+
+async def _pending(session: AsyncSession, head: Head, *, since: datetime) -> list[LiveMessage]:
+    """Visitors' messages without a label of this task, of conversations that went on since then."""
+    scope = of_tenant(head.tenant_id)
+    labelled = scope.select(MessageLabel.id).where(
+        MessageLabel.message_id == LiveMessage.id, MessageLabel.task == head.task
+    )
+    talks = scope.select(LiveConversation.id).where(LiveConversation.last_at >= since)
+    query = scope.select(LiveMessage).where(
+        LiveMessage.conversation_id.in_(talks),
+        LiveMessage.role == "visitor",
+        LiveMessage.text != "",
+        ~labelled.exists(),
+    )
+    return list(await session.scalars(query.order_by(LiveMessage.id).limit(BATCH)))
+
+
+async def _store(
+    session: AsyncSession, head: Head, found: Sequence[LiveMessage], labels: Sequence[Label]
+) -> int:
+    """Write labels of messages that are still there and still have none."""
+    scope = of_tenant(head.tenant_id)
+    ids = [message.id for message in found]
+    there = set(await session.scalars(scope.select(LiveMessage.id).where(LiveMessage.id.in_(ids))))
+    labelled = scope.select(MessageLabel.message_id).where(
+        MessageLabel.task == head.task, MessageLabel.message_id.in_(ids)
+    )
+    there -= set(await session.scalars(labelled))
+    written = 0
+    annoyed: dict[str, int] = {}
+    for message, said in zip(found, labels, strict=True):
+        if message.id not in there:
+            continue
+        session.add(
+            MessageLabel(
+                tenant_id=head.tenant_id,
+                conversation_id=message.conversation_id,
+                message_id=message.id,
+                task=head.task,
+                label=said.label,
+                probability=said.probability,
+                head_version=head.version,
+                head_sha256=head.sha256 or "",
+                day=message.created_at.date(),
+            )
+        )
+        written += 1
+        if (head.task, said.label) == ("annoyance", ANNOYED) and said.probability > ANNOYED_FROM:
+            annoyed[message.conversation_id] = annoyed.get(message.conversation_id, 0) + 1
+    for conversation_id, count in annoyed.items():
+        more: ColumnElement[int] = LiveConversation.annoyed_messages + count
+        await session.execute(
+            scope.update(LiveConversation)
+            .where(LiveConversation.id == conversation_id)
+            .values(annoyed_messages=more)
+        )
+    await session.flush()
+    return written

@@ -1,0 +1,76 @@
+import pytest
+
+from server.jobs.head_training import train_next
+from tests.server.heads.conftest import (
+    as_file,
+    context,
+    database_url,
+    settings,
+    texts,
+)
+
+__all__ = ["context", "database_url", "settings"]
+PATH = "/admin/tenants/acme/heads"
+
+
+@pytest.fixture
+async def key(make_tenant, make_key):
+    await make_tenant()
+    return await make_key("acme", "train")
+
+
+async def test_labelled_texts_become_a_version_that_classifies(client, key, context):
+    sent = await client.post(
+        f"{PATH}?task=annoyance&filename=mine.jsonl", content=as_file(texts()), headers=key
+    )
+    assert sent.status_code == 202
+    assert sent.json()["state"] == "queued"
+    assert sent.json()["texts"] == 24
+    assert await train_next(context, executor="here")
+    promoted = await client.post(
+        f"{PATH}/promote", json={"task": "annoyance", "version": 1}, headers=key
+    )
+    assert promoted.json()["live"]
+    [first] = (await client.get(PATH, headers=key)).json()
+    assert first["report"]["scores"]["ece"] >= 0
+    assert len(first["report"]["scores"]["bins"]) == 10
+    asked = {"task": "annoyance", "texts": ["ridiculous, awful", "please, kindly"]}
+    said = (await client.post(f"{PATH}/classify", json=asked, headers=key)).json()
+    assert said["version"] == 1
+    assert [each["label"] for each in said["labels"]] == ["annoyed", "calm"]
+    assert sum(said["labels"][0]["probabilities"].values()) == pytest.approx(1)
+    assert (await client.get(f"{PATH}/counts?days=7", headers=key)).json() == []
+
+
+async def test_a_bad_line_is_named_and_nothing_is_kept(client, key, settings):
+    sent = await client.post(
+        PATH,
+        data={"task": "annoyance"},
+        files={"file": ("mine.csv", b"text,label\nHi,calm\nHo,\n")},
+        headers=key,
+    )
+    assert sent.status_code == 400
+    assert "mine.csv, line 3: there is no label" in sent.text
+    assert (await client.get(PATH, headers=key)).json() == []
+    assert not settings.heads.exists()
+
+
+async def test_an_unknown_task_is_refused(client, key):
+    sent = await client.post(f"{PATH}?task=humour", content=as_file(texts()), headers=key)
+    assert sent.status_code == 400
+    assert "sentiment, annoyance, intent" in sent.text
+
+
+async def test_nothing_is_promoted_before_it_is_ready(client, key):
+    await client.post(f"{PATH}?task=annoyance", content=as_file(texts()), headers=key)
+    choice = {"task": "annoyance", "version": 1}
+    refused = await client.post(f"{PATH}/promote", json=choice, headers=key)
+    assert refused.status_code == 409
+    missing = await client.post(f"{PATH}/promote", json={**choice, "version": 9}, headers=key)
+    assert missing.status_code == 404
+    back = await client.post(f"{PATH}/rollback", json={"task": "annoyance"}, headers=key)
+    assert back.status_code == 409
+    unknown = await client.post(
+        f"{PATH}/classify", json={"task": "annoyance", "texts": ["Hi"]}, headers=key
+    )
+    assert unknown.status_code == 404
