@@ -314,6 +314,7 @@ def _build_shared(
     limiter = RateLimiter(database, default=settings.limits)
     ledger = UsageLedger(database, limiter=limiter)
     fair_queue = _queue(settings, engine, metrics)
+    knowledge = KnowledgeSearch(database)
     chat = ChatService(
         engine=engine,
         models=ModelCatalog(database, base=settings.base, adapters=settings.adapters),
@@ -321,7 +322,7 @@ def _build_shared(
         admission=Admission(limiter, fair_queue),
         accounting=Accounting(ledger, metrics, base=settings.base),
         write_behind=WriteBehind(database),
-        retrieval=RetrievalService(embeddings, IndexCache()),
+        retrieval=RetrievalService(embeddings, IndexCache(), knowledge),
     )
     return _Shared(
         settings=settings,
@@ -332,7 +333,7 @@ def _build_shared(
         chat=chat,
         models=chat.models,
         embeddings=embeddings,
-        knowledge=KnowledgeSearch(database),
+        knowledge=knowledge,
         ledger=ledger,
         limiter=limiter,
         fair_queue=fair_queue,

@@ -55,9 +55,9 @@ async def resolve_split(
         raise ModelNotFound(model)
     tenant, adapter = found.tenant, found.adapter
     if model == base:
-        return Split(live=_base(tenant, model, system_prompt=""))
+        return Split(live=_base(tenant, model, system_prompt="", retrieval=False))
     if adapter is None and model == tenant.slug:
-        live = _base(tenant, model, system_prompt=tenant.system_prompt)
+        live = _base(tenant, model, system_prompt=tenant.system_prompt, retrieval=tenant.retrieval)
     elif adapter is None or (
         model.startswith("ft:") and model != fine_tuned_name(tenant.slug, adapter)
     ):
@@ -86,7 +86,7 @@ async def resolve_split(
     )
 
 
-def _base(tenant: Tenant, model: str, *, system_prompt: str) -> Resolved:
+def _base(tenant: Tenant, model: str, *, system_prompt: str, retrieval: bool) -> Resolved:
     return Resolved(
         model=model,
         tenant_id=tenant.id,
@@ -94,6 +94,7 @@ def _base(tenant: Tenant, model: str, *, system_prompt: str) -> Resolved:
         adapter=None,
         version=None,
         system_prompt=system_prompt,
+        retrieval=retrieval,
     )
 
 

@@ -21,27 +21,30 @@ OWN_TEXT_CHARACTERS = 1_000
 
 
 class Grounded(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as the model reads it, and what it is shown. ``dataset``: of the index."""
+    """A request as the model reads it, and what it is shown. ``dataset``: of the index, where there is one."""
 
     request: ChatRequest
     grounding: Grounding
-    dataset: str
+    dataset: str | None
 
 
 async def ground(
     retrieval: RetrievalService, request: ChatRequest, resolved: Resolved
 ) -> Grounded | None:
-    """The request with what is found; None where the adapter that answers has no index.
+    """The request with what is found; None where there is nothing to look into.
+
+    The base that is asked for by its own name is left alone: it is no tenant's assistant.
 
     Args:
         retrieval: finds it.
         request: the caller's.
         resolved: who answers.
     """
-    if resolved.adapter is None:
+    adapter = resolved.adapter
+    if adapter is None and not resolved.retrieval:
         return None
-    loaded = await retrieval.index_of(resolved.adapter.path)
-    if loaded is None:
+    loaded = await retrieval.index_of(adapter.path) if adapter is not None else None
+    if loaded is None and not await retrieval.has_articles(resolved.tenant_id):
         return None
     grounding = _left_alone(request, resolved)
     if grounding is None:
@@ -51,11 +54,14 @@ async def ground(
             loaded,
             turn.content,
             before=last.content if last is not None and last.role == "assistant" else "",
-            tenant=resolved.slug,
+            tenant_id=resolved.tenant_id,
+            slug=resolved.slug,
         )
         shown = msgspec.structs.replace(turn, content=show(turn.content, grounding.references))
         request = msgspec.structs.replace(request, messages=(*history, shown))
-    return Grounded(request=request, grounding=grounding, dataset=loaded.dataset)
+    return Grounded(
+        request=request, grounding=grounding, dataset=loaded.dataset if loaded else None
+    )
 
 
 def _left_alone(request: ChatRequest, resolved: Resolved) -> Grounding | None:

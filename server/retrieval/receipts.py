@@ -30,7 +30,7 @@ async def keep(
     *,
     model: str,
     version: int | None,
-    dataset: str,
+    dataset: str | None,
     grounding: Grounding,
 ) -> None:
     """Keep what an answer rests on, in place of what was kept before; nothing of a tenant that is gone."""

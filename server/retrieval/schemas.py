@@ -23,8 +23,9 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer rests on.
 
     ``version``: of the adapter that answered; ``dataset``: the hash of the dataset version that it was
-    trained on, whose exchanges ``references`` are of, the nearest first. ``supported``: whether the nearest is as near as
-    for most of the tenant's own questions; null where nothing was looked up. ``why_not``: why there are
+    trained on, whose exchanges are among ``references``, the nearest first. ``supported``: whether the
+    nearest is as near as for most of the tenant's own questions, or an article is near; null where nothing
+    was looked up. ``why_not``: why there are
     no references. ``own_text``: the request brought its own; ``unavailable``: the encoder did not answer
     in time.
     """

@@ -9,7 +9,7 @@ from server.db.models.base import JsonObject, Record, SafeString, SafeText, tena
 class Receipt(Record):
     """The receipt of one answer.
 
-    ``dataset``: the hash of the dataset version of the index. ``grounding``: what was found in it
+    ``dataset``: the hash of the dataset version of the index, where there was one. ``grounding``: what was found in it
     (`server.retrieval.schemas.Grounding`).
     """
 
@@ -20,5 +20,5 @@ class Receipt(Record):
     answer_id: Mapped[str] = mapped_column(SafeString(64))
     model: Mapped[str] = mapped_column(SafeText)
     version: Mapped[int | None]
-    dataset: Mapped[str] = mapped_column(SafeString(64))
+    dataset: Mapped[str | None] = mapped_column(SafeString(64))
     grounding: Mapped[JsonObject]

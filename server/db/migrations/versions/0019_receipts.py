@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("answer_id", sa.String(length=64), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=True),
-        sa.Column("dataset", sa.String(length=64), nullable=False),
+        sa.Column("dataset", sa.String(length=64), nullable=True),
         sa.Column("grounding", sa.JSON().with_variant(JSONB(), "postgresql"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
