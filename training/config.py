@@ -53,6 +53,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     beta: float = 0.1
     preference_rate_scale: float = 0.05
     references: int = 0
+    min_distinct_replies: float = 0.5
     unreferenced: float = 0.0
     distractors: float = 0.1
     report_to: tuple[Tracker, ...] = ()

@@ -162,6 +162,9 @@ def _stages(
     # Imported after the check: a mistake in the spec is then reported without ten seconds of imports.
     _validate(spec)
     from training.finetuning.qlora import load_trained, train  # noqa: PLC0415 - loads torch
+    from training.finetuning.references import settle_references  # noqa: PLC0415 - loads torch
+
+    spec = settle_references(spec, progress)
 
     trained = load_trained(out)
     if trained is None and spec.imported is not None:

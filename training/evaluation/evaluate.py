@@ -507,7 +507,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress = EventWriter(out.with_suffix(".events.jsonl"))
         computing = choose_all(Path(spec.base), recipe=spec.recipe).choices
         index = (
-            ExchangeIndex.load(options.adapter / INDEX_NAME) if manifest.recipe.references else None
+            ExchangeIndex.load(options.adapter / INDEX_NAME)
+            if (options.adapter / INDEX_NAME).is_file()
+            else None
         )
         result = evaluate(
             spec, options.adapter.resolve(), progress, computing=computing, index=index

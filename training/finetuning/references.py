@@ -29,6 +29,35 @@ from training.retrieval.prompts import Shown, find_references, shown_turns, trai
 SHOWN_FILE = "shown.json"
 
 
+def settle_references(spec: TrainingSpec, progress: EventWriter) -> TrainingSpec:
+    """The spec without ``references`` where too few replies are distinct; otherwise as it is.
+
+    Where agents pick from a few templates, the weights hold them, and a run learns more from more
+    conversations than from longer prompts (``training/LOG.md``).
+
+    Raises:
+        BadInput: the dataset is not whole.
+    """
+    recipe = spec.recipe
+    if not recipe.references:
+        return spec
+    replies = [
+        context.reference
+        for example in load(Path(spec.dataset)).read("train")
+        for context in contexts_of(example)
+    ]
+    share = len(set(replies)) / len(replies) if replies else 0.0
+    if share >= recipe.min_distinct_replies:
+        return spec
+    progress.emit(
+        StageEvent,
+        stage="indexing",
+        detail=f"no past exchanges are shown: {share:.0%} of the replies are distinct, and the recipe "
+        f"shows them from {recipe.min_distinct_replies:.0%} on",
+    )
+    return msgspec.structs.replace(spec, recipe=msgspec.structs.replace(recipe, references=0))
+
+
 class ShownSplits(msgspec.Struct, frozen=True, kw_only=True):
     """What is shown of each split. ``made_from``: dataset, seed and recipe, hashed."""
 

@@ -1,0 +1,101 @@
+"""What replies are shown in training is settled once, and the same after a restart."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from connectors.conversation import Conversation, Role, Turn
+from training.config import TrainingSpec, load_recipe
+from training.data.dataset import create_version
+from training.errors import Interrupted
+from training.events import EventWriter, StageEvent, parse
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
+WORDS = [
+    "bread",
+    "cake",
+    "milk",
+    "oven",
+    "refund",
+    "order",
+    "parcel",
+    "invoice",
+    "garden",
+    "window",
+    "river",
+    "mountain",
+]
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Iterator[EventWriter]:
+    with closing(EventWriter(tmp_path / "events.jsonl")) as writer:
+        yield writer
+
+
+def spec_of(root: Path, *, distinct: bool, **recipe: float) -> TrainingSpec:
+    conversations = [
+        Conversation(
+            id=f"c{number}-{word}",
+            turns=(
+                Turn(Role.CUSTOMER, f"a question about {word} and {number} other things"),
+                Turn(Role.AGENT, f"Reply {number} about {word}." if distinct else "Thank you."),
+            ),
+        )
+        for number in range(3)
+        for word in WORDS
+    ]
+    dataset = create_version(conversations, root, system_prompt="You answer.")
+    return TrainingSpec(
+        label="acme",
+        base=str(root / "base"),
+        dataset=str(dataset.folder),
+        recipe=msgspec.structs.replace(load_recipe("cpu-demo"), **recipe),
+    )
+
+
+def details(folder: Path) -> list[str]:
+    events = map(parse, (folder / "events.jsonl").read_bytes().splitlines())
+    return [event.detail for event in events if isinstance(event, StageEvent)]
+
+
+def test_templates_are_learnt_without_references(tmp_path: Path, progress: EventWriter) -> None:
+    from training.finetuning.references import settle_references  # noqa: PLC0415 - loads torch
+
+    spec = spec_of(tmp_path, distinct=False)
+    assert settle_references(spec, progress).recipe.references == 0
+    assert "of the replies are distinct" in details(tmp_path)[-1]
+    always = spec_of(tmp_path, distinct=False, min_distinct_replies=0.0)
+    assert settle_references(always, progress) == always
+    varied = spec_of(tmp_path, distinct=True)
+    assert settle_references(varied, progress) == varied
+
+
+def test_what_is_shown_is_kept_and_read_again(tmp_path: Path, progress: EventWriter) -> None:
+    from training.finetuning import references  # noqa: PLC0415 - loads torch
+    from training.retrieval.index import ExchangeIndex  # noqa: PLC0415
+
+    spec = spec_of(tmp_path, distinct=True)
+    shown = references.prepare_references(spec, tmp_path, progress, should_stop=lambda: False)
+    assert set(shown) == {"train", "validation"}
+    index = ExchangeIndex.load(tmp_path / "retrieval.safetensors")
+    assert len(index) == len(shown["train"])
+    written = (tmp_path / "shown.json").stat().st_mtime_ns
+    again = references.prepare_references(spec, tmp_path, progress, should_stop=lambda: True)
+    assert again == shown
+    assert (tmp_path / "shown.json").stat().st_mtime_ns == written
+    other = msgspec.structs.replace(spec, seed=spec.seed + 1)
+    with pytest.raises(Interrupted, match="were indexed"):
+        references.prepare_references(other, tmp_path, progress, should_stop=lambda: True)
+
+
+def test_without_references_nothing_is_made(tmp_path: Path, progress: EventWriter) -> None:
+    from training.finetuning import references  # noqa: PLC0415 - loads torch
+
+    spec = spec_of(tmp_path, distinct=True, references=0)
+    none = references.prepare_references(spec, tmp_path, progress, should_stop=lambda: True)
+    assert none == {}
+    assert not (tmp_path / "retrieval.safetensors").exists()
