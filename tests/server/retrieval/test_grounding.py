@@ -277,7 +277,7 @@ BREAD = "# Bread\n\n## Rye\n\nDo you bake rye bread? Rye bread is baked on Frida
 RYE = "do you bake rye bread"
 
 
-async def ask(server: Serving, key: str, question: str, **fields: Any) -> str:
+async def ask(server: Serving, key: str, question: str, **fields: Any) -> Any:
     """The id of an answer."""
     answer = await server.openai(key).chat.completions.create(
         model=fields.pop("model", "acme"),
