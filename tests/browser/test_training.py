@@ -250,7 +250,7 @@ def test_a_run_is_started_and_cancelled_by_keyboard_alone(visit: Visits) -> None
     expect(page.locator("#run-head .chip")).to_have_text("Queued")
     expect(page.locator("#run-head")).to_contain_text("by Mara Lindqvist")
     expect(page.locator("#run-head")).to_contain_text("Seed23")
-    expect(page.locator("#run-head")).to_contain_text("cpu-demo")
+    expect(page.locator("#run-head")).to_contain_text("cpu-small")
     press_until(page, "Tab", "#act-cancel")
     page.keyboard.press("Enter")
     dialog = page.locator("dialog[open]")

@@ -16,7 +16,7 @@ from training.config import Method, Objectives
 from training.data.dataset import load as load_dataset
 from training.evaluation.gates import Result, Verdict, apply_gates
 from training.reports.loss_curve import CurvePoint, chart, read_curves
-from training.reports.tables import SUBJECTS, difference_rows, findings, score_rows
+from training.reports.tables import SUBJECTS, TITLES, difference_rows, findings, score_rows
 from training.results import Evaluation, Parity
 
 __all__ = [
@@ -222,6 +222,6 @@ def render_html(report: Report) -> str:
         rows=rows,
         findings=findings(report.evaluation),
         differences=difference_rows(report.evaluation),
-        subjects=SUBJECTS,
+        subjects={TITLES[name]: what for name, what in SUBJECTS.items()},
         chart=chart(report.training_curve, report.validation_curve),
     )

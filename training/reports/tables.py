@@ -8,7 +8,7 @@ import msgspec
 
 from training.results import Difference, Evaluation, Scores, Subject
 
-SUBJECTS: dict[str, str] = {
+SUBJECTS: dict[Subject, str] = {
     "base": "the model as it was, with the same system prompt",
     "base_retrieval": "the model as it was, shown the past exchanges that this adapter is shown",
     "new_plain": "the model with this adapter, shown no past exchanges",

@@ -188,7 +188,8 @@ class ExchangeIndex:
                 "texts": np.frombuffer(b"".join(lines), dtype=np.uint8),
                 "ends": ends,
             },
-            metadata={"encoder": ENCODER, "threshold": json.dumps(self.threshold)},
+            # one entry: the library writes several in any order
+            metadata={"about": json.dumps({"encoder": ENCODER, "threshold": self.threshold})},
         )
         write_atomically(path, data)
 
@@ -201,13 +202,20 @@ class ExchangeIndex:
         """
         try:
             with safe_open(path, framework="numpy") as stored:
-                about = stored.metadata() or {}
+                about = json.loads((stored.metadata() or {})["about"])
                 vectors: Stored = stored.get_tensor("vectors")
                 texts: bytes = stored.get_tensor("texts").tobytes()
                 ends: list[int] = stored.get_tensor("ends").tolist()
             exchanges = _exchanges(texts, ends)
-            threshold = float(json.loads(about["threshold"]))
-        except (OSError, SafetensorError, KeyError, ValueError, msgspec.MsgspecError) as exc:
+            threshold = float(about["threshold"])
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+            msgspec.MsgspecError,
+        ) as exc:
             raise ArtifactError(f"{path} is no index of exchanges: {exc}") from exc
         if about.get("encoder") != ENCODER:
             raise ArtifactError(f"{path} was made with another encoder than {ENCODER}")

@@ -223,7 +223,7 @@ async def test_no_form_of_the_console_goes_unrecorded(
             Call("POST", f"{C}/data/imports/{{import_id}}/delete", "transcripts.deleted", {"datasets": "yes"}),
             Call("POST", f"{C}/data/curation/decide", "transcripts.doubt_decided", {"rule": "greeting", "text": "Kasimir", "decision": "approve"}),
             Call("POST", f"{C}/data/curation/rules", "transcripts.rules_changed", {"no_reply": "ask"}),
-            Call("POST", f"{C}/training/new", "job.started", empty_form(settings).values),
+            Call("POST", f"{C}/training/new", "job.started", empty_form(settings, "cpu-demo").values),
             Call("POST", f"{C}/training/{{job_id}}/pause", "job.paused"),
             Call("POST", f"{C}/training/{{job_id}}/resume", "job.resumed"),
             Call("POST", f"{C}/training/{{job_id}}/cancel", "job.cancelled"),

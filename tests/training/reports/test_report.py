@@ -475,3 +475,22 @@ def test_one_point_is_a_curve_and_none_is_no_chart() -> None:
     drawn = chart([], [CurvePoint(0, 1.2)])
     assert drawn is not None
     assert [text for _, _, text in drawn.dots] == ["step 0: 1.200"]
+
+
+def test_a_report_with_retrieval_has_a_column_for_each_part() -> None:
+    found = evaluation()
+    sample = found.samples[0]
+    sample = msgspec.structs.replace(
+        sample, base_retrieval=said("With what was said."), new_plain=said("From memory.")
+    )
+    found = msgspec.structs.replace(
+        found,
+        samples=(sample,),
+        base_retrieval=scores(9.0, 0.1, 0.2, 0.3),
+        new_plain=scores(3.0, 0.2, 0.4, 0.5),
+    )
+    columns, _ = score_rows(found)
+    assert columns == ["base", "base + retrieval", "new, no retrieval", "new", "lookup"]
+    page = render_html(msgspec.structs.replace(report(), evaluation=found))
+    for text in ("shown no past exchanges", "With what was said.", "From memory."):
+        assert text in page

@@ -18,6 +18,8 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
         "allowlist": [],
         "keep": [],
         "keep_upload_days": 0,
+        "masked_terms": [],
+        "retrieval": True,
         "limits": None,
         "live_version": None,
         "live_revision": 0,

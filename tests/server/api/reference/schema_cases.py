@@ -98,8 +98,9 @@ class Outcome:
         refused_for_meaning = check.name == "positive_data_acceptance" and _told_why(made)
         # "null" is read as absent, as in many servers; no schema of a parameter can say so
         absent = check.name == "negative_data_rejection" and "=null" in made.request.uri
-        # a job has its report when it has ended, a tenant something to promote when it has trained
-        early = re.search(r"/(report|promote)\b", made.request.uri)
+        # a job has its report when it has ended, a tenant something to promote when it has trained, and
+        # an upload of articles makes some when it is read
+        early = re.search(r"/(report|promote|knowledge)\b", made.request.uri)
         later = check.name == "ensure_resource_availability" and early is not None
         if not (refused_for_meaning or absent or later):
             kind = f"{failure.operation}: {check.name}: {failure.title}"
