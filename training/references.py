@@ -20,16 +20,6 @@ TEXT_CHARACTERS = 900
 """Longer ones are cut: prompts must stay short, and the encoder reads 256 tokens of a text."""
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent once replied. ``before``: the assistant's turn before the question; perhaps none."""
-
-    conversation: str
-    turn: int
-    question: str
-    before: str
-    reply: str
-
-
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Something that an answer may rest on.
 

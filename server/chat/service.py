@@ -212,6 +212,8 @@ class ChatService:
     ) -> AsyncIterator[StreamedAnswer[C]]:
         """One answer from the first to the last: the same for chats and texts, streamed or not."""
         began = time.monotonic()
+        # before the queue: a place at the engine is not held while the encoder works
+        grounded = await self._ground(generation)
         async with AsyncExitStack() as stack:
             try:
                 ticket = await stack.enter_async_context(self._admission.enter(generation))
@@ -219,24 +221,28 @@ class ChatService:
                 self._accounting.refuse(generation)
                 raise
             stack.enter_context(self._accounting.count(generation))
-            payloads = await self._open(stack, generation, answer_id)
+            payloads = await self._open(stack, generation, grounded, answer_id)
             if generation.mode == "stream":
                 self._accounting.first_token(generation, time.monotonic() - began)
             yield StreamedAnswer(
                 payloads, generation.decoder, ticket=ticket, resolved=generation.resolved
             )
 
-    async def _body(self, generation: Generation[Any], answer_id: str | None) -> dict[str, Any]:
-        """The engine's request, with what the answer is shown; the receipt of that is kept."""
-        request, resolved = generation.request, generation.resolved
-        if self._retrieval is None or not isinstance(request, ChatRequest):
-            return self._prompts.policy.body(request, resolved)
-        grounded = await ground(self._retrieval, request, resolved)
+    async def _ground(self, generation: Generation[Any]) -> Grounded | None:
+        """What a chat is shown; None where nothing is looked up."""
+        if self._retrieval is None or not isinstance(generation.request, ChatRequest):
+            return None
+        return await ground(self._retrieval, generation.request, generation.resolved)
+
+    def _body(
+        self, generation: Generation[Any], grounded: Grounded | None, answer_id: str | None
+    ) -> dict[str, Any]:
+        """The engine's request; the receipt of what it shows is kept."""
         if grounded is None:
-            return self._prompts.policy.body(request, resolved)
+            return self._prompts.policy.body(generation.request, generation.resolved)
         if answer_id is not None:
-            self._keep_receipt(answer_id, grounded, resolved)
-        return self._prompts.policy.body(grounded.request, resolved)
+            self._keep_receipt(answer_id, grounded, generation.resolved)
+        return self._prompts.policy.body(grounded.request, generation.resolved)
 
     def _keep_receipt(self, answer_id: str, grounded: Grounded, resolved: Resolved) -> None:
         """The answer does not wait for its receipt, and does not fail for want of it."""
@@ -258,11 +264,15 @@ class ChatService:
             log.warning("a receipt was not kept", answer=answer_id, error=exc.message)
 
     async def _open(
-        self, stack: AsyncExitStack, generation: Generation[Any], answer_id: str | None
+        self,
+        stack: AsyncExitStack,
+        generation: Generation[Any],
+        grounded: Grounded | None,
+        answer_id: str | None,
     ) -> AsyncIterator[bytes]:
         """Begin to generate: with a canary that the engine refuses, by what answers beside it."""
         request = generation.request
-        body = await self._body(generation, answer_id)
+        body = self._body(generation, grounded, answer_id)
         try:
             try:
                 return await self._open_shortened(stack, body, generation)
@@ -272,7 +282,7 @@ class ChatService:
                     raise
                 await self._stop_canary(refused, exc)
                 generation.resolved = refused.fallback
-                body = await self._body(generation, answer_id)
+                body = self._body(generation, await self._ground(generation), answer_id)
                 return await self._open_shortened(stack, body, generation)
         except (EngineRejected, AdapterRefused) as exc:
             raise for_caller(exc, request, generation.resolved) from exc

@@ -42,15 +42,12 @@ class IndexCache:
             async with self._loading:  # one at a time, each once
                 if folder not in self._loaded:
                     self._loaded[folder] = await asyncio.to_thread(_load, Path(folder))
-                    self._forget_oldest()
-        if folder not in self._loaded:  # a larger one came meanwhile
-            return await asyncio.to_thread(_load, Path(folder))
+                self._loaded.move_to_end(folder)
+                while len(self._loaded) > 1 and self._rows > self._max_rows:
+                    self._loaded.popitem(last=False)
+                return self._loaded[folder]
         self._loaded.move_to_end(folder)
         return self._loaded[folder]
-
-    def _forget_oldest(self) -> None:
-        while len(self._loaded) > 1 and self._rows > self._max_rows:
-            self._loaded.popitem(last=False)
 
     @property
     def _rows(self) -> int:

@@ -26,8 +26,9 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     trained on, whose exchanges are among ``references``, the nearest first. ``supported``: whether the
     nearest is as near as for most of the tenant's own questions, or an article is near; null where nothing
     was looked up. ``why_not``: why there are
-    no references. ``own_text``: the request brought its own; ``unavailable``: the encoder did not answer
-    in time.
+    no references. ``no_question``: the request does not end with a customer's turn; ``own_text``: it
+    brought its own; ``switched_off``: by the tenant or the request; ``unavailable``: the encoder did not
+    answer in time.
     """
 
     id: str

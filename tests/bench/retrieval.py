@@ -16,8 +16,7 @@ from statistics import median
 import numpy as np
 
 from training.evaluation.sentence_embedder import load_embedder
-from training.references import Exchange
-from training.retrieval.index import ExchangeIndex, Vectors, encode
+from training.retrieval.index import Exchange, ExchangeIndex, Vectors, encode
 
 ROUNDS = 20
 SIZE = 384

@@ -24,7 +24,6 @@ from training.compute_dtype import TypeChoice, Work
 from training.config import Recipe, TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
 from training.data.contexts import Context
-from training.data.dataset import Example
 from training.errors import TrainingError
 from training.evaluation.generator import Generator, OnProgress, TokenLogprobs
 from training.evaluation.heldout import (
@@ -132,7 +131,11 @@ def evaluate(
     }
     report = evaluation_reporter(progress, "lookup", total=len(contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
-    looked_up = _look_up(training, contexts, index, embed=embed, seed=spec.seed)
+    looked_up = (
+        look_up(training, contexts, embed=embed, seed=spec.seed)
+        if index is None
+        else [found[0].text if found else "" for found in rows["new"].references]
+    )
     replies = _rated_replies(contexts, outputs, looked_up, embed=embed)
     samples = _samples(contexts, replies, shared, rows)
     topics = find_coverage(training, held_out.examples, samples, embed=embed, seed=spec.seed)
@@ -213,7 +216,8 @@ def _inputs(
         for context in held_out.contexts:
             text = show(context.question, references[context.conversation, context.turn])
             shown.setdefault(context.conversation, {})[context.turn] = text
-    named, undesirable = held_out.sequences(generator, shown), held_out.undesirable(generator)
+    named = held_out.sequences(generator, shown)
+    undesirable = held_out.undesirable(generator, shown)
     return _Inputs(
         named,
         undesirable,
@@ -248,21 +252,6 @@ def _live_inputs(
         return plain
     index = ExchangeIndex.load(folder / INDEX_NAME)
     return _inputs(spec, held_out, generator, contexts, _references(held_out, index, recipe))
-
-
-def _look_up(
-    training: Sequence[Example],
-    contexts: Sequence[Context],
-    index: ExchangeIndex | None,
-    *,
-    embed: Embed,
-    seed: int,
-) -> list[str]:
-    """What a look-up answers: by the index that is served, where there is one."""
-    if index is None:
-        return look_up(training, contexts, embed=embed, seed=seed)
-    found = find_references(contexts, index, 1, embed=load_embedder(torch.float32))
-    return [hits[0].text if hits else "" for hits in found]
 
 
 def _run_model(

@@ -62,8 +62,9 @@ class HeldOutData:
 
     @property
     def contexts(self) -> list[Context]:
-        """Every reply of the desirable examples, with the history before it."""
-        return [context for example in self.examples for context in contexts_of(example)]
+        """Every reply that is scored, with the history before it: also the undesirable ones."""
+        examples = [*self.examples, *self._undesirable]
+        return [context for example in examples for context in contexts_of(example)]
 
     def sequences(
         self, generator: "Generator", shown: Shown | None = None
@@ -108,7 +109,7 @@ class HeldOutData:
     ) -> list[TrainingSequence]:
         """The rejected or undesirable replies; none where the dataset is of conversations.
 
-        Of undesirable ones, ``shown`` says what they are shown, as of the others.
+        ``shown`` is as in `sequences`: both sorts of replies must be shown alike to be compared.
         """
         tokenizer, shown = self._example_tokenizer(generator), shown or {}
         examples = self.examples if self.paired else self._undesirable

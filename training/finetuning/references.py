@@ -81,7 +81,7 @@ def prepare_references(
         return {}
     dataset = load(Path(spec.dataset))
     shares = (recipe.unreferenced, recipe.distractors)
-    facts = (dataset.sha256, spec.seed, recipe.references, shares)
+    facts = (dataset.sha256, spec.seed, spec.method, recipe.references, shares)
     made_from = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
     path = out / SHOWN_FILE
     if path.is_file():
@@ -91,22 +91,22 @@ def prepare_references(
     progress.emit(StageEvent, stage="indexing", detail="past exchanges, by meaning")
     index = _index(spec, dataset, out, should_stop=should_stop)
     train, validation = (examples_of(spec, dataset, split) for split in ("train", "validation"))
-    contexts = [context for example in validation for context in contexts_of(example)]
-    embed = load_embedder(torch.float32)
+    # what desirable replies are shown must not tell them from undesirable ones
+    compares = spec.method != "supervised"
+    indexed = training_turns(
+        _indexed(train),
+        index,
+        recipe.references,
+        unreferenced=0.0 if compares else recipe.unreferenced,
+        distractors=0.0 if compares else recipe.distractors,
+        seed=spec.seed,
+    )
+    undesirable = [example for example in train if not example.desirable]
     shown = ShownSplits(
         made_from=made_from,
         splits={
-            "train": training_turns(
-                _indexed(train),
-                index,
-                recipe.references,
-                unreferenced=recipe.unreferenced,
-                distractors=recipe.distractors,
-                seed=spec.seed,
-            ),
-            "validation": shown_turns(
-                contexts, find_references(contexts, index, recipe.references, embed=embed)
-            ),
+            "train": indexed | _found(undesirable, index, recipe.references),
+            "validation": _found(validation, index, recipe.references),
         },
     )
     write_atomically(path, msgspec.json.encode(shown))
@@ -129,6 +129,13 @@ def _index(
     )
     index.save(out / INDEX_NAME)
     return index
+
+
+def _found(examples: Sequence[Example], index: ExchangeIndex, count: int) -> Shown:
+    """What replies that are not in the index are shown."""
+    contexts = [context for example in examples for context in contexts_of(example)]
+    references = find_references(contexts, index, count, embed=load_embedder(torch.float32))
+    return shown_turns(contexts, references)
 
 
 def _indexed(examples: Sequence[Example]) -> list[Example]:

@@ -11,7 +11,6 @@ row of another's::
 Searching is exact. That is quick enough for what a tenant has (``tests/bench/retrieval.py``).
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -28,7 +27,7 @@ from training.data.contexts import Context, contexts_of
 from training.data.dataset import Example
 from training.errors import ArtifactError
 from training.filesystem import write_atomically
-from training.references import Exchange, Reference
+from training.references import Reference
 
 ENCODER = "all-MiniLM-L6-v2"
 SUPPORTED_SHARE = 0.95
@@ -40,6 +39,16 @@ Vectors = npt.NDArray[np.float32]
 Stored = npt.NDArray[np.float16]
 Embed = Callable[[Sequence[str]], Vectors]
 """Texts -> (texts, dimensions); each row has length 1, so a product of two is their cosine."""
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent once replied. ``before``: the assistant's turn before the question; perhaps none."""
+
+    conversation: str
+    turn: int
+    question: str
+    before: str
+    reply: str
 
 
 class Found(NamedTuple):
@@ -257,12 +266,6 @@ def encode(
     sides = [[row[pair[side]] for pair in pairs] for side in (0, 1)]
     joined: Vectors = np.concatenate([vectors[side] for side in sides], axis=1)
     return joined
-
-
-def sha256_of(path: Path) -> str:
-    """Of the file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _exchanges(texts: bytes, ends: Sequence[int]) -> list[Exchange]:

@@ -45,4 +45,6 @@ def test_lookup_among_many_turns_reads_a_sample(monkeypatch: pytest.MonkeyPatch)
     training = [conversation(str(n), f"question {n}", "answer") for n in range(100)]
     contexts = choose_contexts([conversation("t", "question", "?")], 1, seed=1)
     assert look_up(training, contexts, embed=counting, seed=1) == ["answer"]
-    assert len(read) <= 12
+    assert (
+        len(read) <= 13
+    )  # ten questions, the one asked, and the turns before them, which are empty

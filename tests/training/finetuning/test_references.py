@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from connectors.conversation import Conversation, Role, Turn
-from training.config import TrainingSpec, load_recipe
-from training.data.dataset import create_version
+from training.config import Method, TrainingSpec, load_recipe
+from training.data.dataset import Dataset, create_version
 from training.errors import Interrupted
 from training.events import EventWriter, StageEvent, parse
 
@@ -99,3 +99,28 @@ def test_without_references_nothing_is_made(tmp_path: Path, progress: EventWrite
     none = references.prepare_references(spec, tmp_path, progress, should_stop=lambda: True)
     assert none == {}
     assert not (tmp_path / "retrieval.safetensors").exists()
+
+
+def test_wanted_and_unwanted_replies_are_shown_alike(
+    tmp_path: Path, progress: EventWriter, preference_datasets: dict[Method, Dataset]
+) -> None:
+    """Else the model would learn to tell them by the prompt."""
+    from training.finetuning import references  # noqa: PLC0415 - loads torch
+
+    dataset = preference_datasets["kto"]
+    recipe = msgspec.structs.replace(load_recipe("cpu-demo"), unreferenced=0.5, distractors=0.5)
+    spec = TrainingSpec(
+        label="acme",
+        base=str(tmp_path / "base"),
+        dataset=str(dataset.folder),
+        recipe=recipe,
+        method="kto",
+    )
+    shown = references.prepare_references(spec, tmp_path, progress, should_stop=lambda: False)
+    train = dataset.read("train")
+    assert {example.desirable for example in train} == {True, False}
+    counts: dict[bool, set[int]] = {True: set(), False: set()}
+    for example in train:
+        text = shown["train"][example.id][len(example.messages) - 1]
+        counts[example.desirable].add(text.count("\nA: "))
+    assert counts[True] == counts[False] == {recipe.references}
