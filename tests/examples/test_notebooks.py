@@ -66,8 +66,8 @@ def test_train_and_report(said: Said, tmp_path: Path) -> None:
     bases.mkdir(parents=True)
     (bases / built_in.model.name).symlink_to(built_in.serving.parent)
     text = said("train_and_report.py")
-    losses = [float(loss) for loss in re.findall(r"step +\d+ +loss ([0-9.]+)", text)]
-    assert losses[-1] < losses[0]
+    # steps are not compared: of a handful, what each reads differs by more than they teach
+    assert re.search(r"step +\d+ +loss [0-9.]+", text)
     base, new = re.search(r"replies: base ([0-9.]+), new ([0-9.]+)", text).groups()  # type: ignore[union-attr]
-    assert float(new) < float(base)
+    assert float(new) < float(base) / 2
     assert "UNSAFE" in text
