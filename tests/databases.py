@@ -7,7 +7,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
@@ -48,29 +48,89 @@ def url_of(socket: Path, name: str) -> str:
     return f"postgresql://postgres@/{name}?host={socket}"
 
 
-async def new_database(socket: Path, *, template: str = "template1") -> str:
-    """Make a database and return its name."""
+async def new_database(socket: Path) -> str:
+    """Make an empty database and return its name."""
     name = f"test_{uuid.uuid4().hex}"
-    # copied as files, not page by page through the log: 0.06 s instead of 0.22
-    await _as_operator(socket, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    # copied as files, not page by page through the log
+    await _as_operator(socket, f"CREATE DATABASE {name} STRATEGY file_copy")
     return name
 
 
-async def drop_database(socket: Path, name: str) -> None:
-    """Delete a database, whoever is connected to it.
-
-    Each is 9 MB: deleted at once it is hardly written to the disk; some hundred of them, deleted
-    together at the end, take half a minute.
-    """
-    await _as_operator(socket, f"DROP DATABASE {name} WITH (FORCE)")
-
-
 async def _as_operator(socket: Path, statement: str) -> None:
-    connection = await asyncpg.connect(host=str(socket), user="postgres", database="postgres")
-    try:
+    async with _connected(socket, "postgres") as connection:
         await connection.execute(statement)
+
+
+@asynccontextmanager
+async def _connected(socket: Path, name: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(host=str(socket), user="postgres", database=name)
+    try:
+        yield connection
     finally:
         await connection.close()
+
+
+# Columns of tables and of indexes: what a migration changes, changes one of them.
+_SCHEMA = """
+SELECT (SELECT version_num FROM alembic_version) || md5(string_agg(
+  concat(relname, '.', attname, ' ', atttypid, attnotnull), ',' ORDER BY relname, attname
+))
+FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid
+WHERE relnamespace = 'public'::regnamespace
+"""
+
+# Foreign keys are not looked at, and no trigger runs: all rows go. Other schemas are a library's own.
+_EMPTY = """
+DO $$
+DECLARE name text; filled bool;
+BEGIN
+  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+  SET LOCAL session_replication_role = replica;
+  FOR name IN SELECT quote_ident(relname) FROM pg_class WHERE relkind = 'r'
+    AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+  LOOP
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', name) INTO filled;
+    IF filled THEN EXECUTE format('DELETE FROM %s', name); END IF;
+  END LOOP;
+  FOR name IN SELECT quote_ident(nspname) FROM pg_namespace
+    WHERE nspname <> 'public' AND nspname !~ '^(pg_|information_schema$)'
+  LOOP
+    EXECUTE format('DROP SCHEMA %s CASCADE', name);
+  END LOOP;
+END $$
+"""
+
+
+class MigratedPostgres:
+    """One database with the newest schema, which is emptied after each test and used again.
+
+    To copy a template for each takes 0.4 to 1.1 s, and to empty it 0.02 to 0.08.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._free: tuple[str, str] | None = None
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[str]:
+        """The database's URL; a test may change the schema, which makes the next a new database."""
+        name, schema = self._free or await self._make()
+        self._free = None
+        yield url_of(self._socket, name)
+        async with _connected(self._socket, name) as connection:
+            await connection.execute(_EMPTY)
+            kept = await connection.fetchval(_SCHEMA) == schema
+        if kept:
+            self._free = name, schema
+        else:
+            await _as_operator(self._socket, f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def _make(self) -> tuple[str, str]:
+        name = await new_database(self._socket)
+        await _migrate(url_of(self._socket, name))
+        async with _connected(self._socket, name) as connection:
+            return name, await connection.fetchval(_SCHEMA)
 
 
 async def _migrate(url: str) -> None:
@@ -101,15 +161,9 @@ def postgres() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def migrated_postgres(postgres: Path) -> tuple[Path, str]:
-    """A PostgreSQL server and the name of a database with the newest schema, to copy."""
-
-    async def make() -> str:
-        name = await new_database(postgres)
-        await _migrate(url_of(postgres, name))
-        return name
-
-    return postgres, asyncio.run(make())
+def migrated_postgres(postgres: Path) -> MigratedPostgres:
+    """A PostgreSQL server's database with the newest schema."""
+    return MigratedPostgres(postgres)
 
 
 @pytest.fixture
@@ -120,11 +174,9 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
 
 
 @pytest_asyncio.fixture
-async def postgres_url(migrated_postgres: tuple[Path, str]) -> AsyncIterator[str]:
-    socket, template = migrated_postgres
-    name = await new_database(socket, template=template)
-    yield url_of(socket, name)
-    await drop_database(socket, name)
+async def postgres_url(migrated_postgres: MigratedPostgres) -> AsyncIterator[str]:
+    async with migrated_postgres.lend() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -116,11 +116,13 @@ async def _plan(
 ) -> tuple[Upload, list[UploadPart]]:
     """The upload and its parts in this order; no parts if it was completed with them already."""
     upload = await get(session, tenant_id, upload_id, lock=lock)
+    query = of_tenant(tenant_id).select(UploadPart).where(UploadPart.upload_id == upload.id)
+    known = {public_part_id(part): part for part in await session.scalars(query)}
+    # whoever closes it drops its parts: where they are gone, its state as read before them is old
+    await session.refresh(upload, ["state", "parts_sha256"])
     if upload.state == "completed" and upload.parts_sha256 == _order_of(part_ids):
         return upload, []
     require_pending(upload)
-    query = of_tenant(tenant_id).select(UploadPart).where(UploadPart.upload_id == upload.id)
-    known = {public_part_id(part): part for part in await session.scalars(query)}
     if len(set(part_ids)) != len(part_ids):
         raise Invalid("A part is named twice.", param="part_ids")
     for part_id in part_ids:

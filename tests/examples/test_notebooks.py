@@ -28,7 +28,10 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
 
     def run(name: str) -> str:
         notebook = jupytext.read(EXAMPLES / name)
-        NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(tmp_path))
+        client = NotebookClient(
+            notebook, timeout=600, kernel_name="python3", coalesce_streams=True
+        )
+        client.execute(cwd=str(tmp_path))
         outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
         return "\n".join(
             out["text"] if out["output_type"] == "stream" else out["data"]["text/plain"]
