@@ -42,7 +42,7 @@ $venv/bin/uv pip install --quiet --python $venv/bin/python --no-deps --no-build-
 # 11 s of CPU instead of 7).
 packages=$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 (cd "$packages" && nice "$OLDPWD/$venv/bin/python" -m compileall -q -j 0 transformers vllm peft trl datasets accelerate \
-  bitsandbytes sentence_transformers scipy sklearn litestar sqlalchemy advanced_alchemy dbos pydantic openai \
+  bitsandbytes sentence_transformers scipy sklearn litestar sqlalchemy dbos pydantic openai \
   sympy mpmath networkx numpy pandas narwhals huggingface_hub joblib triton fastapi opentelemetry aiohttp alembic \
   requests urllib3 phonenumbers rich pygments jinja2 click) || true
 echo "$want" >$venv/.installed

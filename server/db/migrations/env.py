@@ -2,11 +2,10 @@
 
 from typing import Any, Literal
 
-from advanced_alchemy.types import DateTimeUTC
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
-from server.db.models import Json, Record, SafeString
+from server.db.models import DateTimeUTC, Json, Record, SafeString
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:  # noqa: ANN401

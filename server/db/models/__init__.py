@@ -23,6 +23,7 @@ from server.db.models.adapters import (
 from server.db.models.audit import ActorKind, AuditEntry
 from server.db.models.base import (
     MAX_NUMBER,
+    DateTimeUTC,
     Json,
     JsonObject,
     Record,
@@ -112,6 +113,7 @@ __all__ = [
     "CurationChoice",
     "CurationScan",
     "DatasetVersion",
+    "DateTimeUTC",
     "Decision",
     "DeliveryState",
     "DoubtDecision",

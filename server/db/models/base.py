@@ -1,15 +1,13 @@
 """Parts of tables: ids, times, and column types that both databases store alike."""
 
 import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import uuid_utils
-from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention
-from advanced_alchemy.mixins import AuditColumns
-from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy import (
     JSON,
+    DateTime,
     Dialect,
     ForeignKey,
     MetaData,
@@ -18,7 +16,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, registry
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
 MAX_NUMBER = (1 << 31) - 1  # of an Integer column
@@ -45,6 +43,29 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
             return [storable(item) for item in value]
         case _:
             return value
+
+
+class DateTimeUTC(TypeDecorator[datetime.datetime]):
+    """A time, stored in UTC: SQLite keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: datetime.datetime | None, dialect: Dialect
+    ) -> datetime.datetime | None:
+        """Refuse a time without a zone with ``TypeError``: whose it is cannot be known."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise TypeError(f"{value} has no time zone")
+        return value.astimezone(datetime.UTC)
+
+    def process_result_value(
+        self, value: datetime.datetime | None, dialect: Dialect
+    ) -> datetime.datetime | None:
+        """With its zone again."""
+        return value.replace(tzinfo=datetime.UTC) if value and value.tzinfo is None else value
 
 
 class SafeString(TypeDecorator[str]):
@@ -125,18 +146,25 @@ class StructJson(Json):
 JsonObject = Annotated[dict[str, Any], mapped_column(Json)]
 
 
-class Record(AuditColumns, CommonTableAttributes, AdvancedDeclarativeBase):
+class Record(DeclarativeBase):
     """Base of all tables: ``id``, ``created_at``, ``updated_at``."""
 
-    __abstract__ = True
-    registry = registry(
-        metadata=MetaData(naming_convention=convention),
-        type_annotation_map={datetime.datetime: DateTimeUTC(timezone=True)},
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
     )
+    type_annotation_map: ClassVar = {datetime.datetime: DateTimeUTC()}
 
     id: Mapped[str] = mapped_column(
         SafeString(32), primary_key=True, default=new_id, sort_order=-10
     )
+    created_at: Mapped[datetime.datetime] = mapped_column(default=now, sort_order=10)
+    updated_at: Mapped[datetime.datetime] = mapped_column(default=now, onupdate=now, sort_order=11)
 
 
 def tenant_column() -> Mapped[str]:

@@ -7,7 +7,6 @@ new message (``server/conversations/retention.py``).
 import datetime
 from typing import Literal
 
-from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -22,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
+    DateTimeUTC,
     Json,
     Record,
     SafeString,

@@ -2,13 +2,13 @@
 
 import datetime
 
-from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
+    DateTimeUTC,
     JsonObject,
     Record,
     SafeString,

@@ -3,10 +3,10 @@
 import datetime
 from typing import Any
 
-from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
+    DateTimeUTC,
     Json,
     JsonObject,
     Record,

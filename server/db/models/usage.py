@@ -2,7 +2,6 @@
 
 import datetime
 
-from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy import (
     BigInteger,
     Date,
@@ -12,6 +11,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.db.models.base import (
+    DateTimeUTC,
     Record,
     SafeString,
     SafeText,
