@@ -8,7 +8,6 @@ import io
 import zipfile
 from collections.abc import Iterator
 
-import mammoth
 import msgspec
 from lxml import etree
 
@@ -58,6 +57,8 @@ class Docx:
             detail = "pieces of text that Word does not show"
             yield Skipped("", Reason.HIDDEN, detail, part=True, count=hidden)
         clean.seek(0)
+        import mammoth  # noqa: PLC0415 - what reads no document does not load it
+
         try:
             result = mammoth.convert_to_html(
                 clean,

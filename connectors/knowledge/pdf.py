@@ -9,10 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
-
-from pypdf import PdfReader
-from pypdf.errors import FileNotDecryptedError, PyPdfError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connectors.errors import TookTooLong
 from connectors.knowledge.article import (
@@ -27,6 +24,9 @@ from connectors.knowledge.article import (
     title_of,
     too_large,
 )
+
+if TYPE_CHECKING:  # where it is not known yet whether there is a PDF to read, it is not loaded
+    from pypdf import PdfReader
 
 MAX_PAGES = 2_000
 _HEAD_BYTES = 1024  # in which "%PDF-" stands, also behind what a mail program left there
@@ -106,7 +106,10 @@ class Pdf:
         yield Article(filename, title, self.name, tuple(_sections(pages, marks)))
 
 
-def _opened(data: bytes) -> PdfReader:
+def _opened(data: bytes) -> "PdfReader":
+    from pypdf import PdfReader  # noqa: PLC0415 - see above
+    from pypdf.errors import FileNotDecryptedError  # noqa: PLC0415
+
     try:
         reader = PdfReader(io.BytesIO(data), strict=False)
         # a file that only restricts printing opens with the empty password
@@ -138,7 +141,7 @@ def _safely(read: Any) -> Any:  # noqa: ANN401
         ) from exc
 
 
-def _lines(reader: PdfReader, number: int) -> list[_Line]:
+def _lines(reader: "PdfReader", number: int) -> list[_Line]:
     """The lines of a page, each with the size of most of its letters, in points."""
     sizes: list[tuple[str, float]] = []
 
@@ -199,7 +202,7 @@ def _key(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _metadata_title(reader: PdfReader) -> Any:  # noqa: ANN401
+def _metadata_title(reader: "PdfReader") -> Any:  # noqa: ANN401
     try:
         return reader.metadata.title if reader.metadata else None
     except TookTooLong:
@@ -208,7 +211,7 @@ def _metadata_title(reader: PdfReader) -> Any:  # noqa: ANN401
         return None
 
 
-def _outline(reader: PdfReader, pages: int) -> dict[int, list[tuple[int, str]]]:
+def _outline(reader: "PdfReader", pages: int) -> dict[int, list[tuple[int, str]]]:
     """By page, from 0: the levels and titles of the outline's entries."""
     found: dict[int, list[tuple[int, str]]] = {}
     try:
@@ -226,7 +229,7 @@ def _outline(reader: PdfReader, pages: int) -> dict[int, list[tuple[int, str]]]:
                 found.setdefault(page, []).append((level, title))
     except TookTooLong:
         raise
-    except (PyPdfError, Exception):  # noqa: BLE001 - without an outline there are still sizes
+    except Exception:  # noqa: BLE001 - without an outline there are still sizes
         return {}
     return found
 

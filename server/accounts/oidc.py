@@ -3,29 +3,28 @@
 The code is protected by PKCE (RFC 7636), the way back by ``state``, and the token by its signature
 and by ``iss``, ``aud``, ``azp``, ``exp`` and ``nonce``. What a browser must bring back, ``Flow``, is kept in its
 own cookie. Keys and addresses come from the issuer's discovery document and are kept for an hour.
+
+The libraries are loaded when somebody signs in: they are a twelfth of what a server loads at its start.
 """
 
 import asyncio
 import hmac
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 import structlog
-from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
-from authlib.integrations.httpx_client import (  # type: ignore[import-untyped]
-    AsyncOAuth2Client,
-)
-from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
-from joserfc.jwt import JWTClaimsRegistry
 
 from server.accounts.tokens import new_token
 from server.errors import Forbidden, Unavailable
 from server.settings import Settings
+
+if TYPE_CHECKING:
+    from authlib.integrations.httpx_client import (  # type: ignore[import-untyped]
+        AsyncOAuth2Client,
+    )
+    from joserfc.jwk import KeySet
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +110,11 @@ class Issuer:
             Forbidden: it is not the answer to this flow, or the issuer refused, or its token is bad.
             Unavailable: the issuer does not answer.
         """
+        import httpx  # noqa: PLC0415 - see above
+        from authlib.common.errors import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            AuthlibBaseError,
+        )
+
         if not hmac.compare_digest(answer.get("state", "").encode(), flow.state.encode()):
             raise _refused("the state is another browser's, or was used already")
         if "iss" in answer and answer["iss"] != self._settings.oidc_issuer:  # RFC 9207
@@ -129,7 +133,11 @@ class Issuer:
                 raise _refused(f"the code was not taken: {exc}") from exc
         return self._identity(await self._claims(token.get("id_token"), flow))
 
-    def _client(self, metadata: _Metadata) -> AsyncOAuth2Client:
+    def _client(self, metadata: _Metadata) -> "AsyncOAuth2Client":
+        from authlib.integrations.httpx_client import (  # noqa: PLC0415
+            AsyncOAuth2Client,
+        )
+
         method = "none"
         if self._settings.oidc_client_secret:
             known = metadata.token_endpoint_auth_methods_supported
@@ -148,6 +156,9 @@ class Issuer:
         )
 
     async def _claims(self, id_token: object, flow: Flow) -> dict[str, Any]:
+        from joserfc import jwt  # noqa: PLC0415
+        from joserfc.errors import InvalidKeyIdError, JoseError  # noqa: PLC0415
+
         if not isinstance(id_token, str):
             raise _refused("the answer has no ID token")
         _, keys = await self._known()
@@ -158,7 +169,7 @@ class Issuer:
                 _, keys = await self._known(older_than=AGAIN_SECONDS)
                 token = jwt.decode(id_token, keys, algorithms=ALGORITHMS)
             client_id = self._settings.oidc_client_id
-            JWTClaimsRegistry(
+            jwt.JWTClaimsRegistry(
                 leeway=LEEWAY_SECONDS,
                 iss={"essential": True, "value": self._settings.oidc_issuer},
                 sub={"essential": True},
@@ -190,7 +201,7 @@ class Issuer:
             roles=roles,
         )
 
-    async def _known(self, *, older_than: float = KEEP_SECONDS) -> tuple[_Metadata, KeySet]:
+    async def _known(self, *, older_than: float = KEEP_SECONDS) -> "tuple[_Metadata, KeySet]":
         """The issuer's addresses and keys, asked for anew where they are older."""
         async with self._lock:
             is_old = time.monotonic() - self._fetched_at >= older_than
@@ -199,7 +210,11 @@ class Issuer:
                 self._fetched_at = time.monotonic()
             return self._metadata, self._keys
 
-    async def _fetch(self) -> tuple[_Metadata, KeySet]:
+    async def _fetch(self) -> "tuple[_Metadata, KeySet]":
+        import httpx  # noqa: PLC0415
+        from joserfc.errors import JoseError  # noqa: PLC0415
+        from joserfc.jwk import KeySet  # noqa: PLC0415
+
         issuer = self._settings.oidc_issuer
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:

@@ -28,9 +28,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Said:
 
     def run(name: str) -> str:
         notebook = jupytext.read(EXAMPLES / name)
-        client = NotebookClient(
-            notebook, timeout=600, kernel_name="python3", coalesce_streams=True
-        )
+        client = NotebookClient(notebook, timeout=600, kernel_name="python3", coalesce_streams=True)
         client.execute(cwd=str(tmp_path))
         outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
         return "\n".join(
