@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from server.db.migrate import SchemaError, alembic_config, head
@@ -15,18 +16,42 @@ from server.settings import Limits
 from tests.databases import new_database, url_of
 
 
-async def test_the_migrations_end_at_exactly_the_schema_of_the_models(database):
+async def test_going_down_removes_everything_and_up_makes_it_again_as_a_new_database_has_it(
+    database,
+):
     async with database.engine.begin() as connection:
-        await connection.run_sync(lambda sync: command.check(alembic_config(sync)))
-
-
-async def test_going_down_removes_everything_and_up_makes_it_again(database):
-    async with database.engine.begin() as connection:
+        new = await connection.run_sync(_described)
         await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), "base"))
+        assert (await connection.run_sync(_described)).keys() == {"alembic_version"}
     await database.migrate()
+    async with database.engine.begin() as connection:
+        assert await connection.run_sync(_described) == new
+        await connection.run_sync(lambda sync: command.check(alembic_config(sync)))
     async with database.reading() as session:
         assert await session.scalar(select(func.count()).select_from(Tenant)) == 0
         assert await session.scalar(text("SELECT version_num FROM alembic_version")) == head()
+
+
+def _described(connection: Connection) -> dict[str, Any]:
+    """Each table's columns, keys, indexes and checks, in no order."""
+    seen = inspect(connection)
+    of = (
+        seen.get_columns,
+        seen.get_indexes,
+        seen.get_unique_constraints,
+        seen.get_foreign_keys,
+        seen.get_check_constraints,
+    )
+    return {
+        table: [sorted(map(_words, each(table))) for each in of]
+        + [sorted(seen.get_pk_constraint(table).items(), key=str)]
+        for table in seen.get_table_names()
+    }
+
+
+def _words(found: Any) -> str:
+    options = {key: str(value) for key, value in found.get("dialect_options", {}).items()}
+    return repr(sorted({**found, "dialect_options": options}.items()))
 
 
 async def test_rows_of_the_first_schema_survive_its_successors(database):
