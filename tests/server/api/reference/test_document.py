@@ -371,13 +371,13 @@ async def test_a_tenants_key_is_answered_as_the_document_says(server: Serving) -
     plan = {"key": key, "slug": "acme", "model": "acme", "leave_out": KEY_OF_ITS_OWN}
     asked = await ask(server, **plan, examples=3)
     assert asked.cases > 1000
-    answered = await ask(server, **plan, examples=15, meaningful=True)
+    answered = await ask(server, **plan, examples=9, meaningful=True)
     for path in MEANINGFUL:
-        assert answered.good[f"POST {path}"] > 5, path
+        assert answered.good[f"POST {path}"] > 3, path
 
 
 @pytest.mark.timeout(300)  # over a thousand requests
 async def test_the_operators_key_is_answered_as_the_document_says(server: Serving) -> None:
-    outcome = await ask(server, key=await server.key(None), examples=8, coverage=False)
-    assert outcome.cases > 300
-    assert outcome.statuses[201] > 3
+    outcome = await ask(server, key=await server.key(None), examples=5, coverage=False)
+    assert outcome.cases > 200
+    assert outcome.statuses[201] > 1
