@@ -70,6 +70,9 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     where no live adapter can be compared).
     ``min_similarity_gain``: mean semantic similarity of replies minus the base's, at least; a value
     below 0 is a tolerated loss.
+    ``min_lookup_f1_gain``: mean token F1 of replies minus the look-up's, at least; null: not asked for.
+    ``max_invented_gain``: share of replies that hold a fact which nobody has said, minus that of the
+    base with the same references, at most; null: not asked for.
     ``max_parity_nats``: mean |log-probability difference| between trainer and engine, at most.
     ``max_perplexity`` and ``min_exact``: absolute bounds, off unless given.
 
@@ -82,6 +85,8 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_perplexity_ratio: float = 0.8
     max_live_perplexity_ratio: float = 1.05
     min_similarity_gain: float = -0.1
+    min_lookup_f1_gain: float | None = -0.05
+    max_invented_gain: float | None = 0.05
     max_parity_nats: float = 0.05
     max_perplexity: float | None = None
     min_exact: float | None = None

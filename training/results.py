@@ -29,6 +29,7 @@ Metric = Literal[
     "preference_margin",
     "facts",
     "invented",
+    "inventing",
 ]
 
 
@@ -50,8 +51,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 
     ``facts``: of the facts in the agents' replies (amounts, dates, links: `training.data.facts`), the
     share that is in this subject's; None where they hold none. ``invented``: facts a reply that neither
-    the agent's reply nor the conversation before it has. Both are None in reports from before they were
-    counted.
+    the agent's reply nor the conversation before it has. ``inventing``: the share of replies with at
+    least one such fact. All are None in reports from before they were counted.
     """
 
     perplexity: float | None
@@ -68,6 +69,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     perplexity_high: float | None = None
     facts: float | None = None
     invented: float | None = None
+    inventing: float | None = None
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

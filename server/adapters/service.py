@@ -159,13 +159,15 @@ async def promote(
     """Make a version live from the next request on. The live one again changes nothing.
 
     A canary ends with it, of this version or of another. The caller decides: of a ``candidate`` the
-    gates cannot tell, so that a person may promote it, and a job may not.
+    gates cannot tell, so that a person may promote it, and a job may not. Where the version's job still
+    waits for approval, this is it.
 
     Raises:
         NotFound: no such version.
         Conflict: it failed its gates or is unsafe (without ``force``), or the live version was changed
             since ``expected_revision`` was read.
     """
+    await _approve_waiting(session, tenant, version)  # jobs are locked before their tenant
     await changes.lock(session, tenant, expected_revision)
     adapter = await get(session, tenant, version=version)
     if adapter.state in {"failed_gates", "unsafe"} and not force:
@@ -187,6 +189,13 @@ async def promote(
             actor=actor,
         )
     return tenant
+
+
+async def _approve_waiting(session: AsyncSession, tenant: Tenant, version: int) -> None:
+    scope = of_tenant(tenant.id)
+    wanted = scope.select(Adapter.id).where(Adapter.version == version)
+    waiting = (Job.state == "awaiting_approval", Job.decision.is_(None), Job.adapter_id.in_(wanted))
+    await session.execute(scope.update(Job).where(*waiting).values(decision="approved"))
 
 
 async def roll_back(

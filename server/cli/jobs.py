@@ -167,13 +167,21 @@ def _print_result(view: JobView, *, as_json: bool) -> None:
             f"--tenant {name} --html`, and `tenantune adapters promote {version} --tenant {name}` "
             "makes it live" + (" (against its gates: with --force)" if _is_worse(view) else "")
         )
+    elif view.state == "awaiting_approval":
+        name, _, version = str(view.adapter).rpartition("@")
+        why = view.outcome.summary if view.outcome else "a person decides"
+        print_message(("waits for approval:", "yellow"), f" {view.adapter} {why}")
+        print_message(
+            f"its report is `tenantune adapters report {version} --tenant {name} --html`; `tenantune "
+            f"jobs approve {view.id} --tenant {name}` makes it live, and `... --reject` does not"
+        )
     elif view.state in FINAL_STATES:
         reason = (view.error or {}).get("message", "")
         print_message((f"{view.state}:", "red"), f" {reason}")
     else:
         print_message(f"job {view.id} is {view.state}; follow it with `tenantune jobs follow`")
         print(view.id)
-    if view.state in {"failed", "cancelled"} or held_back_reason(view):
+    if view.state in {"failed", "cancelled", "awaiting_approval"} or held_back_reason(view):
         sys.exit(EXIT_FAILED)
 
 

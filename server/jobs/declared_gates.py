@@ -5,8 +5,10 @@ from typing import Any, Literal
 import msgspec
 
 from server.db.models import Adapter, Job
+from server.jobs.schemas import objectives_of
 from training.config import Objectives
-from training.evaluation.gates import Gate, Result, Verdict
+from training.evaluation.gates import Gate, Verdict
+from training.evaluation.verdicts import Result
 
 GateState = Literal["later", "passed", "failed", "open"]
 
@@ -25,7 +27,7 @@ _STATES: dict[Result, GateState] = {"better": "passed", "worse": "failed", "cann
 
 def declared_gates(job: Job, *, live: Adapter | None) -> list[GateView]:
     """The gates of a run that has no result yet, by what was declared; ``live`` answers customers now."""
-    bounds = msgspec.convert(job.objectives, Objectives)
+    bounds = objectives_of(job.objectives)
     names = [
         "perplexity_ratio"
         if (job.method or {}).get("type", "supervised") == "supervised"
@@ -33,7 +35,12 @@ def declared_gates(job: Job, *, live: Adapter | None) -> list[GateView]:
     ]
     if live is not None and live.base_name == job.base:
         names.append("live_perplexity_ratio")
-    names += ["similarity_gain", "parity"]
+    names.append("similarity_gain")
+    if bounds.min_lookup_f1_gain is not None:
+        names.append("lookup_f1_gain")
+    if bounds.max_invented_gain is not None:
+        names.append("invented_gain")
+    names.append("parity")
     if bounds.max_perplexity is not None:
         names.append("perplexity")
     if bounds.min_exact is not None:
@@ -69,6 +76,8 @@ def _bound(name: str, bounds: Objectives) -> float | None:
         "perplexity_ratio": bounds.max_perplexity_ratio,
         "live_perplexity_ratio": bounds.max_live_perplexity_ratio,
         "similarity_gain": bounds.min_similarity_gain,
+        "lookup_f1_gain": bounds.min_lookup_f1_gain,
+        "invented_gain": bounds.max_invented_gain,
         "parity": bounds.max_parity_nats,
         "perplexity": bounds.max_perplexity,
         "exact": bounds.min_exact,
@@ -90,6 +99,8 @@ _TITLES = {
     "perplexity_ratio": "Perplexity against the base",
     "live_perplexity_ratio": "Perplexity against what is live",
     "similarity_gain": "Closer to the agents than the base",
+    "lookup_f1_gain": "Not worse than a plain look-up",
+    "invented_gain": "Invents no more than the base",
     "parity": "Served as trained",
     "preference_accuracy": "Shares people's preferences",
 }
@@ -111,6 +122,10 @@ def _before(  # noqa: PLR0911 - one line each
             return f"in meaning; at most {-bound:g} further is tolerated"
         case "similarity_gain":
             return f"in meaning, by {bound:g} at least"
+        case "lookup_f1_gain":
+            return f"words shared with the agents' replies (token F1), {bound:+g} at least"
+        case "invented_gain":
+            return f"share of replies with a fact that nobody has said, {bound:+g} at most"
         case "parity":
             return f"trainer and engine at most {bound:g} nats a token apart"
         case "perplexity":

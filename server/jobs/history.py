@@ -223,7 +223,8 @@ def _name(key: StageKey, job: Job, progress: Progress) -> str:
         case "gates":
             return "Gates"
         case "approval":
-            return "Approval" if job.require_approval else "Release"
+            asked = job.require_approval or progress == "now" or job.decision is not None
+            return "Approval" if asked else "Release"
 
 
 def _note(  # noqa: PLR0911 - one line each

@@ -19,6 +19,13 @@ SUFFIX = r"[A-Za-z0-9_-]{1,64}"
 Suffix = Annotated[str, Meta(pattern=f"^{SUFFIX}$")]
 
 
+def objectives_of(declared: dict[str, Any]) -> Objectives:
+    """A job's gates, as its row has them. A gate that is younger than the job was not declared: it is off."""
+    return msgspec.convert(
+        {"min_lookup_f1_gain": None, "max_invented_gain": None, **declared}, Objectives
+    )
+
+
 def public_id(job_id: str) -> str:
     """The id that clients of ``/v1/fine_tuning`` know a job by."""
     return f"ftjob-{job_id}"
@@ -28,8 +35,8 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """A request for one fine-tuning run.
 
     ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run. Both
-    are the installation's when absent. An adapter that passes its gates is promoted at once; with
-    ``require_approval``, or where the gates cannot tell, it waits for a person.
+    are the installation's when absent. An adapter that passes its gates is promoted at once. With
+    ``require_approval``, or where the gates cannot tell, it waits in ``awaiting_approval`` for a person.
     ``report_to``: trackers that each step's figures are sent to.
     """
 

@@ -36,12 +36,13 @@ from server.jobs.schemas import (
     JobView,
     Learning,
     Outcome,
+    objectives_of,
 )
 from server.jobs.states import add_event, subject
 from server.settings import Settings
 from training.adapters.foreign import ImportedAdapter
 from training.adapters.package import Foreign
-from training.config import Method, Objectives, Recipe, load_recipe, recipe_names
+from training.config import Method, Recipe, load_recipe, recipe_names
 from training.data.dataset import MIN_EXAMPLES
 from training.errors import BadInput
 from training.finetuning.trackers import what_to_install
@@ -252,8 +253,8 @@ def hyperparameters_of(job: Job) -> Hyperparameters:
 
 
 def outcome_of(job: Job) -> Outcome | None:
-    """What came of a job; None before it has succeeded, and of one that is older than outcomes."""
-    if job.state != "succeeded" or job.outcome is None:
+    """What came of a job; None before its gates were applied, and of one that is older than outcomes."""
+    if job.state not in ("awaiting_approval", "succeeded") or job.outcome is None:
         return None
     return msgspec.convert(job.outcome, Outcome)
 
@@ -342,7 +343,7 @@ async def view(session: AsyncSession, job: Job, tenant_slug: str) -> JobView:
         training_file=_file_name(job.training_file_id),
         validation_file=_file_name(job.validation_file_id),
         result_file=_file_name(job.result_file_id),
-        objectives=msgspec.convert(job.objectives, Objectives),
+        objectives=objectives_of(job.objectives),
         require_approval=job.require_approval,
         dataset=dataset,
         adapter=adapter,

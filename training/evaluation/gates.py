@@ -7,22 +7,23 @@ better       the whole interval keeps the bound
 worse        the whole interval breaks it
 cannot tell  the interval contains the bound, or too little was held out for an interval
 
-So a handful of replies decides nothing, and a person may decide instead. Parity is different: it
+So a handful of replies decides nothing: the adapter waits for a person, and the gate says how much more
+would be needed. Parity is different: it
 compares two computations of the same tokens, which is not a sample. Where they differ, the adapter
 is not safe to serve (``SAFETY``). Only its mean counts, and an unmeasured parity fails.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from training.config import Objectives
-from training.evaluation.confidence_intervals import MIN_SAMPLES, share_interval
-from training.results import Difference, Evaluation, Parity, Scores, Subject
+from training.evaluation.confidence_intervals import share_interval
+from training.evaluation.verdicts import Result, data_needed, too_few
+from training.results import Difference, Evaluation, Metric, Parity, Scores, Subject
 
-Result = Literal["better", "worse", "cannot_tell"]
 WORDS: dict[Result, str] = {"better": "better", "worse": "worse", "cannot_tell": "cannot tell"}
 
 SAFETY = frozenset(["parity"])
@@ -110,6 +111,10 @@ def apply_gates(evaluation: Evaluation, parity: Parity | None, objectives: Objec
         bound = objectives.max_live_perplexity_ratio
         gates.append(_ratio_gate("live_perplexity_ratio", evaluation, "live", bound))
     gates.append(_similarity_gate(evaluation, objectives.min_similarity_gain))
+    if objectives.min_lookup_f1_gain is not None:
+        gates.append(_lookup_gate(evaluation, objectives.min_lookup_f1_gain))
+    if objectives.max_invented_gain is not None:
+        gates.append(_invented_gate(evaluation, objectives.max_invented_gain))
     gates.append(_parity_gate(parity, objectives.max_parity_nats))
     if objectives.max_perplexity is not None:
         gates.append(_perplexity_gate(evaluation, objectives.max_perplexity))
@@ -168,7 +173,7 @@ def _ratio_gate(name: str, evaluation: Evaluation, against: Subject, bound: floa
     objectives' defaults, the new adapter must improve on the base by a fifth, and must not lose
     more than a twentieth against the live adapter (a non-inferiority test).
     """
-    whose = {"base": "the base", "live": "the live adapter"}[against]
+    whose = _NAMES[against]
     new, old = evaluation.new, evaluation.base if against == "base" else evaluation.live
     difference = evaluation.difference("nats_per_token", against)
     rule = f"must be at most {bound:.2f}"
@@ -182,9 +187,13 @@ def _ratio_gate(name: str, evaluation: Evaluation, against: Subject, bound: floa
         rule += f", over {difference.items} conversations that neither was trained on"
     why = (
         f"held-out perplexity {_shown(new.perplexity)} against {_shown(old.perplexity)} of {whose}: "
-        f"ratio {_shown(found.value, 3)}{_interval(found, '{:.3f}')}, {rule}{_few(difference)}"
+        f"ratio {_shown(found.value, 3)}{_interval(found, '{:.3f}')}, {rule}"
     )
-    return _gate(name, found, bound, why=why, at_most=True, decided=None)
+    result = _result(found, bound, at_most=True)
+    if result == "cannot_tell":
+        nats = math.log(bound) if bound > 0 else -math.inf
+        why += f"; {data_needed(evaluation, difference, nats)}"
+    return _gate(name, found, bound, why=why, at_most=True, decided=result)
 
 
 def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
@@ -226,33 +235,98 @@ def _preference_gate(evaluation: Evaluation, bound: float | None) -> Gate:
         for end in (accuracy.low, accuracy.high)
     )
     found = _Measurement(share, *ends)
-    why = shown.format(_interval(found, "{:.0%}")) + _few(accuracy, "comparison")
+    why = shown.format(_interval(found, "{:.0%}"))
+    if result == "cannot_tell":
+        why += f"; {data_needed(evaluation, accuracy)}"
     return _gate(name, found, theirs, why=why, at_most=False, decided=result)
 
 
 def _similarity_gate(evaluation: Evaluation, bound: float) -> Gate:
     """Similarity in meaning to the agent's replies, minus that of the base's replies.
 
-    By default a non-inferiority test (ICH E9 (1998), section 3.3.2): the bound is a little below 0,
-    a loss too small to notice, and the whole interval must be above it. To prove a gain would take
-    about a hundred replies; a dozen can show that nothing is lost.
+    To prove a gain would take about a hundred replies; a dozen can show that nothing is lost.
     """
-    name, rule = "similarity_gain", f"must be at least {bound:+.3f}"
-    new, base = evaluation.new, evaluation.base
-    difference = evaluation.difference("similarity", "base")
-    if difference is None:
-        why = f"semantic similarity of replies was not measured: its gain {rule}"
-        return _gate(name, _Measurement(), bound, why=why, at_most=False, decided=None)
-    found = _Measurement(difference.mean, difference.low, difference.high)
-    why = (
-        f"semantic similarity of {new.replies} replies {new.similarity:.3f} "
-        f"against {base.similarity:.3f} of the base: gain {difference.mean:+.3f}"
-        f"{_interval(found, '{:+.3f}')}, {rule}{_few(difference)}"
+    return _reply_gate(
+        "similarity_gain", evaluation, "similarity", "base", bound, at_most=False, widest=2.0
     )
-    # two cosines differ by 2 at most
-    widest = _Measurement(difference.mean, -2.0, 2.0) if found.low is None else found
-    decided = _result(widest, bound, at_most=False)
-    return _gate(name, found, bound, why=why, at_most=False, decided=decided)
+
+
+def _lookup_gate(evaluation: Evaluation, bound: float) -> Gate:
+    """Token F1 of the served assistant's replies, minus that of the look-up's.
+
+    An assistant that shares fewer words with the agent than the reply to the nearest old question
+    does is not worth its engine.
+    """
+    return _reply_gate(
+        "lookup_f1_gain", evaluation, "token_f1", "lookup", bound, at_most=False, widest=1.0
+    )
+
+
+def _invented_gate(evaluation: Evaluation, bound: float) -> Gate:
+    """Share of replies with a fact that nobody has said, minus the base's share.
+
+    A share of replies, and not facts a reply: one reply that reels off ten numbers would outweigh
+    nine others, and a bootstrap of a few rare events gives an interval of no width. Shares of the
+    same replies have a sound interval at any size (`paired_share_difference_interval`).
+
+    The base is shown what the assistant is shown, where that is served with retrieval: then the two
+    differ in nothing but the adapter. What a reply takes from a reference that does not fit counts
+    as invented, and the base without references cannot make that mistake.
+    """
+    against: Subject = "base" if evaluation.base_retrieval is None else "base_retrieval"
+    return _reply_gate(
+        "invented_gain", evaluation, "inventing", against, bound, at_most=True, widest=1.0
+    )
+
+
+_MEASURES: dict[Metric, str] = {
+    "similarity": "semantic similarity",
+    "token_f1": "token F1",
+    "inventing": "share of replies that invent a fact",
+}
+_NAMES: dict[Subject, str] = {
+    "base": "the base",
+    "base_retrieval": "the base with retrieval",
+    "live": "the live adapter",
+    "lookup": "the look-up",
+}
+
+
+def _reply_gate(
+    name: str,
+    evaluation: Evaluation,
+    metric: Metric,
+    against: Subject,
+    bound: float,
+    *,
+    at_most: bool,
+    widest: float,
+) -> Gate:
+    """New minus another subject over the same replies; they cannot differ by more than ``widest``.
+
+    A non-inferiority test (ICH E9 (1998), section 3.3.2): the default bounds are on the far side of 0
+    by a loss too small to notice, and the whole interval must be on the near side of them. That nothing
+    at all is lost could not be shown with any number of replies.
+    """
+    measure, whose = _MEASURES[metric], _NAMES[against]
+    rule = f"must be at {'most' if at_most else 'least'} {bound:+.3f}"
+    difference = evaluation.difference(metric, against)
+    if difference is None:
+        why = f"{measure} was not measured: its difference to that of {whose} {rule}"
+        return _gate(name, _Measurement(), bound, why=why, at_most=at_most, decided="cannot_tell")
+    found = _Measurement(difference.mean, difference.low, difference.high)
+    mine, theirs = (
+        _shown(getattr(scores, metric), 3)
+        for scores in (evaluation.new, evaluation.scores()[against])
+    )
+    ends = _Measurement(difference.mean, -widest, widest) if found.low is None else found
+    result = _result(ends, bound, at_most=at_most)
+    more = f"; {data_needed(evaluation, difference, bound)}" if result == "cannot_tell" else ""
+    why = (
+        f"{measure} {mine} against {theirs} of {whose} in {evaluation.new.replies} replies: "
+        f"difference {difference.mean:+.3f}{_interval(found, '{:+.3f}')}, {rule}{more}"
+    )
+    return _gate(name, found, bound, why=why, at_most=at_most, decided=result)
 
 
 def _parity_gate(parity: Parity | None, bound: float) -> Gate:
@@ -288,7 +362,7 @@ def _perplexity_gate(evaluation: Evaluation, bound: float) -> Gate:
         why = f"held-out perplexity {what}, {rule}"
         decided: Result = "worse" if _broken(new) else "cannot_tell"
         return _gate("perplexity", _Measurement(), bound, why=why, at_most=True, decided=decided)
-    few = "" if found.low is not None else _too_few(evaluation.conversations)
+    few = "" if found.low is not None else f"; {too_few(evaluation.conversations)}"
     why = f"held-out perplexity is {new.perplexity:.2f}{_interval(found, '{:.2f}')}, {rule}{few}"
     return _gate("perplexity", found, bound, why=why, at_most=True, decided=None)
 
@@ -331,12 +405,3 @@ def _interval(found: _Measurement, form: str) -> str:
 def _broken(scores: Scores) -> bool:
     """Whether there were tokens to read, and the model's perplexity is not a number."""
     return scores.tokens > 0 and scores.perplexity is None
-
-
-def _few(difference: Difference, what: str = "conversation") -> str:
-    return "" if difference.low is not None else _too_few(difference.items, what)
-
-
-def _too_few(items: int, what: str = "conversation") -> str:
-    which = f"one {what} is" if items == 1 else f"{items} {what}s are"
-    return f"; {which} too few to tell, {MIN_SAMPLES} are needed"

@@ -1,6 +1,7 @@
 """From single replies to scores: means, differences, and intervals around them."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ from training.evaluation.confidence_intervals import (
     CONFIDENCE,
     MIN_SAMPLES,
     bootstrap_interval,
+    paired_share_difference_interval,
 )
 from training.results import Difference, FactCount, Metric, Reply, Scores, Subject, perplexity
 
@@ -143,11 +145,12 @@ def scores_of(
 
 
 def _fact_shares(counts: Sequence[FactCount]) -> dict[str, float | None]:
-    """``facts`` and ``invented`` of `training.results.Scores`."""
+    """``facts``, ``invented`` and ``inventing`` of `training.results.Scores`."""
     wanted = sum(count.wanted for count in counts)
     return {
         "facts": sum(count.right for count in counts) / wanted if wanted else None,
         "invented": sum(count.invented for count in counts) / len(counts) if counts else None,
+        "inventing": sum(count.invented > 0 for count in counts) / len(counts) if counts else None,
     }
 
 
@@ -190,15 +193,17 @@ def _fact_differences(
     conversations: Sequence[str],
     seed: int,
 ) -> list[Difference]:
-    """New minus another subject: the share of wanted facts, and invented facts a reply."""
+    """New minus another subject: the share of wanted facts, invented ones a reply, replies with such."""
     right: dict[str, list[int]] = {}
     invented: dict[str, list[int]] = {}
+    inventing: Counter[tuple[bool, bool]] = Counter()
     for name, new, other in zip(conversations, mine, others, strict=True):
         if new is None or other is None or new.facts is None or other.facts is None:
             continue
         gap = new.facts.right - other.facts.right
         right.setdefault(name, []).extend((gap, new.facts.wanted))
         invented.setdefault(name, []).append(new.facts.invented - other.facts.invented)
+        inventing[new.facts.invented > 0, other.facts.invented > 0] += 1
     with_facts = [each for each in right.values() if sum(each[1::2])]
     return [
         *_difference(
@@ -215,6 +220,36 @@ def _fact_differences(
             sizes=[len(each) for each in invented.values()],
             seed=seed,
         ),
+        *_share_difference("inventing", against, inventing, items=len(invented)),
+    ]
+
+
+def _share_difference(
+    metric: Metric, against: Subject, replies: Mapping[tuple[bool, bool], int], *, items: int
+) -> list[Difference]:
+    """One difference of shares, or none; ``replies`` counts (new, other).
+
+    Replies of one conversation depend on one another: they weigh as much as conversations, together.
+    """
+    count = sum(replies.values())
+    if not count:
+        return []
+    both, first, second, neither = (
+        replies.get(key, 0) * items / count
+        for key in ((True, True), (True, False), (False, True), (False, False))
+    )
+    low = high = None
+    if items >= MIN_SAMPLES:
+        low, high = paired_share_difference_interval(both, first, second, neither)
+    return [
+        Difference(
+            metric=metric,
+            against=against,
+            mean=(first - second) / items,
+            low=low,
+            high=high,
+            items=items,
+        )
     ]
 
 

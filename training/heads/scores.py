@@ -17,7 +17,8 @@ from training.evaluation.confidence_intervals import (
     bootstrap_interval,
     share_interval,
 )
-from training.evaluation.gates import Gate, Result, Verdict
+from training.evaluation.gates import Gate, Verdict
+from training.evaluation.verdicts import Result
 from training.heads.softmax import Probabilities
 
 BINS = 10

@@ -14,7 +14,8 @@ from training.adapters.safetensors_io import parameter_count
 from training.base_models.manifest import BaseModel
 from training.config import Method, Objectives
 from training.data.dataset import load as load_dataset
-from training.evaluation.gates import Result, Verdict, apply_gates
+from training.evaluation.gates import Verdict, apply_gates
+from training.evaluation.verdicts import Comparison, Result, comparisons_of
 from training.reports.loss_curve import CurvePoint, chart, read_curves
 from training.reports.tables import SUBJECTS, TITLES, difference_rows, findings, score_rows
 from training.results import Evaluation, Parity
@@ -61,7 +62,11 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All the evidence about an adapter. ``version`` is 0 until it has one."""
+    """All the evidence about an adapter. ``version`` is 0 until it has one.
+
+    ``comparisons``: a verdict on each difference to another subject, with how much data would tell where
+    it cannot; empty in reports from before there were such.
+    """
 
     tenant: str
     version: int
@@ -72,6 +77,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     validation_curve: list[CurvePoint]
     provenance: Provenance
     made_at: str
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def build_report(
@@ -130,6 +136,7 @@ def build_report(
             foreign=manifest.foreign,
         ),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        comparisons=comparisons_of(evaluation),
     )
 
 
@@ -146,7 +153,7 @@ def headline(verdict: Verdict) -> str:
     count = f"{found} of {len(verdict.gates)} gates"
     if verdict.result == "worse":
         return f"Not promoted: {count} {'says' if found == 1 else 'say'} worse"
-    return f"Not promoted by itself: {count} cannot tell"
+    return f"Waits for a person: {count} cannot tell with this much data"
 
 
 def print_scores(evaluation: Evaluation, console: Console | None = None) -> None:

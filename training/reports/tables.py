@@ -2,11 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
-from training.results import Difference, Evaluation, Scores, Subject
+from training.evaluation.verdicts import (
+    LOWER_IS_BETTER,
+    WORDS,
+    Comparison,
+    Result,
+    comparisons_of,
+    shown_count,
+)
+from training.results import Evaluation, Scores, Subject
 
 SUBJECTS: dict[Subject, str] = {
     "base": "the model as it was, with the same system prompt",
@@ -33,10 +40,11 @@ _METRICS: dict[str, str] = {
     "preference_margin": "margin of preferred replies",
     "facts": "facts",
     "invented": "invented facts",
+    "inventing": "replies that invent",
 }
 
 
-_OF_REPLIES = ("exact", "token_f1", "similarity", "facts", "invented")
+_OF_REPLIES = ("exact", "token_f1", "similarity", "facts", "invented", "inventing")
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -55,13 +63,14 @@ class ScoreRow(msgspec.Struct, frozen=True):
 
 
 class DifferenceRow(msgspec.Struct, frozen=True):
-    """New minus another subject; ``reading`` is better, worse or unclear."""
+    """New minus another subject; ``verdict`` says the ``result`` in words."""
 
     against: str
     measure: str
     mean: str
     interval: str
-    reading: Literal["better", "worse", "unclear"]
+    result: Result
+    verdict: str
 
 
 _ROWS = (
@@ -73,8 +82,14 @@ _ROWS = (
     ("similarity", "Meaning", "like the agent's reply, cosine", "{:.2f}"),
     ("facts", "Facts", "of the agent's reply: amounts, dates, links", "{:.0%}"),
     ("invented", "Invented", "facts a reply that nobody has said; lower is better", "{:.2f}"),
+    (
+        "inventing",
+        "Inventing",
+        "replies with a fact that nobody has said; lower is better",
+        "{:.0%}",
+    ),
 )
-_LOWER_IS_BETTER = ("perplexity", "invented")
+_OF_FACTS = ("facts", "invented", "inventing")
 
 
 def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
@@ -89,32 +104,34 @@ def score_rows(evaluation: Evaluation) -> tuple[list[str], list[ScoreRow]]:
         values: list[float | None] = [getattr(scores, field) for _, scores in found]
         texts = ["-" if value is None else form.format(value) for value in values]
         known = [value for value in values if value is not None]
-        if field in ("facts", "invented") and not any(value is not None for value in values):
+        if field in _OF_FACTS and not any(value is not None for value in values):
             continue
-        best = (min if field in _LOWER_IS_BETTER else max)(known, default=None)
+        lower = field == "perplexity" or field in LOWER_IS_BETTER
+        best = (min if lower else max)(known, default=None)
         shown = None if best is None or len(set(known)) == 1 else form.format(best)
         rows.append(ScoreRow(title, hint, [Cell(text, text == shown) for text in texts]))
     return [name for name, _ in found], rows
 
 
 def difference_rows(evaluation: Evaluation) -> list[DifferenceRow]:
-    """The differences with their intervals as text; of perplexities, the ratio."""
+    """The differences with their intervals and verdicts as text; of perplexities, the ratio."""
     return [
         DifferenceRow(
-            against=each.against,
+            against=TITLES[each.against],
             measure=_METRICS[each.metric],
             mean=_figure(each, each.mean),
-            interval="too little to tell"
+            interval="-"
             if each.low is None or each.high is None
             else f"{_figure(each, each.low)} to {_figure(each, each.high)}",
-            reading=_reading(each),
+            result=each.result,
+            verdict=each.words,
         )
-        for each in evaluation.differences
+        for each in comparisons_of(evaluation)
     ]
 
 
-def _figure(difference: Difference, value: float) -> str:
-    if difference.metric == "nats_per_token":
+def _figure(found: Comparison, value: float) -> str:
+    if found.metric == "nats_per_token":
         return f"x {math.exp(min(value, 99.0)):.2f}"
     return f"{value:+.2f}"
 
@@ -156,11 +173,13 @@ def findings(evaluation: Evaluation) -> list[str]:
         sentences.append(f"{evaluation.live_note[0].upper()}{evaluation.live_note[1:]}.")
     against: list[Subject] = ["base", "base_retrieval", "new_plain", "live", "lookup"]
     for name in against:
-        differences = [
-            d for d in evaluation.differences if d.against == name and d.metric in _OF_REPLIES
+        compared = [
+            each
+            for each in comparisons_of(evaluation)
+            if each.against == name and each.metric in _OF_REPLIES
         ]
-        if differences:
-            sentences.append(f"Replies against {_name(name)}: {_readings(differences)}.")
+        if compared:
+            sentences.append(f"Replies against {_name(name)}: {_verdicts(compared)}.")
     widths = [
         d.high - d.low
         for d in evaluation.differences
@@ -189,24 +208,18 @@ def _name(subject: Subject) -> str:
     return names.get(subject, "plain lookup")
 
 
-def _readings(differences: Sequence[Difference]) -> str:
-    """For example "better in shared words and meaning; not clearly different in ..."."""
-    words = {"better": "better in", "worse": "worse in", "unclear": "not clearly different in"}
+def _verdicts(compared: Sequence[Comparison]) -> str:
+    """For example "better in meaning; worse in facts; cannot tell with this much data in ..."."""
     parts: list[str] = []
-    for reading, text in words.items():
-        measures = [_METRICS[d.metric] for d in differences if _reading(d) == reading]
+    for result, words in WORDS.items():
+        measures = [_measure(each) for each in compared if each.result == result]
         if measures:
             *first, last = measures
-            parts.append(f"{text} {', '.join(first)}{' and ' if first else ''}{last}")
+            parts.append(f"{words} in {', '.join(first)}{' and ' if first else ''}{last}")
     return "; ".join(parts)
 
 
-def _reading(difference: Difference) -> Literal["better", "worse", "unclear"]:
-    if difference.low is None or difference.high is None:
-        return "unclear"
-    above, below = difference.low > 0, difference.high < 0
-    if difference.metric in ("nats_per_token", "invented"):  # less is better
-        above, below = below, above
-    if above:
-        return "better"
-    return "worse" if below else "unclear"
+def _measure(found: Comparison) -> str:
+    """With how much would tell; the table of differences has the whole words."""
+    name = _METRICS[found.metric]
+    return name if found.needed is None else f"{name} ({shown_count(found.needed)} would)"

@@ -10,13 +10,12 @@ from server.db.scope import of_tenant
 from server.files import service as files
 from server.jobs import results
 from server.jobs.curve import read_curve
-from server.jobs.schemas import Outcome, public_id
+from server.jobs.schemas import Outcome, objectives_of, public_id
 from server.jobs.states import add_event
 from server.jobs.steps.context import StepContext, find_job, lock_job, requested_interruption
 from server.jobs.trainer_process import raise_if_interrupted
 from server.storage.references import stored
 from training.base_models.manifest import load_base
-from training.config import Objectives
 from training.filesystem import write_atomically
 from training.reports.report import build_report, render_html
 
@@ -41,7 +40,7 @@ async def apply_gates(context: StepContext, job_id: str, adapter_name: str) -> s
             tenant=tenant.name,
             dataset_folder=settings.datasets / dataset.sha256,
             base=load_base(settings.bases / job.base),
-            objectives=msgspec.convert(job.objectives, Objectives),
+            objectives=objectives_of(job.objectives),
         )
         adapter = await adapters.register(
             session,

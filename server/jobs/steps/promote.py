@@ -14,9 +14,11 @@ _GATE_RESULTS: dict[str, str] = {"candidate": "cannot_tell", "failed_gates": "wo
 
 
 async def await_approval(context: StepContext, job_id: str) -> bool:
-    """Enter ``awaiting_approval`` when the job asks for it; True if there is nothing to await.
+    """Enter ``awaiting_approval`` when the job asks for it, or the gates cannot tell; True if neither.
 
-    An adapter that the gates found worse needs none.
+    An adapter that the gates found worse awaits none. Nor does one of which they cannot tell where the
+    job came as OpenAI's clients make it, with a file: they poll until it has ended. It ends well then,
+    and a person may promote the adapter later.
 
     Raises:
         TrainingCancelled: the job's cancellation was requested.
@@ -26,7 +28,8 @@ async def await_approval(context: StepContext, job_id: str) -> bool:
         job = await lock_job(session, job_id)
         raise_if_interrupted(requested_interruption(job))
         adapter = await of_tenant(job.tenant_id).get_one(session, Adapter, job.adapter_id)
-        needs_approval = job.require_approval and adapter.state != "failed_gates"
+        undecided = adapter.state == "candidate" and job.training_file_id is None
+        needs_approval = adapter.state != "failed_gates" and (job.require_approval or undecided)
         if not needs_approval or job.decision is not None:
             return True
         await set_state(session, job, "awaiting_approval")
@@ -79,7 +82,7 @@ def _reason_against(job: Job, adapter: Adapter) -> str | None:
         return summary or "it failed its gates"
     if job.decision == "rejected":
         return "a person rejected it"
-    if job.require_approval and job.decision is None:
+    if job.decision is None and (job.require_approval or job.state == "awaiting_approval"):
         return "nobody approved it in time"
     if adapter.state == "candidate" and job.decision != "approved":
         return f"{summary or 'its gates cannot tell'}. A person may promote it"

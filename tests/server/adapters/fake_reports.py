@@ -139,6 +139,8 @@ def _evaluation(*, live: bool, questions: int, few: bool, ratio: float) -> Evalu
             apart("nats_per_token", math.log(ratio), "base"),
             apart("similarity", 0.46, "base"),
             apart("token_f1", 0.37, "base"),
+            apart("token_f1", 0.19, "lookup"),
+            apart("inventing", -0.1, "base"),
             *(
                 (apart("nats_per_token", -0.1, "live"), apart("similarity", 0.05, "live"))
                 if live
@@ -162,6 +164,7 @@ def _scores(perplexity: float | None, f1: float, similarity: float, *, few: bool
         token_f1=f1,
         similarity=similarity,
         replies=26,
+        inventing=0.1,
     )
 
 

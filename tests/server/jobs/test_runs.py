@@ -133,6 +133,12 @@ async def test_gates_are_named_before_the_run_by_what_was_declared(database, mak
     # what is live was made of another base: nothing compares the two
     elsewhere = declared_gates(job_with(base="another"), live=live)
     assert "live_perplexity_ratio" not in [gate.name for gate in elsewhere]
+    objectives = {"min_lookup_f1_gain": -0.05, "max_invented_gain": 0.05}
+    told = declared_gates(job_with(objectives=objectives), live=None)[2:4]
+    assert [(gate.name, gate.evidence) for gate in told] == [
+        ("lookup_f1_gain", "words shared with the agents' replies (token F1), -0.05 at least"),
+        ("invented_gain", "share of replies with a fact that nobody has said, +0.05 at most"),
+    ]
     pairs = declared_gates(job_with(method={"type": "dpo"}), live=None)
     assert pairs[0].name == "preference_accuracy"
 

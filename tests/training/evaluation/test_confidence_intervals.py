@@ -11,6 +11,8 @@ from training.evaluation.confidence_intervals import (
     BOOTSTRAP_SAMPLES,
     MIN_SAMPLES,
     bootstrap_interval,
+    items_needed,
+    paired_share_difference_interval,
     share_difference_interval,
     share_interval,
 )
@@ -55,6 +57,35 @@ def test_the_interval_of_a_difference_of_shares_is_newcombes(first, second, low,
     assert other == pytest.approx((-high, -low), abs=1e-4)
     with pytest.raises(ValueError, match="no items"):
         share_difference_interval(first, (0, 0))
+
+
+def test_the_interval_of_a_difference_of_paired_shares_is_newcombes() -> None:
+    # Altman et al. 2000, "Statistics with Confidence", table 6.2: 0.011 to 0.226
+    found = paired_share_difference_interval(14, 5, 0, 22)
+    assert found == pytest.approx((0.0115, 0.2265), abs=1e-4)
+    assert paired_share_difference_interval(14, 0, 5, 22) == pytest.approx(
+        (-0.2265, -0.0115), abs=1e-4
+    )
+    # where nothing happened it is as wide as Wilson's, and not of no width
+    assert paired_share_difference_interval(0, 0, 0, 16) == pytest.approx(
+        (-0.1936, 0.1936), abs=1e-4
+    )
+    with pytest.raises(ValueError, match="no items"):
+        paired_share_difference_interval(0, 0, 0, 0)
+
+
+def test_as_many_items_as_are_needed_tell_in_four_of_five_samples() -> None:
+    source = np.random.default_rng(5)
+    mean, sd = 0.06, 0.3
+    pilot = source.normal(mean, sd, 100)
+    low, high = bootstrap_interval(pilot.tolist(), seed=1)
+    needed = items_needed(mean, low=low, high=high, items=100) or 0
+    assert needed == pytest.approx(((1.960 + 0.842) * sd / mean) ** 2, rel=0.25)  # 196
+    samples = source.normal(mean, sd, (400, needed))
+    told = samples.mean(axis=1) - 1.960 * samples.std(axis=1) / math.sqrt(needed) > 0
+    assert 0.7 < told.mean() < 0.9
+    assert items_needed(0.0, low=-0.1, high=0.1, items=9) is None
+    assert items_needed(0.5, low=0.5, high=0.5, items=9) is None
 
 
 def test_the_interval_of_a_small_sample_is_wide_and_always_the_same() -> None:

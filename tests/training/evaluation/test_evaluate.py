@@ -290,7 +290,7 @@ def test_the_whole_evaluation_says_everything_and_says_it_again(
     assert first.base.perplexity is not None
     assert first.base.perplexity == pytest.approx(math.exp(first.base.nats_per_token or 0))
     assert len(first.samples) == REPLIES
-    assert len(first.differences) == 17
+    assert len(first.differences) == 20
     last = {event.subject: event for event in writer.events}
     assert list(last) == ["base", "new", "live", "lookup"]
     assert all(event.done == event.total for event in last.values())

@@ -41,6 +41,7 @@ def scores(
         token_f1=0.2,
         similarity=similarity,
         replies=replies,
+        inventing=0.125,
         perplexity_low=ppl and spread and ppl / (1 + spread),
         perplexity_high=ppl and spread and ppl * (1 + spread),
     )
@@ -80,6 +81,8 @@ def evaluation(
     if new.replies:
         gain = new.similarity - base.similarity
         found.append(apart("similarity", gain, meaning, items=items))
+        found.append(apart("token_f1", 0.1, 0.08, against="lookup"))
+        found.append(apart("inventing", -0.1, 0.08))
     return Evaluation(
         split="test",
         conversations=items,
@@ -99,9 +102,10 @@ def test_an_adapter_that_is_clearly_better_passes() -> None:
     verdict = apply_gates(evaluation(scores(2.41, similarity=0.8)), PARITY, Objectives())
     assert verdict.passed
     assert verdict.result == "better"
-    assert list(gates_of(verdict)) == ["perplexity_ratio", "similarity_gain", "parity"]
-    assert verdict.summary == "passed all 3 gates"
-    assert [gate.label for gate in verdict.gates] == ["better", "better", "safe"]
+    names = ["perplexity_ratio", "similarity_gain", "lookup_f1_gain", "invented_gain", "parity"]
+    assert list(gates_of(verdict)) == names
+    assert verdict.summary == "passed all 5 gates"
+    assert [gate.label for gate in verdict.gates] == [*["better"] * 4, "safe"]
 
 
 def test_the_reason_has_both_figures_the_ratio_its_interval_and_the_rule() -> None:
@@ -133,6 +137,9 @@ def test_a_bound_is_kept_or_broken_by_the_whole_interval(
     assert verdict.result == result
     few = "; 4 conversations are too few to tell, 6 are needed"
     assert gate.why.endswith(few) is (spread is None)
+    assert ("would be needed to tell, 4 were compared" in gate.why) is (
+        spread is not None and result == "cannot_tell"
+    )
 
 
 def test_an_interval_that_ends_on_the_bound_passes() -> None:
@@ -165,11 +172,86 @@ def test_replies_must_surely_not_have_lost_meaning(
     )
 
 
-def test_a_bound_that_nothing_can_break_is_kept_by_anything() -> None:
-    found = evaluation(scores(2.0), meaning=None, items=1)
-    assert gates_of(apply_gates(found, PARITY, Objectives(min_similarity_gain=-2)))[
-        "similarity_gain"
-    ].passed
+def compared(
+    metric: Metric, mean: float, spread: float | None, against: Subject, *, items: int = 16
+) -> Evaluation:
+    """An evaluation of 16 replies with one such difference."""
+    found = evaluation(scores(2.0, replies=16))
+    kept = tuple(each for each in found.differences if each.metric != metric)
+    return msgspec.structs.replace(
+        found,
+        base_retrieval=scores(9.0, replies=16) if against == "base_retrieval" else None,
+        differences=(*kept, apart(metric, mean, spread, against=against, items=items)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "result"),
+    [
+        (0.03, 0.07, "better"),  # from -0.04
+        (0.03, 0.15, "cannot_tell"),
+        (-0.11, 0.14, "cannot_tell"),
+        (-0.11, 0.05, "worse"),  # up to -0.06
+        (0.3, None, "cannot_tell"),
+    ],
+)
+def test_the_assistant_must_surely_not_be_worse_than_a_look_up(
+    gain: float, spread: float | None, result: str
+) -> None:
+    found = compared("token_f1", gain, spread, "lookup", items=16 if spread else 5)
+    verdict = apply_gates(found, PARITY, Objectives())
+    assert gates_of(verdict)["lookup_f1_gain"].result == verdict.result == result
+
+
+def test_a_gate_that_cannot_tell_says_how_much_data_would() -> None:
+    gate = gates_of(apply_gates(compared("token_f1", -0.11, 0.14, "lookup"), PARITY, Objectives()))[
+        "lookup_f1_gain"
+    ]
+    # 16 * ((1.960 + 0.842) / 1.960 * 0.14 / 0.06) ** 2 = 178
+    assert gate.why == (
+        "token F1 0.200 against 0.200 of the look-up in 16 replies: difference -0.110 (-0.250 to "
+        "+0.030), must be at least -0.050; about 180 held-out replies would be needed to tell, 16 "
+        "were compared"
+    )
+    few = compared("token_f1", 0.2, None, "lookup", items=5)
+    assert "; 5 conversations are too few to tell, 6 are needed" in (
+        gates_of(apply_gates(few, PARITY, Objectives()))["lookup_f1_gain"].why
+    )
+
+
+@pytest.mark.parametrize("against", ["base", "base_retrieval"])
+@pytest.mark.parametrize(
+    ("gain", "spread", "result"),
+    [(-0.2, 0.2, "better"), (0.0, 0.04, "better"), (0.0, 0.19, "cannot_tell"), (0.3, 0.2, "worse")],
+)
+def test_the_assistant_must_surely_not_invent_more_than_the_base_that_was_shown_the_same(
+    gain: float, spread: float, result: str, against: Subject
+) -> None:
+    found = compared("inventing", gain, spread, against)
+    gate = gates_of(apply_gates(found, PARITY, Objectives()))["invented_gain"]
+    assert gate.result == result
+    shown = " with retrieval" if against == "base_retrieval" else ""
+    assert f"0.125 of the base{shown} in 16 replies" in gate.why
+
+
+def test_a_bound_that_nothing_can_break_is_kept_by_anything_and_none_is_no_gate() -> None:
+    found = compared("token_f1", -0.5, None, "lookup", items=1)
+    found = msgspec.structs.replace(
+        found,
+        differences=(
+            apart("similarity", -0.5, None, items=1),
+            apart("inventing", 0.5, None, items=1),
+            *(each for each in found.differences if each.metric in {"nats_per_token", "token_f1"}),
+        ),
+    )
+    lenient = Objectives(min_similarity_gain=-2, min_lookup_f1_gain=-1, max_invented_gain=1)
+    assert apply_gates(found, PARITY, lenient).passed
+    off = Objectives(min_lookup_f1_gain=None, max_invented_gain=None)
+    assert list(gates_of(apply_gates(found, PARITY, off))) == [
+        "perplexity_ratio",
+        "similarity_gain",
+        "parity",
+    ]
 
 
 def preferring(
@@ -196,7 +278,8 @@ def preferring(
 
 def test_after_preferences_sharing_them_counts_in_place_of_perplexity() -> None:
     verdict = apply_gates(preferring(0.8), PARITY, Objectives())
-    assert list(gates_of(verdict)) == ["preference_accuracy", "similarity_gain", "parity"]
+    assert next(iter(gates_of(verdict))) == "preference_accuracy"
+    assert "perplexity_ratio" not in gates_of(verdict)
     assert verdict.passed
     assert gates_of(verdict)["preference_accuracy"].why == (
         "the wanted reply is the likelier one in 80% of 40 comparisons (70% to 90%), for the base in "
@@ -261,14 +344,14 @@ def test_after_preferences_the_live_adapter_is_still_a_bound() -> None:
 def test_an_adapter_hardly_better_than_the_base_fails_and_the_summary_says_why() -> None:
     verdict = apply_gates(evaluation(scores(13.0)), PARITY, Objectives())
     assert not verdict.passed
-    assert verdict.summary.startswith("failed 1 of 3 gates: held-out perplexity 13.00 against")
+    assert verdict.summary.startswith("failed 1 of 5 gates: held-out perplexity 13.00 against")
 
 
 def test_what_is_worse_and_what_is_open_are_distinguished() -> None:
     verdict = apply_gates(evaluation(scores(13.0), meaning=None, items=9), PARITY, Objectives())
     assert verdict.result == "worse"
-    assert verdict.summary.startswith("failed 1 of 3 gates: held-out perplexity 13.00")
-    assert "; and left 1 of 3 gates open: semantic similarity" in verdict.summary
+    assert verdict.summary.startswith("failed 1 of 5 gates: held-out perplexity 13.00")
+    assert "; and left 1 of 5 gates open: semantic similarity" in verdict.summary
 
 
 @pytest.mark.parametrize(
@@ -326,7 +409,7 @@ def test_where_nothing_was_held_out_no_gate_can_tell() -> None:
     assert (verdict.result, verdict.passed, verdict.unsafe) == ("cannot_tell", False, "")
     assert {gate.result for gate in verdict.gates} == {"cannot_tell", "better"}
     assert verdict.summary.startswith(
-        "left 4 of 5 gates open: held-out perplexity was not measured"
+        "left 6 of 7 gates open: held-out perplexity was not measured"
     )
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from connectors.conversation import ChatMessage
 from training.config import Objectives
 from training.evaluation.gates import apply_gates
+from training.evaluation.verdicts import comparisons_of
 from training.events import StepEvent, ValidationEvent
 from training.reports.loss_curve import CurvePoint, chart, read_curves
 from training.reports.report import (
@@ -81,10 +82,12 @@ def evaluation(
         differences=(
             Difference(metric="exact", against="base", mean=0.41, low=0.2, high=0.6),
             Difference(metric="token_f1", against="base", mean=0.48, low=0.3, high=0.6),
-            Difference(metric="exact", against="lookup", mean=-0.03, low=-0.2, high=0.1),
+            Difference(metric="exact", against="lookup", mean=-0.03, low=-0.2, high=0.1, items=32),
             Difference(metric="similarity", against="lookup", mean=-0.3, low=-0.4, high=-0.1),
             apart("nats_per_token", math.log(2.41 / 12.83), few=few),
             apart("similarity", 0.46, few=few),
+            apart("token_f1", 0.1, against="lookup", few=few),
+            apart("inventing", -0.1, few=few),
             *((apart("nats_per_token", -0.04, against="live", few=few),) if live else ()),
         ),
         samples=(sample,),
@@ -181,20 +184,19 @@ def test_a_gate_that_says_worse_is_named_and_counted() -> None:
     worse = report()
     verdict = apply_gates(worse.evaluation, worse.parity, Objectives(max_perplexity_ratio=0.1))
     text = words(render_html(msgspec.structs.replace(worse, verdict=verdict)))
-    assert "Not promoted: 1 of 3 gates says worse" in text
+    assert "Not promoted: 1 of 5 gates says worse" in text
     assert "worse Held-out perplexity" in text
 
 
 def test_gates_that_cannot_tell_leave_it_to_a_person() -> None:
     html = render_html(report(few=True))
     text = words(html)
-    assert "Not promoted by itself: 2 of 3 gates cannot tell" in text
-    assert "a person may promote it" in text
+    assert "Waits for a person: 4 of 5 gates cannot tell with this much data" in text
+    assert "it waits for a person's approval" in text
     assert "cannot tell Held-out perplexity" in text
     assert "2 conversations are too few to tell, 6 are needed" in text
-    assert "too little to tell" in text
     classes = [attrs.get("class") for tag, attrs in Page(html).tags if tag == "li"]
-    assert classes[:3] == ["cannot_tell", "cannot_tell", "better"]
+    assert classes[:5] == [*["cannot_tell"] * 4, "better"]
 
 
 def test_an_engine_that_serves_something_else_is_the_headline() -> None:
@@ -237,11 +239,41 @@ def test_the_lead_over_the_live_adapter_is_that_over_what_both_have_read() -> No
 def test_the_ratio_of_perplexities_is_in_the_table_of_differences() -> None:
     rows = {(r.against, r.measure): r for r in difference_rows(evaluation(live=True))}
     row = rows["base", "perplexity"]
-    assert (row.mean, row.interval, row.reading) == ("x 0.19", "x 0.18 to x 0.20", "better")
-    assert rows["live", "perplexity"].reading == "unclear"
+    assert (row.mean, row.interval, row.verdict) == ("x 0.19", "x 0.18 to x 0.20", "better")
+    assert rows["live", "perplexity"].result == "cannot_tell"
     few = {(r.against, r.measure): r for r in difference_rows(evaluation(few=True))}
-    assert few["base", "perplexity"].interval == "too little to tell"
-    assert few["base", "perplexity"].reading == "unclear"
+    assert few["base", "perplexity"].interval == "-"
+    assert few["base", "perplexity"].verdict == (
+        "cannot tell with this much data: 2 conversations are too few to tell, 6 are needed"
+    )
+
+
+def test_each_difference_has_a_verdict_in_words_and_how_much_data_would_tell() -> None:
+    found = {(c.against, c.metric): c for c in comparisons_of(evaluation(live=True))}
+    exact = found["lookup", "exact"]
+    # 32 * ((1.960 + 0.842) / 1.960 * 0.15 / 0.03) ** 2, and of 47 conversations as many
+    assert (exact.result, exact.unit, exact.compared, exact.needed) == (
+        "cannot_tell",
+        "replies",
+        32,
+        1635,
+    )
+    assert exact.words == (
+        "cannot tell with this much data: about 1,600 held-out replies would be needed to tell, 32 "
+        "were compared"
+    )
+    live = found["live", "nats_per_token"]
+    assert (live.unit, live.compared, live.needed) == ("conversations", 47, 151)
+    assert found["base", "inventing"].words == "better"
+    same = msgspec.structs.replace(
+        evaluation(),
+        differences=(
+            Difference(metric="exact", against="base", mean=0.0, low=0.0, high=0.0, items=32),
+        ),
+    )
+    assert comparisons_of(same)[0].words == (
+        "cannot tell with this much data: nobody can say how many replies would, 32 were compared"
+    )
 
 
 def test_what_customers_wrote_cannot_become_markup() -> None:
@@ -353,9 +385,10 @@ def test_where_nothing_differs_nothing_is_called_best() -> None:
 def test_the_findings_say_also_what_speaks_against_the_adapter() -> None:
     assert findings(evaluation()) == [
         "Perplexity is 81% lower than the base's over 5,053 tokens.",
-        "Replies against the base: better in identical replies, shared words and meaning.",
-        "Replies against plain lookup: worse in meaning; not clearly different in identical "
-        "replies.",
+        "Replies against the base: better in identical replies, shared words, meaning and replies "
+        "that invent.",
+        "Replies against plain lookup: better in shared words; worse in meaning; cannot tell with "
+        "this much data in identical replies (about 1,600 would).",
         "32 replies were compared: a difference below about 0.20 may be chance.",
     ]
 
@@ -402,7 +435,7 @@ def test_the_terminal_shows_verdict_gates_scores_and_findings() -> None:
     assert "UNSAFE  trainer and engine were not compared" in text
     assert "better  held-out perplexity 2.41" in text
     assert "2.41" in text
-    assert "Replies against plain lookup: worse in meaning" in text
+    assert "worse in meaning; cannot tell with this much data in" in " ".join(text.split())
 
 
 def test_text_in_brackets_is_no_markup_on_the_terminal() -> None:

@@ -54,7 +54,9 @@ _WORDS: dict[GateState, tuple[str, str]] = {
     "failed": ("bad", "failed"),
     "open": ("warn", "cannot tell"),
 }
-_AT_MOST = frozenset({"perplexity_ratio", "live_perplexity_ratio", "parity", "perplexity"})
+_AT_MOST = frozenset(
+    {"perplexity_ratio", "live_perplexity_ratio", "invented_gain", "parity", "perplexity"}
+)
 _SHARES = frozenset({"exact", "preference_accuracy"})
 _COLUMNS = {
     "base": ("base", "Base"),
@@ -194,7 +196,7 @@ def _figure(gate: Gate, value: float | None) -> str:
         return NOTHING
     if gate.name in _SHARES:
         return f"{value:.0%}"
-    if gate.name == "similarity_gain":
+    if gate.name.endswith("_gain"):
         return f"{value:+.2f}"
     return f"{value:.4f}" if gate.name == "parity" else f"{value:.2f}"
 

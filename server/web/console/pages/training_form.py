@@ -50,6 +50,22 @@ BOUNDS = (
         2,
     ),
     Bound(
+        "min_lookup_f1_gain",
+        "Words shared with the agents' replies, at least this much more than a plain look-up's (token F1)",
+        "From -1 to 1; -0.05 lets it lose a little. Leave it empty for none.",
+        -1,
+        1,
+        optional=True,
+    ),
+    Bound(
+        "max_invented_gain",
+        "Share of replies that invent a fact, at most this much above the base's",
+        "From -1 to 1; 0.05 tolerates five more replies in a hundred. Leave it empty for none.",
+        -1,
+        1,
+        optional=True,
+    ),
+    Bound(
         "max_parity_nats",
         "Trainer and engine, at most this far apart (nats a token)",
         "A version that breaks this one is never served.",

@@ -370,7 +370,7 @@ def _gates(shown: Shown) -> list[dict[str, Any]]:
                 "icon": None,
             }
         )
-    if job.require_approval:
+    if job.require_approval or job.state == "awaiting_approval" or job.decision is not None:
         state, word = {
             "approved": ("ok", "approved"),
             "rejected": ("bad", "rejected"),

@@ -183,6 +183,11 @@ async def test_only_a_job_that_awaits_approval_takes_a_decision_and_only_one(
             "`tenantune adapters promote 4 --tenant acme` makes it live\n",
         ),
         ({"gates": "worse", "summary": "s", "reason": "failed 1 of 3 gates"}, 1, "with --force"),
+        (
+            {"gates": "cannot_tell", "summary": "left 1 of 5 gates open"},
+            1,
+            "` makes it live, and `",
+        ),
     ],
 )
 async def test_the_command_line_tells_a_job_that_went_live_from_one_that_did_not(
@@ -198,6 +203,8 @@ async def test_the_command_line_tells_a_job_that_went_live_from_one_that_did_not
     async with database.transaction() as session:
         job = Job(tenant_id=tenant.id, base="b", recipe_name="r", state="succeeded")
         job.outcome = outcome
+        if outcome and not {"reason", "promoted"} & outcome.keys():
+            job.state = "awaiting_approval"
         session.add(job)
         await session.flush()
         view = msgspec.structs.replace(

@@ -214,6 +214,32 @@ async def test_a_person_decides_of_what_the_gates_cannot_tell(
     assert (await tuning.live() is not None) is (decision == "approved")
 
 
+@pytest.mark.parametrize("by_version", [False, True])
+async def test_what_the_gates_cannot_tell_awaits_a_person_unless_a_client_of_openais_does(
+    tuning: Tuning, *, by_version: bool
+) -> None:
+    job = await tuning.job()
+    adapter = await tuning.adapter(job, state="candidate")
+    assert await await_approval(tuning.context, row_id(job)), "their clients poll until it ends"
+    await tuning.change(job, training_file_id=None)
+    assert not await await_approval(tuning.context, row_id(job))
+    path = "/admin/tenants/acme"
+    if by_version:  # a person need not know that the job waits
+        body: dict[str, Any] = {"version": adapter.version}
+        await tuning.client.post(f"{path}/promote", json=body, headers=tuning.key)
+        assert (await tuning.row(job)).decision == "approved"
+    else:
+        body = {"decision": "approved"}
+        found = await tuning.client.post(
+            f"{path}/jobs/{row_id(job)}/decision", json=body, headers=tuning.key
+        )
+        assert found.status_code == 200
+    await promote(tuning.context, row_id(job))
+    ended = await tuning.row(job)
+    assert (ended.state, (ended.outcome or {})["promoted"]) == ("succeeded", True)
+    assert await tuning.live() is not None
+
+
 async def test_an_adapter_that_the_gates_found_worse_awaits_no_approval(tuning: Tuning) -> None:
     job = await tuning.job()
     await tuning.adapter(job, state="failed_gates")

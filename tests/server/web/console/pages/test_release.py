@@ -145,6 +145,14 @@ async def test_a_version_shows_its_gates_with_evidence_and_what_it_was_made_of(
             "+0.40 to +0.52",
             "passed",
         ],
+        [
+            "Not worse than a plain look-up",
+            "at least -0.05",
+            "+0.19",
+            "+0.13 to +0.25",
+            "passed",
+        ],
+        ["Invents no more than the base", "at most +0.05", "-0.10", "-0.16 to -0.04", "passed"],
         ["Served as trained", "at most 0.05", "0.0042", "no sample", "passed"],
     ]
     shown = words(answer)
@@ -302,7 +310,7 @@ async def test_what_the_gates_cannot_tell_is_said_before_it_goes_live(
     browser = await sign_in("acme")
     assert "cannot tell" in words(await browser.get(f"{PAGE}/1"), ".evidence")
     asked = await browser.get(f"{PAGE}/1/promote")
-    assert "Its gates cannot tell: it left 3 of 4 gates open" in words(asked)
+    assert "Its gates cannot tell: it left 5 of 6 gates open" in words(asked)
     address, values = fields(asked)
     assert (await browser.post(address, data=values)).status_code == 303
     assert await live_of(database) == "acme@1"

@@ -323,11 +323,17 @@ async def test_an_admin_pauses_goes_on_and_cancels_with_plain_forms(
 async def test_an_admin_decides_about_a_version_that_waits(
     sign_in, tenant, database, decision: str
 ) -> None:
-    job = await make_run(database, tenant, state="awaiting_approval", require_approval=True)
+    told = {"gates": "cannot_tell", "summary": "left 1 of 5 gates open: about 180 held-out replies"}
+    job = await make_run(database, tenant, state="awaiting_approval", outcome=told)
     await make_version(database, tenant, job, version=1)
     where = f"{PAGE}/{job.id}"
     reader = await sign_in("acme", "viewer")
-    assert "An admin of this tenant decides" in words(await reader.get(where))
+    text = words(await reader.get(where))
+    assert (
+        "acme@1 waits for a person. It left 1 of 5 gates open: about 180 held-out replies." in text
+    )
+    assert "It did not go live" not in text
+    assert "An admin of this tenant decides" in text
     browser = await sign_in("acme")
     page = soup(await browser.get(where))
     assert [b["value"] for b in page.select("form.decide button")] == ["approved", "rejected"]
