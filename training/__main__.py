@@ -1,4 +1,4 @@
-"""The command ``python -m training SPEC OUT [--resume] [--with-parent]``."""
+"""The command ``python -m training SPEC OUT [--resume] [--with-parent] [--controls-of ADAPTER]``."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.pipeline import run
+from training.pipeline import run, run_controls
 from training.signals import GRACE_SECONDS, Stopper
 
 
@@ -26,8 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--with-parent", action="store_true", help="stop when standard input closes"
     )
+    parser.add_argument(
+        "--controls-of",
+        type=Path,
+        metavar="ADAPTER",
+        help="train nothing anew: only what the finished adapter in this folder is compared with",
+    )
     given = parser.parse_args(arguments)
     stopper = Stopper(grace_seconds=GRACE_SECONDS, with_parent=given.with_parent)
+    if given.controls_of is not None:
+        adapter: Path = given.controls_of
+        return run_controls(given.spec, given.out, adapter, resume=given.resume, stopper=stopper)
     return run(given.spec, given.out, resume=given.resume, stopper=stopper)
 
 

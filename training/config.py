@@ -57,6 +57,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     unreferenced: float = 0.0
     distractors: float = 0.1
     report_to: tuple[Tracker, ...] = ()
+    full_evaluation: bool = False
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -93,7 +93,7 @@ class ResumedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="resumed"
 
 
 class EvaluationEvent(msgspec.Struct, frozen=True, tag_field="event", tag="evaluation"):
-    """Progress of the evaluation; ``subject`` is base, new, live or lookup."""
+    """Progress of the evaluation; ``subject`` is base, new, live or lookup, or names a control."""
 
     at: float
     subject: str

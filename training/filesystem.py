@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import psutil
+
+T = TypeVar("T")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -25,6 +28,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file by ``replacing``."""
     with replacing(path) as beside, beside.open("xb") as file:
         file.write(data)
+
+
+def load_or_compute(path: Path, kind: type[T], compute: Callable[[], T]) -> T:
+    """Read a result that is there as JSON, or compute and save it."""
+    if path.is_file():
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    result = compute()
+    write_atomically(path, msgspec.json.encode(result))
+    return result
 
 
 @contextmanager

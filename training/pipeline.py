@@ -8,6 +8,8 @@ Each stage leaves its result in the output folder by rename, and is skipped when
                        with retrieval.safetensors, the index of what is shown, where the recipe says so
     evaluation.json    `training.results.Evaluation`
     parity.json        the trainer's log-probabilities, to compare with the engine's
+    controls.json      what is trained beside the adapter, to compare it with, where the recipe has
+                       ``full_evaluation``: `training.controls.measure`
     adapter/           weights, config and manifest: the finished adapter, written last
 """
 
@@ -18,9 +20,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from training.adapters.foreign import read_imported
 from training.adapters.package import (
@@ -28,6 +28,7 @@ from training.adapters.package import (
     AdapterManifest,
     BaseRef,
     LoraShape,
+    read_manifest,
     write_manifest,
 )
 from training.base_models.manifest import load_base
@@ -45,18 +46,20 @@ from training.events import (
     ResultEvent,
     StageEvent,
 )
-from training.filesystem import sync_path, sync_tree, write_atomically
+from training.filesystem import load_or_compute, sync_path, sync_tree
 from training.finetuning.trackers import keep_local, what_to_install
 from training.locks import locked
-from training.results import Evaluation, ParitySample
+from training.results import CONTROLS_FILE, Evaluation, ParitySample
 from training.signals import Stopper
 
 if TYPE_CHECKING:
+    from training.controls.scoring import Trained
     from training.finetuning.qlora import TrainedAdapter
 
 ADAPTER = "adapter"
 EVALUATION_FILE = "evaluation.json"
 PARITY_FILE = "parity.json"
+CONTROLS = "controls"  # `training.controls.measure` works in it
 SHOWN_FILE = "shown.json"
 DATASET_KINDS: dict[Method, Kind] = {
     "supervised": "conversations",
@@ -66,8 +69,6 @@ DATASET_KINDS: dict[Method, Kind] = {
 _WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
 # What torch, on either device, and the process's allocator say when memory runs out.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-
-T = TypeVar("T")
 
 
 def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = None) -> int:
@@ -87,7 +88,47 @@ def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = N
             results of an earlier run in ``out`` are removed.
         stopper: Watches for signals; by default one without a time limit. Must not be entered yet.
     """
-    stopper = stopper or Stopper()
+
+    def stages(progress: EventWriter, stopper: Stopper) -> None:
+        _stages(load_spec(spec_path), out, progress, resume=resume, stopper=stopper)
+
+    return _run(stages, out, result=out / ADAPTER, stopper=stopper or Stopper())
+
+
+def run_controls(
+    spec_path: Path, out: Path, adapter: Path, *, resume: bool, stopper: Stopper | None = None
+) -> int:
+    """Train and score the controls of a finished adapter; as `run`, but ``out`` gets ``controls.json``.
+
+    Args:
+        spec_path: As of `run`: the spec that the adapter was made by.
+        out: A folder for this alone.
+        adapter: The folder of the finished adapter; only read.
+        resume: Go on where an earlier call stopped. Without it, its results are removed.
+        stopper: As of `run`.
+    """
+    result = out / CONTROLS_FILE
+
+    def stages(progress: EventWriter, stopper: Stopper) -> None:
+        spec = load_spec(spec_path)
+        _validate(spec)
+        if not resume:
+            _remove_controls(out)
+        from training.controls.scoring import Trained  # noqa: PLC0415 - loads torch
+
+        summary = read_manifest(adapter).training
+        if summary is None or not summary.tokens:
+            raise BadInput("no full evaluation: the adapter was trained elsewhere")
+        index = adapter / INDEX_NAME
+        trained = Trained(adapter, index if index.is_file() else None, summary)
+        _measure_controls(spec, trained, out, progress, stopper=stopper)
+
+    return _run(stages, out, result=result, stopper=stopper or Stopper())
+
+
+def _run(
+    stages: Callable[[EventWriter, Stopper], None], out: Path, *, result: Path, stopper: Stopper
+) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         progress = EventWriter(out / "events.jsonl")
@@ -95,18 +136,22 @@ def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = N
         print(f"cannot write to {out}: {exc.strerror}")  # noqa: T201 - there is nowhere else
         return EXIT_BAD_INPUT
     with closing(progress):
-        return _run(spec_path, out, progress, resume=resume, stopper=stopper)
+        return _run_reporting(stages, out, progress, result=result, stopper=stopper)
 
 
-def _run(
-    spec_path: Path, out: Path, progress: EventWriter, *, resume: bool, stopper: Stopper
+def _run_reporting(
+    stages: Callable[[EventWriter, Stopper], None],
+    out: Path,
+    progress: EventWriter,
+    *,
+    result: Path,
+    stopper: Stopper,
 ) -> int:
     started = time.monotonic()
     try:
         # a worker that has just died may have left its run saving in this folder
         with stopper, locked(out / ".lock"):
-            spec = load_spec(spec_path)
-            _stages(spec, out, progress, resume=resume, stopper=stopper)
+            stages(progress, stopper)
     except Exception as exc:
         code, status = classify_error(exc)
         progress.emit(ErrorEvent, code=code, message=_message(exc))
@@ -115,7 +160,7 @@ def _run(
         return status
     seconds = round(time.monotonic() - started, 1)
     progress.emit(StageEvent, stage="done")
-    progress.emit(ResultEvent, adapter=str(out / ADAPTER), seconds=seconds)
+    progress.emit(ResultEvent, adapter=str(result), seconds=seconds)
     return EXIT_OK
 
 
@@ -157,6 +202,7 @@ def _stages(
             shutil.rmtree(out / name, ignore_errors=True)
         for name in (EVALUATION_FILE, PARITY_FILE, INDEX_NAME, SHOWN_FILE):
             (out / name).unlink(missing_ok=True)
+        _remove_controls(out)
     if (out / ADAPTER).is_dir():
         return
     # Imported after the check: a mistake in the spec is then reported without ten seconds of imports.
@@ -189,16 +235,18 @@ def _stages(
     weights = Path(trained.folder)
     progress.emit(StageEvent, stage="evaluating")
     index = ExchangeIndex.load(out / INDEX_NAME) if (out / INDEX_NAME).is_file() else None
-    evaluation = _load_or_compute(
+    evaluation = load_or_compute(
         out / EVALUATION_FILE,
         Evaluation,
         lambda: evaluate(spec, weights, progress, computing=computing, index=index),
     )
-    _load_or_compute(
+    load_or_compute(
         out / PARITY_FILE,
         list[ParitySample],
         lambda: parity_reference(spec, weights, progress, computing=computing),
     )
+    if spec.recipe.full_evaluation:
+        _add_controls(spec, trained, out, progress, stopper=stopper)
     progress.emit(StageEvent, stage="writing")
     _write_adapter(spec, out, trained, evaluation)
 
@@ -231,13 +279,40 @@ def _validate(spec: TrainingSpec) -> None:
             raise BadInput(f"there is no {name.replace('_', ' ')} at {folder}")
 
 
-def _load_or_compute(path: Path, kind: type[T], compute: Callable[[], T]) -> T:
-    """Read a stage's result, or compute and save it."""
-    if path.is_file():
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    result = compute()
-    write_atomically(path, msgspec.json.encode(result))
-    return result
+def _remove_controls(out: Path) -> None:
+    shutil.rmtree(out / CONTROLS, ignore_errors=True)
+    (out / CONTROLS_FILE).unlink(missing_ok=True)
+
+
+def _add_controls(
+    spec: TrainingSpec,
+    trained: "TrainedAdapter",
+    out: Path,
+    progress: EventWriter,
+    *,
+    stopper: Stopper,
+) -> None:
+    """Train and score the controls of an adapter that was just trained; say why, where it has none."""
+    from training.controls.measure import reason_against  # noqa: PLC0415 - loads torch
+    from training.controls.scoring import Trained  # noqa: PLC0415 - loads torch
+
+    reason = reason_against(spec, load_dataset(Path(spec.dataset)))
+    if reason is not None:
+        progress.emit(StageEvent, stage="evaluating", detail=f"no full evaluation: {reason}")
+        return
+    index = out / INDEX_NAME
+    version = Trained(Path(trained.folder), index if index.is_file() else None, trained.summary)
+    _measure_controls(spec, version, out, progress, stopper=stopper)
+
+
+def _measure_controls(
+    spec: TrainingSpec, version: "Trained", out: Path, progress: EventWriter, *, stopper: Stopper
+) -> None:
+    from training.base_models.compute_dtype_probe import choose_for_run  # noqa: PLC0415 - loads torch
+    from training.controls.measure import measure_controls  # noqa: PLC0415 - loads torch
+
+    computing = choose_for_run(Path(spec.base), spec.recipe, out)
+    measure_controls(spec, version, out, progress, computing=computing, stopper=stopper)
 
 
 def _write_adapter(

@@ -18,6 +18,8 @@ from training.errors import BadInput
 from training.references import Reference
 
 _MAX_NATS = 700.0  # exp(710) is no longer a double
+CONTROLS_FILE = "controls.json"
+"""Where `Controls` are, in the folder of the run that measured them."""
 
 Subject = Literal["base", "base_retrieval", "new_plain", "new", "live", "lookup"]
 Metric = Literal[
@@ -185,6 +187,50 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         """How far the new adapter is from another subject; None where that was not measured."""
         found = (d for d in self.differences if (d.metric, d.against) == (metric, against))
         return next(found, None)
+
+
+class LossChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's nats a token minus another's, over the same held-out conversations.
+
+    With a 95 % bootstrap interval; None of too few ``conversations``. The exp is a ratio of perplexities.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    conversations: int
+
+
+class TrainedControl(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that was trained beside a version, to hold the version against it.
+
+    It learnt from ``conversations``, in ``epochs`` passes over them: ``tokens`` in all, in ``seconds``.
+    """
+
+    conversations: int
+    tokens: int
+    epochs: float
+    seconds: float
+    scores: Scores
+
+
+class Controls(msgspec.Struct, frozen=True, kw_only=True):
+    """What the base's pre-training, and each further conversation, are worth to a version.
+
+    Everything was trained on as many ``tokens`` as the version. ``curve``: adapters on nested parts of the
+    training conversations, the smallest first; the last is the version. ``scratch``: the base's
+    architecture from random weights, all of them trained at the learning rate ``scratch_rate``; None where
+    it was left out, as ``scratch_note`` says. ``pretraining``: the version minus ``scratch``;
+    ``last_doubling``: the version minus the adapter on half of its conversations.
+    """
+
+    tokens: int
+    curve: tuple[TrainedControl, ...]
+    scratch: TrainedControl | None
+    scratch_rate: float
+    scratch_note: str = ""
+    pretraining: LossChange | None = None
+    last_doubling: LossChange | None = None
 
 
 class ParitySample(msgspec.Struct, frozen=True, kw_only=True):

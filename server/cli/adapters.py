@@ -1,5 +1,6 @@
 """``tenantune adapters`` and ``tenantune eval``."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,20 @@ from server.cli.console import (
     print_table,
     tenant_option,
 )
-from server.cli.jobs import ACTOR, follow_and_report
+from server.cli.jobs import ACTOR, event_printer, follow_and_report
 from server.cli.options import convert_options
-from server.db.models import Adapter
+from server.db.models import Adapter, DatasetVersion, Tenant
 from server.errors import Conflict
 from server.jobs import service as jobs
 from server.jobs.adapter_import import import_adapter
+from server.jobs.full_evaluation import evaluate_fully
 from server.jobs.schemas import JobRequest
+from server.jobs.trainer_process import TrainingFailed
 from server.scratch import scratch
 from server.tenants import service as tenants
 from training.adapters import export
 from training.adapters.gguf import export_gguf
-from training.reports.report import print_scores
+from training.reports.report import print_controls, print_scores
 from training.results import Evaluation
 
 VERSION = click.IntRange(1, (1 << 31) - 1)
@@ -305,9 +308,17 @@ async def import_(
 @click.command("eval")
 @tenant_option
 @click.option("--version", type=VERSION, help="Which; the live one when absent.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Train, on as many tokens, on less of the data and from scratch, and compare; into the report. "
+    "Stopped, it goes on there when it is asked again.",
+)
 @json_option
 @command
-async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool) -> None:
+async def evaluate(
+    app: App, tenant: str, version: int | None, full: bool, *, as_json: bool
+) -> None:
     """Score a version again on the dataset it was trained for, beside the base and a plain lookup."""
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
@@ -318,6 +329,9 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
         dataset = await service.dataset_of(session, adapter)
         if dataset is None:
             raise Conflict(f"the dataset of {tenant}@{version} is gone")
+    if full:
+        await _evaluate_fully(app, owner, adapter, dataset, as_json=as_json)
+        return
     with scratch(app.settings, "eval") as folder:
         out = folder / "evaluation.json"
         argv = with_parent_watch(
@@ -337,3 +351,27 @@ async def evaluate(app: App, tenant: str, version: int | None, *, as_json: bool)
                 fail(f"the evaluation failed:\n{words[-4000:]}", code=EXIT_FAILED)
         evaluation = msgspec.json.decode(out.read_bytes(), type=Evaluation)
     print_json(evaluation) if as_json else print_scores(evaluation)
+
+
+async def _evaluate_fully(
+    app: App, owner: Tenant, adapter: Adapter, dataset: DatasetVersion, *, as_json: bool
+) -> None:
+    name = f"{owner.slug}@{adapter.version}"
+    try:
+        with event_printer(quiet=as_json) as report:
+            controls = await evaluate_fully(
+                app.database, app.settings, owner, adapter, dataset, on_event=report
+            )
+    except asyncio.CancelledError:
+        print_message(
+            f"what is finished is kept: `tenantune eval --full --tenant {owner.slug} --version "
+            f"{adapter.version}` goes on"
+        )
+        raise
+    except TrainingFailed as exc:
+        fail(exc.message, code=EXIT_USAGE if exc.code == "bad_input" else EXIT_FAILED)
+    if as_json:
+        print_json(controls)
+        return
+    print_controls(controls)
+    print_message(f"the report of {name} has it now")

@@ -33,6 +33,7 @@ from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobReques
 from server.tenants import service as tenants
 from training.config import Objectives, Tracker
 from training.locks import is_locked
+from training.results import Subject
 
 FOLLOW_SECONDS = 0.5
 ACTOR = COMMAND_LINE.reference
@@ -74,6 +75,11 @@ job_argument = click.argument("job_id", callback=_database_id)
     help=f"Tell a tracker each step's figures, of {', '.join(get_args(Tracker))}. It writes into "
     "the job's folder, unless its own variables (MLFLOW_TRACKING_URI, WANDB_MODE) say otherwise.",
 )
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Also train, on as many tokens, on less of the data and from scratch, to compare with.",
+)
 @click.option("--wait/--no-wait", default=True, help="Follow the job to its end.")
 @json_option
 @command
@@ -86,6 +92,7 @@ async def train(
     require_approval: bool,
     objective: tuple[str, ...],
     report_to: tuple[Tracker, ...],
+    full: bool,
     wait: bool,
     *,
     as_json: bool,
@@ -103,6 +110,7 @@ async def train(
             "require_approval": require_approval,
             "objectives": _parse_objectives(objective) if objective else None,
             "report_to": report_to,
+            "full_evaluation": full,
         },
     )
     async with app.transaction() as session:
@@ -202,7 +210,7 @@ async def follow(app: App, tenant: Tenant, job_id: str, *, quiet: bool = False) 
     When cancelled, it prints how to go on.
     """
     seen = 0
-    with _hint_on_cancel(tenant.slug, job_id), _event_printer(quiet=quiet) as report:
+    with _hint_on_cancel(tenant.slug, job_id), event_printer(quiet=quiet) as report:
         while True:
             async with app.database.reading() as session:
                 events = await service.list_events(session, tenant.id, job_id, after=seen)
@@ -231,7 +239,8 @@ def _hint_on_cancel(tenant: str, job_id: str) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _event_printer(*, quiet: bool) -> Generator[Callable[[JobEventView], None]]:
+def event_printer(*, quiet: bool) -> Generator[Callable[[JobEventView], None]]:
+    """Yield what shows events: a bar on a terminal, lines in a pipe, nothing where ``quiet``."""
     if quiet:
         yield lambda _event: None
     elif sys.stderr.isatty():
@@ -257,9 +266,11 @@ def _bar_updater(progress: Progress) -> Callable[[JobEventView], None]:
                     note=note,
                 )
             case "evaluation":
+                subject = body["subject"]  # of a full evaluation it says itself what is done
+                doing = f"evaluating {subject}" if subject in get_args(Subject) else subject
                 progress.update(
                     task,
-                    description=escape_controls(f"evaluating {body['subject']}"),
+                    description=escape_controls(doing),
                     total=body["total"],
                     completed=body["done"],
                     note="",

@@ -240,7 +240,9 @@ def _note(  # noqa: PLR0911 - one line each
         case "training" if progress == "failed" and steps:
             return f"until step {step} of {steps}"
         case "evaluation" if progress == "now" and job.progress.get("total"):
-            return f"{_SUBJECTS.get(job.progress['subject'], job.progress['subject'])} model"
+            subject = str(job.progress["subject"])
+            # of a full evaluation the subject says it all
+            return f"{_SUBJECTS[subject]} model" if subject in _SUBJECTS else subject
         case "gates" if progress == "later":
             return f"{declared} declared"
         case "approval" if progress == "now":

@@ -37,7 +37,9 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ``recipe`` names a recipe that ships. ``objectives`` are the gates, declared before the run. Both
     are the installation's when absent. An adapter that passes its gates is promoted at once. With
     ``require_approval``, or where the gates cannot tell, it waits in ``awaiting_approval`` for a person.
-    ``report_to``: trackers that each step's figures are sent to.
+    ``report_to``: trackers that each step's figures are sent to. ``full_evaluation``: also train, on as many
+    tokens, on parts of the conversations and from random weights, to compare the adapter with; this takes
+    some four to six times as long.
     """
 
     recipe: Annotated[str, Meta(max_length=100)] | None = None
@@ -46,6 +48,7 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     suffix: Annotated[str, Meta(pattern=f"^({SUFFIX})?$")] = ""
     require_approval: bool = False
     report_to: Annotated[tuple[Tracker, ...], Meta(max_length=3)] = ()
+    full_evaluation: bool = False
 
 
 class ImportForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -153,7 +153,7 @@ async def count_in(
 
 
 async def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:
-    """The recipe of a request, or the installation's, with the trackers that it asks for.
+    """The recipe of a request, or the installation's, with the trackers and the evaluation that it asks for.
 
     Raises:
         Invalid: it is not one that ships, or a tracker's package is not installed.
@@ -169,7 +169,11 @@ async def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:
     trackers = request.report_to or recipe.report_to
     if (absent := what_to_install(trackers)) is not None:
         raise Invalid(absent, param="report_to")
-    return msgspec.structs.replace(recipe, report_to=tuple(dict.fromkeys(trackers)))
+    return msgspec.structs.replace(
+        recipe,
+        report_to=tuple(dict.fromkeys(trackers)),
+        full_evaluation=request.full_evaluation or recipe.full_evaluation,
+    )
 
 
 async def _expect_room(session: AsyncSession, tenant: Tenant) -> None:

@@ -238,3 +238,8 @@ def event_body(event: Event) -> dict[str, object]:
     body: dict[str, object] = msgspec.to_builtins(event)
     body.pop("event")
     return body
+
+
+def event_kind(event: Event) -> str:
+    """What the event is called in a job's history."""
+    return type(event).__name__.removesuffix("Event").lower()

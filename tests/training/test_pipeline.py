@@ -24,6 +24,7 @@ from training.events import (
     Event,
     ResultEvent,
     ResumedEvent,
+    StageEvent,
     StepEvent,
     parse,
 )
@@ -110,10 +111,13 @@ def test_a_run_on_examples_that_are_all_alike_ends_with_an_adapter(
     same = [msgspec.structs.replace(loaf()[0], id=f"c{n}") for n in range(10)]
     dataset = create_version(same, tmp_path / "datasets", system_prompt="Be warm.", as_given=True)
     assert dataset.manifest.counts == {"train": 10, "validation": 0, "test": 0}
-    path = write_spec(tmp_path, msgspec.structs.replace(spec, dataset=str(dataset.folder)))
-    out = tmp_path / "job-1"
+    recipe = msgspec.structs.replace(spec.recipe, full_evaluation=True)
+    alike = msgspec.structs.replace(spec, dataset=str(dataset.folder), recipe=recipe)
+    path, out = write_spec(tmp_path, alike), tmp_path / "job-1"
     with start(path, out) as process:
         assert process.wait(RUN_SECONDS) == 0, events_of(out, ErrorEvent)
+    said = [event.detail for event in events_of(out, StageEvent)]
+    assert "no full evaluation: no conversation was held out" in said
     manifest = verify(out / "adapter", base=load_base(tiny_base))
     assert manifest.training is not None
     assert manifest.training.validation_loss is None

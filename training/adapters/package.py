@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from training.adapters.validation import CONFIG_NAME, WEIGHTS_NAME, check_weights
-from training.config import Method, Recipe
+from training.config import Method, Recipe, TrainingSpec
 from training.errors import ArtifactError, UnsafeWeights
 from training.filesystem import FileEntry, open_like_parent, sync_path, write_atomically
 from training.results import Scores
@@ -39,6 +39,7 @@ __all__ = [
     "engine_name",
     "publish",
     "read_manifest",
+    "spec_of",
     "verify",
     "write_manifest",
 ]
@@ -124,6 +125,28 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     method: Method = "supervised"
     started_from: str | None = None
     foreign: Foreign | None = None
+
+
+def spec_of(
+    manifest: AdapterManifest,
+    *,
+    base: Path,
+    dataset: Path,
+    adapters: Path,
+    live: Path | None = None,
+) -> TrainingSpec:
+    """The spec that a finished adapter was made by; ``adapters``: where the one is that it began with."""
+    start = manifest.started_from
+    return TrainingSpec(
+        label=manifest.label,
+        base=str(base.resolve()),
+        dataset=str(dataset.resolve()),
+        recipe=manifest.recipe,
+        seed=manifest.seed,
+        live_adapter=str(live.resolve()) if live else None,
+        method=manifest.method,
+        start_adapter=str(adapters.resolve() / start) if start else None,
+    )
 
 
 class ServingBase(Protocol):

@@ -9,6 +9,7 @@ A dataset is of one kind: conversations, preferences (two replies to one history
 """
 
 import hashlib
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -206,6 +207,24 @@ def create_version(
     )
 
 
+def create_subset(dataset: Dataset, root: Path, *, conversations: int, seed: int) -> Dataset:
+    """A version with only some of the training conversations; what is held out stays as it is.
+
+    The seed puts them in an order of which the first are taken: a smaller subset is within a larger one.
+    """
+    lines = (dataset.folder / "train.jsonl").read_bytes().splitlines(keepends=True)
+    order = list(range(len(lines)))
+    random.Random(seed).shuffle(order)  # noqa: S311 - a sample, not a secret
+    files = {f"{split}.jsonl": (dataset.folder / f"{split}.jsonl").read_bytes() for split in SPLITS}
+    files["train.jsonl"] = b"".join(lines[i] for i in sorted(order[:conversations]))
+    manifest = msgspec.structs.replace(
+        dataset.manifest,
+        counts=dataset.manifest.counts | {"train": min(conversations, len(lines))},
+        files={name: _entry(data) for name, data in files.items()},
+    )
+    return _write_files(root, manifest, files)
+
+
 def _unpinned(clusters: Sequence[list[UsableRecord]]) -> int:
     return sum(not any(item.pinned for item in cluster) for cluster in clusters)
 
@@ -311,6 +330,10 @@ def _write(
         dropped=dict(dropped),
         files={name: _entry(data) for name, data in files.items()},
     )
+    return _write_files(root, manifest, files)
+
+
+def _write_files(root: Path, manifest: DatasetManifest, files: dict[str, bytes]) -> Dataset:
     manifest = msgspec.structs.replace(manifest, sha256=_hash_of(manifest))
     folder = root / manifest.sha256
     if folder.exists():

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 
-from training.adapters.package import INDEX_NAME, read_manifest
+from training.adapters.package import INDEX_NAME, read_manifest, spec_of
 from training.base_models.compute_dtype_probe import choose_all
 from training.compute_dtype import TypeChoice, Work
 from training.config import Recipe, TrainingSpec
@@ -105,22 +105,22 @@ def evaluate(
     dtype = getattr(torch, computing["evaluation"].type)
     generator = Generator.serving(Path(spec.base) / "serving", adapters, dtype=dtype)
     contexts = choose_contexts(held_out.examples, spec.recipe.evaluation_replies, seed=spec.seed)
-    plain = _inputs(spec, held_out, generator, contexts)
+    plain = model_inputs(spec, held_out, generator, contexts)
     if not plain.named:
         longest = spec.recipe.max_length
         return _nothing_measured(
             held_out, f"no held-out reply fits into {longest} tokens: raise the recipe's max_length"
         )
     training = [example for example in held_out.dataset.read("train") if example.desirable]
-    rows: dict[Subject, _Inputs] = {"base": plain, "new": plain}
+    rows: dict[Subject, ModelInputs] = {"base": plain, "new": plain}
     if index is not None:
-        references = _references(held_out, index, spec.recipe)
-        grounded = _inputs(spec, held_out, generator, contexts, references)
+        references = held_out_references(held_out, index, spec.recipe)
+        grounded = model_inputs(spec, held_out, generator, contexts, references)
         rows |= {"base_retrieval": grounded, "new_plain": plain, "new": grounded}
     if "live" in adapters:
         rows["live"] = _live_inputs(spec, held_out, generator, contexts, plain)
-    outputs: dict[Subject, _ModelOutput] = {
-        subject: _run_model(
+    outputs: dict[Subject, ModelOutput] = {
+        subject: run_model(
             generator,
             _ADAPTERS[subject],
             inputs,
@@ -172,7 +172,7 @@ _ADAPTERS: dict[Subject, Subject] = {
 """Which adapter each subject answers with."""
 
 
-class _Inputs(NamedTuple):
+class ModelInputs(NamedTuple):
     """What a model is given: held-out tokens to score, and contexts to reply to.
 
     ``references[i]``: what context i is shown; none without retrieval.
@@ -191,21 +191,21 @@ class _Inputs(NamedTuple):
         return len(self.scoring.sequences) + len(self.undesirable) + len(self.contexts)
 
 
-class _ModelOutput(NamedTuple):
-    """What one model made of `_Inputs`; ``texts[i]`` is its reply to context i."""
+class ModelOutput(NamedTuple):
+    """What one model made of `ModelInputs`; ``texts[i]`` is its reply to context i."""
 
     losses: ConversationLosses
     logprobs: ReplyLogprobs
     texts: list[str]
 
 
-def _inputs(
+def model_inputs(
     spec: TrainingSpec,
     held_out: HeldOutData,
     generator: Generator,
     contexts: list[Context],
     references: Mapping[tuple[str, int], list[Reference]] | None = None,
-) -> _Inputs:
+) -> ModelInputs:
     """Tokenise the held-out data; ``named`` is empty where nothing fits.
 
     ``references``: of each held-out reply, by conversation and turn, where they are shown.
@@ -218,7 +218,7 @@ def _inputs(
             shown.setdefault(context.conversation, {})[context.turn] = text
     named = held_out.sequences(generator, shown)
     undesirable = held_out.undesirable(generator, shown)
-    return _Inputs(
+    return ModelInputs(
         named,
         undesirable,
         contexts,
@@ -228,7 +228,7 @@ def _inputs(
     )
 
 
-def _references(
+def held_out_references(
     held_out: HeldOutData, index: ExchangeIndex, recipe: Recipe
 ) -> dict[tuple[str, int], list[Reference]]:
     """What every held-out reply is shown, as it would be at serving."""
@@ -243,25 +243,27 @@ def _live_inputs(
     held_out: HeldOutData,
     generator: Generator,
     contexts: list[Context],
-    plain: _Inputs,
-) -> _Inputs:
+    plain: ModelInputs,
+) -> ModelInputs:
     """What the live adapter is given: with its own index, where it is served with one."""
     folder = Path(spec.live_adapter or "")
     recipe = read_manifest(folder).recipe
     if not recipe.references or not (folder / INDEX_NAME).is_file():
         return plain
     index = ExchangeIndex.load(folder / INDEX_NAME)
-    return _inputs(spec, held_out, generator, contexts, _references(held_out, index, recipe))
+    return model_inputs(
+        spec, held_out, generator, contexts, held_out_references(held_out, index, recipe)
+    )
 
 
-def _run_model(
+def run_model(
     generator: Generator,
     subject: Subject,
-    inputs: _Inputs,
+    inputs: ModelInputs,
     report: OnProgress,
     *,
     only: Collection[str] | None,
-) -> _ModelOutput:
+) -> ModelOutput:
     """Score the held-out tokens and write the replies; ``only``: the conversations that count."""
     scoring, undesirable = inputs.scoring, inputs.undesirable
     with generator.using(subject):
@@ -270,7 +272,7 @@ def _run_model(
         replies = generator.generate(
             scoring.prompt_prefills(prefills), inputs.max_reply_tokens, report
         )
-    return _ModelOutput(
+    return ModelOutput(
         losses=_conversation_losses(inputs.named, scored, only),
         logprobs=ReplyLogprobs(_logprobs(scored[: len(inputs.named)]), _logprobs(others)),
         texts=[generator.text(ids) for ids in replies],
@@ -280,7 +282,7 @@ def _run_model(
 def _scores(
     spec: TrainingSpec,
     held_out: HeldOutData,
-    outputs: Mapping[Subject, _ModelOutput],
+    outputs: Mapping[Subject, ModelOutput],
     samples: Sequence[ReplySample],
 ) -> dict[Subject, Scores]:
     """Scores of each subject."""
@@ -304,7 +306,7 @@ def _scores(
 def _differences(
     spec: TrainingSpec,
     held_out: HeldOutData,
-    outputs: Mapping[Subject, _ModelOutput],
+    outputs: Mapping[Subject, ModelOutput],
     samples: Sequence[ReplySample],
 ) -> tuple[Difference, ...]:
     """New minus every other subject, in perplexity, preferences and replies."""
@@ -329,7 +331,7 @@ def _differences(
 
 def _notes(
     held_out: HeldOutData,
-    inputs: _Inputs,
+    inputs: ModelInputs,
     comparisons: int | None,
     *,
     computing: Mapping[Work, TypeChoice],
@@ -389,7 +391,7 @@ def _no_comparisons(held_out: HeldOutData) -> int | None:
     return None if held_out.dataset.kind == "conversations" else 0
 
 
-def _comparison_count(held_out: HeldOutData, inputs: _Inputs) -> int | None:
+def _comparison_count(held_out: HeldOutData, inputs: ModelInputs) -> int | None:
     if not inputs.undesirable:
         return _no_comparisons(held_out)
     return len(inputs.named) * (1 if held_out.paired else len(inputs.undesirable))
@@ -418,7 +420,7 @@ def _logprobs(replies: Sequence[TokenLogprobs]) -> list[list[float]]:
 
 def _rated_replies(
     contexts: Sequence[Context],
-    outputs: Mapping[Subject, _ModelOutput],
+    outputs: Mapping[Subject, ModelOutput],
     looked_up: list[str],
     *,
     embed: Embed,
@@ -426,10 +428,10 @@ def _rated_replies(
     """Every model's replies to the contexts, and those that a lookup in the training data gives."""
     texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
     texts["lookup"] = looked_up
-    return {name: _rate(written, contexts, embed) for name, written in texts.items()}
+    return {name: rate_replies(written, contexts, embed) for name, written in texts.items()}
 
 
-def _rate(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
+def rate_replies(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
     """Each reply with its closeness to the one that the agent wrote."""
     references = [context.reference for context in contexts]
     meaning = similarities(texts, references, embed=embed)
@@ -451,7 +453,7 @@ def _samples(
     contexts: Sequence[Context],
     replies: Mapping[Subject, Sequence[Reply]],
     shared: SharedHoldout,
-    rows: Mapping[Subject, _Inputs],
+    rows: Mapping[Subject, ModelInputs],
 ) -> tuple[ReplySample, ...]:
     """Every subject's replies; the live adapter's only to conversations of the shared holdout."""
     grounded = rows["new"]
@@ -484,14 +486,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out: Path = options.out
     try:
         manifest = read_manifest(options.adapter)
-        spec = TrainingSpec(
-            label=manifest.label,
-            base=str(options.base.resolve()),
-            dataset=str(options.dataset.resolve()),
-            recipe=manifest.recipe,
-            seed=manifest.seed,
-            live_adapter=str(options.live.resolve()) if options.live else None,
-            method=manifest.method,
+        spec = spec_of(
+            manifest,
+            base=options.base,
+            dataset=options.dataset,
+            adapters=options.adapter.parent,
+            live=options.live,
         )
         progress = EventWriter(out.with_suffix(".events.jsonl"))
         computing = choose_all(Path(spec.base), recipe=spec.recipe).choices

@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
+    PreTrainedModel,
 )
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -71,13 +72,14 @@ class Generator:
         print(generator.text(ids))
 
     Args:
-        wrapped: The base with its adapters, as PEFT wraps it; the generator owns it from here on.
+        model: The base with its adapters, as PEFT wraps it, or a model without any; the generator owns
+            it from here on.
         folder: Where the tokenizer is.
     """
 
-    def __init__(self, wrapped: PeftModel, folder: Path) -> None:
-        self.peft = wrapped.eval()
-        self.causal = wrapped.get_base_model()
+    def __init__(self, model: PeftModel | PreTrainedModel, folder: Path) -> None:
+        self.peft = model.eval() if isinstance(model, PeftModel) else None
+        self.causal = model.get_base_model() if isinstance(model, PeftModel) else model.eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.stop_ids = stop_token_ids(self.tokenizer, self.causal.generation_config)
         self.device = self.causal.device
@@ -94,14 +96,7 @@ class Generator:
             adapters: PEFT folders by the name to use them under; at least one.
             dtype: The type of the arithmetic, and of the loaded weights.
         """
-        AttentionInterface.register(_ATTENTION, _grouped_attention)
-        AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
-        causal = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map={"": _device()},
-            attn_implementation=_ATTENTION,
-        )
+        causal = _load_causal(folder, dtype)
         (first, path), *others = adapters.items()
         wrapped = PeftModel.from_pretrained(causal, path, adapter_name=first)
         for name, path in others:
@@ -112,6 +107,11 @@ class Generator:
                 module.lora_B.to(dtype)
                 module.forward = MethodType(_fused_lora_forward, module)
         return cls(wrapped, folder)
+
+    @classmethod
+    def whole(cls, folder: Path, tokenizer: Path, *, dtype: torch.dtype) -> "Generator":
+        """Load a model without adapters from ``folder``, and a base's tokenizer; use it as ``base``."""
+        return cls(_load_causal(folder, dtype), tokenizer)
 
     @classmethod
     def training(cls, folder: Path, adapter: Path, *, dtype: torch.dtype) -> "Generator":
@@ -137,7 +137,9 @@ class Generator:
     def using(self, subject: Subject) -> Iterator[None]:
         """Make an adapter the active one, or none for ``base``; no gradients inside."""
         with torch.inference_mode():
-            if subject == "base":
+            if self.peft is None:
+                yield
+            elif subject == "base":
                 with self.peft.disable_adapter():
                     yield
             else:
@@ -286,6 +288,14 @@ class Generator:
         finally:
             del decoder.forward
         return logits
+
+
+def _load_causal(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    AttentionInterface.register(_ATTENTION, _grouped_attention)
+    AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, device_map={"": _device()}, attn_implementation=_ATTENTION
+    )
 
 
 def _device() -> str:

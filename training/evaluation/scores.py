@@ -16,7 +16,16 @@ from training.evaluation.confidence_intervals import (
     bootstrap_interval,
     paired_share_difference_interval,
 )
-from training.results import Difference, FactCount, Metric, Reply, Scores, Subject, perplexity
+from training.results import (
+    Difference,
+    FactCount,
+    LossChange,
+    Metric,
+    Reply,
+    Scores,
+    Subject,
+    perplexity,
+)
 
 Grid = npt.NDArray[np.float64]
 
@@ -281,6 +290,20 @@ def perplexity_differences(
             seed=seed,
         )
     return tuple(found)
+
+
+def loss_change(
+    one: ConversationLosses, other: ConversationLosses, *, seed: int
+) -> LossChange | None:
+    """The first minus the second over what both have read; None where that is nothing."""
+    found = perplexity_differences({"new": one, "base": other}, seed=seed)
+    return next(
+        (
+            LossChange(mean=each.mean, low=each.low, high=each.high, conversations=each.items)
+            for each in found
+        ),
+        None,
+    )
 
 
 def preference_differences(

@@ -68,6 +68,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc] # untyped
             return
         self.interrupted = self._should_stop()
         control.should_training_stop = self.interrupted
+        if self._trainer.trains_all:  # has no checkpoints
+            return
         overdue = time.monotonic() - self._saved >= SAVE_SECONDS
         if self.interrupted or overdue or run.step % self._recipe.checkpoint_every == 0:
             control.should_save = True

@@ -109,7 +109,10 @@ def prepare(
         batch_tokens=limit,
         max_train_tokens=spec.recipe.max_train_tokens,
     )
-    facts = msgspec.json.encode((spec, base.serving_sha256, dataset.sha256, packages(), shown))
+    told = msgspec.to_builtins(spec)
+    # what follows the training does not belong to it, and was no field when older runs began
+    del told["recipe"]["full_evaluation"]
+    facts = msgspec.json.encode((told, base.serving_sha256, dataset.sha256, packages(), shown))
     return TrainingData(
         base=base,
         dataset=dataset,

@@ -16,9 +16,16 @@ import msgspec
 import psutil
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
-from training.adapters.package import TrainingSummary, read_manifest
+from training.adapters.package import LoraShape, TrainingSummary, read_manifest
 from training.base_models.compute_dtype_probe import choose_for_run
 from training.base_models.manifest import BaseModel, load_base
 from training.base_models.quantize import load_nf4, quiet_libraries
@@ -56,7 +63,10 @@ _QUICK_SECONDS = 5.0
 
 
 class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
-    """What `train` leaves: PEFT's two files in ``folder``, and this beside them."""
+    """What `train` leaves: PEFT's two files in ``folder``, and this beside them.
+
+    From scratch it leaves a whole model instead, and ``rank`` is 0.
+    """
 
     folder: str
     summary: TrainingSummary
@@ -83,12 +93,16 @@ def train(
     *,
     resume: bool,
     should_stop: Callable[[], bool],
+    from_scratch: bool = False,
 ) -> TrainedAdapter:
     """Train, and leave the weights with the lowest validation loss in ``out/trained``, by rename.
 
     ``out`` is an existing folder, where checkpoints are kept too. With ``resume``, the run goes on from
     the newest of them; otherwise they are removed. After each step ``should_stop`` is asked whether to
     save and end.
+
+    With ``from_scratch`` the base's architecture is trained from random weights instead, all of them and
+    in float32; ``trained`` is then a whole model, and the run has no checkpoints.
 
     Example::
 
@@ -107,11 +121,11 @@ def train(
     shown = prepare_references(spec, out, progress, should_stop=should_stop)
     progress.emit(StageEvent, stage="loading", detail=f"base {Path(spec.base).name}")
     checkpoints = _checkpoint_folder(out, resume=resume)
-    loaded = _load_base(spec, out)
+    loaded = _random_base(spec) if from_scratch else _load_base(spec, out)
     stops = stop_token_ids(loaded.tokenizer, loaded.model.generation_config)
     data = prepare(spec, loaded.tokenizer, stop_ids=stops, shown=shown)
     checkpoint, state = _newest_state(checkpoints, data, loaded.computing)
-    trainer = _trainer(spec, loaded, data, state, checkpoints=checkpoints)
+    trainer = _trainer(spec, loaded, data, state, checkpoints=checkpoints, trains_all=from_scratch)
 
     choice = loaded.computing
     progress.emit(
@@ -153,9 +167,7 @@ def _load_base(spec: TrainingSpec, out: Path) -> _LoadedBase:
     base = load_base(folder)
     computing = choose_for_run(folder, spec.recipe, out).choices["training"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(folder / "nf4")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _tokenizer(folder)
     unpacked = device == "cpu" and weights_fit(
         computing.type,
         parameters=base.parameters,
@@ -164,6 +176,30 @@ def _load_base(spec: TrainingSpec, out: Path) -> _LoadedBase:
     dtype = getattr(torch, computing.type)
     model = load_nf4(folder / "nf4", device=device, dtype=dtype, unpacked=unpacked)
     return _LoadedBase(base, model, tokenizer, computing, unpacked)
+
+
+def _random_base(spec: TrainingSpec) -> _LoadedBase:
+    """The base's architecture with the weights that its seed draws, and the base's tokenizer.
+
+    In float32 wherever it runs: a model this far from done needs small updates, which bf16 weights lose.
+    """
+    folder = Path(spec.base)
+    base = load_base(folder)
+    tokenizer = _tokenizer(folder)
+    set_seed(spec.seed)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(folder / "serving"), dtype=torch.float32
+    )
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    computing = TypeChoice(type="float32", reason="every weight is trained")
+    return _LoadedBase(base, model, tokenizer, computing, unpacked=True)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "nf4")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _newest_state(
@@ -192,13 +228,14 @@ def _trainer(
     state: CheckpointState,
     *,
     checkpoints: Path,
+    trains_all: bool,
 ) -> PlanTrainer:
-    """The method's trainer on a new adapter, or on the one to start with."""
+    """The method's trainer on a new adapter, on the one to start with, or on all of the model."""
     recipe = method_recipe(spec)
     computing, wanted = loaded.computing.type, recipe.adapter_dtype
     return TRAINERS[spec.method](
         loaded.model,
-        lora=_lora(spec, recipe, loaded.base),
+        lora=None if trains_all else _lora(spec, recipe, loaded.base),
         start=Path(spec.start_adapter) if spec.start_adapter is not None else None,
         recipe=recipe,
         tokenizer=loaded.tokenizer,
@@ -335,8 +372,11 @@ def _write(trainer: PlanTrainer, *, out: Path, stopped: str) -> TrainedAdapter:
     trainer.restore_best()
     partial, target = out / f".{TRAINED}.partial", out / TRAINED
     shutil.rmtree(partial, ignore_errors=True)
-    targets = _save_peft(trainer.model, partial, base_name=trainer.data.base.name)
-    lora = trainer.model.peft_config["default"]
+    if trainer.trains_all:
+        trainer.model.save_pretrained(partial)
+        shape = LoraShape(rank=0, alpha=0.0, targets=())
+    else:
+        shape = _save_peft(trainer.model, partial, base_name=trainer.data.base.name)
     trained = TrainedAdapter(
         folder=str(target),
         summary=TrainingSummary(
@@ -349,9 +389,9 @@ def _write(trainer: PlanTrainer, *, out: Path, stopped: str) -> TrainedAdapter:
             stopped=f"{stopped}; best at step {run.best_step}" if run.best_step else stopped,
             computed_in=tuple(run.types),
         ),
-        rank=lora.r,
-        alpha=lora.lora_alpha,
-        targets=targets,
+        rank=shape.rank,
+        alpha=shape.alpha,
+        targets=shape.targets,
         packages=packages(),
     )
     write_atomically(partial / SUMMARY_FILE, msgspec.json.encode(trained))
@@ -362,8 +402,8 @@ def _write(trainer: PlanTrainer, *, out: Path, stopped: str) -> TrainedAdapter:
     return trained
 
 
-def _save_peft(model: PeftModel, folder: Path, *, base_name: str) -> tuple[str, ...]:
-    """Write weights and config and nothing else; return the names of the adapted layers.
+def _save_peft(model: PeftModel, folder: Path, *, base_name: str) -> LoraShape:
+    """Write weights and config and nothing else; return the shape, with the names of the adapted layers.
 
     The config is made reproducible: PEFT writes a set in any order, and this machine's paths.
     """
@@ -376,4 +416,5 @@ def _save_peft(model: PeftModel, folder: Path, *, base_name: str) -> tuple[str, 
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = base_name
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return tuple(config["target_modules"])
+    lora = model.peft_config["default"]
+    return LoraShape(rank=lora.r, alpha=lora.lora_alpha, targets=tuple(config["target_modules"]))

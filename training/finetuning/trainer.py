@@ -78,7 +78,11 @@ def rate_factor(recipe: Recipe, *, steps: int, step: int) -> float:
 
 
 class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
-    """Put before one of trl's trainers, makes it follow a plan; trains one LoRA adapter."""
+    """Put before one of trl's trainers, makes it follow a plan; trains one LoRA adapter.
+
+    Or, without the shape of one, every weight of the model. Then there are no checkpoints: one would be
+    some four times the size of the model, and is not worth it in a control that takes minutes.
+    """
 
     scored: FusedCausalLMOutput
 
@@ -86,7 +90,7 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         self,
         model: PreTrainedModel,
         *,
-        lora: LoraConfig,
+        lora: LoraConfig | None,
         start: Path | None,
         recipe: Recipe,
         tokenizer: PreTrainedTokenizerBase,
@@ -96,13 +100,14 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         seed: int,
         adapter_dtype: torch.dtype,
     ) -> None:
-        """Give ``model`` an adapter of the shape ``lora``, and prepare a run.
+        """Give ``model`` an adapter of the shape ``lora``, if any, and prepare a run.
 
         ``start`` is the folder of an adapter to begin with. What the run begins with is also the
         reference model of ``dpo`` and ``kto``. ``state`` is that of the checkpoint to resume from, or
         a new one, and is kept up to date; ``out`` is the folder of checkpoints.
         """
         self.recipe, self.data, self.run_state = recipe, data, state
+        self.trains_all = lora is None
         self.best: Weights = {}
         self.metrics = StepMetrics(math.nan, math.nan)
         self._head_positions: torch.Tensor | None = None
@@ -116,7 +121,8 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         )
         self.remove_callback(PrinterCallback)
         self.follow(data)
-        for adapter in self.model.peft_config:  # with a start, trl keeps a copy as the reference
+        # with a start, trl keeps a copy as the reference
+        for adapter in () if self.trains_all else self.model.peft_config:
             for weight in self.weights(adapter).values():
                 weight.data = weight.data.to(adapter_dtype)  # trl turns some of them to bf16
             if start:
@@ -141,8 +147,9 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         return 0.0
 
     def weights(self, adapter: str = "default") -> Weights:
-        """An adapter's parameters, by name; the trained one is "default"."""
-        return {name: p for name, p in self.model.named_parameters() if f".{adapter}." in name}
+        """An adapter's parameters, by name; the trained one is "default". Without one, all there are."""
+        named = self.model.named_parameters()
+        return {name: p for name, p in named if self.trains_all or f".{adapter}." in name}
 
     def load_weights(self, folder: Path, adapter: str = "default") -> None:
         """Load PEFT's file bit for bit; PEFT's own loading would turn bf16 weights to float32."""

@@ -16,15 +16,22 @@ from training.config import Method, Objectives
 from training.data.dataset import load as load_dataset
 from training.evaluation.gates import Verdict, apply_gates
 from training.evaluation.verdicts import Comparison, Result, comparisons_of
+from training.reports.learning_curve import (
+    CONTROL_COLUMNS,
+    control_findings,
+    control_rows,
+    learning_curve,
+)
 from training.reports.loss_curve import CurvePoint, chart, read_curves
 from training.reports.tables import SUBJECTS, TITLES, difference_rows, findings, score_rows
-from training.results import Evaluation, Parity
+from training.results import CONTROLS_FILE, Controls, Evaluation, Parity
 
 __all__ = [
     "CurvePoint",
     "Provenance",
     "Report",
     "build_report",
+    "print_controls",
     "print_scores",
     "render_html",
     "render_terminal",
@@ -66,6 +73,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     ``comparisons``: a verdict on each difference to another subject, with how much data would tell where
     it cannot; empty in reports from before there were such.
+    ``controls``: None where they were not asked for.
     """
 
     tenant: str
@@ -78,6 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     provenance: Provenance
     made_at: str
     comparisons: tuple[Comparison, ...] = ()
+    controls: Controls | None = None
 
 
 def build_report(
@@ -137,7 +146,13 @@ def build_report(
         ),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         comparisons=comparisons_of(evaluation),
+        controls=read_controls(job_folder / CONTROLS_FILE),
     )
+
+
+def read_controls(path: Path) -> Controls | None:
+    """What `training.controls.measure` left in a file; None where there is none."""
+    return msgspec.json.decode(path.read_bytes(), type=Controls) if path.is_file() else None
 
 
 _COLOURS: dict[Result, str] = {"better": "green", "worse": "red", "cannot_tell": "yellow"}
@@ -174,6 +189,20 @@ def print_scores(evaluation: Evaluation, console: Console | None = None) -> None
         console.print(f"  [dim]{escape(note)}[/]", highlight=False)
 
 
+def print_controls(controls: Controls, console: Console | None = None) -> None:
+    """Print what a version is held against, and what it shows."""
+    console = console or Console()
+    table = Table(title="Trained on as many tokens", title_justify="left")
+    table.add_column("")
+    for column in CONTROL_COLUMNS:
+        table.add_column(column, justify="right")
+    for row in control_rows(controls):
+        table.add_row(*msgspec.structs.astuple(row))
+    console.print(table)
+    for finding in control_findings(controls):
+        console.print(f"  {escape(finding)}", highlight=False)
+
+
 def render_terminal(report: Report, console: Console | None = None) -> None:
     """Print the whole report."""
     console = console or Console()
@@ -186,6 +215,8 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
         colour = _COLOURS[gate.result or "worse"]
         console.print(f"  [{colour}]{gate.label:>11}[/]  {escape(gate.why)}", highlight=False)
     print_scores(report.evaluation, console)
+    if report.controls is not None:
+        print_controls(report.controls, console)
     made = report.provenance
     if made.foreign is not None:
         console.print(
@@ -231,4 +262,8 @@ def render_html(report: Report) -> str:
         differences=difference_rows(report.evaluation),
         subjects={TITLES[name]: what for name, what in SUBJECTS.items()},
         chart=chart(report.training_curve, report.validation_curve),
+        controls=control_rows(report.controls) if report.controls else [],
+        control_columns=CONTROL_COLUMNS,
+        control_findings=control_findings(report.controls) if report.controls else [],
+        learning_curve=learning_curve(report.controls) if report.controls else None,
     )

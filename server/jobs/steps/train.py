@@ -14,6 +14,7 @@ from server.jobs.steps.context import StepContext, lock_job
 from server.jobs.trainer_process import (
     Interruption,
     event_body,
+    event_kind,
     raise_if_interrupted,
     run_trainer,
 )
@@ -84,13 +85,13 @@ async def _catch_up(context: StepContext, job_id: str) -> None:
             .select(JobEvent.body)
             .where(
                 JobEvent.job_id == job_id,
-                JobEvent.kind.in_({_kind_of(event) for event in written}),
+                JobEvent.kind.in_({event_kind(event) for event in written}),
             )
         )
         known = {body.get("at") for body in bodies}
         for event in written:
             if event.at not in known:
-                await add_event(session, job, kind=_kind_of(event), body=event_body(event))
+                await add_event(session, job, kind=event_kind(event), body=event_body(event))
 
 
 def _written_steps(path: Path) -> list[StepEvent | ValidationEvent]:
@@ -119,8 +120,4 @@ async def _record(session: AsyncSession, job: Job, event: Event) -> None:
             job.progress = {**job.progress, "validation_loss": event.loss}
         case _:
             job.progress = {**job.progress, "last": type(event).__name__, **body}
-    await add_event(session, job, kind=_kind_of(event), body=body)
-
-
-def _kind_of(event: Event) -> str:
-    return type(event).__name__.removesuffix("Event").lower()
+    await add_event(session, job, kind=event_kind(event), body=body)

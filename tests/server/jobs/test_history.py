@@ -60,6 +60,15 @@ def test_each_stage_has_the_time_that_was_worked_on_it() -> None:
     assert (gates.note, release.name, release.note) == ("4 declared", "Release", "by the gates")
 
 
+def test_a_full_evaluation_says_which_model_it_trains() -> None:
+    for subject, note in (("new", "the new model"), ("training from scratch",) * 2):
+        run = job("evaluating", progress={"subject": subject, "done": 3, "total": 12})
+        found = history.read_stages(
+            run, events(*WORKED, (60, "evaluating")), declared=1, now=after(70)
+        )
+        assert (found[3].note, found[3].part) == (note, 0.25)
+
+
 def test_a_pause_belongs_to_no_stage() -> None:
     paused = events(*WORKED, (60, "paused"))
     found = history.read_stages(job("paused"), paused, declared=1, now=after(4_000))

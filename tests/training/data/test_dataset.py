@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from connectors.conversation import Conversation, Role, Split, Turn
-from training.data.dataset import Dataset, create_version, load
+from training.data.dataset import Dataset, create_subset, create_version, load
 from training.data.deduplication import candidates, jaccard, normalise, shingles
 from training.data.splitting import SPLITS
 from training.errors import BadInput
@@ -381,3 +381,19 @@ def test_jaccard_is_that_of_the_sets_of_4_grams():
     exact = len(grams[0] & grams[1]) / len(grams[0] | grams[1])
     assert jaccard(shingles(a), shingles(b)) == exact
     assert jaccard(shingles("日本語"), shingles("日本語")) == 1
+
+
+def test_smaller_subsets_are_within_larger_ones_and_hold_out_the_same(tmp_path):
+    whole = make_dataset(varied(60), tmp_path / "whole")
+    train, root = ids(whole, "train"), tmp_path / "parts"
+    parts = [create_subset(whole, root, conversations=n, seed=17) for n in (5, 12, len(train))]
+    taken = [ids(part, "train") for part in parts]
+    assert [len(each) for each in taken] == [5, 12, len(train)]
+    assert taken[0] < taken[1] < taken[2] == train
+    for part in parts:
+        assert load(part.folder) == part
+        assert [ids(part, split) for split in SPLITS[1:]] == [
+            ids(whole, split) for split in SPLITS[1:]
+        ]
+    assert parts[-1].sha256 == whole.sha256
+    assert ids(create_subset(whole, root, conversations=5, seed=18), "train") != taken[0]

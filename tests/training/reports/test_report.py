@@ -15,6 +15,7 @@ from training.config import Objectives
 from training.evaluation.gates import apply_gates
 from training.evaluation.verdicts import comparisons_of
 from training.events import StepEvent, ValidationEvent
+from training.reports.learning_curve import control_findings, learning_curve
 from training.reports.loss_curve import CurvePoint, chart, read_curves
 from training.reports.report import (
     Provenance,
@@ -26,14 +27,17 @@ from training.reports.report import (
 )
 from training.reports.tables import difference_rows, findings, score_rows
 from training.results import (
+    Controls,
     Difference,
     Evaluation,
+    LossChange,
     Metric,
     Parity,
     Reply,
     ReplySample,
     Scores,
     Subject,
+    TrainedControl,
 )
 
 NASTY = "<script>alert('x')</script> & \"Müller\" {{ 7*7 }} [bold]"
@@ -527,3 +531,78 @@ def test_a_report_with_retrieval_has_a_column_for_each_part() -> None:
     page = render_html(msgspec.structs.replace(report(), evaluation=found))
     for text in ("shown no past exchanges", "With what was said.", "From memory."):
         assert text in page
+
+
+def control(
+    conversations: int, perplexity: float | None, *, width: float = 0.2, epochs: float = 3.2
+) -> TrainedControl:
+    found = scores(perplexity, 0.1, 0.3, 0.5)
+    if perplexity:
+        low, high = perplexity * (1 - width), perplexity * (1 + width)
+        found = msgspec.structs.replace(found, perplexity_low=low, perplexity_high=high)
+    return TrainedControl(
+        conversations=conversations, tokens=20_310, epochs=epochs, seconds=150.0, scores=found
+    )
+
+
+def change(mean: float, width: float | None = 0.02) -> LossChange:
+    low, high = (None, None) if width is None else (mean - width, mean + width)
+    return LossChange(mean=mean, low=low, high=high, conversations=22)
+
+
+CONTROLS = Controls(
+    tokens=20_310,
+    curve=tuple(control(n, p) for n, p in ((20, 6.0), (51, 4.5), (102, 3.6), (204, 3.0))),
+    scratch=control(204, 300.0),
+    scratch_rate=1e-3,
+    pretraining=change(-math.log(100)),
+    last_doubling=change(math.log(3.0 / 3.6)),
+)
+
+
+def test_the_learning_curve_is_a_picture_that_needs_no_script_and_a_sentence() -> None:
+    html = render_html(msgspec.structs.replace(report(), controls=CONTROLS))
+    said = words(html)
+    assert "trained on as many tokens (20,310), has 100 times this version's perplexity" in said
+    assert "From 102 to 204 conversations, on as many tokens, perplexity fell by 17%" in said
+    assert "more of them would probably help further" in said
+    assert (
+        said.index("10% of the data")
+        < said.index("this version204")
+        < said.index("from scratch204")
+    )
+    tags = Page(html).tags
+    lines = [attrs for tag, attrs in tags if tag == "line" and attrs.get("class") == "interval"]
+    assert len(lines) == len(CONTROLS.curve)
+    assert "script" not in {tag for tag, _ in tags}
+    drawn = learning_curve(CONTROLS)
+    assert drawn is not None
+    assert [point.y for point in drawn.points] == sorted(point.y for point in drawn.points)
+    assert all(0 <= each.at <= 100 for each in (*drawn.x_ticks, *drawn.y_ticks))
+    assert words(render_html(report())).count("from scratch") == 0
+
+
+@pytest.mark.parametrize(
+    ("doubling", "expected"),
+    [
+        (change(-0.1, 0.2), "does not tell whether more of them would help"),
+        (change(0.1), "more like them would not help"),
+        (change(-0.1, None), "too little was held out"),
+    ],
+    ids=["unclear", "worse", "few"],
+)
+def test_what_more_conversations_would_do_is_only_claimed_with_its_interval(
+    doubling: LossChange, expected: str
+) -> None:
+    few = msgspec.structs.replace(
+        CONTROLS,
+        scratch=None,
+        scratch_note="nothing was trained from scratch: there was no memory",
+        last_doubling=doubling,
+        curve=tuple(control(n, None, epochs=0.4) for n in (2, 4)),
+    )
+    assert learning_curve(few) is None
+    scratch, said, unread = control_findings(few)
+    assert scratch.startswith("Nothing was trained from scratch")
+    assert expected in said
+    assert "trained on 40% of what its conversations hold" in unread

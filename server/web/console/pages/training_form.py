@@ -102,7 +102,9 @@ def empty_form(settings: Settings, recipe: str = "") -> RunForm:
     """The form as it is opened: what the installation does where nobody says otherwise, by ``recipe``."""
     bounds = msgspec.to_builtins(settings.objectives)
     values = {bound.name: _text(bounds[bound.name]) for bound in BOUNDS}
-    return RunForm({"recipe": recipe, "seed": "17", "suffix": "", "approval": "", **values}, {})
+    return RunForm(
+        {"recipe": recipe, "seed": "17", "suffix": "", "approval": "", "full": "", **values}, {}
+    )
 
 
 def read_form(fields: Mapping[str, Any], settings: Settings) -> tuple[JobRequest | None, RunForm]:
@@ -133,6 +135,7 @@ def read_form(fields: Mapping[str, Any], settings: Settings) -> tuple[JobRequest
         seed=int(seed),
         suffix=values["suffix"],
         require_approval=values["approval"] == "yes",
+        full_evaluation=values["full"] == "yes",
     ), form
 
 

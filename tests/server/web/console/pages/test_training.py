@@ -130,12 +130,14 @@ async def test_a_form_without_a_script_starts_a_run(
     assert fields["recipe"] == "cpu-small"
     assert fields["max_perplexity_ratio"] == "0.8"
     fields |= {"max_perplexity": "6", "suffix": "warm", "approval": "yes", "recipe": "cpu-demo"}
+    fields["full"] = "yes"
     del browser.headers["x-csrf-token"]  # the form has it
     answer = await browser.post(f"{PAGE}/new", data=fields)
     (job,) = await jobs_of(database)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{PAGE}/{job.id}")
     assert (job.recipe_name, job.suffix, job.seed) == ("cpu-demo", "warm", 17)
     assert job.require_approval
+    assert job.recipe["full_evaluation"]
     assert job.objectives["max_perplexity"] == 6.0
     assert job.objectives["max_parity_nats"] == settings.objectives.max_parity_nats
     assert job.actor is not None
