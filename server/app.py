@@ -42,6 +42,7 @@ from server.api.receipts import ReceiptController
 from server.api.reference.controller import ReferenceController
 from server.auth.keyring import Keyring
 from server.chat.accounting import Accounting, Admission
+from server.chat.images import ImageTriage
 from server.chat.prompt import PolicyFiles
 from server.chat.service import ChatService
 from server.cleanup import Cleaner
@@ -322,6 +323,7 @@ def _build_shared(
         admission=Admission(limiter, fair_queue),
         accounting=Accounting(ledger, metrics, base=settings.base),
         write_behind=WriteBehind(database),
+        images=ImageTriage(database, embeddings, ledger, limiter, settings),
         retrieval=RetrievalService(embeddings, IndexCache(), knowledge),
     )
     return _Shared(

@@ -3,6 +3,7 @@
 import io
 import zipfile
 import zlib
+from typing import BinaryIO
 
 from connectors.importers.base import MIB
 from connectors.knowledge.article import Reason, Unreadable
@@ -19,16 +20,16 @@ class Archive:
     """The files of a zip archive.
 
     Args:
-        data: the archive.
+        data: the archive; a file must stay open as long as it is read.
         max_bytes: that all entries together may unpack to.
 
     Raises:
         Unreadable: it is no zip archive, has too many entries, or is encrypted.
     """
 
-    def __init__(self, data: bytes, *, max_bytes: int) -> None:
+    def __init__(self, data: bytes | BinaryIO, *, max_bytes: int) -> None:
         try:
-            self._zip = zipfile.ZipFile(io.BytesIO(data))
+            self._zip = zipfile.ZipFile(io.BytesIO(data) if isinstance(data, bytes) else data)
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as exc:
             raise Unreadable(Reason.DAMAGED, f"it is no whole zip archive: {exc}") from exc
         entries = self._zip.infolist()

@@ -64,6 +64,15 @@ async def ground(
     )
 
 
+def with_images(found: Grounded | None, request: ChatRequest) -> Grounded | None:
+    """What a request is shown, with what stands in it in place of images."""
+    if not request.images:
+        return found
+    found = found or Grounded(request=request, grounding=Grounding(), dataset=None)
+    grounding = msgspec.structs.replace(found.grounding, images=request.images)
+    return msgspec.structs.replace(found, grounding=grounding)
+
+
 def _left_alone(request: ChatRequest, resolved: Resolved) -> Grounding | None:
     """Why a request is shown nothing; None where it may be shown something."""
     if not request.retrieval or not resolved.retrieval:

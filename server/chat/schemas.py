@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from server.engine.backend import CHAT
+from server.retrieval.schemas import ImageLabel
 from server.usage.schemas import Usage
 
 # an estimate: for limits before an answer, and for prompts that the engine has not counted
@@ -102,7 +103,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     Without ``messages`` the model answers the system message.
     ``tools`` None: nothing may be called ("tool_choice": "none" included). With ``drop_oldest`` the
     oldest turns are left out where all of them do not fit into the model's context. ``retrieval``:
-    whether it may be shown what others were answered.
+    whether it may be shown what others were answered. ``images``: what stands in messages in place of
+    images, for the receipt.
     """
 
     path: ClassVar[str] = CHAT
@@ -113,6 +115,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: Tools | None = None
     drop_oldest: bool = False
     retrieval: bool = True
+    images: tuple[ImageLabel, ...] = ()
     fields: FieldNames = FieldNames()
 
     @property

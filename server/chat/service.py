@@ -21,7 +21,8 @@ from server.chat.accounting import Accounting, Admission, C, Generation, Mode
 from server.chat.aggregation import Collected, CollectedTexts
 from server.chat.completions import TextChoice, TextCompletion, TextRequest
 from server.chat.engine_errors import for_caller
-from server.chat.grounding import Grounded, ground
+from server.chat.grounding import Grounded, ground, with_images
+from server.chat.images import ImageTriage
 from server.chat.prompt import PolicyFiles
 from server.chat.schemas import ChatRequest, ChunkChoice, Completion
 from server.chat.stream import ChatStreamDecoder, StreamDecoder, TextStreamDecoder
@@ -97,6 +98,7 @@ class ChatService:
         admission: limits and the queue in front of the engine.
         accounting: metrics and the usage ledger.
         retrieval: what chats are shown of the past; None: nothing.
+        images: says what images are, for those who read a request's messages.
         write_behind: writes the answers that clients asked to keep, and that a canary was refused; the
             application runs it.
 
@@ -119,9 +121,11 @@ class ChatService:
         admission: Admission,
         accounting: Accounting,
         write_behind: WriteBehind,
+        images: ImageTriage,
         retrieval: RetrievalService | None = None,
     ) -> None:
         self._retrieval = retrieval
+        self.images = images
         self.models = models
         self.write_behind = write_behind
         self._engine_or_none = engine
@@ -229,10 +233,14 @@ class ChatService:
             )
 
     async def _ground(self, generation: Generation[Any]) -> Grounded | None:
-        """What a chat is shown; None where nothing is looked up."""
-        if self._retrieval is None or not isinstance(generation.request, ChatRequest):
+        """What a chat is shown; None where nothing is looked up, and there are no images."""
+        request = generation.request
+        if not isinstance(request, ChatRequest):
             return None
-        return await ground(self._retrieval, generation.request, generation.resolved)
+        found = None
+        if self._retrieval is not None:
+            found = await ground(self._retrieval, request, generation.resolved)
+        return with_images(found, request)
 
     def _body(
         self, generation: Generation[Any], grounded: Grounded | None, answer_id: str | None

@@ -14,10 +14,13 @@ from server.cli.console import (
     print_table,
     tenant_option,
 )
+from server.errors import Invalid
 from server.heads import service
 from server.heads.schemas import HeadView
+from server.scratch import scratch
 from server.tenants import service as tenants
-from training.heads.config import TASKS, Task
+from training.errors import BadInput
+from training.heads.config import IMAGE, TASKS, Task
 
 task_option = click.option(
     "--task", type=click.Choice(TASKS), required=True, help="What the labels tell."
@@ -26,35 +29,44 @@ task_option = click.option(
 
 @click.group()
 def heads() -> None:
-    """Small classifiers of what customers write: sentiment, annoyance, intent."""
+    """Small classifiers of what customers write (sentiment, annoyance, intent), and of images."""
 
 
 @heads.command("upload")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @tenant_option
 @task_option
 @json_option
 @command
 async def upload(app: App, file: Path, tenant: str, task: Task, *, as_json: bool) -> None:
-    """Upload labelled texts (JSON lines or CSV with text and label); a worker trains a version."""
-    examples = await service.check_examples(file, filename=file.name)
-    async with app.transaction() as session:
-        row = await service.queue(
-            session,
-            await tenants.get(session, tenant),
-            examples,
-            task=task,
-            filename=file.name,
-            settings=app.settings,
-        )
-        view = service.view(row)
+    """Upload labelled texts or images; a worker trains a version.
+
+    Texts: JSON lines or CSV with text and label. Images: a folder, or a zip archive of one, with a folder
+    for each label and images in them.
+    """
+    with scratch(app.settings, "pictures") as pictures:
+        upload = await service.check_examples(file, filename=file.name, task=task, scratch=pictures)
+        async with app.transaction() as session:
+            row = await service.queue(
+                session,
+                await tenants.get(session, tenant),
+                upload,
+                task=task,
+                filename=file.name,
+                settings=app.settings,
+            )
+            view = service.view(row)
     if as_json:
         print_json(view)
-    else:
-        print_message(
-            f"{task}, version {view.version}: {view.texts:,} texts wait for a worker; see "
-            f"tenantune heads list --tenant {tenant}"
-        )
+        return
+    for left_out in upload.left_out[: service.SHOWN_LEFT_OUT]:
+        print_message(f"left out: {left_out.place}: {left_out.detail}")
+    if upload.left_out:
+        print_message(f"{len(upload.left_out):,} files in all were left out")
+    print_message(
+        f"{task}, version {view.version}: {view.texts:,} {'images' if task == IMAGE else 'texts'} "
+        f"wait for a worker; see tenantune heads list --tenant {tenant}"
+    )
 
 
 @heads.command("list")
@@ -122,8 +134,12 @@ async def retire(app: App, tenant: str, task: Task) -> None:
 async def classify(
     app: App, text: str, tenant: str, task: Task, version: int | None, *, as_json: bool
 ) -> None:
-    """What the live version says of a text; loads the encoder here, which takes some seconds."""
-    from training.heads.package import Head  # noqa: PLC0415 - loads torch
+    """What the live version says of a text, or for the task image of an image file.
+
+    The encoder is loaded here, which takes some seconds.
+    """
+    from training.heads.images import read_picture  # noqa: PLC0415 - loads numpy
+    from training.heads.package import Classified, Head  # noqa: PLC0415 - loads numpy
 
     async with app.database.reading() as session:
         owner = await tenants.get(session, tenant)
@@ -133,7 +149,16 @@ async def classify(
             else await service.get(session, owner, task, version)
         )
     folder = service.weights_folder(app.settings, row)
-    [said] = await asyncio.to_thread(lambda: Head(folder).classify([text]))
+
+    def ask() -> Classified:
+        if task == IMAGE:
+            return Head(folder).classify([read_picture(Path(text).read_bytes())])[0]
+        return Head(folder).classify([text])[0]
+
+    try:
+        said = await asyncio.to_thread(ask)
+    except (BadInput, OSError) as exc:
+        raise Invalid(f"{text}: {exc}") from exc
     if as_json:
         print_json(said._asdict())
         return

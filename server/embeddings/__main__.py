@@ -15,7 +15,7 @@ from aiohttp import web
 from server import embeddings
 from server.embeddings.encoders import Encoder, FakeEncoder, SentenceEncoder
 from server.embeddings.encoding_service import EncodingService, TextTooLong
-from server.embeddings.schemas import ClassifyRequest, EmbedRequest
+from server.embeddings.schemas import ClassifyRequest, EmbedRequest, ImageRefused
 from training.errors import ArtifactError
 
 MAX_BODY_BYTES = 64 << 20
@@ -44,6 +44,8 @@ async def serving(encoder: Encoder, uds: Path) -> AsyncIterator[None]:
             answer = await service.classify(_classifications.decode(await request.read()))
         except ArtifactError as exc:
             return web.Response(body=_encode(str(exc)), status=409)
+        except ImageRefused as exc:
+            return web.Response(body=_encode(exc.what), status=422)
         return web.Response(body=_encode(answer))
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)

@@ -6,16 +6,25 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from server.embeddings.schemas import ClassifyRequest, Embedded, EmbedRequest, Label, TooLong
+from server.embeddings.schemas import (
+    ClassifyRequest,
+    Embedded,
+    EmbedRequest,
+    ImageRefused,
+    Label,
+    TooLong,
+    UnusableImage,
+)
 from server.errors import Conflict, EngineUnavailable, Invalid, Unavailable
 
 RETRY_AFTER_SECONDS = 2.0
-TOO_LONG = 422
+REFUSED = 422
 DAMAGED = 409
 _GONE = (aiohttp.ClientError, ConnectionError, TimeoutError)
 _answers = msgspec.msgpack.Decoder(Embedded)
 _labels = msgspec.msgpack.Decoder(list[Label])
 _refusals = msgspec.msgpack.Decoder(TooLong)
+_unusable = msgspec.msgpack.Decoder(UnusableImage)
 
 
 class EncoderClient:
@@ -34,22 +43,25 @@ class EncoderClient:
             Unavailable: the process stopped meanwhile, or does not answer.
         """
         status, data = await self._post("embed", request)
-        if status == TOO_LONG:
+        if status == REFUSED:
             raise _too_long(_refusals.decode(data), len(request.texts))
         if status != 200:  # noqa: PLR2004
             raise _unreachable()
         return _answers.decode(data)
 
     async def classify(self, request: ClassifyRequest) -> list[Label]:
-        """Return what a head says of texts. Cancelling the call cancels the request.
+        """Return what a head says of texts or images. Cancelling the call cancels the request.
 
         Raises:
             Conflict: the head's folder is not there, or not as it was written.
+            ImageRefused: an image cannot be read.
             Unavailable: the process stopped meanwhile, or does not answer.
         """
         status, data = await self._post("classify", request)
         if status == DAMAGED:
             raise Conflict(msgspec.msgpack.decode(data, type=str), code="head_damaged")
+        if status == REFUSED:
+            raise ImageRefused(_unusable.decode(data))
         if status != 200:  # noqa: PLR2004
             raise _unreachable()
         return _labels.decode(data)

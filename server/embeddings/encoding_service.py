@@ -12,10 +12,21 @@ import numpy as np
 
 from server.embeddings.encoders import Encoder, shorten
 from server.embeddings.round_robin import RoundRobinQueue
-from server.embeddings.schemas import ClassifyRequest, Embedded, EmbedRequest, Label, TooLong
+from server.embeddings.schemas import (
+    ClassifyRequest,
+    Embedded,
+    EmbedRequest,
+    ImageRefused,
+    Label,
+    TooLong,
+    UnusableImage,
+)
 from training.data.batching import length_batches
 from training.evaluation.metrics import Vectors
-from training.heads.package import Head, read_manifest
+from training.heads.config import IMAGE_ENCODERS, EncoderName
+from training.heads.encoders import Encode, load_encoder
+from training.heads.images import BadImage, Pixels, read_picture
+from training.heads.package import Head, HeadManifest, check_encoder, read_manifest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +48,8 @@ class TextTooLong(Exception):
 class EncodingService:
     """Answers requests with one encoder, in one thread: its tokenizer is not safe in two.
 
+    The backbone for images is loaded with the first head that needs it.
+
     Tenants take turns, batch by batch.
     """
 
@@ -44,6 +57,7 @@ class EncodingService:
         self._encoder = encoder
         self._queue = RoundRobinQueue()
         self._heads: OrderedDict[str, Head] = OrderedDict()
+        self._backbones: dict[EncoderName, Encode] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
     async def embed(self, request: EmbedRequest) -> Embedded:
@@ -72,31 +86,53 @@ class EncodingService:
         return Embedded(vectors=vectors, tokens=sum(lengths))
 
     async def classify(self, request: ClassifyRequest) -> list[Label]:
-        """Return what a head says of each text; of a long one it reads the beginning.
+        """Return what a head says of each text or image; of a long text it reads the beginning.
 
         Raises:
             ArtifactError: there is no such head, or not as it was written.
+            ImageRefused: an image cannot be read.
         """
         labels: list[Label] = []
         for start in range(0, len(request.texts), BATCH_TEXTS // 4):
             texts = request.texts[start : start + BATCH_TEXTS // 4]
             labels += await self._in_turn(request, self._classify, request.folder, texts)
+        for index, image in enumerate(request.images):
+            labels += await self._in_turn(
+                request, self._classify_image, request.folder, image, index
+            )
         return labels
 
-    def _classify(self, folder: str, texts: Sequence[str]) -> list[Label]:
+    def _classify_image(self, folder: str, image: bytes, index: int) -> list[Label]:
+        """One at a time: to unpack a large one takes a second."""
+        try:
+            picture = read_picture(image)
+        except BadImage as exc:
+            what = UnusableImage(index=index, reason=exc.reason, detail=str(exc))
+            raise ImageRefused(what) from exc
+        return self._classify(folder, [picture])
+
+    def _classify(self, folder: str, items: Sequence[str] | Sequence[Pixels]) -> list[Label]:
         head = self._heads.get(folder)
         if head is None:
             path = Path(folder)
-            plain = read_manifest(path)
-            shared = plain.method == "frozen" and plain.encoder.name == self._encoder.name
-            head = self._heads[folder] = Head(path, encode=self._vectors if shared else None)
+            head = self._heads[folder] = Head(path, encode=self._shared(read_manifest(path)))
             if len(self._heads) > MAX_HEADS:
                 self._heads.popitem(last=False)
         self._heads.move_to_end(folder)
         return [
             Label(label=said.label, probability=said.probability, probabilities=said.probabilities)
-            for said in head.classify(texts)
+            for said in head.classify(items)
         ]
+
+    def _shared(self, head: HeadManifest) -> Encode | None:
+        """The encoder that a head shares with others; None where it has its own."""
+        name = head.encoder.name
+        if name in IMAGE_ENCODERS:
+            check_encoder(head)
+            if name not in self._backbones:
+                self._backbones[name] = load_encoder(name)
+            return self._backbones[name]
+        return self._vectors if head.method == "frozen" and name == self._encoder.name else None
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:
         return np.asarray([np.asarray(row) for row in self._encoder.encode(texts)], np.float32)

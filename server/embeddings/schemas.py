@@ -28,15 +28,35 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassifyRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts of one tenant, for the head in a folder. What the encoder cannot read is cut off."""
+    """Texts or images (files) of one tenant, for the head in a folder, which is for one of both.
+
+    Of a long text the beginning is read.
+    """
 
     tenant: str
-    texts: list[str]
+    texts: list[str] = []
+    images: list[bytes] = []
     folder: str
 
 
+class UnusableImage(msgspec.Struct, frozen=True, kw_only=True):
+    """The image number ``index`` cannot be read, and why: in a word (``reason``), and in a sentence."""
+
+    index: int
+    reason: str
+    detail: str
+
+
+class ImageRefused(Exception):
+    """An image cannot be read. ``what`` says which, and why."""
+
+    def __init__(self, what: UnusableImage) -> None:
+        super().__init__(f"image {what.index}: {what.detail}")
+        self.what = what
+
+
 class Label(msgspec.Struct, frozen=True, kw_only=True):
-    """What a head says of a text: a label, how probable it is, and every label's probability."""
+    """What a head says of a text or image: a label, how probable it is, and every label's probability."""
 
     label: str
     probability: float

@@ -100,9 +100,18 @@ class EmbeddingService:
             TooMany: the tenant has too many requests open.
             Unavailable: the process is not there yet, or stopped meanwhile.
         """
-        with self._request(tenant):
+        return await self._classify(ClassifyRequest(tenant=tenant, texts=texts, folder=str(head)))
+
+    async def classify_images(self, images: list[bytes], *, tenant: str, head: Path) -> list[Label]:
+        """Return what the head in a folder says of images (files), which are unpacked in the process.
+
+        Raises as ``classify``, and ImageRefused where an image cannot be read.
+        """
+        return await self._classify(ClassifyRequest(tenant=tenant, images=images, folder=str(head)))
+
+    async def _classify(self, request: ClassifyRequest) -> list[Label]:
+        with self._request(request.tenant):
             await self._ready()
-            request = ClassifyRequest(tenant=tenant, texts=texts, folder=str(head))
             return await self._client.classify(request)
 
     async def run(self) -> None:

@@ -9,14 +9,22 @@ from msgspec import Meta
 from server.db.models import HeadState
 from server.schemas import Moment
 from training.heads.config import Task
+from training.heads.examples import LeftOut
 
 MAX_TEXTS = 64  # classified by one request
 
 
 class HeadForm(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of the form that uploads labelled texts, beside ``file``."""
+    """The fields of the form that uploads labelled texts or images, beside ``file``."""
 
     task: Task
+
+
+class LeftOutView(msgspec.Struct, frozen=True, kw_only=True):
+    """Files of an upload that were left out: how many for each reason, and the first of them."""
+
+    counts: dict[str, int]
+    files: list[LeftOut]
 
 
 class HeadView(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +32,8 @@ class HeadView(msgspec.Struct, frozen=True, kw_only=True):
 
     ``report`` is what its training measured: ``scores`` on the test part with the bins of the
     calibration error, the ``verdict`` of the gates, ``choice`` of the method, hashes of the encoder and
-    of the dataset; none before it is ready. ``progress`` of training is in [0, 1].
+    of the dataset; none before it is ready. ``progress`` of training is in [0, 1]. ``texts``: how many
+    texts or images were uploaded; ``left_out``: images that could not be used.
     """
 
     task: Task
@@ -37,6 +46,7 @@ class HeadView(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None
     error: dict[str, Any] | None
     report: dict[str, Any] | None
+    left_out: LeftOutView | None
     created_at: Moment
     live_since: Moment | None
 
@@ -56,18 +66,21 @@ class HeadTaskChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassifyTexts(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts to classify, with the live head of the task or with a version of it."""
+    """What to classify, with the live head of the task or with a version of it.
+
+    ``images``: ``data:`` URLs, for the task ``image``; ``texts`` are for the others.
+    """
 
     task: Task
     texts: Annotated[
-        list[Annotated[str, Meta(min_length=1, max_length=10_000)]],
-        Meta(min_length=1, max_length=MAX_TEXTS),
-    ]
+        list[Annotated[str, Meta(min_length=1, max_length=10_000)]], Meta(max_length=MAX_TEXTS)
+    ] = []
+    images: list[str] = []
     version: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Labelled(msgspec.Struct, frozen=True, kw_only=True):
-    """What a head says of a text."""
+    """What a head says of a text or image."""
 
     label: str
     probability: float
@@ -75,7 +88,7 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version says of texts, in their order."""
+    """What a version says of texts or images, in their order."""
 
     task: Task
     version: int

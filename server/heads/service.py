@@ -1,6 +1,7 @@
-"""A tenant's heads: labelled texts in, versions, which of them is live."""
+"""A tenant's heads: labelled texts or images in, versions, which of them is live."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,20 +15,36 @@ from server.audit.schemas import Subject
 from server.db.models import Head, Tenant, new_id, now
 from server.db.scope import of_tenant
 from server.errors import Conflict, Invalid, NotFound
-from server.heads.schemas import HeadView
+from server.heads import reading
+from server.heads.reading import ReadingRequest
+from server.heads.schemas import HeadView, LeftOutView
 from server.settings import Settings
 from training.errors import BadInput
-from training.filesystem import write_atomically
-from training.heads.config import Task
-from training.heads.examples import Labelled, read_examples
+from training.filesystem import sync_path, write_atomically
+from training.heads.config import IMAGE, Task
+from training.heads.examples import Example, LabelledImage, LeftOut, pictures_of, read_examples
 
 MAX_TEXTS = 20_000
 MAX_WAITING = 3  # of one tenant
 EXAMPLES_FILE = "examples.jsonl"
+SHOWN_LEFT_OUT = 50
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an upload can be trained on. ``pictures``: the folder where those of its images lie."""
+
+    examples: Sequence[Example]
+    left_out: Sequence[LeftOut] = ()
+    pictures: Path | None = None
+
+
+def datasets_folder(settings: Settings, tenant_id: str) -> Path:
+    """Where the datasets of all heads of a tenant lie, and the pictures of its images."""
+    return settings.heads / tenant_id / "datasets"
 
 
 def folder(settings: Settings, head: Head) -> Path:
-    """Where a head's labelled texts, its run and its weights lie."""
+    """Where a head's labelled examples, its run and its weights lie."""
     return settings.heads / head.tenant_id / head.id
 
 
@@ -45,31 +62,42 @@ def weights_folder(settings: Settings, head: Head) -> Path:
     return folder(settings, head) / "heads" / head.sha256
 
 
-async def check_examples(path: Path, *, filename: str) -> list[Labelled]:
-    """Read an upload of labelled texts.
+async def check_examples(path: Path, *, filename: str, task: Task, scratch: Path) -> Upload:
+    """Read an upload: labelled texts, or for the task ``image`` a zip archive (or folder) of images.
+
+    Args:
+        path: The file.
+        filename: What it is called.
+        task: What the labels tell.
+        scratch: An empty folder for pictures, until they are queued.
 
     Raises:
-        Invalid: a line cannot be used; the message names it. Or there are too many.
+        Invalid: a line of texts cannot be used, and the message names it; no image can be used; or
+            there are too many.
     """
+    if task == IMAGE:
+        request = ReadingRequest(source=str(path), filename=filename, pictures=str(scratch))
+        outcome = await reading.read(request)
+        return Upload(examples=outcome.images, left_out=outcome.left_out, pictures=scratch)
     try:
         found = await asyncio.to_thread(read_examples, path, name=filename)
     except BadInput as exc:
         raise Invalid(str(exc), param="file", code="invalid_labels") from exc
     if len(found) > MAX_TEXTS:
         raise Invalid(f"{filename}: {len(found):,} texts; at most {MAX_TEXTS:,}.", param="file")
-    return found
+    return Upload(examples=found)
 
 
 async def queue(
     session: AsyncSession,
     tenant: Tenant,
-    examples: Sequence[Labelled],
+    upload: Upload,
     *,
     task: Task,
     filename: str,
     settings: Settings,
 ) -> Head:
-    """Add a version that a worker will train. Its texts are on disk before its row is.
+    """Add a version that a worker will train. What it is trained on is on disk before its row is.
 
     Raises:
         Conflict: too many of the tenant's wait already.
@@ -91,14 +119,48 @@ async def queue(
         task=task,
         version=(last or 0) + 1,
         filename=filename,
-        texts=len(examples),
+        texts=len(upload.examples),
+        left_out=msgspec.to_builtins(_left_out(upload.left_out)) if upload.left_out else None,
     )
-    data = b"".join(msgspec.json.encode(each) + b"\n" for each in examples)
-    await asyncio.to_thread(write_atomically, folder(settings, row) / EXAMPLES_FILE, data)
+    await asyncio.to_thread(
+        _write, upload, folder(settings, row), datasets_folder(settings, tenant.id)
+    )
     session.add(row)
     await session.flush()
-    _record(session, "head.uploaded", row, texts=len(examples))
+    _record(session, "head.uploaded", row, texts=len(upload.examples))
     return row
+
+
+def _write(upload: Upload, own: Path, datasets: Path) -> None:
+    """Put pictures where datasets look for them, and then the examples."""
+    if upload.pictures is not None:
+        pictures = pictures_of(datasets)
+        pictures.mkdir(parents=True, exist_ok=True)
+        for path in upload.pictures.iterdir():
+            path.replace(pictures / path.name)
+        sync_path(pictures)
+    data = b"".join(msgspec.json.encode(each) + b"\n" for each in upload.examples)
+    write_atomically(own / EXAMPLES_FILE, data)
+
+
+def read_queued(settings: Settings, head: Head) -> list[Example]:
+    """What a queued version is to be trained on.
+
+    Raises:
+        BadInput: it is not there, or was changed.
+    """
+    path = folder(settings, head) / EXAMPLES_FILE
+    if head.task != IMAGE:
+        return [*read_examples(path)]
+    try:
+        return [*msgspec.json.Decoder(LabelledImage).decode_lines(path.read_bytes())]
+    except (OSError, msgspec.DecodeError) as exc:
+        raise BadInput(f"cannot read {path}: {exc}; upload the images again") from exc
+
+
+def _left_out(found: Sequence[LeftOut]) -> LeftOutView:
+    counts = Counter(each.reason.value for each in found)
+    return LeftOutView(counts=dict(sorted(counts.items())), files=list(found[:SHOWN_LEFT_OUT]))
 
 
 async def list_for(session: AsyncSession, tenant: Tenant) -> list[Head]:
@@ -219,6 +281,7 @@ def view(row: Head) -> HeadView:
         sha256=row.sha256,
         error=row.error,
         report=row.manifest,
+        left_out=msgspec.convert(row.left_out, LeftOutView) if row.left_out else None,
         created_at=row.created_at,
         live_since=row.live_since,
     )

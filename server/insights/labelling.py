@@ -24,7 +24,7 @@ from server.errors import ServerError
 from server.heads import service as heads
 from server.heads.schemas import DayCount
 from server.settings import Settings
-from training.heads.config import ANNOYED
+from training.heads.config import ANNOYED, IMAGE
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,8 @@ class Labelling:
             ServerError: a head or the encoder cannot be used; other tenants' messages were labelled.
         """
         async with self._database.reading() as session:
-            rows = list(await session.scalars(_EVERYONE.select(Head).where(Head.live)))
+            query = _EVERYONE.select(Head).where(Head.live, Head.task != IMAGE)
+            rows = list(await session.scalars(query))
         self._done = {row.id: self._done[row.id] for row in rows if row.id in self._done}
         written, trouble = 0, None
         for row in rows:

@@ -27,9 +27,8 @@ from server.jobs.trainer_process import (
 from training.errors import BadInput
 from training.events import Event, ResultEvent, StepEvent
 from training.filesystem import write_atomically
-from training.heads.config import EncoderName, HeadSpec
+from training.heads.config import IMAGE, EncoderName, HeadSpec
 from training.heads.dataset import create_version
-from training.heads.examples import read_examples
 
 log = structlog.get_logger(__name__)
 
@@ -100,18 +99,20 @@ async def _take(context: StepContext, executor: str) -> Head | None:
 async def _train(context: StepContext, head: Head) -> tuple[dict[str, object], str]:
     settings = context.settings
     folder = heads.folder(settings, head)
-    examples = await asyncio.to_thread(read_examples, folder / heads.EXAMPLES_FILE)
+    examples = await asyncio.to_thread(heads.read_queued, settings, head)
     dataset = await asyncio.to_thread(
-        create_version, examples, folder.parent / "datasets", task=head.task
+        create_version,
+        examples,
+        heads.datasets_folder(settings, head.tenant_id),
+        task=head.task,
     )
     spec_path = folder / "spec.json"
     if not spec_path.is_file():  # one that goes on is held against what was live when it began
         async with context.database.reading() as session:
             live = await heads.find_live(session, head.tenant_id, head.task)
-        encoder: EncoderName = "hashed-words" if settings.engine == "fake" else "all-minilm-l6-v2"
         spec = HeadSpec(
             dataset=str(dataset.folder),
-            encoder=encoder,
+            encoder=_encoder(head, fake=settings.engine == "fake"),
             live=str(heads.weights_folder(settings, live)) if live else None,
         )
         write_atomically(spec_path, msgspec.json.encode(spec))
@@ -147,6 +148,12 @@ async def _train(context: StepContext, head: Head) -> tuple[dict[str, object], s
         context.trainers.ended(head.id)
     manifest = msgspec.json.decode((Path(result) / "manifest.json").read_bytes())
     return manifest, Path(result).name
+
+
+def _encoder(head: Head, *, fake: bool) -> EncoderName:
+    if head.task == IMAGE:
+        return "colour-grid" if fake else "efficientnet-lite0"
+    return "hashed-words" if fake else "all-minilm-l6-v2"
 
 
 async def _progress(context: StepContext, head: Head, share: float) -> None:

@@ -64,7 +64,7 @@ async def get(session: AsyncSession, tenant_id: str, answer_id: str) -> ReceiptV
     if row is None:
         raise NotFound(
             f"There is no receipt of '{answer_id}'. They are kept for {KEPT_FOR.days} days, of answers "
-            "by versions that were trained with references.",
+            "by versions that were trained with references, and to requests with images.",
             code="receipt_not_found",
         )
     found = msgspec.convert(row.grounding, Grounding)
@@ -77,6 +77,7 @@ async def get(session: AsyncSession, tenant_id: str, answer_id: str) -> ReceiptV
         supported=found.supported,
         why_not=found.why_not,
         references=found.references,
+        images=found.images,
     )
 
 

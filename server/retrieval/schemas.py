@@ -11,10 +11,22 @@ Ungrounded = Literal["no_question", "own_text", "switched_off", "unavailable"]
 """Why an answer that could have been shown references was shown none."""
 
 
+class ImageLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image head says of an image: a label, how probable it is, and the head's version."""
+
+    label: str
+    probability: float
+    version: int
+
+
 class Grounding(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer is shown. ``supported``: the nearest reference is as near as is usual for this tenant."""
+    """What an answer is shown. ``supported``: the nearest reference is as near as is usual for this tenant.
+
+    ``images``: what the model read in place of the request's images.
+    """
 
     references: tuple[Reference, ...] = ()
+    images: tuple[ImageLabel, ...] = ()
     supported: bool | None = None
     why_not: Ungrounded | None = None
 
@@ -28,7 +40,7 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     was looked up. ``why_not``: why there are
     no references. ``no_question``: the request does not end with a customer's turn; ``own_text``: it
     brought its own; ``switched_off``: by the tenant or the request; ``unavailable``: the encoder did not
-    answer in time.
+    answer in time. ``images``: what the tenant's image head said of the request's images, in their order.
     """
 
     id: str
@@ -40,3 +52,4 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     supported: bool | None
     why_not: Ungrounded | None
     references: tuple[Reference, ...]
+    images: tuple[ImageLabel, ...]

@@ -22,8 +22,9 @@ import msgspec
 import numpy as np
 
 from training.evaluation.metrics import Embed
+from training.heads.alike import clusters_of, distinct
 from training.heads.config import HeadRecipe
-from training.heads.dataset import HELD_OUT, assign, clusters_of, distinct
+from training.heads.dataset import HELD_OUT, assign
 from training.heads.encoders import embed_all, load_encoder
 from training.heads.examples import Labelled
 from training.heads.scores import HeadScores, score

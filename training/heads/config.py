@@ -7,9 +7,14 @@ import msgspec
 
 from training.errors import BadInput
 
-EncoderName = Literal["all-minilm-l6-v2", "hashed-words"]
-Task = Literal["sentiment", "annoyance", "intent"]
+TextEncoderName = Literal["all-minilm-l6-v2", "hashed-words"]
+ImageEncoderName = Literal["efficientnet-lite0", "colour-grid"]
+IMAGE_ENCODERS: tuple[ImageEncoderName, ...] = get_args(ImageEncoderName)
+EncoderName = TextEncoderName | ImageEncoderName
+Task = Literal["sentiment", "annoyance", "intent", "image"]
 TASKS: tuple[Task, ...] = get_args(Task)
+IMAGE: Task = "image"
+"""The task whose examples are images; those of all others are texts."""
 ANNOYED = "annoyed"
 """The label of the task ``annoyance`` that people are told of; the task has one other label."""
 

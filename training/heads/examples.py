@@ -1,8 +1,12 @@
-"""Reads labelled texts: JSON lines, or a table (CSV), with ``text`` and ``label``."""
+"""Reads labelled texts: JSON lines, or a table (CSV), with ``text`` and ``label``.
+
+Labelled images are read by ``images``.
+"""
 
 import csv
 import io
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -23,7 +27,44 @@ class Labelled(msgspec.Struct, frozen=True):
     label: str
 
 
+class LabelledImage(msgspec.Struct, frozen=True):
+    """A picture, by the hash of its pixels (``images``), and what it is."""
+
+    image: str
+    label: str
+
+
+Example = Labelled | LabelledImage
+"""Of one dataset all are of one kind."""
+
+
+class Reason(StrEnum):
+    """Why an image cannot be used."""
+
+    EMPTY = "empty"
+    NO_LABEL = "no_label"
+    NOT_AN_IMAGE = "not_an_image"
+    WRONG_EXTENSION = "wrong_extension"
+    DAMAGED = "damaged"
+    ANIMATED = "animated"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of an upload that was left out. ``place``: its name there."""
+
+    place: str
+    reason: Reason
+    detail: str
+
+
 _decoder = msgspec.json.Decoder(Labelled)
+
+
+def pictures_of(root: Path) -> Path:
+    """Where the pictures of all datasets in ``root`` lie, each under its name as a PNG."""
+    return root / "pictures"
 
 
 def read_examples(path: Path, *, name: str | None = None) -> list[Labelled]:

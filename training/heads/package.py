@@ -20,12 +20,14 @@ from training.filesystem import FileEntry, write_folder
 from training.heads import softmax
 from training.heads.config import HeadRecipe, Method, Task
 from training.heads.encoders import (
+    Encode,
     EncoderRef,
     encoder_ref,
     limit_threads,
     load_encoder,
     package_folder,
 )
+from training.heads.images import Pixels
 from training.heads.lora import LORA_FILE, merge
 from training.heads.scores import Comparison, HeadScores
 from training.heads.softmax import Probabilities, Softmax, probabilities
@@ -68,7 +70,7 @@ class HeadManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Classified(NamedTuple):
-    """What a head says of a text: its label, and the probability of each."""
+    """What a head says of a text or picture: its label, and the probability of each."""
 
     label: str
     probability: float
@@ -80,28 +82,28 @@ class Head:
 
     Args:
         folder: The head's folder; every file of it is checked against its hash.
-        encode: The encoder that turns texts into vectors; by default the one that the manifest
-            names, loaded here.
+        encode: The encoder that turns texts or pictures into vectors; by default the one that the
+            manifest names, loaded here.
 
     Raises:
         ArtifactError: the folder is not what its manifest says, or was trained on an encoder that
             is not the one installed here.
     """
 
-    def __init__(self, folder: Path, *, encode: Embed | None = None) -> None:
+    def __init__(self, folder: Path, *, encode: Encode | None = None) -> None:
         self.manifest = verify(folder)
         self._softmax = _load_softmax(folder, self.manifest)
         self._encode = encode or _load_encode(folder, self.manifest)
 
-    def logits(self, texts: Sequence[str]) -> Vectors:
-        """(texts, labels), before the temperature."""
-        return self._softmax.logits(self._encode(texts))
+    def logits(self, items: Sequence[str] | Sequence[Pixels]) -> Vectors:
+        """(texts or pictures, labels), before the temperature."""
+        return self._softmax.logits(self._encode(items))
 
-    def classify(self, texts: Sequence[str]) -> list[Classified]:
-        """What each text is."""
-        if not texts:
+    def classify(self, items: Sequence[str] | Sequence[Pixels]) -> list[Classified]:
+        """What each text or picture is: of which the head was trained on, its task says."""
+        if not items:
             return []
-        return say(self.manifest, probabilities(self.logits(texts), self.manifest.temperature))
+        return say(self.manifest, probabilities(self.logits(items), self.manifest.temperature))
 
 
 def say(manifest: HeadManifest, found: Probabilities) -> list[Classified]:
@@ -232,7 +234,7 @@ def _load_softmax(folder: Path, manifest: HeadManifest) -> Softmax:
     )
 
 
-def _load_encode(folder: Path, manifest: HeadManifest) -> Embed:
+def _load_encode(folder: Path, manifest: HeadManifest) -> Encode:
     check_encoder(manifest)
     if manifest.method == "contrastive":
         return tuned_encoder(folder / LORA_FILE)

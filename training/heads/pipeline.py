@@ -25,7 +25,7 @@ import numpy as np
 from connectors.conversation import Split
 from training.adapters.safetensors_io import TensorFile, write_tensors
 from training.errors import ArtifactError, BadInput, Interrupted, TrainingError
-from training.evaluation.metrics import Embed, Vectors
+from training.evaluation.metrics import Vectors
 from training.events import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -43,10 +43,11 @@ from training.events import (
 from training.filesystem import replacing, write_atomically
 from training.heads import dataset as datasets
 from training.heads import package
-from training.heads.config import HeadSpec, Method, load_spec
+from training.heads.alike import near_any
+from training.heads.config import IMAGE, IMAGE_ENCODERS, HeadSpec, Method, load_spec
 from training.heads.dataset import LabelDataset
-from training.heads.encoders import embed_all, encoder_ref, load_encoder
-from training.heads.examples import Labelled
+from training.heads.encoders import Encode, embed_all, encoder_ref, load_encoder
+from training.heads.examples import Example, Labelled
 from training.heads.package import Head, HeadManifest
 from training.heads.scores import Comparison, Numbers, apply_gates, compare, score
 from training.heads.softmax import Probabilities, Softmax, fit, fit_temperature, probabilities
@@ -148,17 +149,20 @@ def _stages(spec: HeadSpec, out: Path, progress: EventWriter, *, resume: bool) -
         folder = finished_head(out)
         package.verify(folder)
         return folder
+    if (spec.encoder in IMAGE_ENCODERS) != (dataset.manifest.task == IMAGE):
+        raise BadInput(f"{spec.encoder} cannot encode the examples of {dataset.manifest.task}")
     started = time.monotonic()
-    texts = {split: dataset.read(split) for split in datasets.SPLITS}
-    truth = {split: _numbers(dataset, found) for split, found in texts.items()}
+    examples = {split: dataset.read(split) for split in datasets.SPLITS}
+    truth = {split: _numbers(dataset, found) for split, found in examples.items()}
     encode = load_encoder(spec.encoder)
-    frozen = _candidate("frozen", spec, out, texts, encode=encode, lora=None, progress=progress)
+    fitting = _Fitting(spec, dataset, out, examples, progress)
+    frozen = fitting.candidate("frozen", encode=encode, lora=None)
     chosen, choice, validation = frozen, "the frozen encoder, as asked", None
     wanted = spec.recipe.method
-    if wanted != "frozen" and spec.encoder == "hashed-words":
-        wanted, choice = "frozen", "the frozen encoder: hashed words have no weights to tune"
+    if wanted != "frozen" and spec.encoder != "all-minilm-l6-v2":
+        wanted, choice = "frozen", f"the frozen encoder: {spec.encoder} is not tuned"
     if wanted != "frozen":
-        tuned = _contrastive(spec, out, texts, progress)
+        tuned = fitting.contrastive()
         validation = compare(
             tuned.validation.argmax(axis=1), frozen.validation.argmax(axis=1), truth["validation"]
         )
@@ -167,7 +171,7 @@ def _stages(spec: HeadSpec, out: Path, progress: EventWriter, *, resume: bool) -
     temperature = fit_temperature(chosen.validation, truth["validation"])
     found = probabilities(chosen.test, temperature)
     live, note, live_sha256 = _compare_with_live(
-        spec, dataset, texts["test"], truth=truth["test"], found=found, encode=encode
+        spec, dataset, examples["test"], truth=truth["test"], found=found, encode=encode
     )
     progress.emit(StageEvent, stage="writing")
     majority = Counter(truth["train"].tolist()).most_common(1)[0][0]
@@ -215,89 +219,91 @@ def _own(spec: HeadSpec, out: Path, *, resume: bool) -> None:
     write_atomically(path, data)
 
 
-def _numbers(dataset: LabelDataset, texts: Sequence[Labelled]) -> Numbers:
-    found: Numbers = np.searchsorted(dataset.manifest.labels, [each.label for each in texts])
+def _numbers(dataset: LabelDataset, examples: Sequence[Example]) -> Numbers:
+    found: Numbers = np.searchsorted(dataset.manifest.labels, [each.label for each in examples])
     return found
 
 
-def _contrastive(
-    spec: HeadSpec, out: Path, texts: dict[Split, list[Labelled]], progress: EventWriter
-) -> Candidate:
-    from training.heads.contrastive import tune  # noqa: PLC0415 - loads torch
+class _Fitting(NamedTuple):
+    """Makes the candidates of a run."""
 
-    progress.emit(StageEvent, stage="training", detail="the encoder, by contrast")
-    started, words, first = time.monotonic(), 0, 0
-    mean_words = sum(len(each.text.split()) for each in texts["train"]) / len(texts["train"])
+    spec: HeadSpec
+    dataset: LabelDataset
+    out: Path
+    examples: dict[Split, list[Example]]
+    progress: EventWriter
 
-    def on_step(step: int, steps: int, loss: float, rate: float) -> None:
-        nonlocal words, first
-        first = first or step
-        words += round(2 * spec.recipe.batch_pairs * mean_words)
-        seconds = max(time.monotonic() - started, 1e-6)
-        progress.emit(
-            StepEvent,
-            step=step,
-            steps=steps,
-            epoch=step / steps,
-            loss=loss,
-            learning_rate=rate,
-            tokens=words,
-            tokens_per_second=words / seconds,
-            eta_seconds=seconds / (step - first + 1) * (steps - step),
+    def contrastive(self) -> Candidate:
+        """Tune the encoder of texts by contrast, and fit the softmax layer on it."""
+        from training.heads.contrastive import tune  # noqa: PLC0415 - loads torch
+
+        self.progress.emit(StageEvent, stage="training", detail="the encoder, by contrast")
+        texts = [each for each in self.examples["train"] if isinstance(each, Labelled)]
+        started, words, first = time.monotonic(), 0, 0
+        mean_words = sum(len(each.text.split()) for each in texts) / len(texts)
+
+        def on_step(step: int, steps: int, loss: float, rate: float) -> None:
+            nonlocal words, first
+            first = first or step
+            words += round(2 * self.spec.recipe.batch_pairs * mean_words)
+            seconds = max(time.monotonic() - started, 1e-6)
+            self.progress.emit(
+                StepEvent,
+                step=step,
+                steps=steps,
+                epoch=step / steps,
+                loss=loss,
+                learning_rate=rate,
+                tokens=words,
+                tokens_per_second=words / seconds,
+                eta_seconds=seconds / (step - first + 1) * (steps - step),
+            )
+
+        lora = tune(
+            texts,
+            self.out / "contrastive",
+            recipe=self.spec.recipe,
+            seed=self.spec.seed,
+            on_step=on_step,
+            on_round=lambda step: self.progress.emit(CheckpointEvent, step=step),
+            on_resume=lambda step: self.progress.emit(ResumedEvent, step=step),
         )
+        return self.candidate("contrastive", encode=package.tuned_encoder(lora), lora=lora)
 
-    lora = tune(
-        texts["train"],
-        out / "contrastive",
-        recipe=spec.recipe,
-        seed=spec.seed,
-        on_step=on_step,
-        on_round=lambda step: progress.emit(CheckpointEvent, step=step),
-        on_resume=lambda step: progress.emit(ResumedEvent, step=step),
-    )
-    encode = package.tuned_encoder(lora)
-    return _candidate("contrastive", spec, out, texts, encode=encode, lora=lora, progress=progress)
+    def candidate(self, method: Method, *, encode: Encode, lora: Path | None) -> Candidate:
+        """Fit the softmax layer on an encoder's vectors, or read what an earlier run has fitted."""
+        path = self.out / "candidates" / f"{method}.safetensors"
+        if not path.is_file():
+            arrays = self._fit(encode, name=method)
+            with replacing(path) as beside:
+                shapes = {name: array.shape for name, array in arrays.items()}
+                write_tensors(beside, shapes, dtype="F32", values=arrays.__getitem__)
+        with TensorFile(path, max_header_bytes=_MAX_HEADER_BYTES) as file:
+            read = {name: file.read(name) for name in file.tensors}
+        layer = Softmax(read["weights"], read["biases"])
+        return Candidate(method, layer, lora, read["validation"], read["test"])
 
-
-def _candidate(
-    method: Method,
-    spec: HeadSpec,
-    out: Path,
-    texts: dict[Split, list[Labelled]],
-    *,
-    encode: Embed,
-    lora: Path | None,
-    progress: EventWriter,
-) -> Candidate:
-    """Fit the softmax layer on an encoder's vectors, or read what an earlier run has fitted."""
-    path = out / "candidates" / f"{method}.safetensors"
-    if not path.is_file():
-        total = sum(map(len, texts.values()))
-        report = evaluation_reporter(progress, method, total=total)
+    def _fit(self, encode: Encode, *, name: str) -> dict[str, Vectors]:
+        report = evaluation_reporter(
+            self.progress, name, total=sum(map(len, self.examples.values()))
+        )
         vectors = {
-            split: embed_all(encode, [each.text for each in found], on_done=report)
-            for split, found in texts.items()
+            split: embed_all(encode, found, content=self.dataset.content, on_done=report)
+            for split, found in self.examples.items()
         }
-        labels = [each.label for each in texts["train"]]
+        labels = [each.label for each in self.examples["train"]]
         layer = fit(
             vectors["train"],
             labels,
-            inverse_penalty=spec.recipe.inverse_penalty,
+            inverse_penalty=self.spec.recipe.inverse_penalty,
             classes=sorted(set(labels)),
         )
-        arrays = {
+        return {
             "weights": layer.weights,
             "biases": layer.biases,
             "validation": layer.logits(vectors["validation"]),
             "test": layer.logits(vectors["test"]),
         }
-        with replacing(path) as beside:
-            shapes = {name: array.shape for name, array in arrays.items()}
-            write_tensors(beside, shapes, dtype="F32", values=arrays.__getitem__)
-    with TensorFile(path, max_header_bytes=_MAX_HEADER_BYTES) as file:
-        read = {name: file.read(name) for name in file.tensors}
-    layer = Softmax(read["weights"], read["biases"])
-    return Candidate(method, layer, lora, read["validation"], read["test"])
 
 
 def _choose(
@@ -323,13 +329,13 @@ def _choose(
 def _compare_with_live(
     spec: HeadSpec,
     dataset: LabelDataset,
-    texts: Sequence[Labelled],
+    examples: Sequence[Example],
     *,
     truth: Numbers,
     found: Probabilities,
-    encode: Embed,
+    encode: Encode,
 ) -> tuple[Comparison | None, str, str | None]:
-    """The new head against the live one, on test texts that the live one was not trained on.
+    """The new head against the live one, on what the live one was not trained on.
 
     Returns:
         The comparison, what is to be said of it in words, and the live head's hash.
@@ -348,23 +354,23 @@ def _compare_with_live(
         known = datasets.load(Path(spec.dataset).parent / manifest.dataset_sha256)
     except (ArtifactError, BadInput) as exc:
         return None, f"not compared with the live head: {exc}", folder.name
-    seen = [each.text for split in ("train", "validation") for each in known.read(split)]
-    fresh = [not near for near in datasets.near_any([each.text for each in texts], seen)]
+    seen = [each for split in ("train", "validation") for each in known.read(split)]
+    fresh = [not near for near in near_any(examples, seen, pictures=dataset.pictures)]
     if not any(fresh):
         return (
             None,
-            "not compared with the live head: it was trained on all test texts",
+            "not compared with the live head: it was trained on all that it could be tested with",
             folder.name,
         )
     same = manifest.method == "frozen" and manifest.encoder.name == spec.encoder
     live = Head(folder, encode=encode if same else None)
-    chosen = [each.text for each, use in zip(texts, fresh, strict=True) if use]
-    said = live.logits(chosen).argmax(axis=1)
+    chosen = [each for each, use in zip(examples, fresh, strict=True) if use]
+    said = embed_all(live.logits, chosen, content=dataset.content).argmax(axis=1)
     which = np.asarray(fresh)
     note = ""
-    if len(chosen) < len(texts):
+    if len(chosen) < len(examples):
         note = (
-            f"compared with the live head on {len(chosen):,} of {len(texts):,} test texts: it was "
-            "trained on the others"
+            f"compared with the live head on {len(chosen):,} of {len(examples):,} for the test: it "
+            "was trained on the others"
         )
     return compare(found.argmax(axis=1)[which], said, truth[which]), note, folder.name

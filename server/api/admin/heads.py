@@ -1,4 +1,4 @@
-"""Heads over HTTP: labelled texts in, versions, which is live, and what one says of a text."""
+"""Heads over HTTP: labelled texts or images in, versions, which is live, and what one says of them."""
 
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, Parameter, QueryParam
 from server.api.admin.upload import post_file, received
 from server.api.guards import needs
 from server.db.session import Database
+from server.embeddings.images import ImageInput, classify_images
 from server.embeddings.service import EmbeddingService
 from server.errors import Invalid
 from server.heads import service
@@ -27,7 +28,7 @@ from server.scratch import scratch
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
-from training.heads.config import TASKS, Task
+from training.heads.config import IMAGE, TASKS, Task
 
 
 class HeadController(Controller):
@@ -49,30 +50,35 @@ class HeadController(Controller):
             str, QueryParameter(description="The file's name, where the body is the file itself.")
         ] = "upload",
         task: Annotated[
-            str | None, QueryParameter(description="`sentiment`, `annoyance` or `intent`.")
+            str | None, QueryParameter(description="`sentiment`, `annoyance`, `intent` or `image`.")
         ] = None,
     ) -> HeadView:
-        """Check labelled texts (JSON lines or CSV with text and label), and queue a version's training."""
+        """Check labelled texts (JSON lines or CSV with text and label), and queue a version's training.
+
+        For the task `image`: a zip archive with a folder for each label, and images in them.
+        """
         async with database.reading() as session:
             await tenants.get(session, slug)
-        async with received(
-            request, filename, database=database, blobs=blobs, settings=settings
-        ) as file:
-            chosen = _task(task or file.field("task"))
-            with scratch(settings, "labels") as folder:
+        with scratch(settings, "labels") as folder, scratch(settings, "pictures") as pictures:
+            async with received(
+                request, filename, database=database, blobs=blobs, settings=settings
+            ) as file:
+                chosen = _task(task or file.field("task"))
                 async with blobs.local(file.sha256, within=folder) as path:
-                    examples = await service.check_examples(path, filename=file.filename)
-        async with database.transaction() as session:
-            tenant = await tenants.get(session, slug)
-            row = await service.queue(
-                session,
-                tenant,
-                examples,
-                task=chosen,
-                filename=file.filename,
-                settings=settings,
-            )
-            return service.view(row)
+                    upload = await service.check_examples(
+                        path, filename=file.filename, task=chosen, scratch=pictures
+                    )
+            async with database.transaction() as session:
+                tenant = await tenants.get(session, slug)
+                row = await service.queue(
+                    session,
+                    tenant,
+                    upload,
+                    task=chosen,
+                    filename=file.filename,
+                    settings=settings,
+                )
+                return service.view(row)
 
     @get()
     async def list_for(
@@ -146,7 +152,16 @@ class HeadController(Controller):
         embeddings: NamedDependency[EmbeddingService],
         settings: NamedDependency[Settings],
     ) -> Classification:
-        """What the live version, or another, says of texts: labels and calibrated probabilities."""
+        """What the live version, or another, says of texts or images: calibrated probabilities.
+
+        Images are `data:` URLs, for the task `image`; texts are for the others.
+        """
+        given, other = data.texts, data.images
+        if data.task == IMAGE:
+            given, other = other, given
+        if not given or other:
+            what = "'images', and no 'texts'" if data.task == IMAGE else "'texts', and no 'images'"
+            raise Invalid(f"The task {data.task} takes {what}.", param="task")
         async with database.reading() as session:
             tenant = await tenants.get(session, slug)
             row = (
@@ -155,7 +170,11 @@ class HeadController(Controller):
                 else await service.get(session, tenant, data.task, data.version)
             )
         folder = service.weights_folder(settings, row)
-        found = await embeddings.classify(data.texts, tenant=tenant.id, head=folder)
+        if data.task == IMAGE:
+            images = [ImageInput(url, f"images[{i}]") for i, url in enumerate(data.images)]
+            found = await classify_images(embeddings, images, tenant=tenant.id, head=folder)
+        else:
+            found = await embeddings.classify(data.texts, tenant=tenant.id, head=folder)
         return Classification(
             task=row.task,
             version=row.version,

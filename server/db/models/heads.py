@@ -26,7 +26,8 @@ class Head(Record):
     A worker trains what is ``queued``. Of a ``ready`` one the files are in
     ``heads/<tenant id>/<id>/heads/<sha256>``, and ``manifest`` is what the one there says. One of a
     task is ``live``. ``replaced_at``: when a live one made way for another. ``executor`` is the worker
-    that has it. ``progress``: how much of its training is done, in [0, 1].
+    that has it. ``progress``: how much of its training is done, in [0, 1]. ``texts``: how many texts or
+    images it was given; ``left_out``: images that could not be used (``LeftOutView``).
     """
 
     __tablename__ = "head"
@@ -42,6 +43,7 @@ class Head(Record):
     progress: Mapped[float] = mapped_column(Float, default=0.0)
     sha256: Mapped[str | None] = mapped_column(SafeString(64))
     manifest: Mapped[JsonObject | None]
+    left_out: Mapped[JsonObject | None]
     error: Mapped[JsonObject | None]
     live: Mapped[bool] = mapped_column(Boolean, default=False)
     live_since: Mapped[datetime.datetime | None]

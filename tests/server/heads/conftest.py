@@ -66,11 +66,16 @@ MakeHead = Callable[..., Awaitable[Head]]
 @pytest.fixture
 def make_head(context: StepContext) -> MakeHead:
     async def make(slug: str = "acme", task: Task = "annoyance", **fields: Any) -> Head:
-        found = fields.get("examples", texts())
+        upload = service.Upload(examples=fields.pop("examples", texts()), **fields)
         async with context.database.transaction() as session:
             tenant = await tenants.get(session, slug)
             row = await service.queue(
-                session, tenant, found, task=task, filename="a.jsonl", settings=context.settings
+                session,
+                tenant,
+                upload,
+                task=task,
+                filename="a.jsonl",
+                settings=context.settings,
             )
         assert await train_next(context, executor="here")
         async with context.database.reading() as session:

@@ -4,6 +4,7 @@ from server.db.models import Head
 from server.db.scope import of_tenant
 from server.errors import Conflict
 from server.heads import service
+from server.heads.service import Upload
 from server.jobs.head_training import remove_abandoned, train_next
 from server.tenants import service as tenants
 from tests.server.heads.conftest import texts
@@ -35,7 +36,12 @@ async def test_what_a_person_can_mend_ends_it_as_failed(make_head):
 async def test_a_worker_goes_on_with_what_it_had_when_it_was_killed(context, acme):
     async with context.database.transaction() as session:
         row = await service.queue(
-            session, acme, texts(), task="annoyance", filename="a", settings=context.settings
+            session,
+            acme,
+            Upload(examples=texts()),
+            task="annoyance",
+            filename="a",
+            settings=context.settings,
         )
         row.state, row.executor = "running", "here"
     assert not await train_next(context, executor="another")
@@ -71,7 +77,12 @@ async def test_no_more_than_a_few_wait(context, acme):
     async def queue():
         async with context.database.transaction() as session:
             await service.queue(
-                session, acme, texts(), task="annoyance", filename="a", settings=context.settings
+                session,
+                acme,
+                Upload(examples=texts()),
+                task="annoyance",
+                filename="a",
+                settings=context.settings,
             )
 
     for _ in range(service.MAX_WAITING):

@@ -13,7 +13,7 @@ from server.api.body import BodyReader
 from server.api.guards import needs, provide_principal
 from server.api.metadata import METADATA_PARAMETER, metadata_filter
 from server.api.openai.chat.answer import ChatAnswer, Keep
-from server.api.openai.chat.request import parse, to_chat
+from server.api.openai.chat.request import images_in, parse, to_chat, with_labels
 from server.api.openai.chat.schemas import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -65,7 +65,9 @@ class ChatController(Controller):
         principal = provide_principal(request)  # a second dependency would cost a task group
         tenant_id = principal.require_tenant()
         body = parse(await request.body())
-        asked = to_chat(body)
+        images = await chat.images.label(images_in(body), principal)
+        body = with_labels(body, images)
+        asked = to_chat(body, images=images)
         resolved = await chat.models.resolve(
             tenant_id,
             body.model,

@@ -1,6 +1,9 @@
 """Reads a chat completion's body: what it asks for, or an error that names the field."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from server.api.body import BodyReader, missing
 from server.api.metadata import wants_retrieval
@@ -13,6 +16,7 @@ from server.api.openai.chat.schemas import (
 )
 from server.api.openai.chat.tools import to_tools
 from server.api.openai.sampling import check_sampling, nucleus, stops
+from server.chat.images import as_text
 from server.chat.schemas import (
     CalledFunction,
     ChatMessage,
@@ -21,7 +25,9 @@ from server.chat.schemas import (
     Sampling,
     ToolCall,
 )
+from server.embeddings.images import ImageInput
 from server.errors import Invalid
+from server.retrieval.schemas import ImageLabel
 from server.structured_output.limits import bounded_schema
 
 UNSUPPORTED = {
@@ -46,6 +52,7 @@ _ONLY_FROM = {
     "parsed": "assistant",
     "tool_call_id": "tool",
 }
+_IMAGE = "image_url"
 _body = BodyReader(CompletionBody, unsupported=UNSUPPORTED)
 
 
@@ -54,8 +61,45 @@ def parse(data: bytes) -> CompletionBody:
     return _body.read(data)
 
 
-def to_chat(body: CompletionBody) -> ChatRequest:
-    """What the body asks for, in the chat service's terms.
+def images_in(body: CompletionBody) -> list[ImageInput]:
+    """The images of the users' messages, in their order.
+
+    Raises:
+        Invalid: a part is said to be an image and has none, or has something else too.
+    """
+    found = []
+    for place, message in enumerate(body.messages):
+        if message.role == "user" and isinstance(message.content, list):
+            for number, part in enumerate(message.content):
+                if part.type == _IMAGE:
+                    where = f"messages[{place}].content[{number}]"
+                    _check_part(part, where)
+                    if part.image_url is None:
+                        raise missing(f"{where}.{_IMAGE}")
+                    found.append(ImageInput(part.image_url.url, f"{where}.{_IMAGE}.url"))
+    return found
+
+
+def with_labels(body: CompletionBody, labels: Sequence[ImageLabel]) -> CompletionBody:
+    """The body with what was said of its images (``images_in``) in their place."""
+    if not labels:
+        return body
+    left = iter(labels)
+
+    def read(message: Message) -> Message:
+        if message.role != "user" or not isinstance(message.content, list):
+            return message
+        parts = [
+            ContentPart(type="text", text=as_text(next(left))) if part.type == _IMAGE else part
+            for part in message.content
+        ]
+        return msgspec.structs.replace(message, content=parts)
+
+    return msgspec.structs.replace(body, messages=[read(message) for message in body.messages])
+
+
+def to_chat(body: CompletionBody, *, images: tuple[ImageLabel, ...] = ()) -> ChatRequest:
+    """What the body asks for, in the chat service's terms; ``images`` are in its messages as text.
 
     Raises:
         Invalid: fields that contradict each other, or messages that cannot be answered.
@@ -86,6 +130,7 @@ def to_chat(body: CompletionBody) -> ChatRequest:
         sampling=_sampling(body),
         tools=to_tools(body),
         retrieval=wants_retrieval(body.metadata),
+        images=images,
         fields=_fields(body),
     )
 
@@ -218,17 +263,26 @@ def _text(message: Message, where: str) -> str:
 
 def _said(part: ContentPart, message: Message, where: str) -> str:
     kind = part.type
+    if kind == _IMAGE:
+        raise Invalid("Images are read only in messages from 'user'.", param=where)
     if kind != "text" and (kind != "refusal" or message.role != "assistant"):
         raise Invalid(
-            f"A content part of type '{kind[:40]}' cannot be read: only text is served.",
+            f"A content part of type '{kind[:40]}' cannot be read: only text is served, and what an "
+            "image head says of images.",
             param=where,
         )
-    for name in part.__struct_fields__:
-        if name not in ("type", kind) and getattr(part, name) is not None:
-            raise Invalid(
-                f"'{where}.{name}' is not for a part of type '{kind}'.", param=f"{where}.{name}"
-            )
+    _check_part(part, where)
     said = part.text if kind == "text" else part.refusal
     if said is None:
         raise missing(f"{where}.{kind}")
     return said
+
+
+def _check_part(part: ContentPart, where: str) -> None:
+    """See that a part has nothing but what its type says."""
+    for name in part.__struct_fields__:
+        if name not in ("type", part.type) and getattr(part, name) is not None:
+            raise Invalid(
+                f"'{where}.{name}' is not for a part of type '{part.type}'.",
+                param=f"{where}.{name}",
+            )

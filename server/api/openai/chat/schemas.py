@@ -15,6 +15,7 @@ from msgspec import Meta
 from server.api.body import Echoed
 from server.api.metadata import Metadata
 from server.chat.schemas import Choice, ChunkChoice
+from server.embeddings.images import MAX_URL
 from server.usage.schemas import PromptDetails
 
 MAX_MESSAGES = 1_000
@@ -45,14 +46,24 @@ LogitBias = Annotated[
 _FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
+class ImageUrl(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An image, as a ``data:`` URL; addresses are not fetched. ``detail`` means nothing here."""
+
+    url: Annotated[str, Meta(max_length=MAX_URL)]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
 class ContentPart(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a message's content: only text is answered."""
+    """A part of a message's content.
+
+    Of a user's image the tenant's image head says what it is, and that is what the model reads.
+    """
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: ImageUrl | None = None
     # of other types, which are refused as a whole
-    image_url: Any = None
     input_audio: Any = None
     file: Any = None
 

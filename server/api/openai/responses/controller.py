@@ -12,7 +12,13 @@ from litestar.types import ASGIApp
 from server.api.guards import needs, provide_principal
 from server.api.openai.paging import MAX_LIMIT, Page, page_of
 from server.api.openai.responses.answer import ResponseAnswer
-from server.api.openai.responses.input import InputConversation, items_of, referenced_items
+from server.api.openai.responses.input import (
+    InputConversation,
+    images_in,
+    items_of,
+    referenced_items,
+    with_labels,
+)
 from server.api.openai.responses.request import opening, parse, to_chat
 from server.api.openai.responses.schemas import (
     DeletedResponse,
@@ -53,6 +59,8 @@ class ResponseController(Controller):
         principal = provide_principal(request)
         tenant_id = principal.require_tenant()
         body = parse(await request.body())
+        images = await chat.images.label(images_in(body), principal)
+        body = with_labels(body, images)
         named = referenced_items(body)
         before, found = service.History([], []), {}
         if named or body.previous_response_id is not None:
@@ -63,7 +71,7 @@ class ResponseController(Controller):
                 found = await service.find_items(session, tenant_id, named)
         name = new_id()
         items = items_of(body, name, found)
-        asked = to_chat(body, InputConversation(before.items, items))
+        asked = to_chat(body, InputConversation(before.items, items), images=images)
         resolved = await chat.models.resolve(
             tenant_id,
             body.model,

@@ -6,7 +6,9 @@ import msgspec
 
 from server.api.body import missing
 from server.api.openai.responses.schemas import InputItem, InputPart, ResponseBody
+from server.chat.images import as_text
 from server.chat.schemas import CalledFunction, ChatMessage, ToolCall
+from server.embeddings.images import ImageInput
 from server.errors import Invalid, NotFound
 from server.responses.items import (
     MAX_ITEMS,
@@ -20,6 +22,7 @@ from server.responses.items import (
     ResultItem,
     item_id,
 )
+from server.retrieval.schemas import ImageLabel
 
 MAX_CHARACTERS = 1_000_000
 # what each kind of item is made of, and what each kind of part
@@ -31,6 +34,7 @@ _ITEMS = {
 }
 _PARTS = {
     "input_text": ("text",),
+    "input_image": ("image_url", "detail"),
     "output_text": ("text", "annotations", "logprobs", "parsed"),
     "refusal": ("refusal",),
 }
@@ -78,6 +82,44 @@ class InputConversation:
         if not everything:
             raise Invalid("There must be something to answer.", param="input")
         return system, tuple(turns)
+
+
+def images_in(body: ResponseBody) -> list[ImageInput]:
+    """The images of the users' messages, in their order.
+
+    Raises:
+        Invalid: a part is said to be an image and has none, or has something else too.
+    """
+    found = []
+    for place, item in enumerate(body.input if isinstance(body.input, list) else ()):
+        if item.role == "user" and isinstance(item.content, list):
+            for number, part in enumerate(item.content):
+                if part.type == "input_image":
+                    where = f"input[{place}].content[{number}]"
+                    _check_fields(part, where, _PARTS[part.type])
+                    param = f"{where}.image_url"
+                    found.append(ImageInput(_needed(part.image_url, param), param))
+    return found
+
+
+def with_labels(body: ResponseBody, labels: Sequence[ImageLabel]) -> ResponseBody:
+    """The body with what was said of its images (``images_in``) in their place."""
+    if not labels or not isinstance(body.input, list):
+        return body
+    left = iter(labels)
+
+    def read(item: InputItem) -> InputItem:
+        if item.role != "user" or not isinstance(item.content, list):
+            return item
+        parts = [
+            InputPart(type="input_text", text=as_text(next(left)))
+            if part.type == "input_image"
+            else part
+            for part in item.content
+        ]
+        return msgspec.structs.replace(item, content=parts)
+
+    return msgspec.structs.replace(body, input=[read(item) for item in body.input])
 
 
 def referenced_items(body: ResponseBody) -> list[str]:
@@ -173,6 +215,8 @@ def _message(given: InputItem, where: str, name: str) -> MessageItem:
 def _part(part: InputPart, where: str) -> Content:
     _check_fields(part, where, _PARTS[part.type])
     match part.type:
+        case "input_image":
+            raise Invalid("Images are read only in messages from 'user'.", param=f"{where}.type")
         case "input_text":
             return InputText(text=_needed(part.text, f"{where}.text"))
         case "output_text":

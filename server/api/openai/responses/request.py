@@ -15,6 +15,7 @@ from server.api.openai.responses.tools import decoded, shown_choice, shown_tools
 from server.api.openai.sampling import nucleus
 from server.chat.schemas import ChatRequest, FieldNames, Sampling
 from server.errors import Invalid
+from server.retrieval.schemas import ImageLabel
 from server.structured_output.limits import bounded_schema
 
 LOGPROBS = "message.output_text.logprobs"
@@ -48,8 +49,10 @@ def parse(data: bytes) -> ResponseBody:
     return body
 
 
-def to_chat(body: ResponseBody, conversation: InputConversation) -> ChatRequest:
-    """What the body asks for, in the chat service's terms.
+def to_chat(
+    body: ResponseBody, conversation: InputConversation, *, images: tuple[ImageLabel, ...] = ()
+) -> ChatRequest:
+    """What the body asks for, in the chat service's terms; ``images`` are in its messages as text.
 
     Raises:
         Invalid: fields that contradict each other, or a conversation that cannot be answered.
@@ -63,6 +66,7 @@ def to_chat(body: ResponseBody, conversation: InputConversation) -> ChatRequest:
         tools=to_tools(body),
         drop_oldest=body.truncation == "auto",
         retrieval=wants_retrieval(body.metadata),
+        images=images,
         fields=FieldNames(
             limit="max_output_tokens",
             schema="text.format.schema",

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from server.api.body import Echoed
 from server.api.metadata import Metadata
+from server.embeddings.images import MAX_URL
 from server.responses.items import MAX_ITEMS, CallItem, MessageItem, Status
 
 MAX_PARTS = 256
@@ -22,11 +23,18 @@ _Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class InputPart(Echoed, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of an input message: only text is served."""
+    """A part of an input message.
 
-    type: Literal["input_text", "output_text", "refusal"]
+    Of a user's image (a ``data:`` URL; ``detail`` means nothing here) the tenant's image head says what it
+    is, and that is what the model reads and what is kept.
+    """
+
+    type: Literal["input_text", "input_image", "output_text", "refusal"]
     text: str | None = None
     refusal: str | None = None
+    image_url: Annotated[str, Meta(max_length=MAX_URL)] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
+    file_id: None = None
     # an answer's own keys, for clients that send answers back as they got them
     annotations: Annotated[list[Any], Meta(max_length=MAX_PARTS)] | None = None
     logprobs: list[Any] | None = None

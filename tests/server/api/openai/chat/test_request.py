@@ -84,7 +84,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": "x" * 1_000_001}]}, "messages"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        "messages[0].content[0]",
+        "messages[0].content[0].image_url.url",
     ),
     ({"messages": [{**TEXT, "content": []}]}, "messages[0].content"),
     ({"messages": [{**TEXT, "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),

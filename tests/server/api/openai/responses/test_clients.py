@@ -610,7 +610,7 @@ REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"input": [{"type": "item_reference"}]}, "input[0].id"),
     (
         {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
-        "input[0].content[0].type",
+        "input[0].content[0].image_url",
     ),
     (
         {"input": [{"role": "user", "content": [{"type": "output_text", "text": "x"}]}]},
