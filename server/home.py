@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 UMASK = 0o077
 # what this program makes in the data folder; folders of others in there are left alone
-_FOLDERS = ("adapters", "bases", "blobs", "datasets", "jobs", "run", "scratch")
+_FOLDERS = ("adapters", "bases", "blobs", "datasets", "jobs", "run", "scratch", "sweeps")
 _OF_THE_ENGINE = ("adapters", "bases")
 _OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
 

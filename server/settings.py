@@ -289,6 +289,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.home / "datasets"
 
     @property
+    def sweeps(self) -> Path:
+        """One folder per dataset version, by hash, with a folder for each sweep on it."""
+        return self.home / "sweeps"
+
+    @property
     def adapters(self) -> Path:
         """One immutable folder per adapter, by engine name."""
         return self.home / "adapters"

@@ -5,6 +5,7 @@ TrainingError
 ├── BaseModelError      a base model could not be made or is not whole
 ├── ArtifactError       an adapter folder is not what its manifest says
 │   └── UnsafeWeights   non-finite or absurd weights, wrong shapes, rank or base
+├── Diverged            the loss is no longer a number
 └── Interrupted         the run was stopped; its state is saved
 """
 
@@ -27,6 +28,10 @@ class ArtifactError(TrainingError):
 
 class UnsafeWeights(ArtifactError):
     """The weights must not reach an engine: non-finite, absurd, or of the wrong shape or base."""
+
+
+class Diverged(TrainingError):
+    """The loss is no longer a number; the message says what to change."""
 
 
 class Interrupted(TrainingError):

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
-Stage = Literal["indexing", "loading", "estimating", "training", "evaluating", "writing", "done"]
+Stage = Literal[
+    "indexing", "loading", "estimating", "training", "evaluating", "writing", "searching", "done"
+]
 
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -111,7 +111,7 @@ def run_controls(
 
     def stages(progress: EventWriter, stopper: Stopper) -> None:
         spec = load_spec(spec_path)
-        _validate(spec)
+        validate(spec)
         if not resume:
             _remove_controls(out)
         from training.controls.scoring import Trained  # noqa: PLC0415 - loads torch
@@ -136,22 +136,26 @@ def _run(
         print(f"cannot write to {out}: {exc.strerror}")  # noqa: T201 - there is nowhere else
         return EXIT_BAD_INPUT
     with closing(progress):
-        return _run_reporting(stages, out, progress, result=result, stopper=stopper)
+
+        def work() -> Path:
+            stages(progress, stopper)
+            return result
+
+        return run_guarded(work, out, progress, stopper=stopper)
 
 
-def _run_reporting(
-    stages: Callable[[EventWriter, Stopper], None],
-    out: Path,
-    progress: EventWriter,
-    *,
-    result: Path,
-    stopper: Stopper,
+def run_guarded(
+    work: Callable[[], Path], out: Path, progress: EventWriter, *, stopper: Stopper
 ) -> int:
+    """Do the work of a run in its folder, alone; its end or its error is an event, and the exit code.
+
+    ``work`` returns what it has made. An error that has no code of its own is raised after its event.
+    """
     started = time.monotonic()
     try:
         # a worker that has just died may have left its run saving in this folder
         with stopper, locked(out / ".lock"):
-            stages(progress, stopper)
+            made = work()
     except Exception as exc:
         code, status = classify_error(exc)
         progress.emit(ErrorEvent, code=code, message=_message(exc))
@@ -160,7 +164,7 @@ def _run_reporting(
         return status
     seconds = round(time.monotonic() - started, 1)
     progress.emit(StageEvent, stage="done")
-    progress.emit(ResultEvent, adapter=str(result), seconds=seconds)
+    progress.emit(ResultEvent, adapter=str(made), seconds=seconds)
     return EXIT_OK
 
 
@@ -206,7 +210,7 @@ def _stages(
     if (out / ADAPTER).is_dir():
         return
     # Imported after the check: a mistake in the spec is then reported without ten seconds of imports.
-    _validate(spec)
+    validate(spec)
     from training.finetuning.qlora import load_trained, train  # noqa: PLC0415 - loads torch
     from training.finetuning.references import settle_references  # noqa: PLC0415 - loads torch
 
@@ -251,7 +255,7 @@ def _stages(
     _write_adapter(spec, out, trained, evaluation)
 
 
-def _validate(spec: TrainingSpec) -> None:
+def validate(spec: TrainingSpec) -> None:
     """Refuse early what cannot work.
 
     Raises:

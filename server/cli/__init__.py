@@ -20,6 +20,7 @@ _COMMANDS = {  # imported when one is run or described: all of them together tak
     "knowledge": "server.cli.knowledge:knowledge",
     "train": "server.cli.jobs:train",
     "jobs": "server.cli.jobs:jobs",
+    "sweep": "server.cli.sweep:sweep",
     "adapters": "server.cli.adapters:adapters",
     "eval": "server.cli.adapters:evaluate",
     "heads": "server.cli.heads:heads",

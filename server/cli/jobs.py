@@ -31,7 +31,7 @@ from server.db.models import Decision, Tenant
 from server.jobs import service, states
 from server.jobs.schemas import FINAL_STATES, PUBLIC_ID, JobEventView, JobRequest, JobView
 from server.tenants import service as tenants
-from training.config import Objectives, Tracker
+from training.config import Objectives, Tracker, load_recipe
 from training.locks import is_locked
 from training.results import Subject
 
@@ -57,7 +57,11 @@ job_argument = click.argument("job_id", callback=_database_id)
 
 @click.command()
 @tenant_option
-@click.option("--recipe", help="One that ships; the machine's default when absent.")
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="One that ships, or a file (.toml); the machine's default when absent.",
+)
 @click.option("--seed", default=17, show_default=True)
 @click.option("--suffix", default="", help="Part of the model's name.")
 @click.option("--require-approval", is_flag=True, help="A person promotes it, not the gates alone.")
@@ -101,10 +105,11 @@ async def train(
 
     Ends with 1 where the job failed, and where it succeeded but its adapter did not go live.
     """
+    own = load_recipe(recipe) if recipe is not None and recipe.endswith(".toml") else None
     request = convert_options(
         JobRequest,
         {
-            "recipe": recipe,
+            "recipe": None if own else recipe,
             "seed": seed,
             "suffix": suffix,
             "require_approval": require_approval,
@@ -120,6 +125,7 @@ async def train(
             owner,
             request=request,
             settings=app.settings,
+            recipe=own,
             actor=ACTOR,
         )
         view = await service.view(session, job, tenant)

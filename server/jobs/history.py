@@ -304,6 +304,7 @@ _STAGES = {
     "training": "Training",
     "evaluating": "Evaluating on conversations that were held out",
     "writing": "Writing the adapter",
+    "searching": "Looking for a better recipe",
     "done": "The trainer is done",
 }
 _REQUESTS = {

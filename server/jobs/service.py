@@ -61,6 +61,7 @@ async def create_job(
     settings: Settings,
     learning: Learning | None = None,
     imported: Imported | None = None,
+    recipe: Recipe | None = None,
     actor: str | None = None,
 ) -> Job:
     """Queue a job. The row is the job: the worker starts what it finds queued.
@@ -80,6 +81,7 @@ async def create_job(
         settings: the installation's defaults, where the request is silent.
         learning: the files and the method to learn by; from all that was imported when None.
         imported: an adapter that was trained elsewhere. The job trains nothing, and evaluates it.
+        recipe: one that does not ship, as from a file of the operator's; instead of the request's.
         actor: who starts it, as ``Principal.actor`` names callers.
 
     Raises:
@@ -87,7 +89,7 @@ async def create_job(
         Conflict: it is to learn from what was imported, and that is too little.
         TooMany: the tenant has ``MAX_UNFINISHED`` jobs that have not ended.
     """
-    recipe = await _recipe_asked_for(request, settings)
+    recipe = await _recipe_asked_for(request, settings, given=recipe)
     if request.suffix and not re.fullmatch(SUFFIX, request.suffix):  # "$" lets a last "\n" through
         raise Invalid("suffix: 1 to 64 letters, digits, '_' and '-'.", param="suffix")
     if learning is None:
@@ -152,20 +154,15 @@ async def count_in(
     return dict(rows.all())
 
 
-async def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:
-    """The recipe of a request, or the installation's, with the trackers and the evaluation that it asks for.
+async def _recipe_asked_for(
+    request: JobRequest, settings: Settings, *, given: Recipe | None
+) -> Recipe:
+    """The recipe that is given or named, or the installation's, with what the request adds to it.
 
     Raises:
         Invalid: it is not one that ships, or a tracker's package is not installed.
     """
-    name = request.recipe or await default_recipe(settings)
-    if name not in recipe_names():  # never a path: this comes from a request
-        known = ", ".join(recipe_names())
-        raise Invalid(f"no recipe {name!r}; there are: {known}", param="recipe")
-    try:
-        recipe = load_recipe(name)
-    except BadInput as exc:
-        raise Invalid(str(exc), param="recipe") from exc
+    recipe = given or await _recipe_that_ships(request, settings)
     trackers = request.report_to or recipe.report_to
     if (absent := what_to_install(trackers)) is not None:
         raise Invalid(absent, param="report_to")
@@ -174,6 +171,17 @@ async def _recipe_asked_for(request: JobRequest, settings: Settings) -> Recipe:
         report_to=tuple(dict.fromkeys(trackers)),
         full_evaluation=request.full_evaluation or recipe.full_evaluation,
     )
+
+
+async def _recipe_that_ships(request: JobRequest, settings: Settings) -> Recipe:
+    name = request.recipe or await default_recipe(settings)
+    if name not in recipe_names():  # never a path: this comes from a request
+        known = ", ".join(recipe_names())
+        raise Invalid(f"no recipe {name!r}; there are: {known}", param="recipe")
+    try:
+        return load_recipe(name)
+    except BadInput as exc:
+        raise Invalid(str(exc), param="recipe") from exc
 
 
 async def _expect_room(session: AsyncSession, tenant: Tenant) -> None:

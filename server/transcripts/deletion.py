@@ -4,8 +4,6 @@ What was made from them stays, and is named. A dataset version is the immutable 
 adapter was trained on: it is removed with the import only on request. Adapters are deleted as models.
 """
 
-import asyncio
-import shutil
 from collections.abc import Sequence
 
 import msgspec
@@ -31,6 +29,7 @@ from server.errors import Conflict, NotFound
 from server.files import originals
 from server.settings import Settings
 from server.storage.blobs import BlobStore
+from server.storage.datasets import remove_datasets
 from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
 from server.transcripts.schemas import ImportDeletion
@@ -113,8 +112,7 @@ async def remove(
     """Remove what a deletion left outside the database, once it is committed."""
     await database.scrub()
     await try_delete_unreferenced(database, blobs, *leftovers.blobs)
-    for sha256 in leftovers.datasets:
-        await asyncio.to_thread(shutil.rmtree, settings.datasets / sha256, ignore_errors=True)
+    await remove_datasets(leftovers.datasets, settings=settings)
 
 
 async def _datasets_of(session: AsyncSession, row: Import) -> list[DatasetVersion]:

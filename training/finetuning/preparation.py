@@ -62,27 +62,23 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
         return sum(positions(widths, batch) for batch in batches)
 
 
-def prepare(
+class TokenizedSplits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run reads, as tokens; the fields are those of `TrainingData`."""
+
+    train: list[TokenizedExample]
+    validation: list[TokenizedExample]
+    skipped: int
+
+
+def tokenize(
     spec: TrainingSpec,
     tokenizer: "PreTrainedTokenizerBase",
     *,
     stop_ids: Collection[int],
-    shown: Mapping[Split, Shown] | None = None,
-) -> TrainingData:
-    """Read base and dataset, tokenise, and plan.
-
-    Args:
-        spec: The run.
-        tokenizer: The base's.
-        stop_ids: Tokens that end a reply.
-        shown: What replies are shown, from `prepare_references`.
-
-    Raises:
-        BadInput: there is nothing to train on, or the template cannot be trained on.
-        BaseModelError: the base is not whole.
-    """
-    base, dataset = load_base(Path(spec.base)), load(Path(spec.dataset))
-    shown = shown or {}
+    shown: Mapping[Split, Shown],
+) -> TokenizedSplits:
+    """Tokenise what a run reads. The arguments and errors are those of `prepare`."""
+    dataset = load(Path(spec.dataset))
     example_tokenizer = ExampleTokenizer(
         dataset, tokenizer, stop_ids=stop_ids, max_length=spec.recipe.max_length
     )
@@ -92,6 +88,34 @@ def prepare(
     validation, _ = _encode(
         examples_of(spec, dataset, "validation"), example_tokenizer, shown.get("validation", {})
     )
+    return TokenizedSplits(train=train, validation=validation, skipped=skipped)
+
+
+def prepare(
+    spec: TrainingSpec,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    stop_ids: Collection[int],
+    shown: Mapping[Split, Shown] | None = None,
+    tokenized: TokenizedSplits | None = None,
+) -> TrainingData:
+    """Read base and dataset, tokenise, and plan.
+
+    Args:
+        spec: The run.
+        tokenizer: The base's.
+        stop_ids: Tokens that end a reply.
+        shown: What replies are shown, from `prepare_references`.
+        tokenized: From `tokenize`, where runs share it.
+
+    Raises:
+        BadInput: there is nothing to train on, or the template cannot be trained on.
+        BaseModelError: the base is not whole.
+    """
+    base, dataset = load_base(Path(spec.base)), load(Path(spec.dataset))
+    shown = shown or {}
+    tokenized = tokenized or tokenize(spec, tokenizer, stop_ids=stop_ids, shown=shown)
+    train, skipped = tokenized.train, tokenized.skipped
     if not train:
         raise BadInput(
             f"no conversation of {dataset.folder} can be trained on: {skipped} are longer than "
@@ -117,7 +141,7 @@ def prepare(
         base=base,
         dataset=dataset,
         train=train,
-        validation=validation,
+        validation=tokenized.validation,
         skipped=skipped,
         plan=plan,
         batch_tokens=limit,

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import psutil
@@ -22,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainerCallback,
     set_seed,
 )
 
@@ -34,7 +34,7 @@ from training.config import Method, Recipe, TrainingSpec, method_recipe
 from training.data.batching import truncate_plan
 from training.data.chat_template import TrainingSequence, stop_token_ids
 from training.data.tokenization import rows_of
-from training.errors import ArtifactError, BadInput, Interrupted
+from training.errors import ArtifactError, BadInput, Diverged, Interrupted
 from training.events import (
     EstimateEvent,
     EventWriter,
@@ -76,14 +76,55 @@ class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
 
 
-class _LoadedBase(NamedTuple):
-    """A base in memory; ``unpacked`` where its quantised layers were dequantised once."""
+class LoadedBase:
+    """A base in memory: for one run, or for several that share it one after another.
 
-    base: BaseModel
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    computing: TypeChoice
-    unpacked: bool
+    ``unpacked``: its quantised layers were dequantised once. ``speed``: (positions, seconds) of the first
+    batch that was measured on it; later runs do not measure again.
+    """
+
+    def __init__(self, spec: TrainingSpec, out: Path, *, from_scratch: bool = False) -> None:
+        """Load the NF4 base in the number type that this machine computes in faster.
+
+        ``out`` keeps that choice, for a run that resumes. With ``from_scratch`` it is the base's architecture
+        instead, with the weights that the spec's seed draws, in float32 wherever it runs: a model this far from
+        done needs small updates, which bf16 weights lose.
+
+        Raises:
+            BaseModelError: the base is not whole.
+        """
+        folder = Path(spec.base)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.base: BaseModel = load_base(folder)
+        self.from_scratch = from_scratch
+        self.speed: tuple[int, float] | None = None
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder / "nf4")
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if from_scratch:
+            self.computing = TypeChoice(type="float32", reason="every weight is trained")
+            self.unpacked = True
+            self.model: PreTrainedModel = _random_model(folder, spec.seed).to(device)
+            return
+        self.computing = choose_for_run(folder, spec.recipe, out).choices["training"]
+        self.unpacked = device == "cpu" and weights_fit(
+            self.computing.type,
+            parameters=self.base.parameters,
+            free_bytes=int(psutil.virtual_memory().available),
+        )
+        dtype = getattr(torch, self.computing.type)
+        self.model = load_nf4(folder / "nf4", device=device, dtype=dtype, unpacked=self.unpacked)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a reply."""
+        return stop_token_ids(self.tokenizer, self.model.generation_config)
+
+
+def _random_model(folder: Path, seed: int) -> PreTrainedModel:
+    set_seed(seed)
+    config = AutoConfig.from_pretrained(folder / "serving")
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def train(
@@ -115,17 +156,55 @@ def train(
         BaseModelError: the base is not whole.
         Interrupted: ``should_stop`` said so; a checkpoint is on disk.
         OSError: the disk has no room (``ENOSPC``).
-        TrainingError: the loss is no longer a number.
+        Diverged: the loss is no longer a number.
     """
     quiet_libraries()
     shown = prepare_references(spec, out, progress, should_stop=should_stop)
     progress.emit(StageEvent, stage="loading", detail=f"base {Path(spec.base).name}")
+    loaded = LoadedBase(spec, out, from_scratch=from_scratch)
+    data = prepare(spec, loaded.tokenizer, stop_ids=loaded.stop_ids, shown=shown)
+    trainer, stopped = fit(
+        spec, loaded, data, out, progress, resume=resume, should_stop=should_stop
+    )
+    return _write(trainer, out=out, stopped=stopped)
+
+
+def fit(
+    spec: TrainingSpec,
+    loaded: LoadedBase,
+    data: TrainingData,
+    out: Path,
+    progress: EventWriter,
+    *,
+    resume: bool,
+    should_stop: Callable[[], bool],
+    watch: Callable[[PlanTrainer], TrainerCallback] | None = None,
+) -> tuple[PlanTrainer, str]:
+    """Train on a base that is loaded; return the trainer with the best weights, and why it ended.
+
+    For runs that share a base: call the trainer's ``release`` before the next one. What is not said here
+    is as in `train`, which writes the weights too.
+
+    Args:
+        spec: The run.
+        loaded: Its base, without an adapter.
+        data: From `prepare`, for this spec.
+        out: An existing folder.
+        progress: Gets the events.
+        resume: Go on from the newest checkpoint.
+        should_stop: Asked after each step whether to save and end.
+        watch: Makes a further callback, which is called after ours and may end the run early: the reason
+            is '' then.
+
+    Raises:
+        BadInput: a checkpoint is of another run.
+        Diverged: the loss is no longer a number; the base is without an adapter again.
+        Interrupted: ``should_stop`` said so; a checkpoint is on disk.
+        OSError: the disk has no room (``ENOSPC``).
+    """
     checkpoints = _checkpoint_folder(out, resume=resume)
-    loaded = _random_base(spec) if from_scratch else _load_base(spec, out)
-    stops = stop_token_ids(loaded.tokenizer, loaded.model.generation_config)
-    data = prepare(spec, loaded.tokenizer, stop_ids=stops, shown=shown)
     checkpoint, state = _newest_state(checkpoints, data, loaded.computing)
-    trainer = _trainer(spec, loaded, data, state, checkpoints=checkpoints, trains_all=from_scratch)
+    trainer = _trainer(spec, loaded, data, state, checkpoints=checkpoints)
 
     choice = loaded.computing
     progress.emit(
@@ -139,11 +218,18 @@ def train(
         trainer.load_best(checkpoint)
     callback = TrainingCallback(trainer, progress=progress, should_stop=should_stop)
     trainer.add_callback(callback)
+    if watch is not None:
+        trainer.add_callback(watch(trainer))
     if not callback.stopped:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Diverged:
+            trainer.release()
+            raise
     if callback.interrupted:
         raise Interrupted(f"stopped after step {state.step} of {len(trainer.data.plan.steps)}")
-    return _write(trainer, out=out, stopped=callback.stopped)
+    trainer.restore_best()
+    return trainer, callback.stopped
 
 
 def load_trained(out: Path) -> TrainedAdapter | None:
@@ -159,47 +245,6 @@ def _checkpoint_folder(out: Path, *, resume: bool) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _load_base(spec: TrainingSpec, out: Path) -> _LoadedBase:
-    """Load the NF4 base in the number type that this machine computes in faster."""
-    folder = Path(spec.base)
-    base = load_base(folder)
-    computing = choose_for_run(folder, spec.recipe, out).choices["training"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = _tokenizer(folder)
-    unpacked = device == "cpu" and weights_fit(
-        computing.type,
-        parameters=base.parameters,
-        free_bytes=int(psutil.virtual_memory().available),
-    )
-    dtype = getattr(torch, computing.type)
-    model = load_nf4(folder / "nf4", device=device, dtype=dtype, unpacked=unpacked)
-    return _LoadedBase(base, model, tokenizer, computing, unpacked)
-
-
-def _random_base(spec: TrainingSpec) -> _LoadedBase:
-    """The base's architecture with the weights that its seed draws, and the base's tokenizer.
-
-    In float32 wherever it runs: a model this far from done needs small updates, which bf16 weights lose.
-    """
-    folder = Path(spec.base)
-    base = load_base(folder)
-    tokenizer = _tokenizer(folder)
-    set_seed(spec.seed)
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.from_pretrained(folder / "serving"), dtype=torch.float32
-    )
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    computing = TypeChoice(type="float32", reason="every weight is trained")
-    return _LoadedBase(base, model, tokenizer, computing, unpacked=True)
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(folder / "nf4")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def _newest_state(
@@ -223,19 +268,18 @@ def _newest_state(
 
 def _trainer(
     spec: TrainingSpec,
-    loaded: _LoadedBase,
+    loaded: LoadedBase,
     data: TrainingData,
     state: CheckpointState,
     *,
     checkpoints: Path,
-    trains_all: bool,
 ) -> PlanTrainer:
     """The method's trainer on a new adapter, on the one to start with, or on all of the model."""
     recipe = method_recipe(spec)
     computing, wanted = loaded.computing.type, recipe.adapter_dtype
     return TRAINERS[spec.method](
         loaded.model,
-        lora=None if trains_all else _lora(spec, recipe, loaded.base),
+        lora=None if loaded.from_scratch else _lora(spec, recipe, loaded.base),
         start=Path(spec.start_adapter) if spec.start_adapter is not None else None,
         recipe=recipe,
         tokenizer=loaded.tokenizer,
@@ -286,7 +330,7 @@ def _lora(spec: TrainingSpec, recipe: Recipe, base: BaseModel) -> LoraConfig:
 
 
 def _estimate(
-    trainer: PlanTrainer, loaded: _LoadedBase, *, progress: EventWriter, out: Path
+    trainer: PlanTrainer, loaded: LoadedBase, *, progress: EventWriter, out: Path
 ) -> TrainingData:
     """Measure one small batch, and say what the run needs before it starts.
 
@@ -296,7 +340,8 @@ def _estimate(
         OSError: the disk has no room for it (``ENOSPC``).
     """
     recipe, data, state = trainer.recipe, trainer.data, trainer.run_state
-    measured, seconds = _measure_speed(trainer)
+    loaded.speed = loaded.speed or _measure_speed(trainer)
+    measured, seconds = loaded.speed
     adapter_bytes = sum(p.numel() * p.element_size() for p in trainer.weights().values())
     footprint = Footprint(
         type=loaded.computing.type, unpacked=loaded.unpacked, adapter_bytes=adapter_bytes
@@ -343,6 +388,17 @@ def _estimate(
     return data
 
 
+def measure_speed(
+    spec: TrainingSpec, loaded: LoadedBase, data: TrainingData, out: Path
+) -> tuple[int, float]:
+    """(positions, seconds) of one batch on a base that has no adapter; kept as its ``speed``."""
+    state = CheckpointState(fingerprint=data.fingerprint)
+    trainer = _trainer(spec, loaded, data, state, checkpoints=out)
+    loaded.speed = _measure_speed(trainer)
+    trainer.release()
+    return loaded.speed
+
+
 def _measure_speed(trainer: PlanTrainer) -> tuple[int, float]:
     """(positions, seconds) of one batch of middling sequences, forward and back."""
     rows = [row for example in trainer.data.train for row in rows_of(example)]
@@ -367,9 +423,8 @@ def _probe_seconds(trainer: PlanTrainer, probe: Sequence[TrainingSequence]) -> f
 
 
 def _write(trainer: PlanTrainer, *, out: Path, stopped: str) -> TrainedAdapter:
-    """Save the best weights, by rename, and return what was saved."""
+    """Save the weights, by rename, and return what was saved."""
     run, plan = trainer.run_state, trainer.data.plan
-    trainer.restore_best()
     partial, target = out / f".{TRAINED}.partial", out / TRAINED
     shutil.rmtree(partial, ignore_errors=True)
     if trainer.trains_all:

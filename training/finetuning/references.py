@@ -89,7 +89,16 @@ def prepare_references(
         if found.made_from == made_from and (out / INDEX_NAME).is_file():
             return found.splits
     progress.emit(StageEvent, stage="indexing", detail="past exchanges, by meaning")
-    index = _index(spec, dataset, out, should_stop=should_stop)
+    index = build_index(dataset, should_stop=should_stop)
+    index.save(out / INDEX_NAME)
+    shown = ShownSplits(made_from=made_from, splits=find_shown(spec, dataset, index))
+    write_atomically(path, msgspec.json.encode(shown))
+    return shown.splits
+
+
+def find_shown(spec: TrainingSpec, dataset: Dataset, index: ExchangeIndex) -> dict[Split, Shown]:
+    """What the replies that a run reads are shown of the index, training and validation."""
+    recipe = spec.recipe
     train, validation = (examples_of(spec, dataset, split) for split in ("train", "validation"))
     # what desirable replies are shown must not tell them from undesirable ones
     compares = spec.method != "supervised"
@@ -102,33 +111,28 @@ def prepare_references(
         seed=spec.seed,
     )
     undesirable = [example for example in train if not example.desirable]
-    shown = ShownSplits(
-        made_from=made_from,
-        splits={
-            "train": indexed | _found(undesirable, index, recipe.references),
-            "validation": _found(validation, index, recipe.references),
-        },
-    )
-    write_atomically(path, msgspec.json.encode(shown))
-    return shown.splits
+    return {
+        "train": indexed | _found(undesirable, index, recipe.references),
+        "validation": _found(validation, index, recipe.references),
+    }
 
 
-def _index(
-    spec: TrainingSpec, dataset: Dataset, out: Path, *, should_stop: Callable[[], bool]
-) -> ExchangeIndex:
-    """Of desirable replies: what was unwanted is no example to follow."""
+def build_index(dataset: Dataset, *, should_stop: Callable[[], bool]) -> ExchangeIndex:
+    """Index the training split's desirable replies: what was unwanted is no example to follow.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
 
     def stop_or_go(done: int, total: int) -> None:
         if should_stop():
             raise Interrupted(f"stopped after {done:,} of {total:,} texts were indexed")
 
-    index = ExchangeIndex.build(
+    return ExchangeIndex.build(
         _indexed(dataset.read("train")),
         embed=load_embedder(torch.float32),
         on_progress=stop_or_go,
     )
-    index.save(out / INDEX_NAME)
-    return index
 
 
 def _found(examples: Sequence[Example], index: ExchangeIndex, count: int) -> Shown:

@@ -39,7 +39,7 @@ from training.data.batching import Batch, length_batches
 from training.data.chat_template import TrainingSequence
 from training.data.collate import IGNORED, collate
 from training.data.tokenization import width_of
-from training.errors import TrainingError
+from training.errors import Diverged
 from training.filesystem import sync_path, sync_tree, write_atomically
 from training.finetuning.checkpoint import STATE_FILE, CheckpointState
 from training.finetuning.preparation import TrainingData
@@ -127,7 +127,14 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
                 weight.data = weight.data.to(adapter_dtype)  # trl turns some of them to bf16
             if start:
                 self.load_weights(start, adapter)
-        self.model.get_output_embeddings().register_forward_pre_hook(self._keep_positions)
+        head = self.model.get_output_embeddings()
+        self._head_hook = head.register_forward_pre_hook(self._keep_positions)
+
+    def release(self) -> None:
+        """Take the adapter off the model that this was made with, so that another run can have it."""
+        self._head_hook.remove()
+        if not self.trains_all:
+            self.model.unload()
 
     @abstractmethod
     def arguments(self, common: dict[str, Any]) -> TrainingArguments:
@@ -243,7 +250,7 @@ class PlanTrainer(Trainer):  # type: ignore[misc] # untyped
         self.metrics = self.train_step(inputs["batches"])
         loss = self.metrics.loss
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise Diverged(
                 f"the loss became {loss} at step {self.state.global_step + 1}; "
                 "train with a lower learning_rate"
             )

@@ -1,8 +1,5 @@
 """Tenants and their keys over HTTP."""
 
-import asyncio
-import shutil
-
 from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
@@ -18,6 +15,7 @@ from server.engine.service import EngineService
 from server.errors import Forbidden
 from server.settings import Settings
 from server.storage.blobs import BlobStore
+from server.storage.datasets import remove_datasets
 from server.storage.references import try_delete_unreferenced
 from server.tenants import service
 from server.tenants.schemas import TenantPatch, TenantRequest, TenantView
@@ -87,9 +85,7 @@ class TenantController(Controller):
             leftovers = await service.delete(session, slug)
         await remove_adapters(leftovers.engine_names, settings=settings, engine=engine)
         await try_delete_unreferenced(database, blobs, *leftovers.blobs)
-        for sha256 in leftovers.datasets:
-            folder = settings.datasets / sha256
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await remove_datasets(leftovers.datasets, settings=settings)
 
 
 class KeyController(Controller):
