@@ -25,6 +25,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     ``id``: of an exchange ``<conversation>:<turn>``, of an article ``<article>@<version>#<chunk>``.
     ``title``: the question, or the article's title and headings. ``score``: how near it is, in [-1, 1].
+    ``url``: where the article can be read by everybody, where that is known.
     """
 
     kind: Literal["exchange", "article"]
@@ -32,6 +33,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     text: str
     score: float
+    url: str | None = None
 
 
 def show(question: str, references: Sequence[Reference]) -> str:
@@ -43,11 +45,13 @@ def show(question: str, references: Sequence[Reference]) -> str:
     """
     if not references:
         return question
-    parts = [
-        f"Q: {_cut(reference.title, TITLE_CHARACTERS)}\nA: {_cut(reference.text, TEXT_CHARACTERS)}"
-        for reference in reversed(references)
-    ]
+    parts = [f"Q: {title}\nA: {text}" for title, text in map(shown_texts, reversed(references))]
     return "\n".join([*parts, "", question])
+
+
+def shown_texts(reference: Reference) -> tuple[str, str]:
+    """The title and the text of a reference, as much of them as the model reads."""
+    return _cut(reference.title, TITLE_CHARACTERS), _cut(reference.text, TEXT_CHARACTERS)
 
 
 def _cut(text: str, most: int) -> str:

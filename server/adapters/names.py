@@ -95,6 +95,7 @@ def _base(tenant: Tenant, model: str, *, system_prompt: str, retrieval: bool) ->
         version=None,
         system_prompt=system_prompt,
         retrieval=retrieval,
+        show_sources=tenant.show_sources,
     )
 
 
@@ -107,6 +108,7 @@ def _adapter(tenant: Tenant, model: str, adapter: Adapter, adapters: Path) -> Re
         version=adapter.version,
         system_prompt=adapter.system_prompt,
         retrieval=tenant.retrieval,
+        show_sources=tenant.show_sources,
     )
 
 

@@ -182,7 +182,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     the one that the adapter was trained with (the tenant's own on the base, empty where the base
     was asked for by its own name). ``arm``: the side of a canary's split that this is; None where there
     is none. ``fallback``: who answers where the engine refuses the canary. ``retrieval``: whether the
-    tenant lets answers be shown what others were answered.
+    tenant lets answers be shown what others were answered, ``show_sources``: and callers be told the articles
+    among that.
     """
 
     model: str
@@ -194,6 +195,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     arm: Arm | None = None
     fallback: "Resolved | None" = None
     retrieval: bool = True
+    show_sources: bool = False
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

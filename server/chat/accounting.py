@@ -21,6 +21,7 @@ from server.errors import Invalid, ServerError
 from server.limits.fair_scheduler import FairScheduler, Ticket
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
+from server.retrieval.schemas import Grounding
 from server.usage.engine_time import EngineTime
 from server.usage.ledger import UsageLedger
 from server.usage.schemas import Usage
@@ -37,6 +38,7 @@ class Generation(Generic[C]):
         resolved: who answers; another one from when the engine has refused a canary.
         mode: how the caller gets the answer; the engine streams it in either case.
         decoder: has seen all of the answer so far.
+        grounding: what it is shown; None where nothing was looked up.
     """
 
     request: AnyRequest
@@ -44,6 +46,7 @@ class Generation(Generic[C]):
     principal: Principal
     mode: Mode
     decoder: StreamDecoder[C]
+    grounding: Grounding | None = None
 
     @property
     def model_kind(self) -> str:

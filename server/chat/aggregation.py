@@ -6,6 +6,7 @@ import msgspec
 
 from server.chat.completions import TextChoice, TextLogprobs
 from server.chat.schemas import (
+    Annotation,
     AnswerMessage,
     CalledFunction,
     Choice,
@@ -31,6 +32,7 @@ class _Parts:
     content: list[str] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
     finish_reason: str = "stop"
 
     def add(self, choice: ChunkChoice) -> None:
@@ -38,6 +40,7 @@ class _Parts:
             self.content.append(choice.delta.content)
         for part in choice.delta.tool_calls or ():
             self._add_call(part)
+        self.annotations += choice.delta.annotations or ()
         if choice.logprobs is not None:
             self.logprobs += choice.logprobs.content or ()
         if choice.finish_reason is not None:
@@ -57,7 +60,9 @@ class _Parts:
             for _, call in sorted(self.calls.items())
         ]
         message = AnswerMessage(
-            content=text or None if calls else text, tool_calls=calls or msgspec.UNSET
+            content=text or None if calls else text,
+            tool_calls=calls or msgspec.UNSET,
+            annotations=self.annotations or msgspec.UNSET,
         )
         return Choice(
             index=index,

@@ -169,12 +169,29 @@ class ToolCallDelta(msgspec.Struct, omit_defaults=True):
     function: FunctionDelta | None = None
 
 
+class UrlCitation(msgspec.Struct, frozen=True, kw_only=True):
+    """A page that characters ``start_index`` up to ``end_index`` of an answer may rest on."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Annotation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer cites."""
+
+    type: Literal["url_citation"] = "url_citation"
+    url_citation: UrlCitation
+
+
 class Delta(msgspec.Struct, omit_defaults=True):
-    """What one chunk adds to a choice."""
+    """What one chunk adds to a choice. ``annotations`` come whole, with the choice's last chunk."""
 
     role: str | None = None
     content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+    annotations: list[Annotation] | None = None
 
 
 class ChunkChoice(msgspec.Struct):
@@ -194,12 +211,17 @@ class Chunk(msgspec.Struct):
 
 
 class AnswerMessage(msgspec.Struct):
-    """An answer in one piece. ``tool_calls`` is absent where nothing is called, never empty."""
+    """An answer in one piece.
+
+    ``tool_calls`` is absent where nothing is called, ``annotations`` where nothing is cited; neither is
+    ever empty.
+    """
 
     role: Literal["assistant"] = "assistant"
     content: str | None = None
     refusal: None = None
     tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    annotations: list[Annotation] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct):

@@ -19,6 +19,7 @@ from server.adapters.schemas import Resolved
 from server.auth.keys import Principal
 from server.chat.accounting import Accounting, Admission, C, Generation, Mode
 from server.chat.aggregation import Collected, CollectedTexts
+from server.chat.citations import Citations
 from server.chat.completions import TextChoice, TextCompletion, TextRequest
 from server.chat.engine_errors import for_caller
 from server.chat.grounding import Grounded, ground, with_images
@@ -40,6 +41,7 @@ from server.errors import (
 )
 from server.limits.fair_scheduler import Ticket
 from server.retrieval import receipts
+from server.retrieval.schemas import Grounding, Source, sources_of
 from server.retrieval.service import RetrievalService
 from server.usage.schemas import Usage
 
@@ -53,7 +55,8 @@ class _Counted(msgspec.Struct):
 class StreamedAnswer(Generic[C]):
     """An answer under way: iterate over what each chunk adds; ``usage`` is there at the end.
 
-    ``resolved`` is who answers.
+    ``resolved`` is who answers, ``grounding`` what the answer is shown, and ``sources`` the articles of that
+    which the caller may be told.
     """
 
     def __init__(
@@ -63,8 +66,13 @@ class StreamedAnswer(Generic[C]):
         *,
         ticket: Ticket,
         resolved: Resolved,
+        grounding: Grounding | None,
     ) -> None:
         self.resolved = resolved
+        self.grounding = grounding
+        self.sources: tuple[Source, ...] = ()
+        if grounding is not None and resolved.show_sources:
+            self.sources = sources_of(grounding.references)
         self._payloads = payloads
         self._decoder = decoder
         self._ticket = ticket
@@ -76,9 +84,11 @@ class StreamedAnswer(Generic[C]):
             StreamBroken: the answer ended before it was complete.
         """
         take, charge = self._decoder.take, self._ticket.charge
+        citations = Citations(self.sources)
         async for payload in self._payloads:
             if choices := take(payload):
                 charge(len(choices))  # about a token each; corrected when the engine has counted
+                citations.add(choices)
                 yield choices
         self._decoder.finish()
 
@@ -229,7 +239,11 @@ class ChatService:
             if generation.mode == "stream":
                 self._accounting.first_token(generation, time.monotonic() - began)
             yield StreamedAnswer(
-                payloads, generation.decoder, ticket=ticket, resolved=generation.resolved
+                payloads,
+                generation.decoder,
+                ticket=ticket,
+                resolved=generation.resolved,
+                grounding=generation.grounding,
             )
 
     async def _ground(self, generation: Generation[Any]) -> Grounded | None:
@@ -246,6 +260,7 @@ class ChatService:
         self, generation: Generation[Any], grounded: Grounded | None, answer_id: str | None
     ) -> dict[str, Any]:
         """The engine's request; the receipt of what it shows is kept."""
+        generation.grounding = grounded.grounding if grounded is not None else None
         if grounded is None:
             return self._prompts.policy.body(generation.request, generation.resolved)
         if answer_id is not None:

@@ -174,6 +174,16 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
     help="Whether answers are shown what others were answered.",
 )
 @click.option(
+    "--show-sources/--no-show-sources",
+    default=None,
+    help="Whether visitors and programs are told the articles that an answer was given.",
+)
+@click.option(
+    "--when-unsupported",
+    type=click.Choice(["answer", "needs_person"]),
+    help="Where nothing supports an answer: answer, or have a person look too.",
+)
+@click.option(
     "--mask",
     "masked_terms",
     multiple=True,
@@ -196,6 +206,8 @@ async def update_tenant(
     limit: tuple[str, ...],
     *,
     retrieval: bool | None,
+    show_sources: bool | None,
+    when_unsupported: str | None,
     as_json: bool,
 ) -> None:
     """Change what is given."""
@@ -207,12 +219,14 @@ async def update_tenant(
         "masked_terms": masked_terms or None,
         "keep_upload_days": keep_uploads,
         "retrieval": retrieval,
+        "show_sources": show_sources,
+        "when_unsupported": when_unsupported,
     }
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if limit:
         changes["limits"] = _parse_limits(limit)
     if not changes:
-        what = "--name, --system-prompt, --custom-pattern, --allowlist, --mask, --keep-uploads, --no-retrieval or --limit"
+        what = "--name, --system-prompt, --custom-pattern, --allowlist, --mask, --keep-uploads, --no-retrieval, --show-sources, --when-unsupported or --limit"
         fail(f"nothing to change: give {what}", code=EXIT_USAGE)
     patch = convert_options(TenantPatch, changes)
     async with app.transaction() as session:

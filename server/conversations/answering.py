@@ -5,7 +5,7 @@ A conversation that a canary answers stays with it. Limits, the fair queue, usag
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,12 +28,21 @@ from server.errors import (
     TooMany,
     Unavailable,
 )
+from server.retrieval.schemas import Source
 from server.usage.schemas import Usage
 
 log = structlog.get_logger(__name__)
 
 Reason = Literal["stop", "length"]
 Trouble = Literal["engine_unavailable", "limit_reached", "message_too_long", "internal"]
+
+
+class Written(NamedTuple):
+    """An answer, why it ended, and the articles to show below it."""
+
+    text: str
+    reason: Reason
+    sources: tuple[Source, ...]
 
 
 class NoAnswer(StreamBroken):
@@ -50,6 +59,8 @@ class _Draft:
         self.usage: Usage | None = None
         self.model = ""
         self.version: int | None = None
+        self.supported: bool | None = None
+        self.sources: tuple[Source, ...] = ()
         self.first_token_ms: int | None = None
         self._began = time.monotonic()
 
@@ -93,8 +104,8 @@ class Answering:
 
     async def write(
         self, site: Site, ask: Ask, *, on_text: Callable[[str], Awaitable[None]]
-    ) -> tuple[str, Reason]:
-        """Generate an answer, giving its parts to ``on_text``; returns all of it, and why it ended.
+    ) -> Written:
+        """Generate an answer, giving its parts to ``on_text``; returns all of it.
 
         However it ends, by cancelling too, what came is stored with its receipt, in a transaction of
         its own (``server/db/write_behind.py``).
@@ -115,8 +126,8 @@ class Answering:
             draft.state = "stopped"
             raise
         finally:
-            await self._store(site.tenant.id, ask, draft)
-        return draft.text, draft.reason
+            await self._store(site, ask, draft)
+        return Written(draft.text, draft.reason, draft.sources)
 
     async def _generate(
         self, site: Site, ask: Ask, draft: _Draft, on_text: Callable[[str], Awaitable[None]]
@@ -130,6 +141,9 @@ class Answering:
             request, resolved, principal=site.principal, answer_id=ask.answer.id
         ) as answer:
             draft.begin(answer.resolved, base=self._base)
+            draft.sources = answer.sources
+            if answer.grounding is not None:
+                draft.supported = answer.grounding.supported
             async for choices in answer:
                 for choice in choices:
                     if choice.finish_reason == "length":
@@ -141,11 +155,21 @@ class Answering:
         if not draft.text.strip():
             raise NoAnswer("The assistant found no words. Ask again in other words.")
 
-    async def _store(self, tenant_id: str, ask: Ask, draft: _Draft) -> None:
+    async def _store(self, site: Site, ask: Ask, draft: _Draft) -> None:
+        tenant = site.tenant
         text, state, receipt = draft.text, draft.state, draft.receipt()
+        unsupported = state == "complete" and draft.supported is False
 
         async def work(session: AsyncSession) -> None:
-            await service.finish(session, tenant_id, ask, text=text, state=state, receipt=receipt)
+            await service.finish(
+                session,
+                tenant.id,
+                ask,
+                text=text,
+                state=state,
+                receipt=receipt,
+                needs_person=unsupported and tenant.when_unsupported == "needs_person",
+            )
 
         await self._chat.write_behind.put(ask.answer.id, work)
 

@@ -119,6 +119,32 @@ async def take_again(
     return conversation
 
 
+async def look_at(
+    session: AsyncSession, tenant_id: str, conversation_id: str, *, actor: str
+) -> LiveConversation:
+    """Note that a person has looked at a conversation where nothing supported an answer. Again changes nothing.
+
+    Raises:
+        NotFound: the tenant has no such conversation.
+    """
+    conversation = await of_tenant(tenant_id).get(
+        session, LiveConversation, conversation_id, lock=True
+    )
+    if conversation is None:
+        raise NotFound("There is no such conversation.", code="conversation_not_found")
+    if conversation.unsupported_since is not None:
+        conversation.unsupported_since = None
+        await session.flush()
+        audit.record(
+            session,
+            "conversation.looked_at",
+            tenant_id=tenant_id,
+            subject=subject(conversation.id),
+            actor=actor,
+        )
+    return conversation
+
+
 def subject(conversation_id: str) -> Subject:
     """A conversation as the audit log names it: by the end of its id, since what it is about is private."""
     return Subject("conversation", conversation_id, conversation_id[-8:])

@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Text, case, collate, func, tuple_
+from sqlalchemy import ColumnElement, Text, case, collate, func, or_, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server import spreadsheets
 from server.audit import service as audit
 from server.audit.actions import Action
 from server.conversations import handoffs, passing_on, service, views
+from server.conversations.given import Given, given_to
 from server.conversations.schemas import MAX_TEXT, MessageView
 from server.db.models import (
     Handoff,
@@ -38,6 +39,9 @@ MAX_MESSAGES = 500  # of a conversation that is read
 MAX_FOUND = 2_000  # messages of a search
 LISTED_TOPIC = 120  # characters of a topic in a list; the conversation itself has all
 LISTED_NAME = 60
+_NEEDS_PERSON = or_(
+    LiveConversation.state == "handed_over", LiveConversation.unsupported_since.is_not(None)
+)
 CSV_COLUMNS = (
     "last_at",
     "name",
@@ -46,6 +50,7 @@ CSV_COLUMNS = (
     "messages",
     "thumbs_down",
     "annoyed",
+    "unsupported",
     "topic",
     "id",
 )
@@ -61,7 +66,8 @@ class Place(NamedTuple):
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation in a list; ``topic`` and ``name`` are cut.
 
-    ``name`` is signed where ``verified``, else what the visitor says.
+    ``name`` is signed where ``verified``, else what the visitor says. ``unsupported``: nothing supported an
+    answer, and a person has not looked yet.
     """
 
     id: str
@@ -72,6 +78,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     messages: int
     thumbs_down: int
     annoyed: int
+    unsupported: bool
     last_at: Moment
 
     @property
@@ -114,11 +121,15 @@ class ReadLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as the tenant reads it; ``detail`` is of answers, ``labels`` of visitors' messages."""
+    """A message as the tenant reads it; ``detail`` is of answers, ``labels`` of visitors' messages.
+
+    ``given`` is of answers that have a receipt.
+    """
 
     message: MessageView
     author: str | None
     detail: Detail | None
+    given: Given | None
     labels: list[ReadLabel]
 
 
@@ -156,6 +167,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation as the tenant reads it, with its last messages, of ``message_count``.
 
     ``offer_to_take``: it sounds annoyed, no person has it, and the tenant wants the offer.
+    ``unsupported_since``: when nothing supported an answer; null where a person has looked since.
     """
 
     id: str
@@ -164,6 +176,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Moment
     message_count: int
     offer_to_take: bool
+    unsupported_since: Moment | None
     visitor: VisitorView
     messages: list[ReadMessage]
     handoff: PassedOn | None
@@ -195,6 +208,7 @@ async def list_conversations(
             LiveConversation.message_count,
             LiveConversation.thumbs_down,
             LiveConversation.annoyed_messages,
+            LiveConversation.unsupported_since,
             LiveConversation.last_at,
         )
         .join(Visitor, Visitor.id == LiveConversation.visitor_id)
@@ -203,7 +217,7 @@ async def list_conversations(
     )
     match queue:
         case "needs_person":
-            query = query.where(LiveConversation.state == "handed_over")
+            query = query.where(_NEEDS_PERSON)
         case "thumbs_down":
             query = query.where(LiveConversation.thumbs_down > 0)
         case "annoyed":
@@ -228,6 +242,7 @@ async def list_conversations(
             messages=row.message_count,
             thumbs_down=row.thumbs_down,
             annoyed=row.annoyed_messages,
+            unsupported=row.unsupported_since is not None,
             last_at=row.last_at,
         )
         for row in await session.execute(query)
@@ -247,6 +262,7 @@ def to_csv(conversations: Sequence[Listed]) -> bytes:
                 each.messages,
                 each.thumbs_down,
                 each.annoyed,
+                "yes" if each.unsupported else "no",
                 each.topic,
                 each.id,
             )
@@ -303,7 +319,7 @@ async def count(session: AsyncSession, tenant_id: str) -> Counts:
         of_tenant(tenant_id)
         .select(
             func.count(LiveConversation.id),
-            number(LiveConversation.state == "handed_over"),
+            number(_NEEDS_PERSON),
             number(LiveConversation.thumbs_down > 0),
             number(LiveConversation.annoyed_messages > 0),
             number(Visitor.subject.is_(None)),
@@ -321,9 +337,13 @@ async def count(session: AsyncSession, tenant_id: str) -> Counts:
 
 
 async def count_waiting(session: AsyncSession, tenant_id: str) -> int:
-    """How many conversations a person has: those whose hand-off is open."""
-    query = of_tenant(tenant_id).select(func.count(Handoff.id))
-    return await session.scalar(query.where(Handoff.state == "open")) or 0
+    """How many conversations need a person: a hand-off is open, or nothing supported an answer."""
+    scope = of_tenant(tenant_id)
+    passed_on = scope.select(func.count(Handoff.id)).where(Handoff.state == "open")
+    unsupported = scope.select(func.count(LiveConversation.id)).where(
+        LiveConversation.unsupported_since.is_not(None)
+    )
+    return sum([await session.scalar(query) or 0 for query in (passed_on, unsupported)])
 
 
 async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> Opened:
@@ -337,6 +357,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
     visitor = await scope.get_one(session, Visitor, conversation.visitor_id)
     rows = await service.messages(session, conversation, limit=MAX_MESSAGES)
     labels = await _labels(session, conversation)
+    given = await given_to(session, tenant_id, [row.id for row in rows if row.role == "assistant"])
     passed_on = await handoffs.latest_row(session, conversation)
     return Opened(
         id=conversation.id,
@@ -345,6 +366,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
         created_at=conversation.created_at,
         message_count=conversation.message_count,
         offer_to_take=await _offers(session, conversation),
+        unsupported_since=conversation.unsupported_since,
         visitor=VisitorView(
             verified=visitor.subject is not None,
             subject=visitor.subject,
@@ -353,7 +375,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
             says_name=visitor.said_name,
             says_email=visitor.said_email,
         ),
-        messages=[_read(row, labels.get(row.id, [])) for row in rows],
+        messages=[_read(row, labels.get(row.id, []), given.get(row.id)) for row in rows],
         handoff=_passed_on(passed_on, rows) if passed_on else None,
     )
 
@@ -371,6 +393,7 @@ async def answer(
     conversation = await _conversation(session, tenant_id, conversation_id, lock=True)
     await service.stop_writing(session, conversation)
     row = await service.append(session, conversation, role="person", text=text, author=author)
+    conversation.unsupported_since = None
     audit.record(
         session,
         "conversation.answered",
@@ -457,7 +480,7 @@ async def _labels(
     return found
 
 
-def _read(row: LiveMessage, labels: list[ReadLabel]) -> ReadMessage:
+def _read(row: LiveMessage, labels: list[ReadLabel], given: Given | None) -> ReadMessage:
     detail = None
     if row.role == "assistant":
         detail = Detail(
@@ -472,7 +495,11 @@ def _read(row: LiveMessage, labels: list[ReadLabel]) -> ReadMessage:
             corrected_by=row.corrected_by,
         )
     return ReadMessage(
-        message=views.of_message(row), author=row.author, detail=detail, labels=labels
+        message=views.of_message(row),
+        author=row.author,
+        detail=detail,
+        given=given,
+        labels=labels,
     )
 
 

@@ -137,7 +137,7 @@ async def _pass_on(
         state="open",
     )
     widget.next_handoff_number += 1
-    conversation.state = "handed_over"
+    conversation.state, conversation.unsupported_since = "handed_over", None
     await service.stop_writing(session, conversation)
     session.add(row)
     await session.flush()

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from server.conversations.colours import Theme
 from server.db.models import HandoffState, LiveState, MessageState, SpeakerRole, Vote
+from server.retrieval.schemas import Source
 from server.schemas import Moment, WidgetBudgets
 
 Language = Literal["en", "de", "es", "fr", "ar", "ja"]
@@ -114,7 +115,8 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True):
 class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     """A message as its visitor sees it; ``opinion`` is null where none was given.
 
-    ``client_id`` is the sender's own id of a visitor's message.
+    ``client_id`` is the sender's own id of a visitor's message. ``sources``: articles that an answer was
+    given; absent where there are none, and where the tenant does not show them.
     """
 
     id: str
@@ -124,6 +126,7 @@ class MessageView(msgspec.Struct, frozen=True, kw_only=True):
     state: MessageState
     opinion: Opinion | None
     client_id: str | None
+    sources: tuple[Source, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class HandoffView(msgspec.Struct, frozen=True, kw_only=True):

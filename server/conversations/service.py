@@ -4,6 +4,7 @@ A message and the row of its answer are written together, before anything is gen
 text is written when it ends, however it ends. The transaction is the caller's.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ from server.db.models import (
 )
 from server.db.scope import of_tenant
 from server.errors import Conflict, Invalid, NotFound
+from server.retrieval import receipts
+from server.retrieval.schemas import Source
 
 SHOWN = 100  # messages that a visitor sees again
 TOPIC_LENGTH = 200
@@ -88,15 +91,17 @@ async def current(session: AsyncSession, caller: Caller) -> ConversationView | N
         Unauthenticated: the caller has signed out since.
     """
     visitor = await visitors.of_session(session, caller.site.tenant.id, caller.session)
-    return await of_visitor(session, visitor)
+    return await of_visitor(session, caller.site, visitor)
 
 
-async def of_visitor(session: AsyncSession, visitor: Visitor | None) -> ConversationView | None:
+async def of_visitor(
+    session: AsyncSession, site: Site, visitor: Visitor | None
+) -> ConversationView | None:
     """A visitor's last conversation."""
     if visitor is None:
         return None
     conversation = await find(session, visitor)
-    return None if conversation is None else await view(session, conversation)
+    return None if conversation is None else await view(session, site, conversation)
 
 
 async def find(
@@ -111,16 +116,28 @@ async def find(
     return await session.scalar(query)
 
 
-async def view(session: AsyncSession, conversation: LiveConversation) -> ConversationView:
+async def view(
+    session: AsyncSession, site: Site, conversation: LiveConversation
+) -> ConversationView:
     """A conversation as its visitor sees it."""
+    rows = await messages(session, conversation, limit=SHOWN)
+    sources = await _sources(session, site, rows)
     return ConversationView(
         id=conversation.id,
         state=conversation.state,
-        messages=[
-            views.of_message(row) for row in await messages(session, conversation, limit=SHOWN)
-        ],
+        messages=[views.of_message(row, sources=sources.get(row.id, ())) for row in rows],
         handoff=await handoffs.latest(session, conversation),
     )
+
+
+async def _sources(
+    session: AsyncSession, site: Site, rows: Sequence[LiveMessage]
+) -> dict[str, tuple[Source, ...]]:
+    """The articles to show below answers, by the answer's id; none where the tenant shows none."""
+    answers = [row.id for row in rows if row.role == "assistant" and row.state == "complete"]
+    if not answers or not site.tenant.show_sources:
+        return {}
+    return await receipts.sources_of_answers(session, site.tenant.id, answers)
 
 
 async def messages(
@@ -221,14 +238,22 @@ async def finish(
     text: str,
     state: MessageState,
     receipt: Receipt,
+    needs_person: bool = False,
 ) -> None:
     """Write what came of an answer, unless it is being written anew.
 
-    An answer that a newer message has stopped stays stopped.
+    An answer that a newer message has stopped stays stopped. With ``needs_person`` the conversation waits
+    for a person to look, unless one has it already: nothing supports the answer.
     """
-    row = await of_tenant(tenant_id).get(session, LiveMessage, ask.answer.id, lock=True)
+    scope = of_tenant(tenant_id)
+    conversation = None
+    if needs_person:  # locked before its messages, as everywhere
+        conversation = await scope.get(session, LiveConversation, ask.conversation_id, lock=True)
+    row = await scope.get(session, LiveMessage, ask.answer.id, lock=True)
     if row is None or row.attempt != ask.attempt:
         return
+    if conversation is not None and conversation.state == "open":
+        conversation.unsupported_since = conversation.unsupported_since or now()
     row.text = text
     row.state = "stopped" if row.state == "stopped" else state
     for field, value in msgspec.structs.asdict(receipt).items():
@@ -311,7 +336,9 @@ async def _again(
     query = of_tenant(message.tenant_id).select(LiveMessage).with_for_update()
     answer = await session.scalar(query.where(LiveMessage.reply_to == message.id))
     if answer is not None and answer.state == "complete":
-        return Repeated(views.of_message(message), views.of_message(answer))
+        sources = await _sources(session, caller.site, [answer])
+        shown = views.of_message(answer, sources=sources.get(answer.id, ()))
+        return Repeated(views.of_message(message), shown)
     if conversation.state == "handed_over":
         return Silent(views.of_message(message), await handoffs.required(session, conversation))
     if answer is None:  # it came while a person had the conversation

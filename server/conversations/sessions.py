@@ -90,7 +90,7 @@ async def begin(
     moment = time.time()
     identified = moment if entered.is_identified else None
     claims = _claims(site, entered, began=moment, identified=identified)
-    return await _answer(session, key, claims, entered)
+    return await _answer(session, site, key, claims, entered)
 
 
 async def renew(
@@ -131,7 +131,7 @@ async def renew(
         entered, identified = Entered(row=row, token=own, started_anew=False), before.idt
     entered = await visitors.note_said(session, site.tenant.id, entered, request.said)
     claims = _claims(site, entered, began=before.beg, identified=identified)
-    return await _answer(session, key, claims, entered)
+    return await _answer(session, site, key, claims, entered)
 
 
 def _identity(site: Site, token: str | None, vault: Vault) -> Identity | None:
@@ -156,7 +156,7 @@ def _claims(site: Site, entered: Entered, *, began: float, identified: float | N
 
 
 async def _answer(
-    session: AsyncSession, key: bytes, claims: Session, entered: Entered
+    session: AsyncSession, site: Site, key: bytes, claims: Session, entered: Entered
 ) -> SessionAnswer:
     row = entered.row
     return SessionAnswer(
@@ -166,7 +166,7 @@ async def _answer(
         verified=entered.is_identified,
         name=row.name if row is not None and entered.is_identified else None,
         started_anew=entered.started_anew,
-        conversation=await service.of_visitor(session, row),
+        conversation=await service.of_visitor(session, site, row),
     )
 
 

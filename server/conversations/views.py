@@ -3,15 +3,18 @@
 from collections.abc import Iterable
 from typing import Literal
 
+import msgspec
+
 from server.chat.schemas import ChatMessage
 from server.conversations.schemas import MessageView, Opinion
 from server.db.models import LiveMessage
+from server.retrieval.schemas import Source
 
 _JOINED = "\n\n"
 
 
-def of_message(row: LiveMessage) -> MessageView:
-    """A message as its visitor sees it."""
+def of_message(row: LiveMessage, *, sources: tuple[Source, ...] = ()) -> MessageView:
+    """A message as its visitor sees it, with the articles to show below it."""
     opinion = Opinion(vote=row.vote, reasons=row.vote_reasons) if row.vote else None
     return MessageView(
         id=row.id,
@@ -21,6 +24,7 @@ def of_message(row: LiveMessage) -> MessageView:
         state=row.state,
         opinion=opinion,
         client_id=row.client_id,
+        sources=sources or msgspec.UNSET,
     )
 
 

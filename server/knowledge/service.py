@@ -3,6 +3,8 @@
 ``importing`` does the work, in a worker; ``search`` finds.
 """
 
+from collections.abc import Collection
+
 import msgspec
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -167,6 +169,14 @@ async def get_article(
     if row is None:
         raise NotFound(f"There is no article '{article_id}'.", code="article_not_found")
     return row
+
+
+async def existing(session: AsyncSession, tenant_id: str, article_ids: Collection[str]) -> set[str]:
+    """Those of these articles that the tenant has now."""
+    if not article_ids:
+        return set()
+    query = of_tenant(tenant_id).select(Article.id).where(Article.id.in_(article_ids))
+    return set(await session.scalars(query))
 
 
 async def list_versions(

@@ -1,5 +1,6 @@
 """What an answer was given, and the receipt of it."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -29,6 +30,22 @@ class Grounding(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[ImageLabel, ...] = ()
     supported: bool | None = None
     why_not: Ungrounded | None = None
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """An article that an answer was given, as visitors and programs may know it."""
+
+    title: str
+    url: str | None = None
+
+
+def sources_of(references: Iterable[Reference]) -> tuple[Source, ...]:
+    """The articles among references, each once.
+
+    Never the exchanges: those are other customers' words.
+    """
+    articles = (each for each in references if each.kind == "article")
+    return tuple(dict.fromkeys(Source(title=each.title, url=each.url) for each in articles))
 
 
 class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):

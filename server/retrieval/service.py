@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -96,7 +97,7 @@ class RetrievalService:
         near = (
             bool(exchanges)
             and loaded is not None
-            and (exchanges[0].score >= loaded.index.threshold)
+            and loaded.index.supports(exchanges[0].score, is_first=not before)
         )
         return Grounding(references=exchanges + articles, supported=near or bool(articles))
 
@@ -124,7 +125,17 @@ def _article(found: Found) -> Reference:
         title=" > ".join((found.title, *found.headings)),
         text=found.text,
         score=round(found.score, 4),
+        url=found.name if _is_address(found.name) else None,
     )
+
+
+def _is_address(name: str) -> bool:
+    """Whether an article's name is where it can be read: pages that came with a sitemap have such."""
+    try:
+        parts = urlsplit(name)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _search(loaded: LoadedIndex, vectors: list[bytes]) -> tuple[Reference, ...]:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from connectors.renamed import TENANT, copy_to_old_names, deprecated, move_to_new_names
+from server.db.models import WhenUnsupported
 from server.schemas import Moment
 from server.settings import Limits
 
@@ -49,7 +50,9 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
     ``allowlist`` lists what is public and stays: the company's own addresses and numbers, or
     ``@its-domain.example``, and words that are no personal data. ``masked_terms`` lists names and
     phrases that are always redacted, in any case. ``limits`` replace the installation's, which apply where it is null.
-    ``retrieval``: whether answers are shown what others were answered.
+    ``retrieval``: whether answers are shown what others were answered. ``show_sources``: whether visitors, and
+    programs in ``annotations``, are told the articles that an answer was given. ``when_unsupported``: where
+    nothing supports an answer, ``answer`` all the same, or have the conversation queued as one that ``needs_person`` too.
     """
 
     slug: Slug
@@ -60,6 +63,8 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
     masked_terms: MaskedTerms = ()
     keep_upload_days: KeepUploadDays = 0
     retrieval: bool = True
+    show_sources: bool = False
+    when_unsupported: WhenUnsupported = "answer"
     limits: Limits | None = None
 
 
@@ -73,6 +78,8 @@ class TenantPatch(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     masked_terms: MaskedTerms | msgspec.UnsetType = msgspec.UNSET
     keep_upload_days: KeepUploadDays | msgspec.UnsetType = msgspec.UNSET
     retrieval: bool | msgspec.UnsetType = msgspec.UNSET
+    show_sources: bool | msgspec.UnsetType = msgspec.UNSET
+    when_unsupported: WhenUnsupported | msgspec.UnsetType = msgspec.UNSET
     limits: Limits | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -97,6 +104,8 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     keep: Annotated[list[str], deprecated("keep", TENANT)] = []
     keep_upload_days: int
     retrieval: bool
+    show_sources: bool
+    when_unsupported: WhenUnsupported
     limits: Limits | None
     live_version: int | None
     live_revision: int

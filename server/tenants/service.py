@@ -26,15 +26,15 @@ from server.errors import Conflict, Invalid, NotFound
 from server.storage.references import owned_by
 from server.tenants.schemas import TenantCanary, TenantPatch, TenantRequest, TenantView
 
-SETTINGS = (
+_PLAIN_FIELDS = (
     "name",
     "system_prompt",
-    "custom_patterns",
-    "allowlist",
-    "masked_terms",
     "keep_upload_days",
     "retrieval",
+    "show_sources",
+    "when_unsupported",
 )
+SETTINGS = (*_PLAIN_FIELDS, "custom_patterns", "allowlist", "masked_terms")
 PRIVATE = frozenset({"system_prompt", "custom_patterns", "allowlist", "masked_terms"})
 """Settings whose values the audit log does not repeat: it says that they were changed."""
 
@@ -70,6 +70,8 @@ async def create(
         masked_terms=list(request.masked_terms),
         keep_upload_days=request.keep_upload_days,
         retrieval=request.retrieval,
+        show_sources=request.show_sources,
+        when_unsupported=request.when_unsupported,
         limits=request.limits,
     )
     taken = Conflict(f"The slug '{request.slug}' is taken.", param="slug", code="slug_taken")
@@ -178,10 +180,10 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
     """
     tenant = await get(session, slug, lock=True)
     before = audit.fields_of(tenant, SETTINGS), _limits(tenant)
-    if patch.name is not msgspec.UNSET:
-        tenant.name = patch.name
-    if patch.system_prompt is not msgspec.UNSET:
-        tenant.system_prompt = patch.system_prompt
+    for field in _PLAIN_FIELDS:
+        value = getattr(patch, field)
+        if value is not msgspec.UNSET:
+            setattr(tenant, field, value)
     if patch.custom_patterns is not msgspec.UNSET:
         _check_patterns(patch.custom_patterns)
         tenant.custom_patterns = dict(patch.custom_patterns)
@@ -189,10 +191,6 @@ async def update(session: AsyncSession, slug: str, patch: TenantPatch) -> Tenant
         tenant.allowlist = list(patch.allowlist)
     if patch.masked_terms is not msgspec.UNSET:
         tenant.masked_terms = list(patch.masked_terms)
-    if patch.keep_upload_days is not msgspec.UNSET:
-        tenant.keep_upload_days = patch.keep_upload_days
-    if patch.retrieval is not msgspec.UNSET:
-        tenant.retrieval = patch.retrieval
     if patch.limits is not msgspec.UNSET:
         tenant.limits = patch.limits
     await session.flush()
@@ -273,6 +271,8 @@ async def views(session: AsyncSession, tenants: list[Tenant]) -> list[TenantView
             masked_terms=tenant.masked_terms,
             keep_upload_days=tenant.keep_upload_days,
             retrieval=tenant.retrieval,
+            show_sources=tenant.show_sources,
+            when_unsupported=tenant.when_unsupported,
             limits=tenant.limits,
             live_version=versions.get(tenant.live_adapter_id or ""),
             live_revision=tenant.live_revision,

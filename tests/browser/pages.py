@@ -81,6 +81,7 @@ PAGES = (
     Look("knowledge-tried", f"{KNOWLEDGE}?q=when+do+we+deliver+in+the+morning", "loaf:viewer"),
     Look("knowledge-empty", "/console/t/northgate/knowledge", "northgate:admin"),
     Look("knowledge-uploads", f"{KNOWLEDGE}/uploads", "loaf:admin"),
+    Look("knowledge-answers", f"{KNOWLEDGE}/answers", "loaf:admin"),
     Look("knowledge-uploads-empty", "/console/t/northgate/knowledge/uploads", "northgate:admin"),
     Look("knowledge-report", f"{KNOWLEDGE}/uploads/{knowledge_id(1)}", "loaf:admin"),
     Look("knowledge-failed", f"{KNOWLEDGE}/uploads/{knowledge_id(2)}", "loaf:admin"),

@@ -53,6 +53,8 @@ from server.db.models import (
 from server.embeddings.encoders import FakeEncoder
 from server.knowledge import service as knowledge
 from server.knowledge.vectors import pack
+from server.retrieval import receipts
+from server.retrieval.schemas import Grounding
 from server.settings import Limits
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
@@ -63,6 +65,7 @@ from tests.browser.curated import SCAN
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
 from training.heads.config import Task
+from training.references import Reference
 
 LOAF, NORTHGATE = "loaf", "northgate"
 # people and links that pages are about, at addresses that are known before
@@ -136,6 +139,40 @@ ARTICLES = {
     2: (
         "Skip, pause or cancel",
         (("Skip a week", "Skip on My Basket until noon two days before."),),
+    ),
+}
+GIVEN = {
+    2: (
+        Reference(
+            kind="exchange",
+            id="c41:3",
+            title="Can you skip the delivery charge?",
+            text="I am sorry, [NAME_1], the charge pays for the driver.",
+            score=0.5521,
+        ),
+    ),
+    3: (
+        Reference(
+            kind="exchange",
+            id="c7:1",
+            title="Where is my order [ORDER_1]?",
+            text="It left the bakery at six and should be with you before noon. Warmly, the desk",
+            score=0.9312,
+        ),
+        Reference(
+            kind="article",
+            id=f"{1:032x}@2#0",
+            title="Delivery > Where and when",
+            text="We deliver to Harrowby and villages within 8 miles, on Tuesdays and Fridays.",
+            score=0.5834,
+        ),
+        Reference(
+            kind="article",
+            id=f"{99:032x}@1#0",
+            title="Delivery in winter",
+            text="In snow we come a day later.",
+            score=0.4127,
+        ),
     ),
 }
 OUT_OF_MEMORY = {"code": "out_of_memory", "message": "memory ran out at step 40"}
@@ -726,6 +763,16 @@ async def seed_conversations(session: AsyncSession) -> None:
             **{**about, **opinion},
         )
         session.add(answer)
+        if number in {2, 3}:
+            await receipts.keep(
+                session,
+                loaf.id,
+                answer.id,
+                model=LOAF,
+                version=version,
+                dataset="5" * 64,
+                grounding=Grounding(references=GIVEN[number], supported=number == 3),
+            )
         if number == 1:
             person = LiveMessage(
                 seq=3, role="person", text="Send me a photo.", author=f"person:{PERSON_ID}", **about

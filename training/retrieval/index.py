@@ -31,7 +31,12 @@ from training.references import Reference
 
 ENCODER = "all-MiniLM-L6-v2"
 SUPPORTED_SHARE = 0.95
-"""Of a tenant's own questions, how many the threshold of support calls supported."""
+"""Of a tenant's own questions, how many the thresholds call supported."""
+
+CALIBRATED_BY = 250
+"""Questions of either sort, of a beginning and later ones: so many stand for all."""
+FEWEST = 20
+"""With fewer questions there is no telling what is usual."""
 
 ENCODED_TEXTS = 512  # between two looks at whether to stop
 
@@ -58,6 +63,17 @@ class Found(NamedTuple):
     score: float
 
 
+class Thresholds(NamedTuple):
+    """The scores under which nothing here supports an answer; -1 where there is no telling.
+
+    A question that begins a conversation has no turn before it, as every other beginning has none: half of its
+    score is 1 whatever it asks. So it has a threshold of its own.
+    """
+
+    first: float = -1.0
+    later: float = -1.0
+
+
 class ExchangeIndex:
     """The exchanges of one dataset version.
 
@@ -68,14 +84,18 @@ class ExchangeIndex:
     Args:
         exchanges: in the order of the rows.
         vectors: (exchanges, 2 x dimensions), see the module.
-        threshold: the score under which nothing here supports an answer; see `calibrate`.
+        thresholds: what tells whether something here supports an answer; see `calibrate`.
     """
 
     def __init__(
-        self, exchanges: Sequence[Exchange], vectors: Stored, *, threshold: float = -1.0
+        self,
+        exchanges: Sequence[Exchange],
+        vectors: Stored,
+        *,
+        thresholds: Thresholds = Thresholds(),  # noqa: B008 - a constant
     ) -> None:
         self.exchanges = exchanges
-        self.threshold = threshold
+        self.thresholds = thresholds
         # float32 in memory: converting 10,000 rows for each search takes 44 ms, the product 8
         self._vectors = vectors.astype(np.float32)
 
@@ -118,7 +138,7 @@ class ExchangeIndex:
         pairs = [(exchange.question, exchange.before) for exchange in exchanges]
         vectors = encode(pairs, embed, on_progress=on_progress).astype(np.float16)
         index = cls(exchanges, vectors)
-        index.threshold = index.calibrate()
+        index.thresholds = index.calibrate()
         return index
 
     def search(
@@ -156,23 +176,40 @@ class ExchangeIndex:
     def _rows(self) -> dict[tuple[str, int], int]:
         return {(one.conversation, one.turn): row for row, one in enumerate(self.exchanges)}
 
-    def calibrate(self) -> float:
-        """The score that `SUPPORTED_SHARE` of the exchanges reach among the other conversations.
+    def supports(self, score: float, *, is_first: bool) -> bool:
+        """Whether the nearest exchange is as near as for most of the tenant's own questions.
 
-        So it is a quantile of what is normal for this tenant's own questions. -1 where there are too few
-        exchanges to say (20).
+        Args:
+            score: of the nearest exchange.
+            is_first: whether the question begins a conversation: there is no turn before it.
         """
-        if len(self) < 20:  # noqa: PLR2004
-            return -1.0
-        step = max(1, len(self) // 500)  # some 500 questions stand for all
-        rows = np.arange(0, len(self), step)
-        found = self.search(
-            self._vectors[rows],
-            1,
-            excluding=[self.exchanges[int(row)].conversation for row in rows],
+        return score >= (self.thresholds.first if is_first else self.thresholds.later)
+
+    def calibrate(self) -> Thresholds:
+        """The scores that `SUPPORTED_SHARE` of the exchanges reach among the other conversations.
+
+        So they are quantiles of what is normal for this tenant's own questions. Where it has too few of one
+        sort, both sorts together stand for it. How often they are wrong is in ``training/LOG.md``
+        (``tests/bench/support.py``).
+        """
+        sorts: dict[bool, list[int]] = {True: [], False: []}
+        for row, exchange in enumerate(self.exchanges):
+            sorts[not exchange.before].append(row)
+        first, later = (self._nearest_scores(sorts[is_first]) for is_first in (True, False))
+        return Thresholds(
+            *(
+                _usual(scores if len(scores) >= FEWEST else first + later)
+                for scores in (first, later)
+            )
         )
-        scores = [hits[0].score for hits in found if hits]
-        return float(np.quantile(scores, 1 - SUPPORTED_SHARE)) if scores else -1.0
+
+    def _nearest_scores(self, rows: Sequence[int]) -> list[float]:
+        """How near the nearest exchange of another conversation is to some of these, evenly chosen."""
+        some = rows[:: -(-len(rows) // CALIBRATED_BY) or 1]
+        found = self.search(
+            self._vectors[some], 1, excluding=[self.exchanges[row].conversation for row in some]
+        )
+        return [hits[0].score for hits in found if hits]
 
     def _nearest(self, scores: Vectors, count: int, excluded: str | None) -> list[Found]:
         found: list[Found] = []
@@ -198,7 +235,7 @@ class ExchangeIndex:
                 "ends": ends,
             },
             # one entry: the library writes several in any order
-            metadata={"about": json.dumps({"encoder": ENCODER, "threshold": self.threshold})},
+            metadata={"about": json.dumps({"encoder": ENCODER, "thresholds": self.thresholds})},
         )
         write_atomically(path, data)
 
@@ -216,7 +253,9 @@ class ExchangeIndex:
                 texts: bytes = stored.get_tensor("texts").tobytes()
                 ends: list[int] = stored.get_tensor("ends").tolist()
             exchanges = _exchanges(texts, ends)
-            threshold = float(about["threshold"])
+            # the first indexes had one for both sorts
+            first, later = about.get("thresholds") or [about["threshold"]] * 2
+            thresholds = Thresholds(float(first), float(later))
         except (
             OSError,
             SafetensorError,
@@ -230,7 +269,11 @@ class ExchangeIndex:
             raise ArtifactError(f"{path} was made with another encoder than {ENCODER}")
         if len(exchanges) != len(vectors) or vectors.dtype != np.float16:
             raise ArtifactError(f"{path} is no index of exchanges: its parts do not fit together")
-        return cls(exchanges, vectors, threshold=threshold)
+        return cls(exchanges, vectors, thresholds=thresholds)
+
+
+def _usual(scores: Sequence[float]) -> float:
+    return float(np.quantile(scores, 1 - SUPPORTED_SHARE)) if len(scores) >= FEWEST else -1.0
 
 
 def reference_of(found: Found) -> Reference:

@@ -70,7 +70,7 @@ from server.db.models.knowledge import (
 )
 from server.db.models.receipts import Receipt
 from server.db.models.stored import StoredCompletion, StoredResponse
-from server.db.models.tenants import ApiKey, Tenant
+from server.db.models.tenants import ApiKey, Tenant, WhenUnsupported
 from server.db.models.transcripts import (
     ConversationRow,
     Import,
@@ -169,6 +169,7 @@ __all__ = [
     "VotedAgainst",
     "WebhookDelivery",
     "WebhookEndpoint",
+    "WhenUnsupported",
     "Widget",
     "WidgetUse",
     "WorkerProcess",

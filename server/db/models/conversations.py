@@ -107,11 +107,20 @@ class LiveConversation(Record):
 
     ``topic`` is the beginning of the first message. While it is ``handed_over`` the assistant is
     silent. ``thumbs_down`` counts the answers that the visitor marked so, ``annoyed_messages`` the
-    messages that a head took for annoyed.
+    messages that a head took for annoyed. ``unsupported_since``: when nothing supported an answer, and the
+    tenant wants a person to look; null until then, and once one has looked.
     """
 
     __tablename__ = "live_conversation"
-    __table_args__ = (Index(None, "tenant_id", "last_at", "id"),)
+    __table_args__ = (
+        Index(None, "tenant_id", "last_at", "id"),
+        Index(
+            "ix_live_conversation_unsupported",
+            "tenant_id",
+            sqlite_where=text("unsupported_since IS NOT NULL"),
+            postgresql_where=text("unsupported_since IS NOT NULL"),
+        ),
+    )
 
     tenant_id: Mapped[str] = mapped_column(
         SafeString(32), ForeignKey("tenant.id", ondelete="CASCADE"), sort_order=-9
@@ -124,6 +133,7 @@ class LiveConversation(Record):
     message_count: Mapped[int] = mapped_column(Integer, default=0)
     thumbs_down: Mapped[int] = mapped_column(Integer, default=0)
     annoyed_messages: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    unsupported_since: Mapped[datetime.datetime | None]
     last_at: Mapped[datetime.datetime]
 
 

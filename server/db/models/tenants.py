@@ -1,10 +1,12 @@
 """Tenants and their keys."""
 
 import datetime
+from typing import Literal
 
 from sqlalchemy import (
     ForeignKey,
     Integer,
+    false,
     true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -18,6 +20,8 @@ from server.db.models.base import (
 )
 from server.settings import Limits
 
+WhenUnsupported = Literal["answer", "needs_person"]
+
 
 class Tenant(Record):
     """A customer organisation.
@@ -29,7 +33,8 @@ class Tenant(Record):
     always replaces. ``curation_rules``: what becomes of conversations with each flag. ``keep_upload_days``: how long a
     transcript's file is kept after it was read; 0: not at all. ``limits`` are
     null where the installation's apply. ``retrieval``: whether answers are shown what others were
-    answered.
+    answered. ``show_sources``: whether visitors and programs are told the articles that an answer was given.
+    ``when_unsupported``: whether a person is called to a conversation where nothing supports an answer.
     """
 
     __tablename__ = "tenant"
@@ -44,6 +49,10 @@ class Tenant(Record):
     keep_upload_days: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     limits: Mapped[Limits | None] = mapped_column(StructJson(Limits, where="tenant.limits"))
     retrieval: Mapped[bool] = mapped_column(default=True, server_default=true())
+    show_sources: Mapped[bool] = mapped_column(default=False, server_default=false())
+    when_unsupported: Mapped[WhenUnsupported] = mapped_column(
+        SafeString(12), default="answer", server_default="answer"
+    )
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
         SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)

@@ -44,7 +44,7 @@ class AnswerStream:
             await events.write(_event("delta", text=text))
 
         try:
-            text, reason = await self._answering.write(self._site, posted, on_text=on_text)
+            written = await self._answering.write(self._site, posted, on_text=on_text)
         except ServerError as exc:
             code, words, wait = trouble(exc)
             failed = _event("error", code=code, message=words, retry_after=wait, handoff=True)
@@ -55,8 +55,13 @@ class AnswerStream:
             )
             await events.write(failed, last=True)
         else:
-            message = msgspec.structs.replace(posted.answer, text=text, state="complete")
-            await events.write(_event("done", message=message, reason=reason), last=True)
+            message = msgspec.structs.replace(
+                posted.answer,
+                text=written.text,
+                state="complete",
+                sources=written.sources or msgspec.UNSET,
+            )
+            await events.write(_event("done", message=message, reason=written.reason), last=True)
 
 
 class HandedOver:

@@ -13,6 +13,10 @@ RICH = (
     "# Rye or wheat\n\n| loaf | hours |\n|---|---|\n| rye | 24 |\n| wheat | 4 |\n\n```\nflour 500\nwater 350\n```\n\n"
     "> A quote\n\n- [x] milled\n- [ ] baked, see `LL-2041`\n"
 )
+SOURCES = (
+    {"title": "Keeping bread > Rye", "url": "https://shop.example/rye"},
+    {"title": "Flour", "url": None},
+)
 
 
 def closed(widget: Widget) -> None:
@@ -56,10 +60,11 @@ def answered(widget: Widget) -> None:
 
 
 def rich(widget: Widget) -> None:
-    """A table, code, a quote, a list."""
+    """A table, code, a quote, a list, and sources."""
     widget.open()
-    answer_with(widget.frame, RICH)
+    answer_with(widget.frame, RICH, sources=SOURCES)
     widget.say("Rye?")
+    widget.panel.locator(".from summary").click()
     widget.panel.locator(".after .icon").first.wait_for(state="attached")
 
 

@@ -1,6 +1,7 @@
 """Answers of our making, where a test is about how one is shown: everything but ``/messages`` is the server's."""
 
 import json
+from collections.abc import Mapping, Sequence
 
 from playwright.sync_api import Frame
 
@@ -35,7 +36,12 @@ def _message(role: str, text: str) -> dict[str, object]:
 
 
 def answer_with(
-    frame: Frame, *parts: str, pause: int = 0, error: str = "", complete: bool = True
+    frame: Frame,
+    *parts: str,
+    pause: int = 0,
+    error: str = "",
+    complete: bool = True,
+    sources: Sequence[Mapping[str, str | None]] = (),
 ) -> None:
     """Answer messages with these parts, ``pause`` ms apart; ``error`` is an event at the end instead."""
     text = "".join(parts)
@@ -44,7 +50,8 @@ def answer_with(
     if error:
         events.append(_event("error", code=error, message="", retry_after=600, handoff=True))
     elif complete:
-        events.append(_event("done", message=_message("assistant", text), reason="stop"))
+        message = _message("assistant", text) | ({"sources": list(sources)} if sources else {})
+        events.append(_event("done", message=message, reason="stop"))
     frame.evaluate(_FAKE, {"events": events, "pause": pause})
 
 

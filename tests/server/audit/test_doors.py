@@ -14,7 +14,8 @@ from server.audit.schemas import AuditEntryView
 from server.auth import keys
 from server.conversations import inbox
 from server.conversations.schemas import Said
-from server.db.models import Article, ConversationRow, Head
+from server.db.models import Article, ConversationRow, Head, LiveConversation, now
+from server.db.scope import of_tenant
 from server.tenants import service as tenants
 from server.web.console.pages.training_form import empty_form
 from server.web.console.session import SAFE_METHODS
@@ -108,6 +109,8 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
     async with database.transaction() as session:
         tenant = await tenants.get(session, "acme")
         [talk] = await inbox.list_conversations(session, tenant.id)
+        marked = await of_tenant(tenant.id).get_one(session, LiveConversation, talk.id)
+        marked.unsupported_since = now()
     found = {"slug": "acme", "conversation_id": talk.id, "message_id": ask.answer.id}
     for number in (1, 2):
         await make_version(
@@ -202,6 +205,7 @@ async def test_no_form_of_the_console_goes_unrecorded(
             Call("POST", f"{P}/operator", "person.made_operator", {"to": "yes"}),
             Call("POST", f"{C}/data", "transcripts.uploaded", files=file),
             Call("POST", f"{C}/data/sample", "transcripts.uploaded", {"a": "b"}),
+            Call("POST", f"{C}/knowledge/answers", "tenant.changed", {"show_sources": "yes"}),
             Call("POST", f"{C}/knowledge/{{article_id}}/delete", "knowledge.deleted", {"a": "b"}),
             Call("POST", f"{C}/knowledge", "knowledge.uploaded", files={"file": ("a.md", b"# A")}),
             Call("POST", f"{C}/knowledge/uploads/{{last}}/stop", "knowledge.cancelled", {"a": "b"}),
@@ -228,6 +232,7 @@ async def test_no_form_of_the_console_goes_unrecorded(
             Call("POST", f"{C}/training/{{job_id}}/resume", "job.resumed"),
             Call("POST", f"{C}/training/{{job_id}}/cancel", "job.cancelled"),
             Call("POST", f"{C}/conversations/{{conversation_id}}/better/{{message_id}}", "conversation.corrected", {"text": "Yes"}),
+            Call("POST", f"{C}/conversations/{{conversation_id}}/looked-at", "conversation.looked_at"),
             Call("POST", f"{C}/conversations/{{conversation_id}}/answer", "conversation.answered", {"text": "I am Ana."}),
             Call("POST", f"{C}/conversations/{{conversation_id}}/give-back", "conversation.given_back"),
             Call("POST", f"{C}/conversations/{{conversation_id}}/take-again", "conversation.taken"),

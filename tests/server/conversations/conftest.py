@@ -87,10 +87,20 @@ class Shop:
         assert isinstance(posted, Ask)
         return posted
 
-    async def finish(self, ask: Ask, text: str, state: MessageState = "complete") -> None:
+    async def finish(
+        self, ask: Ask, text: str, state: MessageState = "complete", *, needs_person: bool = False
+    ) -> None:
         tenant_id = (await self.site()).tenant.id
         async with self.database.transaction() as session:
-            await service.finish(session, tenant_id, ask, text=text, state=state, receipt=RECEIPT)
+            await service.finish(
+                session,
+                tenant_id,
+                ask,
+                text=text,
+                state=state,
+                receipt=RECEIPT,
+                needs_person=needs_person,
+            )
 
     async def talk(self, answer: SessionAnswer, text: str, reply: str) -> Ask:
         ask = await self.ask(answer, text)

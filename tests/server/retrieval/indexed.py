@@ -12,7 +12,7 @@ from tests.training.evaluation.samples import conversation
 from training.adapters.package import INDEX_NAME, AdapterManifest, BaseRef, LoraShape
 from training.config import load_recipe
 from training.data.dataset import Example
-from training.retrieval.index import ExchangeIndex, Vectors
+from training.retrieval.index import ExchangeIndex, Thresholds, Vectors
 
 DATASET = "d" * 64
 PAST = [
@@ -53,6 +53,6 @@ async def publish(
     )
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     index = ExchangeIndex.build(past, embed=words)
-    index.threshold = threshold
+    index.thresholds = Thresholds(threshold, threshold)
     index.save(folder / INDEX_NAME)
     return index

@@ -9,7 +9,7 @@ from tests.training.evaluation.samples import conversation, letters
 from training.data.contexts import contexts_of
 from training.data.dataset import Example
 from training.errors import ArtifactError
-from training.retrieval.index import ExchangeIndex, encode, reference_of
+from training.retrieval.index import ExchangeIndex, Thresholds, encode, reference_of
 from training.retrieval.prompts import find_references, training_turns
 
 EXAMPLES = [
@@ -62,11 +62,11 @@ def test_replies_without_weight_are_not_in_it() -> None:
 
 def test_it_is_the_same_after_saving(index: ExchangeIndex, tmp_path: Path) -> None:
     path = tmp_path / "retrieval.safetensors"
-    index.threshold = 0.25
+    index.thresholds = Thresholds(0.25, 0.5)
     index.save(path)
     loaded = ExchangeIndex.load(path)
     assert loaded.exchanges == index.exchanges
-    assert loaded.threshold == 0.25
+    assert loaded.thresholds == (0.25, 0.5)
     for question in ("is there milk", "my oven"):
         assert replies(loaded, question, 3) == replies(index, question, 3)
 
@@ -112,10 +112,26 @@ def test_the_threshold_is_what_most_of_the_own_questions_reach() -> None:
     index = ExchangeIndex.build(examples, embed=letters)
     contexts = [context for example in examples for context in contexts_of(example)]
     best = [hits[0].score for hits in index.neighbours(contexts, 1)]
-    above = sum(score >= index.threshold for score in best) / len(best)
+    above = sum(index.supports(score, is_first=True) for score in best) / len(best)
     assert 0.9 <= above <= 1
     (far,) = index.search(encode([("zzz qqq xxx", "jjj")], letters), 1)
-    assert far[0].score < index.threshold
+    assert not index.supports(far[0].score, is_first=False)
+    (far,) = index.search(encode([("zzz qqq xxx", "")], letters), 1)
+    assert not index.supports(far[0].score, is_first=True)  # although half of its score is 1
+
+
+def test_beginnings_and_later_questions_have_thresholds_of_their_own() -> None:
+    examples = [
+        conversation(f"c{number}", f"may i ask {word}", "Yes?", f"{word} {number}", f"{number}.")
+        for number, word in enumerate(["bread", "cake", "milk", "oven", "jam"] * 5)
+    ]
+    first, later = ExchangeIndex.build(examples, embed=letters).thresholds
+    assert first > later > 0
+    # too few of one sort: both stand for it
+    few = [*examples[:8], *(conversation(f"d{n}", f"bread {n}", f"No {n}.") for n in range(30))]
+    first, later = ExchangeIndex.build(few, embed=letters).thresholds
+    assert -1 < later <= first
+    assert ExchangeIndex.build(examples[:3], embed=letters).thresholds == (-1, -1)
 
 
 def test_progress_can_stop_it() -> None:

@@ -214,7 +214,11 @@ def _as_chunk(choice: Choice) -> ChunkChoice:
     ]
     return ChunkChoice(
         index=0,
-        delta=Delta(content=message.content, tool_calls=calls or None),
+        delta=Delta(
+            content=message.content,
+            tool_calls=calls or None,
+            annotations=message.annotations or None,
+        ),
         logprobs=choice.logprobs,
         finish_reason=choice.finish_reason,
     )

@@ -1,10 +1,12 @@
 """A response's output while it is generated: what each chunk adds, as items and as events."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from server.chat.schemas import ChunkChoice, TokenLogprob, ToolCallDelta
+import msgspec
+
+from server.chat.schemas import Annotation, ChunkChoice, TokenLogprob, ToolCallDelta
 from server.errors import StreamBroken
 from server.responses.items import (
     CallItem,
@@ -32,13 +34,16 @@ class _Text:
         self._where = {"output_index": place, "content_index": 0, "item_id": name}
         self._text: list[str] = []
         self._logprobs: list[Token] = []
+        self._annotations: list[dict[str, Any]] = []
 
     def item(self, status: Status) -> MessageItem:
         return MessageItem(id=self._name, status=status, role="assistant", content=[self._part])
 
     @property
     def _part(self) -> OutputText:
-        return OutputText(text="".join(self._text), logprobs=self._logprobs)
+        return OutputText(
+            text="".join(self._text), logprobs=self._logprobs, annotations=self._annotations
+        )
 
     def begin(self) -> Iterator[Event]:
         item = MessageItem(id=self._name, status="in_progress", role="assistant", content=[])
@@ -56,6 +61,13 @@ class _Text:
             yield Event(
                 "response.output_text.delta", {**self._where, "delta": text, "logprobs": tokens}
             )
+
+    def cite(self, annotations: Sequence[Annotation]) -> Iterator[Event]:
+        for each in annotations:
+            annotation = {"type": each.type, **msgspec.structs.asdict(each.url_citation)}
+            number = {"annotation_index": len(self._annotations), "annotation": annotation}
+            self._annotations.append(annotation)
+            yield Event("response.output_text.annotation.added", {**self._where, **number})
 
     def end(self) -> Iterator[Event]:
         part = self._part
@@ -134,6 +146,8 @@ class Draft:
             yield from self._add_text(text or "", tokens)
         elif self._open is None:  # half a character, or the beginning of a call
             self._early += tokens
+        if choice.delta.annotations and isinstance(self._open, _Text):
+            yield from self._open.cite(choice.delta.annotations)
         for call in calls:
             yield from self._add_call(call)
         if choice.finish_reason is not None:

@@ -42,6 +42,7 @@ DONE = {
     "withdrawn": "Taken back: the next dataset version does not have it.",
     "answered": "Sent. The visitor reads it when they open the chat.",
     "given_back": "Done: the assistant answers here again.",
+    "looked_at": "Done: it needs no person until nothing supports another answer.",
     "taken": "A person has this conversation again: the assistant is silent.",
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -205,6 +206,21 @@ class ConversationsController(Controller):
             await handoffs.give_back(session, tenant.id, conversation_id, actor=viewer.actor)
         return _to(request, tenant, conversation_id, "given_back")
 
+    @post("/{conversation_id:str}/looked-at", guards=_REVIEWER)
+    async def look_at(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        conversation_id: FromPath[str],
+        *,
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+    ) -> Response[Any]:
+        """Note that a person has looked at what nothing supported."""
+        async with database.transaction() as session:
+            await handoffs.look_at(session, tenant.id, conversation_id, actor=viewer.actor)
+        return _to(request, tenant, conversation_id, "looked_at")
+
     @post("/{conversation_id:str}/take", guards=_REVIEWER)
     async def take(
         self,
@@ -265,6 +281,7 @@ async def _page(
         may_review=viewer.may(tenant.id, "reviewer"),
         may_set_up=viewer.may(tenant.id, "admin"),
         widget_page=address_of_page("Widget", tenant),
+        knowledge=address_of_page("Knowledge", tenant),
         hidden=opened.message_count - len(opened.messages) if opened else 0,
         done=DONE.get(request.query_params.get("done", ""), ""),
         can_undo=request.query_params.get("done") == "given_back",

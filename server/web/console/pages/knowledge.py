@@ -23,10 +23,11 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored, try_delete_unreferenced
 from server.tenants import service as tenants
+from server.tenants.schemas import TenantPatch
 from server.transcripts.uploads import KINDS
 from server.web.console.downloads import csv_file, csv_of_all
 from server.web.console.figures import size
-from server.web.console.forms import see_other
+from server.web.console.forms import read_form, see_other
 from server.web.console.rendering import page
 from server.web.console.session import FORM_HEADER, signed_in
 
@@ -213,6 +214,35 @@ class KnowledgeController(Controller):
             sha256 = row.sha256
         await try_delete_unreferenced(database, blobs, sha256)
         return see_other(f"{_address(tenant)}/uploads/{upload_id}")
+
+    @get("/answers")
+    async def answers(
+        self,
+        request: Request[Any, Any, Any],
+        done: FromQuery[str] = "",
+    ) -> Response[str]:
+        """What answers may rest on, and who is told."""
+        return await page(request, "knowledge/answers.html", done=done == "saved")
+
+    @post("/answers", guards=_ADMIN)
+    async def change_answers(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        database: NamedDependency[Database],
+    ) -> Response[Any]:
+        """Change that."""
+        form = await read_form(request)
+        patch = TenantPatch(
+            retrieval=form.get("retrieval") == "yes",
+            show_sources=form.get("show_sources") == "yes",
+            when_unsupported="needs_person"
+            if form.get("when_unsupported") == "needs_person"
+            else "answer",
+        )
+        async with database.transaction() as session:
+            await tenants.update(session, tenant.slug, patch)
+        return see_other(f"{_address(tenant)}/answers?done=saved")
 
     @get("/{article_id:str}")
     async def read_article(

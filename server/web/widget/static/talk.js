@@ -287,7 +287,7 @@ addEventListener("online", sendQueued);
 
 // ------------------------------------------------------------ after an answer
 
-function finish(element, { id, state, opinion }, question) {
+function finish(element, { id, state, opinion, sources }, question) {
   const body = element.querySelector(".text");
   const row = make("div", { class: "after" });
   if (state === "stopped") {
@@ -301,7 +301,11 @@ function finish(element, { id, state, opinion }, question) {
     if (id) row.append(...thumbs(element, id, opinion));
   }
   element.append(row);
+  if (sources) element.append(make("details", { class: "from" }, make("summary", {}, texts.sources), make("ul", {}, ...sources.map(source))));
 }
+
+const source = ({ title, url }) =>
+  make("li", {}, make("bdi", {}, url ? make("a", { href: url, rel: "noopener nofollow", target: "_blank" }, title) : title));
 
 function thumbs(element, id, opinion) {
   const thanks = make("span");

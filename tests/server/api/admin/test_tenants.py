@@ -20,6 +20,8 @@ async def test_a_tenant_is_made_read_listed_and_changed(client, operator):
         "keep_upload_days": 0,
         "masked_terms": [],
         "retrieval": True,
+        "show_sources": False,
+        "when_unsupported": "answer",
         "limits": None,
         "live_version": None,
         "live_revision": 0,

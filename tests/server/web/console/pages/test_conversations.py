@@ -15,8 +15,11 @@ from server.datasets import corrections
 from server.db.models import LiveConversation
 from server.db.scope import of_tenant
 from server.errors import Conflict
+from server.retrieval import receipts
+from server.retrieval.schemas import Grounding
 from server.web.console.pages import conversations
 from tests.server.conversations.conftest import OpenShop, Shop, open_shop, shop, vault
+from training.references import Reference
 
 __all__ = ["open_shop", "shop", "vault"]
 
@@ -159,6 +162,61 @@ async def test_a_conversation_shows_who_wrote_and_the_receipt(sign_in: Any, shop
     assert not soup(answer).select("#pane form")
 
 
+async def test_an_answer_shows_what_it_was_given_and_a_person_looks_where_that_is_nothing(
+    sign_in: Any, shop: Shop
+) -> None:
+    visitor = await shop.enter()
+    ask = await shop.ask(visitor, "Do you repair clocks?")
+    await shop.finish(ask, "Of course!", needs_person=True)
+    tenant_id = (await shop.site()).tenant.id
+    given = Grounding(
+        supported=False,
+        references=(
+            Reference(
+                kind="exchange", id="c1:1", title=INJECTED, text="By box. " * 200, score=0.31
+            ),
+            Reference(
+                kind="article", id=f"{'a' * 32}@2#0", title="Delivery", text="On Friday.", score=0.2
+            ),
+        ),
+    )
+    async with shop.database.transaction() as session:
+        await receipts.keep(
+            session,
+            tenant_id,
+            ask.answer.id,
+            model="acme",
+            version=3,
+            dataset="d" * 64,
+            grounding=given,
+        )
+    browser = await sign_in("acme", "reviewer")
+    listed = await browser.get(f"{PAGE}?queue=needs_person")
+    assert "Nothing supports an answer" in words(listed, ".talks")
+    assert "1 conversation waits for a person" in words(await browser.get("/console/t/acme"))
+    here = f"{PAGE}/{ask.conversation_id}"
+    page = await browser.get(here)
+    said = words(page, "details.given:not([open])")
+    assert said.startswith("What it was given Not supported")
+    assert "Nearest exchange of the training data 0.310" in said
+    assert "Article 0.200 deleted since Delivery On Friday." in said
+    assert "Version 3, dataset dddddddd" in said
+    assert len(said) < 1_800  # as much as the model read
+    assert INJECTED not in page.text
+    action, fields = form_to(page, "/looked-at")
+    assert (await browser.post(action, data=fields)).status_code == 303
+    assert "Nobody waits" in words(await browser.get(f"{PAGE}?queue=needs_person"))
+    # an answer by a person is a look as well, and so is a hand-off
+    for settle in ("answer", "take"):
+        await shop.finish(ask, "Of course!", needs_person=True)
+        assert (await only(shop, queue="needs_person")).unsupported_since
+        if settle == "answer":
+            await browser.post(f"{here}/answer", data={"text": "We do not."})
+        else:
+            await shop.hand_off(visitor)
+        assert not (await only(shop)).unsupported_since
+
+
 async def test_a_hand_off_is_read_given_back_and_taken_again(sign_in: Any, shop: Shop) -> None:
     await passed_on(shop)
     opened = await only(shop)
@@ -186,7 +244,7 @@ async def test_a_hand_off_is_read_given_back_and_taken_again(sign_in: Any, shop:
 
 async def test_home_says_that_visitors_wait(sign_in: Any, shop: Shop) -> None:
     browser = await sign_in("acme", "viewer")
-    assert "for a person; the assistant" not in words(await browser.get("/console/t/acme"))
+    assert "waits for a person" not in words(await browser.get("/console/t/acme"))
     await passed_on(shop)
     page = await browser.get("/console/t/acme")
     assert "1 conversation waits for a person" in words(page)

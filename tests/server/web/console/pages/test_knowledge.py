@@ -13,6 +13,7 @@ from server.app import create_app
 from server.embeddings.service import build_embeddings
 from server.knowledge import importing, service
 from server.settings import Settings
+from server.tenants import service as tenants
 from tests import knowledge_files as files
 
 PAGE = "/console/t/acme/knowledge"
@@ -188,6 +189,28 @@ async def test_an_upload_is_stopped_and_an_article_deleted_by_forms(admin, added
     assert answer.status_code == 303
     assert "No article yet" in words(await admin.get(str(answer.headers["location"])))
     assert (await admin.get(str(link["href"]))).status_code == 404
+
+
+async def test_what_answers_rest_on_is_set_by_admins(sign_in, admin, tenant, database):
+    page = f"{PAGE}/answers"
+    checked = {each["id"] for each in soup(await admin.get(page)).select("input[checked]")}
+    assert checked == {"retrieval", "when_unsupported-answer"}
+    form = {"show_sources": "yes", "when_unsupported": "needs_person"}
+    answer = await admin.post(page, data=form)
+    assert answer.status_code == 303
+    shown = await admin.get(str(answer.headers["location"]))
+    checked = {each["id"] for each in soup(shown).select("input[checked]")}
+    assert checked == {"show_sources", "when_unsupported-needs_person"}
+    async with database.reading() as session:
+        view = await tenants.view(session, await tenants.get(session, "acme"))
+    assert (view.retrieval, view.show_sources, view.when_unsupported) == (
+        False,
+        True,
+        "needs_person",
+    )
+    viewer = await sign_in("acme", "viewer")
+    assert not soup(await viewer.get(page)).select("input:not([disabled]):not([type=hidden])")
+    assert (await viewer.post(page, data=form)).status_code == 403
 
 
 async def test_tables_are_files_too(admin, added):
