@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody, Parameter, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from server.api.admin.upload import post_file, received
 from server.api.guards import needs
@@ -95,7 +95,7 @@ class HeadController(Controller):
         slug: FromPath[str],
         *,
         database: NamedDependency[Database],
-        days: Annotated[FromQuery[int], Parameter(ge=1, le=366)] = 30,
+        days: Annotated[int, QueryParameter(ge=1, le=366)] = 30,
     ) -> list[DayCount]:
         """How many of the visitors' messages got which label, by UTC day."""
         async with database.reading() as session:

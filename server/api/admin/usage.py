@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from server.api.guards import needs
 from server.db.session import Database
@@ -17,7 +17,7 @@ from server.usage.schemas import UsageView
 Format = Literal["json", "csv"]
 CSV = "text/csv; charset=utf-8; header=present"
 RESPONSES = {"application/json": list[UsageView], "text/csv": str}
-GroupBy = Annotated[FromQuery[list[Dimension] | None], Parameter(max_items=len(DIMENSIONS))]
+GroupBy = Annotated[list[Dimension] | None, QueryParameter(max_items=len(DIMENSIONS))]
 
 
 class UsageController(Controller):

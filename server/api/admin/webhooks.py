@@ -4,7 +4,7 @@ from typing import Annotated
 
 from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody, Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from server.api.guards import needs
 from server.db.session import Database
@@ -117,7 +117,7 @@ class WebhookController(Controller):
         webhook_id: FromPath[str],
         *,
         database: NamedDependency[Database],
-        limit: Annotated[FromQuery[int], Parameter(ge=1, le=100)] = 20,
+        limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
     ) -> list[DeliveryView]:
         """The last events for it, newest first; they are kept for 30 days."""
         async with database.reading() as session:

@@ -111,6 +111,7 @@ class Chat(ChatService):
                 base="tiny-base",
             ),
             write_behind=None,  # type: ignore[arg-type]
+            images=None,  # type: ignore[arg-type]
         )
 
     async def ask(self, request: ChatRequest = HELLO, resolved: Resolved = TUNED) -> dict[str, Any]:

@@ -751,6 +751,8 @@ async def test_a_test_event_is_sent_once_and_can_be_sent_again(
 
     await until(failed)
     listed = await client.get(f"{own}/deliveries?limit=1", headers=operator)
+    too_many = await client.get(f"{own}/deliveries?limit=101", headers=operator)
+    assert too_many.status_code == 400
     assert listed.json()[0]["error"] == "HTTP 500"
     assert "secret of the receiver" not in listed.text
     again = f"{own}/deliveries/{sent.json()['id']}/redeliver"

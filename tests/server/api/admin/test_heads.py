@@ -40,6 +40,8 @@ async def test_labelled_texts_become_a_version_that_classifies(client, key, cont
     assert [each["label"] for each in said["labels"]] == ["annoyed", "calm"]
     assert sum(said["labels"][0]["probabilities"].values()) == pytest.approx(1)
     assert (await client.get(f"{PATH}/counts?days=7", headers=key)).json() == []
+    for days in (0, 1_279_440):
+        assert (await client.get(f"{PATH}/counts?days={days}", headers=key)).status_code == 400
 
 
 async def test_a_bad_line_is_named_and_nothing_is_kept(client, key, settings):

@@ -113,14 +113,15 @@ async def test_each_answer_is_booked_to_the_tenant_under_the_persons_id(server: 
     await two_versions(server)
     await (await asker(server)).whole()
 
-    async def booked() -> list[UsageDay]:
+    rows: list[UsageDay] = []
+
+    async def booked() -> bool:
         async with server.database.reading() as session:
             tenant_id = await session.scalar(of_tenant_by_slug("acme"))
-            return list(await session.scalars(of_tenant(tenant_id).select(UsageDay)))
+            rows[:] = await session.scalars(of_tenant(tenant_id).select(UsageDay))
+        return {row.model for row in rows} == {server.settings.base, "acme@1", "acme@2"}
 
     await until(booked, 20)
-    rows = await booked()
-    assert {row.model for row in rows} == {server.settings.base, "acme@1", "acme@2"}
     assert {row.requests for row in rows} == {1}
     assert len({row.key_id for row in rows}) == 1
     assert all(row.key_id for row in rows)
