@@ -16,6 +16,7 @@ from server.schemas import WidgetBudgets
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantRequest
 from server.webhooks.vault import Vault
+from tests.browser.conftest import PATIENCE_MS
 from tests.browser.site import Site, running_site
 from tests.browser.watch import Watch
 from tests.browser.widget.shop import Shop, running_shop
@@ -152,7 +153,7 @@ class Visitors:
         if script:
             context.add_init_script(script)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.goto(url)
         page.locator("tenantune-chat").first.wait_for(state="attached")
         return Widget(page)
