@@ -24,8 +24,9 @@ CLIENT := tests/e2e/node/node_modules
 $(CLIENT)/.package-lock.json: tests/e2e/node/package-lock.json | install
 	@cd tests/e2e/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent --no-audit --no-fund
 
-# Where tests of a mark are: to collect all others too takes each process 6.5 s of CPU.
-marked = $(shell grep -rlE --include='test_*.py' 'mark\.($(1))\b' tests)
+# Where tests of a mark are: to collect all others too takes each process 6.5 s of CPU. Sorted, because e2e's
+# journey wants an installation that is still empty.
+marked = $(sort $(shell grep -rlE --include='test_*.py' 'mark\.($(1))\b' tests))
 # A file's tests share what they train. In the order of the names the long ones (e2e, examples) come first; by the number of
 # their tests, as is usual, they came last, alone.
 LONGEST_FIRST := --dist loadfile --no-loadscope-reorder
@@ -33,7 +34,7 @@ LONGEST_FIRST := --dist loadfile --no-loadscope-reorder
 test: install $(CLIENT)/.package-lock.json ## all tests, the real trainer, engine and PostgreSQL included
 	@$(BIN)/python -m pytest -m "not heavy and not browser" -n $(WORKERS) --dist worksteal $(ARGS)
 	@$(BIN)/python -m pytest -m browser -n auto --dist worksteal tests/browser $(call marked,browser) $(ARGS)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "heavy and not vllm" -n $(WORKERS) $(LONGEST_FIRST) $(sort $(call marked,heavy)) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "heavy and not vllm" -n $(WORKERS) $(LONGEST_FIRST) $(call marked,heavy) $(ARGS)
 	@$(BIN)/python -m pytest -m vllm $(call marked,vllm) $(ARGS)
 
 test-fast: install ## the tests that load neither torch nor vLLM, and start no browser
