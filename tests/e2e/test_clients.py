@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,15 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_python_client_fine_tunes_and_chats(up: Up, key: str, training_file: Path) -> None:
-    client = OpenAI(api_key=key, base_url=f"{up.url}/v1")
+@pytest.fixture
+def client(up: Up, key: str) -> Iterator[OpenAI]:
+    with OpenAI(api_key=key, base_url=f"{up.url}/v1") as made:
+        yield made
+
+
+def test_the_python_client_fine_tunes_and_chats(
+    client: OpenAI, up: Up, training_file: Path
+) -> None:
     with training_file.open("rb") as file:
         uploaded = client.files.create(file=file, purpose="fine-tune")
     assert client.files.content(uploaded.id).read() == training_file.read_bytes()
