@@ -89,10 +89,11 @@ def run(spec_path: Path, out: Path, *, resume: bool, stopper: Stopper | None = N
         stopper: Watches for signals; by default one without a time limit. Must not be entered yet.
     """
 
-    def stages(progress: EventWriter, stopper: Stopper) -> None:
+    def work(progress: EventWriter, stopper: Stopper) -> Path:
         _stages(load_spec(spec_path), out, progress, resume=resume, stopper=stopper)
+        return out / ADAPTER
 
-    return _run(stages, out, result=out / ADAPTER, stopper=stopper or Stopper())
+    return run_guarded(work, out, stopper=stopper)
 
 
 def run_controls(
@@ -107,9 +108,8 @@ def run_controls(
         resume: Go on where an earlier call stopped. Without it, its results are removed.
         stopper: As of `run`.
     """
-    result = out / CONTROLS_FILE
 
-    def stages(progress: EventWriter, stopper: Stopper) -> None:
+    def work(progress: EventWriter, stopper: Stopper) -> Path:
         spec = load_spec(spec_path)
         validate(spec)
         if not resume:
@@ -122,13 +122,19 @@ def run_controls(
         index = adapter / INDEX_NAME
         trained = Trained(adapter, index if index.is_file() else None, summary)
         _measure_controls(spec, trained, out, progress, stopper=stopper)
+        return out / CONTROLS_FILE
 
-    return _run(stages, out, result=result, stopper=stopper or Stopper())
+    return run_guarded(work, out, stopper=stopper)
 
 
-def _run(
-    stages: Callable[[EventWriter, Stopper], None], out: Path, *, result: Path, stopper: Stopper
+def run_guarded(
+    work: Callable[[EventWriter, Stopper], Path], out: Path, *, stopper: Stopper | None
 ) -> int:
+    """Do the work of a run in its folder, alone; its end or its error is an event, and the exit code.
+
+    ``work`` returns what it has made. An error that has no code of its own is raised after its event.
+    """
+    stopper = stopper or Stopper()
     try:
         out.mkdir(parents=True, exist_ok=True)
         progress = EventWriter(out / "events.jsonl")
@@ -136,35 +142,20 @@ def _run(
         print(f"cannot write to {out}: {exc.strerror}")  # noqa: T201 - there is nowhere else
         return EXIT_BAD_INPUT
     with closing(progress):
-
-        def work() -> Path:
-            stages(progress, stopper)
-            return result
-
-        return run_guarded(work, out, progress, stopper=stopper)
-
-
-def run_guarded(
-    work: Callable[[], Path], out: Path, progress: EventWriter, *, stopper: Stopper
-) -> int:
-    """Do the work of a run in its folder, alone; its end or its error is an event, and the exit code.
-
-    ``work`` returns what it has made. An error that has no code of its own is raised after its event.
-    """
-    started = time.monotonic()
-    try:
-        # a worker that has just died may have left its run saving in this folder
-        with stopper, locked(out / ".lock"):
-            made = work()
-    except Exception as exc:
-        code, status = classify_error(exc)
-        progress.emit(ErrorEvent, code=code, message=_message(exc))
-        if code == "internal":
-            raise
-        return status
-    seconds = round(time.monotonic() - started, 1)
-    progress.emit(StageEvent, stage="done")
-    progress.emit(ResultEvent, adapter=str(made), seconds=seconds)
+        started = time.monotonic()
+        try:
+            # a worker that has just died may have left its run saving in this folder
+            with stopper, locked(out / ".lock"):
+                made = work(progress, stopper)
+        except Exception as exc:
+            code, status = classify_error(exc)
+            progress.emit(ErrorEvent, code=code, message=_message(exc))
+            if code == "internal":
+                raise
+            return status
+        seconds = round(time.monotonic() - started, 1)
+        progress.emit(StageEvent, stage="done")
+        progress.emit(ResultEvent, adapter=str(made), seconds=seconds)
     return EXIT_OK
 
 

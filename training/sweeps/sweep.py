@@ -16,7 +16,6 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +25,7 @@ from training.base_models.manifest import load_base
 from training.config import Recipe
 from training.data.dataset import load as load_dataset
 from training.errors import BadInput, Diverged
-from training.events import EXIT_BAD_INPUT, EventWriter, StageEvent
+from training.events import EventWriter, StageEvent
 from training.filesystem import write_atomically
 from training.pipeline import run_guarded, validate
 from training.signals import Stopper
@@ -57,21 +56,12 @@ def run(spec_path: Path, out: Path, *, stopper: Stopper | None = None) -> int:
         out: The sweep's folder; made where it is missing, and owned by this sweep.
         stopper: Watches for signals; by default one without a time limit. Must not be entered yet.
     """
-    stopper = stopper or Stopper()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        progress = EventWriter(out / "events.jsonl")
-    except OSError as exc:
-        print(f"cannot write to {out}: {exc.strerror}")  # noqa: T201 - there is nowhere else
-        return EXIT_BAD_INPUT
-    with closing(progress):
 
-        def work() -> Path:
-            spec = load_sweep(spec_path)
-            _Sweep(spec, out, progress, stopper).run()
-            return out / RECIPE_FILE
+    def work(progress: EventWriter, stopper: Stopper) -> Path:
+        _Sweep(load_sweep(spec_path), out, progress, stopper).run()
+        return out / RECIPE_FILE
 
-        return run_guarded(work, out, progress, stopper=stopper)
+    return run_guarded(work, out, stopper=stopper)
 
 
 class _Sweep:
