@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -21,6 +23,25 @@ class Stopped(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.status = 128 + number
+
+
+@contextmanager
+def ctrl_c_at_once() -> Generator[None]:
+    """While entered, Ctrl-C ends this process as if Python had no handler for it: for imports.
+
+    Python's own handler raises ``KeyboardInterrupt`` wherever it is, and what is raised in a callback of
+    an import's lock is printed ("Exception ignored in ... _get_module_lock") and lost, so that the program
+    goes on. Does nothing where another handler is set, or where this is not the main thread.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class GracefulShutdown:

@@ -172,7 +172,8 @@ class RootGroup(click.RichGroup):
         """A command by its name; None where there is none."""
         if cmd_name not in self.commands and cmd_name in self._elsewhere:
             module, _, name = self._elsewhere[cmd_name].partition(":")
-            self.add_command(getattr(importlib.import_module(module), name))
+            with shutdown.ctrl_c_at_once():
+                self.add_command(getattr(importlib.import_module(module), name))
         return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's own

@@ -192,13 +192,13 @@ async def _prepare_base(settings: Settings, *, on_progress: OnProgress) -> None:
         )
 
 
-def lock_home(settings: Settings) -> None:
+async def lock_home(settings: Settings) -> None:
     """Allow one ``up`` for a data folder, and close the folder to other users."""
     if try_lock(settings.run / "up.lock") is None:
         fail(f"`tenantune up` already runs on {settings.home}", code=EXIT_CONFLICT)
     try:
         claim(settings, thorough=True)
-        asyncio.run(_check_database(settings))
+        await _check_database(settings)
     except (SettingsError, ServerError) as exc:
         fail(str(exc), code=EXIT_USAGE)
 
@@ -248,16 +248,16 @@ def up(home: Path | None, host: str | None, port: int | None) -> None:
     """Start the server, the engine and a worker; stop with Ctrl-C."""
     settings = settings_or_fail(home=home, host=host, port=port)
     configure_logging(settings)
-    lock_home(settings)
 
     def on_progress(line: str) -> None:
         stderr.print(line, markup=False)
 
-    on_progress(f"data      {settings.home}")
     ran = False
 
     async def serve() -> None:
         nonlocal ran
+        await lock_home(settings)
+        on_progress(f"data      {settings.home}")
         await _prepare_base(settings, on_progress=on_progress)
         node = Node(settings, on_progress=on_progress)
         async with node.running():

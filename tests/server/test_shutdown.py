@@ -135,3 +135,49 @@ def test_an_error_while_stopping_does_not_hide_why_it_stopped() -> None:
     assert (words[0], words[-1]) == ("tidying", "stopped by SIGTERM")
     assert any("LookupError" in word for word in words)
     assert is_gone(child)
+
+
+IMPORT = """
+import signal, sys, types
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from server.shutdown import ctrl_c_at_once
+
+class Slow(MetaPathFinder, Loader):
+    def find_spec(self, name, path, target=None):
+        return ModuleSpec(name, self) if name == "slow" else None
+    def exec_module(self, module):
+        class Callback:
+            def __del__(self):  # what it raises is printed and lost, as in a callback of an import's lock
+                signal.raise_signal(signal.SIGINT)
+                [0 for _ in range(10_000)]
+        Callback()
+
+sys.meta_path.insert(0, Slow())
+with {guard}:
+    import slow
+print("went on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("guard", "status", "words"),
+    [("ctrl_c_at_once()", -signal.SIGINT, ""), ("open('/dev/null')", 0, "went on\n")],
+)
+def test_ctrl_c_during_an_import_is_not_lost(guard: str, status: int, words: str) -> None:
+    argv = [sys.executable, "-c", IMPORT.format(guard=guard)]
+    done = subprocess.run(argv, cwd=HERE, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, words), done.stderr
+
+
+def test_another_handler_of_ctrl_c_stays() -> None:
+    def mine(*_: object) -> None:
+        raise AssertionError
+
+    before = signal.signal(signal.SIGINT, mine)
+    try:
+        with shutdown.ctrl_c_at_once():
+            assert signal.getsignal(signal.SIGINT) is mine
+        assert signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)

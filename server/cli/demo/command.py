@@ -123,12 +123,16 @@ def demo(ask: str, home: Path | None, *, check: bool) -> None:
     """Two fictional tenants from transcripts to served assistants; stays up until Ctrl-C."""
     settings = settings_or_fail(home=home)
     configure_logging(msgspec.structs.replace(settings, log_level="warning"))
-    lock_home(settings)
     run = Demo(settings)
+
+    async def show() -> None:
+        await lock_home(settings)
+        await run.run(ask, check=check)
+
     try:
         try:
             run_until_stopped(
-                run.run(ask, check=check),
+                show(),
                 seconds=stop_seconds(settings),
                 loop_factory=uvloop.new_event_loop,
             )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -175,8 +176,8 @@ def test_the_demo_shows_answers_and_failures_as_they_are(
 
     monkeypatch.setattr(Demo, "run", fails)
     module = sys.modules["server.cli.demo.command"]
-    for name in ("ensure_base", "configure_logging", "lock_home"):
-        monkeypatch.setattr(module, name, lambda *_, **__: None)
+    monkeypatch.setattr(module, "configure_logging", lambda _: None)
+    monkeypatch.setattr(module, "lock_home", AsyncMock())
     done = run("demo")
     assert (done.exit_code, done.stderr) == (1, "error: GET [/x]: 500\n")
 
