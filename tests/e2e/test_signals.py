@@ -114,10 +114,10 @@ def test_a_server_that_starts_ends_at_any_moment(
     assert running.process.returncode in {0, CUT[number], -number}
 
 
-@pytest.mark.parametrize("number", SIGNALS)
 def test_a_busy_server_ends_at_any_moment_and_goes_on_with_its_import(
-    node: Node, moment: random.Random, number: signal.Signals
+    node: Node, moment: random.Random
 ) -> None:
+    number = moment.choice(SIGNALS)
     node.env["TENANTUNE_ENGINE_OPTIONS"] = SLOW_ANSWERS
     running = node.up()
     made = upload(node, copies=8)
