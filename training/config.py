@@ -56,6 +56,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     min_distinct_replies: float = 0.5
     unreferenced: float = 0.0
     distractors: float = 0.1
+    copy_words: bool = False
     report_to: tuple[Tracker, ...] = ()
     full_evaluation: bool = False
 

@@ -1,7 +1,8 @@
 """Shows a chat what others were answered who asked the like, exactly as in training.
 
-What is found stands in the customer's turn (`training.references.show`). The system prompt and the
-history stay as they are, so the engine finds them in its prefix cache.
+What is found stands in the customer's turn (`training.references.show`), where the adapter was trained so, and the
+words of the nearest reply are raised while it writes (`training.evaluation.copying`). The system
+prompt and the history stay as they are, so the engine finds them in its prefix cache.
 
 A request is left alone where it does not end with a customer's turn, where it asks for that, where the
 tenant has switched it off, and where it brings its own text: clients that retrieve for themselves put
@@ -57,10 +58,26 @@ async def ground(
             tenant_id=resolved.tenant_id,
             slug=resolved.slug,
         )
-        shown = msgspec.structs.replace(turn, content=show(turn.content, grounding.references))
+        given = grounding.references
+        if loaded is not None:
+            request = _leaning(request, loaded.logit_bias(given))
+        if loaded is None or not loaded.references:
+            given = tuple(each for each in given if each.kind == "article")
+        shown = msgspec.structs.replace(turn, content=show(turn.content, given))
         request = msgspec.structs.replace(request, messages=(*history, shown))
     return Grounded(
         request=request, grounding=grounding, dataset=loaded.dataset if loaded else None
+    )
+
+
+def _leaning(request: ChatRequest, bias: dict[int, float]) -> ChatRequest:
+    """The request with the bias; what the caller asks for comes first, and a form is left to its grammar."""
+    sampling = request.sampling
+    if not bias or sampling.response_format is not None or request.tools is not None:
+        return request
+    bias |= sampling.logit_bias or {}
+    return msgspec.structs.replace(
+        request, sampling=msgspec.structs.replace(sampling, logit_bias=bias)
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import msgspec
 import structlog
 
 from training.errors import TrainingError
+from training.references import Reference
 
 if TYPE_CHECKING:
     from training.retrieval.index import ExchangeIndex
@@ -21,11 +23,19 @@ whatever its size."""
 
 
 class LoadedIndex(msgspec.Struct, frozen=True, kw_only=True):
-    """An adapter's index, and how many references it was trained with."""
+    """An adapter's index, and how many references it was trained with.
+
+    Where the index has a bias, the words of the nearest reply are raised (`training.evaluation.copying`).
+    """
 
     index: "ExchangeIndex"
     references: int
     dataset: str
+
+    def logit_bias(self, references: Sequence[Reference]) -> dict[int, float]:
+        """What the engine adds to the logits of the nearest past reply's tokens, in nats."""
+        bias = self.index.copy_bias
+        return dict.fromkeys(self.index.copied(references), bias) if bias else {}
 
 
 class IndexCache:
@@ -74,7 +84,7 @@ def _load(folder: Path) -> LoadedIndex | None:
     except TrainingError:
         log.exception("an index cannot be read: answers go without", folder=str(folder))
         return None
-    if not manifest.recipe.references:
+    if not manifest.recipe.references and not index.copy_bias:
         return None
     return LoadedIndex(
         index=index, references=manifest.recipe.references, dataset=manifest.dataset_sha256

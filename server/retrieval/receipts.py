@@ -66,7 +66,7 @@ async def get(session: AsyncSession, tenant_id: str, answer_id: str) -> ReceiptV
     if found is None:
         raise NotFound(
             f"There is no receipt of '{answer_id}'. They are kept for {KEPT_FOR.days} days, of answers "
-            "by versions that were trained with references, and to requests with images.",
+            "by versions that were trained with an index, and to requests with images.",
             code="receipt_not_found",
         )
     return found

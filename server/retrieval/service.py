@@ -72,8 +72,8 @@ class RetrievalService:
     ) -> Grounding:
         """What an answer is shown: past exchanges, the nearest first, and behind them articles.
 
-        There are as many exchanges as the adapter was trained with, and an article only where it is near
-        (`ARTICLE_SCORE`).
+        There are as many exchanges as the adapter was trained with, or the one whose words are raised, and
+        an article only where it is near (`ARTICLE_SCORE`).
 
         Args:
             loaded: the adapter's index; None: only articles are looked up.
@@ -144,5 +144,5 @@ def _search(loaded: LoadedIndex, vectors: list[bytes]) -> tuple[Reference, ...]:
     from training.retrieval.index import Vectors, reference_of  # noqa: PLC0415 - loads numpy
 
     query: Vectors = np.frombuffer(b"".join(vectors), dtype="<f4").astype(np.float32)[None, :]
-    (found,) = loaded.index.search(query, loaded.references)
+    (found,) = loaded.index.search(query, max(1, loaded.references))
     return tuple(map(reference_of, found))

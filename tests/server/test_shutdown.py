@@ -153,6 +153,7 @@ class Slow(MetaPathFinder, Loader):
                 [0 for _ in range(10_000)]
         Callback()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.meta_path.insert(0, Slow())
 with {guard}:
     import slow

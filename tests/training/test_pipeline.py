@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from tests.training.conftest import loaf, write_spec
-from training.adapters.package import verify
+from training.adapters.package import INDEX_NAME, verify
 from training.base_models.manifest import load_base
 from training.config import TrainingSpec
 from training.data.dataset import create_version
@@ -30,6 +30,7 @@ from training.events import (
 )
 from training.pipeline import classify_error, run
 from training.results import Evaluation, ParitySample
+from training.retrieval.index import ExchangeIndex
 from training.signals import Stopper
 
 HERE = Path(__file__).parents[2]
@@ -67,6 +68,8 @@ def wait_for_step(process: "subprocess.Popen[bytes]", out: Path, step: int) -> N
 def test_a_run_is_stopped_resumed_and_finished_once(
     spec: TrainingSpec, tiny_base: Path, tmp_path: Path
 ) -> None:
+    recipe = msgspec.structs.replace(spec.recipe, copy_words=True)
+    spec = msgspec.structs.replace(spec, recipe=recipe)
     path, out = write_spec(tmp_path, spec), tmp_path / "job-1"
     with start(path, out) as process:
         wait_for_step(process, out, 2)
@@ -91,7 +94,11 @@ def test_a_run_is_stopped_resumed_and_finished_once(
     assert manifest.lora.rank == spec.recipe.rank
     assert manifest.training is not None
     assert manifest.training.steps == events_of(out, StepEvent)[-1].step
-    assert set(manifest.scores) == {"base", "new", "lookup"}
+    assert set(manifest.scores) == {"base", "base_retrieval", "new_plain", "new", "lookup"}
+    index = ExchangeIndex.load(out / "adapter" / INDEX_NAME)
+    assert index.tokens is not None
+    assert all(index.tokens)
+    assert 0 <= index.copy_bias <= 5
     msgspec.json.decode((out / "evaluation.json").read_bytes(), type=Evaluation)
     samples = msgspec.json.decode((out / "parity.json").read_bytes(), type=list[ParitySample])
     assert samples

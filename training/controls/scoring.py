@@ -10,9 +10,9 @@ from training.adapters.package import TrainingSummary
 from training.config import TrainingSpec
 from training.errors import BadInput
 from training.evaluation.evaluate import (
-    held_out_references,
     model_inputs,
     rate_replies,
+    retrieval_inputs,
     run_model,
 )
 from training.evaluation.generator import Generator
@@ -69,17 +69,18 @@ def score_control(
         generator = Generator.serving(serving, {"new": trained.folder}, dtype=dtype)
     held_out = HeldOutData(spec)
     contexts = choose_contexts(held_out.examples, recipe.evaluation_replies, seed=spec.seed)
-    references = None
+    inputs = model_inputs(spec, held_out, generator, contexts)
     if trained.index_path is not None:
         index = ExchangeIndex.load(trained.index_path)
-        references = held_out_references(held_out, index, recipe)
-    inputs = model_inputs(spec, held_out, generator, contexts, references)
+        inputs = retrieval_inputs(inputs, index, spec, held_out, generator)
     if not inputs.named:
         raise BadInput(
             f"no held-out reply fits into {recipe.max_length} tokens: raise the recipe's max_length"
         )
     report = evaluation_reporter(progress, subject, total=inputs.total)
-    output = run_model(generator, "base" if trained.whole else "new", inputs, report, only=None)
+    (output,) = run_model(
+        generator, "base" if trained.whole else "new", [inputs], report, only=None
+    )
     replies = rate_replies(output.texts, contexts, load_embedder(torch.float32))
     made = trained.summary
     return ScoredControl(

@@ -87,8 +87,8 @@ def evaluate(
         trained_folder: PEFT's two files of the new adapter; only read.
         progress: Gets an `EvaluationEvent` after each batch. The caller closes it.
         computing: The types to compute in, for ``evaluation`` and for ``sentences``.
-        index: What the adapter is served with, where it was trained with ``references``: base and
-            adapter then answer with retrieval too.
+        index: What the adapter is served with, where its recipe has ``references`` or ``copy_words``:
+            base and adapter then answer with retrieval too.
 
     Raises:
         BadInput: the base's template refuses a held-out conversation.
@@ -114,21 +114,11 @@ def evaluate(
     training = [example for example in held_out.dataset.read("train") if example.desirable]
     rows: dict[Subject, ModelInputs] = {"base": plain, "new": plain}
     if index is not None:
-        references = held_out_references(held_out, index, spec.recipe)
-        grounded = model_inputs(spec, held_out, generator, contexts, references)
+        grounded = retrieval_inputs(plain, index, spec, held_out, generator)
         rows |= {"base_retrieval": grounded, "new_plain": plain, "new": grounded}
     if "live" in adapters:
-        rows["live"] = _live_inputs(spec, held_out, generator, contexts, plain)
-    outputs: dict[Subject, ModelOutput] = {
-        subject: run_model(
-            generator,
-            _ADAPTERS[subject],
-            inputs,
-            evaluation_reporter(progress, subject, total=inputs.total),
-            only=shared.conversations if subject == "live" else None,
-        )
-        for subject, inputs in rows.items()
-    }
+        rows["live"] = _live_inputs(spec, held_out, generator, plain)
+    outputs = _outputs(generator, rows, progress, live_conversations=shared.conversations)
     report = evaluation_reporter(progress, "lookup", total=len(contexts))
     embed = load_embedder(getattr(torch, computing["sentences"].type))
     looked_up = (
@@ -175,7 +165,8 @@ _ADAPTERS: dict[Subject, Subject] = {
 class ModelInputs(NamedTuple):
     """What a model is given: held-out tokens to score, and contexts to reply to.
 
-    ``references[i]``: what context i is shown; none without retrieval.
+    ``references[i]``: what context i is shown, or whose words its reply leans on; none without retrieval.
+    ``copied[i]``: the token ids of those words, which the reply to context i gets ``copy_bias`` for.
     """
 
     named: list[tuple[str, TrainingSequence]]
@@ -184,6 +175,8 @@ class ModelInputs(NamedTuple):
     scoring: ScoringInputs
     max_reply_tokens: int
     references: list[list[Reference]]
+    copied: Sequence[Sequence[int]] = ()
+    copy_bias: float = 0.0
 
     @property
     def total(self) -> int:
@@ -238,45 +231,110 @@ def held_out_references(
     return dict(zip(keys, found, strict=True))
 
 
-def _live_inputs(
+def retrieval_inputs(
+    plain: ModelInputs,
+    index: ExchangeIndex,
     spec: TrainingSpec,
     held_out: HeldOutData,
     generator: Generator,
-    contexts: list[Context],
-    plain: ModelInputs,
+) -> ModelInputs:
+    """``plain`` with retrieval as the spec's adapter is served: references in the turn, or a copy bias.
+
+    Perplexity is without the bias, which changed it by 0.01 nats where it was measured.
+    """
+    contexts, inputs, recipe = plain.contexts, plain, spec.recipe
+    if recipe.references:
+        references = held_out_references(held_out, index, recipe)
+        inputs = model_inputs(spec, held_out, generator, contexts, references)
+    if not index.copy_bias:
+        return inputs
+    nearest = find_references(contexts, index, 1, embed=load_embedder(torch.float32))
+    return inputs._replace(
+        references=inputs.references if recipe.references else nearest,
+        copied=[index.copied(found) for found in nearest],
+        copy_bias=index.copy_bias,
+    )
+
+
+def _outputs(
+    generator: Generator,
+    rows: Mapping[Subject, ModelInputs],
+    progress: EventWriter | None,
+    *,
+    live_conversations: Collection[str],
+) -> dict[Subject, ModelOutput]:
+    """What every subject made of its inputs. What differs in the bias alone is read once."""
+    outputs: dict[Subject, ModelOutput] = {}
+    for subject, inputs in rows.items():
+        if subject in outputs:
+            continue
+        alike: list[Subject] = [
+            other
+            for other, given in rows.items()
+            if _ADAPTERS[other] == _ADAPTERS[subject] and given.scoring is inputs.scoring
+        ]
+        found = run_model(
+            generator,
+            _ADAPTERS[subject],
+            [rows[each] for each in alike],
+            evaluation_reporter(
+                progress, subject, total=inputs.total + (len(alike) - 1) * len(inputs.contexts)
+            ),
+            only=live_conversations if subject == "live" else None,
+        )
+        outputs |= zip(alike, found, strict=True)
+    return {subject: outputs[subject] for subject in rows}
+
+
+def _live_inputs(
+    spec: TrainingSpec, held_out: HeldOutData, generator: Generator, plain: ModelInputs
 ) -> ModelInputs:
     """What the live adapter is given: with its own index, where it is served with one."""
     folder = Path(spec.live_adapter or "")
     recipe = read_manifest(folder).recipe
-    if not recipe.references or not (folder / INDEX_NAME).is_file():
+    if not (folder / INDEX_NAME).is_file():
         return plain
     index = ExchangeIndex.load(folder / INDEX_NAME)
-    return model_inputs(
-        spec, held_out, generator, contexts, held_out_references(held_out, index, recipe)
-    )
+    recipe = msgspec.structs.replace(spec.recipe, references=recipe.references)
+    spec = msgspec.structs.replace(spec, recipe=recipe)
+    return retrieval_inputs(plain, index, spec, held_out, generator)
 
 
 def run_model(
     generator: Generator,
     subject: Subject,
-    inputs: ModelInputs,
+    alike: Sequence[ModelInputs],
     report: OnProgress,
     *,
     only: Collection[str] | None,
-) -> ModelOutput:
-    """Score the held-out tokens and write the replies; ``only``: the conversations that count."""
+) -> list[ModelOutput]:
+    """Score the held-out tokens and write the replies.
+
+    Args:
+        generator: the model.
+        subject: which of its adapters.
+        alike: inputs that differ in their copy bias at most; an output for each.
+        report: called after each batch, and as replies end.
+        only: the conversations that count; None: all.
+    """
+    inputs = alike[0]
     scoring, undesirable = inputs.scoring, inputs.undesirable
     with generator.using(subject):
         scored, prefills = generator.score(scoring.sequences, scoring.prompts, report)
         others, _ = generator.score(undesirable, [()] * len(undesirable), report)
-        replies = generator.generate(
-            scoring.prompt_prefills(prefills), inputs.max_reply_tokens, report
-        )
-    return ModelOutput(
-        losses=_conversation_losses(inputs.named, scored, only),
-        logprobs=ReplyLogprobs(_logprobs(scored[: len(inputs.named)]), _logprobs(others)),
-        texts=[generator.text(ids) for ids in replies],
-    )
+        replies = [
+            generator.generate(
+                scoring.prompt_prefills(prefills),
+                each.max_reply_tokens,
+                report,
+                copied=each.copied,
+                copy_bias=each.copy_bias,
+            )
+            for each in alike
+        ]
+    losses = _conversation_losses(inputs.named, scored, only)
+    logprobs = ReplyLogprobs(_logprobs(scored[: len(inputs.named)]), _logprobs(others))
+    return [ModelOutput(losses, logprobs, list(map(generator.text, ids))) for ids in replies]
 
 
 def _scores(
@@ -351,10 +409,17 @@ def _notes(
         ),
     ]
     if references is not None:
-        notes.append(
-            f"with retrieval: shown the nearest of {len(references):,} exchanges of other "
-            "conversations, as it would be served"
-        )
+        recipe, words = held_out.recipe, []
+        if recipe.references:
+            words.append(
+                f"shown the nearest of {len(references):,} exchanges of other conversations"
+            )
+        if references.copy_bias:
+            words.append(
+                f"words of the nearest of {len(references):,} replies of other conversations are raised by "
+                f"{references.copy_bias:g} nats (in replies, not in perplexity)"
+            )
+        notes.append(f"with retrieval: {', and '.join(words)}, as it would be served")
     if inputs.undesirable:
         notes.append(
             f"{comparisons:,} comparisons of wanted and unwanted replies, by mean log-probability "

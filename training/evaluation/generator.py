@@ -209,7 +209,13 @@ class Generator:
         return TokenLogprobs(logprobs, greedy)
 
     def generate(
-        self, prefills: Sequence[Prefill], max_tokens: int, on_progress: OnProgress
+        self,
+        prefills: Sequence[Prefill],
+        max_tokens: int,
+        on_progress: OnProgress,
+        *,
+        copied: Sequence[Sequence[int]] = (),
+        copy_bias: float = 0.0,
     ) -> list[list[int]]:
         """Greedy replies as token ids, without the token that ends a turn.
 
@@ -219,9 +225,12 @@ class Generator:
             prefills: Where the replies start, of the active adapter.
             max_tokens: Tokens of one reply, at most.
             on_progress: Called with the number of replies that ended.
+            copied: For each reply the tokens whose logits are raised, as an engine does by ``logit_bias``.
+            copy_bias: By how much, in nats.
         """
         if not prefills:
             return []
+        raised = self._raised(copied, copy_bias)
         lengths = torch.tensor([prefill.length for prefill in prefills], device=self.device)
         longest = int(lengths.max())
         cache = Cache(layers=_preallocated_layers(prefills, longest, longest + max_tokens))
@@ -230,13 +239,15 @@ class Generator:
         written: list[list[int]] = [[] for _ in prefills]
         rows = list(range(len(prefills)))
         for _ in range(max_tokens):
-            words = self._logits(hidden).argmax(-1)
+            logits = self._logits(hidden)
+            words = (logits if raised is None else logits.float() + raised).argmax(-1)
             going = [i for i, word in enumerate(words.tolist()) if word not in self.stop_ids]
             on_progress(len(rows) - len(going))
             if len(going) < len(rows):
                 rows = [rows[i] for i in going]
                 keep = torch.tensor(going, dtype=torch.long, device=self.device)
                 words, lengths, seen = words[keep], lengths[keep], seen[keep]
+                raised = raised if raised is None else raised[keep]
                 cache.batch_select_indices(keep)
             if not rows:
                 break
@@ -252,6 +263,22 @@ class Generator:
             lengths = lengths + 1
         on_progress(len(rows))
         return written
+
+    def reply_logprobs(self, prompt: Sequence[int], reply: Sequence[int]) -> torch.Tensor:
+        """(tokens of the reply, vocabulary): log-probabilities of every token, where each of the reply is next."""
+        ids = torch.tensor([[*prompt, *reply]], device=self.device)
+        hidden = self._decode(ids[:, :-1], past_key_values=None)[0, len(prompt) - 1 :]
+        return self._logits(hidden).float().log_softmax(-1)
+
+    def _raised(self, copied: Sequence[Sequence[int]], copy_bias: float) -> torch.Tensor | None:
+        """(replies, vocabulary): what is added to the logits; None for nothing."""
+        if not copy_bias or not any(copied):
+            return None
+        words = self.causal.get_output_embeddings().weight.shape[0]
+        raised = torch.zeros(len(copied), words, device=self.device)
+        for row, tokens in enumerate(copied):
+            raised[row, torch.tensor(tokens, dtype=torch.long)] = copy_bias
+        return raised
 
     def text(self, ids: Sequence[int]) -> str:
         """A reply's token ids as the text that the customer reads."""

@@ -16,6 +16,7 @@ import torch
 from connectors.conversation import Split
 from training.adapters.package import INDEX_NAME
 from training.config import TrainingSpec
+from training.data.chat_template import stop_token_ids, token_ids
 from training.data.contexts import contexts_of
 from training.data.dataset import Dataset, Example, load
 from training.errors import Interrupted
@@ -70,18 +71,18 @@ def prepare_references(
 ) -> dict[Split, Shown]:
     """Index the training split and find what each reply is shown; what is there already is read.
 
-    Nothing is done where the recipe has no ``references``.
+    Nothing is done where the recipe has neither ``references`` nor ``copy_words``.
 
     Raises:
         BadInput: the dataset is not whole.
         Interrupted: ``should_stop`` said so.
     """
     recipe = spec.recipe
-    if not recipe.references:
+    if not recipe.references and not recipe.copy_words:
         return {}
     dataset = load(Path(spec.dataset))
     shares = (recipe.unreferenced, recipe.distractors)
-    facts = (dataset.sha256, spec.seed, spec.method, recipe.references, shares)
+    facts = (dataset.sha256, spec.seed, spec.method, recipe.references, shares, recipe.copy_words)
     made_from = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
     path = out / SHOWN_FILE
     if path.is_file():
@@ -89,7 +90,9 @@ def prepare_references(
         if found.made_from == made_from and (out / INDEX_NAME).is_file():
             return found.splits
     progress.emit(StageEvent, stage="indexing", detail="past exchanges, by meaning")
-    index = build_index(dataset, should_stop=should_stop)
+    copies = recipe.copy_words and not recipe.references
+    tokenize = copied_tokens(Path(spec.base)) if copies else None
+    index = build_index(dataset, should_stop=should_stop, tokenize=tokenize)
     index.save(out / INDEX_NAME)
     shown = ShownSplits(made_from=made_from, splits=find_shown(spec, dataset, index))
     write_atomically(path, msgspec.json.encode(shown))
@@ -99,6 +102,8 @@ def prepare_references(
 def find_shown(spec: TrainingSpec, dataset: Dataset, index: ExchangeIndex) -> dict[Split, Shown]:
     """What the replies that a run reads are shown of the index, training and validation."""
     recipe = spec.recipe
+    if not recipe.references:
+        return {}
     train, validation = (examples_of(spec, dataset, split) for split in ("train", "validation"))
     # what desirable replies are shown must not tell them from undesirable ones
     compares = spec.method != "supervised"
@@ -117,8 +122,28 @@ def find_shown(spec: TrainingSpec, dataset: Dataset, index: ExchangeIndex) -> di
     }
 
 
-def build_index(dataset: Dataset, *, should_stop: Callable[[], bool]) -> ExchangeIndex:
+def copied_tokens(base: Path) -> Callable[[str], list[int]]:
+    """Gives a reply's token ids of a base, each once, with those that end its turn."""
+    from transformers import AutoTokenizer, GenerationConfig  # noqa: PLC0415 - takes seconds
+
+    serving = base / "serving"
+    tokenizer = AutoTokenizer.from_pretrained(serving)
+    try:
+        stop_ids = stop_token_ids(tokenizer, GenerationConfig.from_pretrained(serving))
+    except OSError:  # the base has none
+        stop_ids = stop_token_ids(tokenizer, None)
+    return lambda reply: sorted({*token_ids(tokenizer, reply), *stop_ids})
+
+
+def build_index(
+    dataset: Dataset,
+    *,
+    should_stop: Callable[[], bool],
+    tokenize: Callable[[str], list[int]] | None = None,
+) -> ExchangeIndex:
     """Index the training split's desirable replies: what was unwanted is no example to follow.
+
+    ``tokenize``: see `ExchangeIndex.build`.
 
     Raises:
         Interrupted: ``should_stop`` said so.
@@ -132,6 +157,7 @@ def build_index(dataset: Dataset, *, should_stop: Callable[[], bool]) -> Exchang
         _indexed(dataset.read("train")),
         embed=load_embedder(torch.float32),
         on_progress=stop_or_go,
+        tokenize=tokenize,
     )
 
 

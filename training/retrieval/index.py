@@ -85,6 +85,9 @@ class ExchangeIndex:
         exchanges: in the order of the rows.
         vectors: (exchanges, 2 x dimensions), see the module.
         thresholds: what tells whether something here supports an answer; see `calibrate`.
+        tokens: of each exchange's reply the base's token ids, each once, and those that end a turn; None
+            where no words are copied.
+        copy_bias: nats by which the tokens of the nearest reply are raised, see `training.evaluation.copying`.
     """
 
     def __init__(
@@ -93,9 +96,13 @@ class ExchangeIndex:
         vectors: Stored,
         *,
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - a constant
+        tokens: Sequence[Sequence[int]] | None = None,
+        copy_bias: float = 0.0,
     ) -> None:
         self.exchanges = exchanges
+        self.copy_bias = copy_bias
         self.thresholds = thresholds
+        self.tokens = tokens
         # float32 in memory: converting 10,000 rows for each search takes 44 ms, the product 8
         self._vectors = vectors.astype(np.float32)
 
@@ -109,6 +116,7 @@ class ExchangeIndex:
         *,
         embed: Embed,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
+        tokenize: Callable[[str], Sequence[int]] | None = None,
     ) -> "ExchangeIndex":
         """Index every reply that counts of ``examples``, and calibrate.
 
@@ -123,6 +131,7 @@ class ExchangeIndex:
             examples: the training split: what is held out must not be found.
             embed: the sentence encoder, in float32, as it is at serving.
             on_progress: called with the texts that are encoded, and all of them; may raise to stop.
+            tokenize: gives the ``tokens`` of a reply.
         """
         exchanges = [
             Exchange(
@@ -137,7 +146,8 @@ class ExchangeIndex:
         ]
         pairs = [(exchange.question, exchange.before) for exchange in exchanges]
         vectors = encode(pairs, embed, on_progress=on_progress).astype(np.float16)
-        index = cls(exchanges, vectors)
+        tokens = [tokenize(each.reply) for each in exchanges] if tokenize is not None else None
+        index = cls(exchanges, vectors, tokens=tokens)
         index.thresholds = index.calibrate()
         return index
 
@@ -175,6 +185,14 @@ class ExchangeIndex:
     @cached_property
     def _rows(self) -> dict[tuple[str, int], int]:
         return {(one.conversation, one.turn): row for row, one in enumerate(self.exchanges)}
+
+    def copied(self, references: Sequence[Reference]) -> Sequence[int]:
+        """The ``tokens`` of the nearest past reply among references; none where there is none."""
+        for reference in references:
+            conversation, _, turn = reference.id.rpartition(":")
+            if reference.kind == "exchange" and self.tokens is not None:
+                return self.tokens[self._rows[conversation, int(turn)]]
+        return ()
 
     def supports(self, score: float, *, is_first: bool) -> bool:
         """Whether the nearest exchange is as near as for most of the tenant's own questions.
@@ -228,14 +246,23 @@ class ExchangeIndex:
         """Write the file, whole or not at all."""
         lines = [msgspec.json.encode(exchange) for exchange in self.exchanges]
         ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
+        about = {
+            "encoder": ENCODER,
+            "thresholds": self.thresholds,
+            "copy_bias": self.copy_bias,
+        }
+        arrays = {
+            "vectors": self._vectors.astype(np.float16),
+            "texts": np.frombuffer(b"".join(lines), dtype=np.uint8),
+            "ends": ends,
+        }
+        if self.tokens is not None:
+            arrays["tokens"] = np.array([one for row in self.tokens for one in row], dtype=np.int32)
+            arrays["token_ends"] = np.cumsum([len(row) for row in self.tokens], dtype=np.int64)
         data = save(
-            {
-                "vectors": self._vectors.astype(np.float16),
-                "texts": np.frombuffer(b"".join(lines), dtype=np.uint8),
-                "ends": ends,
-            },
+            arrays,
             # one entry: the library writes several in any order
-            metadata={"about": json.dumps({"encoder": ENCODER, "thresholds": self.thresholds})},
+            metadata={"about": json.dumps(about)},
         )
         write_atomically(path, data)
 
@@ -252,6 +279,12 @@ class ExchangeIndex:
                 vectors: Stored = stored.get_tensor("vectors")
                 texts: bytes = stored.get_tensor("texts").tobytes()
                 ends: list[int] = stored.get_tensor("ends").tolist()
+                tokens = None
+                if "tokens" in stored.keys():  # noqa: SIM118 - no mapping
+                    parts = np.split(
+                        stored.get_tensor("tokens"), stored.get_tensor("token_ends")[:-1]
+                    )
+                    tokens = [part.tolist() for part in parts]
             exchanges = _exchanges(texts, ends)
             # the first indexes had one for both sorts
             first, later = about.get("thresholds") or [about["threshold"]] * 2
@@ -267,9 +300,11 @@ class ExchangeIndex:
             raise ArtifactError(f"{path} is no index of exchanges: {exc}") from exc
         if about.get("encoder") != ENCODER:
             raise ArtifactError(f"{path} was made with another encoder than {ENCODER}")
-        if len(exchanges) != len(vectors) or vectors.dtype != np.float16:
+        whole = len(exchanges) == len(vectors) == len(vectors if tokens is None else tokens)
+        if not whole or vectors.dtype != np.float16:
             raise ArtifactError(f"{path} is no index of exchanges: its parts do not fit together")
-        return cls(exchanges, vectors, thresholds=thresholds)
+        bias = float(about.get("copy_bias", 0.0))
+        return cls(exchanges, vectors, thresholds=thresholds, tokens=tokens, copy_bias=bias)
 
 
 def _usual(scores: Sequence[float]) -> float:

@@ -28,6 +28,11 @@ def words(texts: Sequence[str]) -> Vectors:
     return found
 
 
+def letters_of(reply: str) -> list[int]:
+    """A token for each letter, and one that ends the turn."""
+    return sorted({*map(ord, reply), 0})
+
+
 async def publish(
     server: Serving,
     slug: str = "acme",
@@ -35,9 +40,13 @@ async def publish(
     past: Sequence[Example] = PAST,
     references: int = 2,
     threshold: float = 0.7,
+    copy_bias: float = 0.0,
     **options: Any,
 ) -> ExchangeIndex:
-    """Make a version live that is served with an index; returns the index."""
+    """Make a version live that is served with an index; returns the index.
+
+    With ``copy_bias`` a letter of a reply is a token.
+    """
     adapter = await server.adapter(slug, **options)
     folder = server.settings.adapters / adapter.engine_name
     manifest = AdapterManifest(
@@ -52,7 +61,9 @@ async def publish(
         created_at="2026-11-01T00:00:00+00:00",
     )
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    index = ExchangeIndex.build(past, embed=words)
+    tokenize = letters_of if copy_bias else None
+    index = ExchangeIndex.build(past, embed=words, tokenize=tokenize)
+    index.copy_bias = copy_bias
     index.thresholds = Thresholds(threshold, threshold)
     index.save(folder / INDEX_NAME)
     return index

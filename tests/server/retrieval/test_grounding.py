@@ -14,7 +14,7 @@ from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch
 from tests.server.knowledge.conftest import Encoder, Knowledge
-from tests.server.retrieval.indexed import DATASET, PAST, publish, words
+from tests.server.retrieval.indexed import DATASET, PAST, letters_of, publish, words
 from tests.server.serving import Serving, database_url, server
 from tests.server.web.widget.visiting import frame_of
 from tests.training.evaluation.samples import conversation
@@ -123,6 +123,53 @@ async def get_receipt(server: Serving, key: str, answer_id: str, status: int = 2
     ) as answer:
         assert answer.status == status, await answer.text()
         return await answer.json()
+
+
+async def test_without_references_the_words_of_the_nearest_reply_are_raised(
+    server: Serving, asked: list[dict[str, Any]]
+) -> None:
+    frame = await frame_of(server)
+    await publish(server, references=0, copy_bias=1.5)
+    client = server.openai(await server.key())
+    messages: list[Any] = [{"role": "user", "content": QUESTION}]
+    raised = {str(token): 1.5 for token in letters_of("Look under My Orders.")}
+
+    answer = await client.chat.completions.create(model="acme", messages=messages)
+    assert last_turn(asked[-1]) == QUESTION  # no token of the prompt is spent on it
+    assert asked[-1]["logit_bias"] == raised
+    receipt = await get_receipt(server, client.api_key, answer.id)
+    assert [each["id"] for each in receipt["references"]] == ["c1:1"]
+    assert receipt["supported"] is True
+    await client.responses.create(model="acme", input=QUESTION)
+    assert asked[-1]["logit_bias"] == raised
+    await frame.enter()
+    async with frame.open("/messages", {"text": QUESTION, "client_id": "m1"}) as said:
+        await said.read()
+    assert asked[-1]["logit_bias"] == raised
+
+    own = {str(ord("L")): -100.0, "7": 2.0}  # the caller's own come first
+    await client.chat.completions.create(model="acme", messages=messages, logit_bias=own)  # type: ignore[arg-type] # OpenAI's numbers are ints
+    assert asked[-1]["logit_bias"] == raised | own
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metadata": {"retrieval": "off"}},
+        {"response_format": {"type": "json_object"}},
+        {"tools": [{"type": "function", "function": {"name": "skip_week"}}]},
+    ],
+    ids=["off", "form", "tools"],
+)
+async def test_nothing_is_raised_where_it_is_not_wanted_or_a_grammar_decides(
+    server: Serving, asked: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    await server.tenant()
+    await publish(server, references=0, copy_bias=1.5)
+    await server.openai(await server.key()).chat.completions.create(
+        model="acme", messages=[{"role": "user", "content": QUESTION}], **options
+    )
+    assert not asked[-1].get("logit_bias")
 
 
 async def test_what_nothing_supports_is_marked(server: Serving) -> None:

@@ -21,10 +21,11 @@ from training.adapters.package import WEIGHTS_NAME, BaseRef, write_manifest
 from training.base_models.manifest import load_base
 from training.compute_dtype import ComputeType, TypeChoice, Work
 from training.config import Method, Objectives, TrainingSpec
-from training.data.dataset import Dataset, create_version
+from training.data.dataset import Dataset, create_version, load
 from training.evaluation.gates import apply_gates
 from training.events import EvaluationEvent
 from training.results import Evaluation, ParitySample
+from training.retrieval.index import ExchangeIndex
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
 
@@ -224,6 +225,8 @@ def check_replies(
     subject: str,
     stops: frozenset[int] = frozenset(),
     references: bool = False,
+    copied: tuple[list[int], ...] = (),
+    copy_bias: float = 0.0,
 ) -> list[list[int]]:
     plain = PlainModel(Path(spec.base), adapter)
     inputs, prompts = scoring_inputs(spec, generator, references=references)
@@ -233,13 +236,15 @@ def check_replies(
         with generator.using(subject):
             _, prefills = generator.score(inputs.sequences, inputs.prompts, ignore)
             replies: list[list[int]] = generator.generate(
-                inputs.prompt_prefills(prefills), MOST, ignore
+                inputs.prompt_prefills(prefills), MOST, ignore, copied=copied, copy_bias=copy_bias
             )
     finally:
         generator.stop_ids = default_stops
     assert len(replies) == REPLIES
-    for prompt, reply in zip(prompts, replies, strict=True):
+    for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
         logprobs = plain.logprobs([*prompt, *reply])
+        if copied:
+            logprobs[:, copied[number]] += copy_bias
         for step, token in enumerate(reply):
             row = logprobs[len(prompt) - 1 + step]
             assert float(row.max() - row[token]) < 1e-3
@@ -247,6 +252,17 @@ def check_replies(
             row = logprobs[len(prompt) - 1 + len(reply)]
             assert float(row.max() - max(row[token] for token in stops or default_stops)) < 1e-3
     return replies
+
+
+def test_raised_words_are_written_where_they_become_the_most_probable(
+    small: TrainingSpec, generator: Any, adapters: dict[str, Path]
+) -> None:
+    free = check_replies(small, generator, adapters["new"], subject="new")
+    copied = tuple([*range(20 * number, 20 * number + 60)] for number in range(REPLIES))
+    raised = check_replies(
+        small, generator, adapters["new"], subject="new", copied=copied, copy_bias=2.0
+    )
+    assert raised != free
 
 
 def test_the_subjects_do_differ(small: TrainingSpec, generator: Any) -> None:
@@ -298,6 +314,67 @@ def test_the_whole_evaluation_says_everything_and_says_it_again(
     assert msgspec.structs.replace(again, seconds=0.0) == msgspec.structs.replace(
         first, seconds=0.0
     )
+
+
+def test_with_a_copy_bias_replies_differ_and_perplexity_does_not(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    import torch
+
+    from training.evaluation.copying import MOST as MOST_NATS
+    from training.evaluation.copying import fit_copy_bias
+    from training.evaluation.evaluate import evaluate
+    from training.evaluation.sentence_embedder import load_embedder
+    from training.finetuning.references import copied_tokens
+
+    spec = small
+    index = ExchangeIndex.build(
+        load(Path(spec.dataset)).read("train"),
+        embed=load_embedder(torch.float32),
+        tokenize=copied_tokens(Path(spec.base)),
+    )
+    fitted = fit_copy_bias(spec, adapters["new"], index, computing=FLOAT32["evaluation"])
+    assert 0 <= fitted <= MOST_NATS
+    index.copy_bias = 3.0
+    found = evaluate(spec, adapters["new"], computing=FLOAT32, index=index)
+    assert found.base_retrieval is not None
+    assert found.new_plain is not None
+    assert found.base_retrieval.perplexity == found.base.perplexity
+    assert found.new_plain.perplexity == found.new.perplexity
+    assert any(sample.new != sample.new_plain for sample in found.samples)
+    assert all(len(sample.references) == 1 for sample in found.samples)
+    assert [sample.lookup and sample.lookup.text for sample in found.samples] == [
+        sample.references[0].text for sample in found.samples
+    ]
+    without = evaluate(spec, adapters["new"], computing=FLOAT32)
+    assert without.new == found.new_plain
+    assert any("raised by 3 nats" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("mass", "copied"), [([0.5, 0.2, 0.9], [1, 1, 1]), ([0.5, 0.5], [0, 0]), ([], [])]
+)
+def test_a_bias_stays_in_its_bounds(mass: list[float], copied: list[int]) -> None:
+    from training.evaluation.copying import MOST as MOST_NATS
+    from training.evaluation.copying import Copied, best_bias
+
+    tokens = [Copied(p, bool(c)) for p, c in zip(mass, copied, strict=True)]
+    assert best_bias(tokens) == (MOST_NATS if any(copied) else 0)
+
+
+def test_the_best_bias_makes_the_replies_most_probable() -> None:
+    from training.evaluation.copying import Copied, best_bias
+
+    tokens = [Copied(0.1 + 0.8 * (n % 7) / 7, n % 3 != 0) for n in range(60)]
+
+    def nats(bias: float) -> float:
+        return sum(
+            math.log(1 - p + p * math.exp(bias)) - bias * is_copied for p, is_copied in tokens
+        )
+
+    best = best_bias(tokens)
+    assert 0.1 < best < 4
+    assert nats(best) < min(nats(best - 0.01), nats(best + 0.01))
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])

@@ -13,6 +13,8 @@ from training.data.dataset import Dataset, create_version
 from training.errors import Interrupted
 from training.events import EventWriter, StageEvent, parse
 
+SHOWN = msgspec.structs.replace(load_recipe("cpu-demo"), references=2, copy_words=False)
+
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
 WORDS = [
     "bread",
@@ -53,7 +55,7 @@ def spec_of(root: Path, *, distinct: bool, **recipe: float) -> TrainingSpec:
         label="acme",
         base=str(root / "base"),
         dataset=str(dataset.folder),
-        recipe=msgspec.structs.replace(load_recipe("cpu-demo"), **recipe),
+        recipe=msgspec.structs.replace(SHOWN, **recipe),
     )
 
 
@@ -108,7 +110,7 @@ def test_wanted_and_unwanted_replies_are_shown_alike(
     from training.finetuning import references  # noqa: PLC0415 - loads torch
 
     dataset = preference_datasets["kto"]
-    recipe = msgspec.structs.replace(load_recipe("cpu-demo"), unreferenced=0.5, distractors=0.5)
+    recipe = msgspec.structs.replace(SHOWN, unreferenced=0.5, distractors=0.5)
     spec = TrainingSpec(
         label="acme",
         base=str(tmp_path / "base"),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -69,6 +70,26 @@ def test_it_is_the_same_after_saving(index: ExchangeIndex, tmp_path: Path) -> No
     assert loaded.thresholds == (0.25, 0.5)
     for question in ("is there milk", "my oven"):
         assert replies(loaded, question, 3) == replies(index, question, 3)
+
+
+def test_a_reply_s_tokens_and_the_bias_are_kept(tmp_path: Path) -> None:
+    tokens = {
+        "Every day.": [5, 9],
+        "On Sundays.": [],
+        "No milk, sorry.": [1],
+        "We come on Monday.": [3],
+    }
+    index = ExchangeIndex.build(EXAMPLES, embed=letters, tokenize=tokens.__getitem__)
+    index.copy_bias = 0.75
+    index.save(tmp_path / "index")
+    loaded = ExchangeIndex.load(tmp_path / "index")
+    assert loaded.copy_bias == 0.75
+    assert loaded.tokens == [tokens[each.reply] for each in loaded.exchanges]
+    (found,) = loaded.search(encode([("my oven", "")], letters), 2)
+    references = [reference_of(each) for each in found]
+    article = msgspec.structs.replace(references[0], kind="article", id="a@1#0")
+    assert loaded.copied([article, *references]) == [3]
+    assert loaded.copied([article]) == loaded.copied([]) == ()
 
 
 def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
