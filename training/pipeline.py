@@ -230,8 +230,8 @@ def _stages(
     weights = Path(trained.folder)
     progress.emit(StageEvent, stage="evaluating")
     index = ExchangeIndex.load(out / INDEX_NAME) if (out / INDEX_NAME).is_file() else None
-    copies = index is not None and index.tokens is not None
-    if index is not None and copies and not (out / EVALUATION_FILE).is_file():
+    is_evaluated = (out / EVALUATION_FILE).is_file()
+    if index is not None and index.tokens is not None and not is_evaluated:
         from training.evaluation.copying import fit_copy_bias  # noqa: PLC0415 - loads torch
 
         index.copy_bias = fit_copy_bias(spec, weights, index, computing=computing["evaluation"])

@@ -23,7 +23,6 @@ from training.data.chat_template import token_ids
 from training.evaluation.generator import Generator
 from training.evaluation.heldout import HeldOutData, choose_contexts
 from training.evaluation.sentence_embedder import load_embedder
-from training.references import Reference, show
 from training.retrieval.index import ExchangeIndex
 from training.retrieval.prompts import find_references
 
@@ -57,16 +56,14 @@ def fit_copy_bias(
     if not contexts:
         return 0.0
     embed = load_embedder(torch.float32)
-    found = find_references(contexts, index, max(1, spec.recipe.references), embed=embed)
+    found = find_references(contexts, index, 1, embed=embed)
     dtype = getattr(torch, computing.type)
     generator = Generator.serving(Path(spec.base) / "serving", {"new": trained_folder}, dtype=dtype)
     (stop, *_) = sorted(generator.stop_ids)
     tokens: list[Copied] = []
     with generator.using("new"):
         for context, references in zip(contexts, found, strict=True):
-            asked: list[Reference] = references if spec.recipe.references else []
-            shown = {context.conversation: {context.turn: show(context.question, asked)}}
-            prompt = held_out.prompt(generator, context, shown)
+            prompt = held_out.prompt(generator, context)
             reply = [*token_ids(generator.tokenizer, context.reference), stop]
             reply = reply[: max(0, spec.recipe.max_length - len(prompt))]
             if reply:

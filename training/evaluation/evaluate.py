@@ -242,15 +242,13 @@ def retrieval_inputs(
 
     Perplexity is without the bias, which changed it by 0.01 nats where it was measured.
     """
-    contexts, inputs, recipe = plain.contexts, plain, spec.recipe
-    if recipe.references:
-        references = held_out_references(held_out, index, recipe)
-        inputs = model_inputs(spec, held_out, generator, contexts, references)
-    if not index.copy_bias:
-        return inputs
+    contexts = plain.contexts
+    if spec.recipe.references:
+        references = held_out_references(held_out, index, spec.recipe)
+        return model_inputs(spec, held_out, generator, contexts, references)
     nearest = find_references(contexts, index, 1, embed=load_embedder(torch.float32))
-    return inputs._replace(
-        references=inputs.references if recipe.references else nearest,
+    return plain._replace(
+        references=nearest,
         copied=[index.copied(found) for found in nearest],
         copy_bias=index.copy_bias,
     )
@@ -409,17 +407,15 @@ def _notes(
         ),
     ]
     if references is not None:
-        recipe, words = held_out.recipe, []
-        if recipe.references:
-            words.append(
-                f"shown the nearest of {len(references):,} exchanges of other conversations"
-            )
-        if references.copy_bias:
-            words.append(
-                f"words of the nearest of {len(references):,} replies of other conversations are raised by "
-                f"{references.copy_bias:g} nats (in replies, not in perplexity)"
-            )
-        notes.append(f"with retrieval: {', and '.join(words)}, as it would be served")
+        how = (
+            f"words of the nearest reply are raised by {references.copy_bias:g} nats (not in perplexity)"
+            if references.tokens is not None
+            else "shown the nearest"
+        )
+        notes.append(
+            f"with retrieval: {how} of {len(references):,} exchanges of other conversations, as it "
+            "would be served"
+        )
     if inputs.undesirable:
         notes.append(
             f"{comparisons:,} comparisons of wanted and unwanted replies, by mean log-probability "

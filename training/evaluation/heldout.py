@@ -46,7 +46,6 @@ class HeldOutData:
 
     def __init__(self, spec: TrainingSpec) -> None:
         self.dataset: Dataset = load_dataset(Path(spec.dataset))
-        self.recipe = spec.recipe
         self._max_length = spec.recipe.max_length
         prompt = self.dataset.system_prompt
         self._system = [ChatMessage(role="system", content=prompt)] if prompt else []

@@ -348,6 +348,10 @@ def test_with_a_copy_bias_replies_differ_and_perplexity_does_not(
     ]
     without = evaluate(spec, adapters["new"], computing=FLOAT32)
     assert without.new == found.new_plain
+    index.copy_bias = 0.0  # where there was nothing to fit it on, or no word helped
+    unraised = evaluate(spec, adapters["new"], computing=FLOAT32, index=index)
+    assert unraised.new == unraised.new_plain == found.new_plain
+    assert unraised.lookup == found.lookup
     assert any("raised by 3 nats" in note for note in found.notes)
 
 
