@@ -73,6 +73,25 @@ class UncertainHit(NamedTuple):
     text: str
 
 
+class RedactionRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ``Redactor`` is made of, as it goes to another process; each field is its argument."""
+
+    custom_patterns: dict[str, str]
+    default_region: str
+    allowlist: list[str]
+    terms: list[str]
+
+    def redactor(self) -> "Redactor":
+        """The redactor of these rules.
+
+        Raises:
+            BadPattern: the name of a pattern, or the pattern itself, is not allowed.
+        """
+        return Redactor(
+            self.custom_patterns, self.default_region, allowlist=self.allowlist, terms=self.terms
+        )
+
+
 class Redactor:
     """Replaces personal data in conversations.
 

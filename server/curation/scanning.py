@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from connectors.conversation import Conversation
-from connectors.redaction.redactor import Redactor, UncertainHit
+from connectors.redaction.redactor import RedactionRules, Redactor, UncertainHit
 from server.curation.schemas import (
     MAX_DOUBT_CHARACTERS,
     ContradictionView,
@@ -49,13 +49,10 @@ class StoredConversation(msgspec.Struct, frozen=True):
 
 
 class ScanRequest(msgspec.Struct, frozen=True):
-    """What to look through: a file of ``StoredConversation``; the rest is the ``Redactor``'s."""
+    """What to look through: a file of ``StoredConversation``; ``redaction`` is the ``Redactor``'s."""
 
     source: str
-    custom_patterns: dict[str, str]
-    region: str
-    allowlist: list[str]
-    terms: list[str]
+    redaction: RedactionRules
 
 
 async def scan(request: ScanRequest) -> Scan:
@@ -164,10 +161,8 @@ def main() -> None:
     decoder = msgspec.json.Decoder(StoredConversation)
     with Path(request.source).open("rb") as lines:
         stored = [decoder.decode(line) for line in lines]
-    redactor = Redactor(
-        request.custom_patterns, request.region, allowlist=request.allowlist, terms=request.terms
-    )
-    sys.stdout.buffer.write(msgspec.json.encode(look_through(stored, redactor)))
+    found = look_through(stored, request.redaction.redactor())
+    sys.stdout.buffer.write(msgspec.json.encode(found))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from server.errors import Invalid, NotFound
 from server.scratch import scratch
 from server.settings import Settings
 from server.tenants import service as tenants
+from server.transcripts.redaction import redaction_rules
 
 MAX_CONVERSATIONS = 5_000
 """Conversations that a scan looks through: the newest. They take a quarter of a minute."""
@@ -61,10 +62,7 @@ async def scan_now(database: Database, slug: str, *, settings: Settings) -> Scan
         found = await scan(
             ScanRequest(
                 source=str(spool),
-                custom_patterns=tenant.custom_patterns,
-                region=settings.default_region,
-                allowlist=tenant.allowlist,
-                terms=tenant.masked_terms,
+                redaction=redaction_rules(tenant, settings),
             )
         )
     async with database.transaction() as session:

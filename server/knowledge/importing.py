@@ -46,6 +46,7 @@ from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
+from server.transcripts.redaction import redaction_rules
 
 log = structlog.get_logger(__name__)
 
@@ -143,9 +144,7 @@ async def _read(
                     spool=str(spool),
                     filename=clean_name(upload.filename),
                     name=upload.name,
-                    custom_patterns=tenant.custom_patterns,
-                    region=settings.default_region,
-                    allowlist=tenant.allowlist,
+                    redaction=redaction_rules(tenant, settings),
                 )
             )
         for article in _articles(spool):

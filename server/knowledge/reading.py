@@ -13,7 +13,7 @@ import msgspec
 
 from connectors.importers.base import MIB
 from connectors.knowledge.ingestion import Ingestion, KnowledgeReport
-from connectors.redaction.redactor import Redactor
+from connectors.redaction.redactor import RedactionRules
 from server.errors import Invalid
 from server.reader_processes import (
     answer,
@@ -37,17 +37,15 @@ SPOOL_BYTES = 1024 * MIB
 class ReadingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to read, and how: ``source`` into ``spool``, a ``Prepared`` a line.
 
-    ``name`` is what the article is called; empty: as the file. ``custom_patterns``, ``region`` and
-    ``allowlist`` are the ``Redactor``'s. The bounds are those of this module.
+    ``name`` is what the article is called; empty: as the file. ``redaction`` is the ``Redactor``'s. The
+    bounds are those of this module.
     """
 
     source: str
     spool: str
     filename: str
     name: str
-    custom_patterns: dict[str, str]
-    region: str
-    allowlist: list[str]
+    redaction: RedactionRules
     article_seconds: float = ARTICLE_SECONDS
     cpu_seconds: int = CPU_SECONDS
     memory_bytes: int = MEMORY_BYTES
@@ -82,7 +80,7 @@ def read_source(reading: ReadingRequest) -> KnowledgeReport:
         Path(reading.source).read_bytes(),
         reading.filename,
         name=reading.name,
-        redactor=Redactor(reading.custom_patterns, reading.region, allowlist=reading.allowlist),
+        redactor=reading.redaction.redactor(),
         article_limit=lambda: cpu_limit(reading.article_seconds, doing="read"),
     )
     with Path(reading.spool).open("wb") as out:

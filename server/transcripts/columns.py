@@ -21,6 +21,7 @@ from server.scratch import scratch
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.transcripts.reading import ReadingRequest, preview
+from server.transcripts.redaction import redaction_rules
 from server.transcripts.uploads import as_sentence
 
 ROWS = 20
@@ -107,10 +108,7 @@ async def look(
                 filename=clean_name(source.filename),
                 importer=row.importer,
                 options=options,
-                custom_patterns=tenant.custom_patterns,
-                region=settings.default_region,
-                allowlist=tenant.allowlist,
-                terms=tenant.masked_terms,
+                redaction=redaction_rules(tenant, settings),
                 record_seconds=RECORD_SECONDS,
                 preview_rows=ROWS,
             )

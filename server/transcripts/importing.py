@@ -25,6 +25,7 @@ from server.storage.blobs import BlobStore
 from server.storage.references import try_delete_unreferenced
 from server.tenants import service as tenants
 from server.transcripts.reading import Kept, ReadingRequest, read
+from server.transcripts.redaction import redaction_rules
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +62,7 @@ async def run_import(
                         filename=clean_name(source.filename),
                         importer=row.importer,
                         options=msgspec.convert(row.options, ImportOptions),
-                        custom_patterns=tenant.custom_patterns,
-                        region=settings.default_region,
-                        allowlist=tenant.allowlist,
-                        terms=tenant.masked_terms,
+                        redaction=redaction_rules(tenant, settings),
                     )
                 )
         except ServerError as exc:

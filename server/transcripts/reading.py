@@ -16,7 +16,7 @@ from connectors.errors import ConnectorError
 from connectors.import_pipeline import redact, run_import
 from connectors.importers import ImportOptions
 from connectors.importers.csv.table import TableHead, look_at
-from connectors.redaction.redactor import Redactor
+from connectors.redaction.redactor import RedactionRules, Redactor
 from connectors.report import ImportReport
 from server.errors import Invalid
 from server.reader_processes import (
@@ -44,9 +44,8 @@ class Kept(msgspec.Struct, frozen=True):
 class ReadingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to read, and how: ``source`` into ``spool``, a ``Kept`` a line, each text once.
 
-    ``custom_patterns``, ``region``, ``allowlist`` and ``terms`` are the ``Redactor``'s; ``record_seconds`` is how
-    long it may work on one record, in seconds of CPU time. ``preview_rows``: show that many rows of a
-    table, and read the rest as a trial.
+    ``redaction`` is the ``Redactor``'s; ``record_seconds`` is how long it may work on one record, in seconds of
+    CPU time. ``preview_rows``: show that many rows of a table, and read the rest as a trial.
     """
 
     source: str
@@ -54,10 +53,7 @@ class ReadingRequest(msgspec.Struct, frozen=True, kw_only=True):
     filename: str
     importer: str | None
     options: ImportOptions
-    custom_patterns: dict[str, str]
-    region: str
-    allowlist: list[str]
-    terms: list[str] = []
+    redaction: RedactionRules
     record_seconds: float = RECORD_SECONDS
     preview_rows: int = 0
 
@@ -103,7 +99,7 @@ def read_source(reading: ReadingRequest) -> ImportReport:
     Raises:
         ConnectorError: no importer takes the file, or the options do not fit it.
     """
-    redactor = _redactor(reading)
+    redactor = reading.redaction.redactor()
     repeated = 0
     seen: set[str] = set()
     with Path(reading.source).open("rb") as stream, Path(reading.spool).open("wb") as out:
@@ -127,7 +123,7 @@ def read_source(reading: ReadingRequest) -> ImportReport:
 
 def read_head(reading: ReadingRequest) -> TableHead:
     """How a table begins, as it may be shown: redacted, cells cut to ``CELL_CHARACTERS``."""
-    redactor = _redactor(reading)
+    redactor = reading.redaction.redactor()
     with Path(reading.source).open("rb") as stream:
         head = look_at(stream, reading.options, rows=reading.preview_rows)
     return msgspec.structs.replace(
@@ -136,12 +132,6 @@ def read_head(reading: ReadingRequest) -> TableHead:
         rows=[(line, _shown(cells, head.names, redactor)) for line, cells in head.rows],
         roles=[_cut(redactor.redact_text(role)) for role in head.roles],
         problem=redactor.redact_text(head.problem),
-    )
-
-
-def _redactor(reading: ReadingRequest) -> Redactor:
-    return Redactor(
-        reading.custom_patterns, reading.region, allowlist=reading.allowlist, terms=reading.terms
     )
 
 

@@ -8,6 +8,8 @@ from server.db.scope import of_tenant
 from server.errors import Conflict
 from server.knowledge import importing, service
 from server.knowledge.vectors import VECTOR_BYTES
+from server.tenants import service as tenants
+from server.tenants.schemas import TenantPatch
 from tests import knowledge_files as files
 
 RETURNS = "# Returns\n\n## How long\n\nYou have thirty days.\n\n## Cost\n\nReturns are free.\n"
@@ -238,9 +240,33 @@ async def test_personal_details_never_reach_the_database(knowledge, make_tenant)
     assert found[0].text == "Write to help@acme.example, not to [EMAIL_1]."
 
 
-async def test_articles_of_a_deleted_tenant_are_gone(knowledge, make_tenant):
-    from server.tenants import service as tenants  # noqa: PLC0415
+async def test_a_tenant_s_own_rules_hold_for_its_articles(knowledge, make_tenant):
+    acme = await make_tenant(
+        masked_terms=("Project Falcon",), custom_patterns={"order": "ORD-[0-9]+"}
+    )
+    text = "# Falcon\n\n## Project Falcon\n\nORD-77 was of project falcon."
+    upload = await knowledge.add(acme, text)
+    assert upload.report["redacted"] == {"TERM": 2, "ORDER": 1}
+    found = await knowledge.ask(acme, "order")
+    assert found[0].text == "[ORDER_1] was of [TERM_1]."
+    assert found[0].headings == ("[TERM_1]",)
 
+
+async def test_an_article_is_masked_by_a_word_that_was_listed_after_it_when_it_comes_again(
+    knowledge, make_tenant
+):
+    acme = await make_tenant()
+    text = "# A\n\nProject Falcon is late."
+    await knowledge.add(acme, text)
+    async with knowledge.database.transaction() as session:
+        await tenants.update(session, "acme", TenantPatch(masked_terms=("Project Falcon",)))
+        acme = await tenants.get(session, "acme")
+    upload = await knowledge.add(acme, text)
+    assert upload.report["replaced"] == 1
+    assert (await knowledge.ask(acme, "late"))[0].text == "[TERM_1] is late."
+
+
+async def test_articles_of_a_deleted_tenant_are_gone(knowledge, make_tenant):
     acme = await make_tenant()
     await knowledge.add(acme, RETURNS)
     assert await knowledge.ask(acme, "returns")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors.redaction.redactor import RedactionRules
 from server.errors import Invalid
 from server.knowledge.reading import ReadingRequest, read
 from tests import knowledge_files as files
@@ -17,7 +18,13 @@ def make(tmp_path: Path):
             source=str(tmp_path / "file"),
             spool=str(tmp_path / "spool"),
             filename=filename,
-            **{"name": "", "custom_patterns": {}, "region": "GB", "allowlist": [], **fields},
+            **{
+                "name": "",
+                "redaction": RedactionRules(
+                    custom_patterns={}, default_region="GB", allowlist=[], terms=[]
+                ),
+                **fields,
+            },
         )
 
     return make

@@ -9,6 +9,7 @@ import pytest
 
 from connectors.conversation import Conversation, Role, Turn
 from connectors.importers import ImportOptions
+from connectors.redaction.redactor import RedactionRules
 from server.errors import Invalid
 from server.reader_processes import NICENESS
 from server.transcripts.reading import ReadingRequest, digest_of, read
@@ -33,9 +34,9 @@ def make(tmp_path: Path):
             **{
                 "importer": None,
                 "options": ImportOptions(),
-                "custom_patterns": {},
-                "region": "GB",
-                "allowlist": [],
+                "redaction": RedactionRules(
+                    custom_patterns={}, default_region="GB", allowlist=[], terms=[]
+                ),
                 **fields,
             },
         )
