@@ -14,6 +14,7 @@ from typing import Generic, Literal, TypeVar
 from server.adapters.schemas import Resolved
 from server.auth.keys import Principal
 from server.chat.completions import TextChoice
+from server.chat.grounding import Grounded
 from server.chat.prompt import AnyRequest, estimate_prompt_tokens, estimate_tokens
 from server.chat.schemas import ChunkChoice
 from server.chat.stream import StreamDecoder
@@ -21,7 +22,6 @@ from server.errors import Invalid, ServerError
 from server.limits.fair_scheduler import FairScheduler, Ticket
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
-from server.retrieval.schemas import Grounding
 from server.usage.engine_time import EngineTime
 from server.usage.ledger import UsageLedger
 from server.usage.schemas import Usage
@@ -38,7 +38,7 @@ class Generation(Generic[C]):
         resolved: who answers; another one from when the engine has refused a canary.
         mode: how the caller gets the answer; the engine streams it in either case.
         decoder: has seen all of the answer so far.
-        grounding: what it is shown; None where nothing was looked up.
+        grounded: the request as the model reads it, and what it is shown; None where nothing was looked up.
     """
 
     request: AnyRequest
@@ -46,7 +46,7 @@ class Generation(Generic[C]):
     principal: Principal
     mode: Mode
     decoder: StreamDecoder[C]
-    grounding: Grounding | None = None
+    grounded: Grounded | None = None
 
     @property
     def model_kind(self) -> str:

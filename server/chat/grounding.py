@@ -81,6 +81,17 @@ def _leaning(request: ChatRequest, bias: dict[int, float]) -> ChatRequest:
     )
 
 
+def without_references(grounded: Grounded, request: ChatRequest) -> Grounded | None:
+    """The request as the caller wrote it, for where it does not fit with what it is shown.
+
+    None where it is as long as it was.
+    """
+    if grounded.request.messages == request.messages:
+        return None
+    grounding = Grounding(images=grounded.grounding.images, why_not="too_long")
+    return msgspec.structs.replace(grounded, request=request, grounding=grounding)
+
+
 def with_images(found: Grounded | None, request: ChatRequest) -> Grounded | None:
     """What a request is shown, with what stands in it in place of images."""
     if not request.images:

@@ -22,12 +22,12 @@ from server.chat.aggregation import Collected, CollectedTexts
 from server.chat.citations import Citations
 from server.chat.completions import TextChoice, TextCompletion, TextRequest
 from server.chat.engine_errors import for_caller
-from server.chat.grounding import Grounded, ground, with_images
+from server.chat.grounding import Grounded, ground, with_images, without_references
 from server.chat.images import ImageTriage
 from server.chat.prompt import PolicyFiles
 from server.chat.schemas import ChatRequest, ChunkChoice, Completion
 from server.chat.stream import ChatStreamDecoder, StreamDecoder, TextStreamDecoder
-from server.chat.truncation import shorten
+from server.chat.truncation import is_too_long, shorten
 from server.db.write_behind import WriteBehind
 from server.engine.client import RETRY_AFTER_SECONDS
 from server.engine.service import EngineService
@@ -227,7 +227,7 @@ class ChatService:
         """One answer from the first to the last: the same for chats and texts, streamed or not."""
         began = time.monotonic()
         # before the queue: a place at the engine is not held while the encoder works
-        grounded = await self._ground(generation)
+        generation.grounded = await self._ground(generation)
         async with AsyncExitStack() as stack:
             try:
                 ticket = await stack.enter_async_context(self._admission.enter(generation))
@@ -235,7 +235,9 @@ class ChatService:
                 self._accounting.refuse(generation)
                 raise
             stack.enter_context(self._accounting.count(generation))
-            payloads = await self._open(stack, generation, grounded, answer_id)
+            payloads = await self._open(stack, generation)
+            if answer_id is not None:
+                self._keep_receipt(answer_id, generation)
             if generation.mode == "stream":
                 self._accounting.first_token(generation, time.monotonic() - began)
             yield StreamedAnswer(
@@ -243,7 +245,7 @@ class ChatService:
                 generation.decoder,
                 ticket=ticket,
                 resolved=generation.resolved,
-                grounding=generation.grounding,
+                grounding=generation.grounded.grounding if generation.grounded else None,
             )
 
     async def _ground(self, generation: Generation[Any]) -> Grounded | None:
@@ -256,19 +258,17 @@ class ChatService:
             found = await ground(self._retrieval, request, generation.resolved)
         return with_images(found, request)
 
-    def _body(
-        self, generation: Generation[Any], grounded: Grounded | None, answer_id: str | None
-    ) -> dict[str, Any]:
-        """The engine's request; the receipt of what it shows is kept."""
-        generation.grounding = grounded.grounding if grounded is not None else None
-        if grounded is None:
-            return self._prompts.policy.body(generation.request, generation.resolved)
-        if answer_id is not None:
-            self._keep_receipt(answer_id, grounded, generation.resolved)
-        return self._prompts.policy.body(grounded.request, generation.resolved)
+    def _body(self, generation: Generation[Any]) -> dict[str, Any]:
+        """The engine's request."""
+        shown = generation.grounded
+        request = generation.request if shown is None else shown.request
+        return self._prompts.policy.body(request, generation.resolved)
 
-    def _keep_receipt(self, answer_id: str, grounded: Grounded, resolved: Resolved) -> None:
+    def _keep_receipt(self, answer_id: str, generation: Generation[Any]) -> None:
         """The answer does not wait for its receipt, and does not fail for want of it."""
+        grounded, resolved = generation.grounded, generation.resolved
+        if grounded is None:
+            return
 
         async def work(session: AsyncSession) -> None:
             await receipts.keep(
@@ -287,38 +287,43 @@ class ChatService:
             log.warning("a receipt was not kept", answer=answer_id, error=exc.message)
 
     async def _open(
-        self,
-        stack: AsyncExitStack,
-        generation: Generation[Any],
-        grounded: Grounded | None,
-        answer_id: str | None,
+        self, stack: AsyncExitStack, generation: Generation[Any]
     ) -> AsyncIterator[bytes]:
         """Begin to generate: with a canary that the engine refuses, by what answers beside it."""
-        request = generation.request
-        body = self._body(generation, grounded, answer_id)
         try:
             try:
-                return await self._open_shortened(stack, body, generation)
+                return await self._open_shortened(stack, generation)
             except AdapterRefused as exc:
                 refused = generation.resolved
                 if refused.fallback is None:
                     raise
                 await self._stop_canary(refused, exc)
                 generation.resolved = refused.fallback
-                body = self._body(generation, await self._ground(generation), answer_id)
-                return await self._open_shortened(stack, body, generation)
+                generation.grounded = await self._ground(generation)
+                return await self._open_shortened(stack, generation)
         except (EngineRejected, AdapterRefused) as exc:
-            raise for_caller(exc, request, generation.resolved) from exc
+            raise for_caller(exc, generation.request, generation.resolved) from exc
 
     async def _open_shortened(
-        self, stack: AsyncExitStack, body: dict[str, Any], generation: Generation[Any]
+        self, stack: AsyncExitStack, generation: Generation[Any]
     ) -> AsyncIterator[bytes]:
-        """Begin to generate, with a smaller request each time that the context is too short."""
+        """Begin to generate, with a smaller request each time that the context is too short.
+
+        References go first: what fits without them is never shortened or refused on their account.
+        """
+        body = self._body(generation)
         while True:
             try:
                 return await stack.enter_async_context(self._begin(body, generation))
             except EngineRejected as exc:
-                shorten(exc, body, generation.request)
+                bare = None
+                if generation.grounded is not None and is_too_long(exc):
+                    bare = without_references(generation.grounded, generation.request)
+                if bare is None:
+                    shorten(exc, body, generation.request)
+                else:
+                    generation.grounded = bare
+                    body = self._body(generation)
 
     async def _stop_canary(self, refused: Resolved, why: AdapterRefused) -> None:
         """Note that a canary cannot answer: who asks next asks what is live. The answer does not wait."""

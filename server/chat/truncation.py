@@ -1,4 +1,7 @@
-"""Shortens a request that does not fit into the model's context, as far as it may be changed."""
+"""Shortens a request that does not fit into the model's context, as far as it may be changed.
+
+What it was shown beside it has gone before (``grounding.without_references``).
+"""
 
 from typing import Any
 

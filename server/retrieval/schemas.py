@@ -8,7 +8,7 @@ import msgspec
 from server.schemas import Moment
 from training.references import Reference
 
-Ungrounded = Literal["no_question", "own_text", "switched_off", "unavailable"]
+Ungrounded = Literal["no_question", "own_text", "switched_off", "unavailable", "too_long"]
 """Why an answer that could have been shown references was shown none."""
 
 
@@ -57,7 +57,7 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     was looked up. ``why_not``: why there are
     no references. ``no_question``: the request does not end with a customer's turn; ``own_text``: it
     brought its own; ``switched_off``: by the tenant or the request; ``unavailable``: the encoder did not
-    answer in time. ``images``: what the tenant's image head said of the request's images, in their order.
+    answer in time; ``too_long``: with them the request did not fit into the model's context. ``images``: what the tenant's image head said of the request's images, in their order.
     """
 
     id: str

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import openai
 import pytest
 
 from server.chat.grounding import OWN_TEXT_CHARACTERS
+from server.errors import EngineRejected
 from server.knowledge.service import delete_article
 from server.retrieval import service as retrieval_service
 from server.retrieval.indexes import IndexCache
@@ -287,6 +289,90 @@ async def test_a_damaged_index_does_not_stop_answers(
         model="acme", messages=[{"role": "user", "content": QUESTION}]
     )
     assert last_turn(asked[-1]) == QUESTION
+
+
+@pytest.fixture
+def narrow(server: Serving, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """An engine into whose context no more than 100 characters fit; what it is asked for, from here on."""
+    found: list[dict[str, Any]] = []
+    real = server.engine.stream
+
+    @asynccontextmanager
+    async def spy(body: dict[str, Any], **options: Any) -> AsyncIterator[Any]:
+        found.append(dict(body))
+        if sum(len(text_of(message)) for message in body["messages"]) > 100:
+            raise EngineRejected("too long", status=400, param="input_tokens")
+        async with real(body, **options) as payloads:
+            yield payloads
+
+    monkeypatch.setattr(server.engine, "stream", spy)
+    return found
+
+
+def text_of(message: Any) -> str:
+    text: str = message["content"] if isinstance(message, dict) else message.content
+    return text
+
+
+HISTORY = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "Look under My Orders."},
+]
+
+
+@pytest.mark.parametrize("truncation", ["disabled", "auto"])
+async def test_what_fits_without_references_is_answered_whole_without_them(
+    server: Serving, narrow: list[dict[str, Any]], truncation: Any
+) -> None:
+    await server.tenant()
+    await publish(server)
+    key = await server.key()
+    answer = await server.openai(key).responses.create(
+        model="acme",
+        input=[*HISTORY, {"role": "user", "content": QUESTION}],  # type: ignore[list-item]
+        truncation=truncation,
+    )
+    shown, bare = narrow
+    assert "A: Look under My Orders." in last_turn(shown)
+    assert [text_of(each) for each in bare["messages"][1:]] == [
+        *(turn["content"] for turn in HISTORY),
+        QUESTION,
+    ]
+    assert bare["max_tokens"] == shown["max_tokens"]
+    receipt = await get_receipt(server, key, answer.id)
+    assert (receipt["why_not"], receipt["references"]) == ("too_long", [])
+    assert (receipt["supported"], receipt["dataset"]) == (None, DATASET)
+
+
+async def test_what_does_not_fit_without_references_either_is_refused_as_ever(
+    server: Serving, narrow: list[dict[str, Any]]
+) -> None:
+    await server.tenant()
+    await publish(server)
+    question = QUESTION + " and what of it" * 9
+    with pytest.raises(openai.BadRequestError) as refused:
+        await server.openai(await server.key()).chat.completions.create(
+            model="acme", messages=[{"role": "user", "content": question}]
+        )
+    assert refused.value.code == "context_length_exceeded"
+    shown, bare, unlimited = narrow
+    assert last_turn(shown) != question
+    assert last_turn(bare) == last_turn(unlimited) == question
+    assert "max_tokens" not in unlimited
+
+
+async def test_what_is_shown_nothing_is_not_tried_twice(
+    server: Serving, narrow: list[dict[str, Any]]
+) -> None:
+    await server.tenant()
+    await publish(server, references=0, copy_bias=1.5)
+    with pytest.raises(openai.BadRequestError):
+        await server.openai(await server.key()).chat.completions.create(
+            model="acme",
+            messages=[{"role": "user", "content": QUESTION + " and what of it" * 9}],
+            max_tokens=8,
+        )
+    assert len(narrow) == 1
 
 
 async def test_control_tokens_of_the_past_do_not_reach_the_engine(
