@@ -38,7 +38,7 @@ class Generation(Generic[C]):
         resolved: who answers; another one from when the engine has refused a canary.
         mode: how the caller gets the answer; the engine streams it in either case.
         decoder: has seen all of the answer so far.
-        grounded: the request as the model reads it, and what it is shown; None where nothing was looked up.
+        grounded: the request as the model reads it, and what it is shown; None of texts.
     """
 
     request: AnyRequest

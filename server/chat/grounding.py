@@ -13,7 +13,7 @@ import msgspec
 
 from server.adapters.schemas import Resolved
 from server.chat.schemas import ChatRequest
-from server.retrieval.schemas import Grounding
+from server.retrieval.schemas import Grounding, Ungrounded
 from server.retrieval.service import RetrievalService
 from training.references import show
 
@@ -22,17 +22,19 @@ OWN_TEXT_CHARACTERS = 1_000
 
 
 class Grounded(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as the model reads it, and what it is shown. ``dataset``: of the index, where there is one."""
+    """A request as its caller wrote it and as the model reads it, and what it is shown.
 
+    ``dataset``: the hash of the dataset version that the adapter was trained on, where there is one.
+    """
+
+    asked: ChatRequest
     request: ChatRequest
     grounding: Grounding
     dataset: str | None
 
 
-async def ground(
-    retrieval: RetrievalService, request: ChatRequest, resolved: Resolved
-) -> Grounded | None:
-    """The request with what is found; None where there is nothing to look into.
+async def ground(retrieval: RetrievalService, request: ChatRequest, resolved: Resolved) -> Grounded:
+    """The request with what is found.
 
     The base that is asked for by its own name is left alone: it is no tenant's assistant.
 
@@ -41,14 +43,14 @@ async def ground(
         request: the caller's.
         resolved: who answers.
     """
-    adapter = resolved.adapter
-    if adapter is None and not resolved.retrieval:
-        return None
+    asked, adapter = request, resolved.adapter
     loaded = await retrieval.index_of(adapter.path) if adapter is not None else None
-    if loaded is None and not await retrieval.has_articles(resolved.tenant_id):
-        return None
-    grounding = _left_alone(request, resolved)
-    if grounding is None:
+    why_not = _left_alone(request, resolved)
+    if why_not is None and loaded is None and not await retrieval.has_articles(resolved.tenant_id):
+        why_not = "nothing_indexed"
+    if why_not is not None:
+        grounding = Grounding(why_not=why_not)
+    else:
         *history, turn = request.messages
         last = history[-1] if history else None
         grounding = await retrieval.find(
@@ -66,7 +68,10 @@ async def ground(
         shown = msgspec.structs.replace(turn, content=show(turn.content, given))
         request = msgspec.structs.replace(request, messages=(*history, shown))
     return Grounded(
-        request=request, grounding=grounding, dataset=loaded.dataset if loaded else None
+        asked=asked,
+        request=request,
+        grounding=msgspec.structs.replace(grounding, images=request.images),
+        dataset=await retrieval.dataset_of(adapter.path) if adapter is not None else None,
     )
 
 
@@ -81,33 +86,26 @@ def _leaning(request: ChatRequest, bias: dict[int, float]) -> ChatRequest:
     )
 
 
-def without_references(grounded: Grounded, request: ChatRequest) -> Grounded | None:
+def without_references(grounded: Grounded) -> Grounded | None:
     """The request as the caller wrote it, for where it does not fit with what it is shown.
 
     None where it is as long as it was.
     """
-    if grounded.request.messages == request.messages:
+    if grounded.request.messages == grounded.asked.messages:
         return None
     grounding = Grounding(images=grounded.grounding.images, why_not="too_long")
-    return msgspec.structs.replace(grounded, request=request, grounding=grounding)
+    return msgspec.structs.replace(grounded, request=grounded.asked, grounding=grounding)
 
 
-def with_images(found: Grounded | None, request: ChatRequest) -> Grounded | None:
-    """What a request is shown, with what stands in it in place of images."""
-    if not request.images:
-        return found
-    found = found or Grounded(request=request, grounding=Grounding(), dataset=None)
-    grounding = msgspec.structs.replace(found.grounding, images=request.images)
-    return msgspec.structs.replace(found, grounding=grounding)
-
-
-def _left_alone(request: ChatRequest, resolved: Resolved) -> Grounding | None:
+def _left_alone(request: ChatRequest, resolved: Resolved) -> Ungrounded | None:
     """Why a request is shown nothing; None where it may be shown something."""
+    if resolved.adapter is None and resolved.model != resolved.slug:
+        return "base"
     if not request.retrieval or not resolved.retrieval:
-        return Grounding(why_not="switched_off")
+        return "switched_off"
     if not request.messages or request.messages[-1].role != "user":
-        return Grounding(why_not="no_question")
+        return "no_question"
     own = "" if request.system in resolved.system_prompt else request.system
     if max(len(own), len(request.messages[-1].content)) > OWN_TEXT_CHARACTERS:
-        return Grounding(why_not="own_text")
+        return "own_text"
     return None

@@ -22,7 +22,7 @@ from server.chat.aggregation import Collected, CollectedTexts
 from server.chat.citations import Citations
 from server.chat.completions import TextChoice, TextCompletion, TextRequest
 from server.chat.engine_errors import for_caller
-from server.chat.grounding import Grounded, ground, with_images, without_references
+from server.chat.grounding import Grounded, ground, without_references
 from server.chat.images import ImageTriage
 from server.chat.prompt import PolicyFiles
 from server.chat.schemas import ChatRequest, ChunkChoice, Completion
@@ -107,7 +107,7 @@ class ChatService:
         prompts: the policy's files: the installation's secret and the base's chat template.
         admission: limits and the queue in front of the engine.
         accounting: metrics and the usage ledger.
-        retrieval: what chats are shown of the past; None: nothing.
+        retrieval: what chats are shown of the past; None: nothing, and they have no receipts.
         images: says what images are, for those who read a request's messages.
         write_behind: writes the answers that clients asked to keep, and that a canary was refused; the
             application runs it.
@@ -249,14 +249,11 @@ class ChatService:
             )
 
     async def _ground(self, generation: Generation[Any]) -> Grounded | None:
-        """What a chat is shown; None where nothing is looked up, and there are no images."""
+        """What a chat is shown; None of texts, which are continued as they are."""
         request = generation.request
-        if not isinstance(request, ChatRequest):
+        if not isinstance(request, ChatRequest) or self._retrieval is None:
             return None
-        found = None
-        if self._retrieval is not None:
-            found = await ground(self._retrieval, request, generation.resolved)
-        return with_images(found, request)
+        return await ground(self._retrieval, request, generation.resolved)
 
     def _body(self, generation: Generation[Any]) -> dict[str, Any]:
         """The engine's request."""
@@ -318,7 +315,7 @@ class ChatService:
             except EngineRejected as exc:
                 bare = None
                 if generation.grounded is not None and is_too_long(exc):
-                    bare = without_references(generation.grounded, generation.request)
+                    bare = without_references(generation.grounded)
                 if bare is None:
                     shorten(exc, body, generation.request)
                 else:

@@ -30,7 +30,6 @@ class LoadedIndex(msgspec.Struct, frozen=True, kw_only=True):
 
     index: "ExchangeIndex"
     references: int
-    dataset: str
 
     def logit_bias(self, references: Sequence[Reference]) -> dict[int, float]:
         """What the engine adds to the logits of the nearest past reply's tokens, in nats."""
@@ -38,16 +37,30 @@ class LoadedIndex(msgspec.Struct, frozen=True, kw_only=True):
         return dict.fromkeys(self.index.copied(references), bias) if bias else {}
 
 
+class _Folder(msgspec.Struct, frozen=True):
+    """What is known of an adapter."""
+
+    dataset: str | None
+    index: LoadedIndex | None
+
+
 class IndexCache:
     """Reads indexes from adapters' folders, which never change. Use on one event loop."""
 
     def __init__(self, *, max_rows: int = MAX_ROWS) -> None:
         self._max_rows = max_rows
-        self._loaded: OrderedDict[str, LoadedIndex | None] = OrderedDict()
+        self._loaded: OrderedDict[str, _Folder] = OrderedDict()
         self._loading = asyncio.Lock()
 
     async def get(self, folder: str) -> LoadedIndex | None:
         """The index of an adapter; None where it is served without, or its index cannot be read."""
+        return (await self._get(folder)).index
+
+    async def dataset(self, folder: str) -> str | None:
+        """The hash of the dataset version that an adapter was trained on; None where it does not say."""
+        return (await self._get(folder)).dataset
+
+    async def _get(self, folder: str) -> _Folder:
         if folder not in self._loaded:
             async with self._loading:  # one at a time, each once
                 if folder not in self._loaded:
@@ -62,7 +75,7 @@ class IndexCache:
     @property
     def _rows(self) -> int:
         # an adapter without one counts as well: their number has a bound too
-        return sum(1 if one is None else len(one.index) for one in self._loaded.values())
+        return sum(len(one.index.index) if one.index else 1 for one in self._loaded.values())
 
 
 def has_index(adapters: Path) -> bool:
@@ -72,20 +85,28 @@ def has_index(adapters: Path) -> bool:
     return next(adapters.glob(f"*/{INDEX_NAME}"), None) is not None
 
 
-def _load(folder: Path) -> LoadedIndex | None:
+def _load(folder: Path) -> _Folder:
     from training.adapters.package import INDEX_NAME, read_manifest  # noqa: PLC0415 - loads numpy
-    from training.retrieval.index import ExchangeIndex  # noqa: PLC0415
 
-    if not (folder / INDEX_NAME).is_file():
-        return None
     try:
         manifest = read_manifest(folder)
-        index = ExchangeIndex.load(folder / INDEX_NAME)
+    except TrainingError as exc:
+        log.warning("a manifest cannot be read: answers go without", reason=str(exc))
+        return _Folder(None, None)
+    index = None
+    if (folder / INDEX_NAME).is_file():
+        index = _load_index(folder / INDEX_NAME, references=manifest.recipe.references)
+    return _Folder(manifest.dataset_sha256 or None, index)
+
+
+def _load_index(path: Path, *, references: int) -> LoadedIndex | None:
+    from training.retrieval.index import ExchangeIndex  # noqa: PLC0415 - loads numpy
+
+    try:
+        index = ExchangeIndex.load(path)
     except TrainingError:
-        log.exception("an index cannot be read: answers go without", folder=str(folder))
+        log.exception("an index cannot be read: answers go without", path=str(path))
         return None
-    if not manifest.recipe.references and not index.copy_bias:
+    if not references and not index.copy_bias:
         return None
-    return LoadedIndex(
-        index=index, references=manifest.recipe.references, dataset=manifest.dataset_sha256
-    )
+    return LoadedIndex(index=index, references=references)

@@ -59,14 +59,14 @@ async def get(session: AsyncSession, tenant_id: str, answer_id: str) -> ReceiptV
     """The receipt of one answer, by the answer's id.
 
     Raises:
-        NotFound: there is none: the answer was given without an index, is older than `KEPT_FOR`, or is
-            another tenant's.
+        NotFound: there is none: the answer continued a text, is older than `KEPT_FOR`, or is another
+            tenant's.
     """
     found = (await of_answers(session, tenant_id, [answer_id])).get(answer_id)
     if found is None:
         raise NotFound(
-            f"There is no receipt of '{answer_id}'. They are kept for {KEPT_FOR.days} days, of answers "
-            "by versions that were trained with an index, and to requests with images.",
+            f"There is no receipt of '{answer_id}'. They are kept for {KEPT_FOR.days} days, of chat "
+            "completions, responses and the widget's messages.",
             code="receipt_not_found",
         )
     return found

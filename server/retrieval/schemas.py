@@ -8,8 +8,10 @@ import msgspec
 from server.schemas import Moment
 from training.references import Reference
 
-Ungrounded = Literal["no_question", "own_text", "switched_off", "unavailable", "too_long"]
-"""Why an answer that could have been shown references was shown none."""
+Ungrounded = Literal[
+    "base", "nothing_indexed", "no_question", "own_text", "switched_off", "unavailable", "too_long"
+]
+"""Why an answer was shown no references."""
 
 
 class ImageLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +53,12 @@ def sources_of(references: Iterable[Reference]) -> tuple[Source, ...]:
 class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer rests on.
 
-    ``version``: of the adapter that answered; ``dataset``: the hash of the dataset version that it was
-    trained on, whose exchanges are among ``references``, the nearest first. ``supported``: whether the
-    nearest is as near as for most of the tenant's own questions, or an article is near; null where nothing
-    was looked up. ``why_not``: why there are
-    no references. ``no_question``: the request does not end with a customer's turn; ``own_text``: it
+    ``version``: of the adapter that answered, null where the base did; ``dataset``: the hash of the dataset
+    version that it was trained on, whose exchanges are among ``references``, the nearest first.
+    ``supported``: whether the nearest is as near as for most of the tenant's own questions, or an article is
+    near; null where nothing was looked up. ``why_not``: why there are no references. ``base``: the base was
+    asked for by its own name; ``nothing_indexed``: the version has no index and the tenant no articles;
+    ``no_question``: the request does not end with a customer's turn; ``own_text``: it
     brought its own; ``switched_off``: by the tenant or the request; ``unavailable``: the encoder did not
     answer in time; ``too_long``: with them the request did not fit into the model's context. ``images``: what the tenant's image head said of the request's images, in their order.
     """

@@ -57,6 +57,10 @@ class RetrievalService:
         """The index in an adapter's folder; None where it is served without."""
         return await self._indexes.get(adapter)
 
+    async def dataset_of(self, adapter: str) -> str | None:
+        """The hash of the dataset version that the adapter in a folder was trained on, where it says."""
+        return await self._indexes.dataset(adapter)
+
     async def has_articles(self, tenant_id: str) -> bool:
         """Whether the tenant has articles to search."""
         return await self._knowledge.has_articles(tenant_id)

@@ -2,14 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import openai
 import pytest
 
 from server.chat.grounding import OWN_TEXT_CHARACTERS
+from server.db.models import Receipt, now
+from server.db.scope import across_tenants
 from server.errors import EngineRejected
 from server.knowledge.service import delete_article
+from server.retrieval import receipts
 from server.retrieval import service as retrieval_service
 from server.retrieval.indexes import IndexCache
 from server.storage.blobs import BlobStore
@@ -228,7 +232,7 @@ async def test_a_request_that_is_left_alone_is_as_before(
     messages: list[Any] = [{"role": "user", "content": QUESTION}]
     why = None
     if how == "no index":
-        await server.adapter()
+        await publish(server, references=0)  # with neither references nor a bias it is not used
     elif how != "base":
         await publish(server)
     match how:
@@ -242,6 +246,8 @@ async def test_a_request_that_is_left_alone_is_as_before(
             found = "What we found: " + "parcels are late. " * 80
             messages.insert(0, {"role": "system", "content": found})
             why = "own_text"
+        case "no index" | "base":
+            why = "nothing_indexed"
         case "long turn":
             messages[0]["content"] = "context " * (OWN_TEXT_CHARACTERS // 8 + 1) + QUESTION
             why = "own_text"
@@ -249,12 +255,12 @@ async def test_a_request_that_is_left_alone_is_as_before(
         model="acme", messages=messages, **options
     )
     assert last_turn(asked[-1]) == messages[-1]["content"]
-    if why is None:
-        await get_receipt(server, key, answer.id, status=404)
-    else:
-        receipt = await get_receipt(server, key, answer.id)
-        assert (receipt["why_not"], receipt["references"]) == (why, [])
-        assert receipt["supported"] is None
+    receipt = await get_receipt(server, key, answer.id)
+    assert (receipt["why_not"], receipt["references"]) == (why, [])
+    assert receipt["supported"] is None
+    assert receipt["model"] == "acme"
+    assert receipt["version"] == (None if how == "base" else 1)
+    assert receipt["dataset"] == (None if how == "base" else DATASET)
 
 
 async def test_another_word_for_the_switch_is_refused(server: Serving) -> None:
@@ -482,7 +488,36 @@ async def test_the_base_by_its_own_name_is_shown_nothing(
     key = await server.key()
     answer_id = await ask(server, key, RYE, model=server.settings.base)
     assert last_turn(asked[-1]) == RYE
-    await get_receipt(server, key, answer_id, status=404)
+    receipt = await get_receipt(server, key, answer_id)
+    assert (receipt["why_not"], receipt["references"]) == ("base", [])
+    assert (receipt["model"], receipt["version"]) == (server.settings.base, None)
+
+
+async def test_an_adapter_without_a_manifest_or_an_index_answers_and_has_a_receipt(
+    server: Serving, asked: list[dict[str, Any]]
+) -> None:
+    await server.tenant()
+    await server.adapter()
+    key = await server.key()
+    receipt = await get_receipt(server, key, await ask(server, key, QUESTION))
+    assert (receipt["version"], receipt["dataset"]) == (1, None)
+    assert last_turn(asked[-1]) == QUESTION
+
+
+async def test_a_receipt_goes_when_it_is_old(server: Serving) -> None:
+    await server.tenant()
+    key = await server.key()
+    answer_id = await ask(server, key, QUESTION)
+    await get_receipt(server, key, answer_id)
+    async with server.database.transaction() as session:
+        await receipts.delete_expired(session)
+    await get_receipt(server, key, answer_id)
+    async with server.database.transaction() as session:
+        old = across_tenants("a test").update(Receipt).values(created_at=now() - timedelta(days=31))
+        await session.execute(old)
+        await receipts.delete_expired(session)
+    gone = await get_receipt(server, key, answer_id, status=404)
+    assert gone["error"]["code"] == "receipt_not_found"
 
 
 async def test_what_an_article_tells_the_model_to_do_stays_in_the_customers_turn(
