@@ -22,6 +22,7 @@ from server.errors import Invalid, ServerError
 from server.limits.fair_scheduler import FairScheduler, Ticket
 from server.limits.limiter import RateLimiter
 from server.metrics import Metrics
+from server.retrieval.schemas import Grounding
 from server.usage.engine_time import EngineTime
 from server.usage.ledger import UsageLedger
 from server.usage.schemas import Usage
@@ -47,6 +48,11 @@ class Generation(Generic[C]):
     mode: Mode
     decoder: StreamDecoder[C]
     grounded: Grounded | None = None
+
+    @property
+    def grounding(self) -> Grounding | None:
+        """What it is shown; None of texts."""
+        return None if self.grounded is None else self.grounded.grounding
 
     @property
     def model_kind(self) -> str:

@@ -234,7 +234,8 @@ class Choice(msgspec.Struct):
 
 
 class Completion(msgspec.Struct):
-    """All answers in one piece."""
+    """All answers in one piece; ``supported``: see `server.retrieval.schemas.Grounding`."""
 
     choices: list[Choice]
     usage: Usage
+    supported: bool | None = None

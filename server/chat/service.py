@@ -93,6 +93,11 @@ class StreamedAnswer(Generic[C]):
         self._decoder.finish()
 
     @property
+    def supported(self) -> bool | None:
+        """Whether something supports it; None where nothing was looked up."""
+        return None if self.grounding is None else self.grounding.supported
+
+    @property
     def usage(self) -> Usage | None:
         """The engine's final count; None before the end."""
         return self._decoder.usage
@@ -181,9 +186,12 @@ class ChatService:
         Raises as ``stream``, and EngineUnavailable where the answer ended before it was complete.
         """
         collected = Collected()
-        answering = self._generate(_chat(request, resolved, principal, "whole"), answer_id)
-        usage = await _collect(answering, collected.add)
-        return Completion(choices=collected.choices, usage=usage)
+        generation = _chat(request, resolved, principal, "whole")
+        usage = await _collect(self._generate(generation, answer_id), collected.add)
+        shown = generation.grounding
+        return Completion(
+            choices=collected.choices, usage=usage, supported=shown.supported if shown else None
+        )
 
     @asynccontextmanager
     async def stream_texts(
@@ -245,7 +253,7 @@ class ChatService:
                 generation.decoder,
                 ticket=ticket,
                 resolved=generation.resolved,
-                grounding=generation.grounded.grounding if generation.grounded else None,
+                grounding=generation.grounding,
             )
 
     async def _ground(self, generation: Generation[Any]) -> Grounded | None:

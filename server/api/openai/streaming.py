@@ -127,7 +127,8 @@ class Answer(ABC, Generic[R, C]):
     """An ASGI response that is generated while it is sent, for as long as its client is there.
 
     ``prefix`` begins its id; ``whole`` and ``chunk`` are the names of its objects; ``also`` are
-    fields of the object beside the answer's own.
+    fields of the object beside the answer's own. ``supported`` is ours: whether something supports the
+    answer, absent where nothing was looked up.
     """
 
     prefix: ClassVar[str]
@@ -153,6 +154,7 @@ class Answer(ABC, Generic[R, C]):
         self._streams = stream
         self._include_usage = include_usage
         self._also = also or {}
+        self._supported: bool | None = None
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -185,6 +187,7 @@ class Answer(ABC, Generic[R, C]):
             "created": int(time.time()),
             "model": self._resolved.model,
             **self._also,
+            **({} if self._supported is None else {"supported": self._supported}),
         }
 
     async def _complete(self, send: Send) -> None:
@@ -208,11 +211,12 @@ class Answer(ABC, Generic[R, C]):
             await events.write(_event(failure_of(exc).openai()), last=True)
 
     async def _write_events(self, events: EventStream) -> None:
-        head = self._head(self.chunk)
-        opening = b"data: " + _encode(head)[:-1] + b',"choices":'
         closing = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
         write = events.write
         async with self.begin() as answer:
+            self._supported = answer.supported
+            head = self._head(self.chunk)
+            opening = b"data: " + _encode(head)[:-1] + b',"choices":'
             async for choices in self.chunks(answer):
                 await write(opening + _encode(choices) + closing)
             usage = answer.usage

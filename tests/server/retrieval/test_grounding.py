@@ -190,6 +190,47 @@ async def test_what_nothing_supports_is_marked(server: Serving) -> None:
     assert len(receipt["references"]) == 2
 
 
+async def test_the_answer_itself_says_whether_something_supports_it_and_shows_no_source(
+    server: Serving,
+) -> None:
+    await server.tenant()
+    await publish(server)
+    client = server.openai(await server.key())
+    for question, is_supported in ((QUESTION, True), ("zebra quantum volcano", False)):
+        asked: list[Any] = [{"role": "user", "content": question}]
+        whole = await client.chat.completions.create(model="acme", messages=asked, store=True)
+        stored = await client.chat.completions.retrieve(whole.id)
+        stream = await client.chat.completions.create(
+            model="acme", messages=asked, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+        response = await client.responses.create(model="acme", input=question)
+        kept = await client.responses.retrieve(response.id)
+        async with client.responses.stream(model="acme", input=question) as events:
+            made = [event.response async for event in events if hasattr(event, "response")]
+            final = await events.get_final_response()
+        marked: list[Any] = [whole, stored, *chunks, response, kept, *made, final]
+        assert [each.model_extra["supported"] for each in marked] == [is_supported] * len(marked)
+        assert len(made) > 1
+        assert whole.choices[0].message.annotations is None
+
+
+async def test_an_answer_for_which_nothing_was_looked_up_is_not_marked(server: Serving) -> None:
+    await server.tenant()
+    await publish(server)
+    client = server.openai(await server.key())
+    off = {"retrieval": "off"}
+    asked: list[Any] = [{"role": "user", "content": QUESTION}]
+    whole = await client.chat.completions.create(model="acme", messages=asked, metadata=off)
+    stream = await client.chat.completions.create(
+        model="acme", messages=asked, metadata=off, stream=True
+    )
+    response = await client.responses.create(model="acme", input=QUESTION, metadata=off)
+    texts = await client.completions.create(model="acme", prompt=QUESTION, max_tokens=4)
+    for each in (whole, response, texts, *[chunk async for chunk in stream]):
+        assert "supported" not in each.model_dump()
+
+
 async def test_a_receipt_is_its_tenants_alone(server: Serving) -> None:
     await server.tenant()
     await server.tenant("other")

@@ -59,7 +59,7 @@ class ChatAnswer(Answer[ChatRequest, ChunkChoice]):
         answer = await self._chat.complete(
             self._request, self._resolved, principal=self._principal, answer_id=self.id
         )
-        self._choices = answer.choices
+        self._choices, self._supported = answer.choices, answer.supported
         return answer.choices, answer.usage
 
     def chunks(self, answer: StreamedAnswer[ChunkChoice]) -> AsyncIterator[list[ChunkChoice]]:

@@ -225,7 +225,11 @@ class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer in one piece."""
+    """An answer in one piece.
+
+    ``supported`` is not OpenAI's: whether something that was looked up supports the answer; absent where
+    nothing was.
+    """
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -234,10 +238,14 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[Choice]
     usage: CompletionUsage
     service_tier: Literal["default"] | msgspec.UnsetType = msgspec.UNSET
+    supported: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a streamed answer. ``usage`` is there only where it was asked for."""
+    """A piece of a streamed answer. ``usage`` is there only where it was asked for.
+
+    ``supported``: as in a completion, in every chunk.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -246,3 +254,4 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET
     service_tier: Literal["default"] | msgspec.UnsetType = msgspec.UNSET
+    supported: bool | msgspec.UnsetType = msgspec.UNSET

@@ -26,7 +26,7 @@ class StoredUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A completion that was kept."""
+    """A completion that was kept; ``supported`` as when it was given."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -36,6 +36,7 @@ class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     usage: StoredUsage
     service_tier: str = "default"
     metadata: dict[str, str]
+    supported: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class StoredPart(msgspec.Struct, frozen=True, kw_only=True):

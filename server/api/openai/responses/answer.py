@@ -94,6 +94,7 @@ class ResponseAnswer:
             principal=self._principal,
             answer_id=self._opening.id,
         )
+        self._mark(supported=answer.supported)
         for _ in self._draft.add(_as_chunk(answer.choices[0])):
             pass
         for _ in self._draft.end():
@@ -127,6 +128,7 @@ class ResponseAnswer:
             principal=self._principal,
             answer_id=self._opening.id,
         ) as answer:
+            self._mark(supported=answer.supported)
             for kind in ("response.created", "response.in_progress"):
                 await write(event(kind, {"response": self._opening}))
             async for choices in answer:
@@ -154,6 +156,11 @@ class ResponseAnswer:
         except Exception:
             log.exception("a response that failed was not kept")
         await events.write(event("response.failed", {"response": failed}), last=True)
+
+    def _mark(self, *, supported: bool | None) -> None:
+        """Say whether something supports the answer; nothing where that was not looked up."""
+        if supported is not None:
+            self._opening = _replace(self._opening, supported=supported)
 
     def _done(self, usage: Usage | None) -> ResponseObject:
         """The response with everything that was generated."""

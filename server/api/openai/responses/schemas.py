@@ -208,7 +208,11 @@ class NoReasoning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A response."""
+    """A response.
+
+    ``supported`` is not OpenAI's: whether something that was looked up supports the answer; absent where
+    nothing was.
+    """
 
     id: str
     object: Literal["response"] = "response"
@@ -250,6 +254,7 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_diagnostics: None = None
     prompt_cache_options: None = None
     tool_usage: None = None
+    supported: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ResponseEvent(msgspec.Struct, frozen=True, kw_only=True):
