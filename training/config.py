@@ -57,8 +57,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     unreferenced: float = 0.0
     distractors: float = 0.1
     copy_words: bool = False
+    quote_replies: bool = False
     report_to: tuple[Tracker, ...] = ()
     full_evaluation: bool = False
+
+    @property
+    def uses_index(self) -> bool:
+        """Whether an adapter of it is served with an index of past exchanges."""
+        return self.references > 0 or self.copy_words or self.quote_replies
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

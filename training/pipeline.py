@@ -236,6 +236,13 @@ def _stages(
 
         index.copy_bias = fit_copy_bias(spec, weights, index, computing=computing["evaluation"])
         index.save(out / INDEX_NAME)
+    if index is not None and spec.recipe.quote_replies and not is_evaluated:
+        from training.evaluation.draft_weight import fit_draft_weight  # noqa: PLC0415 - loads torch
+
+        index.draft_weight = fit_draft_weight(
+            spec, weights, index, progress, computing=computing["evaluation"]
+        )
+        index.save(out / INDEX_NAME)
     evaluation = load_or_compute(
         out / EVALUATION_FILE,
         Evaluation,

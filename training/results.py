@@ -100,13 +100,17 @@ class FactCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What one subject answered, and how close that is to the reference."""
+    """What one subject answered, and how close that is to the reference.
+
+    ``quoted``: the past exchange whose reply it is, ``<conversation>:<turn>``; None where it was written.
+    """
 
     text: str
     exact: bool
     token_f1: float
     similarity: float
     facts: FactCount | None = None
+    quoted: str | None = None
 
 
 class ReplySample(msgspec.Struct, frozen=True, kw_only=True):

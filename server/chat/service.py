@@ -22,9 +22,10 @@ from server.chat.aggregation import Collected, CollectedTexts
 from server.chat.citations import Citations
 from server.chat.completions import TextChoice, TextCompletion, TextRequest
 from server.chat.engine_errors import for_caller
-from server.chat.grounding import Grounded, ground, without_references
+from server.chat.grounding import Grounded, ground, with_quote, without_references
 from server.chat.images import ImageTriage
 from server.chat.prompt import PolicyFiles
+from server.chat.quoting import Quoting, quoting_of
 from server.chat.schemas import ChatRequest, ChunkChoice, Completion
 from server.chat.stream import ChatStreamDecoder, StreamDecoder, TextStreamDecoder
 from server.chat.truncation import is_too_long, shorten
@@ -44,6 +45,7 @@ from server.retrieval import receipts
 from server.retrieval.schemas import Grounding, Source, sources_of
 from server.retrieval.service import RetrievalService
 from server.usage.schemas import Usage
+from training.references import Reference
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +69,7 @@ class StreamedAnswer(Generic[C]):
         ticket: Ticket,
         resolved: Resolved,
         grounding: Grounding | None,
+        quoting: Quoting | None = None,
     ) -> None:
         self.resolved = resolved
         self.grounding = grounding
@@ -76,6 +79,7 @@ class StreamedAnswer(Generic[C]):
         self._payloads = payloads
         self._decoder = decoder
         self._ticket = ticket
+        self._quoting = quoting
 
     async def __aiter__(self) -> AsyncIterator[list[C]]:
         """Parts of choices, as they come.
@@ -88,6 +92,8 @@ class StreamedAnswer(Generic[C]):
         async for payload in self._payloads:
             if choices := take(payload):
                 charge(len(choices))  # about a token each; corrected when the engine has counted
+                if self._quoting is not None and not (choices := await self._quoting.take(choices)):
+                    continue
                 citations.add(choices)
                 yield choices
         self._decoder.finish()
@@ -254,7 +260,21 @@ class ChatService:
                 ticket=ticket,
                 resolved=generation.resolved,
                 grounding=generation.grounding,
+                quoting=self._quoting(generation, answer_id),
             )
+
+    def _quoting(self, generation: Generation[Any], answer_id: str | None) -> Quoting | None:
+        """What holds an answer back that may be a quote, and notes on its receipt which."""
+        grounded = generation.grounded
+        if grounded is None:
+            return None
+
+        def note(quoted: Reference) -> None:
+            generation.grounded = with_quote(grounded, quoted)
+            if answer_id is not None:
+                self._keep_receipt(answer_id, generation)
+
+        return quoting_of(grounded, on_quoted=note)
 
     async def _ground(self, generation: Generation[Any]) -> Grounded | None:
         """What a chat is shown; None of texts, which are continued as they are."""

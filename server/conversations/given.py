@@ -20,6 +20,7 @@ class GivenReference(msgspec.Struct, frozen=True, kw_only=True):
 
     ``article``: the id of the article that it is a piece of, null of an exchange, and where the article
     was deleted since. ``number``: of the article's version; ``piece``: its place there, from 0.
+    ``is_quoted``: its reply is the answer, word for word.
     """
 
     kind: Literal["exchange", "article"]
@@ -30,6 +31,7 @@ class GivenReference(msgspec.Struct, frozen=True, kw_only=True):
     article: str | None = None
     number: int = 0
     piece: int = 0
+    is_quoted: bool = False
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     why_not: Ungrounded | None
     version: int | None
     dataset: str | None
+    is_quoted: bool
     references: list[GivenReference]
 
 
@@ -60,15 +63,25 @@ async def given_to(
             why_not=receipt.why_not,
             version=receipt.version,
             dataset=receipt.dataset,
-            references=[_reference(each, there) for each in receipt.references],
+            is_quoted=receipt.quoted is not None,
+            references=[
+                _reference(each, there, is_quoted=each.id == receipt.quoted)
+                for each in receipt.references
+            ],
         )
         for answer_id, receipt in found.items()
     }
 
 
-def _reference(reference: Reference, there: Collection[str]) -> GivenReference:
+def _reference(reference: Reference, there: Collection[str], *, is_quoted: bool) -> GivenReference:
     title, text = shown_texts(reference)
-    given = GivenReference(kind=reference.kind, title=title, text=text, score=reference.score)
+    given = GivenReference(
+        kind=reference.kind,
+        title=title,
+        text=text,
+        score=reference.score,
+        is_quoted=is_quoted,
+    )
     if reference.kind == "exchange":
         return given
     article, number, piece = receipts.place_of(reference)

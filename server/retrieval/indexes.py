@@ -25,11 +25,28 @@ whatever its size."""
 class LoadedIndex(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter's index, and how many references it was trained with.
 
-    Where the index has a bias, the words of the nearest reply are raised (`training.evaluation.copying`).
+    Where the index has a bias, the words of the nearest reply are raised (`training.evaluation.copying`), and
+    where it says so, agents' own replies are sent (`training.retrieval.quoting`).
     """
 
     index: "ExchangeIndex"
     references: int
+
+    @property
+    def quotes(self) -> bool:
+        """Whether a reply of the past may be sent."""
+        return self.index.draft_weight < 1
+
+    @property
+    def searched(self) -> int:
+        """How many exchanges are looked up."""
+        from training.retrieval.quoting import CANDIDATES  # noqa: PLC0415 - not before it is needed
+
+        return max(1, self.references, CANDIDATES if self.quotes else 0)
+
+    def supports(self, exchanges: Sequence[Reference], *, is_first: bool) -> bool:
+        """Whether the nearest of what was found supports an answer."""
+        return bool(exchanges) and self.index.supports(exchanges[0].score, is_first=is_first)
 
     def logit_bias(self, references: Sequence[Reference]) -> dict[int, float]:
         """What the engine adds to the logits of the nearest past reply's tokens, in nats."""
@@ -107,6 +124,6 @@ def _load_index(path: Path, *, references: int) -> LoadedIndex | None:
     except TrainingError:
         log.exception("an index cannot be read: answers go without", path=str(path))
         return None
-    if not references and not index.copy_bias:
+    if not references and not index.copy_bias and index.draft_weight == 1:
         return None
     return LoadedIndex(index=index, references=references)

@@ -119,6 +119,7 @@ def _view(row: Receipt) -> ReceiptView:
         supported=found.supported,
         why_not=found.why_not,
         references=found.references,
+        quoted=found.quoted,
         images=found.images,
     )
 

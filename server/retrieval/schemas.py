@@ -25,13 +25,15 @@ class ImageLabel(msgspec.Struct, frozen=True, kw_only=True):
 class Grounding(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer is shown. ``supported``: the nearest reference is as near as is usual for this tenant.
 
-    ``images``: what the model read in place of the request's images.
+    ``images``: what the model read in place of the request's images. ``quoted``: the id of the reference
+    whose reply is the answer; None where the model wrote it.
     """
 
     references: tuple[Reference, ...] = ()
     images: tuple[ImageLabel, ...] = ()
     supported: bool | None = None
     why_not: Ungrounded | None = None
+    quoted: str | None = None
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +62,8 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     asked for by its own name; ``nothing_indexed``: the version has no index and the tenant no articles;
     ``no_question``: the request does not end with a customer's turn; ``own_text``: it
     brought its own; ``switched_off``: by the tenant or the request; ``unavailable``: the encoder did not
-    answer in time; ``too_long``: with them the request did not fit into the model's context. ``images``: what the tenant's image head said of the request's images, in their order.
+    answer in time; ``too_long``: with them the request did not fit into the model's context. ``images``: what the tenant's image head said of the request's images, in their order. ``quoted``:
+    the id of the reference whose reply the answer is, word for word; null where the model wrote it.
     """
 
     id: str
@@ -72,4 +75,5 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     supported: bool | None
     why_not: Ungrounded | None
     references: tuple[Reference, ...]
+    quoted: str | None
     images: tuple[ImageLabel, ...]

@@ -76,8 +76,8 @@ class RetrievalService:
     ) -> Grounding:
         """What an answer is shown: past exchanges, the nearest first, and behind them articles.
 
-        There are as many exchanges as the adapter was trained with, or the one whose words are raised, and
-        an article only where it is near (`ARTICLE_SCORE`).
+        There are as many exchanges as the adapter is served with (`LoadedIndex.searched`), and an article only
+        where it is near (`ARTICLE_SCORE`).
 
         Args:
             loaded: the adapter's index; None: only articles are looked up.
@@ -98,11 +98,7 @@ class RetrievalService:
             exchanges = await asyncio.to_thread(_search, loaded, vectors)
         found = await self._knowledge.search(tenant_id, vectors[0], ARTICLES)
         articles = tuple(_article(each) for each in found if each.score >= ARTICLE_SCORE)
-        near = (
-            bool(exchanges)
-            and loaded is not None
-            and loaded.index.supports(exchanges[0].score, is_first=not before)
-        )
+        near = loaded is not None and loaded.supports(exchanges, is_first=not before)
         return Grounding(references=exchanges + articles, supported=near or bool(articles))
 
     async def _encode(self, texts: tuple[str, str], *, tenant: str) -> list[bytes]:
@@ -148,5 +144,5 @@ def _search(loaded: LoadedIndex, vectors: list[bytes]) -> tuple[Reference, ...]:
     from training.retrieval.index import Vectors, reference_of  # noqa: PLC0415 - loads numpy
 
     query: Vectors = np.frombuffer(b"".join(vectors), dtype="<f4").astype(np.float32)[None, :]
-    (found,) = loaded.index.search(query, max(1, loaded.references))
+    (found,) = loaded.index.search(query, loaded.searched)
     return tuple(map(reference_of, found))

@@ -68,7 +68,7 @@ def wait_for_step(process: "subprocess.Popen[bytes]", out: Path, step: int) -> N
 def test_a_run_is_stopped_resumed_and_finished_once(
     spec: TrainingSpec, tiny_base: Path, tmp_path: Path
 ) -> None:
-    recipe = msgspec.structs.replace(spec.recipe, copy_words=True)
+    recipe = msgspec.structs.replace(spec.recipe, copy_words=True, quote_replies=True)
     spec = msgspec.structs.replace(spec, recipe=recipe)
     path, out = write_spec(tmp_path, spec), tmp_path / "job-1"
     with start(path, out) as process:
@@ -99,6 +99,7 @@ def test_a_run_is_stopped_resumed_and_finished_once(
     assert index.tokens is not None
     assert all(index.tokens)
     assert 0 <= index.copy_bias <= 5
+    assert 0 < index.draft_weight <= 1
     msgspec.json.decode((out / "evaluation.json").read_bytes(), type=Evaluation)
     samples = msgspec.json.decode((out / "parity.json").read_bytes(), type=list[ParitySample])
     assert samples

@@ -24,6 +24,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         """The assistant's turn before that; empty at the start."""
         return self.history[-2].content if len(self.history) > 1 else ""
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """All texts of the history."""
+        return tuple(message.content for message in self.history)
+
 
 def contexts_of(conversation: Example) -> list[Context]:
     """Every reply of a conversation that counts (weight 1), with the history before it."""

@@ -11,7 +11,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +58,8 @@ from training.results import (
     Subject,
 )
 from training.retrieval.index import ExchangeIndex
-from training.retrieval.prompts import Shown, find_references
+from training.retrieval.prompts import Shown, find_references, supporting
+from training.retrieval.quoting import CANDIDATES, Answer, choose
 
 _COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
 
@@ -87,8 +88,8 @@ def evaluate(
         trained_folder: PEFT's two files of the new adapter; only read.
         progress: Gets an `EvaluationEvent` after each batch. The caller closes it.
         computing: The types to compute in, for ``evaluation`` and for ``sentences``.
-        index: What the adapter is served with, where its recipe has ``references`` or ``copy_words``:
-            base and adapter then answer with retrieval too.
+        index: What the adapter is served with, where its recipe uses one: base and adapter then answer
+            with retrieval too.
 
     Raises:
         BadInput: the base's template refuses a held-out conversation.
@@ -126,7 +127,7 @@ def evaluate(
         if index is None
         else [found[0].text if found else "" for found in rows["new"].references]
     )
-    replies = _rated_replies(contexts, outputs, looked_up, embed=embed)
+    replies = _rated_replies(contexts, rows, outputs, looked_up, embed=embed)
     samples = _samples(contexts, replies, shared, rows)
     topics = find_coverage(training, held_out.examples, samples, embed=embed, seed=spec.seed)
     report(len(contexts))
@@ -146,7 +147,10 @@ def evaluate(
         differences=differences,
         samples=samples,
         seconds=round(time.monotonic() - started, 2),
-        notes=_notes(held_out, plain, comparisons, computing=computing, references=index),
+        notes=(
+            *_notes(held_out, plain, comparisons, computing=computing),
+            *_retrieval_notes(index, samples),
+        ),
         live_note=shared.note,
         topics=topics,
     )
@@ -167,6 +171,8 @@ class ModelInputs(NamedTuple):
 
     ``references[i]``: what context i is shown, or whose words its reply leans on; none without retrieval.
     ``copied[i]``: the token ids of those words, which the reply to context i gets ``copy_bias`` for.
+    ``quotable[i]``: the past exchanges whose reply may be sent in place of what was written, which counts
+    ``draft_weight`` beside them.
     """
 
     named: list[tuple[str, TrainingSequence]]
@@ -177,6 +183,8 @@ class ModelInputs(NamedTuple):
     references: list[list[Reference]]
     copied: Sequence[Sequence[int]] = ()
     copy_bias: float = 0.0
+    quotable: Sequence[Sequence[Reference]] = ()
+    draft_weight: float = 1.0
 
     @property
     def total(self) -> int:
@@ -216,7 +224,7 @@ def model_inputs(
         undesirable,
         contexts,
         ScoringInputs(named, [(c, held_out.prompt(generator, c, shown)) for c in contexts]),
-        _longest_reply(generator, contexts, spec.recipe.max_reply_tokens),
+        longest_reply(generator, contexts, spec.recipe.max_reply_tokens),
         [(references or {}).get((c.conversation, c.turn), []) for c in contexts],
     )
 
@@ -238,20 +246,26 @@ def retrieval_inputs(
     held_out: HeldOutData,
     generator: Generator,
 ) -> ModelInputs:
-    """``plain`` with retrieval as the spec's adapter is served: references in the turn, or a copy bias.
+    """``plain`` with retrieval as the spec's adapter is served: references, a copy bias, replies to quote.
 
-    Perplexity is without the bias, which changed it by 0.01 nats where it was measured.
+    Where nothing supports an answer, no words are raised and nothing is quoted. Perplexity is without
+    both; the bias changed it by 0.01 nats where it was measured.
     """
-    contexts = plain.contexts
-    if spec.recipe.references:
-        references = held_out_references(held_out, index, spec.recipe)
-        return model_inputs(spec, held_out, generator, contexts, references)
-    nearest = find_references(contexts, index, 1, embed=load_embedder(torch.float32))
-    return plain._replace(
-        references=nearest,
-        copied=[index.copied(found) for found in nearest],
-        copy_bias=index.copy_bias,
-    )
+    recipe, contexts = spec.recipe, plain.contexts
+    nearest = find_references(contexts, index, CANDIDATES, embed=load_embedder(torch.float32))
+    near = supporting(index, contexts, nearest)
+    if recipe.references:
+        references = held_out_references(held_out, index, recipe)
+        inputs = model_inputs(spec, held_out, generator, contexts, references)
+    else:
+        inputs = plain._replace(
+            references=[found[:1] for found in nearest],
+            copied=[index.copied(found) for found in near],
+            copy_bias=index.copy_bias,
+        )
+    if index.draft_weight < 1:
+        inputs = inputs._replace(quotable=near, draft_weight=index.draft_weight)
+    return inputs
 
 
 def _outputs(
@@ -391,7 +405,6 @@ def _notes(
     comparisons: int | None,
     *,
     computing: Mapping[Work, TypeChoice],
-    references: ExchangeIndex | None,
 ) -> tuple[str, ...]:
     """What was measured, and how, in words."""
     tokens = sum(sum(sequence.loss_mask) for _, sequence in inputs.named)
@@ -406,16 +419,6 @@ def _notes(
             for work, what in _COMPUTED.items()
         ),
     ]
-    if references is not None:
-        how = (
-            f"words of the nearest reply are raised by {references.copy_bias:g} nats (not in perplexity)"
-            if references.tokens is not None
-            else "shown the nearest"
-        )
-        notes.append(
-            f"with retrieval: {how} of {len(references):,} exchanges of other conversations, as it "
-            "would be served"
-        )
     if inputs.undesirable:
         notes.append(
             f"{comparisons:,} comparisons of wanted and unwanted replies, by mean log-probability "
@@ -424,7 +427,25 @@ def _notes(
     return tuple(notes)
 
 
-def _longest_reply(generator: Generator, contexts: Sequence[Context], most: int) -> int:
+def _retrieval_notes(index: ExchangeIndex | None, samples: Sequence[ReplySample]) -> Iterator[str]:
+    """How those with retrieval answered."""
+    if index is None:
+        return
+    how = (
+        f"words of the nearest reply are raised by {index.copy_bias:g} nats (not in perplexity)"
+        if index.tokens is not None
+        else "shown the nearest"
+    )
+    yield f"with retrieval: {how} of {len(index):,} exchanges of other conversations, as it would be served"
+    if index.draft_weight < 1:
+        quoted = sum(sample.new.quoted is not None for sample in samples)
+        yield (
+            f"{quoted:,} of the {len(samples):,} replies with retrieval are an agent's own, quoted: what the "
+            f"adapter writes counts {index.draft_weight:g} beside them"
+        )
+
+
+def longest_reply(generator: Generator, contexts: Sequence[Context], most: int) -> int:
     """Tokens to let a reply have: a quarter more than the longest true one here, and 8.
 
     A model that never stops by itself (the base, mostly) is cut there, which can only help its
@@ -481,15 +502,38 @@ def _logprobs(replies: Sequence[TokenLogprobs]) -> list[list[float]]:
 
 def _rated_replies(
     contexts: Sequence[Context],
+    rows: Mapping[Subject, ModelInputs],
     outputs: Mapping[Subject, ModelOutput],
     looked_up: list[str],
     *,
     embed: Embed,
 ) -> dict[Subject, list[Reply]]:
-    """Every model's replies to the contexts, and those that a lookup in the training data gives."""
-    texts: dict[Subject, list[str]] = {subject: found.texts for subject, found in outputs.items()}
-    texts["lookup"] = looked_up
-    return {name: rate_replies(written, contexts, embed) for name, written in texts.items()}
+    """What every subject would send in each context; a lookup sends what the training data gives."""
+    sent = {
+        subject: _sent(contexts, rows[subject], found.texts) for subject, found in outputs.items()
+    }
+    sent["lookup"] = list(map(Answer, looked_up))
+    return {
+        subject: [
+            msgspec.structs.replace(reply, quoted=answer.quoted and answer.quoted.id)
+            for reply, answer in zip(
+                rate_replies([answer.text for answer in answers], contexts, embed),
+                answers,
+                strict=True,
+            )
+        ]
+        for subject, answers in sent.items()
+    }
+
+
+def _sent(contexts: Sequence[Context], inputs: ModelInputs, texts: Sequence[str]) -> list[Answer]:
+    """What is sent of what a model wrote: that, or an agent's own reply."""
+    if not inputs.quotable:
+        return list(map(Answer, texts))
+    return [
+        choose(text, references, context.said, draft_weight=inputs.draft_weight)
+        for context, references, text in zip(contexts, inputs.quotable, texts, strict=True)
+    ]
 
 
 def rate_replies(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
@@ -502,9 +546,7 @@ def rate_replies(texts: Sequence[str], contexts: Sequence[Context], embed: Embed
             exact=exact_match(text, context.reference),
             token_f1=token_f1(text, context.reference),
             similarity=similarity,
-            facts=count_facts(
-                text, context.reference, [message.content for message in context.history]
-            ),
+            facts=count_facts(text, context.reference, context.said),
         )
         for text, context, similarity in zip(texts, contexts, meaning, strict=True)
     ]

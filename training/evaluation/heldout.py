@@ -38,18 +38,18 @@ def choose_contexts(conversations: Iterable[Example], count: int, *, seed: int) 
 
 
 class HeldOutData:
-    """The held-out conversations that an evaluation reads.
+    """The held-out conversations that an evaluation reads, or those of another split.
 
     The spec's seed decides which, up to the recipe's ``evaluation_conversations``; ``examples`` are
     those whose reply was desirable.
     """
 
-    def __init__(self, spec: TrainingSpec) -> None:
+    def __init__(self, spec: TrainingSpec, split: Split = SPLIT) -> None:
         self.dataset: Dataset = load_dataset(Path(spec.dataset))
         self._max_length = spec.recipe.max_length
         prompt = self.dataset.system_prompt
         self._system = [ChatMessage(role="system", content=prompt)] if prompt else []
-        found = self.dataset.read(SPLIT)
+        found = self.dataset.read(split)
         order = [found[i] for i in np.random.default_rng(spec.seed).permutation(len(found))]
         count = spec.recipe.evaluation_conversations
         self.examples: list[Example] = [example for example in order if example.desirable][:count]

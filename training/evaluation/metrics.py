@@ -3,12 +3,11 @@
 No torch here: the caller passes the function that turns texts into vectors.
 """
 
-import re
-import string
 from collections import Counter
 from collections.abc import Sequence
 
 from training.data.facts import facts_of
+from training.evaluation.words import f1_of_words, squad_words
 from training.results import FactCount
 from training.retrieval.index import Embed as Embed  # noqa: PLC0414 - both are for our callers too
 from training.retrieval.index import Vectors as Vectors  # noqa: PLC0414
@@ -25,16 +24,7 @@ def token_f1(reply: str, reference: str) -> float:
     Lower case, without punctuation and English articles; two empty texts are equal (Rajpurkar et
     al. 2016 and 2018, https://rajpurkar.github.io/SQuAD-explorer/, ``compute_f1``).
     """
-    given, wanted = _squad_words(reply), _squad_words(reference)
-    if not given or not wanted:
-        return float(given == wanted)
-    common = (Counter(given) & Counter(wanted)).total()
-    return 2 * common / (len(given) + len(wanted))
-
-
-def _squad_words(text: str) -> list[str]:
-    plain = "".join(character for character in text.lower() if character not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+    return f1_of_words(Counter(squad_words(reply)), Counter(squad_words(reference)))
 
 
 def count_facts(reply: str, reference: str, said: Sequence[str]) -> FactCount:

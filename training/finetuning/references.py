@@ -71,14 +71,14 @@ def prepare_references(
 ) -> dict[Split, Shown]:
     """Index the training split and find what each reply is shown; what is there already is read.
 
-    Nothing is done where the recipe has neither ``references`` nor ``copy_words``.
+    Nothing is done where the recipe has no use for it (`uses_index`).
 
     Raises:
         BadInput: the dataset is not whole.
         Interrupted: ``should_stop`` said so.
     """
     recipe = spec.recipe
-    if not recipe.references and not recipe.copy_words:
+    if not recipe.uses_index:
         return {}
     dataset = load(Path(spec.dataset))
     shares = (recipe.unreferenced, recipe.distractors)

@@ -88,6 +88,8 @@ class ExchangeIndex:
         tokens: of each exchange's reply the base's token ids, each once, and those that end a turn; None
             where no words are copied.
         copy_bias: nats by which the tokens of the nearest reply are raised, see `training.evaluation.copying`.
+        draft_weight: how much a written draft counts beside past replies, see `training.retrieval.quoting`; with
+            1 no reply is quoted.
     """
 
     def __init__(
@@ -98,9 +100,11 @@ class ExchangeIndex:
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - a constant
         tokens: Sequence[Sequence[int]] | None = None,
         copy_bias: float = 0.0,
+        draft_weight: float = 1.0,
     ) -> None:
         self.exchanges = exchanges
         self.copy_bias = copy_bias
+        self.draft_weight = draft_weight
         self.thresholds = thresholds
         self.tokens = tokens
         # float32 in memory: converting 10,000 rows for each search takes 44 ms, the product 8
@@ -250,6 +254,7 @@ class ExchangeIndex:
             "encoder": ENCODER,
             "thresholds": self.thresholds,
             "copy_bias": self.copy_bias,
+            "draft_weight": self.draft_weight,
         }
         arrays = {
             "vectors": self._vectors.astype(np.float16),
@@ -303,8 +308,14 @@ class ExchangeIndex:
         whole = len(exchanges) == len(vectors) == len(vectors if tokens is None else tokens)
         if not whole or vectors.dtype != np.float16:
             raise ArtifactError(f"{path} is no index of exchanges: its parts do not fit together")
-        bias = float(about.get("copy_bias", 0.0))
-        return cls(exchanges, vectors, thresholds=thresholds, tokens=tokens, copy_bias=bias)
+        return cls(
+            exchanges,
+            vectors,
+            thresholds=thresholds,
+            tokens=tokens,
+            copy_bias=float(about.get("copy_bias", 0.0)),
+            draft_weight=float(about.get("draft_weight", 1.0)),
+        )
 
 
 def _usual(scores: Sequence[float]) -> float:

@@ -33,6 +33,16 @@ def find_references(
     ]
 
 
+def supporting(
+    index: ExchangeIndex, contexts: Sequence[Context], found: Sequence[Sequence[Reference]]
+) -> list[Sequence[Reference]]:
+    """What was ``found`` for each context, where the nearest supports an answer; otherwise nothing."""
+    return [
+        some if some and index.supports(some[0].score, is_first=not context.before) else ()
+        for context, some in zip(contexts, found, strict=True)
+    ]
+
+
 def training_turns(
     examples: Sequence[Example],
     index: ExchangeIndex,

@@ -41,6 +41,7 @@ async def publish(
     references: int = 2,
     threshold: float = 0.7,
     copy_bias: float = 0.0,
+    draft_weight: float = 1.0,
     **options: Any,
 ) -> ExchangeIndex:
     """Make a version live that is served with an index; returns the index.
@@ -64,6 +65,7 @@ async def publish(
     tokenize = letters_of if copy_bias else None
     index = ExchangeIndex.build(past, embed=words, tokenize=tokenize)
     index.copy_bias = copy_bias
+    index.draft_weight = draft_weight
     index.thresholds = Thresholds(threshold, threshold)
     index.save(folder / INDEX_NAME)
     return index

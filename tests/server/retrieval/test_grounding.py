@@ -118,7 +118,8 @@ async def test_every_door_shows_it_and_keeps_a_receipt(
         assert receipt["references"][0]["score"] == pytest.approx(1, abs=1e-3)
 
     await frame.enter()
-    async with frame.open("/messages", {"text": QUESTION, "client_id": "m1"}) as answer:
+    asked.clear()
+    async with frame.open("/messages", {"text": QUESTION, "client_id": "message-1"}) as answer:
         said = (await answer.read()).decode()
     assert last_turn(asked[-1]) == expected, said
 
@@ -149,7 +150,8 @@ async def test_without_references_the_words_of_the_nearest_reply_are_raised(
     await client.responses.create(model="acme", input=QUESTION)
     assert asked[-1]["logit_bias"] == raised
     await frame.enter()
-    async with frame.open("/messages", {"text": QUESTION, "client_id": "m1"}) as said:
+    asked.clear()
+    async with frame.open("/messages", {"text": QUESTION, "client_id": "message-1"}) as said:
         await said.read()
     assert asked[-1]["logit_bias"] == raised
 

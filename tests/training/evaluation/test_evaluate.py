@@ -17,15 +17,18 @@ import pytest
 
 from tests.training.adapters.sample_manifest import MANIFEST
 from tests.training.conftest import FLOAT32, loaf
+from tests.training.evaluation.samples import conversation
 from training.adapters.package import WEIGHTS_NAME, BaseRef, write_manifest
 from training.base_models.manifest import load_base
 from training.compute_dtype import ComputeType, TypeChoice, Work
 from training.config import Method, Objectives, TrainingSpec
+from training.data.contexts import contexts_of
 from training.data.dataset import Dataset, create_version, load
 from training.evaluation.gates import apply_gates
 from training.events import EvaluationEvent
+from training.references import Reference
 from training.results import Evaluation, ParitySample
-from training.retrieval.index import ExchangeIndex
+from training.retrieval.index import ExchangeIndex, Thresholds
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(180)]
 
@@ -353,6 +356,58 @@ def test_with_a_copy_bias_replies_differ_and_perplexity_does_not(
     assert unraised.new == unraised.new_plain == found.new_plain
     assert unraised.lookup == found.lookup
     assert any("raised by 3 nats" in note for note in found.notes)
+
+
+def test_where_replies_are_quoted_those_are_what_is_measured(
+    small: TrainingSpec, adapters: dict[str, Path]
+) -> None:
+    import torch
+
+    from training.evaluation.draft_weight import WEIGHTS, fit_draft_weight
+    from training.evaluation.evaluate import evaluate
+    from training.evaluation.sentence_embedder import load_embedder
+
+    index = ExchangeIndex.build(
+        load(Path(small.dataset)).read("train"), embed=load_embedder(torch.float32)
+    )
+    writer = RecordingWriter()
+    fitted = fit_draft_weight(
+        small,
+        adapters["new"],
+        index,
+        writer,  # type: ignore[arg-type] # it has what is called of one
+        computing=FLOAT32["evaluation"],
+    )
+    assert fitted in WEIGHTS
+    if writer.events:
+        assert writer.events[-1].done == writer.events[-1].total
+    index.draft_weight = 0.1
+    found = evaluate(small, adapters["new"], computing=FLOAT32, index=index)
+    past = {f"{each.conversation}:{each.turn}": each.reply for each in index.exchanges}
+    quoted = [sample.new for sample in found.samples if sample.new.quoted is not None]
+    assert quoted  # two tiny layers write nothing that agrees with an agent
+    assert all(reply.text == past[reply.quoted] for reply in quoted if reply.quoted is not None)
+    assert any(f"{len(quoted)} of the {len(found.samples)} replies" in each for each in found.notes)
+    assert all(sample.new_plain and not sample.new_plain.quoted for sample in found.samples)
+    index.thresholds = Thresholds(2.0, 2.0)  # nothing supports an answer
+    alone = evaluate(small, adapters["new"], computing=FLOAT32, index=index)
+    assert not any(sample.new.quoted for sample in alone.samples)
+    assert [sample.new for sample in alone.samples] == [
+        sample.new_plain for sample in found.samples
+    ]
+
+
+def test_the_weight_of_drafts_is_the_one_that_answers_best() -> None:
+    from training.evaluation.draft_weight import best_weight
+
+    past = [
+        Reference(kind="exchange", id=f"{n}:1", title="", text=text, score=0.9)
+        for n, text in enumerate(("We open at nine.", "We open at nine, come in.", "At nine."))
+    ]
+    context = contexts_of(conversation("held out", "when do you open", "We open at nine."))[0]
+    assert best_weight([context], ["Bread."], [past]) < 1
+    assert best_weight([context], ["We open at nine."], [past]) == 1
+    assert best_weight([context], ["We open"], [[]]) == 1
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,31 @@ async def test_a_conversation_shows_who_wrote_and_the_receipt(sign_in: Any, shop
     assert not soup(answer).select("#pane form")
 
 
+async def test_an_answer_that_is_an_agents_own_reply_says_so(sign_in: Any, shop: Shop) -> None:
+    visitor = await shop.enter()
+    ask = await shop.ask(visitor, "Where is my order?")
+    await shop.finish(ask, "Look under My Orders.")
+    references = tuple(
+        Reference(kind="exchange", id=f"c{number}:1", title="Where", text=text, score=0.9)
+        for number, text in enumerate(("Under My Orders.", "Look under My Orders."))
+    )
+    async with shop.database.transaction() as session:
+        await receipts.keep(
+            session,
+            (await shop.site()).tenant.id,
+            ask.answer.id,
+            model="acme",
+            version=3,
+            dataset="d" * 64,
+            grounding=Grounding(supported=True, references=references, quoted="c1:1"),
+        )
+    browser = await sign_in("acme", "reviewer")
+    said = words(await browser.get(f"{PAGE}/{ask.conversation_id}"), "details.given")
+    assert said.startswith("What it was given Supported An agent's own reply")
+    assert "Exchange Sent word for word 0.900" in said
+    assert said.count("word for word") == 1
+
+
 async def test_an_answer_shows_what_it_was_given_and_a_person_looks_where_that_is_nothing(
     sign_in: Any, shop: Shop
 ) -> None:
@@ -201,6 +226,7 @@ async def test_an_answer_shows_what_it_was_given_and_a_person_looks_where_that_i
     assert "Nearest exchange of the training data 0.310" in said
     assert "Article 0.200 deleted since Delivery On Friday." in said
     assert "Version 3, dataset dddddddd" in said
+    assert "word for word" not in said
     assert len(said) < 1_800  # as much as the model read
     assert INJECTED not in page.text
     action, fields = form_to(page, "/looked-at")

@@ -1,0 +1,108 @@
+"""How much what an adapter writes counts beside its agents' replies, when one of them is chosen to be sent.
+
+The weight of `training.retrieval.quoting.choose` with which the answers to the validation split are best:
+in token F1, less what invented facts cost. An adapter that writes better than its agents' nearest replies
+fit keeps the word.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from training.compute_dtype import TypeChoice
+from training.config import TrainingSpec
+from training.data.contexts import Context
+from training.evaluation.evaluate import longest_reply
+from training.evaluation.generator import Generator
+from training.evaluation.heldout import HeldOutData, ScoringInputs, choose_contexts
+from training.evaluation.metrics import count_facts, token_f1
+from training.evaluation.sentence_embedder import load_embedder
+from training.events import EventWriter, evaluation_reporter
+from training.references import Reference
+from training.retrieval.index import ExchangeIndex
+from training.retrieval.prompts import find_references, shown_turns, supporting
+from training.retrieval.quoting import CANDIDATES, INVENTED_COST, choose
+
+FITTED_ON = 100
+"""Replies of the validation split. With 40 the weight was mostly chance (``training/LOG.md``)."""
+FEWEST = 20
+"""With fewer, nothing is quoted."""
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 1.0)
+"""Those that are tried. Between 0.4 and 1 the draft wins nearly always."""
+BATCH = 32  # replies that are written together: their keys and values are 0.6 GB in float32
+
+
+def fit_draft_weight(
+    spec: TrainingSpec,
+    trained_folder: Path,
+    index: ExchangeIndex,
+    progress: EventWriter | None = None,
+    *,
+    computing: TypeChoice,
+) -> float:
+    """The weight, one of `WEIGHTS`; 1 where the validation split has fewer than `FEWEST` replies.
+
+    Args:
+        spec: Of the run.
+        trained_folder: PEFT's two files of the adapter.
+        index: Of the training split, with its ``copy_bias``.
+        progress: Gets an `EvaluationEvent` as replies end.
+        computing: The type to compute in.
+    """
+    held_out = HeldOutData(spec, "validation")
+    contexts = choose_contexts(held_out.examples, FITTED_ON, seed=spec.seed)
+    if len(contexts) < FEWEST:
+        return 1.0
+    found = find_references(contexts, index, CANDIDATES, embed=load_embedder(torch.float32))
+    dtype = getattr(torch, computing.type)
+    generator = Generator.serving(Path(spec.base) / "serving", {"new": trained_folder}, dtype=dtype)
+    report = evaluation_reporter(progress, "quoting", total=len(contexts))
+    drafts: list[str] = []
+    for start in range(0, len(contexts), BATCH):
+        part = slice(start, start + BATCH)
+        drafts += _drafts(spec, held_out, generator, contexts[part], found[part], index=index)
+        report(len(contexts[part]))
+    return best_weight(contexts, drafts, supporting(index, contexts, found))
+
+
+def best_weight(
+    contexts: Sequence[Context], drafts: Sequence[str], quotable: Sequence[Sequence[Reference]]
+) -> float:
+    """The one of `WEIGHTS` whose answers are best; of several the largest."""
+
+    def gain(weight: float) -> float:
+        gains = []
+        for context, draft, references in zip(contexts, drafts, quotable, strict=True):
+            text = choose(draft, references, context.said, draft_weight=weight).text
+            invented = count_facts(text, context.reference, context.said).invented
+            gains.append(token_f1(text, context.reference) - INVENTED_COST * invented)
+        return sum(gains)
+
+    return max(WEIGHTS, key=lambda weight: (gain(weight), weight))
+
+
+def _drafts(
+    spec: TrainingSpec,
+    held_out: HeldOutData,
+    generator: Generator,
+    contexts: Sequence[Context],
+    found: Sequence[Sequence[Reference]],
+    *,
+    index: ExchangeIndex,
+) -> list[str]:
+    """What the adapter writes, as it is served."""
+    count = spec.recipe.references
+    shown = shown_turns(contexts, [each[:count] for each in found]) if count else None
+    copied = [] if count else list(map(index.copied, supporting(index, contexts, found)))
+    scoring = ScoringInputs([], [(c, held_out.prompt(generator, c, shown)) for c in contexts])
+    with generator.using("new"):
+        _, prefills = generator.score(scoring.sequences, scoring.prompts, lambda _: None)
+        ids = generator.generate(
+            scoring.prompt_prefills(prefills),
+            longest_reply(generator, contexts, spec.recipe.max_reply_tokens),
+            lambda _: None,
+            copied=copied,
+            copy_bias=index.copy_bias,
+        )
+    return list(map(generator.text, ids))
