@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from training.data.facts import facts_of
-from training.evaluation.words import f1_of_words, squad_words
+from training.data.words import f1_of_words, squad_words
 from training.results import FactCount
 from training.retrieval.index import Embed as Embed  # noqa: PLC0414 - both are for our callers too
 from training.retrieval.index import Vectors as Vectors  # noqa: PLC0414

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from connectors.redaction.placeholders import PLACEHOLDER
 from training.data.facts import Fact, facts_of
-from training.evaluation.words import f1_of_words, squad_words
+from training.data.words import f1_of_words, squad_words
 from training.references import Reference
 
 CANDIDATES = 8

@@ -13,7 +13,9 @@ from training.data.dataset import Dataset, create_version
 from training.errors import Interrupted
 from training.events import EventWriter, StageEvent, parse
 
-SHOWN = msgspec.structs.replace(load_recipe("cpu-demo"), references=2, copy_words=False)
+SHOWN = msgspec.structs.replace(
+    load_recipe("cpu-demo"), references=2, copy_words=False, quote_replies=False
+)
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
 WORDS = [
