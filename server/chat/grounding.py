@@ -1,7 +1,8 @@
 """Shows a chat what others were answered who asked the like, exactly as in training.
 
 What is found stands in the customer's turn (`training.references.show`), where the adapter was trained so, and the
-words of the nearest reply are raised while it writes (`training.evaluation.copying`). The system
+words of the nearest reply, where it supports an answer, are raised while it writes
+(`training.evaluation.copying`). The system
 prompt and the history stay as they are, so the engine finds them in its prefix cache.
 
 A request is left alone where it does not end with a customer's turn, where it asks for that, where the
@@ -53,16 +54,17 @@ async def ground(retrieval: RetrievalService, request: ChatRequest, resolved: Re
     else:
         *history, turn = request.messages
         last = history[-1] if history else None
+        before = last.content if last is not None and last.role == "assistant" else ""
         grounding = await retrieval.find(
             loaded,
             turn.content,
-            before=last.content if last is not None and last.role == "assistant" else "",
+            before=before,
             tenant_id=resolved.tenant_id,
             slug=resolved.slug,
         )
         given = grounding.references
         if loaded is not None:
-            request = _leaning(request, loaded.logit_bias(given))
+            request = _leaning(request, loaded.logit_bias(given, is_first=not before))
         if loaded is None or not loaded.references:
             given = tuple(each for each in given if each.kind == "article")
         shown = msgspec.structs.replace(turn, content=show(turn.content, given))

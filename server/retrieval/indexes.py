@@ -31,10 +31,21 @@ class LoadedIndex(msgspec.Struct, frozen=True, kw_only=True):
     index: "ExchangeIndex"
     references: int
 
-    def logit_bias(self, references: Sequence[Reference]) -> dict[int, float]:
-        """What the engine adds to the logits of the nearest past reply's tokens, in nats."""
+    def logit_bias(self, references: Sequence[Reference], *, is_first: bool) -> dict[int, float]:
+        """What the engine adds to the logits of the nearest past reply's tokens, in nats.
+
+        Nothing where the nearest is not near enough to support an answer (`ExchangeIndex.supports`): its words are
+        about something else.
+
+        Args:
+            references: what was found, the nearest first.
+            is_first: whether the question begins a conversation.
+        """
+        nearest = next((each for each in references if each.kind == "exchange"), None)
+        if nearest is None or not self.index.supports(nearest.score, is_first=is_first):
+            return {}
         bias = self.index.copy_bias
-        return dict.fromkeys(self.index.copied(references), bias) if bias else {}
+        return dict.fromkeys(self.index.copied([nearest]), bias) if bias else {}
 
 
 class _Folder(msgspec.Struct, frozen=True):
