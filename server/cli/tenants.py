@@ -181,7 +181,7 @@ async def list_tenants(app: App, *, as_json: bool) -> None:
 @click.option(
     "--when-unsupported",
     type=click.Choice(["answer", "needs_person"]),
-    help="Where nothing supports an answer: answer, or have a person look too.",
+    help="Where nothing supports an answer: answer, or pass the conversation on to a person too.",
 )
 @click.option(
     "--mask",

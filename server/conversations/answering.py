@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.adapters.schemas import Resolved
 from server.chat.schemas import ChatRequest
 from server.chat.service import ChatService
-from server.conversations import service
-from server.conversations.service import Ask, Receipt
+from server.conversations import passing_on, service
+from server.conversations.schemas import HandoffView
+from server.conversations.service import Ask, Caller, Receipt
 from server.conversations.widgets import Site
 from server.db.models import MessageState
 from server.errors import (
@@ -38,11 +39,17 @@ Trouble = Literal["engine_unavailable", "limit_reached", "message_too_long", "in
 
 
 class Written(NamedTuple):
-    """An answer, why it ended, and the articles to show below it."""
+    """An answer, why it ended, and the articles to show below it.
+
+    ``handoff``: nothing supports it, and the conversation was passed on to a person. ``offers_person``:
+    nothing does, and its visitor is to be offered that.
+    """
 
     text: str
     reason: Reason
     sources: tuple[Source, ...]
+    handoff: HandoffView | None
+    offers_person: bool
 
 
 class NoAnswer(StreamBroken):
@@ -61,6 +68,8 @@ class _Draft:
         self.version: int | None = None
         self.supported: bool | None = None
         self.sources: tuple[Source, ...] = ()
+        self.handoff: HandoffView | None = None
+        self.needs_person = False
         self.first_token_ms: int | None = None
         self._began = time.monotonic()
 
@@ -95,7 +104,7 @@ class Answering:
         base: the public name of the base, for receipts of what no adapter answered.
 
     Example:
-        reason = await answering.write(site, ask, on_text=send)  # cancelled when the visitor goes
+        written = await answering.write(caller, ask, on_text=send)  # cancelled when the visitor goes
     """
 
     def __init__(self, chat: ChatService, *, base: str) -> None:
@@ -103,19 +112,20 @@ class Answering:
         self._base = base
 
     async def write(
-        self, site: Site, ask: Ask, *, on_text: Callable[[str], Awaitable[None]]
+        self, caller: Caller, ask: Ask, *, on_text: Callable[[str], Awaitable[None]]
     ) -> Written:
         """Generate an answer, giving its parts to ``on_text``; returns all of it.
 
         However it ends, by cancelling too, what came is stored with its receipt, in a transaction of
-        its own (``server/db/write_behind.py``).
+        its own (``server/db/write_behind.py``). Where nothing supports the answer, and the tenant wants a
+        person then, the same transaction passes the conversation on.
 
         Raises:
             ServerError: there is no answer, or only a part; ``trouble`` says what kind it is.
         """
         draft = _Draft()
         try:
-            await self._generate(site, ask, draft, on_text)
+            await self._generate(caller.site, ask, draft, on_text)
             draft.state = "complete"
         except ServerError:
             raise
@@ -126,8 +136,14 @@ class Answering:
             draft.state = "stopped"
             raise
         finally:
-            await self._store(site, ask, draft)
-        return Written(draft.text, draft.reason, draft.sources)
+            await self._store(caller, ask, draft)
+        return Written(
+            draft.text,
+            draft.reason,
+            draft.sources,
+            handoff=draft.handoff,
+            offers_person=draft.needs_person and draft.handoff is None,
+        )
 
     async def _generate(
         self, site: Site, ask: Ask, draft: _Draft, on_text: Callable[[str], Awaitable[None]]
@@ -155,21 +171,26 @@ class Answering:
         if not draft.text.strip():
             raise NoAnswer("The assistant found no words. Ask again in other words.")
 
-    async def _store(self, site: Site, ask: Ask, draft: _Draft) -> None:
-        tenant = site.tenant
+    async def _store(self, caller: Caller, ask: Ask, draft: _Draft) -> None:
+        tenant = caller.site.tenant
         text, state, receipt = draft.text, draft.state, draft.receipt()
         unsupported = state == "complete" and draft.supported is False
+        draft.needs_person = unsupported and tenant.when_unsupported == "needs_person"
 
         async def work(session: AsyncSession) -> None:
-            await service.finish(
+            waits = await service.finish(
                 session,
                 tenant.id,
                 ask,
                 text=text,
                 state=state,
                 receipt=receipt,
-                needs_person=unsupported and tenant.when_unsupported == "needs_person",
+                needs_person=draft.needs_person,
             )
+            if waits:
+                draft.handoff = await passing_on.pass_on_unsupported(
+                    session, caller, ask.conversation_id
+                )
 
         await self._chat.write_behind.put(ask.answer.id, work)
 

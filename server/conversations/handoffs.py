@@ -1,4 +1,4 @@
-"""Hand-offs: a visitor asks for a person, and the assistant is silent until it is given back.
+"""Hand-offs: a person has a conversation, and the assistant is silent until it is given back.
 
 We send no e-mail. The event ``conversation.handoff.created`` goes to the tenant's webhooks, whose
 receiver (a help desk) writes to the visitor, and sends the copy where one is wished for.

@@ -11,7 +11,7 @@ from server.conversations.schemas import HandoffPreview, HandoffRequest, Handoff
 from server.conversations.service import Caller
 from server.db.models import Handoff, LiveConversation, LiveMessage, Visitor, Widget
 from server.db.scope import of_tenant
-from server.errors import Conflict, Invalid, NotFound
+from server.errors import Conflict, Invalid, NotFound, TooMany
 from server.limits.sliding_window import DAY
 from server.webhooks.schemas import EventType
 from server.webhooks.service import emit
@@ -59,18 +59,45 @@ async def create(session: AsyncSession, caller: Caller, request: HandoffRequest)
         return handoffs.view(known)
     if not note and not conversation.message_count:
         raise Invalid("Write what it is about.", param="note")
-    limits, claims = site.budgets, caller.session
-    await budgets.spend(
-        session,
-        site.tenant.id,
-        [
-            Budget("handoffs", claims.vis or str(claims.tok), _PER_VISITOR, DAY),
-            budgets.budget(limits, "address_handoffs_per_day", caller.address),
-        ],
-    )
+    await _spend(session, caller)
     widget = await of_tenant(site.tenant.id).get_one(session, Widget, site.widget.id, lock=True)
     row = await _pass_on(
         session, widget, conversation, visitor, email=email, note=note, wants_copy=request.copy
+    )
+    return handoffs.view(row)
+
+
+async def pass_on_unsupported(
+    session: AsyncSession, caller: Caller, conversation_id: str
+) -> HandoffView | None:
+    """Pass the caller's conversation on because nothing supports what the assistant answered in it.
+
+    Returns None, and the conversation goes on waiting for a person to look, where no e-mail address of the
+    visitor is known, which whoever answers would need, or where there were too many hand-offs today.
+
+    Args:
+        session: holds the lock of the conversation (``service.finish``).
+        caller: the visitor who was answered.
+        conversation_id: theirs.
+    """
+    tenant_id = caller.site.tenant.id
+    scope = of_tenant(tenant_id)
+    conversation = await scope.get_one(session, LiveConversation, conversation_id)
+    known = await handoffs.open_one(session, conversation)
+    if known is not None:
+        return handoffs.view(known)
+    visitor = await scope.get_one(session, Visitor, conversation.visitor_id)
+    email = visitor.email or visitor.said_email
+    if not email:
+        return None
+    try:
+        async with session.begin_nested():
+            await _spend(session, caller)
+    except TooMany:
+        return None
+    widget = await scope.get_one(session, Widget, caller.site.widget.id, lock=True)
+    row = await _pass_on(
+        session, widget, conversation, visitor, email=email, note="", wants_copy=False
     )
     return handoffs.view(row)
 
@@ -116,6 +143,23 @@ async def take(
     return handoffs.view(row)
 
 
+async def _spend(session: AsyncSession, caller: Caller) -> None:
+    """Count a hand-off of the caller.
+
+    Raises:
+        TooMany: too many of this visitor, or from their address.
+    """
+    limits, claims = caller.site.budgets, caller.session
+    await budgets.spend(
+        session,
+        caller.site.tenant.id,
+        [
+            Budget("handoffs", claims.vis or str(claims.tok), _PER_VISITOR, DAY),
+            budgets.budget(limits, "address_handoffs_per_day", caller.address),
+        ],
+    )
+
+
 async def _pass_on(
     session: AsyncSession,
     widget: Widget,
@@ -137,6 +181,7 @@ async def _pass_on(
         state="open",
     )
     widget.next_handoff_number += 1
+    unsupported = conversation.unsupported_since is not None
     conversation.state, conversation.unsupported_since = "handed_over", None
     await service.stop_writing(session, conversation)
     session.add(row)
@@ -145,13 +190,18 @@ async def _pass_on(
         session,
         conversation.tenant_id,
         type=EVENT,
-        data=await _event(session, row, conversation, visitor),
+        data=await _event(session, row, conversation, visitor, unsupported=unsupported),
     )
     return row
 
 
 async def _event(
-    session: AsyncSession, row: Handoff, conversation: LiveConversation, visitor: Visitor
+    session: AsyncSession,
+    row: Handoff,
+    conversation: LiveConversation,
+    visitor: Visitor,
+    *,
+    unsupported: bool,
 ) -> dict[str, Any]:
     rows = await service.messages(session, conversation, limit=PASSED_ON)
     return {
@@ -162,6 +212,7 @@ async def _event(
         "note": row.note,
         "copy": row.wants_copy,
         "topic": conversation.topic,
+        "unsupported": unsupported,
         "visitor": {
             "verified": visitor.subject is not None,
             "subject": visitor.subject,

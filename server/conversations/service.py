@@ -239,11 +239,12 @@ async def finish(
     state: MessageState,
     receipt: Receipt,
     needs_person: bool = False,
-) -> None:
+) -> bool:
     """Write what came of an answer, unless it is being written anew.
 
     An answer that a newer message has stopped stays stopped. With ``needs_person`` the conversation waits
-    for a person to look, unless one has it already: nothing supports the answer.
+    for a person, unless one has it already: nothing supports the answer. Returns whether it can be passed on
+    to one now: it waits, and no newer message is being answered.
     """
     scope = of_tenant(tenant_id)
     conversation = None
@@ -251,14 +252,16 @@ async def finish(
         conversation = await scope.get(session, LiveConversation, ask.conversation_id, lock=True)
     row = await scope.get(session, LiveMessage, ask.answer.id, lock=True)
     if row is None or row.attempt != ask.attempt:
-        return
-    if conversation is not None and conversation.state == "open":
+        return False
+    waits = conversation is not None and conversation.state == "open"
+    if conversation is not None and waits:
         conversation.unsupported_since = conversation.unsupported_since or now()
     row.text = text
     row.state = "stopped" if row.state == "stopped" else state
     for field, value in msgspec.structs.asdict(receipt).items():
         setattr(row, field, value)
     await session.flush()
+    return waits and row.state == "complete"
 
 
 async def stop_writing(session: AsyncSession, conversation: LiveConversation) -> None:

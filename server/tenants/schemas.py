@@ -52,7 +52,8 @@ class TenantRequest(_OldNames, frozen=True, forbid_unknown_fields=True, kw_only=
     phrases that are always redacted, in any case. ``limits`` replace the installation's, which apply where it is null.
     ``retrieval``: whether answers are shown what others were answered. ``show_sources``: whether visitors, and
     programs in ``annotations``, are told the articles that an answer was given. ``when_unsupported``: where
-    nothing supports an answer, ``answer`` all the same, or have the conversation queued as one that ``needs_person`` too.
+    nothing supports an answer, ``answer`` all the same, or pass the conversation on, as one that
+    ``needs_person``, too.
     """
 
     slug: Slug

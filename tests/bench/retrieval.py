@@ -1,4 +1,4 @@
-"""What an index of past exchanges costs, by its size: building, memory, and a search.
+"""What an index of past exchanges costs, by its size: building, memory, a search, and what training asks of it.
 
     python -m tests.bench.retrieval 1000 10000 100000
 
@@ -15,10 +15,12 @@ from statistics import median
 
 import numpy as np
 
+from training.data.contexts import Context
 from training.evaluation.sentence_embedder import load_embedder
 from training.retrieval.index import Exchange, ExchangeIndex, Vectors, encode
 
 ROUNDS = 20
+TOGETHER = 256  # replies of a training split; `training.retrieval.prompts` takes 1,024
 SIZE = 384
 
 
@@ -29,6 +31,15 @@ def exchange(number: int) -> Exchange:
         question=f"Where is my order number {number}? It was to come on Monday the {number % 28}th.",
         before="" if number % 3 else f"Good morning, how can I help you with {number}?",
         reply=f"Your order {number} is on its way. You have it in {number % 9} working days.",
+    )
+
+
+def as_context(found: Exchange) -> Context:
+    return Context(
+        conversation=found.conversation,
+        turn=found.turn,
+        history=(),  # only of what is not in the index
+        reference=found.reply,
     )
 
 
@@ -62,12 +73,16 @@ def main() -> None:
         index = ExchangeIndex(
             [exchange(number) for number in range(size)], vectors.astype(np.float16)
         )
+        asked = [as_context(each) for each in index.exchanges[:TOGETHER]]
+        started = time.perf_counter()
+        index.neighbours(asked, 2)
+        training = (time.perf_counter() - started) * 1000 / len(asked)
         ours = milliseconds(partial(index.search, query, 2))
         peer = milliseconds(partial(plain_search, vectors, query))
         print(
             f"{size:>7,} exchanges: {ours:7.2f} ms a search, {peer:7.2f} plain float32 "
-            f"({ours / peer:.2f} x the time); {size * 8 * SIZE / 1e6:.0f} MB of vectors in memory, "
-            f"half of it on disk"
+            f"({ours / peer:.2f} x the time), {training:.3f} for each of {len(asked)} together; "
+            f"{size * 8 * SIZE / 1e6:.0f} MB of vectors in memory, half of it on disk"
         )
 
 

@@ -12,7 +12,7 @@ Searching is exact. That is quick enough for what a tenant has (``tests/bench/re
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,9 @@ CALIBRATED_BY = 250
 """Questions of either sort, of a beginning and later ones: so many stand for all."""
 FEWEST = 20
 """With fewer questions there is no telling what is usual."""
+
+SORTED_AT_FIRST = 64
+"""Of the exchanges, for a search. The nearest are often one conversation's, or one template: those are passed over."""
 
 ENCODED_TEXTS = 512  # between two looks at whether to stop
 
@@ -167,7 +170,8 @@ class ExchangeIndex:
         """
         if not self.exchanges or not len(queries):
             return [[] for _ in queries]
-        scores = (queries @ self._vectors.T) / np.float32(2)
+        scores = queries @ self._vectors.T
+        scores /= 2
         return [
             self._nearest(row, count, excluding[number] if excluding is not None else None)
             for number, row in enumerate(scores)
@@ -236,7 +240,7 @@ class ExchangeIndex:
     def _nearest(self, scores: Vectors, count: int, excluded: str | None) -> list[Found]:
         found: list[Found] = []
         replies: set[str] = set()
-        for row in np.argsort(-scores, kind="stable"):
+        for row in _ranked(scores):
             exchange = self.exchanges[row]
             if exchange.conversation == excluded or exchange.reply in replies:
                 continue
@@ -316,6 +320,20 @@ class ExchangeIndex:
             copy_bias=float(about.get("copy_bias", 0.0)),
             draft_weight=float(about.get("draft_weight", 1.0)),
         )
+
+
+def _ranked(scores: Vectors) -> Iterator[int]:
+    """The places of scores, the highest first, of equal ones the first: as a stable sort of all has them.
+
+    No more of them are sorted than are looked at, in steps that grow.
+    """
+    done, count = 0, SORTED_AT_FIRST
+    while count < len(scores):
+        least = np.partition(scores, -count)[-count]
+        places = np.flatnonzero(scores >= least)  # with all that are equal to the last of them
+        yield from places[np.argsort(-scores[places], kind="stable")][done:].tolist()
+        done, count = len(places), count * 8
+    yield from np.argsort(-scores, kind="stable")[done:].tolist()
 
 
 def _usual(scores: Sequence[float]) -> float:

@@ -193,7 +193,7 @@ class WidgetController(Controller):
             posted = await service.post(session, caller, data)
         if isinstance(posted, Silent):
             return HandedOver(posted)
-        return AnswerStream(answering, caller.site, posted)
+        return AnswerStream(answering, caller, posted)
 
     @post("/messages/{message_id:str}/opinion", status_code=HTTPStatus.OK)
     async def give_opinion(

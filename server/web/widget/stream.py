@@ -9,8 +9,7 @@ from litestar.types import Receive, Scope, Send
 from server.api.openai.streaming import EventStream, while_connected
 from server.api.problems import Failure, request_id
 from server.conversations.answering import Answering, trouble
-from server.conversations.service import Ask, Repeated, Silent
-from server.conversations.widgets import Site
+from server.conversations.service import Ask, Caller, Repeated, Silent
 from server.errors import ServerError
 
 _INTERNAL = "Something went wrong on our side."
@@ -19,12 +18,13 @@ _INTERNAL = "Something went wrong on our side."
 class AnswerStream:
     """An ASGI response: ``accepted``, then ``delta`` for each part, then ``done`` or ``error``.
 
-    A visitor who closes the connection stops the answer; what came is stored as stopped.
+    A visitor who closes the connection stops the answer; what came is stored as stopped. ``handoff`` of an
+    end: a person is to be offered; ``passed_on`` of ``done`` is the hand-off that was made.
     """
 
-    def __init__(self, answering: Answering, site: Site, posted: Ask | Repeated) -> None:
+    def __init__(self, answering: Answering, caller: Caller, posted: Ask | Repeated) -> None:
         self._answering = answering
-        self._site = site
+        self._caller = caller
         self._posted = posted
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +44,7 @@ class AnswerStream:
             await events.write(_event("delta", text=text))
 
         try:
-            written = await self._answering.write(self._site, posted, on_text=on_text)
+            written = await self._answering.write(self._caller, posted, on_text=on_text)
         except ServerError as exc:
             code, words, wait = trouble(exc)
             failed = _event("error", code=code, message=words, retry_after=wait, handoff=True)
@@ -61,7 +61,11 @@ class AnswerStream:
                 state="complete",
                 sources=written.sources or msgspec.UNSET,
             )
-            await events.write(_event("done", message=message, reason=written.reason), last=True)
+            more: dict[str, Any] = {"handoff": True} if written.offers_person else {}
+            if written.handoff is not None:
+                more = {"passed_on": written.handoff}
+            done = _event("done", message=message, reason=written.reason, **more)
+            await events.write(done, last=True)
 
 
 class HandedOver:

@@ -107,6 +107,14 @@ def down(widget: Widget) -> None:
     widget.panel.locator("#handoff-alert .note").wait_for()
 
 
+def unsupported(widget: Widget) -> None:
+    """Nothing supports the answer: a person is offered below it."""
+    widget.open()
+    answer_with(widget.frame, "We also sell bicycles, from Monday on.", handoff=True)
+    widget.say("Do you sell bicycles?")
+    widget.panel.locator(".note .link").wait_for()
+
+
 def person(widget: Widget) -> None:
     """The form for a person, with a wrong address."""
     widget.open()
@@ -147,6 +155,7 @@ STATES: tuple[Callable[[Widget], None], ...] = (
     offline,
     limited,
     down,
+    unsupported,
     person,
     handed_over,
     long,

@@ -42,8 +42,12 @@ def answer_with(
     error: str = "",
     complete: bool = True,
     sources: Sequence[Mapping[str, str | None]] = (),
+    **unsupported: object,
 ) -> None:
-    """Answer messages with these parts, ``pause`` ms apart; ``error`` is an event at the end instead."""
+    """Answer messages with these parts, ``pause`` ms apart; ``error`` is an event at the end instead.
+
+    ``unsupported``: the fields of the end where nothing supports the answer.
+    """
     text = "".join(parts)
     events = [_event("accepted", message=_message("visitor", "?"), answer_id="made")]
     events += [_event("delta", text=part) for part in parts]
@@ -51,7 +55,7 @@ def answer_with(
         events.append(_event("error", code=error, message="", retry_after=600, handoff=True))
     elif complete:
         message = _message("assistant", text) | ({"sources": list(sources)} if sources else {})
-        events.append(_event("done", message=message, reason="stop"))
+        events.append(_event("done", message=message, reason="stop", **unsupported))
     frame.evaluate(_FAKE, {"events": events, "pause": pause})
 
 

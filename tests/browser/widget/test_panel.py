@@ -282,6 +282,39 @@ def test_an_engine_that_is_down_leads_to_a_person(chat: Chat, visitor: Visitors)
     expect(alert).to_have_text("The assistant cannot answer at the moment. A person can.")
 
 
+def test_an_answer_that_nothing_supports_is_followed_by_the_offer_of_a_person(
+    chat: Chat, visitor: Visitors
+) -> None:
+    widget = visitor(chat.page()).open()
+    answer_with(widget.frame, "We sell bicycles.", handoff=True)
+    widget.say(QUESTION)
+    note = widget.panel.locator(".note")
+    expect(note).to_contain_text("This answer may be wrong. A person can help.")
+    expect(widget.panel.locator("#status")).to_contain_text("A person can help.")
+    note.get_by_role("button", name="Talk to a person").click()
+    expect(widget.panel.get_by_label("E-mail")).to_be_focused()
+
+
+def test_a_conversation_that_was_passed_on_says_so_below_the_answer(
+    chat: Chat, visitor: Visitors
+) -> None:
+    widget = visitor(chat.page()).open()
+    passed_on = {
+        "number": 12,
+        "created_at": "2026-11-30T12:00:00Z",
+        "email": "noor@example.com",
+        "expected": "within a day",
+        "state": "open",
+    }
+    answer_with(widget.frame, "We sell bicycles.", passed_on=passed_on)
+    widget.say(QUESTION)
+    note = widget.panel.locator(".note")
+    expect(note).to_contain_text("number 12. The answer comes by e-mail to noor@example.com.")
+    expect(widget.panel.locator("#status")).to_contain_text("number 12")
+    expect(widget.field).to_have_attribute("placeholder", "Write to the person")
+    expect(widget.panel.get_by_role("button", name="Good answer")).to_be_visible()
+
+
 def test_a_limit_says_when_it_works_again(chat: Chat, visitor: Visitors) -> None:
     chat.change("northgate", budgets=WidgetBudgets(visitor_messages_per_minute=1))
     widget = visitor(chat.page("northgate")).open()

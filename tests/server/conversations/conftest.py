@@ -89,10 +89,10 @@ class Shop:
 
     async def finish(
         self, ask: Ask, text: str, state: MessageState = "complete", *, needs_person: bool = False
-    ) -> None:
+    ) -> bool:
         tenant_id = (await self.site()).tenant.id
         async with self.database.transaction() as session:
-            await service.finish(
+            return await service.finish(
                 session,
                 tenant_id,
                 ask,

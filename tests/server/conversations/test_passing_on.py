@@ -174,3 +174,70 @@ async def test_hand_offs_are_bounded_by_visitor_and_by_address(shop: Shop) -> No
         await shop.hand_off(visitor, note="Help")
     assert refused.value.code == "limit_reached"
     assert (await the_conversation(shop)).state == "open"
+
+
+# --- where nothing supports an answer ---
+
+
+async def pass_on_unsupported(shop: Shop, visitor: Any, text: str = "Nonsense") -> Any:
+    """What comes of an answer that nothing supports; None where it cannot be passed on."""
+    ask = await shop.ask(visitor, text)
+    if not await shop.finish(ask, "No idea.", needs_person=True):
+        return None
+    caller = await shop.caller(visitor)
+    async with shop.database.transaction() as session:
+        return await passing_on.pass_on_unsupported(session, caller, ask.conversation_id)
+
+
+async def test_what_nothing_supports_is_handed_off_as_where_a_visitor_asks(shop: Shop) -> None:
+    await listen(shop)
+    await shop.change(handoff_expected="within a day")
+    visitor = await shop.enter(said=Said(name="Kim", email="kim@mail.example"))
+    made = await pass_on_unsupported(shop, visitor)
+    assert (made.number, made.email, made.expected) == (1, "kim@mail.example", "within a day")
+    [event] = await events(shop)
+    data = event["data"]
+    assert event["type"] == "conversation.handoff.created"
+    assert (data["unsupported"], data["note"], data["copy"]) == (True, "", False)
+    assert [each["text"] for each in data["messages"]] == ["Nonsense", "No idea."]
+    assert isinstance(await shop.post(visitor, "Are you there?"), Silent)
+    conversation = await the_conversation(shop)
+    assert (conversation.state, conversation.unsupported_since) == ("handed_over", None)
+    caller = await shop.caller(visitor)
+    async with shop.database.transaction() as session:  # as a write that is tried again
+        again = await passing_on.pass_on_unsupported(session, caller, conversation.id)
+    assert again == made
+    assert len(await events(shop)) == 1
+
+
+async def test_without_an_address_it_waits_for_a_person_and_nobody_is_told(shop: Shop) -> None:
+    await listen(shop)
+    visitor = await shop.enter()
+    assert await pass_on_unsupported(shop, visitor) is None
+    conversation = await the_conversation(shop)
+    assert (conversation.state, conversation.unsupported_since is None) == ("open", False)
+    assert await events(shop) == []
+    assert (await shop.hand_off(visitor)).number == 1  # as the visitor is offered
+    [event] = await events(shop)
+    assert event["data"]["unsupported"] is True
+
+
+async def test_a_visitor_s_nonsense_cannot_make_more_hand_offs_than_their_wishes(
+    shop: Shop,
+) -> None:
+    visitor = await shop.enter(said=Said(email="kim@mail.example"))
+    for number in range(1, 6):
+        assert (await pass_on_unsupported(shop, visitor)).number == number
+        await give_back(shop, (await the_conversation(shop)).id)
+    assert await pass_on_unsupported(shop, visitor) is None
+    assert (await the_conversation(shop)).unsupported_since is not None
+    with pytest.raises(TooMany):
+        await shop.hand_off(visitor)
+
+
+async def test_what_a_newer_message_stopped_is_not_passed_on(shop: Shop) -> None:
+    visitor = await shop.enter(said=Said(email="kim@mail.example"))
+    old = await shop.ask(visitor, "Nonsense")
+    newer = await shop.ask(visitor, "Where is it?")
+    assert not await shop.finish(old, "No idea.", needs_person=True)
+    assert await shop.finish(newer, "No idea either.", needs_person=True)

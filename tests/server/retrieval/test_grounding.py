@@ -15,7 +15,7 @@ from server.errors import EngineRejected
 from server.knowledge.service import delete_article
 from server.retrieval import receipts
 from server.retrieval import service as retrieval_service
-from server.retrieval.indexes import IndexCache
+from server.retrieval.indexes import IndexCache, LoadedIndex
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch
@@ -27,7 +27,7 @@ from tests.training.evaluation.samples import conversation
 from training.adapters.package import INDEX_NAME
 from training.data.contexts import contexts_of
 from training.references import show
-from training.retrieval.index import ExchangeIndex
+from training.retrieval.index import ExchangeIndex, Thresholds, encode, reference_of
 from training.retrieval.prompts import find_references
 
 __all__ = ["database_url", "server"]
@@ -158,6 +158,26 @@ async def test_without_references_the_words_of_the_nearest_reply_are_raised(
     own = {str(ord("L")): -100.0, "7": 2.0}  # the caller's own come first
     await client.chat.completions.create(model="acme", messages=messages, logit_bias=own)  # type: ignore[arg-type] # OpenAI's numbers are ints
     assert asked[-1]["logit_bias"] == raised | own
+
+
+async def test_the_words_of_a_reply_that_supports_nothing_are_not_raised(
+    server: Serving, asked: list[dict[str, Any]]
+) -> None:
+    await server.tenant()
+    index = await publish(server, references=0, copy_bias=1.5)
+    client = server.openai(await server.key())
+    answer = await client.chat.completions.create(
+        model="acme", messages=[{"role": "user", "content": "zebra quantum volcano"}]
+    )
+    receipt = await get_receipt(server, client.api_key, answer.id)
+    assert (receipt["supported"], len(receipt["references"])) == (False, 1)
+    assert "logit_bias" not in asked[-1]
+    # a beginning and a later question are each held to their own threshold
+    index.thresholds = Thresholds(first=0.7, later=-1.0)
+    loaded = LoadedIndex(index=index, references=0)
+    nearest = index.search(encode([("zebra", "")], words), 1)[0][0]
+    assert loaded.logit_bias([reference_of(nearest)], is_first=True) == {}
+    assert loaded.logit_bias([reference_of(nearest)], is_first=False)
 
 
 @pytest.mark.parametrize(

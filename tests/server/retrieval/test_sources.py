@@ -147,11 +147,33 @@ async def a_person_is_called_where_the_tenant_says_so(server: Serving, frame: Fr
     await change(server, when_unsupported="needs_person")
     await say(frame, RYE)
     assert await waiting(server) == []
-    assert (await say(frame, "zebra quantum volcano"))[-1][0] == "done"
+    name, done = (await say(frame, "zebra quantum volcano"))[-1]
+    assert (name, done["handoff"], "passed_on" in done) == (
+        "done",
+        True,
+        False,
+    )  # no address is known
     [listed] = await waiting(server)
     assert (listed.unsupported, listed.state) == (True, "open")
-    assert (await say(frame, RYE))[-1][0] == "done"  # the assistant goes on
+    name, done = (await say(frame, RYE))[-1]
+    assert (name, done.keys()) == ("done", {"message", "reason"})  # it goes on
     tenant_id = (await tenant_of(server)).id
     async with server.database.transaction() as session:
         await handoffs.look_at(session, tenant_id, listed.id, actor="person:1")
     assert await waiting(server) == []
+    await a_conversation_with_an_address_is_passed_on(server, Frame(server, "acme", frame.pub))
+
+
+async def a_conversation_with_an_address_is_passed_on(server: Serving, frame: Frame) -> None:
+    await frame.enter(said={"email": "kim@mail.example"})
+    done = (await say(frame, "zebra quantum volcano"))[-1][1]
+    assert done["message"]["text"]  # answered, too
+    assert "handoff" not in done
+    assert (done["passed_on"]["email"], done["passed_on"]["state"]) == ("kim@mail.example", "open")
+    [listed] = await waiting(server)
+    assert (listed.unsupported, listed.state) == (False, "handed_over")
+    status, problem = await frame.call("messages", {"text": RYE, "client_id": "in-silence"})
+    assert (status, problem["code"]) == (409, "conversation_handed_over")
+    assert (await frame.conversation())["handoff"] == done["passed_on"]
+    async with server.database.transaction() as session:
+        await handoffs.give_back(session, (await tenant_of(server)).id, listed.id, actor="person:1")

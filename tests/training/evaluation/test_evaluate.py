@@ -398,16 +398,21 @@ def test_where_replies_are_quoted_those_are_what_is_measured(
 
 
 def test_the_weight_of_drafts_is_the_one_that_answers_best() -> None:
-    from training.evaluation.draft_weight import best_weight
+    from training.evaluation.draft_weight import USUAL, best_weight
 
     past = [
         Reference(kind="exchange", id=f"{n}:1", title="", text=text, score=0.9)
         for n, text in enumerate(("We open at nine.", "We open at nine, come in.", "At nine."))
     ]
-    context = contexts_of(conversation("held out", "when do you open", "We open at nine."))[0]
-    assert best_weight([context], ["Bread."], [past]) < 1
-    assert best_weight([context], ["We open at nine."], [past]) == 1
-    assert best_weight([context], ["We open"], [[]]) == 1
+    contexts = contexts_of(conversation("held out", *["when do you open", "We open at nine."] * 8))
+    found = [past] * len(contexts)
+    assert best_weight(contexts, ["We open at nine."] * 8, found) == USUAL  # all the same
+    assert best_weight(contexts, ["Bread."] * 8, found) == USUAL
+    other = contexts_of(conversation("held out", *["do you bake rye", "On Fridays only."] * 8))
+    assert best_weight(other, ["On Fridays."] * 8, found) > USUAL
+    # one good draft of eight proves nothing, beside one that makes something up
+    drafts = ["On Fridays.", "At 10:45 or 11:45.", *["We open at nine."] * 6]
+    assert best_weight(other, drafts, found) == USUAL
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.training.evaluation.samples import conversation, letters
 from training.data.contexts import contexts_of
 from training.data.dataset import Example
 from training.errors import ArtifactError
-from training.retrieval.index import ExchangeIndex, Thresholds, encode, reference_of
+from training.retrieval.index import ExchangeIndex, Thresholds, _ranked, encode, reference_of
 from training.retrieval.prompts import find_references, training_turns
 
 EXAMPLES = [
@@ -52,6 +52,26 @@ def test_a_conversation_does_not_find_itself(index: ExchangeIndex) -> None:
     for example in EXAMPLES:
         for hits in index.neighbours(contexts_of(example), 9):
             assert all(each.exchange.conversation != example.id for each in hits)
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65, 500, 513, 3_000])
+@pytest.mark.parametrize("kinds", [1, 3, 40, 10_000])
+def test_what_is_ranked_is_what_a_stable_sort_of_all_has(rows: int, kinds: int) -> None:
+    """Ties by place, those that go over the end of a step too."""
+    source = np.random.default_rng(rows * kinds)
+    scores = (source.integers(-kinds, kinds + 1, rows) / np.float32(kinds)).astype(np.float32)
+    assert list(_ranked(scores)) == np.argsort(-scores, kind="stable").tolist()
+
+
+def test_the_nearest_of_another_conversation_is_found_behind_many_that_are_passed_over() -> None:
+    turns = [text for number in range(700) for text in (f"is there milk {number}", f"No {number}.")]
+    examples = [conversation("long", *turns), conversation("far", "zzz", "Zzz.")]
+    index = ExchangeIndex.build(examples, embed=letters)
+    (hits,) = index.neighbours(contexts_of(examples[0])[:1], 2)
+    assert [each.exchange.reply for each in hits] == ["Zzz."]
+    templates = [conversation(f"c{number}", "is there milk", "No.") for number in range(700)]
+    index = ExchangeIndex.build([*templates, conversation("far", "zzz", "Zzz.")], embed=letters)
+    assert replies(index, "is there milk", 2) == ["No.", "Zzz."]
 
 
 def test_replies_without_weight_are_not_in_it() -> None:

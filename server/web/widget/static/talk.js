@@ -214,7 +214,7 @@ async function stream(message, answer, body) {
         seen.add(data.message.id);
         emit("answer", { id: data.message.id });
         hooks.answered();
-        if (data.message.state !== "stopped") read(body.textContent);
+        if (data.message.state !== "stopped") read(body.textContent + person(data));
         return;
       } else if (name === "error") throw new Refused(200, data);
     }
@@ -231,6 +231,17 @@ async function stream(message, answer, body) {
       undelivered(message, error, accepted);
     }
   }
+}
+
+/** Where nothing supports an answer: that a person has the conversation, or can have it. */
+function person({ passed_on: handoff, handoff: offered }) {
+  if (handoff) {
+    emit("handoff", { number: handoff.number });
+    return " " + handedOver(handoff);
+  }
+  if (!offered) return "";
+  notice("calm", "someone", texts.unsure, link(texts.talk, () => hooks.person()));
+  return " " + texts.unsure;
 }
 
 const read = (text) => say(text.length > 600 ? text.slice(0, 600) + "… " + texts.rest : text);
