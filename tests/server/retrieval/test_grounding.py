@@ -176,8 +176,9 @@ async def test_the_words_of_a_reply_that_supports_nothing_are_not_raised(
     index.thresholds = Thresholds(first=0.7, later=-1.0)
     loaded = LoadedIndex(index=index, references=0)
     nearest = index.search(encode([("zebra", "")], words), 1)[0][0]
-    assert loaded.logit_bias([reference_of(nearest)], is_first=True) == {}
-    assert loaded.logit_bias([reference_of(nearest)], is_first=False)
+    assert not loaded.supports([reference_of(nearest)], is_first=True)
+    assert loaded.supports([reference_of(nearest)], is_first=False)
+    assert not loaded.supports([], is_first=False)
 
 
 @pytest.mark.parametrize(
