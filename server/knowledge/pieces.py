@@ -55,8 +55,6 @@ async def freeze(database: Database, tenant: Tenant, folder: Path) -> Path | Non
     The file is one of `training.retrieval.articles`: named by its hash, whole or not there, and never
     changed. Others of its kind are removed from the folder: an earlier call, which was killed, may have left one.
     None where the tenant has nothing that is searched, or has switched retrieval off.
-
-    100,000 pieces take some 170 MB, and twice as much memory meanwhile.
     """
     pieces, vectors = await _read(database, tenant.id) if tenant.retrieval else ([], b"")
     return await asyncio.to_thread(_replace, pieces, vectors, folder)
