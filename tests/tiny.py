@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from training.base_models.manifest import BaseModel
 
@@ -35,14 +36,10 @@ TINY = BaseModel(
 )
 
 
-def make_tiny_checkpoint(folder: Path, *, heads: int = 4) -> Path:
-    """Write a transformers checkpoint; its words come from the sample transcripts.
-
-    ``heads``: vLLM on a CPU has no attention for heads of fewer than 32 dimensions, so at most 2 there.
-    """
-    import torch
+def make_tiny_tokenizer() -> Any:
+    """Its tokenizer: a thousand words from the sample transcripts."""
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     bpe = ByteLevelBPETokenizer()
     bpe.train([str(SAMPLE)], vocab_size=1000, special_tokens=["<|im_start|>", "<|im_end|>"])
@@ -53,6 +50,18 @@ def make_tiny_checkpoint(folder: Path, *, heads: int = 4) -> Path:
         bos_token="<|im_start|>",
     )
     tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def make_tiny_checkpoint(folder: Path, *, heads: int = 4) -> Path:
+    """Write a transformers checkpoint; its words come from the sample transcripts.
+
+    ``heads``: vLLM on a CPU has no attention for heads of fewer than 32 dimensions, so at most 2 there.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tiny_tokenizer()
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -101,6 +101,10 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     min_preference_accuracy: float | None = None
 
 
+KNOWLEDGE_NAME = "knowledge-{sha256}.safetensors"
+"""What a file of `training.retrieval.articles` is called."""
+
+
 class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run. Paths are absolute. ``label`` goes into the manifest (the tenant's slug).
 
@@ -108,6 +112,8 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ``kto`` judgements. ``start_adapter``: begin with its weights, shape and all, instead of with
     none; ``dpo`` and ``kto`` then hold the model to it. It must be of the same base. ``imported``:
     do not train, but evaluate the adapter that `training.adapters.foreign.convert_adapter` left in this folder.
+    ``knowledge``: the articles that the adapter will be served with, frozen in a file of
+    `training.retrieval.articles`.
     """
 
     label: str
@@ -119,6 +125,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     method: Method = "supervised"
     start_adapter: str | None = None
     imported: str | None = None
+    knowledge: str | None = None
 
 
 def method_recipe(spec: TrainingSpec) -> Recipe:

@@ -27,6 +27,7 @@ from training.adapters.package import (
     INDEX_NAME,
     AdapterManifest,
     BaseRef,
+    KnowledgeRef,
     LoraShape,
     read_manifest,
     write_manifest,
@@ -348,6 +349,7 @@ def _write_adapter(
             method=spec.method,
             started_from=Path(spec.start_adapter).name if spec.start_adapter else None,
             foreign=read_imported(Path(spec.imported)).foreign if spec.imported else None,
+            knowledge=_knowledge_ref(spec),
             lora=LoraShape(rank=trained.rank, alpha=trained.alpha, targets=trained.targets),
             packages=trained.packages,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -358,3 +360,12 @@ def _write_adapter(
     sync_tree(partial)
     partial.rename(out / ADAPTER)
     sync_path(out)
+
+
+def _knowledge_ref(spec: TrainingSpec) -> KnowledgeRef | None:
+    from training.retrieval.articles import ArticleIndex, sha256_of  # noqa: PLC0415 - loads numpy
+
+    if spec.knowledge is None:
+        return None
+    path = Path(spec.knowledge)
+    return KnowledgeRef(sha256=sha256_of(path), pieces=len(ArticleIndex.load(path)))

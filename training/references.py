@@ -15,6 +15,13 @@ import msgspec
 
 from connectors.control_tokens import without_control_tokens
 
+ARTICLES = 1
+"""Pieces of articles that an answer is shown: each has up to 900 characters."""
+
+ARTICLE_SCORE = 0.4
+"""The cosine that a piece must reach. Of 300 customers' turns to the sample bakery, 95 in a hundred are
+below 0.36 with a water utility's articles, and two in five above 0.4 with its own."""
+
 TITLE_CHARACTERS = 200
 TEXT_CHARACTERS = 900
 """Longer ones are cut: prompts must stay short, and the encoder reads 256 tokens of a text."""
@@ -34,6 +41,30 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     score: float
     url: str | None = None
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of an article.
+
+    ``id``, ``url``: as a `Reference` has them. ``headings``: those above it, outermost first, without the title.
+    """
+
+    id: str
+    title: str
+    headings: tuple[str, ...]
+    text: str
+    url: str | None = None
+
+    def reference(self, score: float) -> Reference:
+        """The piece as it stands in a prompt and in a receipt; ``score`` is its cosine with the question."""
+        return Reference(
+            kind="article",
+            id=self.id,
+            title=" > ".join((self.title, *self.headings)),
+            text=self.text,
+            score=round(score, 4),
+            url=self.url,
+        )
 
 
 def show(question: str, references: Sequence[Reference]) -> str:

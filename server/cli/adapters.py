@@ -32,10 +32,12 @@ from server.jobs.adapter_import import import_adapter
 from server.jobs.full_evaluation import evaluate_fully
 from server.jobs.schemas import JobRequest
 from server.jobs.trainer_process import TrainingFailed
+from server.knowledge.pieces import kept
 from server.scratch import scratch
 from server.tenants import service as tenants
 from training.adapters import export
 from training.adapters.gguf import export_gguf
+from training.adapters.package import read_manifest
 from training.reports.report import print_controls, print_scores
 from training.results import Evaluation
 
@@ -332,13 +334,16 @@ async def evaluate(
     if full:
         await _evaluate_fully(app, owner, adapter, dataset, as_json=as_json)
         return
+    source = app.settings.adapters / adapter.engine_name
+    articles = kept(app.settings.jobs / str(adapter.job_id), read_manifest(source).knowledge)
     with scratch(app.settings, "eval") as folder:
         out = folder / "evaluation.json"
         argv = with_parent_watch(
             "training.evaluation.evaluate",
-            *("--adapter", str(app.settings.adapters / adapter.engine_name)),
+            *("--adapter", str(source)),
             *("--base", str(app.settings.bases / adapter.base_name)),
             *("--dataset", str(app.settings.datasets / dataset.sha256)),
+            *(("--knowledge", str(articles)) if articles else ()),
             *("--out", str(out)),
         )
         if not as_json:

@@ -33,6 +33,7 @@ from server.datasets import creation
 from server.datasets import service as datasets
 from server.engine.backends.vllm.launch import MAX_RANK
 from server.jobs.recipes import default_recipe
+from server.knowledge.pieces import freeze
 from server.tenants import service as tenants
 from training.base_models.manifest import load_base
 from training.config import TrainingSpec, load_recipe
@@ -84,6 +85,8 @@ async def sweep(
         owner = await tenants.get(session, tenant)
         chosen = None if dataset is None else await datasets.get_dataset(session, owner, dataset)
     version = chosen or await creation.create_version(app.database, owner.id, settings=app.settings)
+    folder = app.settings.sweeps / version.sha256
+    articles = await freeze(app.database, owner, folder)
     improved = load_recipe(recipe or await default_recipe(app.settings))
     rank = int(app.settings.engine_options.get("max_lora_rank", MAX_RANK))
     spec = SweepSpec(
@@ -93,11 +96,12 @@ async def sweep(
             dataset=str(app.settings.datasets / version.sha256),
             recipe=improved,
             seed=seed,
+            knowledge=str(articles) if articles else None,
         ),
         minutes=minutes,
         space=space_around(improved, max_rank=rank),
     )
-    out = app.settings.sweeps / version.sha256 / _name(spec)
+    out = folder / _name(spec)
     path = out / "sweep.json"
     write_atomically(path, msgspec.json.format(msgspec.json.encode(spec), indent=2))
     try:
@@ -113,7 +117,7 @@ async def sweep(
 
 
 def _name(spec: SweepSpec) -> str:
-    """Of a sweep's folder: another recipe, base, seed or space is another sweep."""
+    """Of a sweep's folder: another recipe, base, seed, space or state of the articles is another sweep."""
     same = (spec.run, load_base(Path(spec.run.base)).serving_sha256, spec.space)
     return f"{spec.run.recipe.name}-{hashlib.sha256(msgspec.json.encode(same)).hexdigest()[:8]}"
 

@@ -13,6 +13,7 @@ from server.db.session import Database
 from server.errors import Conflict
 from server.jobs.schemas import JobEventView
 from server.jobs.trainer_process import Interruption, event_body, event_kind, run_trainer
+from server.knowledge.pieces import kept
 from server.settings import Settings
 from training.adapters.package import read_manifest, spec_of
 from training.events import Event
@@ -52,11 +53,13 @@ async def evaluate_fully(
         raise Conflict(f"{tenant.slug}@{adapter.version} has no report to add to")
     job_folder = settings.jobs / adapter.job_id
     out, source = job_folder / FOLDER, settings.adapters / adapter.engine_name
+    manifest = read_manifest(source)
     spec = spec_of(
-        read_manifest(source),
+        manifest,
         base=settings.bases / adapter.base_name,
         dataset=settings.datasets / dataset.sha256,
         adapters=settings.adapters,
+        knowledge=kept(job_folder, manifest.knowledge),
     )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "spec.json", msgspec.json.encode(spec))

@@ -19,7 +19,9 @@ from server.db.scope import of_tenant
 from server.db.session import Database
 from server.db.versioned_cache import VersionedCache
 from server.embeddings.schemas import DIMENSIONS, FLOAT_BYTES
+from server.knowledge.pieces import ROWS_AT_ONCE, piece_of
 from server.knowledge.vectors import VECTOR_BYTES
+from training.references import Piece
 
 if TYPE_CHECKING:  # the server starts without it where nothing is searched
     import numpy as np
@@ -28,11 +30,7 @@ MAX_CACHED_BYTES = 512 << 20
 """Of all tenants' vectors in memory: of some 640,000 pieces."""
 MAX_COUNT = 50
 """Of pieces that one search may ask for."""
-ROWS_AT_ONCE = 10_000  # read from the database
-BLOCK_ROWS = 512
-"""That are float32 at a time: 768 KiB, which stays in the processor's cache."""
 _ID_BYTES = 32
-_NORM_BYTES = 4
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +48,19 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     ordinal: int
     score: float
+
+    @property
+    def piece(self) -> Piece:
+        """The piece as prompts show it."""
+        return piece_of(
+            self.article_id,
+            self.version,
+            self.ordinal,
+            name=self.name,
+            title=self.title,
+            headings=self.headings,
+            text=self.text,
+        )
 
 
 class _Matrix(msgspec.Struct, frozen=True):
@@ -164,13 +175,19 @@ async def _load(database: Database, tenant_id: str, revision: int) -> _Matrix:
     """Read a tenant's vectors; ``revision`` is from before, so that they are never older than it."""
     import numpy as np  # noqa: PLC0415
 
+    from training.retrieval.nearest import lengths_of  # noqa: PLC0415 - loads numpy
+
     ids: list[bytes] = []
     parts: list[bytes] = []
     mine = of_tenant(tenant_id)
     async with database.reading() as session:
         current = list(
             await session.scalars(
-                mine.select(ArticleVersion.id).where(ArticleVersion.state == "current")
+                mine.select(ArticleVersion.id)
+                .where(ArticleVersion.state == "current")
+                .order_by(
+                    ArticleVersion.id
+                )  # all pieces are in the order of what is frozen for training
             )
         )
         for at in range(0, len(current), ROWS_AT_ONCE // 10):
@@ -189,12 +206,7 @@ async def _load(database: Database, tenant_id: str, revision: int) -> _Matrix:
 
     def build() -> _Matrix:
         rows = np.frombuffer(b"".join(parts), dtype="<f2").reshape(-1, DIMENSIONS)
-        norms = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = rows[start : start + BLOCK_ROWS].astype(np.float32)
-            norms[start : start + BLOCK_ROWS] = np.linalg.norm(block, axis=1)
-        norms[norms == 0] = 1.0
-        return _Matrix(revision, np.array(ids, dtype=f"S{_ID_BYTES}"), rows, norms)
+        return _Matrix(revision, np.array(ids, dtype=f"S{_ID_BYTES}"), rows, lengths_of(rows))
 
     return await asyncio.to_thread(build)
 
@@ -203,19 +215,11 @@ def _nearest(matrix: _Matrix, vector: bytes, count: int) -> list[tuple[str, floa
     """(id, cosine) of the nearest pieces, the nearest first; of equally near ones the earlier."""
     import numpy as np  # noqa: PLC0415
 
+    from training.retrieval.nearest import nearest  # noqa: PLC0415 - loads numpy
+
     query = np.frombuffer(vector, dtype="<f4").astype(np.float32)
-    length = float(np.linalg.norm(query)) or 1.0
-    scores = np.empty(len(matrix.rows), dtype=np.float32)
-    for start in range(0, len(scores), BLOCK_ROWS):
-        block = matrix.rows[start : start + BLOCK_ROWS].astype(np.float32)
-        # on one core: a product by BLAS takes all of them and waits for each, up to four times the CPU time
-        # and twice the time where others use them too (measured)
-        np.einsum("ij,j->i", block, query, out=scores[start : start + BLOCK_ROWS])
-    scores /= matrix.norms * np.float32(length)
-    most = min(count, len(scores))
-    best = np.argpartition(scores, -most)[-most:]
-    best = best[np.lexsort((best, -scores[best]))]
-    return [(matrix.ids[at].decode(), float(scores[at])) for at in best]
+    found = nearest(matrix.rows, matrix.norms, query, count)
+    return [(matrix.ids[at].decode(), score) for at, score in found]
 
 
 async def _found(

@@ -2,30 +2,22 @@
 
 import asyncio
 from collections import OrderedDict
-from urllib.parse import urlsplit
 
 import structlog
 
 from server.embeddings.schemas import DIMENSIONS
 from server.embeddings.service import EmbeddingService
 from server.errors import TooMany, Unavailable
-from server.knowledge.search import Found, KnowledgeSearch
+from server.knowledge.search import KnowledgeSearch
 from server.retrieval.indexes import IndexCache, LoadedIndex
 from server.retrieval.schemas import Grounding
-from training.references import Reference
+from training.references import ARTICLE_SCORE, ARTICLES, Reference
 
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 20.0
 """For the encoder, which takes some ten seconds to start on two cores; an answer without references is
 much worse than a late one."""
-
-ARTICLES = 1
-"""Pieces of articles that an answer is shown: each has up to 900 characters."""
-
-ARTICLE_SCORE = 0.4
-"""The cosine that a piece must reach. Of 300 customers' turns to the sample bakery, 95 in a hundred are
-below 0.36 with a water utility's articles, and two in five above 0.4 with its own."""
 
 REMEMBERED_TEXTS = 4_096  # vectors of 1.5 KB: the assistant's turn was encoded before
 
@@ -97,7 +89,9 @@ class RetrievalService:
         if loaded is not None:
             exchanges = await asyncio.to_thread(_search, loaded, vectors)
         found = await self._knowledge.search(tenant_id, vectors[0], ARTICLES)
-        articles = tuple(_article(each) for each in found if each.score >= ARTICLE_SCORE)
+        articles = tuple(
+            each.piece.reference(each.score) for each in found if each.score >= ARTICLE_SCORE
+        )
         near = loaded is not None and loaded.supports(exchanges, is_first=not before)
         return Grounding(references=exchanges + articles, supported=near or bool(articles))
 
@@ -116,26 +110,6 @@ class RetrievalService:
         while len(self._vectors) > REMEMBERED_TEXTS:
             self._vectors.popitem(last=False)
         return [known[text] for text in texts]
-
-
-def _article(found: Found) -> Reference:
-    return Reference(
-        kind="article",
-        id=f"{found.article_id}@{found.version}#{found.ordinal}",
-        title=" > ".join((found.title, *found.headings)),
-        text=found.text,
-        score=round(found.score, 4),
-        url=found.name if _is_address(found.name) else None,
-    )
-
-
-def _is_address(name: str) -> bool:
-    """Whether an article's name is where it can be read: pages that came with a sitemap have such."""
-    try:
-        parts = urlsplit(name)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _search(loaded: LoadedIndex, vectors: list[bytes]) -> tuple[Reference, ...]:

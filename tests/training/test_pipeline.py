@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from tests.training.conftest import loaf, write_spec
-from training.adapters.package import INDEX_NAME, verify
+from tests.training.frozen_articles import freeze_articles
+from training.adapters.package import INDEX_NAME, KnowledgeRef, verify
 from training.base_models.manifest import load_base
 from training.config import TrainingSpec
 from training.data.dataset import create_version
@@ -30,6 +31,7 @@ from training.events import (
 )
 from training.pipeline import classify_error, run
 from training.results import Evaluation, ParitySample
+from training.retrieval.articles import sha256_of
 from training.retrieval.index import ExchangeIndex
 from training.signals import Stopper
 
@@ -69,7 +71,8 @@ def test_a_run_is_stopped_resumed_and_finished_once(
     spec: TrainingSpec, tiny_base: Path, tmp_path: Path
 ) -> None:
     recipe = msgspec.structs.replace(spec.recipe, copy_words=True, quote_replies=True)
-    spec = msgspec.structs.replace(spec, recipe=recipe)
+    articles = freeze_articles(tmp_path, [turn.text for turn in loaf()[0].turns])
+    spec = msgspec.structs.replace(spec, recipe=recipe, knowledge=str(articles))
     path, out = write_spec(tmp_path, spec), tmp_path / "job-1"
     with start(path, out) as process:
         wait_for_step(process, out, 2)
@@ -91,6 +94,9 @@ def test_a_run_is_stopped_resumed_and_finished_once(
     assert manifest.label == "loaf"
     assert manifest.job_id == "job-1"
     assert manifest.recipe == spec.recipe
+    assert manifest.knowledge == KnowledgeRef(
+        sha256=sha256_of(articles), pieces=len(loaf()[0].turns)
+    )
     assert manifest.lora.rank == spec.recipe.rank
     assert manifest.training is not None
     assert manifest.training.steps == events_of(out, StepEvent)[-1].step

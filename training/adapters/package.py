@@ -33,6 +33,7 @@ __all__ = [
     "AdapterManifest",
     "BaseRef",
     "Foreign",
+    "KnowledgeRef",
     "LoraShape",
     "TrainingSummary",
     "check_weights",
@@ -67,6 +68,13 @@ class LoraShape(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
     alpha: float
     targets: tuple[str, ...]
+
+
+class KnowledgeRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The articles that the adapter was trained and evaluated with: the hash of the file, and its pieces."""
+
+    sha256: str
+    pieces: int
 
 
 class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +114,7 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``started_from``: the folder name of the adapter that training started from. ``foreign``: it was
     trained elsewhere; ``recipe``, ``method`` and ``seed`` then only say how it was evaluated.
+    ``knowledge``: None where the tenant had no articles.
     """
 
     format: Literal["tenantune-adapter/1"] = "tenantune-adapter/1"
@@ -125,6 +134,7 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     method: Method = "supervised"
     started_from: str | None = None
     foreign: Foreign | None = None
+    knowledge: KnowledgeRef | None = None
 
 
 def spec_of(
@@ -134,8 +144,12 @@ def spec_of(
     dataset: Path,
     adapters: Path,
     live: Path | None = None,
+    knowledge: Path | None = None,
 ) -> TrainingSpec:
-    """The spec that a finished adapter was made by; ``adapters``: where the one is that it began with."""
+    """The spec that a finished adapter was made by; ``adapters``: where the one is that it began with.
+
+    ``knowledge``: the file of the articles that the manifest names, where it is kept.
+    """
     start = manifest.started_from
     return TrainingSpec(
         label=manifest.label,
@@ -146,6 +160,7 @@ def spec_of(
         live_adapter=str(live.resolve()) if live else None,
         method=manifest.method,
         start_adapter=str(adapters.resolve() / start) if start else None,
+        knowledge=str(knowledge.resolve()) if knowledge else None,
     )
 
 

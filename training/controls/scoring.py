@@ -49,7 +49,7 @@ def score_control(
     progress: EventWriter,
     subject: str,
 ) -> ScoredControl:
-    """Score as `training.evaluation.evaluate` scores a version; with its own index, where it has one.
+    """Score as `training.evaluation.evaluate` scores a version, with its own index, where it has one.
 
     Args:
         spec: The version's.
@@ -70,8 +70,8 @@ def score_control(
     held_out = HeldOutData(spec)
     contexts = choose_contexts(held_out.examples, recipe.evaluation_replies, seed=spec.seed)
     inputs = model_inputs(spec, held_out, generator, contexts)
-    if trained.index_path is not None:
-        index = ExchangeIndex.load(trained.index_path)
+    if trained.index_path is not None or spec.knowledge is not None:
+        index = ExchangeIndex.load(trained.index_path) if trained.index_path else None
         inputs = retrieval_inputs(inputs, index, spec, held_out, generator)
     if not inputs.named:
         raise BadInput(

@@ -4,7 +4,7 @@ All models run on the base's serving weights: the engine serves these, and they 
 computed with. Every model reads the same tokens: the dataset's system prompt, the base's own chat
 template, the true history.
 
-    python -m training.evaluation.evaluate --adapter DIR --base DIR --dataset DIR [--live DIR] --out FILE.json
+    python -m training.evaluation.evaluate --adapter DIR --base DIR --dataset DIR [--live DIR] [--knowledge FILE] --out FILE.json
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 from training.adapters.package import INDEX_NAME, read_manifest, spec_of
 from training.base_models.compute_dtype_probe import choose_all
 from training.compute_dtype import TypeChoice, Work
-from training.config import Recipe, TrainingSpec
+from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
 from training.data.contexts import Context
 from training.errors import TrainingError
@@ -48,7 +48,7 @@ from training.evaluation.shared_holdout import SharedHoldout, find_shared_holdou
 from training.evaluation.topics import find_coverage
 from training.events import EXIT_BAD_INPUT, EXIT_OK, EventWriter, evaluation_reporter
 from training.filesystem import write_atomically
-from training.references import Reference, show
+from training.references import Reference
 from training.results import (
     Difference,
     Evaluation,
@@ -57,8 +57,9 @@ from training.results import (
     Scores,
     Subject,
 )
+from training.retrieval.articles import ArticleIndex
 from training.retrieval.index import ExchangeIndex
-from training.retrieval.prompts import Shown, find_references, supporting
+from training.retrieval.prompts import Shown, find_references, shown_turns, supporting
 from training.retrieval.quoting import CANDIDATES, Answer, choose
 
 _COMPUTED: dict[Work, str] = {"evaluation": "models", "sentences": "similarity"}
@@ -89,10 +90,10 @@ def evaluate(
         progress: Gets an `EvaluationEvent` after each batch. The caller closes it.
         computing: The types to compute in, for ``evaluation`` and for ``sentences``.
         index: What the adapter is served with, where its recipe uses one: base and adapter then answer
-            with retrieval too.
+            with retrieval too. So they do with the spec's ``knowledge``.
 
     Raises:
-        BadInput: the base's template refuses a held-out conversation.
+        BadInput: the base's template refuses a held-out conversation, or the file of articles is not whole.
         BaseModelError: the base is not whole.
     """
     started = time.monotonic()
@@ -114,7 +115,7 @@ def evaluate(
         )
     training = [example for example in held_out.dataset.read("train") if example.desirable]
     rows: dict[Subject, ModelInputs] = {"base": plain, "new": plain}
-    if index is not None:
+    if index is not None or spec.knowledge is not None:
         grounded = retrieval_inputs(plain, index, spec, held_out, generator)
         rows |= {"base_retrieval": grounded, "new_plain": plain, "new": grounded}
     if "live" in adapters:
@@ -125,7 +126,7 @@ def evaluate(
     looked_up = (
         look_up(training, contexts, embed=embed, seed=spec.seed)
         if index is None
-        else [found[0].text if found else "" for found in rows["new"].references]
+        else [nearest_reply(found) for found in rows["new"].references]
     )
     replies = _rated_replies(contexts, rows, outputs, looked_up, embed=embed)
     samples = _samples(contexts, replies, shared, rows)
@@ -150,6 +151,7 @@ def evaluate(
         notes=(
             *_notes(held_out, plain, comparisons, computing=computing),
             *_retrieval_notes(index, samples),
+            *_article_notes(spec, samples),
         ),
         live_note=shared.note,
         topics=topics,
@@ -213,10 +215,8 @@ def model_inputs(
     """
     shown: Shown | None = None
     if references is not None:
-        shown = {}
-        for context in held_out.contexts:
-            text = show(context.question, references[context.conversation, context.turn])
-            shown.setdefault(context.conversation, {})[context.turn] = text
+        every = held_out.contexts
+        shown = shown_turns(every, [references[each.conversation, each.turn] for each in every])
     named = held_out.sequences(generator, shown)
     undesirable = held_out.undesirable(generator, shown)
     return ModelInputs(
@@ -230,18 +230,24 @@ def model_inputs(
 
 
 def held_out_references(
-    held_out: HeldOutData, index: ExchangeIndex, recipe: Recipe
+    held_out: HeldOutData, index: ExchangeIndex | None, spec: TrainingSpec
 ) -> dict[tuple[str, int], list[Reference]]:
     """What every held-out reply is shown, as it would be at serving."""
     contexts = held_out.contexts
-    found = find_references(contexts, index, recipe.references, embed=load_embedder(torch.float32))
+    found = find_references(
+        contexts,
+        index,
+        spec.recipe.references,
+        embed=load_embedder(torch.float32),
+        articles=ArticleIndex.load(Path(spec.knowledge)) if spec.knowledge is not None else None,
+    )
     keys = [(context.conversation, context.turn) for context in contexts]
     return dict(zip(keys, found, strict=True))
 
 
 def retrieval_inputs(
     plain: ModelInputs,
-    index: ExchangeIndex,
+    index: ExchangeIndex | None,
     spec: TrainingSpec,
     held_out: HeldOutData,
     generator: Generator,
@@ -252,20 +258,37 @@ def retrieval_inputs(
     both; the bias changed it by 0.01 nats where it was measured.
     """
     recipe, contexts = spec.recipe, plain.contexts
+    inputs = plain
+    if recipe.references or spec.knowledge is not None:
+        references = held_out_references(held_out, index, spec)
+        if any(references.values()):
+            inputs = model_inputs(spec, held_out, generator, contexts, references)
+    if index is None:
+        return inputs
     nearest = find_references(contexts, index, CANDIDATES, embed=load_embedder(torch.float32))
     near = supporting(index, contexts, nearest)
-    if recipe.references:
-        references = held_out_references(held_out, index, recipe)
-        inputs = model_inputs(spec, held_out, generator, contexts, references)
-    else:
-        inputs = plain._replace(
-            references=[found[:1] for found in nearest],
+    if not recipe.references:
+        inputs = inputs._replace(
+            references=[
+                [*found[:1], *articles]
+                for found, articles in zip(nearest, inputs.references, strict=True)
+            ],
             copied=[index.copied(found) for found in near],
             copy_bias=index.copy_bias,
         )
     if index.draft_weight < 1:
-        inputs = inputs._replace(quotable=near, draft_weight=index.draft_weight)
+        # no past reply knows what an article says
+        quotable = [
+            [] if _has_article(shown) else found
+            for shown, found in zip(inputs.references, near, strict=True)
+        ]
+        inputs = inputs._replace(quotable=quotable, draft_weight=index.draft_weight)
     return inputs
+
+
+def nearest_reply(references: Sequence[Reference]) -> str:
+    """The reply that followed the nearest past question; empty where there is none."""
+    return next((each.text for each in references if each.kind == "exchange"), "")
 
 
 def _outputs(
@@ -301,12 +324,13 @@ def _outputs(
 def _live_inputs(
     spec: TrainingSpec, held_out: HeldOutData, generator: Generator, plain: ModelInputs
 ) -> ModelInputs:
-    """What the live adapter is given: with its own index, where it is served with one."""
+    """What the live adapter is given: with its own index, where it is served with one, and the articles."""
     folder = Path(spec.live_adapter or "")
     recipe = read_manifest(folder).recipe
-    if not (folder / INDEX_NAME).is_file():
+    has_index = (folder / INDEX_NAME).is_file()
+    if not has_index and spec.knowledge is None:
         return plain
-    index = ExchangeIndex.load(folder / INDEX_NAME)
+    index = ExchangeIndex.load(folder / INDEX_NAME) if has_index else None
     recipe = msgspec.structs.replace(spec.recipe, references=recipe.references)
     spec = msgspec.structs.replace(spec, recipe=recipe)
     return retrieval_inputs(plain, index, spec, held_out, generator)
@@ -443,6 +467,19 @@ def _retrieval_notes(index: ExchangeIndex | None, samples: Sequence[ReplySample]
             f"{quoted:,} of the {len(samples):,} replies with retrieval are an agent's own, quoted: what the "
             f"adapter writes counts {index.draft_weight:g} beside them"
         )
+
+
+def _article_notes(spec: TrainingSpec, samples: Sequence[ReplySample]) -> Iterator[str]:
+    if spec.knowledge is not None:
+        shown = sum(_has_article(sample.references) for sample in samples)
+        yield (
+            f"{shown:,} of the {len(samples):,} replies with retrieval are shown a piece of the tenant's "
+            "articles, as these were when the job began"
+        )
+
+
+def _has_article(references: Sequence[Reference]) -> bool:
+    return any(each.kind == "article" for each in references)
 
 
 def longest_reply(generator: Generator, contexts: Sequence[Context], most: int) -> int:
@@ -585,6 +622,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("adapter", "base", "dataset", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--live", type=Path)
+    parser.add_argument("--knowledge", type=Path)
     options: Any = parser.parse_args(arguments)
     out: Path = options.out
     try:
@@ -595,6 +633,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset=options.dataset,
             adapters=options.adapter.parent,
             live=options.live,
+            knowledge=options.knowledge,
         )
         progress = EventWriter(out.with_suffix(".events.jsonl"))
         computing = choose_all(Path(spec.base), recipe=spec.recipe).choices

@@ -134,8 +134,10 @@ def prepare(
         max_train_tokens=spec.recipe.max_train_tokens,
     )
     told = msgspec.to_builtins(spec)
-    # what follows the training does not belong to it, and was no field when older runs began
+    # what follows the training does not belong to it; and what was no field when older runs began goes
     del told["recipe"]["full_evaluation"]
+    if spec.knowledge is None:
+        del told["knowledge"]
     facts = msgspec.json.encode((told, base.serving_sha256, dataset.sha256, packages(), shown))
     return TrainingData(
         base=base,

@@ -24,6 +24,7 @@ from training.evaluation.sentence_embedder import load_embedder
 from training.events import EventWriter, StageEvent
 from training.filesystem import write_atomically
 from training.finetuning.preparation import examples_of
+from training.retrieval.articles import ArticleIndex, sha256_of
 from training.retrieval.index import ExchangeIndex
 from training.retrieval.prompts import Shown, find_references, shown_turns, training_turns
 
@@ -71,42 +72,62 @@ def prepare_references(
 ) -> dict[Split, Shown]:
     """Index the training split and find what each reply is shown; what is there already is read.
 
-    Nothing is done where the recipe has no use for it (`uses_index`).
+    Nothing is done where the recipe has no use for it (`uses_index`), and the spec no ``knowledge``. An index is
+    only made for the former.
 
     Raises:
-        BadInput: the dataset is not whole.
+        BadInput: the dataset or the file of articles is not whole.
         Interrupted: ``should_stop`` said so.
     """
     recipe = spec.recipe
-    if not recipe.uses_index:
+    if not recipe.uses_index and spec.knowledge is None:
         return {}
     dataset = load(Path(spec.dataset))
-    shares = (recipe.unreferenced, recipe.distractors)
-    facts = (dataset.sha256, spec.seed, spec.method, recipe.references, shares, recipe.copy_words)
-    made_from = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+    made_from = _made_from(spec, dataset)
     path = out / SHOWN_FILE
     if path.is_file():
         found = msgspec.json.decode(path.read_bytes(), type=ShownSplits)
-        if found.made_from == made_from and (out / INDEX_NAME).is_file():
+        if found.made_from == made_from and (not recipe.uses_index or (out / INDEX_NAME).is_file()):
             return found.splits
-    progress.emit(StageEvent, stage="indexing", detail="past exchanges, by meaning")
-    copies = recipe.copy_words and not recipe.references
-    tokenize = copied_tokens(Path(spec.base)) if copies else None
-    index = build_index(dataset, should_stop=should_stop, tokenize=tokenize)
-    index.save(out / INDEX_NAME)
+    what = ["past exchanges"] * recipe.uses_index + ["articles"] * (spec.knowledge is not None)
+    progress.emit(StageEvent, stage="indexing", detail=f"{' and '.join(what)}, by meaning")
+    index = None
+    if recipe.uses_index:
+        copies = recipe.copy_words and not recipe.references
+        tokenize = copied_tokens(Path(spec.base)) if copies else None
+        index = build_index(dataset, should_stop=should_stop, tokenize=tokenize)
+        index.save(out / INDEX_NAME)
     shown = ShownSplits(made_from=made_from, splits=find_shown(spec, dataset, index))
     write_atomically(path, msgspec.json.encode(shown))
     return shown.splits
 
 
-def find_shown(spec: TrainingSpec, dataset: Dataset, index: ExchangeIndex) -> dict[Split, Shown]:
-    """What the replies that a run reads are shown of the index, training and validation."""
+def _made_from(spec: TrainingSpec, dataset: Dataset) -> str:
+    """A hash of all that decides what is shown."""
     recipe = spec.recipe
-    if not recipe.references:
+    shares = (recipe.unreferenced, recipe.distractors)
+    facts = [dataset.sha256, spec.seed, spec.method, recipe.references, shares, recipe.copy_words]
+    if spec.knowledge is not None:
+        facts.append(sha256_of(Path(spec.knowledge)))
+    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+
+
+def find_shown(
+    spec: TrainingSpec, dataset: Dataset, index: ExchangeIndex | None
+) -> dict[Split, Shown]:
+    """What the replies that a run reads are shown of the index and the spec's articles, training and validation.
+
+    Raises:
+        BadInput: the file of articles is not whole.
+    """
+    recipe = spec.recipe
+    articles = ArticleIndex.load(Path(spec.knowledge)) if spec.knowledge is not None else None
+    if not recipe.references and articles is None:
         return {}
     train, validation = (examples_of(spec, dataset, split) for split in ("train", "validation"))
     # what desirable replies are shown must not tell them from undesirable ones
     compares = spec.method != "supervised"
+    embed = load_embedder(torch.float32)
     indexed = training_turns(
         _indexed(train),
         index,
@@ -114,12 +135,20 @@ def find_shown(spec: TrainingSpec, dataset: Dataset, index: ExchangeIndex) -> di
         unreferenced=0.0 if compares else recipe.unreferenced,
         distractors=0.0 if compares else recipe.distractors,
         seed=spec.seed,
+        embed=embed,
+        articles=articles,
     )
+
+    def found(examples: Sequence[Example]) -> Shown:
+        """What replies that are not in the index are shown."""
+        contexts = [context for example in examples for context in contexts_of(example)]
+        references = find_references(
+            contexts, index, recipe.references, embed=embed, articles=articles
+        )
+        return shown_turns(contexts, references)
+
     undesirable = [example for example in train if not example.desirable]
-    return {
-        "train": indexed | _found(undesirable, index, recipe.references),
-        "validation": _found(validation, index, recipe.references),
-    }
+    return {"train": indexed | found(undesirable), "validation": found(validation)}
 
 
 def copied_tokens(base: Path) -> Callable[[str], list[int]]:
@@ -159,13 +188,6 @@ def build_index(
         on_progress=stop_or_go,
         tokenize=tokenize,
     )
-
-
-def _found(examples: Sequence[Example], index: ExchangeIndex, count: int) -> Shown:
-    """What replies that are not in the index are shown."""
-    contexts = [context for example in examples for context in contexts_of(example)]
-    references = find_references(contexts, index, count, embed=load_embedder(torch.float32))
-    return shown_turns(contexts, references)
 
 
 def _indexed(examples: Sequence[Example]) -> list[Example]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from training.adapters.package import WEIGHTS_NAME, Foreign, read_manifest
+from training.adapters.package import WEIGHTS_NAME, Foreign, KnowledgeRef, read_manifest
 from training.adapters.safetensors_io import parameter_count
 from training.base_models.manifest import BaseModel
 from training.config import Method, Objectives
@@ -45,6 +45,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     ``parameters``: trained ones, of the adapter; ``base_parameters`` were not trained. ``tokens``
     and ``seconds``: of training. ``started_from``: the adapter that training started from.
     ``foreign``: it was trained elsewhere; ``recipe`` then only says how it was evaluated.
+    ``knowledge``: the articles that it was trained and evaluated with.
     """
 
     base: str
@@ -66,6 +67,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     method: Method = "supervised"
     started_from: str | None = None
     foreign: Foreign | None = None
+    knowledge: KnowledgeRef | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +145,7 @@ def build_report(
             method=manifest.method,
             started_from=manifest.started_from,
             foreign=manifest.foreign,
+            knowledge=manifest.knowledge,
         ),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         comparisons=comparisons_of(evaluation),
@@ -218,6 +221,11 @@ def render_terminal(report: Report, console: Console | None = None) -> None:
     if report.controls is not None:
         print_controls(report.controls, console)
     made = report.provenance
+    if made.knowledge is not None:
+        console.print(
+            f"  with {made.knowledge.pieces:,} pieces of articles ({made.knowledge.sha256[:12]})",
+            highlight=False,
+        )
     if made.foreign is not None:
         console.print(
             f"  foreign: {escape(made.foreign.source)}, trained elsewhere", highlight=False

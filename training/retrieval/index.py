@@ -356,6 +356,11 @@ def query_of(context: Context) -> tuple[str, str]:
     return context.question, context.before
 
 
+def question_vectors(queries: Vectors) -> Vectors:
+    """(queries, dimensions): of what `encode` made, the vectors of the customers' turns."""
+    return queries[:, : queries.shape[1] // 2]
+
+
 def encode(
     pairs: Sequence[tuple[str, str]],
     embed: Embed,

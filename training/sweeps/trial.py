@@ -191,7 +191,7 @@ class Workbench:
         spec = _with(self._spec, references=count)
         wider = _with(spec, validation_conversations=max(SCORED, recipe.validation_conversations))
         dataset, loaded = load(Path(spec.dataset)), self._loaded
-        shown = find_shown(wider, dataset, index) if index is not None else {}
+        shown = find_shown(wider, dataset, index)
         tokenizer = ExampleTokenizer(
             dataset, loaded.tokenizer, stop_ids=loaded.stop_ids, max_length=recipe.max_length
         )

@@ -1,4 +1,4 @@
-"""Prepare: wait for uploads, make the dataset version, write the trainer's spec."""
+"""Prepare: wait for uploads, make the dataset version, freeze the articles, write the trainer's spec."""
 
 import asyncio
 
@@ -16,6 +16,7 @@ from server.jobs.service import foreign_of, method_of
 from server.jobs.states import add_event, set_state
 from server.jobs.steps.context import StepContext, Superseded, lock_job, requested_interruption
 from server.jobs.trainer_process import TrainingFailed, raise_if_interrupted
+from server.knowledge.pieces import freeze
 from server.settings import Settings
 from server.tenants import service as tenants
 from training.base_models.manifest import BaseModel, load_base
@@ -27,7 +28,7 @@ UPLOAD_POLL_SECONDS = 0.5
 
 
 async def prepare(context: StepContext, job_id: str, attempt: int) -> None:
-    """Make the dataset version and write ``spec.json``; later attempts use the same.
+    """Make the dataset version, freeze the articles and write ``spec.json``; later attempts use the same.
 
     Raises:
         Superseded: the job is not this attempt's to work on.
@@ -70,6 +71,7 @@ async def prepare(context: StepContext, job_id: str, attempt: int) -> None:
         raise TrainingFailed(
             "base_changed", "the model to begin with was trained on another build of the base"
         )
+    knowledge = await freeze(context.database, tenant, context.folder(job_id))
     spec = TrainingSpec(
         label=tenant.slug,
         base=str(context.settings.bases / job.base),
@@ -80,6 +82,7 @@ async def prepare(context: StepContext, job_id: str, attempt: int) -> None:
         method=method_of(job),
         start_adapter=_path_of(start, base, context.settings),
         imported=str(context.folder(job_id) / FOREIGN) if foreign_of(job) else None,
+        knowledge=str(knowledge) if knowledge else None,
     )
     write_atomically(path, msgspec.json.format(msgspec.json.encode(spec), indent=2))
 

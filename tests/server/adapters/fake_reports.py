@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from connectors.conversation import ChatMessage
+from training.adapters.package import KnowledgeRef
 from training.config import Objectives
 from training.evaluation.gates import apply_gates
 from training.reports.loss_curve import CurvePoint
@@ -113,6 +114,7 @@ def make_report(
             stopped="epochs done",
             packages={"peft": "0.19.0", "torch": "2.13.0"},
             computed_in=("float32",),
+            knowledge=KnowledgeRef(sha256="5" * 64, pieces=1_234),
         ),
         made_at="2026-11-23T10:00:00+00:00",
     )

@@ -57,6 +57,13 @@ def test_a_sweep_shows_its_trials_and_a_job_takes_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "run_child", sweep_in_no_time)
+    frozen = tmp_path / f"knowledge-{'0' * 64}.safetensors"
+
+    async def freeze(_database: object, _tenant: object, folder: Path) -> Path:
+        assert folder.parent == home / "sweeps"
+        return frozen
+
+    monkeypatch.setattr(sweep, "freeze", freeze)
     home = tmp_path / "home"
     make_bare_base(home / "bases")
     few = tmp_path / "few.jsonl"
@@ -72,6 +79,8 @@ def test_a_sweep_shows_its_trials_and_a_job_takes_its_recipe(
         assert "Trial 1 of 1 won" in done.stderr
         [recipe] = (home / "sweeps").glob("*/*/recipe.toml")
         assert str(recipe) in done.stderr.replace("\n", "")
+        searched = msgspec.json.decode((recipe.parent / "sweep.json").read_bytes(), type=SweepSpec)
+        assert searched.run.knowledge == str(frozen)  # as a job's replies would be shown articles
         job = made(tenantune, "train", "--tenant", "acme", "--recipe", str(recipe), "--json")
         assert json.loads(job.stdout)["recipe"] == "found"
         bad = recipe.with_name("bad.toml")

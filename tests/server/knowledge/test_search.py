@@ -11,6 +11,7 @@ from server.knowledge import service
 from server.knowledge.search import KnowledgeSearch
 from server.knowledge.vectors import pack
 from tests import knowledge_files as files
+from training.retrieval import nearest
 
 VECTOR = np.ones(DIMENSIONS, dtype="<f4").tobytes()
 
@@ -35,7 +36,7 @@ async def test_the_nearest_come_first_with_where_they_stand(knowledge, make_tena
 
 
 async def test_scores_and_order_are_those_of_float32_cosines(knowledge, make_tenant, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(nearest, "BLOCK_ROWS", 7)
     acme = await make_tenant()
     pages = {f"{n}.md": f"# P{n}\n\nWord{n % 13} and word{n % 7} tell of {n}." for n in range(40)}
     await knowledge.add(acme, files.zipped(pages), "pages.zip")

@@ -2,19 +2,24 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from tests.training.conftest import FLOAT32
+from tests.training.conftest import FLOAT32, loaf
+from tests.training.frozen_articles import freeze_articles
 from training.compute_dtype import COMPUTE_FILE, MachineChoices, machine_key, save_choices
 from training.config import TrainingSpec
 from training.data.dataset import Dataset
 from training.errors import Interrupted
 from training.events import EvaluationEvent, EventWriter, StageEvent, StepEvent, parse
 from training.results import Controls
+from training.retrieval.index import ExchangeIndex
 from training.signals import Stopper
+
+if TYPE_CHECKING:  # loads torch
+    from training.evaluation.evaluate import ModelInputs
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(480)]
 
@@ -36,14 +41,24 @@ def test_controls_get_the_version_s_tokens_and_go_on_where_they_were_stopped(
     spec: TrainingSpec, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training.controls import measure as module  # noqa: PLC0415 - loads torch
+    from training.controls import scoring  # noqa: PLC0415
     from training.controls.scoring import Trained  # noqa: PLC0415
     from training.finetuning.qlora import train  # noqa: PLC0415
 
     monkeypatch.setattr(module, "SHARES", (0.5,))
+    real, with_retrieval = scoring.retrieval_inputs, []
+
+    def spy(plain: "ModelInputs", index: ExchangeIndex | None, *others: Any) -> "ModelInputs":
+        inputs = real(plain, index, *others)
+        with_retrieval.append((index, any(inputs.references)))
+        return inputs
+
+    monkeypatch.setattr(scoring, "retrieval_inputs", spy)
     recipe = msgspec.structs.replace(
         spec.recipe, max_train_tokens=4_000, checkpoint_every=1, validate_every=99
     )
-    spec = msgspec.structs.replace(spec, recipe=recipe)
+    articles = freeze_articles(tmp_path, [turn.text for turn in loaf()[0].turns])
+    spec = msgspec.structs.replace(spec, recipe=recipe, knowledge=str(articles))
     out, events = tmp_path / "out", tmp_path / "events.jsonl"
     out.mkdir()
     computing = MachineChoices(
@@ -85,4 +100,7 @@ def test_controls_get_the_version_s_tokens_and_go_on_where_they_were_stopped(
     assert done == list(range(1, len(done) + 1))  # none was taken twice
     assert sum(isinstance(each, StageEvent) for each in told) == 2
     assert [path.name for path in out.iterdir()] == ["controls.json"]
+    assert (
+        with_retrieval == [(None, True)] * 3
+    )  # the tenant's articles, as the version is served with
     assert measure(EventWriter(events), Stopper()) == found

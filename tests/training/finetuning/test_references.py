@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from connectors.conversation import Conversation, Role, Turn
+from tests.training.frozen_articles import freeze_articles
 from training.config import Method, TrainingSpec, load_recipe
 from training.data.dataset import Dataset, create_version
 from training.errors import Interrupted
@@ -103,6 +104,39 @@ def test_without_references_nothing_is_made(tmp_path: Path, progress: EventWrite
     none = references.prepare_references(spec, tmp_path, progress, should_stop=lambda: True)
     assert none == {}
     assert not (tmp_path / "retrieval.safetensors").exists()
+
+
+@pytest.mark.parametrize("references", [0, 2])
+def test_articles_are_shown_with_exchanges_and_without(
+    tmp_path: Path, progress: EventWriter, references: int
+) -> None:
+    from training.finetuning.references import prepare_references  # noqa: PLC0415 - loads torch
+
+    spec = spec_of(tmp_path, distinct=True, references=references, distractors=0.0)
+    knowledge = freeze_articles(
+        tmp_path, ["Questions about bread: the bread is rye.", "Elephants."]
+    )
+    spec = msgspec.structs.replace(spec, knowledge=str(knowledge))
+    shown = prepare_references(spec, tmp_path, progress, should_stop=lambda: False)
+    assert (tmp_path / "retrieval.safetensors").exists() == bool(references)
+    splits = {**shown["train"], **shown["validation"]}
+    bread = [turns[1] for name, turns in splits.items() if "bread" in name]
+    assert bread
+    for text in bread:
+        assert text.startswith("Q: Article 0\nA: Questions about bread: the bread is rye.\n")
+        assert text.count("\nA: ") == references + 1
+    assert not any("Elephants" in text for turns in splits.values() for text in turns.values())
+    assert details(tmp_path)[-1].endswith("articles, by meaning")
+    again = prepare_references(spec, tmp_path, progress, should_stop=lambda: True)
+    assert again == shown
+    other = freeze_articles(tmp_path, ["Elephants."])
+    without = msgspec.structs.replace(spec, knowledge=str(other))
+    if references:
+        with pytest.raises(Interrupted):  # it is not what was shown before
+            prepare_references(without, tmp_path, progress, should_stop=lambda: True)
+    else:
+        empty = prepare_references(without, tmp_path, progress, should_stop=lambda: True)
+        assert empty == {"train": {}, "validation": {}}
 
 
 def test_wanted_and_unwanted_replies_are_shown_alike(

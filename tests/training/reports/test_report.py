@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from connectors.conversation import ChatMessage
+from training.adapters.package import KnowledgeRef
 from training.config import Objectives
 from training.evaluation.gates import apply_gates
 from training.evaluation.verdicts import comparisons_of
@@ -354,6 +355,20 @@ def learnt_from_pairs() -> Report:
     return msgspec.structs.replace(
         whole, evaluation=result, provenance=made, verdict=apply_gates(result, None, Objectives())
     )
+
+
+def test_the_articles_that_a_version_was_trained_with_are_named() -> None:
+    whole = report()
+    assert "pieces" not in words(render_html(whole))
+    knowledge = KnowledgeRef(sha256="ab" * 32, pieces=1234)
+    made = msgspec.structs.replace(whole.provenance, knowledge=knowledge)
+    whole = msgspec.structs.replace(whole, provenance=made)
+    assert "1,234 pieces, as they were when the job began (abababababababab)" in words(
+        render_html(whole)
+    )
+    console = terminal()
+    render_terminal(whole, console)
+    assert "with 1,234 pieces of articles (abababababab)" in shown(console)
 
 
 def test_shared_preferences_are_in_the_table_the_findings_and_the_gates() -> None:

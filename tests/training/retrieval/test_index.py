@@ -192,6 +192,7 @@ def turns(examples: list[Example], **options: float) -> dict[str, dict[int, str]
         unreferenced=options.get("unreferenced", 0),
         distractors=options.get("distractors", 0),
         seed=1,
+        embed=letters,
     )
 
 

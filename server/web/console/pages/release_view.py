@@ -285,6 +285,10 @@ def card_of(
         ]
     if not made:
         return facts
+    if knowledge := made.get("knowledge"):
+        facts.append(
+            ("Pieces of articles", f"{number(knowledge['pieces'])} ({knowledge['sha256'][:12]})")
+        )
     foreign = made.get("foreign")
     if foreign:
         return [*facts, ("Trained elsewhere", str(foreign.get("source", "")))]

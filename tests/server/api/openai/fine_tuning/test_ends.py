@@ -33,14 +33,17 @@ from server.jobs.steps.prepare import prepare
 from server.jobs.steps.promote import await_approval, promote
 from server.jobs.steps.publish import publish
 from server.jobs.trainer_process import TrainingCancelled, TrainingFailed, TrainingPaused
+from server.knowledge.service import delete_article
 from tests.server.api.openai.fine_tuning.tuning import Make, Tuning, chat, lines, row_id, tuning
 from tests.server.api.openai.published import conforms
+from tests.server.knowledge.conftest import Encoder, Knowledge
 from tests.training.adapters.sample_manifest import MANIFEST
 from tests.training.reports.test_report import report
 from training.adapters.package import MANIFEST_NAME
-from training.config import Objectives, load_spec
+from training.config import Objectives, TrainingSpec, load_spec
 from training.data.dataset import load
 from training.evaluation.gates import apply_gates
+from training.retrieval.articles import ArticleIndex
 
 __all__ = ["tuning"]
 
@@ -478,6 +481,40 @@ async def test_a_job_learns_from_its_dataset_version_whatever_becomes_of_the_fil
     with pytest.raises(TrainingFailed, match="deleted") as failed:
         await prepare(tuning.context, row_id(unbegun), 0)
     assert failed.value.code == "invalid_training_file"
+
+
+async def test_a_job_keeps_the_articles_that_it_began_with_and_the_next_one_does_not(
+    tuning: Tuning, base: None
+) -> None:
+    del base
+    knowledge = Knowledge(tuning.database, tuning.settings, tuning.blobs, Encoder())
+    await knowledge.add(tuning.tenant, "# Bread\n\nRye on Fridays.", "bread.md")
+    await knowledge.add(tuning.tenant, "# Milk\n\nNo milk.", "milk.md")
+    file_id = await tuning.upload(lines([varied(n) for n in range(20)]))
+    job, later = [await tuning.job(training_file=file_id) for _ in range(2)]
+    await prepare(tuning.context, row_id(job), 0)
+    path = tuning.settings.jobs / row_id(job) / "spec.json"
+    spec = load_spec(path)
+    assert texts_of(spec) == ["Rye on Fridays.", "No milk."]
+    listed = {
+        each.article.name: each.article.id for each in await knowledge.articles(tuning.tenant)
+    }
+    async with tuning.database.transaction() as session:
+        await delete_article(session, tuning.tenant.id, listed["bread.md"])
+    await prepare(tuning.context, row_id(job), 0)  # as when its worker was killed
+    assert load_spec(path) == spec
+    assert texts_of(spec) == ["Rye on Fridays.", "No milk."]
+    path.unlink()  # as if it was killed between the two: what is frozen now is all there is
+    await prepare(tuning.context, row_id(job), 0)
+    assert texts_of(load_spec(path)) == ["No milk."]
+    assert len(list(path.parent.glob("knowledge-*"))) == 1
+    await prepare(tuning.context, row_id(later), 0)
+    assert texts_of(load_spec(tuning.settings.jobs / row_id(later) / "spec.json")) == ["No milk."]
+
+
+def texts_of(spec: TrainingSpec) -> list[str]:
+    assert spec.knowledge is not None
+    return [piece.text for piece in ArticleIndex.load(Path(spec.knowledge)).pieces]
 
 
 async def events(tuning: Tuning, job: dict[str, Any]) -> list[dict[str, Any]]:

@@ -161,6 +161,7 @@ async def test_a_version_shows_its_gates_with_evidence_and_what_it_was_made_of(
         "260 conversations",
         "Base tiny-base (aaaaaaaaaaaa)",
         "Conversations, train 208",
+        "Pieces of articles 1,234 (555555555555)",
         "Rank 16",
         "torch 2.13.0",
         "Perplexity is 48% lower than the base's",
