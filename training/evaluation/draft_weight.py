@@ -23,6 +23,7 @@ from training.evaluation.metrics import count_facts, token_f1
 from training.evaluation.sentence_embedder import load_embedder
 from training.events import EventWriter, evaluation_reporter
 from training.references import Reference
+from training.retrieval.articles import ArticleIndex
 from training.retrieval.index import ExchangeIndex
 from training.retrieval.prompts import find_references, shown_turns, supporting
 from training.retrieval.quoting import CANDIDATES, INVENTED_COST, choose
@@ -56,10 +57,9 @@ def fit_draft_weight(
         computing: The type to compute in.
     """
     held_out = HeldOutData(spec, "validation")
-    contexts = choose_contexts(held_out.examples, FITTED_ON, seed=spec.seed)
+    contexts, found = _answered_from_the_past(spec, held_out, index)
     if len(contexts) < FEWEST:
         return 1.0
-    found = find_references(contexts, index, CANDIDATES, embed=load_embedder(torch.float32))
     dtype = getattr(torch, computing.type)
     generator = Generator.serving(Path(spec.base) / "serving", {"new": trained_folder}, dtype=dtype)
     report = evaluation_reporter(progress, "quoting", total=len(contexts))
@@ -92,6 +92,22 @@ def best_weight(
         if mean > max(better, spread / math.sqrt(len(differences))):
             best, better = weight, mean
     return best
+
+
+def _answered_from_the_past(
+    spec: TrainingSpec, held_out: HeldOutData, index: ExchangeIndex
+) -> tuple[list[Context], list[list[Reference]]]:
+    """Contexts of the split and what is found for each; those with an article are never quotes."""
+    contexts = choose_contexts(held_out.examples, FITTED_ON, seed=spec.seed)
+    articles = ArticleIndex.load(Path(spec.knowledge)) if spec.knowledge is not None else None
+    embed = load_embedder(torch.float32)
+    found = find_references(contexts, index, CANDIDATES, embed=embed, articles=articles)
+    kept = [
+        (context, some)
+        for context, some in zip(contexts, found, strict=True)
+        if all(each.kind == "exchange" for each in some)
+    ]
+    return [context for context, _ in kept], [some for _, some in kept]
 
 
 def _drafts(

@@ -43,10 +43,11 @@ def test_controls_get_the_version_s_tokens_and_go_on_where_they_were_stopped(
     from training.controls import measure as module  # noqa: PLC0415 - loads torch
     from training.controls import scoring  # noqa: PLC0415
     from training.controls.scoring import Trained  # noqa: PLC0415
+    from training.evaluation import evaluate  # noqa: PLC0415
     from training.finetuning.qlora import train  # noqa: PLC0415
 
     monkeypatch.setattr(module, "SHARES", (0.5,))
-    real, with_retrieval = scoring.retrieval_inputs, []
+    real, with_retrieval = evaluate.retrieval_inputs, []
 
     def spy(plain: "ModelInputs", index: ExchangeIndex | None, *others: Any) -> "ModelInputs":
         inputs = real(plain, index, *others)
