@@ -31,6 +31,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     warmup_ratio: float = 0.05
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     epochs: float
+    min_epochs: float = 0.0
     max_train_tokens: int = 0
     train_minutes: float = 0.0
     min_train_tokens: int = 0

@@ -75,7 +75,7 @@ async def sweep(
     *,
     as_json: bool,
 ) -> None:
-    """Look for a better learning rate, rank and number of references for a tenant, and say why.
+    """Look for a better learning rate, rank, number of references and epochs for a tenant, and say why.
 
     Trains here and now, many short runs on the base in memory, without a worker. Stopped or killed, the
     same command goes on. Chooses by the validation split; the test split stays unread for a job's report.
@@ -194,7 +194,7 @@ def _print_result(out: Path, tenant: str, *, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    columns = ("trial", "rate", "rank", "references")
+    columns = ("trial", "rate", "rank", "references", "least epochs")
     scores = tuple(f"nats at {tokens:,}" for tokens in result.rungs)
     rows = [
         (
@@ -216,4 +216,9 @@ def _print_result(out: Path, tenant: str, *, as_json: bool) -> None:
 
 
 def _cells(setting: Setting) -> tuple[str, ...]:
-    return f"{setting.learning_rate:.2g}", str(setting.rank), str(setting.references)
+    return (
+        f"{setting.learning_rate:.2g}",
+        str(setting.rank),
+        str(setting.references),
+        f"{setting.min_epochs:g}",
+    )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_ROWS = 100_000
-"""Exchanges in memory: about 4 KB each (3 of vectors, the text), 400 MB in all. The last one used stays,
-whatever its size."""
+"""Exchanges in memory: about 4 KB each (3 of vectors, the text), 400 MB in all. One index alone has no more: a larger
+one stays in its file (`training.retrieval.large`)."""
 
 
 class LoadedIndex(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +91,10 @@ class IndexCache:
 
     @property
     def _rows(self) -> int:
-        # an adapter without one counts as well: their number has a bound too
-        return sum(len(one.index.index) if one.index else 1 for one in self._loaded.values())
+        # an adapter without one, or whose index stays in its file, counts as well: their number has a bound too
+        return sum(
+            max(1, one.index.index.held_rows if one.index else 0) for one in self._loaded.values()
+        )
 
 
 def has_index(adapters: Path) -> bool:

@@ -8,6 +8,7 @@ import torch
 
 from training.adapters.package import TrainingSummary
 from training.config import TrainingSpec
+from training.data.products import find_products
 from training.errors import BadInput
 from training.evaluation.evaluate import (
     model_inputs,
@@ -81,7 +82,9 @@ def score_control(
     (output,) = run_model(
         generator, "base" if trained.whole else "new", [inputs], report, only=None
     )
-    replies = rate_replies(output.texts, contexts, load_embedder(torch.float32))
+    dataset = held_out.dataset
+    products = find_products(dataset.read("train"), system_prompt=dataset.system_prompt)
+    replies = rate_replies(output.texts, contexts, load_embedder(torch.float32), products)
     made = trained.summary
     return ScoredControl(
         TrainedControl(

@@ -7,6 +7,7 @@ list without any sampler state.
 
 import random
 from collections.abc import Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -33,7 +34,7 @@ class BatchPlan(msgspec.Struct, frozen=True):
 
 
 def truncate_plan(plan: BatchPlan, tokens: int) -> BatchPlan:
-    """The plan up to the step that reaches ``tokens``; equal to a plan made with that bound."""
+    """The plan up to the step that reaches ``tokens``; equal to a plan made with that bound, and no ``min_epochs``."""
     done = 0
     for step, count in enumerate(plan.tokens, start=1):
         done += count
@@ -75,6 +76,7 @@ def plan_run(
     epochs: float,
     step_tokens: int,
     batch_tokens: int,
+    min_epochs: float = 0.0,
     max_train_tokens: int = 0,
     tokens: Sequence[int] | None = None,
 ) -> BatchPlan:
@@ -86,6 +88,8 @@ def plan_run(
         epochs: Passes over all items; may be a fraction.
         step_tokens: Positions of one optimiser step, at most.
         batch_tokens: Positions of one forward pass, at most.
+        min_epochs: Passes over what is read, at least: where the run would end before, it reads only some
+            of the items. They are drawn by the seed, and fewer are among more.
         max_train_tokens: End with the step that reaches this number of tokens (0: no bound).
         tokens: Real tokens of each item, where ``lengths`` contain padding.
     """
@@ -93,10 +97,16 @@ def plan_run(
     tokens = lengths if tokens is None else tokens
     total = sum(tokens)
     target = epochs * total if not max_train_tokens else min(epochs * total, max_train_tokens)
+    read: Sequence[int] = range(len(lengths))
+    if min_epochs * total > target:
+        read = _some(tokens, target / min_epochs, seed=seed)
+        total = sum(tokens[i] for i in read)
+    widths = [lengths[i] for i in read]
     done, epoch = 0, 0
     while total and done < target:
         rng = random.Random(f"{seed}:{epoch}")  # noqa: S311 - an order, not a secret
-        batches = length_batches(lengths, max_tokens=min(step_tokens, batch_tokens), rng=rng)
+        drawn = length_batches(widths, max_tokens=min(step_tokens, batch_tokens), rng=rng)
+        batches = [[read[i] for i in batch] for batch in drawn]
         rng.shuffle(batches)
         for step in _steps(batches, lengths, step_tokens):
             plan.steps.append(step)
@@ -108,6 +118,14 @@ def plan_run(
                 break
         epoch += 1
     return plan
+
+
+def _some(tokens: Sequence[int], most: float, *, seed: int) -> list[int]:
+    """Items in a random order up to ``most`` tokens, but one at least; sorted."""
+    order = list(range(len(tokens)))
+    random.Random(f"{seed}:some").shuffle(order)  # noqa: S311 - an order, not a secret
+    sums = accumulate(tokens[i] for i in order)
+    return sorted(order[: max(1, sum(reached <= most for reached in sums))])
 
 
 def positions(lengths: Sequence[int], batch: Batch) -> int:

@@ -1,5 +1,7 @@
 """The facts of a text: numbers, amounts, dates, times, links, in one notation.
 
+Names of products are facts as well, but no rule reads them from one text: see `training.data.products`.
+
 Two replies may be worded alike and still say different things: 14 days or 30, 9:00 or 10:00. Facts are
 read by rules, not by a model, so that what was found can be shown and checked::
 
@@ -30,7 +32,17 @@ from training.data.fact_words import (
 )
 
 FactKind = Literal[
-    "amount", "quantity", "number", "code", "date", "time", "weekday", "phone", "link", "email"
+    "amount",
+    "quantity",
+    "number",
+    "code",
+    "date",
+    "time",
+    "weekday",
+    "phone",
+    "link",
+    "email",
+    "product",
 ]
 
 
@@ -50,6 +62,7 @@ class Fact(NamedTuple):
     phone     digits, with ``+`` where it was written
     link      host and path, without ``www.`` and query
     email     the address in lower case
+    product   the name in lower case
     ========  =============================================  ==================
 
     ``05/03/2026`` may be either day: its value has both readings, ``2026-03-05|2026-05-03``.
@@ -71,7 +84,16 @@ def facts_of(text: str) -> frozenset[Fact]:
     separator before three digits groups thousands: ``1.000`` and ``1,000`` are a thousand, ``1.5``
     and ``1,5`` one and a half.
     """
-    rest = _blank(fold(text).text, PLACEHOLDER, _TEMPLATE, _LIST_MARKER)
+    return facts_in(readable(text))
+
+
+def readable(text: str) -> str:
+    """The text as facts are read from it: folded, and `USED` where placeholders and numbers of lists are."""
+    return _blank(fold(text).text, PLACEHOLDER, _TEMPLATE, _LIST_MARKER)
+
+
+def facts_in(rest: str) -> frozenset[Fact]:
+    """What `facts_of` finds, in a text that is `readable` already."""
     found: set[Fact] = set()
     for needed, pattern, read in _RULES:
         if not needed.search(rest):
@@ -87,12 +109,13 @@ def facts_of(text: str) -> frozenset[Fact]:
 
 
 _TEMPLATE = re.compile(r"\{\{[^{}]{0,80}\}\}|<[A-Za-z_ ]{1,40}>")
-_USED = "\x00"  # no word, no blank: nothing is read across what was read already
+USED = "\x00"
+"""In place of what was read already: no word, no blank, so that nothing is read across it."""
 
 
 def _blank(text: str, *patterns: re.Pattern[str]) -> str:
     for pattern in patterns:
-        text = pattern.sub(lambda match: _USED * len(match[0]), text)
+        text = pattern.sub(lambda match: USED * len(match[0]), text)
     return text
 
 
@@ -100,7 +123,7 @@ def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
     parts = []
     at = 0
     for start, end in spans:
-        parts += [text[at:start], _USED * (end - start)]
+        parts += [text[at:start], USED * (end - start)]
         at = end
     return "".join([*parts, text[at:]])
 

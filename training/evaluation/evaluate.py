@@ -24,6 +24,7 @@ from training.compute_dtype import TypeChoice, Work
 from training.config import TrainingSpec
 from training.data.chat_template import TrainingSequence, token_ids
 from training.data.contexts import Context
+from training.data.products import find_products
 from training.errors import TrainingError
 from training.evaluation.generator import Generator, OnProgress, TokenLogprobs
 from training.evaluation.heldout import (
@@ -128,7 +129,8 @@ def evaluate(
         if index is None
         else [nearest_reply(found) for found in rows["new"].references]
     )
-    replies = _rated_replies(contexts, rows, outputs, looked_up, embed=embed)
+    products = find_products(training, system_prompt=held_out.dataset.system_prompt)
+    replies = _rated_replies(contexts, rows, outputs, looked_up, embed=embed, products=products)
     samples = _samples(contexts, replies, shared, rows)
     topics = find_coverage(training, held_out.examples, samples, embed=embed, seed=spec.seed)
     report(len(contexts))
@@ -544,6 +546,7 @@ def _rated_replies(
     looked_up: list[str],
     *,
     embed: Embed,
+    products: tuple[str, ...],
 ) -> dict[Subject, list[Reply]]:
     """What every subject would send in each context; a lookup sends what the training data gives."""
     sent = {
@@ -554,7 +557,7 @@ def _rated_replies(
         subject: [
             msgspec.structs.replace(reply, quoted=answer.quoted and answer.quoted.id)
             for reply, answer in zip(
-                rate_replies([answer.text for answer in answers], contexts, embed),
+                rate_replies([answer.text for answer in answers], contexts, embed, products),
                 answers,
                 strict=True,
             )
@@ -573,8 +576,10 @@ def _sent(contexts: Sequence[Context], inputs: ModelInputs, texts: Sequence[str]
     ]
 
 
-def rate_replies(texts: Sequence[str], contexts: Sequence[Context], embed: Embed) -> list[Reply]:
-    """Each reply with its closeness to the one that the agent wrote."""
+def rate_replies(
+    texts: Sequence[str], contexts: Sequence[Context], embed: Embed, products: tuple[str, ...]
+) -> list[Reply]:
+    """Each reply with its closeness to the one that the agent wrote; ``products`` are names that count."""
     references = [context.reference for context in contexts]
     meaning = similarities(texts, references, embed=embed)
     return [
@@ -583,7 +588,7 @@ def rate_replies(texts: Sequence[str], contexts: Sequence[Context], embed: Embed
             exact=exact_match(text, context.reference),
             token_f1=token_f1(text, context.reference),
             similarity=similarity,
-            facts=count_facts(text, context.reference, context.said),
+            facts=count_facts(text, context.reference, context.said, products),
         )
         for text, context, similarity in zip(texts, contexts, meaning, strict=True)
     ]

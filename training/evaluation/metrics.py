@@ -6,7 +6,7 @@ No torch here: the caller passes the function that turns texts into vectors.
 from collections import Counter
 from collections.abc import Sequence
 
-from training.data.facts import facts_of
+from training.data.products import facts_with_products
 from training.data.words import f1_of_words, squad_words
 from training.results import FactCount
 from training.retrieval.index import Embed as Embed  # noqa: PLC0414 - both are for our callers too
@@ -27,14 +27,16 @@ def token_f1(reply: str, reference: str) -> float:
     return f1_of_words(Counter(squad_words(reply)), Counter(squad_words(reference)))
 
 
-def count_facts(reply: str, reference: str, said: Sequence[str]) -> FactCount:
+def count_facts(
+    reply: str, reference: str, said: Sequence[str], products: tuple[str, ...] = ()
+) -> FactCount:
     """Compare the facts of a reply with those of the agent's, and of what was ``said`` before it.
 
-    So a reply may repeat what the customer has said, but not state an amount, a date or a link that
-    nobody has.
+    So a reply may repeat what the customer has said, but not state an amount, a date, a link or one
+    of the tenant's ``products`` that nobody has.
     """
-    given, wanted = facts_of(reply), facts_of(reference)
-    known = wanted.union(*map(facts_of, said))
+    given, wanted = (facts_with_products(text, products) for text in (reply, reference))
+    known = wanted.union(*(facts_with_products(text, products) for text in said))
     return FactCount(right=len(given & wanted), wanted=len(wanted), invented=len(given - known))
 
 

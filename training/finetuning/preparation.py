@@ -131,6 +131,7 @@ def prepare(
         epochs=spec.recipe.epochs,
         step_tokens=step_tokens(spec.recipe, widths),
         batch_tokens=limit,
+        min_epochs=spec.recipe.min_epochs,
         max_train_tokens=spec.recipe.max_train_tokens,
     )
     told = msgspec.to_builtins(spec)

@@ -24,6 +24,7 @@ from training.evaluation.sentence_embedder import load_embedder
 from training.events import EventWriter, StageEvent
 from training.filesystem import write_atomically
 from training.finetuning.preparation import examples_of
+from training.retrieval import large
 from training.retrieval.articles import ArticleIndex, sha256_of
 from training.retrieval.index import ExchangeIndex
 from training.retrieval.prompts import Shown, find_references, shown_turns, training_turns
@@ -97,6 +98,8 @@ def prepare_references(
         tokenize = copied_tokens(Path(spec.base)) if copies else None
         index = build_index(dataset, should_stop=should_stop, tokenize=tokenize)
         index.save(out / INDEX_NAME)
+        if len(index) > large.EXACT_ROWS:
+            index = ExchangeIndex.load(out / INDEX_NAME)  # searched as it will be when it is served
     shown = ShownSplits(made_from=made_from, splits=find_shown(spec, dataset, index))
     write_atomically(path, msgspec.json.encode(shown))
     return shown.splits

@@ -80,7 +80,7 @@ _ROWS = (
     ("exact", "Identical", "replies just like the agent's", "{:.0%}"),
     ("token_f1", "Words", "in common with the agent's reply, F1", "{:.2f}"),
     ("similarity", "Meaning", "like the agent's reply, cosine", "{:.2f}"),
-    ("facts", "Facts", "of the agent's reply: amounts, dates, links", "{:.0%}"),
+    ("facts", "Facts", "of the agent's reply: amounts, dates, links, products", "{:.0%}"),
     ("invented", "Invented", "facts a reply that nobody has said; lower is better", "{:.2f}"),
     (
         "inventing",

@@ -8,11 +8,12 @@ row of another's::
     texts     bytes: the exchanges as JSON lines
     ends      (exchanges) int64: where each line ends
 
-Searching is exact. That is quick enough for what a tenant has (``tests/bench/retrieval.py``).
+Searching is exact up to `EXACT_ROWS`, which is quick enough for what most tenants have
+(``tests/bench/retrieval.py``). A larger index stays in its file and is searched by a graph (`training.retrieval.large`).
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,8 @@ from training.data.dataset import Example
 from training.errors import ArtifactError
 from training.filesystem import write_atomically
 from training.references import Reference
+from training.retrieval import large
+from training.retrieval.large import GraphedVectors, Parts, RowsByKey, Slices
 
 ENCODER = "all-MiniLM-L6-v2"
 SUPPORTED_SHARE = 0.95
@@ -98,7 +101,7 @@ class ExchangeIndex:
     def __init__(
         self,
         exchanges: Sequence[Exchange],
-        vectors: Stored,
+        vectors: Stored | GraphedVectors,
         *,
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - a constant
         tokens: Sequence[Sequence[int]] | None = None,
@@ -111,10 +114,17 @@ class ExchangeIndex:
         self.thresholds = thresholds
         self.tokens = tokens
         # float32 in memory: converting 10,000 rows for each search takes 44 ms, the product 8
-        self._vectors = vectors.astype(np.float32)
+        self._vectors = (
+            vectors if isinstance(vectors, GraphedVectors) else vectors.astype(np.float32)
+        )
 
     def __len__(self) -> int:
         return len(self.exchanges)
+
+    @property
+    def held_rows(self) -> int:
+        """Exchanges that are in memory."""
+        return 0 if isinstance(self._vectors, GraphedVectors) else len(self)
 
     @classmethod
     def build(
@@ -170,6 +180,10 @@ class ExchangeIndex:
         """
         if not self.exchanges or not len(queries):
             return [[] for _ in queries]
+        if isinstance(self._vectors, GraphedVectors):
+            nearest = map(self._vectors.nearest, queries)
+            hidden = excluding if excluding is not None else [None] * len(queries)
+            return [self._distinct(*each, count) for each in zip(nearest, hidden, strict=True)]
         scores = queries @ self._vectors.T
         scores /= 2
         return [
@@ -190,9 +204,24 @@ class ExchangeIndex:
             excluding=[context.conversation for context in contexts],
         )
 
+    def _distinct(
+        self, ranked: Iterator[tuple[int, float]], excluded: str | None, count: int
+    ) -> list[Found]:
+        """What is found among products of vectors, of which the greatest come first, but for a few."""
+        found: dict[str, Found] = {}
+        for row, product in ranked:
+            if len(found) == count:
+                break
+            exchange = self.exchanges[row]
+            if exchange.conversation != excluded:
+                found.setdefault(exchange.reply, Found(exchange, round(product / 2, 4)))
+        return sorted(found.values(), key=lambda each: -each.score)
+
     @cached_property
-    def _rows(self) -> dict[tuple[str, int], int]:
-        return {(one.conversation, one.turn): row for row, one in enumerate(self.exchanges)}
+    def _rows(self) -> Mapping[tuple[str, int], int] | RowsByKey:
+        if isinstance(self._vectors, GraphedVectors):
+            return RowsByKey(self._vectors.keys, lambda row: _place(self.exchanges[row]))
+        return {_place(one): row for row, one in enumerate(self.exchanges)}
 
     def copied(self, references: Sequence[Reference]) -> Sequence[int]:
         """The ``tokens`` of the nearest past reply among references; none where there is none."""
@@ -265,6 +294,8 @@ class ExchangeIndex:
             "texts": np.frombuffer(b"".join(lines), dtype=np.uint8),
             "ends": ends,
         }
+        if len(self) > large.EXACT_ROWS:
+            arrays |= large.graph_parts(self._vectors, map(_place, self.exchanges))
         if self.tokens is not None:
             arrays["tokens"] = np.array([one for row in self.tokens for one in row], dtype=np.int32)
             arrays["token_ends"] = np.cumsum([len(row) for row in self.tokens], dtype=np.int64)
@@ -285,16 +316,13 @@ class ExchangeIndex:
         try:
             with safe_open(path, framework="numpy") as stored:
                 about = json.loads((stored.metadata() or {})["about"])
-                vectors: Stored = stored.get_tensor("vectors")
-                texts: bytes = stored.get_tensor("texts").tobytes()
-                ends: list[int] = stored.get_tensor("ends").tolist()
-                tokens = None
-                if "tokens" in stored.keys():  # noqa: SIM118 - no mapping
-                    parts = np.split(
-                        stored.get_tensor("tokens"), stored.get_tensor("token_ends")[:-1]
-                    )
-                    tokens = [part.tolist() for part in parts]
-            exchanges = _exchanges(texts, ends)
+                names = stored.keys()
+                parts = (
+                    large.map_parts(path)
+                    if "graph" in names
+                    else {name: stored.get_tensor(name) for name in names}
+                )
+            exchanges, vectors, tokens = (_mapped if "graph" in parts else _held)(parts)
             # the first indexes had one for both sorts
             first, later = about.get("thresholds") or [about["threshold"]] * 2
             thresholds = Thresholds(float(first), float(later))
@@ -378,6 +406,34 @@ def encode(
     sides = [[row[pair[side]] for pair in pairs] for side in (0, 1)]
     joined: Vectors = np.concatenate([vectors[side] for side in sides], axis=1)
     return joined
+
+
+def _place(exchange: Exchange) -> tuple[str, int]:
+    return exchange.conversation, exchange.turn
+
+
+_Contents = tuple[Sequence[Exchange], Stored | GraphedVectors, Sequence[Sequence[int]] | None]
+
+
+def _held(parts: Parts) -> _Contents:
+    """Exchanges, vectors and tokens of a file, in memory."""
+    tokens = None
+    if "tokens" in parts:
+        tokens = [each.tolist() for each in np.split(parts["tokens"], parts["token_ends"][:-1])]
+    return _exchanges(parts["texts"].tobytes(), parts["ends"].tolist()), parts["vectors"], tokens
+
+
+def _mapped(parts: Parts) -> _Contents:
+    """The same, to be read from the file where they are used."""
+    decoder = msgspec.json.Decoder(Exchange)
+    tokens = None
+    if "tokens" in parts:
+        tokens = Slices(parts["tokens"], parts["token_ends"], lambda part: part.tolist())
+    return (
+        Slices(parts["texts"], parts["ends"], decoder.decode),
+        GraphedVectors(parts["vectors"], graph=parts["graph"], keys=parts["keys"]),
+        tokens,
+    )
 
 
 def _exchanges(texts: bytes, ends: Sequence[int]) -> list[Exchange]:

@@ -167,6 +167,7 @@ def _parameters(found: SweepResult, plan: Plan) -> list[str]:
         ),
         "Rank": lambda s: str(s.rank),
         "References": lambda s: str(s.references),
+        "Epochs": lambda s: f"{s.min_epochs:g} or more",
     }
     reached = [trial for trial in found.trials if trial.scores]
     said = []
@@ -190,6 +191,7 @@ def _order(setting: Setting, title: str) -> float:
         "Rate": setting.learning_rate,
         "Rank": setting.rank,
         "References": setting.references,
+        "Epochs": setting.min_epochs,
     }[title]
 
 

@@ -11,6 +11,9 @@ RATE_FACTOR = 4.0
 """The rates that are tried reach from the recipe's divided by this to the recipe's times this."""
 REFERENCES = (0, 1, 2, 4)
 """Past exchanges that a reply is shown; more make prompts too long for a small base."""
+MIN_EPOCHS = (0.0, 2.0, 4.0)
+"""Passes that a trial makes over what it reads, at least. All trials have the same number of tokens, so more passes are
+passes over fewer conversations; 0 reads as many as there are tokens for."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,16 +22,18 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float
     rank: int
     references: int
+    min_epochs: float = 0.0
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Setting":
         """The recipe's own."""
-        return cls(
-            learning_rate=recipe.learning_rate, rank=recipe.rank, references=recipe.references
-        )
+        return cls(**{name: getattr(recipe, name) for name in cls.__struct_fields__})
 
     def __str__(self) -> str:
-        return f"rate {self.learning_rate:.2g}, rank {self.rank}, {self.references} references"
+        passes = f", {self.min_epochs:g} epochs or more" if self.min_epochs else ""
+        return (
+            f"rate {self.learning_rate:.2g}, rank {self.rank}, {self.references} references{passes}"
+        )
 
 
 class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,6 +42,7 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     learning_rate: tuple[float, float]
     ranks: tuple[int, ...]
     references: tuple[int, ...]
+    min_epochs: tuple[float, ...] = (0.0,)
 
 
 def space_around(recipe: Recipe, *, max_rank: int) -> SearchSpace:
@@ -46,6 +52,7 @@ def space_around(recipe: Recipe, *, max_rank: int) -> SearchSpace:
         learning_rate=(recipe.learning_rate / RATE_FACTOR, recipe.learning_rate * RATE_FACTOR),
         ranks=tuple(sorted(rank for rank in ranks if 0 < rank <= max(max_rank, recipe.rank))),
         references=tuple(sorted({*REFERENCES, recipe.references})),
+        min_epochs=tuple(sorted({*MIN_EPOCHS, recipe.min_epochs})),
     )
 
 
@@ -56,6 +63,7 @@ def widened(space: SearchSpace, control: Setting) -> SearchSpace:
         learning_rate=(min(rates), max(rates)),
         ranks=tuple(sorted({*space.ranks, control.rank})),
         references=tuple(sorted({*space.references, control.references})),
+        min_epochs=tuple(sorted({*space.min_epochs, control.min_epochs})),
     )
 
 
@@ -78,6 +86,7 @@ def with_setting(recipe: Recipe, setting: Setting) -> Recipe:
         rank=setting.rank,
         alpha=round(recipe.alpha * setting.rank / recipe.rank),
         references=setting.references,
+        min_epochs=setting.min_epochs,
         min_distinct_replies=0.0 if setting.references else recipe.min_distinct_replies,
     )
 
@@ -95,13 +104,15 @@ def load_sweep(path: Path) -> SweepSpec:
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadInput(f"{path}: {exc}") from exc
     low, high = spec.space.learning_rate
-    if not (0 < low < high and spec.space.ranks and spec.space.references and spec.minutes > 0):
+    space = spec.space
+    some = all((space.ranks, space.references, space.min_epochs))
+    if not (0 < low < high and some and spec.minutes > 0):
         raise BadInput(
             f"{path}: a sweep needs minutes above 0, two rates of which the first is lower, and at "
-            "least one rank and one number of references"
+            "least one rank, one number of references and one of epochs"
         )
-    if min(spec.space.ranks) < 1 or min(spec.space.references) < 0:
-        raise BadInput(f"{path}: ranks begin at 1 and references at 0")
+    if min(space.ranks) < 1 or min(*space.references, *space.min_epochs, 0) < 0:
+        raise BadInput(f"{path}: ranks begin at 1, references and epochs at 0")
     if spec.run.method != "supervised" or spec.run.start_adapter or spec.run.imported:
         raise BadInput(f"{path}: a sweep trains new adapters on conversations (method supervised)")
     return spec

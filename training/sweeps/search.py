@@ -125,6 +125,7 @@ class Search:
             learning_rate=trial.suggest_float("learning_rate", low, high, log=True),
             rank=trial.suggest_categorical("rank", self._space.ranks),
             references=trial.suggest_categorical("references", self._space.references),
+            min_epochs=trial.suggest_categorical("min_epochs", self._space.min_epochs),
         )
         return Decisions(self._study, trial, setting)
 

@@ -130,7 +130,16 @@ class _Sweep:
             self._say(
                 f"not tried: {few} references, for max_length {run.recipe.max_length} is too short"
             )
-        space = msgspec.structs.replace(space, references=bench.references)
+        passes = plan.rungs[-1] / bench.longest_pass
+        space = msgspec.structs.replace(
+            space,
+            references=bench.references,
+            min_epochs=tuple(
+                least
+                for least in space.min_epochs
+                if least > passes or least == run.recipe.min_epochs
+            ),
+        )
         search = Search(space, seed=run.seed)
         search.replay(trial for trial in self._trials if trial.ended)
         with self._stopper.deferred():

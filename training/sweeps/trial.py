@@ -26,7 +26,7 @@ from training.config import TrainingSpec
 from training.data.batching import length_batches
 from training.data.chat_template import TrainingSequence
 from training.data.dataset import load
-from training.data.tokenization import ExampleTokenizer, rows_of
+from training.data.tokenization import ExampleTokenizer, rows_of, token_count
 from training.errors import BadInput
 from training.events import EventWriter, StageEvent
 from training.finetuning.preparation import (
@@ -181,6 +181,13 @@ class Workbench:
     def whole_run(self) -> int:
         """Tokens of the control's run where nothing cuts it short."""
         return sum(self.data(self._spec).plan.tokens)
+
+    @property
+    def longest_pass(self) -> int:
+        """Tokens of one pass over the training split, with the references that make it longest."""
+        return max(
+            sum(map(token_count, material.tokenized.train)) for material in self._material.values()
+        )
 
     def measure(self, out: Path) -> tuple[int, float]:
         """(positions, seconds) of a first batch of the control, forward and back."""

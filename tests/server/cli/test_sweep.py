@@ -75,7 +75,7 @@ def test_a_sweep_shows_its_trials_and_a_job_takes_its_recipe(
         done = made(tenantune, *asked)
         assert "trial 1: ends" in done.stderr
         assert [row.split("\t")[0] for row in done.stdout.splitlines()] == ["0", "1"]
-        assert done.stdout.splitlines()[1].split("\t")[2:5] == ["16", "0", "0.500"]
+        assert done.stdout.splitlines()[1].split("\t")[2:6] == ["16", "0", "0", "0.500"]
         assert "Trial 1 of 1 won" in done.stderr
         [recipe] = (home / "sweeps").glob("*/*/recipe.toml")
         assert str(recipe) in done.stderr.replace("\n", "")

@@ -27,6 +27,7 @@ from tests.training.evaluation.samples import conversation
 from training.adapters.package import INDEX_NAME
 from training.data.contexts import contexts_of
 from training.references import show
+from training.retrieval import large
 from training.retrieval.index import ExchangeIndex, Thresholds, encode, reference_of
 from training.retrieval.prompts import find_references
 
@@ -472,6 +473,27 @@ async def test_only_the_most_recently_used_indexes_stay_in_memory(server: Servin
     assert await cache.get(folders[0]) is first
     assert await cache.get(folders[1]) is not None
     assert await cache.get(folders[0]) is not first
+
+
+async def test_a_large_index_answers_from_its_file_and_takes_no_room(
+    server: Serving, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "EXACT_ROWS", 2)
+    cache = IndexCache(max_rows=2)
+    loaded = []
+    for slug in ("one", "two"):
+        await server.tenant(slug)
+        index = await publish(server, slug)
+        (path,) = server.settings.adapters.glob(f"{slug}.*/{INDEX_NAME}")
+        loaded.append(await cache.get(str(path.parent)))
+        assert loaded[-1] is not None
+        assert (loaded[-1].index.held_rows, len(loaded[-1].index)) == (0, len(index))
+        assert await cache.get(str(path.parent)) is loaded[-1]
+    client = server.openai(await server.key("one"))
+    await client.chat.completions.create(
+        model="one", messages=[{"role": "user", "content": QUESTION}]
+    )
+    assert "Look under My Orders." in last_turn(asked[-1])
 
 
 # --- articles ---

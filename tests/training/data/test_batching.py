@@ -1,6 +1,9 @@
 """Plans of steps: every conversation once an epoch, hardly any padding, always the same."""
 
+from collections import Counter
+
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +94,36 @@ def test_a_number_of_examples_becomes_the_tokens_of_as_many_average_ones() -> No
         plan = plan_run(lengths, seed=1, epochs=2, step_tokens=tokens, batch_tokens=1024)
         mean = 2 * len(lengths) / len(plan.steps)
         assert 0.6 * wanted <= mean <= 1.6 * wanted
+
+
+def test_more_epochs_of_as_many_tokens_are_passes_over_fewer_items() -> None:
+    lengths = [100 + i % 7 for i in range(60)]  # 6,177 in all
+
+    def items(least: float) -> tuple[list[int], BatchPlan]:
+        plan = plan_run(
+            lengths,
+            seed=1,
+            epochs=9.0,
+            step_tokens=300,
+            batch_tokens=300,
+            min_epochs=least,
+            max_train_tokens=4_000,
+        )
+        return [i for step in plan.steps for batch in step for i in batch], plan
+
+    all_read, plan = items(0.0)
+    assert len(set(all_read)) == len(all_read)
+    twice, two = items(2.0)
+    assert sum(two.tokens) == pytest.approx(sum(plan.tokens), rel=0.1)
+    assert two.epochs[-1] == pytest.approx(2.0, abs=0.2)
+    assert set(Counter(twice).values()) <= {2, 3}
+    four_times, _ = items(4.0)
+    assert set(four_times) < set(twice)
+    # where the run makes more passes anyway, all are read
+    assert items(0.5)[1] == plan
+    few = items(1e9)
+    assert len(set(few[0])) == 1
+    assert sum(few[1].tokens) >= 4_000
 
 
 @given(LENGTHS, st.integers(1, 5_000))

@@ -46,3 +46,14 @@ def test_facts_are_right_wanted_or_invented() -> None:
 def test_a_reply_without_facts_invents_none() -> None:
     found = count_facts("Of course, friend.", "Of course.", ["Can I pay 5 EUR?"])
     assert (found.right, found.wanted, found.invented) == (0, 0, 0)
+
+
+def test_a_product_that_nobody_has_named_is_invented() -> None:
+    boxes = ("family loaf", "full hearth", "little loaf")
+    found = count_facts(
+        "Take the Family Loaf, the Full Hearth or a little loaf.",
+        "I would take the Family Loaf.",
+        ["Is the Little Loaf enough?"],
+        boxes,
+    )
+    assert (found.right, found.wanted, found.invented) == (1, 1, 1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -95,6 +96,32 @@ def test_what_is_shown_is_kept_and_read_again(tmp_path: Path, progress: EventWri
     other = msgspec.structs.replace(spec, seed=spec.seed + 1)
     with pytest.raises(Interrupted, match="were indexed"):
         references.prepare_references(other, tmp_path, progress, should_stop=lambda: True)
+
+
+def test_a_large_index_is_searched_in_its_file_in_training_too(
+    tmp_path: Path, progress: EventWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.finetuning import references  # noqa: PLC0415 - loads torch
+    from training.retrieval import large  # noqa: PLC0415
+    from training.retrieval.index import ExchangeIndex  # noqa: PLC0415
+
+    spec = spec_of(tmp_path, distinct=True)
+    shown = references.prepare_references(spec, tmp_path, progress, should_stop=lambda: False)
+    monkeypatch.setattr(large, "EXACT_ROWS", 5)
+    out = tmp_path / "large"
+    out.mkdir()
+    searched: list[int] = []
+    nearest = large.GraphedVectors.nearest
+
+    def spy(self: large.GraphedVectors, query: Any) -> Iterator[tuple[int, float]]:
+        searched.append(len(self))
+        return nearest(self, query)
+
+    monkeypatch.setattr(large.GraphedVectors, "nearest", spy)
+    again = references.prepare_references(spec, out, progress, should_stop=lambda: False)
+    assert again == shown  # of so few the graph misses none
+    assert len(searched) >= len(shown["train"])
+    assert ExchangeIndex.load(out / "retrieval.safetensors").held_rows == 0
 
 
 def test_without_references_nothing_is_made(tmp_path: Path, progress: EventWriter) -> None:

@@ -9,7 +9,9 @@ CONTROL = Setting(learning_rate=3e-3, rank=16, references=2)
 PLAN = Plan(fingerprint="", rungs=(300, 900), whole_run=2_000, control=CONTROL)
 
 
-def trial(number: int, *scores: float, ended: Ended = "finished", rate: float = 3e-3) -> Trial:
+def trial(
+    number: int, *scores: float, ended: Ended = "finished", rate: float = 3e-3, epochs: float = 0.0
+) -> Trial:
     """Scored on ten conversations of ten tokens, some harder than others."""
     rungs = [
         Rung(
@@ -19,7 +21,7 @@ def trial(number: int, *scores: float, ended: Ended = "finished", rate: float = 
         )
         for i, score in enumerate(scores)
     ]
-    setting = Setting(learning_rate=rate, rank=16, references=2)
+    setting = Setting(learning_rate=rate, rank=16, references=2, min_epochs=epochs)
     return Trial(number=number, setting=setting, rungs=rungs, ended=ended)
 
 
@@ -30,7 +32,7 @@ def test_the_winner_is_explained_with_its_interval_and_what_each_parameter_did()
             trial(0, 1.5, 1.0),
             trial(1, 2.0, ended="worse", rate=1e-3),
             trial(2, 1.2, 0.8, rate=6e-3),
-            trial(3, 1.4, 0.9, rate=9e-3),
+            trial(3, 1.4, 0.9, rate=9e-3, epochs=2.0),
         ],
         recipe=TINY_RECIPE,
         seconds=90.0,
@@ -46,6 +48,7 @@ def test_the_winner_is_explained_with_its_interval_and_what_each_parameter_did()
         "Rate, nats after 300 tokens (trials): lower than the recipe's 2.45 (1), the recipe's 1.95 (1), "
         "higher 1.75 (2); best: higher." in said
     )
+    assert "Epochs, nats after 300 tokens (trials): 0 or more 2.02 (3), 2 or more 1.85 (1)" in said
     assert "Rank" not in said  # all have the same
     assert "1.5 minutes and 3,000 training tokens: 3 finished, 1 worse" in said
     assert "900 of the recipe's 2,000 tokens" in said

@@ -23,7 +23,9 @@ from training.sweeps.config import (
 from training.sweeps.records import Loss, Rung, Trial
 from training.sweeps.search import Clock, Search, plan_rungs
 
-SPACE = SearchSpace(learning_rate=(1e-3, 1e-2), ranks=(8, 16), references=(0, 2))
+SPACE = SearchSpace(
+    learning_rate=(1e-3, 1e-2), ranks=(8, 16), references=(0, 2), min_epochs=(0.0, 2.0)
+)
 CONTROL = Setting(learning_rate=3e-3, rank=16, references=2)
 
 
@@ -78,6 +80,7 @@ def test_a_search_that_goes_on_draws_and_decides_as_one_that_did_not_stop() -> N
         decisions.end(finished=False)
         trials.append(Trial(number=number, setting=decisions.setting, rungs=[scored]))
     assert len({trial.setting for trial in trials}) == 12
+    assert {trial.setting.min_epochs for trial in trials} == {0.0, 2.0}
     for known in (1, 7, 11):
         again = Search(SPACE, seed=1)
         again.replay(trials[:known])
@@ -85,8 +88,10 @@ def test_a_search_that_goes_on_draws_and_decides_as_one_that_did_not_stop() -> N
 
 
 def test_the_winners_recipe_is_a_file_that_loads(tmp_path: Path) -> None:
-    chosen = with_setting(TINY_RECIPE, Setting(learning_rate=1.5e-5, rank=16, references=2))
-    assert (chosen.alpha, chosen.min_distinct_replies) == (32, 0.0)
+    chosen = with_setting(
+        TINY_RECIPE, Setting(learning_rate=1.5e-5, rank=16, references=2, min_epochs=4.0)
+    )
+    assert (chosen.alpha, chosen.min_distinct_replies, chosen.min_epochs) == (32, 0.0, 4.0)
     path = tmp_path / "recipe.toml"
     path.write_text(to_toml(chosen, head='it won\nby "much"'))
     assert load_recipe(str(path)) == chosen
@@ -98,8 +103,10 @@ def test_the_space_is_around_the_recipe_and_within_what_the_engine_serves() -> N
     assert space.ranks == (16, 32, 64)
     assert space.learning_rate == (0.0005, 0.008)
     assert space.references == (0, 1, 2, 4)
-    wider = widened(space, Setting(learning_rate=0.1, rank=3, references=5))
+    assert space.min_epochs == (0.0, 2.0, 4.0)
+    wider = widened(space, Setting(learning_rate=0.1, rank=3, references=5, min_epochs=3.0))
     assert (wider.learning_rate[1], wider.ranks[0], wider.references[-1]) == (0.1, 3, 5)
+    assert wider.min_epochs == (0.0, 2.0, 3.0, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +114,11 @@ def test_the_space_is_around_the_recipe_and_within_what_the_engine_serves() -> N
     [
         ({"minutes": 0.0}, "minutes above 0"),
         ({"space": msgspec.structs.replace(SPACE, ranks=(0,))}, "ranks begin at 1"),
+        ({"space": msgspec.structs.replace(SPACE, min_epochs=(-1.0,))}, "epochs at 0"),
+        ({"space": msgspec.structs.replace(SPACE, min_epochs=())}, "one of epochs"),
         ({"method": "dpo"}, "supervised"),
     ],
-    ids=["no time", "no rank", "preferences"],
+    ids=["no time", "no rank", "fewer than none", "no epochs", "preferences"],
 )
 def test_what_cannot_be_searched_is_refused_in_words(
     tmp_path: Path, change: dict[str, Any], said: str

@@ -56,7 +56,9 @@ def spec(tiny_base: Path, small_dataset: Dataset, tmp_path: Path, monkeypatch: A
             recipe=RECIPE,
         ),
         minutes=600.0,
-        space=SearchSpace(learning_rate=(1e-3, 3e-2), ranks=(2, 4), references=(0, 1)),
+        space=SearchSpace(
+            learning_rate=(1e-3, 3e-2), ranks=(2, 4), references=(0, 1), min_epochs=(0.0, 3.0)
+        ),
     )
     path = tmp_path / "sweep.json"
     path.write_bytes(msgspec.json.encode(asked))
