@@ -4,7 +4,8 @@ A topic with few training conversations and low scores is where more transcripts
 """
 
 import random
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +14,17 @@ from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import silhouette_score
 
+from training.data.curation.languages import UNKNOWN, first_language
 from training.data.dataset import Example
 from training.evaluation.metrics import Embed, Vectors
-from training.results import ReplySample, TopicCoverage
+from training.results import LanguageCoverage, ReplySample, TopicCoverage
 
 MIN_CONVERSATIONS = 30  # below this a topic would be a handful
 MAX_CONVERSATIONS = 5_000  # a sample stands for more, as in the lookup, whose vectors these are too
 TOPICS = range(3, 13)  # what a person reads at a glance
 SILHOUETTE_SAMPLE = 1_000
 EXAMPLE_CHARACTERS = 160
+MIN_OF_A_LANGUAGE = 5  # conversations; fewer are as likely to be a short message that was mistaken
 _NAME_WORDS = 3
 _MARKS = 1.96  # standard deviations: 95 %
 _QUESTION_WORDS = 6  # fewer is a greeting, or too little to know a topic by
@@ -65,6 +68,11 @@ def find_coverage(
     sizes = np.bincount(found.labels, minlength=len(found.centres))
     names = _names(texts, found.labels, len(found.centres))
     replies = _replies_by_topic(held_out, samples, found.centres, embed=embed)
+    grouped = {name for name, _ in asked}
+    languages = _languages([each for each in training if each.id in grouped], held_out)
+    spoken: list[Counter[str]] = [Counter() for _ in found.centres]
+    for (name, _), topic in zip(asked, found.labels.tolist(), strict=True):
+        spoken[topic][languages[name]] += 1
     return tuple(
         TopicCoverage(
             words=names[topic],
@@ -74,6 +82,7 @@ def find_coverage(
             replies=len(replies[topic]),
             new=_mean([sample.new.token_f1 for sample in replies[topic]]),
             lookup=_mean([sample.lookup.token_f1 for sample in replies[topic]]),
+            languages=_by_language(spoken[topic], replies[topic], languages),
         )
         for topic in np.argsort(-sizes, kind="stable").tolist()
     )
@@ -164,6 +173,40 @@ def _replies_by_topic(
         if sample.conversation in topics:
             found[topics[sample.conversation]].append(sample)
     return found
+
+
+def _languages(training: Sequence[Example], held_out: Sequence[Example]) -> dict[str, str]:
+    """Each conversation's language by its id; ``und`` for what fewer than `MIN_OF_A_LANGUAGE` are in."""
+    found = {each.id: _language(each) for each in (*training, *held_out)}
+    counts = Counter(found.values())
+    return {
+        name: language if counts[language] >= MIN_OF_A_LANGUAGE else UNKNOWN
+        for name, language in found.items()
+    }
+
+
+def _language(example: Example) -> str:
+    asked = (message.content for message in example.messages if message.role == "user")
+    return first_language(asked, (message.content for message in example.messages))
+
+
+def _by_language(
+    spoken: Counter[str], replies: Sequence[ReplySample], languages: Mapping[str, str]
+) -> tuple[LanguageCoverage, ...]:
+    by_language: dict[str, list[ReplySample]] = defaultdict(list)
+    for sample in replies:
+        by_language[languages[sample.conversation]].append(sample)
+    order = sorted(spoken.keys() | by_language.keys(), key=lambda code: (-spoken[code], code))
+    return tuple(
+        LanguageCoverage(
+            language=code,
+            conversations=spoken[code],
+            replies=len(by_language[code]),
+            new=_mean([sample.new.token_f1 for sample in by_language[code]]),
+            lookup=_mean([sample.lookup.token_f1 for sample in by_language[code]]),
+        )
+        for code in order
+    )
 
 
 def _question(example: Example) -> str:
