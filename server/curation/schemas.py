@@ -63,7 +63,9 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     """All that was found in a tenant's conversations.
 
     ``languages``: conversations by ISO 639-1 code. ``groups``: ids of conversations in which customers
-    ask nearly the same; the largest groups.
+    ask nearly the same; the largest groups. ``questions``: different ones whose replies state facts, which
+    contradictions are looked for in; ``questions_by_meaning`` of them, the newest, were compared by
+    meaning too, the others by wording alone.
     """
 
     conversations: int
@@ -72,6 +74,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     languages: dict[str, int]
     groups: list[list[str]]
     contradictions: list[ContradictionView]
+    questions: int = 0
+    questions_by_meaning: int = 0
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

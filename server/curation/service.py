@@ -10,6 +10,7 @@ from connectors.conversation import Conversation
 from server.audit import service as audit
 from server.audit.actors import circumstances
 from server.curation.applying import Decided, Decisions
+from server.curation.encoding import ScanEncoder
 from server.curation.scanning import ScanRequest, StoredConversation, scan, text_key
 from server.curation.schemas import (
     CurationView,
@@ -27,17 +28,23 @@ from server.db.models import (
 )
 from server.db.scope import of_tenant
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService
 from server.errors import Invalid, NotFound
 from server.scratch import scratch
 from server.settings import Settings
 from server.tenants import service as tenants
 
 MAX_CONVERSATIONS = 5_000
-"""Conversations that a scan looks through: the newest. They take a quarter of a minute."""
+"""Conversations that a scan looks through: the newest. They take a quarter of a minute, and up to
+``encoding.MAX_SECONDS`` more for the questions' vectors."""
 
 
-async def scan_now(database: Database, slug: str, *, settings: Settings) -> Scan:
+async def scan_now(
+    database: Database, slug: str, *, settings: Settings, embeddings: EmbeddingService
+) -> Scan:
     """Look through a tenant's newest conversations, and keep what is found in place of the last scan.
+
+    Where the encoder is not there in time, questions are compared by their wording.
 
     Raises:
         NotFound: no such tenant.
@@ -65,7 +72,8 @@ async def scan_now(database: Database, slug: str, *, settings: Settings) -> Scan
                 region=settings.default_region,
                 allowlist=tenant.allowlist,
                 terms=tenant.masked_terms,
-            )
+            ),
+            ScanEncoder(embeddings, tenant.id).embed,
         )
     async with database.transaction() as session:
         tenant = await tenants.get(session, slug)

@@ -49,4 +49,6 @@ SCAN = Scan(
             ],
         )
     ],
+    questions=31,
+    questions_by_meaning=31,
 )

@@ -15,6 +15,7 @@ from server.curation import service
 from server.curation.schemas import RULES, DecisionRequest, Flagged, Rules, Scan
 from server.db.models import Tenant
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService
 from server.errors import Invalid
 from server.settings import Settings
 from server.tenants import service as tenants
@@ -110,9 +111,10 @@ class CurationController(Controller):
         tenant: NamedDependency[Tenant],
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
+        embeddings: NamedDependency[EmbeddingService],
     ) -> Response[Any]:
         """Look through the conversations now."""
-        await service.scan_now(database, tenant.slug, settings=settings)
+        await service.scan_now(database, tenant.slug, settings=settings, embeddings=embeddings)
         return _back(tenant, "scan")
 
     @post("/decide", guards=_REVIEWER)

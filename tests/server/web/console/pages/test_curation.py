@@ -121,3 +121,23 @@ async def test_a_viewer_sees_what_was_found_and_can_change_nothing(sign_in, tena
     for path in ("scan", "decide", "rules", "conversations/x"):
         assert (await viewer.post(f"{PAGE}/{path}")).status_code == 403
     assert (await viewer.get(PAGE.replace("acme", "other"))).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("questions", "by_meaning", "told"),
+    [
+        (31, 31, "Questions were compared by meaning."),
+        (31, 20, "The newest 20 of 31 questions were compared by meaning"),
+        (31, 0, "compared by their wording alone"),
+    ],
+)
+async def test_the_page_says_how_questions_were_compared(
+    sign_in, tenant, database, *, questions, by_meaning, told
+) -> None:
+    found = msgspec.structs.replace(SCAN, questions=questions, questions_by_meaning=by_meaning)
+    async with database.transaction() as session:
+        session.add(
+            CurationScan(tenant_id=tenant.id, conversations=1, body=msgspec.to_builtins(found))
+        )
+    browser = await sign_in("acme", "viewer")
+    assert told in words(await browser.get(PAGE))
