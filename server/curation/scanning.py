@@ -23,6 +23,7 @@ from connectors.redaction.redactor import Redactor, UncertainHit
 from server.curation.schemas import (
     MAX_DOUBT_CHARACTERS,
     ContradictionView,
+    ConversationLabels,
     Doubt,
     Flagged,
     Place,
@@ -38,7 +39,7 @@ from training.data.curation.contradictions import (
 )
 from training.data.curation.duplicates import near_duplicates
 from training.data.curation.flags import Flag, flags_of
-from training.data.curation.languages import main_language
+from training.data.curation.languages import languages_of, main_language
 
 NICENESS = 10
 MAX_DOUBTS = 500  # that a person is asked about, the most frequent first
@@ -70,9 +71,10 @@ class TextsToEmbed(msgspec.Struct, frozen=True, tag="texts"):
 
 
 class Looked(msgspec.Struct, frozen=True, tag="looked"):
-    """The end: what was found."""
+    """The end: what was found, and what is said of each conversation, by its id."""
 
     scan: Scan
+    labels: dict[str, ConversationLabels]
 
 
 class ScanRequest(msgspec.Struct, frozen=True):
@@ -90,7 +92,7 @@ _messages = msgspec.json.Decoder(TextsToEmbed | Looked)
 
 async def scan(
     request: ScanRequest, embed: Callable[[list[str]], Awaitable[Sequence[bytes]]]
-) -> Scan:
+) -> Looked:
     """Run a process that looks. It ends when this call is cancelled.
 
     Args:
@@ -126,7 +128,7 @@ async def _converse(
     process: asyncio.subprocess.Process,
     request: ScanRequest,
     embed: Callable[[list[str]], Awaitable[Sequence[bytes]]],
-) -> Scan | None:
+) -> Looked | None:
     """What the process found; None where it ended before."""
     assert process.stdin is not None  # noqa: S101 - asked for above
     assert process.stdout is not None  # noqa: S101
@@ -142,28 +144,29 @@ async def _converse(
             return None
         message = _messages.decode(line)
         if isinstance(message, Looked):
-            return message.scan
+            return message
         said = await embed(message.texts)
 
 
 def look_through(
     stored: Sequence[StoredConversation], redactor: Redactor, embed: EmbedTexts
-) -> Scan:
+) -> Looked:
     """All that is found in these conversations, oldest first."""
     ids = [each.id for each in stored]
     conversations = [each.conversation for each in stored]
     flags: dict[Flag, list[Flagged]] = defaultdict(list)
     for name, conversation in zip(ids, conversations, strict=True):
-        for found in flags_of(conversation):
-            flags[found.flag].append(Flagged(name, found.turn, found.why))
+        for flag in flags_of(conversation):
+            flags[flag.flag].append(Flagged(name, flag.turn, flag.why))
     exchanges = exchanges_of(conversations)
     questions = {one.question: at for at, one in enumerate(exchanges) if one.facts}
     vectors = _question_vectors(questions, embed)
-    return Scan(
+    labels = {each.id: _labels(each.conversation) for each in stored}
+    found = Scan(
         conversations=len(stored),
         doubts=_doubts(stored, redactor),
         flags=dict(flags),
-        languages=dict(Counter(map(main_language, conversations)).most_common()),
+        languages=dict(Counter(each.language for each in labels.values()).most_common()),
         groups=[
             [ids[at] for at in group[:MAX_IN_GROUP]]
             for group in near_duplicates(conversations)[:MAX_GROUPS]
@@ -171,6 +174,13 @@ def look_through(
         contradictions=_contradictions(ids, exchanges, vectors),
         questions=len(questions),
         questions_by_meaning=len(vectors),
+    )
+    return Looked(found, labels)
+
+
+def _labels(conversation: Conversation) -> ConversationLabels:
+    return ConversationLabels(
+        language=main_language(conversation), languages=languages_of(conversation)
     )
 
 
@@ -243,7 +253,7 @@ def main() -> None:
     redactor = Redactor(
         request.custom_patterns, request.region, allowlist=request.allowlist, terms=request.terms
     )
-    _tell(Looked(look_through(stored, redactor, _ask_for_vectors)))
+    _tell(look_through(stored, redactor, _ask_for_vectors))
 
 
 def _ask_for_vectors(texts: list[str]) -> list[Vectors]:

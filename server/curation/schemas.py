@@ -59,6 +59,17 @@ class ContradictionView(msgspec.Struct, frozen=True):
     statements: list[StatementView]
 
 
+class ConversationLabels(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scan says of one conversation.
+
+    ``language``: of what the customer writes; ``languages``: of each message. ISO 639-1, or ``und``
+    where too little is written.
+    """
+
+    language: str
+    languages: list[str]
+
+
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
     """All that was found in a tenant's conversations.
 

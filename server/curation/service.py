@@ -13,6 +13,7 @@ from server.curation.applying import Decided, Decisions
 from server.curation.encoding import ScanEncoder
 from server.curation.scanning import ScanRequest, StoredConversation, scan, text_key
 from server.curation.schemas import (
+    ConversationLabels,
     CurationView,
     DecisionRequest,
     DecisionView,
@@ -65,7 +66,7 @@ async def scan_now(
             for name, body in reversed(rows):
                 stored = StoredConversation(name, msgspec.convert(body, Conversation))
                 file.write(msgspec.json.encode(stored) + b"\n")
-        found = await scan(
+        looked = await scan(
             ScanRequest(
                 source=str(spool),
                 custom_patterns=tenant.custom_patterns,
@@ -81,11 +82,12 @@ async def scan_now(
         session.add(
             CurationScan(
                 tenant_id=tenant.id,
-                conversations=found.conversations,
-                body=msgspec.to_builtins(found),
+                conversations=looked.scan.conversations,
+                body=msgspec.to_builtins(looked.scan),
+                labels=msgspec.to_builtins(looked.labels),
             )
         )
-    return found
+    return looked.scan
 
 
 async def overview(session: AsyncSession, tenant: Tenant) -> CurationView:
@@ -106,6 +108,13 @@ async def overview(session: AsyncSession, tenant: Tenant) -> CurationView:
         scanned_at=row.created_at if row else None,
         scan=found,
     )
+
+
+async def read_labels(session: AsyncSession, tenant: Tenant) -> dict[str, ConversationLabels]:
+    """What the last scan says of each conversation, by its id, the newest first."""
+    query = of_tenant(tenant.id).select(CurationScan.labels)
+    found = await session.scalar(query.order_by(CurationScan.id.desc()).limit(1)) or {}
+    return msgspec.convert(dict(sorted(found.items(), reverse=True)), dict[str, ConversationLabels])
 
 
 def rules_of(tenant: Tenant) -> Rules:

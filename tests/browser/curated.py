@@ -1,5 +1,8 @@
 """What a look through the conversations of the seeded tenant found."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from server.curation.schemas import (
     ContradictionView,
     Doubt,
@@ -52,3 +55,13 @@ SCAN = Scan(
     questions=31,
     questions_by_meaning=31,
 )
+
+
+def labels_of(names: Sequence[str]) -> dict[str, Any]:
+    """What the scan says of conversations with these ids: every twelfth is German, its reply English."""
+    return {
+        name: {"language": "de", "languages": ["de", "en"]}
+        if number % 12 == 0
+        else {"language": "en", "languages": ["en", "en"]}
+        for number, name in enumerate(names)
+    }

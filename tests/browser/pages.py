@@ -73,6 +73,7 @@ PAGES = (
     Look("data-curation", f"{DATA}/curation", "loaf:admin"),
     Look("data-curation-viewer", f"{DATA}/curation", "loaf:viewer"),
     Look("data-curation-flag", f"{DATA}/curation?flag=no_reply", "loaf:admin"),
+    Look("data-curation-language", f"{DATA}/curation?language=all", "loaf:admin"),
     Look("data-curation-empty", "/console/t/northgate/data/curation", "northgate:admin"),
     Look("data-topics", f"{DATA}/topics", "loaf:viewer"),
     Look("data-topics-empty", "/console/t/northgate/data/topics", "northgate:admin"),

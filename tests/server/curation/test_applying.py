@@ -87,7 +87,7 @@ def test_a_scan_tells_doubts_flags_languages_groups_and_contradictions() -> None
         )
         for reply in replies
     ]
-    found = look_through(stored, Redactor({}, "DE"), lambda texts: [])
+    found = look_through(stored, Redactor({}, "DE"), lambda texts: []).scan
     assert found.conversations == 4
     (doubt,) = found.doubts
     assert (doubt.rule, doubt.text, doubt.count) == ("greeting", "Kasimir", 1)

@@ -13,6 +13,7 @@ from connectors.redaction.redactor import Redactor
 from server.curation import scanning
 from server.curation.encoding import ScanEncoder
 from server.curation.scanning import ScanRequest, StoredConversation, look_through, scan
+from server.curation.schemas import ConversationLabels
 from server.embeddings.encoders import FakeEncoder
 from server.embeddings.schemas import DIMENSIONS, Embedded
 from server.errors import Invalid, Unavailable
@@ -40,7 +41,7 @@ async def fake_vectors(texts: list[str]) -> list[bytes]:
 
 
 async def test_a_question_in_other_words_is_found_by_meaning(tmp_path: Path) -> None:
-    found = await scan(request_for(tmp_path), fake_vectors)
+    found = (await scan(request_for(tmp_path), fake_vectors)).scan
     (one,) = found.contradictions
     assert [statement.facts for statement in one.statements] == [["30 day"], ["14 day"]]
     assert (found.questions, found.questions_by_meaning) == (2, 2)
@@ -52,11 +53,11 @@ async def test_without_an_encoder_the_wording_decides_and_the_scan_says_so(
     async def nothing(texts: list[str]) -> list[bytes]:
         return []
 
-    found = await scan(request_for(tmp_path), nothing)
+    found = (await scan(request_for(tmp_path), nothing)).scan
     assert found.contradictions == []
     assert (found.questions, found.questions_by_meaning) == (2, 0)
     same = [STORED[0], talk("new", ASKED, "You have 30 days.")]
-    (one,) = (await scan(request_for(tmp_path, same), nothing)).contradictions
+    (one,) = (await scan(request_for(tmp_path, same), nothing)).scan.contradictions
     assert one.question == ASKED
 
 
@@ -91,7 +92,7 @@ def test_the_newest_questions_are_embedded_each_once(monkeypatch: pytest.MonkeyP
 
     thanks = talk("t", "Thank you, that is all I needed to know", "You are welcome.")
     stored = [talk("older", "Which day does the red parcel come?", "On 3 May."), *STORED, STORED[0]]
-    found = look_through([*stored, thanks], Redactor({}, "DE"), embed)
+    found = look_through([*stored, thanks], Redactor({}, "DE"), embed).scan
     assert wanted == [[ASKED, IN_OTHER_WORDS]]
     assert (found.questions, found.questions_by_meaning) == (3, 1)
 
@@ -119,3 +120,17 @@ async def test_what_was_embedded_before_the_encoder_went_or_the_time_was_over_co
     embed = ScanEncoder(encoder, "a" * 32, max_seconds=0.5).embed  # type: ignore[arg-type]
     assert len(await embed(["a text"] * 1_000)) == 256
     assert await embed(["another"]) == []
+
+
+async def test_each_message_has_a_language_and_the_conversation_the_customers(
+    tmp_path: Path,
+) -> None:
+    turns = (
+        Turn(Role.CUSTOMER, "Guten Tag, wo ist denn meine Bestellung geblieben?"),
+        Turn(Role.AGENT, "I am sorry, I do not speak that language. Could you write in English?"),
+        Turn(Role.CUSTOMER, "Ja"),
+    )
+    stored = [StoredConversation("a", Conversation("a", turns))]
+    found = await scan(request_for(tmp_path, stored), fake_vectors)
+    assert found.labels == {"a": ConversationLabels(language="de", languages=["de", "en", "und"])}
+    assert found.scan.languages == {"de": 1}
