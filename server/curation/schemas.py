@@ -101,6 +101,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bot_only: Rule = "keep"
     auto_reply: Rule = "keep"
     secret: Rule = "leave_out"  # noqa: S105 - a rule
+    toxic: Rule = "ask"
 
 
 class DecisionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,6 +36,7 @@ SCAN = Scan(
     ],
     flags={
         "no_reply": [Flagged(_GONE, 0, "1 of the customer's messages, no reply")],
+        "toxic": [Flagged(_GONE, 1, "a reply says “idiot”")],
         "cut_off": [Flagged(_GONE, 3, "the last message is a customer's question")],
     },
     languages={"en": 36, "de": 3, "und": 1},

@@ -52,6 +52,7 @@ FLAG_NAMES: dict[Flag, str] = {
     "bot_only": "Only a bot",
     "auto_reply": "Automatic messages",
     "secret": "Secret in a reply",
+    "toxic": "Insult in a reply",
 }
 DONE = {
     "scan": "The conversations were looked through.",
@@ -71,11 +72,15 @@ class Asked(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A conversation that is shown: why, in words, and its languages, where it was looked through."""
+    """A conversation that is shown: why, in words, and its languages, where it was looked through.
+
+    ``turn``: the message that shows why, where one does.
+    """
 
     id: str
     conversation: Conversation
     why: str
+    turn: int | None
     labels: ConversationLabels | None
 
 
@@ -246,7 +251,7 @@ async def _show(
         session, tenant, [each.conversation_id for each in part]
     )
     rows = [
-        Row(name, texts[name], each.why, labels.get(name))
+        Row(name, texts[name], each.why, each.turn, labels.get(name))
         for each in part
         if (name := each.conversation_id) in texts
     ]
