@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from connectors.conversation import Conversation
+from connectors.conversation import Conversation, Role
 from connectors.redaction.redactor import Redactor, UncertainHit
 from server.curation.schemas import (
     MAX_DOUBT_CHARACTERS,
@@ -28,6 +28,7 @@ from server.curation.schemas import (
     Flagged,
     Place,
     Scan,
+    ScanTopic,
     StatementView,
 )
 from server.errors import Invalid
@@ -48,8 +49,9 @@ MAX_GROUPS, MAX_IN_GROUP = 50, 20
 MAX_CONTRADICTIONS, MAX_STATEMENTS = 100, 5
 _AROUND = 60  # characters beside a doubt
 _REPLY_CHARACTERS = 400
+TOPICS_SEED = 0
 MAX_QUESTIONS = 1_500
-"""Compared by meaning; the newest. An encoder on one thread embeds 150 to 280 in a second."""
+"""Compared by meaning, and as many again grouped into topics; the newest. An encoder on one thread embeds 150 to 280 in a second."""
 MAX_QUESTION_CHARACTERS = 1_000  # about what the encoder reads
 MAX_LINE_BYTES = 64 << 20
 
@@ -161,7 +163,8 @@ def look_through(
     exchanges = exchanges_of(conversations)
     questions = {one.question: at for at, one in enumerate(exchanges) if one.facts}
     vectors = _question_vectors(questions, embed)
-    labels = {each.id: _labels(each.conversation) for each in stored}
+    topics, topic_of = _topics(stored, embed)
+    labels = {each.id: _labels(each.conversation, topic_of.get(each.id)) for each in stored}
     found = Scan(
         conversations=len(stored),
         doubts=_doubts(stored, redactor),
@@ -174,13 +177,43 @@ def look_through(
         contradictions=_contradictions(ids, exchanges, vectors),
         questions=len(questions),
         questions_by_meaning=len(vectors),
+        topics=topics,
     )
     return Looked(found, labels)
 
 
-def _labels(conversation: Conversation) -> ConversationLabels:
+def _topics(
+    stored: Sequence[StoredConversation], embed: EmbedTexts
+) -> tuple[list[ScanTopic], dict[str, int]]:
+    """Topics of the newest conversations, and by conversation the number of its own, from 1."""
+    from training.evaluation.topics import (  # noqa: PLC0415 - scikit-learn: 1 s
+        MIN_CONVERSATIONS,
+        find_topics,
+        first_question,
+    )
+
+    asked: dict[str, str] = {}
+    for each in reversed(stored):
+        said = (turn.text for turn in each.conversation.turns if turn.role is Role.CUSTOMER)
+        if len(asked) < MAX_QUESTIONS and (question := first_question(said)):
+            asked[each.id] = question[:MAX_QUESTION_CHARACTERS]
+    if len(asked) < MIN_CONVERSATIONS:
+        return [], {}
+    vectors = embed(list(asked.values()))
+    if len(vectors) < MIN_CONVERSATIONS:
+        return [], {}
+    ids, texts = list(asked)[: len(vectors)], list(asked.values())[: len(vectors)]
+    found = find_topics(texts, np.stack(vectors), seed=TOPICS_SEED)
+    numbers = {ids[at]: number for number, one in enumerate(found, 1) for at in one.members}
+    return [
+        ScanTopic(words=list(one.words), example=one.example, conversations=len(one.members))
+        for one in found
+    ], numbers
+
+
+def _labels(conversation: Conversation, topic: int | None) -> ConversationLabels:
     return ConversationLabels(
-        language=main_language(conversation), languages=languages_of(conversation)
+        language=main_language(conversation), languages=languages_of(conversation), topic=topic
     )
 
 

@@ -9,6 +9,7 @@ from server.curation.schemas import (
     Flagged,
     Place,
     Scan,
+    ScanTopic,
     StatementView,
 )
 
@@ -53,6 +54,10 @@ SCAN = Scan(
             ],
         )
     ],
+    topics=[
+        ScanTopic(words=["box", "late"], example="Hello, my box is late.", conversations=28),
+        ScanTopic(words=[], example="Is the rye loaf vegan?", conversations=12),
+    ],
     questions=31,
     questions_by_meaning=31,
 )
@@ -61,8 +66,8 @@ SCAN = Scan(
 def labels_of(names: Sequence[str]) -> dict[str, Any]:
     """What the scan says of conversations with these ids: every twelfth is German, its reply English."""
     return {
-        name: {"language": "de", "languages": ["de", "en"]}
+        name: {"language": "de", "languages": ["de", "en"], "topic": 1}
         if number % 12 == 0
-        else {"language": "en", "languages": ["en", "en"]}
+        else {"language": "en", "languages": ["en", "en"], "topic": 1 + (number >= 28)}
         for number, name in enumerate(names)
     }

@@ -76,6 +76,7 @@ PAGES = (
     Look("data-curation-language", f"{DATA}/curation?language=all", "loaf:admin"),
     Look("data-curation-empty", "/console/t/northgate/data/curation", "northgate:admin"),
     Look("data-topics", f"{DATA}/topics", "loaf:viewer"),
+    Look("data-topics-list", f"{DATA}/curation?topic=1", "loaf:viewer"),
     Look("data-topics-empty", "/console/t/northgate/data/topics", "northgate:admin"),
     Look("knowledge", KNOWLEDGE, "loaf:admin"),
     Look("knowledge-viewer", KNOWLEDGE, "loaf:viewer"),

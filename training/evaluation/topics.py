@@ -5,7 +5,7 @@ A topic with few training conversations and low scores is where more transcripts
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,30 +62,63 @@ def find_coverage(
     if len(asked) < MIN_CONVERSATIONS:
         return ()
     texts = [text for _, text in asked]
-    found = _cluster(embed(texts), seed=seed)
-    if found is None:
+    found = find_topics(texts, embed(texts), seed=seed)
+    if not found:
         return ()
-    sizes = np.bincount(found.labels, minlength=len(found.centres))
-    names = _names(texts, found.labels, len(found.centres))
-    replies = _replies_by_topic(held_out, samples, found.centres, embed=embed)
+    replies = _replies_by_topic(held_out, samples, np.stack([t.centre for t in found]), embed=embed)
     grouped = {name for name, _ in asked}
     languages = _languages([each for each in training if each.id in grouped], held_out)
-    spoken: list[Counter[str]] = [Counter() for _ in found.centres]
-    for (name, _), topic in zip(asked, found.labels.tolist(), strict=True):
-        spoken[topic][languages[name]] += 1
     return tuple(
         TopicCoverage(
-            words=names[topic],
-            example=texts[found.nearest[topic]][:EXAMPLE_CHARACTERS],
-            share=round(float(sizes[topic]) / len(texts), 4),
-            conversations=int(sizes[topic]),
-            replies=len(replies[topic]),
-            new=_mean([sample.new.token_f1 for sample in replies[topic]]),
-            lookup=_mean([sample.lookup.token_f1 for sample in replies[topic]]),
-            languages=_by_language(spoken[topic], replies[topic], languages),
+            words=topic.words,
+            example=topic.example,
+            share=round(len(topic.members) / len(texts), 4),
+            conversations=len(topic.members),
+            replies=len(rated),
+            new=_mean([sample.new.token_f1 for sample in rated]),
+            lookup=_mean([sample.lookup.token_f1 for sample in rated]),
+            languages=_by_language(
+                Counter(languages[asked[at][0]] for at in topic.members), rated, languages
+            ),
         )
-        for topic in np.argsort(-sizes, kind="stable").tolist()
+        for topic, rated in zip(found, replies, strict=True)
     )
+
+
+class Topic(NamedTuple):
+    """Texts about the same: their positions, words that mark them, and the beginning of the most typical.
+
+    ``centre``: the mean of their vectors, (384,).
+    """
+
+    words: tuple[str, ...]
+    example: str
+    members: list[int]
+    centre: Vectors
+
+
+def find_topics(texts: Sequence[str], vectors: Vectors, *, seed: int) -> list[Topic]:
+    """Group texts, the largest group first; none where all are (nearly) the same.
+
+    Args:
+        texts: what customers ask first, from `first_question`.
+        vectors: the sentence encoder's, (texts, 384), of length 1.
+        seed: of k-means.
+    """
+    found = _cluster(vectors, seed=seed)
+    if found is None:
+        return []
+    names = _names(texts, found.labels, len(found.centres))
+    topics = [
+        Topic(
+            names[at],
+            texts[found.nearest[at]][:EXAMPLE_CHARACTERS],
+            (found.labels == at).nonzero()[0].tolist(),
+            found.centres[at],
+        )
+        for at in range(len(found.centres))
+    ]
+    return sorted(topics, key=lambda topic: -len(topic.members))
 
 
 class _Clusters(NamedTuple):
@@ -210,14 +243,17 @@ def _by_language(
 
 
 def _question(example: Example) -> str:
+    return first_question(message.content for message in example.messages if message.role == "user")
+
+
+def first_question(said: Iterable[str]) -> str:
     """What the customer says first; after a mere greeting, what follows it too."""
-    said = ""
-    for message in example.messages:
-        if message.role == "user":
-            said = f"{said} {message.content.strip()}".strip()
-            if len(said.split()) >= _QUESTION_WORDS:
-                break
-    return said
+    question = ""
+    for text in said:
+        question = f"{question} {text.strip()}".strip()
+        if len(question.split()) >= _QUESTION_WORDS:
+            break
+    return question
 
 
 def _mean(values: Sequence[float]) -> float | None:

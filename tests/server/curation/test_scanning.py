@@ -134,3 +134,29 @@ async def test_each_message_has_a_language_and_the_conversation_the_customers(
     found = await scan(request_for(tmp_path, stored), fake_vectors)
     assert found.labels == {"a": ConversationLabels(language="de", languages=["de", "en", "und"])}
     assert found.scan.languages == {"de": 1}
+
+
+def chats() -> list[StoredConversation]:
+    asked = ("Where is the refund for my kettle", "Which day does the delivery van come")
+    return [talk(f"{n:02}", f"{asked[n % 2]}, order {n}?", "I will look.") for n in range(40)]
+
+
+async def test_topics_are_found_before_anything_was_trained(tmp_path: Path) -> None:
+    found = await scan(request_for(tmp_path, chats()), fake_vectors)
+    topics = found.scan.topics
+    assert sum(topic.conversations for topic in topics) == 40
+    refund = next(at for at, topic in enumerate(topics, 1) if "refund" in topic.words)
+    about = [name for name, each in found.labels.items() if each.topic == refund]
+    assert len(about) == topics[refund - 1].conversations
+    assert all(int(name) % 2 == 0 for name in about)
+
+
+async def test_without_vectors_or_with_few_conversations_there_are_no_topics() -> None:
+    found = look_through(chats(), Redactor({}, "DE"), lambda texts: [])
+    assert (found.scan.topics, {each.topic for each in found.labels.values()}) == ([], {None})
+    few = look_through(
+        chats()[:29],
+        Redactor({}, "DE"),
+        lambda texts: [np.ones(DIMENSIONS, np.float32)] * len(texts),
+    )
+    assert few.scan.topics == []

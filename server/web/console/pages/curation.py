@@ -116,18 +116,26 @@ class CurationController(Controller):
         database: NamedDependency[Database],
         flag: FromQuery[str] = "",
         group: FromQuery[int] = 0,
+        topic: FromQuery[int] = 0,
         conversation: FromQuery[str] = "",
         language: FromQuery[str] = "",
         start: FromQuery[Annotated[int, Meta(ge=0)]] = 0,
         done: FromQuery[str] = "",
     ) -> Response[str]:
-        """What was found; with a flag, a group, a language or a conversation, its texts too."""
+        """What was found; with a flag, a group, a topic, a language or a conversation, its texts too."""
         shown = None
         async with database.reading() as session:
             view = await service.overview(session, tenant)
-            if flag or group or conversation or language:
+            if flag or group or topic or conversation or language:
                 labels = await service.read_labels(session, tenant)
-                asked = _asked(view.scan, labels, flag=flag, group=group, conversation=conversation)
+                asked = _asked(
+                    view.scan,
+                    labels,
+                    flag=flag,
+                    group=group,
+                    topic=topic,
+                    conversation=conversation,
+                )
                 shown = await _show(
                     session, tenant, asked, labels, language=language or ALL, start=start
                 )
@@ -218,6 +226,7 @@ def _asked(
     *,
     flag: str,
     group: int,
+    topic: int,
     conversation: str,
 ) -> Asked:
     """Which conversations are to be shown; all where only a language was asked for."""
@@ -229,6 +238,10 @@ def _asked(
         names = scan.groups[group - 1]
         found = [Flagged(name, None, "") for name in names]
         return Asked("Nearly the same question", f"group={group}", found)
+    if scan and 0 < topic <= len(scan.topics):
+        words = ", ".join(scan.topics[topic - 1].words) or scan.topics[topic - 1].example
+        about = [Flagged(name, None, "") for name, each in labels.items() if each.topic == topic]
+        return Asked(f"About {words}", f"topic={topic}", about)
     return Asked("Conversations", "", [Flagged(name, None, "") for name in labels])
 
 

@@ -7,7 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from server.curation import service
-from server.curation.schemas import Flagged, Scan
+from server.curation.schemas import Flagged, Scan, ScanTopic
 from server.db.models import ConversationRow, CurationScan, Import
 from server.db.scope import of_tenant
 from server.tenants import service as tenants
@@ -227,3 +227,39 @@ async def test_one_language_leaves_no_trace_on_conversations(
     shown = await (await sign_in("acme", "viewer")).get(f"{PAGE}?flag=no_reply")
     assert "talk-0: no reply Customer This message Where is it? Agent On its" in words(shown)
     assert soup(shown).select('nav[aria-label="Language"]') == []
+
+
+async def test_topics_of_what_is_stored_lead_to_their_conversations(
+    sign_in, multilingual, tenant, database, make_tenant
+) -> None:
+    topics = [
+        ScanTopic(words=["late"], example="Wo ist mein Paket?", conversations=22),
+        ScanTopic(words=[], example="Where is it?", conversations=2),
+    ]
+    found = msgspec.structs.replace(SCAN, topics=topics)
+    labels = {
+        name: {**each, "topic": 1 if each["language"] == "de" else 2}
+        for name, each in multilingual.items()
+    }
+    async with database.transaction() as session:
+        session.add(
+            CurationScan(
+                tenant_id=tenant.id,
+                conversations=24,
+                body=msgspec.to_builtins(found),
+                labels=labels,
+            )
+        )
+    browser = await sign_in("acme", "viewer")
+    page = await browser.get("/console/t/acme/data/topics")
+    assert "2 topics of the stored conversations" in words(page)
+    assert "No words of its own Where is it? 2" in words(page)
+    link = soup(page).select_one('a[href$="curation?topic=2"]')
+    assert link is not None
+    shown = words(await browser.get(str(link["href"])))
+    assert "About Where is it?" in shown
+    assert "talk-1 Customer" in shown
+    assert "talk-5" not in shown
+    await make_tenant("other")
+    other = await sign_in("other", "admin")
+    assert "No topics yet" in words(await other.get("/console/t/other/data/topics"))
