@@ -8,6 +8,7 @@ what others were answered, there are also ``base_retrieval`` (the base with the 
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -132,12 +133,27 @@ class ReplySample(msgspec.Struct, frozen=True, kw_only=True):
     references: tuple[Reference, ...] = ()
 
 
+class LanguageCoverage(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic in one language: training ``conversations``, held-out ``replies`` and their mean token F1.
+
+    ``language``: ISO 639-1, or ``und`` for what is undetermined or rare. ``conversations`` may be 0,
+    where only held-out ones are in it; ``new`` and ``lookup`` are None of no replies.
+    """
+
+    language: str
+    conversations: int
+    replies: int
+    new: float | None
+    lookup: float | None
+
+
 class TopicCoverage(msgspec.Struct, frozen=True, kw_only=True):
     """What some of the tenant's conversations are about, and how good replies to it are.
 
     ``words`` mark it, the strongest first; perhaps none. ``example``: what a customer said who asked
     about it. ``share`` of all training ``conversations``, in [0, 1]. ``new`` and ``lookup``: mean token
     F1, in [0, 1], of their replies to the ``replies`` held-out questions about it; None of none.
+    ``languages``: the same by language, the most frequent first; none in evaluations from before it.
     """
 
     words: tuple[str, ...]
@@ -147,6 +163,24 @@ class TopicCoverage(msgspec.Struct, frozen=True, kw_only=True):
     replies: int
     new: float | None
     lookup: float | None
+    languages: tuple[LanguageCoverage, ...] = ()
+
+    def coverage_in(self, language: str) -> LanguageCoverage | None:
+        """The topic in one language; None where nobody wrote about it in that."""
+        return next((each for each in self.languages if each.language == language), None)
+
+
+def languages_of_topics(topics: Sequence[TopicCoverage]) -> tuple[str, ...]:
+    """The languages to tell topics apart by, the most frequent first and ``und`` last.
+
+    None where there is only one.
+    """
+    counts: Counter[str] = Counter()
+    for each in topics:
+        counts.update({one.language: one.conversations for one in each.languages})
+    if sum(language != "und" for language in counts) < 2:  # noqa: PLR2004
+        return ()
+    return tuple(sorted(counts, key=lambda language: (language == "und", -counts[language])))
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from server.db.models import (
 )
 from server.db.scope import of_tenant
 from server.errors import NotFound
-from training.results import TopicCoverage
+from training.results import LanguageCoverage, TopicCoverage, languages_of_topics
 
 Standing = Literal[
     "live",
@@ -112,15 +112,40 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
     def thin(self) -> list[TopicCoverage]:
         """Topics where more transcripts help most: less than an even share, and replies below average."""
         scored = [each for each in self.topics if each.new is not None]
-        replies = sum(each.replies for each in scored)
-        if not replies:
-            return []
-        mean = sum((each.new or 0.0) * each.replies for each in scored) / replies
+        mean = _mean_score(scored)
         return [
             each
             for each in scored
             if each.share < 1 / len(self.topics) and each.new is not None and each.new < mean
         ]
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The columns of the map of topics by language; none where all is in one language."""
+        return languages_of_topics(self.topics)
+
+    @property
+    def thin_cells(self) -> set[tuple[TopicCoverage, str]]:
+        """Topics and languages where more transcripts help most: as `thin`, of the map's cells."""
+        if not self.languages:
+            return set()
+        cells = [(topic, cell) for topic in self.topics for cell in topic.languages]
+        mean = _mean_score([cell for _, cell in cells])
+        even = sum(cell.conversations for _, cell in cells) / len(cells)
+        return {
+            (topic, cell.language)
+            for topic, cell in cells
+            if cell.language != "und"
+            and cell.conversations < even
+            and cell.new is not None
+            and cell.new < mean
+        }
+
+
+def _mean_score(parts: Sequence[TopicCoverage | LanguageCoverage]) -> float:
+    """Mean token F1 over the replies of all parts; 0 of none."""
+    replies = sum(each.replies for each in parts)
+    return sum((each.new or 0.0) * each.replies for each in parts) / replies if replies else 0.0
 
 
 async def newest_topics(session: AsyncSession, tenant: Tenant) -> Topics | None:
@@ -144,22 +169,32 @@ async def newest_topics(session: AsyncSession, tenant: Tenant) -> Topics | None:
 
 
 def topics_to_csv(topics: Sequence[TopicCoverage]) -> bytes:
-    """Topics, a line each."""
+    """Topics, a line each; in several languages, a line for each topic and language."""
+    several = bool(languages_of_topics(topics))
     return spreadsheets.to_csv(
-        ("words", "example", "conversations", "share", "held_out_replies", "new", "lookup"),
+        (
+            *("words", "example", "language", "conversations", "share"),
+            *("held_out_replies", "new", "lookup"),
+        ),
         (
             (
-                " ".join(each.words),
-                each.example,
-                each.conversations,
-                each.share,
-                each.replies,
-                "" if each.new is None else each.new,
-                "" if each.lookup is None else each.lookup,
+                " ".join(topic.words),
+                topic.example,
+                part.language if isinstance(part, LanguageCoverage) else "",
+                part.conversations,
+                topic.share if part is topic else _part_of_share(topic, part.conversations),
+                part.replies,
+                "" if part.new is None else part.new,
+                "" if part.lookup is None else part.lookup,
             )
-            for each in topics
+            for topic in topics
+            for part in (topic.languages if several and topic.languages else (topic,))
         ),
     )
+
+
+def _part_of_share(topic: TopicCoverage, conversations: int) -> float:
+    return round(topic.share * conversations / topic.conversations, 4)
 
 
 async def list_waiting(session: AsyncSession, tenant: Tenant) -> list[Version]:

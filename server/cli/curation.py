@@ -16,6 +16,7 @@ from server.cli.console import (
     print_table,
     tenant_option,
 )
+from server.cli.encoder import own_encoder
 from server.cli.options import convert_options
 from server.curation import service
 from server.curation.schemas import RULES, DecisionRequest, Rules
@@ -36,7 +37,8 @@ def curation() -> None:
 @command
 async def look(app: App, tenant: str, *, as_json: bool) -> None:
     """Look through the conversations: doubtful personal data, flags, contradictions."""
-    await service.scan_now(app.database, tenant, settings=app.settings)
+    async with own_encoder(app) as embeddings:
+        await service.scan_now(app.database, tenant, settings=app.settings, embeddings=embeddings)
     await _show(app, tenant, as_json=as_json)
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
@@ -24,8 +23,8 @@ from server.cli.console import (
     progress_bar,
     tenant_option,
 )
+from server.cli.encoder import own_encoder
 from server.db.models import Article, Tenant
-from server.embeddings.service import EmbeddingService, build_embeddings
 from server.errors import NotFound
 from server.knowledge import importing, service
 from server.knowledge.asking import find, found_view
@@ -39,7 +38,6 @@ from server.knowledge.schemas import (
     version_view,
 )
 from server.knowledge.search import MAX_COUNT, KnowledgeSearch
-from server.scratch import scratch
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored
 from server.tenants import service as tenants
@@ -115,7 +113,7 @@ async def _add(app: App, file: Path, tenant: str, name: str) -> KnowledgeUploadV
 
 async def _run(app: App, upload_id: str, blobs: BlobStore) -> None:
     """Do the work of an upload here, where no worker runs."""
-    async with _encoder(app) as embeddings:
+    async with own_encoder(app) as embeddings:
         await importing.run_upload(
             app.database,
             upload_id,
@@ -123,19 +121,6 @@ async def _run(app: App, upload_id: str, blobs: BlobStore) -> None:
             embeddings=embeddings,
             blobs=blobs,
         )
-
-
-@asynccontextmanager
-async def _encoder(app: App) -> AsyncIterator[EmbeddingService]:
-    """An encoder of this command's own, which ends with it."""
-    with scratch(app.settings, "encoder") as folder:
-        embeddings = build_embeddings(app.settings, run=folder)
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(embeddings.run())
-            try:
-                yield embeddings
-            finally:
-                running.cancel()
 
 
 async def _wait_for(app: App, tenant: Tenant, upload_id: str) -> KnowledgeUploadView:
@@ -277,7 +262,7 @@ async def search(app: App, question: str, tenant: str, count: int, *, as_json: b
         owner = await tenants.get(session, tenant)
     knowledge_search = KnowledgeSearch(app.database)
     try:
-        async with _encoder(app) as embeddings:
+        async with own_encoder(app) as embeddings:
             found = [
                 found_view(each)
                 for each in await find(

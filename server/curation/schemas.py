@@ -59,11 +59,34 @@ class ContradictionView(msgspec.Struct, frozen=True):
     statements: list[StatementView]
 
 
+class ConversationLabels(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scan says of one conversation.
+
+    ``language``: of what the customer writes; ``languages``: of each message. ISO 639-1, or ``und``
+    where too little is written. ``topic``: its number among the scan's topics, from 1; None without one.
+    """
+
+    language: str
+    languages: list[str]
+    topic: int | None = None
+
+
+class ScanTopic(msgspec.Struct, frozen=True, kw_only=True):
+    """What customers ask first in so many ``conversations``: words that mark it, and a typical question."""
+
+    words: list[str]
+    example: str
+    conversations: int
+
+
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
     """All that was found in a tenant's conversations.
 
     ``languages``: conversations by ISO 639-1 code. ``groups``: ids of conversations in which customers
-    ask nearly the same; the largest groups.
+    ask nearly the same; the largest groups. ``questions``: different ones whose replies state facts, which
+    contradictions are looked for in; ``questions_by_meaning`` of them, the newest, were compared by
+    meaning too, the others by wording alone. ``topics`` of the newest conversations, the largest first;
+    none where they are few, or the encoder did not answer.
     """
 
     conversations: int
@@ -72,6 +95,9 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
     languages: dict[str, int]
     groups: list[list[str]]
     contradictions: list[ContradictionView]
+    questions: int = 0
+    questions_by_meaning: int = 0
+    topics: list[ScanTopic] = []
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +112,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bot_only: Rule = "keep"
     auto_reply: Rule = "keep"
     secret: Rule = "leave_out"  # noqa: S105 - a rule
+    toxic: Rule = "ask"
 
 
 class DecisionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,8 +10,10 @@ from connectors.conversation import Conversation
 from server.audit import service as audit
 from server.audit.actors import circumstances
 from server.curation.applying import Decided, Decisions
+from server.curation.encoding import ScanEncoder
 from server.curation.scanning import ScanRequest, StoredConversation, scan, text_key
 from server.curation.schemas import (
+    ConversationLabels,
     CurationView,
     DecisionRequest,
     DecisionView,
@@ -27,6 +29,7 @@ from server.db.models import (
 )
 from server.db.scope import of_tenant
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService
 from server.errors import Invalid, NotFound
 from server.scratch import scratch
 from server.settings import Settings
@@ -34,11 +37,16 @@ from server.tenants import service as tenants
 from server.transcripts.redaction import redaction_rules
 
 MAX_CONVERSATIONS = 5_000
-"""Conversations that a scan looks through: the newest. They take a quarter of a minute."""
+"""Conversations that a scan looks through: the newest. They take a quarter of a minute, and up to
+``encoding.MAX_SECONDS`` more for the questions' vectors."""
 
 
-async def scan_now(database: Database, slug: str, *, settings: Settings) -> Scan:
+async def scan_now(
+    database: Database, slug: str, *, settings: Settings, embeddings: EmbeddingService
+) -> Scan:
     """Look through a tenant's newest conversations, and keep what is found in place of the last scan.
+
+    Where the encoder is not there in time, questions are compared by their wording.
 
     Raises:
         NotFound: no such tenant.
@@ -59,11 +67,12 @@ async def scan_now(database: Database, slug: str, *, settings: Settings) -> Scan
             for name, body in reversed(rows):
                 stored = StoredConversation(name, msgspec.convert(body, Conversation))
                 file.write(msgspec.json.encode(stored) + b"\n")
-        found = await scan(
+        looked = await scan(
             ScanRequest(
                 source=str(spool),
                 redaction=redaction_rules(tenant, settings),
-            )
+            ),
+            ScanEncoder(embeddings, tenant.id).embed,
         )
     async with database.transaction() as session:
         tenant = await tenants.get(session, slug)
@@ -71,11 +80,12 @@ async def scan_now(database: Database, slug: str, *, settings: Settings) -> Scan
         session.add(
             CurationScan(
                 tenant_id=tenant.id,
-                conversations=found.conversations,
-                body=msgspec.to_builtins(found),
+                conversations=looked.scan.conversations,
+                body=msgspec.to_builtins(looked.scan),
+                labels=msgspec.to_builtins(looked.labels),
             )
         )
-    return found
+    return looked.scan
 
 
 async def overview(session: AsyncSession, tenant: Tenant) -> CurationView:
@@ -96,6 +106,13 @@ async def overview(session: AsyncSession, tenant: Tenant) -> CurationView:
         scanned_at=row.created_at if row else None,
         scan=found,
     )
+
+
+async def read_labels(session: AsyncSession, tenant: Tenant) -> dict[str, ConversationLabels]:
+    """What the last scan says of each conversation, by its id, the newest first."""
+    query = of_tenant(tenant.id).select(CurationScan.labels)
+    found = await session.scalar(query.order_by(CurationScan.id.desc()).limit(1)) or {}
+    return msgspec.convert(dict(sorted(found.items(), reverse=True)), dict[str, ConversationLabels])
 
 
 def rules_of(tenant: Tenant) -> Rules:

@@ -1,11 +1,15 @@
 """What a look through the conversations of the seeded tenant found."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from server.curation.schemas import (
     ContradictionView,
     Doubt,
     Flagged,
     Place,
     Scan,
+    ScanTopic,
     StatementView,
 )
 
@@ -33,6 +37,7 @@ SCAN = Scan(
     ],
     flags={
         "no_reply": [Flagged(_GONE, 0, "1 of the customer's messages, no reply")],
+        "toxic": [Flagged(_GONE, 1, "a reply says “idiot”")],
         "cut_off": [Flagged(_GONE, 3, "the last message is a customer's question")],
     },
     languages={"en": 36, "de": 3, "und": 1},
@@ -49,4 +54,20 @@ SCAN = Scan(
             ],
         )
     ],
+    topics=[
+        ScanTopic(words=["box", "late"], example="Hello, my box is late.", conversations=28),
+        ScanTopic(words=[], example="Is the rye loaf vegan?", conversations=12),
+    ],
+    questions=31,
+    questions_by_meaning=31,
 )
+
+
+def labels_of(names: Sequence[str]) -> dict[str, Any]:
+    """What the scan says of conversations with these ids: every twelfth is German, its reply English."""
+    return {
+        name: {"language": "de", "languages": ["de", "en"], "topic": 1}
+        if number % 12 == 0
+        else {"language": "en", "languages": ["en", "en"], "topic": 1 + (number >= 28)}
+        for number, name in enumerate(names)
+    }

@@ -50,6 +50,7 @@ from server.db.models import (
     WorkerProcess,
     now,
 )
+from server.db.scope import of_tenant
 from server.embeddings.encoders import FakeEncoder
 from server.knowledge import service as knowledge
 from server.knowledge.vectors import pack
@@ -61,7 +62,7 @@ from server.tenants import service as tenants
 from server.tenants.schemas import TenantPatch, TenantRequest
 from server.webhooks.schemas import EVENT_TYPES
 from server.webhooks.vault import Vault
-from tests.browser.curated import SCAN
+from tests.browser.curated import SCAN, labels_of
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
 from training.heads.config import Task
@@ -489,7 +490,16 @@ async def seed(session: AsyncSession) -> None:
                 body=_conversation(number),
             )
         )
-    session.add(CurationScan(tenant_id=loaf.id, conversations=40, body=msgspec.to_builtins(SCAN)))
+    await session.flush()
+    names = sorted(await session.scalars(of_tenant(loaf.id).select(ConversationRow.id)))
+    session.add(
+        CurationScan(
+            tenant_id=loaf.id,
+            conversations=40,
+            body=msgspec.to_builtins(SCAN),
+            labels=labels_of(names),
+        )
+    )
     older = DatasetVersion(
         tenant_id=loaf.id,
         sha256="a71f" * 16,

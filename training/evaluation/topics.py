@@ -4,7 +4,8 @@ A topic with few training conversations and low scores is where more transcripts
 """
 
 import random
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +14,17 @@ from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import silhouette_score
 
+from training.data.curation.languages import UNKNOWN, first_language
 from training.data.dataset import Example
 from training.evaluation.metrics import Embed, Vectors
-from training.results import ReplySample, TopicCoverage
+from training.results import LanguageCoverage, ReplySample, TopicCoverage
 
 MIN_CONVERSATIONS = 30  # below this a topic would be a handful
 MAX_CONVERSATIONS = 5_000  # a sample stands for more, as in the lookup, whose vectors these are too
 TOPICS = range(3, 13)  # what a person reads at a glance
 SILHOUETTE_SAMPLE = 1_000
 EXAMPLE_CHARACTERS = 160
+MIN_OF_A_LANGUAGE = 5  # conversations; fewer are as likely to be a short message that was mistaken
 _NAME_WORDS = 3
 _MARKS = 1.96  # standard deviations: 95 %
 _QUESTION_WORDS = 6  # fewer is a greeting, or too little to know a topic by
@@ -59,24 +62,63 @@ def find_coverage(
     if len(asked) < MIN_CONVERSATIONS:
         return ()
     texts = [text for _, text in asked]
-    found = _cluster(embed(texts), seed=seed)
-    if found is None:
+    found = find_topics(texts, embed(texts), seed=seed)
+    if not found:
         return ()
-    sizes = np.bincount(found.labels, minlength=len(found.centres))
-    names = _names(texts, found.labels, len(found.centres))
-    replies = _replies_by_topic(held_out, samples, found.centres, embed=embed)
+    replies = _replies_by_topic(held_out, samples, np.stack([t.centre for t in found]), embed=embed)
+    grouped = {name for name, _ in asked}
+    languages = _languages([each for each in training if each.id in grouped], held_out)
     return tuple(
         TopicCoverage(
-            words=names[topic],
-            example=texts[found.nearest[topic]][:EXAMPLE_CHARACTERS],
-            share=round(float(sizes[topic]) / len(texts), 4),
-            conversations=int(sizes[topic]),
-            replies=len(replies[topic]),
-            new=_mean([sample.new.token_f1 for sample in replies[topic]]),
-            lookup=_mean([sample.lookup.token_f1 for sample in replies[topic]]),
+            words=topic.words,
+            example=topic.example,
+            share=round(len(topic.members) / len(texts), 4),
+            conversations=len(topic.members),
+            replies=len(rated),
+            new=_mean([sample.new.token_f1 for sample in rated]),
+            lookup=_mean([sample.lookup.token_f1 for sample in rated]),
+            languages=_by_language(
+                Counter(languages[asked[at][0]] for at in topic.members), rated, languages
+            ),
         )
-        for topic in np.argsort(-sizes, kind="stable").tolist()
+        for topic, rated in zip(found, replies, strict=True)
     )
+
+
+class Topic(NamedTuple):
+    """Texts about the same: their positions, words that mark them, and the beginning of the most typical.
+
+    ``centre``: the mean of their vectors, (384,).
+    """
+
+    words: tuple[str, ...]
+    example: str
+    members: list[int]
+    centre: Vectors
+
+
+def find_topics(texts: Sequence[str], vectors: Vectors, *, seed: int) -> list[Topic]:
+    """Group texts, the largest group first; none where all are (nearly) the same.
+
+    Args:
+        texts: what customers ask first, from `first_question`.
+        vectors: the sentence encoder's, (texts, 384), of length 1.
+        seed: of k-means.
+    """
+    found = _cluster(vectors, seed=seed)
+    if found is None:
+        return []
+    names = _names(texts, found.labels, len(found.centres))
+    topics = [
+        Topic(
+            names[at],
+            texts[found.nearest[at]][:EXAMPLE_CHARACTERS],
+            (found.labels == at).nonzero()[0].tolist(),
+            found.centres[at],
+        )
+        for at in range(len(found.centres))
+    ]
+    return sorted(topics, key=lambda topic: -len(topic.members))
 
 
 class _Clusters(NamedTuple):
@@ -166,15 +208,52 @@ def _replies_by_topic(
     return found
 
 
+def _languages(training: Sequence[Example], held_out: Sequence[Example]) -> dict[str, str]:
+    """Each conversation's language by its id; ``und`` for what fewer than `MIN_OF_A_LANGUAGE` are in."""
+    found = {each.id: _language(each) for each in (*training, *held_out)}
+    counts = Counter(found.values())
+    return {
+        name: language if counts[language] >= MIN_OF_A_LANGUAGE else UNKNOWN
+        for name, language in found.items()
+    }
+
+
+def _language(example: Example) -> str:
+    asked = (message.content for message in example.messages if message.role == "user")
+    return first_language(asked, (message.content for message in example.messages))
+
+
+def _by_language(
+    spoken: Counter[str], replies: Sequence[ReplySample], languages: Mapping[str, str]
+) -> tuple[LanguageCoverage, ...]:
+    by_language: dict[str, list[ReplySample]] = defaultdict(list)
+    for sample in replies:
+        by_language[languages[sample.conversation]].append(sample)
+    order = sorted(spoken.keys() | by_language.keys(), key=lambda code: (-spoken[code], code))
+    return tuple(
+        LanguageCoverage(
+            language=code,
+            conversations=spoken[code],
+            replies=len(by_language[code]),
+            new=_mean([sample.new.token_f1 for sample in by_language[code]]),
+            lookup=_mean([sample.lookup.token_f1 for sample in by_language[code]]),
+        )
+        for code in order
+    )
+
+
 def _question(example: Example) -> str:
+    return first_question(message.content for message in example.messages if message.role == "user")
+
+
+def first_question(said: Iterable[str]) -> str:
     """What the customer says first; after a mere greeting, what follows it too."""
-    said = ""
-    for message in example.messages:
-        if message.role == "user":
-            said = f"{said} {message.content.strip()}".strip()
-            if len(said.split()) >= _QUESTION_WORDS:
-                break
-    return said
+    question = ""
+    for text in said:
+        question = f"{question} {text.strip()}".strip()
+        if len(question.split()) >= _QUESTION_WORDS:
+            break
+    return question
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -24,7 +24,7 @@ from training.reports.learning_curve import (
 )
 from training.reports.loss_curve import CurvePoint, chart, read_curves
 from training.reports.tables import SUBJECTS, TITLES, difference_rows, findings, score_rows
-from training.results import CONTROLS_FILE, Controls, Evaluation, Parity
+from training.results import CONTROLS_FILE, Controls, Evaluation, Parity, languages_of_topics
 
 __all__ = [
     "CurvePoint",
@@ -268,6 +268,7 @@ def render_html(report: Report) -> str:
         rows=rows,
         findings=findings(report.evaluation),
         differences=difference_rows(report.evaluation),
+        topic_languages=languages_of_topics(report.evaluation.topics),
         subjects={TITLES[name]: what for name, what in SUBJECTS.items()},
         chart=chart(report.training_curve, report.validation_curve),
         controls=control_rows(report.controls) if report.controls else [],

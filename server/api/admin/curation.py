@@ -14,6 +14,7 @@ from server.curation.schemas import (
     Rules,
 )
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService
 from server.settings import Settings
 from server.tenants import service as tenants
 
@@ -36,9 +37,10 @@ class CurationController(Controller):
         slug: FromPath[str],
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
+        embeddings: NamedDependency[EmbeddingService],
     ) -> CurationView:
         """Look through the conversations now; takes seconds, and replaces the last scan."""
-        await service.scan_now(database, slug, settings=settings)
+        await service.scan_now(database, slug, settings=settings, embeddings=embeddings)
         async with database.reading() as session:
             return await service.overview(session, await tenants.get(session, slug))
 

@@ -43,10 +43,15 @@ class CurationChoice(Record):
 
 
 class CurationScan(Record):
-    """What was found when a tenant's conversations were last looked through."""
+    """What was found when a tenant's conversations were last looked through.
+
+    ``labels``: what is said of each conversation, by its id (``ConversationLabels``); thousands, and not
+    read with the row.
+    """
 
     __tablename__ = "curation_scan"
 
     tenant_id: Mapped[str] = tenant_column()
     conversations: Mapped[int] = mapped_column(BigInteger)
     body: Mapped[JsonObject]
+    labels: Mapped[JsonObject] = mapped_column(default=dict, server_default="{}", deferred=True)

@@ -14,6 +14,7 @@ from training.reports.report import Provenance, Report
 from training.results import (
     Difference,
     Evaluation,
+    LanguageCoverage,
     Metric,
     Parity,
     Reply,
@@ -55,6 +56,15 @@ TALK = (
     ),
 )
 
+
+def _in(
+    language: str, conversations: int, replies: int, new: float | None, lookup: float | None
+) -> LanguageCoverage:
+    return LanguageCoverage(
+        language=language, conversations=conversations, replies=replies, new=new, lookup=lookup
+    )
+
+
 TOPICS = tuple(
     TopicCoverage(
         words=words,
@@ -64,12 +74,25 @@ TOPICS = tuple(
         replies=replies,
         new=new,
         lookup=lookup,
+        languages=languages,
     )
-    for words, example, conversations, replies, new, lookup in (
-        (("delivery", "day", "address"), "Can I change the delivery day?", 81, 9, 0.58, 0.44),
-        (("vegan", "allergy", "nuts"), "Is the rye loaf vegan?", 70, 10, 0.51, 0.35),
-        (("refund", "squashed"), "My bread arrived squashed.", 45, 6, 0.29, 0.31),
-        ((), "Hello, are you there?", 12, 0, None, None),
+    for words, example, conversations, replies, new, lookup, languages in (
+        (
+            *(("delivery", "day", "address"), "Can I change the delivery day?", 81, 9, 0.58, 0.44),
+            (_in("en", 60, 7, 0.62, 0.45), _in("de", 21, 2, 0.44, 0.4)),
+        ),
+        (
+            *(("vegan", "allergy", "nuts"), "Is the rye loaf vegan?", 70, 10, 0.51, 0.35),
+            (_in("en", 66, 10, 0.51, 0.35), _in("de", 4, 0, None, None)),
+        ),
+        (
+            *(("refund", "squashed"), "My bread arrived squashed.", 45, 6, 0.29, 0.31),
+            (_in("en", 37, 4, 0.36, 0.33), _in("de", 8, 2, 0.15, 0.27)),
+        ),
+        (
+            *((), "Hello, are you there?", 12, 0, None, None),
+            (_in("und", 7, 0, None, None), _in("en", 5, 0, None, None)),
+        ),
     )
 )
 

@@ -170,3 +170,26 @@ async def test_topics_are_those_of_the_newest_version_that_has_some(
     assert [topic.conversations for topic in found.topics] == [81, 70, 45, 12]
     # few conversations, and replies below the average; nothing is known of the fourth
     assert [topic.words[0] for topic in found.thin] == ["refund"]
+    assert found.languages == ("en", "de", "und")
+    assert {(topic.words[0], code) for topic, code in found.thin_cells} == {
+        ("delivery", "de"),
+        ("refund", "de"),
+    }
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_topics_of_one_language_or_from_before_languages_have_no_map(
+    database, tenant, *, told: bool
+) -> None:
+    report = make_report()
+    for topic in report["evaluation"]["topics"]:
+        languages = topic.pop("languages")
+        if told:
+            topic["languages"] = [one for one in languages if one["language"] != "de"]
+    run = await make_run(database, tenant)
+    await make_version(database, tenant, run, version=1, report=report)
+    async with database.reading() as session:
+        found = await versions.newest_topics(session, tenant)
+    assert found is not None
+    assert (found.languages, found.thin_cells) == ((), set())
+    assert versions.topics_to_csv(found.topics).count(b"\n") == 1 + len(found.topics)

@@ -87,7 +87,7 @@ def test_a_scan_tells_doubts_flags_languages_groups_and_contradictions() -> None
         )
         for reply in replies
     ]
-    found = look_through(stored, Redactor({}, "DE"))
+    found = look_through(stored, Redactor({}, "DE"), lambda texts: []).scan
     assert found.conversations == 4
     (doubt,) = found.doubts
     assert (doubt.rule, doubt.text, doubt.count) == ("greeting", "Kasimir", 1)
@@ -100,3 +100,17 @@ def test_a_scan_tells_doubts_flags_languages_groups_and_contradictions() -> None
     (contradiction,) = found.contradictions
     assert [one.facts for one in contradiction.statements] == [["30 day"], ["14 day"]]
     assert contradiction.statements[0].conversation_id == "30 days!"
+
+
+def test_an_insult_in_a_reply_waits_for_a_person_and_a_customers_does_not() -> None:
+    def talk(question: str, reply: str) -> Conversation:
+        return Conversation("i", (Turn(Role.CUSTOMER, question), Turn(Role.AGENT, reply)))
+
+    rude = talk("Where is it?", "Are you an idiot?")
+    made = curator()
+    assert made.curate("1", rude) is None
+    assert dict(made.left_out) == {"toxic": 1}
+    assert curator(choices={"1": True}).curate("1", rude) is rude
+    assert curator(toxic="keep").curate("1", rude) is rude
+    swearing = talk("Where is the fucking parcel?", "It comes today.")
+    assert made.curate("2", swearing) is swearing

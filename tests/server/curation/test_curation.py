@@ -5,22 +5,56 @@ from typing import Any
 
 import msgspec
 import pytest
+from litestar import Litestar
 
 from connectors.conversation import Conversation, Role, Turn
+from server.app import create_app
 from server.curation import service
 from server.datasets.creation import create_version
 from server.db.models import ConversationRow
 from server.db.scope import of_tenant
+from server.embeddings.service import EmbeddingService, build_embeddings
+from server.settings import Settings
 from server.transcripts.reading import digest_of
 
 CURATION = "/admin/tenants/acme/curation"
 
 
 @pytest.fixture
-async def stored(database: Any, make_tenant: Any, make_upload: Any) -> Any:
+def embeddings(settings: Settings) -> EmbeddingService:
+    return build_embeddings(Settings(home=settings.home, engine="fake"))
+
+
+@pytest.fixture
+def app(settings: Any, database: Any, blobs: Any, embeddings: Any) -> Litestar:
+    return create_app(settings, database=database, blobs=blobs, embeddings=embeddings)
+
+
+@pytest.fixture
+def store(database: Any, make_upload: Any) -> Any:
+    """Store conversations of a tenant."""
+
+    async def put(tenant: Any, made: list[Conversation]) -> None:
+        upload = await make_upload(tenant.slug)
+        async with database.transaction() as session:
+            for one in made:
+                session.add(
+                    ConversationRow(
+                        tenant_id=tenant.id,
+                        import_id=upload.id,
+                        external_id=one.id,
+                        digest=digest_of(one),
+                        body=msgspec.to_builtins(one),
+                    )
+                )
+
+    return put
+
+
+@pytest.fixture
+async def stored(make_tenant: Any, store: Any) -> Any:
     """Twenty answered conversations, one that greets a doubtful name, one without a reply."""
     tenant = await make_tenant()
-    upload = await make_upload()
     words = [
         "apple",
         "river",
@@ -51,17 +85,7 @@ async def stored(database: Any, make_tenant: Any, make_upload: Any) -> Any:
     ]
     doubtful = (Turn(Role.CUSTOMER, "Hi Kasimir, is the parcel here?"), Turn(Role.AGENT, "Yes."))
     made += [Conversation("d", doubtful), Conversation("o", (Turn(Role.CUSTOMER, "Nobody?"),))]
-    async with database.transaction() as session:
-        for one in made:
-            session.add(
-                ConversationRow(
-                    tenant_id=tenant.id,
-                    import_id=upload.id,
-                    external_id=one.id,
-                    digest=digest_of(one),
-                    body=msgspec.to_builtins(one),
-                )
-            )
+    await store(tenant, made)
     return tenant
 
 
@@ -145,8 +169,28 @@ async def test_mistakes_are_told(client: Any, make_key: Any, stored: Any) -> Non
 
 
 async def test_a_scan_of_no_conversations_finds_nothing(
-    database: Any, make_tenant: Any, settings: Any
+    database: Any, make_tenant: Any, settings: Any, embeddings: Any
 ) -> None:
     await make_tenant()
-    found = await service.scan_now(database, "acme", settings=settings)
+    found = await service.scan_now(database, "acme", settings=settings, embeddings=embeddings)
     assert (found.conversations, found.doubts, found.flags) == (0, [], {})
+
+
+async def test_replies_to_one_question_in_other_words_contradict_one_another(
+    client: Any, make_key: Any, make_tenant: Any, store: Any
+) -> None:
+    asked = "How long may I keep the blue kettle before I send it back?"
+    turned = "before I send back the blue kettle, how long may I keep it?"
+    talks = [
+        Conversation(reply, (Turn(Role.CUSTOMER, question), Turn(Role.AGENT, reply)))
+        for question, reply in ((asked, "You have 14 days."), (turned, "You have 30 days."))
+    ]
+    await store(await make_tenant(), talks)
+    key = await make_key("acme", "train")
+    scan = (await client.post(f"{CURATION}/scans", headers=key)).json()["scan"]
+    assert (scan["questions"], scan["questions_by_meaning"]) == (2, 2)
+    (found,) = scan["contradictions"]
+    assert [one["reply"] for one in found["statements"]] == [
+        "You have 30 days.",
+        "You have 14 days.",
+    ]

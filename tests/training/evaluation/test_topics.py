@@ -8,7 +8,7 @@ from connectors.conversation import ChatMessage
 from training.data.dataset import Example
 from training.evaluation.metrics import Vectors
 from training.evaluation.topics import MIN_CONVERSATIONS, find_coverage
-from training.results import Reply, ReplySample
+from training.results import Reply, ReplySample, languages_of_topics
 
 ASKED = {
     "refund": "Where is the refund for my broken kettle?",
@@ -86,6 +86,29 @@ def test_conversations_are_grouped_named_and_scored() -> None:
     assert (refund.replies, refund.new, refund.lookup) == (2, 0.3, 0.5)
     assert (delivery.replies, delivery.new) == (1, 0.9)
     assert (password.replies, password.new, password.lookup) == (0, None, None)
+
+
+def test_a_topic_is_told_apart_by_the_language_of_the_customer() -> None:
+    german = "Guten Tag, wann kommt denn meine delivery? Ich warte schon seit einer Woche darauf."
+    given = [
+        *training(refund=20, delivery=20, password=20),
+        *(conversation(f"g{n}", f"{german} {'!' * n}", "Morgen.") for n in range(8)),
+        conversation("f", "Bonjour, je voudrais savoir quand arrive ma delivery cette semaine"),
+    ]
+    held_out = [conversation("h", german), conversation("e", ASKED["delivery"])]
+    samples = [sample("h", 0.2), sample("e", 0.6)]
+    found = find_coverage(given, held_out, samples, embed=embed, seed=1)
+    cells = {
+        topic.words[0]: [(one.language, one.conversations, one.new) for one in topic.languages]
+        for topic in found
+    }
+    assert cells == {
+        "delivery": [("en", 20, 0.6), ("de", 8, 0.2), ("und", 1, None)],
+        "broken": [("en", 20, None)],
+        "account": [("en", 20, None)],
+    }
+    assert languages_of_topics(found) == ("en", "de", "und")
+    assert languages_of_topics([found[1]]) == ()
 
 
 def test_the_same_seed_finds_the_same() -> None:

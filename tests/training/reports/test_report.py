@@ -31,6 +31,7 @@ from training.results import (
     Controls,
     Difference,
     Evaluation,
+    LanguageCoverage,
     LossChange,
     Metric,
     Parity,
@@ -38,6 +39,7 @@ from training.results import (
     ReplySample,
     Scores,
     Subject,
+    TopicCoverage,
     TrainedControl,
 )
 
@@ -621,3 +623,27 @@ def test_what_more_conversations_would_do_is_only_claimed_with_its_interval(
     assert scratch.startswith("Nothing was trained from scratch")
     assert expected in said
     assert "trained on 40% of what its conversations hold" in unread
+
+
+@pytest.mark.parametrize(("codes", "shown"), [(("en", "de"), True), (("en", "und"), False)])
+def test_the_page_tells_topics_apart_by_language_where_there_are_several(
+    codes: tuple[str, ...], shown: bool
+) -> None:
+    topic = TopicCoverage(
+        words=("refund",),
+        example="Where is my refund?",
+        share=1.0,
+        conversations=40,
+        replies=4,
+        new=0.5,
+        lookup=0.4,
+        languages=tuple(
+            LanguageCoverage(language=code, conversations=20, replies=2, new=0.31, lookup=0.4)
+            for code in codes
+        ),
+    )
+    found = msgspec.structs.replace(evaluation(), topics=(topic,))
+    given = msgspec.structs.replace(report(), evaluation=found)
+    page = render_html(given)
+    assert ("Topics by language" in page) is shown
+    assert ("20 <small>F1 0.31, 2</small>" in page) is shown

@@ -6,7 +6,9 @@ many values with few replies each.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -31,13 +33,17 @@ _BLOCK = 512  # rows of the matrix of cosines at a time
 
 
 class Exchange(NamedTuple):
-    """A customer's question and the reply to it. ``at``: when, as the source wrote it; may be empty."""
+    """A customer's question and the reply to it. ``at``: when, as the source wrote it; may be empty.
+
+    ``facts``: those of the reply that can be compared, and that the customer did not bring up.
+    """
 
     conversation: int
     turn: int
     question: str
     reply: str
     at: str
+    facts: frozenset[Fact]
 
 
 class Statement(NamedTuple):
@@ -74,59 +80,64 @@ def exchanges_of(conversations: Sequence[Conversation]) -> list[Exchange]:
                 question = f"{question}\n{turn.text}".strip()
             elif turn.role is Role.AGENT:
                 if len(question.split()) >= _MIN_QUESTION:
-                    found.append(Exchange(at, place, question, turn.text, turn.sent_at or ""))
+                    facts = _own_facts(question, turn.text)
+                    found.append(
+                        Exchange(at, place, question, turn.text, turn.sent_at or "", facts)
+                    )
                 question = ""
     return found
 
 
 def find_contradictions(
-    exchanges: Sequence[Exchange], vectors: Vectors | None = None
+    exchanges: Sequence[Exchange], vectors: Mapping[int, Vectors] = MappingProxyType({})
 ) -> list[Contradiction]:
     """Group replies by question, compare their facts; the contradiction with the newest reply first.
 
+    Questions are the same where their wording nearly is (Jaccard of 4-grams, 0.70), and where their
+    vectors are as near as ``SAME_QUESTION``.
+
     Args:
         exchanges: From `exchanges_of`, oldest first where they have no times.
-        vectors: The sentence encoder's, a row of length 1 for each exchange's question. Without them,
-            questions are the same where their wording nearly is (Jaccard of 4-grams, 0.70).
+        vectors: The sentence encoder's, of length 1, by the position in ``exchanges``; of as many as
+            there are, whose reply has facts.
     """
-    stated = [(exchange, facts) for exchange in exchanges if (facts := _own_facts(exchange))]
-    if vectors is not None:
-        kept = {id(exchange) for exchange, _ in stated}
-        rows = [at for at, exchange in enumerate(exchanges) if id(exchange) in kept]
-        vectors = vectors[rows]
-    questions = [normalise(exchange.question) for exchange, _ in stated]
+    stated = [at for at, exchange in enumerate(exchanges) if exchange.facts]
+    questions = [normalise(exchanges[at].question) for at in stated]
+    embedded = [place for place, at in enumerate(stated) if at in vectors]
+    pairs = _near(embedded, [vectors[stated[place]] for place in embedded])
     found: list[Contradiction] = []
-    for group in _groups(questions, vectors):
-        found += _differences([stated[at] for at in group])
+    for group in _groups(questions, pairs):
+        found += _differences([exchanges[stated[place]] for place in group])
     return sorted(found, key=lambda one: _age(one.statements[0].newest), reverse=True)
 
 
-def _own_facts(exchange: Exchange) -> frozenset[Fact]:
-    """The reply's facts that the customer did not bring up."""
-    facts = frozenset(fact for fact in facts_of(exchange.reply) if fact.kind in _KINDS)
-    return facts - facts_of(exchange.question) if facts else facts
+def _own_facts(question: str, reply: str) -> frozenset[Fact]:
+    facts = frozenset(fact for fact in facts_of(reply) if fact.kind in _KINDS)
+    return facts - facts_of(question) if facts else facts
 
 
 def _age(exchange: Exchange) -> tuple[str, int, int]:
     return exchange.at, exchange.conversation, exchange.turn
 
 
-def _groups(questions: Sequence[str], vectors: Vectors | None) -> list[list[int]]:
+def _groups(questions: Sequence[str], pairs: Iterator[tuple[int, int]]) -> list[list[int]]:
     from scipy.cluster.hierarchy import DisjointSet  # noqa: PLC0415 - 1 s
 
     groups = DisjointSet(range(len(questions)))
-    pairs = _near(vectors) if vectors is not None else _alike(questions)
-    for i, j in pairs:
+    for i, j in chain(_alike(questions), pairs):
         groups.merge(i, j)
     return [sorted(group) for group in groups.subsets() if len(group) > 1]
 
 
-def _near(vectors: Vectors) -> Iterator[tuple[int, int]]:
+def _near(places: Sequence[int], rows: Sequence[Vectors]) -> Iterator[tuple[int, int]]:
+    if not rows:
+        return
+    vectors = np.stack(rows)
     for start in range(0, len(vectors), _BLOCK):
         cosines = vectors[start : start + _BLOCK] @ vectors.T
         for row, column in zip(*(cosines >= SAME_QUESTION).nonzero(), strict=True):
             if column < start + row:
-                yield int(start + row), int(column)
+                yield places[start + row], places[column]
 
 
 def _alike(questions: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -136,14 +147,16 @@ def _alike(questions: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
-def _differences(group: Sequence[tuple[Exchange, frozenset[Fact]]]) -> Iterator[Contradiction]:
+def _differences(group: Sequence[Exchange]) -> Iterator[Contradiction]:
     by_key: dict[tuple[FactKind, str], dict[tuple[Fact, ...], list[Exchange]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for exchange, facts in group:
-        keys = {(fact.kind, fact.unit) for fact in facts}
+    for exchange in group:
+        keys = {(fact.kind, fact.unit) for fact in exchange.facts}
         for kind, unit in keys:
-            said = tuple(sorted(fact for fact in facts if (fact.kind, fact.unit) == (kind, unit)))
+            said = tuple(
+                sorted(fact for fact in exchange.facts if (fact.kind, fact.unit) == (kind, unit))
+            )
             by_key[kind, unit][said].append(exchange)
     for (kind, unit), said_by in sorted(by_key.items()):
         replies = sum(map(len, said_by.values()))

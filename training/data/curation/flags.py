@@ -3,9 +3,7 @@
 Pure functions over redacted conversations: a flag is a fact that a person can check, never a score.
 Whether a flagged conversation is learnt from is the tenant's decision.
 
-Insults are not flagged: the word lists that can be had under a compatible licence flag the customer who
-quotes one or swears at a late parcel, which is what an agent must learn to answer, and miss the agent
-who is rude in plain words.
+What a customer writes is never toxic: an agent must learn to answer one who swears at a late parcel.
 """
 
 import re
@@ -13,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from connectors.conversation import Conversation, Role, Turn
+from training.data.curation.insults import insult_in
 from training.data.curation.secrets import secrets_in
 
-Flag = Literal["no_reply", "one_sided", "cut_off", "bot_only", "auto_reply", "secret"]
+Flag = Literal["no_reply", "one_sided", "cut_off", "bot_only", "auto_reply", "secret", "toxic"]
 FLAGS: tuple[Flag, ...] = get_args(Flag)
 FLAG_TEXTS: dict[Flag, str] = {
     "no_reply": "The customer asks, and nobody answers.",
@@ -24,6 +23,7 @@ FLAG_TEXTS: dict[Flag, str] = {
     "bot_only": "Only a bot answers.",
     "auto_reply": "One side sends only automatic messages.",
     "secret": "A reply holds a password or an access key.",
+    "toxic": "A reply holds an insult or an obscenity.",
 }
 
 
@@ -78,6 +78,9 @@ def flags_of(conversation: Conversation) -> list[Finding]:
     for at, turn in replies:
         if secret := next(secrets_in(turn.text), None):
             found.append(Finding("secret", at, f"looks like a {secret.kind}"))
+    insults = ((at, insult) for at, turn in replies if (insult := insult_in(turn.text)))
+    if first := next(insults, None):
+        found.append(Finding("toxic", first[0], f"a reply says “{first[1]}”"))
     return found
 
 

@@ -3,18 +3,30 @@
 It works without a script. With one, keys answer the question that is shown.
 """
 
-from typing import Any, Literal, NamedTuple
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
+from msgspec import Meta
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from connectors.conversation import Conversation
 from server.curation import service
-from server.curation.schemas import RULES, DecisionRequest, Flagged, Rules, Scan
+from server.curation.schemas import (
+    RULES,
+    ConversationLabels,
+    DecisionRequest,
+    Flagged,
+    Rules,
+    Scan,
+)
 from server.db.models import Tenant
 from server.db.session import Database
+from server.embeddings.service import EmbeddingService
 from server.errors import Invalid
 from server.settings import Settings
 from server.tenants import service as tenants
@@ -22,7 +34,9 @@ from server.web.console.forms import read_form, see_other
 from server.web.console.rendering import page
 from server.web.console.session import signed_in
 from training.data.curation.flags import FLAG_TEXTS, FLAGS, Flag
+from training.data.curation.languages import UNKNOWN
 
+ALL = "all"  # languages
 SHOWN = 20  # conversations of a flag or a group on one page
 _REVIEWER = [signed_in("reviewer")]
 _ADMIN = [signed_in("admin")]
@@ -38,6 +52,7 @@ FLAG_NAMES: dict[Flag, str] = {
     "bot_only": "Only a bot",
     "auto_reply": "Automatic messages",
     "secret": "Secret in a reply",
+    "toxic": "Insult in a reply",
 }
 DONE = {
     "scan": "The conversations were looked through.",
@@ -48,12 +63,41 @@ DONE = {
 }
 
 
-class Shown(NamedTuple):
-    """Conversations that were asked for: of a flag, of a group, or one."""
+class Asked(NamedTuple):
+    """Which conversations are to be shown. ``query``: what asks for them, for links."""
 
     title: str
+    query: str
+    found: list[Flagged]
+
+
+class Row(NamedTuple):
+    """A conversation that is shown: why, in words, and its languages, where it was looked through.
+
+    ``turn``: the message that shows why, where one does.
+    """
+
+    id: str
+    conversation: Conversation
+    why: str
+    turn: int | None
+    labels: ConversationLabels | None
+
+
+class Shown(NamedTuple):
+    """A part of the conversations that were asked for.
+
+    ``languages``: links to those in one language, where there are several; ``language``: the one that was
+    asked for. ``start``: how many come before ``rows``, of ``total``.
+    """
+
+    title: str
+    query: str
+    languages: list[dict[str, str | bool]]
+    language: str
+    start: int
     total: int
-    rows: list[tuple[str, Conversation, str]]
+    rows: list[Row]
 
 
 class CurationController(Controller):
@@ -72,24 +116,29 @@ class CurationController(Controller):
         database: NamedDependency[Database],
         flag: FromQuery[str] = "",
         group: FromQuery[int] = 0,
+        topic: FromQuery[int] = 0,
         conversation: FromQuery[str] = "",
+        language: FromQuery[str] = "",
+        start: FromQuery[Annotated[int, Meta(ge=0)]] = 0,
         done: FromQuery[str] = "",
     ) -> Response[str]:
-        """What was found; with a flag, a group or a conversation, its texts too."""
+        """What was found; with a flag, a group, a topic, a language or a conversation, its texts too."""
+        shown = None
         async with database.reading() as session:
             view = await service.overview(session, tenant)
-            asked = _asked(view.scan, flag=flag, group=group, conversation=conversation)
-            shown = None
-            if asked is not None:
-                title, found = asked
-                names = [each.conversation_id for each in found[:SHOWN]]
-                texts = await service.read_conversations(session, tenant, names)
-                rows = [
-                    (each.conversation_id, texts[each.conversation_id], each.why)
-                    for each in found[:SHOWN]
-                    if each.conversation_id in texts
-                ]
-                shown = Shown(title, len(found), rows)
+            if flag or group or topic or conversation or language:
+                labels = await service.read_labels(session, tenant)
+                asked = _asked(
+                    view.scan,
+                    labels,
+                    flag=flag,
+                    group=group,
+                    topic=topic,
+                    conversation=conversation,
+                )
+                shown = await _show(
+                    session, tenant, asked, labels, language=language or ALL, start=start
+                )
         return await page(
             request,
             "data/curation.html",
@@ -100,6 +149,8 @@ class CurationController(Controller):
             rules=msgspec.to_builtins(view.rules),
             rule_texts=RULE_TEXTS,
             shown=shown,
+            size=SHOWN,
+            language_name=language_name,
             most=service.MAX_CONVERSATIONS,
             done=DONE.get(done, ""),
         )
@@ -110,9 +161,10 @@ class CurationController(Controller):
         tenant: NamedDependency[Tenant],
         database: NamedDependency[Database],
         settings: NamedDependency[Settings],
+        embeddings: NamedDependency[EmbeddingService],
     ) -> Response[Any]:
         """Look through the conversations now."""
-        await service.scan_now(database, tenant.slug, settings=settings)
+        await service.scan_now(database, tenant.slug, settings=settings, embeddings=embeddings)
         return _back(tenant, "scan")
 
     @post("/decide", guards=_REVIEWER)
@@ -169,19 +221,87 @@ class CurationController(Controller):
 
 
 def _asked(
-    scan: Scan | None, *, flag: str, group: int, conversation: str
-) -> tuple[str, list[Flagged]] | None:
-    """What is to be shown, and of which conversations; None where nothing was asked for."""
+    scan: Scan | None,
+    labels: Mapping[str, ConversationLabels],
+    *,
+    flag: str,
+    group: int,
+    topic: int,
+    conversation: str,
+) -> Asked:
+    """Which conversations are to be shown; all where only a language was asked for."""
     if conversation:
-        return "The conversation", [Flagged(conversation, None, "")]
-    if scan is None:
-        return None
+        return Asked("The conversation", "", [Flagged(conversation, None, "")])
     if flag in FLAGS:
-        return FLAG_NAMES[flag], scan.flags.get(flag, [])
-    if 0 < group <= len(scan.groups):
+        return Asked(FLAG_NAMES[flag], f"flag={flag}", scan.flags.get(flag, []) if scan else [])
+    if scan and 0 < group <= len(scan.groups):
         names = scan.groups[group - 1]
-        return "Nearly the same question", [Flagged(name, None, "") for name in names]
-    return None
+        found = [Flagged(name, None, "") for name in names]
+        return Asked("Nearly the same question", f"group={group}", found)
+    if scan and 0 < topic <= len(scan.topics):
+        words = ", ".join(scan.topics[topic - 1].words) or scan.topics[topic - 1].example
+        about = [Flagged(name, None, "") for name, each in labels.items() if each.topic == topic]
+        return Asked(f"About {words}", f"topic={topic}", about)
+    return Asked("Conversations", "", [Flagged(name, None, "") for name in labels])
+
+
+async def _show(
+    session: AsyncSession,
+    tenant: Tenant,
+    asked: Asked,
+    labels: Mapping[str, ConversationLabels],
+    *,
+    language: str,
+    start: int,
+) -> Shown:
+    of = {name: each.language for name, each in labels.items()}
+    counts = Counter(of.get(each.conversation_id, UNKNOWN) for each in asked.found)
+    found = [
+        each for each in asked.found if language in {ALL, of.get(each.conversation_id, UNKNOWN)}
+    ]
+    part = found[start : start + SHOWN]
+    texts = await service.read_conversations(
+        session, tenant, [each.conversation_id for each in part]
+    )
+    rows = [
+        Row(name, texts[name], each.why, each.turn, labels.get(name))
+        for each in part
+        if (name := each.conversation_id) in texts
+    ]
+    return Shown(
+        asked.title,
+        asked.query,
+        _language_links(asked, counts, language),
+        language,
+        start,
+        len(found),
+        rows,
+    )
+
+
+def _language_links(
+    asked: Asked, counts: Counter[str], language: str
+) -> list[dict[str, str | bool]]:
+    """To all, and to those in each language; none where there is only one."""
+    if sum(code != UNKNOWN for code in counts) < 2:  # noqa: PLR2004
+        return []
+    names = {
+        ALL: "All",
+        **{code: f"{language_name(code)} {n:,}" for code, n in counts.most_common()},
+    }
+    return [
+        {
+            "name": name,
+            "href": f"?{asked.query}&language={code}".replace("?&", "?"),
+            "current": code == language,
+        }
+        for code, name in names.items()
+    ]
+
+
+def language_name(code: str) -> str:
+    """The code, or "unknown"."""
+    return "unknown" if code == UNKNOWN else code
 
 
 def _back(

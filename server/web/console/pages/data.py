@@ -18,6 +18,7 @@ from connectors.importers import HEAD_BYTES
 from server.adapters import service as adapters
 from server.adapters.versions import newest_topics, topics_to_csv
 from server.api.upload import UploadedFile
+from server.curation.service import overview
 from server.datasets import versions
 from server.db.models import Import, SourceFile, Tenant
 from server.db.session import Database
@@ -178,7 +179,8 @@ class DataController(Controller):
         """What the conversations are about, and how good the replies to each topic are."""
         async with database.reading() as session:
             found = await newest_topics(session, tenant)
-        return await page(request, "data/topics.html", found=found)
+            curation = await overview(session, tenant)
+        return await page(request, "data/topics.html", found=found, scan=curation.scan)
 
     @get("/topics.csv")
     async def topics_csv(

@@ -73,7 +73,11 @@ def test_with_vectors_questions_in_other_words_are_one_question() -> None:
     exchanges = exchanges_of([one, other, third])
     vectors = np.array([[1, 0], [0.9, np.sqrt(0.19)], [0, 1]], dtype=np.float32)
     assert find_contradictions(exchanges) == []
-    (found,) = find_contradictions(exchanges, vectors)
+    (found,) = find_contradictions(exchanges, dict(enumerate(vectors)))
+    assert values(found) == [["30 day"], ["14 day"]]
+    # of a question that was not embedded, the wording alone is compared
+    assert find_contradictions(exchanges, {0: vectors[0], 2: vectors[2]}) == []
+    (found,) = find_contradictions(exchanges_of([*OLD, *NEW]), {0: vectors[0]})
     assert values(found) == [["30 day"], ["14 day"]]
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from connectors.conversation import Conversation, Role, Turn
 from training.data.curation.flags import FLAG_TEXTS, FLAGS, flags_of, is_auto_reply
+from training.data.curation.insults import insult_in
 from training.data.curation.secrets import secrets_in
 
 C, A, B, N = Role.CUSTOMER, Role.AGENT, Role.BOT, Role.NOTE
@@ -34,6 +35,10 @@ def found(*turns: tuple[Role, str]) -> dict[str, int | None]:
         ([(C, "Automatic reply: I am out of the office."), (A, "Hello")], {"auto_reply": None}),
         ([(C, "Help"), (A, f"Use ghp_{_TAIL}")], {"secret": 1}),
         ([(C, f"I have ghp_{_TAIL}"), (A, "Delete it.")], {}),
+        ([(C, "Where?"), (A, "Here."), (A, "Read it, you IDIOT!")], {"toxic": 2}),
+        ([(C, "Where?"), (B, "Shit."), (A, "Here."), (A, "You idiot!")], {"toxic": 1}),
+        ([(C, "Wo ist die Scheiße?"), (A, "Es tut mir leid.")], {}),
+        ([(C, "Where?"), (N, "what an asshole"), (A, "It is here.")], {}),
         ([], {}),
         ([(C, "  "), (A, "")], {}),
     ],
@@ -120,3 +125,38 @@ def test_talk_of_passwords_is_no_secret(text: str) -> None:
 )
 def test_long_texts_are_read_in_a_moment(piece: str) -> None:
     found((C, "Why?"), (A, piece * 5_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("Well, that is bullshit.", "bullshit"),
+        ("Sie Arschloch!", "Arschloch"),
+        ("So ein Scheiß", "Scheiß"),
+        ("Espèce de connard", "connard"),
+        ("eres un gilipollas", "gilipollas"),
+        ("Vaffanculo", "Vaffanculo"),
+        ("wat een klootzak", "klootzak"),
+        ("vai para o caralho", "caralho"),
+    ],
+)
+def test_strong_words_are_insults_in_seven_languages(text: str, word: str) -> None:
+    assert insult_in(text) == word
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Deliveries to Scunthorpe take 3 days.",
+        "The manual is idiot-proof.",
+        "Votre train a un retard de 10 minutes.",
+        "La hure de sanglier est épuisée.",
+        "Shitake mushrooms are back in stock.",
+        "Mrs Cockburn and Mr Dick will call you. We assess the classic brass.",
+        "Fire retardant fabric, from Morón.",
+        "Le computer est à Puteaux, el reputado servicio.",
+        "Die Fotos sind da, und die Wichtel auch.",
+    ],
+)
+def test_names_places_and_words_of_other_languages_are_none(text: str) -> None:
+    assert insult_in(text) == ""

@@ -7,8 +7,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from server.curation import service
-from server.curation.schemas import Flagged, Scan
-from server.db.models import ConversationRow, CurationScan
+from server.curation.schemas import Flagged, Scan, ScanTopic
+from server.db.models import ConversationRow, CurationScan, Import
+from server.db.scope import of_tenant
 from server.tenants import service as tenants
 from tests.browser.curated import SCAN
 
@@ -90,7 +91,7 @@ async def test_a_flag_leads_to_its_conversations_in_one_click_and_each_can_be_le
     assert link is not None
     shown = await browser.get(str(link["href"]))
     assert "ticket-7: no reply" in words(shown)
-    assert "Is nobody there?" in words(shown)
+    assert "Customer This message Is nobody there?" in words(shown)
     form = soup(shown).select_one('form[action*="/conversations/"]')
     assert form is not None
     await browser.post(str(form["action"]), data={"keep": "no"})
@@ -121,3 +122,144 @@ async def test_a_viewer_sees_what_was_found_and_can_change_nothing(sign_in, tena
     for path in ("scan", "decide", "rules", "conversations/x"):
         assert (await viewer.post(f"{PAGE}/{path}")).status_code == 403
     assert (await viewer.get(PAGE.replace("acme", "other"))).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("questions", "by_meaning", "told"),
+    [
+        (31, 31, "Questions were compared by meaning."),
+        (31, 20, "The newest 20 of 31 questions were compared by meaning"),
+        (31, 0, "compared by their wording alone"),
+    ],
+)
+async def test_the_page_says_how_questions_were_compared(
+    sign_in, tenant, database, *, questions, by_meaning, told
+) -> None:
+    found = msgspec.structs.replace(SCAN, questions=questions, questions_by_meaning=by_meaning)
+    async with database.transaction() as session:
+        session.add(
+            CurationScan(tenant_id=tenant.id, conversations=1, body=msgspec.to_builtins(found))
+        )
+    browser = await sign_in("acme", "viewer")
+    assert told in words(await browser.get(PAGE))
+
+
+@pytest.fixture
+async def multilingual(tenant, database):
+    """Two English conversations, and 22 German ones, to one of which the agent answers in English."""
+    labels = {}
+    async with database.transaction() as session:
+        upload_id = await session.scalar(of_tenant(tenant.id).select(Import.id))
+        for number in range(24):
+            turns = [
+                {
+                    "role": "customer",
+                    "text": "Wo ist mein Paket?" if number > 1 else "Where is it?",
+                },
+                {"role": "agent", "text": "On its way."},
+            ]
+            row = ConversationRow(
+                tenant_id=tenant.id,
+                import_id=upload_id,
+                external_id=f"m{number}",
+                digest=f"{number + 1:064x}",
+                body={"id": f"talk-{number}", "turns": turns},
+            )
+            session.add(row)
+            await session.flush()
+            spoken = "de" if number > 1 else "en"
+            labels[row.id] = {"language": spoken, "languages": [spoken, "en"]}
+        found = msgspec.structs.replace(
+            SCAN,
+            languages={"de": 22, "en": 2},
+            flags={"no_reply": [Flagged(name, 0, "no reply") for name in labels]},
+        )
+        session.add(
+            CurationScan(
+                tenant_id=tenant.id,
+                conversations=24,
+                body=msgspec.to_builtins(found),
+                labels=labels,
+            )
+        )
+    return labels
+
+
+async def test_conversations_are_filtered_by_language_and_messages_say_theirs(
+    sign_in, multilingual
+) -> None:
+    browser = await sign_in("acme", "viewer")
+    start = soup(await browser.get(PAGE))
+    assert start.select_one('a[href$="?language=de"]') is not None
+    german = await browser.get(f"{PAGE}?language=de")
+    assert "1 to 20 of 22 conversations." in words(german)
+    assert "talk-23 (de)" in words(german)
+    assert "talk-0" not in words(german)
+    assert "Agent en On its way." in words(german)
+    following = soup(german).find("a", string="The next 2")
+    assert following is not None
+    last = words(await browser.get(PAGE + str(following["href"])))
+    assert "21 to 22 of 22" in last
+    assert "talk-2 (de)" in last
+    english = words(await browser.get(f"{PAGE}?flag=no_reply&language=en"))
+    assert "talk-0: no reply (en)" in english
+    assert "talk-5" not in english
+    assert "All de 22 en 2" in english
+
+
+async def test_one_language_leaves_no_trace_on_conversations(
+    sign_in, multilingual, tenant, database
+) -> None:
+    found = msgspec.structs.replace(
+        SCAN,
+        languages={"en": 2},
+        flags={"no_reply": [Flagged(name, 0, "no reply") for name in [*multilingual][:2]]},
+    )
+    async with database.transaction() as session:
+        session.add(
+            CurationScan(
+                tenant_id=tenant.id,
+                conversations=2,
+                body=msgspec.to_builtins(found),
+                labels={name: multilingual[name] for name in [*multilingual][:2]},
+            )
+        )
+    shown = await (await sign_in("acme", "viewer")).get(f"{PAGE}?flag=no_reply")
+    assert "talk-0: no reply Customer This message Where is it? Agent On its" in words(shown)
+    assert soup(shown).select('nav[aria-label="Language"]') == []
+
+
+async def test_topics_of_what_is_stored_lead_to_their_conversations(
+    sign_in, multilingual, tenant, database, make_tenant
+) -> None:
+    topics = [
+        ScanTopic(words=["late"], example="Wo ist mein Paket?", conversations=22),
+        ScanTopic(words=[], example="Where is it?", conversations=2),
+    ]
+    found = msgspec.structs.replace(SCAN, topics=topics)
+    labels = {
+        name: {**each, "topic": 1 if each["language"] == "de" else 2}
+        for name, each in multilingual.items()
+    }
+    async with database.transaction() as session:
+        session.add(
+            CurationScan(
+                tenant_id=tenant.id,
+                conversations=24,
+                body=msgspec.to_builtins(found),
+                labels=labels,
+            )
+        )
+    browser = await sign_in("acme", "viewer")
+    page = await browser.get("/console/t/acme/data/topics")
+    assert "2 topics of the stored conversations" in words(page)
+    assert "No words of its own Where is it? 2" in words(page)
+    link = soup(page).select_one('a[href$="curation?topic=2"]')
+    assert link is not None
+    shown = words(await browser.get(str(link["href"])))
+    assert "About Where is it?" in shown
+    assert "talk-1 Customer" in shown
+    assert "talk-5" not in shown
+    await make_tenant("other")
+    other = await sign_in("other", "admin")
+    assert "No topics yet" in words(await other.get("/console/t/other/data/topics"))

@@ -506,8 +506,14 @@ async def test_topics_stand_beside_their_scores(
     assert "More transcripts would help most about refund, squashed" in page
     assert "No words of its own Hello, are you there?" in page
     lines = list(csv.DictReader(io.StringIO((await admin.get(f"{PAGE}/topics.csv")).text)))
-    assert [line["conversations"] for line in lines] == ["81", "70", "45", "12"]
+    assert [(line["language"], line["conversations"]) for line in lines[:3]] == [
+        ("en", "60"),
+        ("de", "21"),
+        ("en", "66"),
+    ]
     assert (lines[0]["words"], lines[3]["new"]) == ("delivery day address", "")
+    assert sum(float(line["share"]) for line in lines) == pytest.approx(1, abs=0.001)
+    assert "refund, squashed 37 F1 0.36, 4 replies More 8 F1 0.15, 2 replies" in page
     await make_tenant("other")
     other = await sign_in("other", "admin")
     assert "No topics yet" in words(await other.get("/console/t/other/data/topics"))
