@@ -124,6 +124,21 @@ async def retire(app: App, tenant: str, task: Task) -> None:
     print_message(f"no version of {task} is live")
 
 
+@heads.command("delete")
+@click.argument("version", type=click.IntRange(1))
+@tenant_option
+@task_option
+@command
+async def delete(app: App, version: int, tenant: str, task: Task) -> None:
+    """Delete a version that is not live, and what it was trained on; what it said stays."""
+    async with app.transaction() as session:
+        owner = await tenants.get(session, tenant)
+        await service.delete(session, owner, task, version)
+    async with app.transaction() as session:
+        await service.remove_unused(session, owner, settings=app.settings)
+    print_message(f"{task}, version {version} is deleted")
+
+
 @heads.command("classify")
 @click.argument("text")
 @tenant_option

@@ -1,6 +1,7 @@
 """A tenant's heads: labelled texts or images in, versions, which of them is live."""
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -203,15 +204,25 @@ async def live(session: AsyncSession, tenant: Tenant, task: Task) -> Head:
 
 
 async def promote(
-    session: AsyncSession, tenant: Tenant, task: Task, version: int, *, force: bool = False
+    session: AsyncSession,
+    tenant: Tenant,
+    task: Task,
+    version: int,
+    *,
+    force: bool = False,
+    expected_live: int | None = None,
 ) -> Head:
     """Let a version label messages from now on. Of the live one nothing changes.
 
+    ``expected_live``: the version that was live when the decision was made, 0 for none; None where that
+    is not compared.
+
     Raises:
         NotFound: there is no such version.
-        Conflict: it is not ready, or its gates do not say better and ``force`` is not given.
+        Conflict: it is not ready, or its gates do not say better and ``force`` is not given; or
+            another version is live than was expected (``live_changed``).
     """
-    await of_tenant(tenant.id).get_one(session, Tenant, tenant.id, lock=True)
+    await _lock(session, tenant, task, expected_live)
     row = await get(session, tenant, task, version, lock=True)
     if row.state != "ready" or row.manifest is None:
         raise Conflict(
@@ -229,31 +240,123 @@ async def promote(
     return row
 
 
-async def roll_back(session: AsyncSession, tenant: Tenant, task: Task) -> Head:
+async def before_live(session: AsyncSession, tenant: Tenant, task: Task) -> Head | None:
+    """The version that was live before, to which ``roll_back`` goes; None where there is none."""
+    query = of_tenant(tenant.id).select(Head)
+    query = query.where(Head.task == task, Head.live.is_(False), Head.replaced_at.is_not(None))
+    return await session.scalar(query.order_by(Head.replaced_at.desc()).limit(1))
+
+
+async def roll_back(
+    session: AsyncSession, tenant: Tenant, task: Task, *, expected_live: int | None = None
+) -> Head:
     """Go back to the version that was live before; again returns to the later one.
 
     Raises:
-        Conflict: no other version was ever live.
+        Conflict: no other version was ever live, or another version is live than was expected
+            (``live_changed``).
     """
-    scope = of_tenant(tenant.id)
-    await scope.get_one(session, Tenant, tenant.id, lock=True)
-    query = scope.select(Head).where(
-        Head.task == task, Head.live.is_(False), Head.replaced_at.is_not(None)
-    )
-    row = await session.scalar(query.order_by(Head.replaced_at.desc()).limit(1))
+    await _lock(session, tenant, task, expected_live)
+    row = await before_live(session, tenant, task)
     if row is None:
         raise Conflict(f"No other version of {task} was live before.", code="nothing_to_roll_back")
     await _make_live(session, row, "head.rolled_back")
     return row
 
 
-async def retire(session: AsyncSession, tenant: Tenant, task: Task) -> None:
-    """Let no version of a task label messages any more. Again changes nothing."""
-    await of_tenant(tenant.id).get_one(session, Tenant, tenant.id, lock=True)
+async def retire(
+    session: AsyncSession, tenant: Tenant, task: Task, *, expected_live: int | None = None
+) -> None:
+    """Let no version of a task label messages any more. Again changes nothing.
+
+    Raises:
+        Conflict: another version is live than was expected (``live_changed``).
+    """
+    await _lock(session, tenant, task, expected_live)
     row = await find_live(session, tenant.id, task)
     if row is not None:
         row.live, row.replaced_at = False, now()
         _record(session, "head.retired", row)
+
+
+async def delete(session: AsyncSession, tenant: Tenant, task: Task, version: int) -> None:
+    """Forget a version; one that is being trained stops. What it said of messages stays.
+
+    Call ``remove_unused`` after the commit: it removes what the version was trained on.
+
+    Raises:
+        NotFound: there is no such version.
+        Conflict: it is live.
+    """
+    await _lock(session, tenant, task, None)
+    row = await get(session, tenant, task, version, lock=True)
+    if row.live:
+        raise Conflict(
+            f"Version {version} of {task} is live: promote another one, or take it out of use first.",
+            code="head_is_live",
+        )
+    _record(session, "head.deleted", row)
+    await session.delete(row)
+    await session.flush()
+
+
+async def remove_unused(session: AsyncSession, tenant: Tenant, *, settings: Settings) -> None:
+    """Remove files of a tenant's heads that are gone: weights, labelled texts and images.
+
+    While a version waits or is trained, datasets and pictures stay: it may be about to use them.
+    """
+    root = settings.heads / tenant.id
+    if not root.is_dir():
+        return
+    await of_tenant(tenant.id).get_one(session, Tenant, tenant.id, lock=True)
+    rows = await list_for(session, tenant)
+    kept = {row.id for row in rows} | {datasets_folder(settings, tenant.id).name}
+    unused = [path for path in root.iterdir() if path.name not in kept]
+    if all(row.state in {"ready", "failed"} for row in rows):
+        used = {row.manifest["dataset_sha256"] for row in rows if row.manifest}
+        datasets = datasets_folder(settings, tenant.id)
+        unused += await asyncio.to_thread(_unused_data, datasets, used)
+    for path in unused:
+        await asyncio.to_thread(_remove, path)
+
+
+def _unused_data(datasets: Path, used: set[str]) -> list[Path]:
+    """Datasets that no head was trained on, and pictures that are in no other one."""
+    pictures = pictures_of(datasets)
+    folders = [path for path in datasets.glob("*") if path != pictures]
+    files = [file for path in folders if path.name in used for file in path.glob("*.jsonl")]
+    lines = (line for file in files for line in file.read_bytes().splitlines())
+    shown = {msgspec.json.decode(line).get("image") for line in lines}
+    return [
+        *(path for path in folders if path.name not in used),
+        *(path for path in pictures.glob("*") if path.stem not in shown),
+    ]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+async def _lock(
+    session: AsyncSession, tenant: Tenant, task: Task, expected_live: int | None
+) -> None:
+    """Keep others from changing the tenant's heads until the transaction ends.
+
+    Raises:
+        Conflict: another version is live than was expected.
+    """
+    await of_tenant(tenant.id).get_one(session, Tenant, tenant.id, lock=True)
+    if expected_live is None:
+        return
+    row = await find_live(session, tenant.id, task)
+    if (row.version if row else 0) != expected_live:
+        now_live = f"version {row.version}" if row else "no version"
+        raise Conflict(
+            f"Somebody was faster: {now_live} of {task} is live now.", code="live_changed"
+        )
 
 
 async def _make_live(session: AsyncSession, row: Head, action: Action) -> None:

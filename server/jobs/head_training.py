@@ -61,6 +61,7 @@ async def train_next(context: StepContext, *, executor: str) -> bool:
         manifest, sha256 = await _train(context, head)
     except TrainingCancelled:
         log.info("head has gone while it was trained", head=head.id)
+        await _remove_unused(context, head.tenant_id)
     except BadInput as exc:
         await _end(context, head, error={"code": "bad_input", "message": str(exc)})
     except TrainingFailed as exc:
@@ -83,6 +84,13 @@ async def remove_abandoned(context: StepContext) -> None:
     for path in root.iterdir():
         if path.name not in known:
             await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+async def _remove_unused(context: StepContext, tenant_id: str) -> None:
+    async with context.database.transaction() as session:
+        tenant = await of_tenant(tenant_id).get(session, Tenant, tenant_id)
+        if tenant is not None:  # else all of it goes with the tenant
+            await heads.remove_unused(session, tenant, settings=context.settings)
 
 
 async def _take(context: StepContext, executor: str) -> Head | None:
@@ -174,7 +182,7 @@ async def _end(
 ) -> None:
     async with context.database.transaction() as session:
         row = await of_tenant(head.tenant_id).get(session, Head, head.id, lock=True)
-        if row is None:  # deleted with its tenant
+        if row is None:  # deleted meanwhile
             return
         row.state = "ready" if error is None else "failed"
         row.manifest, row.sha256, row.error = manifest, sha256, error

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, get, post
+from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
@@ -23,8 +23,8 @@ from server.heads.schemas import (
     HeadView,
     Labelled,
 )
+from server.heads.uploads import queue_stored
 from server.insights import labelling
-from server.scratch import scratch
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.tenants import service as tenants
@@ -59,26 +59,19 @@ class HeadController(Controller):
         """
         async with database.reading() as session:
             await tenants.get(session, slug)
-        with scratch(settings, "labels") as folder, scratch(settings, "pictures") as pictures:
-            async with received(
-                request, filename, database=database, blobs=blobs, settings=settings
-            ) as file:
-                chosen = _task(task or file.field("task"))
-                async with blobs.local(file.sha256, within=folder) as path:
-                    upload = await service.check_examples(
-                        path, filename=file.filename, task=chosen, scratch=pictures
-                    )
-            async with database.transaction() as session:
-                tenant = await tenants.get(session, slug)
-                row = await service.queue(
-                    session,
-                    tenant,
-                    upload,
-                    task=chosen,
-                    filename=file.filename,
-                    settings=settings,
-                )
-                return service.view(row)
+        async with received(
+            request, filename, database=database, blobs=blobs, settings=settings
+        ) as file:
+            row = await queue_stored(
+                slug,
+                file.sha256,
+                task=_task(task or file.field("task")),
+                filename=file.filename,
+                database=database,
+                blobs=blobs,
+                settings=settings,
+            )
+        return service.view(row)
 
     @get()
     async def list_for(
@@ -141,6 +134,23 @@ class HeadController(Controller):
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
             await service.retire(session, tenant, data.task)
+
+    @delete("/{task:str}/{version:int}")
+    async def delete(
+        self,
+        slug: FromPath[str],
+        task: FromPath[Task],
+        version: FromPath[int],
+        *,
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> None:
+        """Delete a version that is not live, and what it was trained on; what it said stays."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            await service.delete(session, tenant, task, version)
+        async with database.transaction() as session:
+            await service.remove_unused(session, tenant, settings=settings)
 
     @post("/classify", status_code=200)
     async def classify(

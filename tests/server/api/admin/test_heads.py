@@ -76,3 +76,32 @@ async def test_nothing_is_promoted_before_it_is_ready(client, key):
         f"{PATH}/classify", json={"task": "annoyance", "texts": ["Hi"]}, headers=key
     )
     assert unknown.status_code == 404
+
+
+async def test_a_version_is_deleted_with_what_it_was_trained_on(client, key, context, settings):
+    for _ in range(2):
+        await client.post(f"{PATH}?task=annoyance", content=as_file(texts()), headers=key)
+        assert await train_next(context, executor="here")
+    other = texts(calm="thanks friendly")
+    await client.post(f"{PATH}?task=annoyance", content=as_file(other), headers=key)
+    assert await train_next(context, executor="here")
+    await client.post(f"{PATH}/promote", json={"task": "annoyance", "version": 1}, headers=key)
+    [folder] = settings.heads.iterdir()
+    assert len(list((folder / "datasets").iterdir())) == 2  # 1 and 2 were trained on the same
+    live = await client.delete(f"{PATH}/annoyance/1", headers=key)
+    assert (live.status_code, live.json()["code"]) == (409, "head_is_live")
+    assert (await client.delete(f"{PATH}/annoyance/2", headers=key)).status_code == 204
+    assert len(list((folder / "datasets").iterdir())) == 2
+    assert (await client.delete(f"{PATH}/annoyance/3", headers=key)).status_code == 204
+    assert len(list((folder / "datasets").iterdir())) == 1
+    assert len(list(folder.iterdir())) == 2  # the datasets, and version 1
+    assert (await client.delete(f"{PATH}/annoyance/3", headers=key)).status_code == 404
+    asked = {"task": "annoyance", "texts": ["ridiculous"]}
+    assert (await client.post(f"{PATH}/classify", json=asked, headers=key)).status_code == 200
+
+
+async def test_a_version_that_waits_is_deleted_with_its_labels(client, key, settings):
+    await client.post(f"{PATH}?task=annoyance", content=as_file(texts()), headers=key)
+    assert (await client.delete(f"{PATH}/annoyance/1", headers=key)).status_code == 204
+    assert [list(folder.iterdir()) for folder in settings.heads.iterdir()] == [[]]
+    assert (await client.delete(f"{PATH}/humour/1", headers=key)).status_code == 400
