@@ -74,6 +74,7 @@ from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.curation import CurationController as ConsoleCurationController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.engine import EngineController
+from server.web.console.pages.heads import HeadsController as HeadsPageController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.keys import KeysController, OperatorKeysController
 from server.web.console.pages.knowledge import KnowledgeController as KnowledgePageController
@@ -154,6 +155,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     WebhooksController,
     ReleaseController,
     ReleaseChangesController,
+    HeadsPageController,
     AskController,
     VoteController,
     ConsoleCurationController,

@@ -105,10 +105,8 @@ async def queue(
     """
     scope = of_tenant(tenant.id)
     await scope.get_one(session, Tenant, tenant.id, lock=True)  # numbers are given one by one
-    waiting = await session.scalar(
-        scope.select(func.count(Head.id)).where(Head.state.in_(("queued", "running")))
-    )
-    if (waiting or 0) >= MAX_WAITING:
+    waiting = await count_unfinished(session, tenant.id)
+    if waiting >= MAX_WAITING:
         raise Conflict(
             f"{waiting} heads wait to be trained; upload more when one of them is done.",
             code="too_many_waiting",
@@ -164,10 +162,20 @@ def _left_out(found: Sequence[LeftOut]) -> LeftOutView:
     return LeftOutView(counts=dict(sorted(counts.items())), files=list(found[:SHOWN_LEFT_OUT]))
 
 
-async def list_for(session: AsyncSession, tenant: Tenant) -> list[Head]:
-    """All versions, by task, newest first."""
+async def list_for(
+    session: AsyncSession, tenant: Tenant, *, task: Task | None = None
+) -> list[Head]:
+    """All versions, or those of one task, by task, newest first."""
     query = of_tenant(tenant.id).select(Head)
+    if task is not None:
+        query = query.where(Head.task == task)
     return list(await session.scalars(query.order_by(Head.task, Head.version.desc())))
+
+
+async def count_unfinished(session: AsyncSession, tenant_id: str) -> int:
+    """How many versions wait to be trained, or are."""
+    query = of_tenant(tenant_id).select(func.count(Head.id))
+    return await session.scalar(query.where(Head.state.in_(("queued", "running")))) or 0
 
 
 async def get(

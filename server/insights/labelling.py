@@ -7,7 +7,7 @@ by a restart, and nothing labelled twice. The encoder's process does the work
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -24,7 +24,7 @@ from server.errors import ServerError
 from server.heads import service as heads
 from server.heads.schemas import DayCount
 from server.settings import Settings
-from training.heads.config import ANNOYED, IMAGE
+from training.heads.config import ANNOYED, IMAGE, Task
 
 log = structlog.get_logger(__name__)
 
@@ -116,12 +116,21 @@ class Labelling:
             return await _store(session, head, found, labels)
 
 
-async def counts(session: AsyncSession, tenant_id: str, *, days: int) -> list[DayCount]:
+def first_day(last: date, days: int) -> date:
+    """The first of so many days that end with this one."""
+    return last - timedelta(days=days - 1)
+
+
+async def counts(
+    session: AsyncSession, tenant_id: str, *, days: int, task: Task | None = None
+) -> list[DayCount]:
     """How many messages got which label, by UTC day, oldest first; days without any are left out."""
-    first = now().date() - timedelta(days=days - 1)
+    first = first_day(now().date(), days)
     of = (MessageLabel.day, MessageLabel.task, MessageLabel.label)
     query = of_tenant(tenant_id).select(*of, func.count(MessageLabel.id))
     query = query.where(MessageLabel.day >= first).group_by(*of).order_by(*of)
+    if task is not None:
+        query = query.where(MessageLabel.task == task)
     return [
         DayCount(day=day, task=task, label=label, messages=messages)
         for day, task, label, messages in await session.execute(query)

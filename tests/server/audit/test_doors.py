@@ -275,6 +275,19 @@ async def test_no_form_of_the_console_goes_unrecorded(
     ):
         call = Call("POST", f"{C}/{route}", action, sent)
         done |= await walk(boss, [call], {**ids, "version": version}, database, by="person")
+    for version, route, action, sent in (
+        ("1", "{name}/{version}/promote", "head.promoted", {"revision": "0"}),
+        ("2", "{name}/{version}/promote", "head.promoted", {"revision": "1"}),
+        ("", "{name}/roll-back", "head.rolled_back", {"revision": "2"}),
+        ("", "{name}/retire", "head.retired", {"revision": "1"}),
+        ("2", "{name}/{version}/delete", "head.deleted", {"a": "b"}),
+    ):
+        call = Call("POST", f"{C}/heads/{route}", action, sent)
+        at = {**ids, "version": version, "name": "annoyance"}
+        done |= await walk(boss, [call], at, database, by="person")
+    labelled = {"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}
+    call = Call("POST", f"{C}/heads", "head.uploaded", files=labelled)
+    done |= await walk(boss, [call], ids, database, by="person")
     done |= await _walk_keys_and_webhooks(boss, ids, database)
     call = Call(
         "POST", f"{C}/training/{{job_id}}/decision", "job.approved", {"decision": "approved"}
