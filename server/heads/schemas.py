@@ -95,6 +95,27 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     labels: list[Labelled]
 
 
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A label that hands a conversation to a person, from a probability of ``at_least`` on."""
+
+    label: Annotated[str, Meta(min_length=1, max_length=60)]
+    at_least: Annotated[float, Meta(ge=0.01, le=1)]
+
+
+class RulesChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of a task, instead of those that there are."""
+
+    task: Task
+    rules: Annotated[tuple[Rule, ...], Meta(max_length=20)]
+
+
+class TaskRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of a task."""
+
+    task: Task
+    rules: list[Rule]
+
+
 class DayCount(msgspec.Struct, frozen=True, kw_only=True):
     """How many messages of a UTC day got a label."""
 

@@ -15,12 +15,14 @@ from sqlalchemy import ColumnElement, func
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.conversations import passing_on
 from server.db.models import Head, LiveConversation, LiveMessage, MessageLabel, now
 from server.db.scope import across_tenants, of_tenant
 from server.db.session import Database
 from server.embeddings.schemas import Label
 from server.embeddings.service import EmbeddingService
 from server.errors import ServerError
+from server.heads import rules
 from server.heads import service as heads
 from server.heads.schemas import DayCount
 from server.settings import Settings
@@ -158,6 +160,8 @@ async def _store(
 ) -> int:
     """Write labels of messages that are still there and still have none."""
     scope = of_tenant(head.tenant_id)
+    met = await _met_rules(session, head, found, labels)
+    talks = await _lock(session, head.tenant_id, [message.conversation_id for message in met])
     ids = [message.id for message in found]
     there = set(await session.scalars(scope.select(LiveMessage.id).where(LiveMessage.id.in_(ids))))
     labelled = scope.select(MessageLabel.message_id).where(
@@ -193,4 +197,42 @@ async def _store(
             .values(annoyed_messages=more)
         )
     await session.flush()
+    for message, reason in met.items():
+        talk = talks.get(message.conversation_id)
+        if message.id in there and talk is not None:
+            await passing_on.take_by_rule(
+                session, talk, reason=reason, written_at=message.created_at
+            )
     return written
+
+
+async def _met_rules(
+    session: AsyncSession, head: Head, found: Sequence[LiveMessage], labels: Sequence[Label]
+) -> dict[LiveMessage, str]:
+    """Messages that a rule hands to a person, each with the rule in words.
+
+    Those from before the rule, or from before the head was live, do not count.
+    """
+    by_label = {
+        rule.label: rule for rule in await rules.list_for(session, head.tenant_id, head.task)
+    }
+    met = {}
+    for message, said in zip(found, labels, strict=True):
+        rule = by_label.get(said.label)
+        if rule is None or said.probability < rule.at_least:
+            continue
+        if message.created_at >= max(rule.created_at, head.live_since or rule.created_at):
+            met[message] = f"{head.task}: {said.label}, {100 * said.probability:.0f} %"
+    return met
+
+
+async def _lock(
+    session: AsyncSession, tenant_id: str, conversation_ids: Sequence[str]
+) -> dict[str, LiveConversation]:
+    """Lock conversations, in one order, before their messages and the widget, as everywhere."""
+    if not conversation_ids:
+        return {}
+    query = of_tenant(tenant_id).select(LiveConversation)
+    query = query.where(LiveConversation.id.in_(conversation_ids)).order_by(LiveConversation.id)
+    query = query.with_for_update().execution_options(populate_existing=True)
+    return {talk.id: talk for talk in await session.scalars(query)}

@@ -37,7 +37,8 @@ EVENT_TEXTS: dict[str, EventText] = {
     "fine_tuning.job.failed": EventText("Run failed", "a job has ended with an error"),
     "fine_tuning.job.cancelled": EventText("Run cancelled", "a job was stopped by request"),
     "conversation.handoff.created": EventText(
-        "Person asked for", "a visitor of the widget asks for a person"
+        "Person asked for",
+        "a visitor of the widget asks for a person, or a rule hands a conversation over",
     ),
     TEST_EVENT: EventText(
         "Test", "asked for by a person, to try an endpoint: sent once, to that endpoint alone"

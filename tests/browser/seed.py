@@ -31,6 +31,7 @@ from server.db.models import (
     CurationScan,
     DatasetVersion,
     Handoff,
+    HandoffRule,
     Head,
     Import,
     Job,
@@ -698,6 +699,8 @@ async def seed_heads(session: AsyncSession) -> None:
          "left_out": {"counts": {"animated": 1, "too_many_pixels": 2}, "files": [
              {"place": "attachments/receipt/spin.gif", "reason": "animated", "detail": "it moves; save one picture of it"}]}},
     )  # fmt: skip
+    session.add(HandoffRule(tenant_id=loaf.id, task="annoyance", label="annoyed", at_least=0.8))
+    session.add(HandoffRule(tenant_id=loaf.id, task="annoyance", label="furious", at_least=0.6))
     for number, fields in enumerate(heads):
         state = fields.get("state", "ready")
         session.add(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, Request, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
@@ -12,7 +12,7 @@ from server.db.session import Database
 from server.embeddings.images import ImageInput, classify_images
 from server.embeddings.service import EmbeddingService
 from server.errors import Invalid
-from server.heads import service
+from server.heads import rules, service
 from server.heads.schemas import (
     Classification,
     ClassifyTexts,
@@ -22,6 +22,8 @@ from server.heads.schemas import (
     HeadTaskChoice,
     HeadView,
     Labelled,
+    RulesChoice,
+    TaskRules,
 )
 from server.heads.uploads import queue_stored
 from server.insights import labelling
@@ -134,6 +136,37 @@ class HeadController(Controller):
         async with database.transaction() as session:
             tenant = await tenants.get(session, slug)
             await service.retire(session, tenant, data.task)
+
+    @get("/rules")
+    async def list_rules(
+        self, slug: FromPath[str], database: NamedDependency[Database]
+    ) -> list[TaskRules]:
+        """Which labels hand a conversation to a person, by task."""
+        async with database.reading() as session:
+            tenant = await tenants.get(session, slug)
+            found = [(task, await rules.list_for(session, tenant.id, task)) for task in TASKS]
+        return [
+            TaskRules(task=task, rules=[rules.view(row) for row in rows])
+            for task, rows in found
+            if rows
+        ]
+
+    @put("/rules")
+    async def change_rules(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[RulesChoice],
+        *,
+        database: NamedDependency[Database],
+    ) -> TaskRules:
+        """Let these labels of a task, and no others, hand a conversation to a person.
+
+        They hold for messages that are written from now on, where the probability is `at_least` that.
+        """
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            found = await rules.replace(session, tenant, data.task, data.rules)
+            return TaskRules(task=data.task, rules=[rules.view(row) for row in found])
 
     @delete("/{task:str}/{version:int}")
     async def delete(

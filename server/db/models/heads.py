@@ -50,6 +50,21 @@ class Head(Record):
     replaced_at: Mapped[datetime.datetime | None]
 
 
+class HandoffRule(Record):
+    """A label of a tenant's head that hands a conversation to a person.
+
+    It does so where a message that was written since gets the label with a probability of ``at_least``.
+    """
+
+    __tablename__ = "handoff_rule"
+    __table_args__ = (UniqueConstraint("tenant_id", "task", "label"),)
+
+    tenant_id: Mapped[str] = tenant_column()
+    task: Mapped[Task] = mapped_column(SafeString(12))
+    label: Mapped[str] = mapped_column(SafeString(60))
+    at_least: Mapped[float] = mapped_column(Float)
+
+
 class MessageLabel(Record):
     """What a live head said of a visitor's message; ``day`` is the message's, in UTC.
 

@@ -141,7 +141,10 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
         for number in (1, 2):
             head = Head(tenant_id=tenant.id, task="annoyance", version=number, texts=24)
             head.state, head.sha256 = "ready", "0" * 64
-            head.manifest = {"verdict": {"passed": True, "gates": []}}
+            head.manifest = {
+                "labels": ["annoyed", "calm"],
+                "verdict": {"passed": True, "gates": []},
+            }
             session.add(head)
     return found
 
@@ -278,6 +281,7 @@ async def test_no_form_of_the_console_goes_unrecorded(
     for version, route, action, sent in (
         ("1", "{name}/{version}/promote", "head.promoted", {"revision": "0"}),
         ("2", "{name}/{version}/promote", "head.promoted", {"revision": "1"}),
+        ("", "{name}/rules", "head.rules_changed", {"label": "annoyed", "percent": "80"}),
         ("", "{name}/roll-back", "head.rolled_back", {"revision": "2"}),
         ("", "{name}/retire", "head.retired", {"revision": "1"}),
         ("2", "{name}/{version}/delete", "head.deleted", {"a": "b"}),
@@ -423,6 +427,7 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("POST", f"{A}/heads", "head.uploaded", files={"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}),
             Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 1}),
             Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 2}),
+            Call("PUT", f"{A}/heads/rules", "head.rules_changed", {"task": "annoyance", "rules": [{"label": "annoyed", "at_least": 0.8}]}),
             Call("POST", f"{A}/heads/rollback", "head.rolled_back", {"task": "annoyance"}),
             Call("POST", f"{A}/heads/retire", "head.retired", {"task": "annoyance"}),
             Call("DELETE", f"{A}/heads/{{task}}/{{version}}", "head.deleted"),

@@ -66,6 +66,8 @@ EVERY_ADDRESS = [
     ("POST", "/admin/tenants/{slug}/heads/rollback", "train"),
     ("POST", "/admin/tenants/{slug}/heads/retire", "train"),
     ("POST", "/admin/tenants/{slug}/heads/classify", "train"),
+    ("GET", "/admin/tenants/{slug}/heads/rules", "train"),
+    ("PUT", "/admin/tenants/{slug}/heads/rules", "train"),
     ("DELETE", "/admin/tenants/{slug}/heads/annoyance/1", "train"),
     ("GET", "/admin/tenants/{slug}/usage", "admin"),
     ("GET", "/admin/tenants/{slug}/audit", "admin"),

@@ -21,7 +21,7 @@ def make_manifest(
     """
     rng = np.random.default_rng(17)
     truth = np.arange(TEXTS) % len(labels)
-    logits = rng.normal(size=(TEXTS, len(labels)))
+    logits = rng.normal(size=(TEXTS, len(labels))).astype(np.float32)
     logits[np.arange(TEXTS), truth] += np.where(np.arange(TEXTS) < right * TEXTS, 4, -4)
     found = probabilities(logits, 1.0)
     said = found.argmax(axis=1)

@@ -17,7 +17,8 @@ from server.api.upload import UploadedFile
 from server.db.models import MAX_NUMBER, Head, Tenant, now
 from server.db.session import Database
 from server.errors import Conflict, Invalid, NotFound, ServerError, StorageFull, TooLarge
-from server.heads import listing, service
+from server.heads import listing, rules, service
+from server.heads.schemas import Rule
 from server.heads.uploads import queue_stored
 from server.insights import labelling
 from server.settings import Settings
@@ -36,6 +37,9 @@ from training.heads.config import IMAGE, Task
 
 _ADMIN = [signed_in("admin")]
 _SAMPLES = "training.heads.samples"
+_DONE = {"deleted": "The version was deleted.", "rules": "Saved. It holds for new messages."}
+FIRST_PERCENT = "80"
+"""The probability that the form of a rule proposes."""
 EXAMPLE = """text,label
 "I have explained this four times now, does anybody listen?",annoyed
 "Could you please send me the invoice again?",calm"""
@@ -125,28 +129,9 @@ class HeadsController(Controller):
         days: FromQuery[str | None] = None,
         done: FromQuery[str] = "",
     ) -> Response[str]:
-        """A head: its versions, and what it said of messages."""
-        task, chosen = _task(name), _days(days)
-        last = now().date()
-        async with database.reading() as session:
-            rows = await service.list_for(session, tenant, task=task)
-            before = await service.before_live(session, tenant, task)
-            found = await labelling.counts(session, tenant.id, days=chosen, task=task)
-        live = next((row for row in rows if row.live), None)
-        may_act = viewer.may(tenant.id, "admin")
-        return await page(
-            request,
-            "heads/head.html",
-            text=listing.TASK_TEXTS[task],
-            rows=[view.row_of(row) for row in rows],
-            now_live=view.row_of(live) if live else None,
-            before=before,
-            said=view.said_of(found, first=labelling.first_day(last, chosen), last=last),
-            days=chosen,
-            day_choice=day_links(chosen),
-            is_image=task == IMAGE,
-            may_act=may_act,
-            toast_of=_toast(tenant, task, done, live=live, before=before) if may_act else None,
+        """A head: its versions, its rules, and what it said of messages."""
+        return await _head_page(
+            request, tenant, database, viewer, task=_task(name), days=_days(days), done=done
         )
 
     @get("/{name:str}/counts.csv")
@@ -163,6 +148,31 @@ class HeadsController(Controller):
         async with database.reading() as session:
             found = await labelling.counts(session, tenant.id, days=_days(days), task=task)
         return csv_file(listing.counts_to_csv(found), f"{tenant.slug}-{task}.csv")
+
+    @post("/{name:str}/rules", guards=_ADMIN)
+    async def change_rules(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        *,
+        name: FromPath[str],
+        viewer: NamedDependency[Viewer],
+        database: NamedDependency[Database],
+    ) -> Response[Any]:
+        """Add a rule, change one, or remove it (``remove``); or say what is wrong."""
+        task, form = _task(name), await read_form(request)
+        try:
+            rule = _rule(form)
+            async with database.transaction() as session:
+                kept = [
+                    rules.view(row)
+                    for row in await rules.list_for(session, tenant.id, task)
+                    if row.label not in {form.get("label"), form.get("remove")}
+                ]
+                await rules.replace(session, tenant, task, [*kept, rule] if rule else kept)
+        except Invalid as exc:
+            return await _head_page(request, tenant, database, viewer, task=task, wrong=(exc, form))
+        return see_other(f"{_address(tenant)}/{task}?done=rules")
 
     @get("/{name:str}/{version:int}")
     async def read_version(
@@ -356,6 +366,47 @@ async def _list_page(
     )
 
 
+async def _head_page(
+    request: Request[Any, Any, Any],
+    tenant: Tenant,
+    database: Database,
+    viewer: Viewer,
+    *,
+    task: Task,
+    days: int = DEFAULT_DAYS,
+    done: str = "",
+    wrong: tuple[Invalid, dict[str, str]] | None = None,
+) -> Response[str]:
+    """A head's page; with ``wrong`` the form of its rules comes back with what is wrong."""
+    last = now().date()
+    async with database.reading() as session:
+        rows = await service.list_for(session, tenant, task=task)
+        before = await service.before_live(session, tenant, task)
+        found = await labelling.counts(session, tenant.id, days=days, task=task)
+        own_rules = await rules.list_for(session, tenant.id, task)
+    live = next((row for row in rows if row.live), None)
+    may_act = viewer.may(tenant.id, "admin")
+    return await page(
+        request,
+        "heads/head.html",
+        status=HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK,
+        text=listing.TASK_TEXTS[task],
+        rows=[view.row_of(row) for row in rows],
+        now_live=view.row_of(live) if live else None,
+        before=before,
+        said=view.said_of(found, first=labelling.first_day(last, days), last=last),
+        days=days,
+        day_choice=day_links(days),
+        is_image=task == IMAGE,
+        rules=[(row.label, f"{100 * row.at_least:g}") for row in own_rules],
+        labels=list(live.manifest["labels"]) if live and live.manifest else [],
+        wrong=wrong[0].message if wrong else "",
+        form=wrong[1] if wrong else {"label": "", "percent": FIRST_PERCENT},
+        may_act=may_act,
+        toast_of=_toast(tenant, task, done, live=live, before=before) if may_act else None,
+    )
+
+
 async def _promotion(
     request: Request[Any, Any, Any],
     tenant: Tenant,
@@ -501,8 +552,8 @@ def _toast(
     tenant: Tenant, task: Task, done: str, *, live: Head | None, before: Head | None
 ) -> dict[str, Any] | None:
     """What was done a moment ago, and how to take it back, while nobody changed it again."""
-    if done == "deleted":
-        return {"text": "The version was deleted.", "undo": "", "revision": 0, "percent": None}
+    if done in _DONE:
+        return {"text": _DONE[done], "undo": "", "revision": 0, "percent": None}
     changed = live.live_since if live else before.replaced_at if before else None
     fresh = changed is not None and (now() - changed).total_seconds() < UNDO_SECONDS
     if not fresh or done not in {"promoted", "rolled_back", "retired"}:
@@ -568,6 +619,21 @@ def _chosen(name: str) -> Task:
     if task is None:
         raise Invalid("Choose what the labels tell.", param="task")
     return task
+
+
+def _rule(form: dict[str, str]) -> Rule | None:
+    """The rule that a form asks for; None where it asks to remove one.
+
+    Raises:
+        Invalid: the probability is no whole number of per cent.
+    """
+    if "remove" in form:
+        return None
+    given = form.get("percent", "").strip()
+    percent = int(given[:4]) if given.isascii() and given.isdigit() else 0
+    if not 1 <= percent <= 100:  # noqa: PLR2004
+        raise Invalid("Write a whole number from 1 to 100.", param="percent")
+    return Rule(label=form.get("label", ""), at_least=percent / 100)
 
 
 def _days(given: str | None) -> int:

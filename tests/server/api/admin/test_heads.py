@@ -105,3 +105,27 @@ async def test_a_version_that_waits_is_deleted_with_its_labels(client, key, sett
     assert (await client.delete(f"{PATH}/annoyance/1", headers=key)).status_code == 204
     assert [list(folder.iterdir()) for folder in settings.heads.iterdir()] == [[]]
     assert (await client.delete(f"{PATH}/humour/1", headers=key)).status_code == 400
+
+
+async def test_rules_name_labels_of_the_live_version(client, key, context):
+    rule = {"label": "annoyed", "at_least": 0.8}
+    choice = {"task": "annoyance", "rules": [rule]}
+    early = await client.put(f"{PATH}/rules", json=choice, headers=key)
+    assert (early.status_code, early.json()["code"]) == (400, "unknown_label")
+    await client.post(f"{PATH}?task=annoyance", content=as_file(texts()), headers=key)
+    assert await train_next(context, executor="here")
+    await client.post(f"{PATH}/promote", json={"task": "annoyance", "version": 1}, headers=key)
+    assert (await client.put(f"{PATH}/rules", json=choice, headers=key)).json() == choice
+    assert (await client.get(f"{PATH}/rules", headers=key)).json() == [choice]
+    for wrong in (
+        {"task": "annoyance", "rules": [{"label": "angry", "at_least": 0.8}]},
+        {"task": "annoyance", "rules": [rule, rule]},
+        {"task": "annoyance", "rules": [{"label": "annoyed", "at_least": 80}]},
+        {"task": "image", "rules": [rule]},
+    ):
+        assert (await client.put(f"{PATH}/rules", json=wrong, headers=key)).status_code == 400
+    await client.post(f"{PATH}/retire", json={"task": "annoyance"}, headers=key)
+    assert (await client.get(f"{PATH}/rules", headers=key)).json() == [choice]  # it waits
+    none = {"task": "annoyance", "rules": []}
+    assert (await client.put(f"{PATH}/rules", json=none, headers=key)).json() == none
+    assert (await client.get(f"{PATH}/rules", headers=key)).json() == []

@@ -271,3 +271,29 @@ async def test_another_tenants_heads_are_not_seen(sign_in, database, tenant, mak
     assert answer.status_code == 404
     async with database.reading() as session:
         assert await session.scalar(of_tenant(tenant.id).select(Head)) is not None
+
+
+async def test_rules_are_saved_changed_and_removed(admin, make_ready, sign_in):
+    await make_ready(1, live=True)
+    page = f"{PAGE}/annoyance"
+
+    async def save(**form: str) -> Any:
+        return await admin.post(f"{page}/rules", data=form)
+
+    assert (await save(label="annoyed", percent="80")).headers["location"] == f"{page}?done=rules"
+    assert "annoyed from 80 % on" in words(await admin.get(page))
+    await save(label="annoyed", percent="90")
+    await save(label="calm", percent="99")
+    assert "annoyed from 90 % on Remove the rule for annoyed calm from 99 %" in words(
+        await admin.get(page)
+    )
+    for percent in ("0", "101", "0.8", "", "-1"):
+        refused = await save(label="annoyed", percent=percent)
+        assert refused.status_code == 422
+        assert "whole number from 1 to 100" in words(refused)
+    assert (await save(label="angry", percent="80")).status_code == 422
+    await save(remove="annoyed")
+    assert "annoyed from" not in words(await admin.get(page))
+    viewer = await sign_in("acme", "viewer")
+    assert (await viewer.post(f"{page}/rules", data={"remove": "calm"})).status_code == 403
+    assert "calm from 99 %" in words(await viewer.get(page))
