@@ -16,7 +16,7 @@ from server.adapters.catalog import ModelCatalog
 from server.api.acting import ActingMiddleware
 from server.api.admin.audit import AllAuditController, AuditController
 from server.api.admin.curation import CurationController
-from server.api.admin.heads import HeadController
+from server.api.admin.heads import HeadController, SharedHeadController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.knowledge import KnowledgeController
 from server.api.admin.tenants import KeyController, TenantController
@@ -129,6 +129,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     AdapterImportController,
     CurationController,
     HeadController,
+    SharedHeadController,
     WebhookController,
     UsageController,
     AllUsageController,

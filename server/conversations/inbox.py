@@ -113,10 +113,14 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a head said of a message: its task and version, and how probable the label is."""
+    """What a head said of a message: its task and version, and how probable the label is.
+
+    ``shared``: the head was the operator's.
+    """
 
     task: Task
     version: int
+    shared: bool
     label: str
     probability: float
 
@@ -481,6 +485,7 @@ async def _labels(
         label = ReadLabel(
             task=row.task,
             version=row.head_version,
+            shared=row.is_shared,
             label=row.label,
             probability=row.probability,
         )

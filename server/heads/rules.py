@@ -28,7 +28,7 @@ async def replace(
     They hold for messages that are written from now on.
 
     Raises:
-        Invalid: the task is of images; a label is there twice; a new one is none of the live version's.
+        Invalid: the task is of images; a label is there twice; a new one is none of the version's that labels.
     """
     if task == IMAGE and rules:
         raise Invalid("Images are in no conversation that could be handed over.", param="task")
@@ -70,7 +70,7 @@ async def _check_labels(
 ) -> None:
     if not labels:
         return
-    live = await service.find_live(session, tenant.id, task)
+    live = await service.find_used(session, tenant.id, task)
     known = live.manifest.get("labels", ()) if live and live.manifest else ()
     unknown = [label for label in labels if label not in known]
     if unknown:

@@ -11,7 +11,7 @@ from training.heads.config import Task
 
 
 async def queue_stored(
-    slug: str,
+    slug: str | None,
     sha256: str,
     *,
     task: Task,
@@ -21,6 +21,8 @@ async def queue_stored(
     settings: Settings,
 ) -> Head:
     """Check a stored file and queue a version; the file itself is not needed afterwards.
+
+    Without a ``slug`` the version is of a shared head.
 
     Raises:
         NotFound: there is no such tenant.
@@ -35,7 +37,7 @@ async def queue_stored(
         async with database.transaction() as session:
             return await service.queue(
                 session,
-                await tenants.get(session, slug),
+                None if slug is None else await tenants.get(session, slug),
                 upload,
                 task=task,
                 filename=filename,

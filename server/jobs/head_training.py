@@ -80,17 +80,20 @@ async def remove_abandoned(context: StepContext) -> None:
     if not root.is_dir():
         return
     async with context.database.reading() as session:
-        known = set(await session.scalars(_EVERYONE.select(Tenant.id)))
+        known = {heads.SHARED_FOLDER, *await session.scalars(_EVERYONE.select(Tenant.id))}
     for path in root.iterdir():
         if path.name not in known:
             await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
 
-async def _remove_unused(context: StepContext, tenant_id: str) -> None:
+async def _remove_unused(context: StepContext, tenant_id: str | None) -> None:
     async with context.database.transaction() as session:
-        tenant = await of_tenant(tenant_id).get(session, Tenant, tenant_id)
-        if tenant is not None:  # else all of it goes with the tenant
-            await heads.remove_unused(session, tenant, settings=context.settings)
+        owner = None
+        if tenant_id is not None:
+            owner = await of_tenant(tenant_id).get(session, Tenant, tenant_id)
+            if owner is None:  # all of it goes with the tenant
+                return
+        await heads.remove_unused(session, owner, settings=context.settings)
 
 
 async def _take(context: StepContext, executor: str) -> Head | None:
@@ -138,7 +141,7 @@ async def _train(context: StepContext, head: Head) -> tuple[dict[str, object], s
 
     async def requested() -> Interruption | None:
         async with context.database.reading() as session:
-            there = await of_tenant(head.tenant_id).get(session, Head, head.id)
+            there = await heads.scope_of(head.tenant_id).get(session, Head, head.id)
         return None if there else "cancel"
 
     context.trainers.started(head.id)
@@ -165,7 +168,7 @@ def _encoder(head: Head, *, fake: bool) -> EncoderName:
 
 
 async def _progress(context: StepContext, head: Head, share: float) -> None:
-    scope = of_tenant(head.tenant_id)
+    scope = heads.scope_of(head.tenant_id)
     async with context.database.transaction() as session:
         await session.execute(
             scope.update(Head).where(Head.id == head.id).values(progress=round(share, 3))
@@ -181,7 +184,7 @@ async def _end(
     error: dict[str, str] | None = None,
 ) -> None:
     async with context.database.transaction() as session:
-        row = await of_tenant(head.tenant_id).get(session, Head, head.id, lock=True)
+        row = await heads.scope_of(head.tenant_id).get(session, Head, head.id, lock=True)
         if row is None:  # deleted meanwhile
             return
         row.state = "ready" if error is None else "failed"

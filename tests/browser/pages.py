@@ -109,6 +109,7 @@ PAGES = (
     Look("heads-empty", "/console/t/northgate/heads", "northgate:admin"),
     Look("head", f"{HEADS}/annoyance", "loaf:admin"),
     Look("head-viewer", f"{HEADS}/intent?days=7", "loaf:viewer"),
+    Look("head-shared", "/console/t/northgate/heads/annoyance", "northgate:admin"),
     Look("head-image", f"{HEADS}/image", "loaf:admin"),
     Look("head-none", "/console/t/northgate/heads/intent", "northgate:admin"),
     Look("head-version", f"{HEADS}/annoyance/2", "loaf:admin"),

@@ -701,6 +701,23 @@ async def seed_heads(session: AsyncSession) -> None:
     )  # fmt: skip
     session.add(HandoffRule(tenant_id=loaf.id, task="annoyance", label="annoyed", at_least=0.8))
     session.add(HandoffRule(tenant_id=loaf.id, task="annoyance", label="furious", at_least=0.6))
+    of_all: tuple[tuple[Task, tuple[str, ...]], ...] = (
+        ("annoyance", annoyance),
+        ("image", attachments),
+    )
+    for task, labels in of_all:
+        shared = make_manifest(task, labels, right=0.85)
+        session.add(
+            Head(
+                task=task,
+                version=2,
+                state="ready",
+                texts=900,
+                sha256=sha256,
+                manifest=shared,
+                live=True,
+            )
+        )
     for number, fields in enumerate(heads):
         state = fields.get("state", "ready")
         session.add(

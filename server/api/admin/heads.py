@@ -1,4 +1,4 @@
-"""Heads over HTTP: labelled texts or images in, versions, which is live, and what one says of them."""
+"""Heads over HTTP, a tenant's and the shared ones: labelled texts or images in, versions, which is live, and what one says of them."""
 
 from typing import Annotated, Any
 
@@ -23,6 +23,8 @@ from server.heads.schemas import (
     HeadView,
     Labelled,
     RulesChoice,
+    SharedHeadView,
+    SharingChoice,
     TaskRules,
 )
 from server.heads.uploads import queue_stored
@@ -168,6 +170,28 @@ class HeadController(Controller):
             found = await rules.replace(session, tenant, data.task, data.rules)
             return TaskRules(task=data.task, rules=[rules.view(row) for row in found])
 
+    @get("/shared")
+    async def list_shared(
+        self, slug: FromPath[str], database: NamedDependency[Database]
+    ) -> list[SharedHeadView]:
+        """The operator's live heads, and which of them the tenant uses."""
+        async with database.reading() as session:
+            return await service.list_shared(session, await tenants.get(session, slug))
+
+    @put("/shared")
+    async def use_shared(
+        self,
+        slug: FromPath[str],
+        data: JSONBody[SharingChoice],
+        *,
+        database: NamedDependency[Database],
+    ) -> SharingChoice:
+        """Use the operator's head of a task where no own one is live, which is so at first, or do not."""
+        async with database.transaction() as session:
+            tenant = await tenants.get(session, slug)
+            await service.use_shared(session, tenant, data.task, use=data.use)
+        return data
+
     @delete("/{task:str}/{version:int}")
     async def delete(
         self,
@@ -221,6 +245,7 @@ class HeadController(Controller):
         return Classification(
             task=row.task,
             version=row.version,
+            shared=row.tenant_id is None,
             labels=[
                 Labelled(
                     label=each.label,
@@ -230,6 +255,93 @@ class HeadController(Controller):
                 for each in found
             ],
         )
+
+
+class SharedHeadController(Controller):
+    """``/admin/heads``."""
+
+    path = "/admin/heads"
+    guards = (needs("operator"),)
+
+    @post_file("/", form=HeadForm)
+    async def upload_shared(
+        self,
+        request: Request[Any, Any, Any],
+        *,
+        database: NamedDependency[Database],
+        blobs: NamedDependency[BlobStore],
+        settings: NamedDependency[Settings],
+        filename: Annotated[
+            str, QueryParameter(description="The file's name, where the body is the file itself.")
+        ] = "upload",
+        task: Annotated[
+            str | None, QueryParameter(description="`sentiment`, `annoyance`, `intent` or `image`.")
+        ] = None,
+    ) -> HeadView:
+        """Check labelled texts or images, and queue the training of a shared head.
+
+        Tenants without a live head of their own use it. Upload nothing of one tenant that others must not
+        learn of: it is trained on what you upload, and on nothing else.
+        """
+        async with received(
+            request, filename, database=database, blobs=blobs, settings=settings
+        ) as file:
+            row = await queue_stored(
+                None,
+                file.sha256,
+                task=_task(task or file.field("task")),
+                filename=file.filename,
+                database=database,
+                blobs=blobs,
+                settings=settings,
+            )
+        return service.view(row)
+
+    @get(operation_id="shared_heads_list")
+    async def list_all(self, database: NamedDependency[Database]) -> list[HeadView]:
+        """All versions of the shared heads with their scores, by task, newest first."""
+        async with database.reading() as session:
+            return [service.view(row) for row in await service.list_for(session, None)]
+
+    @post("/promote", status_code=200)
+    async def promote_shared(
+        self, data: JSONBody[HeadChoice], *, database: NamedDependency[Database]
+    ) -> HeadView:
+        """Let a version label the messages of tenants without a live head of their own."""
+        async with database.transaction() as session:
+            row = await service.promote(session, None, data.task, data.version, force=data.force)
+            return service.view(row)
+
+    @post("/rollback", status_code=200)
+    async def roll_back_shared(
+        self, data: JSONBody[HeadTaskChoice], *, database: NamedDependency[Database]
+    ) -> HeadView:
+        """Go back to the shared version that was live before; again returns to the later one."""
+        async with database.transaction() as session:
+            return service.view(await service.roll_back(session, None, data.task))
+
+    @post("/retire", status_code=204)
+    async def retire_shared(
+        self, data: JSONBody[HeadTaskChoice], *, database: NamedDependency[Database]
+    ) -> None:
+        """Let no shared version of a task label messages any more."""
+        async with database.transaction() as session:
+            await service.retire(session, None, data.task)
+
+    @delete("/{task:str}/{version:int}")
+    async def delete_shared(
+        self,
+        task: FromPath[Task],
+        version: FromPath[int],
+        *,
+        database: NamedDependency[Database],
+        settings: NamedDependency[Settings],
+    ) -> None:
+        """Delete a shared version that is not live, and what it was trained on."""
+        async with database.transaction() as session:
+            await service.delete(session, None, task, version)
+        async with database.transaction() as session:
+            await service.remove_unused(session, None, settings=settings)
 
 
 def _task(name: str | None) -> Task:

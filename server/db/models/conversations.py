@@ -135,7 +135,7 @@ class LiveConversation(Record):
     thumbs_down: Mapped[int] = mapped_column(Integer, default=0)
     annoyed_messages: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     unsupported_since: Mapped[datetime.datetime | None]
-    look_reason: Mapped[str] = mapped_column(SafeText, default="", server_default="")
+    look_reason: Mapped[str] = mapped_column(SafeText, default="", server_default=text("''"))
     last_at: Mapped[datetime.datetime]
 
 
@@ -205,7 +205,7 @@ class Handoff(Record):
     number: Mapped[int] = mapped_column(Integer)
     email: Mapped[str] = mapped_column(SafeText)
     note: Mapped[str] = mapped_column(SafeText, default="")
-    reason: Mapped[str] = mapped_column(SafeText, default="", server_default="")
+    reason: Mapped[str] = mapped_column(SafeText, default="", server_default=text("''"))
     wants_copy: Mapped[bool] = mapped_column(Boolean, default=False)
     expected: Mapped[str] = mapped_column(SafeText, default="")
     state: Mapped[HandoffState] = mapped_column(SafeString(12), default="open")

@@ -143,9 +143,12 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
             head.state, head.sha256 = "ready", "0" * 64
             head.manifest = {
                 "labels": ["annoyed", "calm"],
+                "dataset_sha256": "d" * 64,
                 "verdict": {"passed": True, "gates": []},
             }
-            session.add(head)
+            shared = Head(task="sentiment", version=number, texts=24, state="ready")
+            shared.sha256, shared.manifest = head.sha256, head.manifest
+            session.add_all([head, shared])
     return found
 
 
@@ -282,6 +285,7 @@ async def test_no_form_of_the_console_goes_unrecorded(
         ("1", "{name}/{version}/promote", "head.promoted", {"revision": "0"}),
         ("2", "{name}/{version}/promote", "head.promoted", {"revision": "1"}),
         ("", "{name}/rules", "head.rules_changed", {"label": "annoyed", "percent": "80"}),
+        ("", "{name}/shared", "head.sharing_changed", {"use": "no"}),
         ("", "{name}/roll-back", "head.rolled_back", {"revision": "2"}),
         ("", "{name}/retire", "head.retired", {"revision": "1"}),
         ("2", "{name}/{version}/delete", "head.deleted", {"a": "b"}),
@@ -431,6 +435,13 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("POST", f"{A}/heads/rollback", "head.rolled_back", {"task": "annoyance"}),
             Call("POST", f"{A}/heads/retire", "head.retired", {"task": "annoyance"}),
             Call("DELETE", f"{A}/heads/{{task}}/{{version}}", "head.deleted"),
+            Call("PUT", f"{A}/heads/shared", "head.sharing_changed", {"task": "annoyance", "use": False}),
+            Call("POST", "/admin/heads", "head.uploaded", files={"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}),
+            Call("POST", "/admin/heads/promote", "head.promoted", {"task": "sentiment", "version": 1}),
+            Call("POST", "/admin/heads/promote", "head.promoted", {"task": "sentiment", "version": 2}),
+            Call("POST", "/admin/heads/rollback", "head.rolled_back", {"task": "sentiment"}),
+            Call("POST", "/admin/heads/retire", "head.retired", {"task": "sentiment"}),
+            Call("DELETE", "/admin/heads/{task}/{shared}", "head.deleted"),
             Call("POST", f"{A}/keys", "key.created", {"label": "helpdesk"}),
             Call("POST", f"{A}/keys/{{last}}/rotate", "key.rotated", {"overlap_seconds": 60}),
             Call("DELETE", f"{A}/keys/{{last}}", "key.revoked"),
@@ -439,7 +450,7 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("POST", f"{A}/webhooks/{{last}}/rotate-secret", "webhook.secret_rotated", {"overlap_seconds": 0}),
             Call("DELETE", f"{A}/webhooks/{{last}}", "webhook.deleted"),
         ],
-        {**ids, "version": "2", "task": "annoyance"},
+        {**ids, "version": "2", "task": "annoyance", "shared": "1"},
         database,
         by="operator_key",
         **sent,
@@ -455,6 +466,7 @@ async def test_no_change_over_the_api_goes_unrecorded(
         re.sub(r"/(\w+)/\{last\}", lambda of: f"/{of[1]}/{{{PARAMETERS[of[1]]}}}", each)
         for each in done
     }
+    done = {each.replace("{task}/{shared}", "{task}/{version}") for each in done}
     assert done | {each for each in NOT_RECORDED if " /admin" in each} == unsafe_routes(
         app, "/admin"
     )

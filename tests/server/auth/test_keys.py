@@ -68,6 +68,8 @@ EVERY_ADDRESS = [
     ("POST", "/admin/tenants/{slug}/heads/classify", "train"),
     ("GET", "/admin/tenants/{slug}/heads/rules", "train"),
     ("PUT", "/admin/tenants/{slug}/heads/rules", "train"),
+    ("GET", "/admin/tenants/{slug}/heads/shared", "train"),
+    ("PUT", "/admin/tenants/{slug}/heads/shared", "train"),
     ("DELETE", "/admin/tenants/{slug}/heads/annoyance/1", "train"),
     ("GET", "/admin/tenants/{slug}/usage", "admin"),
     ("GET", "/admin/tenants/{slug}/audit", "admin"),

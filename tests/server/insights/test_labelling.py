@@ -13,10 +13,11 @@ from server.heads import rules
 from server.heads import service as heads
 from server.heads.schemas import Rule
 from server.insights.labelling import Labelling, counts
+from server.jobs.head_training import train_next
 from server.tenants import service as tenants
 from tests.server.conversations.conftest import open_shop, shop, vault
 from tests.server.embeddings.test_service import running
-from tests.server.heads.conftest import context, database_url, make_head, settings
+from tests.server.heads.conftest import context, database_url, make_head, settings, texts
 
 __all__ = ["context", "database_url", "make_head", "open_shop", "settings", "shop", "vault"]
 
@@ -204,3 +205,50 @@ async def test_what_a_person_gave_back_is_handed_over_by_later_messages_alone(
         "given_back",
         "open",
     ]
+
+
+async def put_shared_live(context, database):
+    async with database.transaction() as session:
+        await heads.queue(
+            session,
+            None,
+            heads.Upload(examples=texts()),
+            task="annoyance",
+            filename="a.jsonl",
+            settings=context.settings,
+        )
+    assert await train_next(context, executor="here")
+    async with database.transaction() as session:
+        await heads.promote(session, None, "annoyance", 1)
+
+
+async def test_a_shared_head_labels_for_tenants_without_an_own_one_that_want_it(
+    open_shop, context, database, labelling, make_head
+):
+    shops = {slug: await open_shop(slug) for slug in ("acme", "own", "off")}
+    rows = {}
+    async with database.reading() as session:
+        for slug in shops:
+            rows[slug] = await tenants.get(session, slug)
+    await put_shared_live(context, database)
+    own = await make_head("own")
+    async with database.transaction() as session:
+        await heads.promote(session, rows["own"], "annoyance", own.version)
+        await heads.use_shared(session, rows["off"], "annoyance", use=False)
+    for each in shops.values():
+        await each.talk(await each.enter(), "This is ridiculous and awful", "Sorry")
+    assert await labelling.label_all() == 2
+    assert await labelling.label_all() == 0
+    found = {slug: await labels_of(database, row) for slug, row in rows.items()}
+    assert {slug: [each.is_shared for each in labels] for slug, labels in found.items()} == {
+        "acme": [True],
+        "own": [False],
+        "off": [],
+    }
+    async with database.transaction() as session:
+        await heads.use_shared(session, rows["off"], "annoyance", use=True)
+    assert await labelling.label_all() == 1
+    async with database.reading() as session:
+        [talk] = await inbox.list_conversations(session, rows["acme"].id, queue="annoyed")
+        opened = await inbox.read(session, rows["acme"].id, talk.id)
+    assert opened.messages[0].labels[0].shared

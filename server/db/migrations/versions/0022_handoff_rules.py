@@ -30,9 +30,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant_id", "task", "label", name=op.f("uq_handoff_rule_tenant_id")),
     )
     op.create_index(op.f("ix_handoff_rule_tenant_id"), "handoff_rule", ["tenant_id"])
-    op.add_column("handoff", sa.Column("reason", sa.Text(), nullable=False, server_default=""))
     op.add_column(
-        "live_conversation", sa.Column("look_reason", sa.Text(), nullable=False, server_default="")
+        "handoff", sa.Column("reason", sa.Text(), nullable=False, server_default=sa.text("''"))
+    )
+    op.add_column(
+        "live_conversation",
+        sa.Column("look_reason", sa.Text(), nullable=False, server_default=sa.text("''")),
     )
 
 

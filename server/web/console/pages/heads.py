@@ -37,7 +37,11 @@ from training.heads.config import IMAGE, Task
 
 _ADMIN = [signed_in("admin")]
 _SAMPLES = "training.heads.samples"
-_DONE = {"deleted": "The version was deleted.", "rules": "Saved. It holds for new messages."}
+_DONE = {
+    "deleted": "The version was deleted.",
+    "rules": "Saved. It holds for new messages.",
+    "shared": "Saved.",
+}
 FIRST_PERCENT = "80"
 """The probability that the form of a rule proposes."""
 EXAMPLE = """text,label
@@ -148,6 +152,21 @@ class HeadsController(Controller):
         async with database.reading() as session:
             found = await labelling.counts(session, tenant.id, days=_days(days), task=task)
         return csv_file(listing.counts_to_csv(found), f"{tenant.slug}-{task}.csv")
+
+    @post("/{name:str}/shared", guards=_ADMIN)
+    async def use_shared(
+        self,
+        request: Request[Any, Any, Any],
+        tenant: NamedDependency[Tenant],
+        *,
+        name: FromPath[str],
+        database: NamedDependency[Database],
+    ) -> Response[Any]:
+        """Use the installation's head where no own one is live (``use=yes``), or do not."""
+        task, form = _task(name), await read_form(request)
+        async with database.transaction() as session:
+            await service.use_shared(session, tenant, task, use=form.get("use") == "yes")
+        return see_other(f"{_address(tenant)}/{task}?done=shared")
 
     @post("/{name:str}/rules", guards=_ADMIN)
     async def change_rules(
@@ -340,6 +359,7 @@ async def _list_page(
     """The list; with a refusal it is an answer of its status, with the message at the field."""
     async with database.reading() as session:
         found = await service.list_for(session, tenant)
+        shared = await service.list_shared(session, tenant)
     rows = []
     for task, text in listing.TASK_TEXTS.items():
         mine = [row for row in found if row.task == task]
@@ -356,6 +376,7 @@ async def _list_page(
         "heads/heads.html",
         status=_status(refusal) if refusal else HTTPStatus.OK,
         rows=rows,
+        shared=[(listing.TASK_TEXTS[each.task], each) for each in shared],
         texts=list(listing.TASK_TEXTS.values()),
         refusal=refusal.message if refusal else "",
         wrong_field="task" if wrong_task else "file",
@@ -384,6 +405,8 @@ async def _head_page(
         before = await service.before_live(session, tenant, task)
         found = await labelling.counts(session, tenant.id, days=days, task=task)
         own_rules = await rules.list_for(session, tenant.id, task)
+        used = await service.find_used(session, tenant.id, task)
+        shared = [each for each in await service.list_shared(session, tenant) if each.task == task]
     live = next((row for row in rows if row.live), None)
     may_act = viewer.may(tenant.id, "admin")
     return await page(
@@ -399,7 +422,8 @@ async def _head_page(
         day_choice=day_links(days),
         is_image=task == IMAGE,
         rules=[(row.label, f"{100 * row.at_least:g}") for row in own_rules],
-        labels=list(live.manifest["labels"]) if live and live.manifest else [],
+        labels=list(used.manifest["labels"]) if used and used.manifest else [],
+        shared=shared[0] if shared else None,
         wrong=wrong[0].message if wrong else "",
         form=wrong[1] if wrong else {"label": "", "percent": FIRST_PERCENT},
         may_act=may_act,

@@ -129,3 +129,60 @@ async def test_rules_name_labels_of_the_live_version(client, key, context):
     none = {"task": "annoyance", "rules": []}
     assert (await client.put(f"{PATH}/rules", json=none, headers=key)).json() == none
     assert (await client.get(f"{PATH}/rules", headers=key)).json() == []
+
+
+SHARED = "/admin/heads"
+
+
+async def test_a_shared_head_is_used_until_there_is_an_own_one_or_it_is_switched_off(
+    client, key, *, operator, context, settings
+):
+    asked = {"task": "annoyance", "texts": ["ridiculous, awful"]}
+    sent = await client.post(f"{SHARED}?task=annoyance", content=as_file(texts()), headers=operator)
+    assert (sent.status_code, sent.json()["shared"]) == (202, True)
+    assert await train_next(context, executor="here")
+    assert (await client.post(f"{PATH}/classify", json=asked, headers=key)).status_code == 404
+    choice = {"task": "annoyance", "version": 1}
+    assert (await client.post(f"{SHARED}/promote", json=choice, headers=operator)).json()["live"]
+    said = (await client.post(f"{PATH}/classify", json=asked, headers=key)).json()
+    assert (said["shared"], said["labels"][0]["label"]) == (True, "annoyed")
+    [seen] = (await client.get(f"{PATH}/shared", headers=key)).json()
+    assert (seen["use"], seen["version"]) == ("shared", 1)
+    assert (await client.get(PATH, headers=key)).json() == []  # it is not the tenant's
+    assert (await client.delete(f"{PATH}/annoyance/1", headers=key)).status_code == 404
+
+    for use, status in ((False, 404), (True, 200)):
+        change = {"task": "annoyance", "use": use}
+        assert (await client.put(f"{PATH}/shared", json=change, headers=key)).json() == change
+        [seen] = (await client.get(f"{PATH}/shared", headers=key)).json()
+        assert seen["use"] == ("shared" if use else "off")
+        answer = await client.post(f"{PATH}/classify", json=asked, headers=key)
+        assert answer.status_code == status
+
+    opposite = texts(annoyed="please kindly", calm="ridiculous awful")
+    await client.post(f"{PATH}?task=annoyance", content=as_file(opposite), headers=key)
+    assert await train_next(context, executor="here")
+    await client.post(f"{PATH}/promote", json=choice, headers=key)
+    said = (await client.post(f"{PATH}/classify", json=asked, headers=key)).json()
+    assert (said["shared"], said["labels"][0]["label"]) == (False, "calm")
+    [seen] = (await client.get(f"{PATH}/shared", headers=key)).json()
+    assert seen["use"] == "own"
+
+    assert (await client.delete(f"{SHARED}/annoyance/1", headers=operator)).status_code == 409
+    await client.post(f"{SHARED}/retire", json={"task": "annoyance"}, headers=operator)
+    assert (await client.delete(f"{SHARED}/annoyance/1", headers=operator)).status_code == 204
+    assert list((settings.heads / "shared" / "datasets").iterdir()) == []
+    assert (await client.get(f"{PATH}/shared", headers=key)).json() == []
+
+
+async def test_only_an_operator_changes_shared_heads(client, key, make_key):
+    for headers in (key, await make_key("acme", "admin")):
+        for method, path in (
+            ("POST", SHARED),
+            ("GET", SHARED),
+            ("POST", f"{SHARED}/promote"),
+            ("POST", f"{SHARED}/rollback"),
+            ("POST", f"{SHARED}/retire"),
+            ("DELETE", f"{SHARED}/annoyance/1"),
+        ):
+            assert (await client.request(method, path, headers=headers)).status_code == 403, path

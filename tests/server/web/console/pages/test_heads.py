@@ -14,6 +14,7 @@ from server.db.scope import of_tenant
 from server.heads import service
 from server.jobs.head_training import train_next
 from server.jobs.steps.context import StepContext
+from server.tenants import service as tenants
 from tests.server.heads.conftest import as_file, texts
 from tests.server.heads.fake_manifests import make_manifest
 from training.heads.config import Task
@@ -85,6 +86,14 @@ def send(admin):
 async def press(client: Any, path: str) -> Any:
     """Answer the question of a page."""
     form = soup(await client.get(path)).select_one("main form")
+    assert form is not None
+    fields = {str(each["name"]): str(each["value"]) for each in form.select("input[name]")}
+    return await client.post(str(form["action"]), data=fields)
+
+
+async def press_form(client: Any, path: str, ending: str) -> Any:
+    """Send one form of a page as it is."""
+    form = soup(await client.get(path)).select_one(f'form[action$="{ending}"]')
     assert form is not None
     fields = {str(each["name"]): str(each["value"]) for each in form.select("input[name]")}
     return await client.post(str(form["action"]), data=fields)
@@ -297,3 +306,32 @@ async def test_rules_are_saved_changed_and_removed(admin, make_ready, sign_in):
     viewer = await sign_in("acme", "viewer")
     assert (await viewer.post(f"{page}/rules", data={"remove": "calm"})).status_code == 403
     assert "calm from 99 %" in words(await viewer.get(page))
+
+
+async def test_a_shared_head_is_said_to_be_one_and_switched_off(
+    admin, make_ready, sign_in, database, tenant
+):
+    await make_ready(4, tenant_id=None, live=True)
+    assert "Annoyance , version 4 of the installation It labels here" in words(
+        await admin.get(PAGE)
+    )
+    page = f"{PAGE}/annoyance"
+    seen = await admin.get(page)
+    assert "Shared version 4" in words(seen)
+    assert "made it, for all tenants; it is not trained on what you upload" in words(seen)
+    assert (await admin.get(f"{page}/4")).status_code == 404  # it is not the tenant's
+    saved = await admin.post(f"{page}/rules", data={"label": "annoyed", "percent": "80"})
+    assert saved.status_code == 303  # rules hold for its labels too
+    await press_form(admin, page, "/shared")
+    assert "switched off here" in words(await admin.get(page))
+    async with database.reading() as session:
+        assert await service.find_used(session, tenant.id, "annoyance") is None
+        assert await service.find_used(
+            session, (await tenants.get(session, "other")).id, "annoyance"
+        )
+    await press_form(admin, page, "/shared")
+    assert "Shared version 4" in words(await admin.get(page))
+    await make_ready(1, live=True)
+    assert "A version of your own is live" in words(await admin.get(page))
+    viewer = await sign_in("acme", "viewer")
+    assert (await viewer.post(f"{page}/shared", data={"use": "no"})).status_code == 403
