@@ -16,7 +16,7 @@ from server.adapters.catalog import ModelCatalog
 from server.api.acting import ActingMiddleware
 from server.api.admin.audit import AllAuditController, AuditController
 from server.api.admin.curation import CurationController
-from server.api.admin.heads import HeadController
+from server.api.admin.heads import HeadController, SharedHeadController
 from server.api.admin.jobs import AdapterImportController, JobController, ScoringController
 from server.api.admin.knowledge import KnowledgeController
 from server.api.admin.tenants import KeyController, TenantController
@@ -74,6 +74,7 @@ from server.web.console.pages.conversations import ConversationsController
 from server.web.console.pages.curation import CurationController as ConsoleCurationController
 from server.web.console.pages.data import DataController
 from server.web.console.pages.engine import EngineController
+from server.web.console.pages.heads import HeadsController as HeadsPageController
 from server.web.console.pages.home import HomeController, TenantHomeController
 from server.web.console.pages.keys import KeysController, OperatorKeysController
 from server.web.console.pages.knowledge import KnowledgeController as KnowledgePageController
@@ -128,6 +129,7 @@ ADMIN: tuple[type[Controller], ...] = (  # /admin, and /internal for the worker
     AdapterImportController,
     CurationController,
     HeadController,
+    SharedHeadController,
     WebhookController,
     UsageController,
     AllUsageController,
@@ -154,6 +156,7 @@ CONSOLE: tuple[type[Controller], ...] = (  # /console
     WebhooksController,
     ReleaseController,
     ReleaseChangesController,
+    HeadsPageController,
     AskController,
     VoteController,
     ConsoleCurationController,

@@ -26,12 +26,12 @@ _BRACKETS = str.maketrans("[]", "()")
 
 
 class ImageTriage:
-    """Says what images are, with the live image head of their tenant.
+    """Says what images are, with the live image head of their tenant, or the shared one.
 
     Args:
         database: where heads are rows.
         embeddings: whose process unpacks images and applies heads.
-        ledger: counts each image, as a request of the model ``image@<version>``.
+        ledger: counts each image, as a request of the model ``image@<version>``, or ``shared-image@<version>``.
         limiter: admits the images of a request as a request of their own, before work is done for them.
         settings: of where heads lie.
 
@@ -69,7 +69,7 @@ class ImageTriage:
             return ()
         tenant_id = principal.require_tenant()
         async with self._database.reading() as session:
-            head = await heads.find_live(session, tenant_id, IMAGE)
+            head = await heads.find_used(session, tenant_id, IMAGE)
         if head is None:
             raise Invalid(
                 f"'{images[0].param}' is an image, and the models served here read text. Train an image "
@@ -81,16 +81,22 @@ class ImageTriage:
         folder = heads.weights_folder(self._settings, head)
         async with self._limiter.admit(principal, tokens=0):
             found = await classify_images(self._embeddings, images, tenant=tenant_id, head=folder)
+        shared = head.tenant_id is None
         for _ in found:
             self._ledger.add(
                 Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
                 tenant_id=tenant_id,
                 key_id=principal.key_id,
-                model=f"{IMAGE}@{head.version}",
+                model=f"{'shared-' * shared}{IMAGE}@{head.version}",
                 failed=False,
             )
         return tuple(
-            ImageLabel(label=each.label, probability=each.probability, version=head.version)
+            ImageLabel(
+                label=each.label,
+                probability=each.probability,
+                version=head.version,
+                shared=shared,
+            )
             for each in found
         )
 

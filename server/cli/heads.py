@@ -1,9 +1,12 @@
 """``tenantune heads``."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import rich_click as click
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.cli.console import (
     App,
@@ -14,6 +17,7 @@ from server.cli.console import (
     print_table,
     tenant_option,
 )
+from server.db.models import Tenant
 from server.errors import Invalid
 from server.heads import service
 from server.heads.schemas import HeadView
@@ -22,9 +26,34 @@ from server.tenants import service as tenants
 from training.errors import BadInput
 from training.heads.config import IMAGE, TASKS, Task
 
+_SHARED = "*"  # no slug
+F = TypeVar("F", bound=Callable[..., Any])
+
 task_option = click.option(
     "--task", type=click.Choice(TASKS), required=True, help="What the labels tell."
 )
+
+
+def owner_option(function: F) -> F:
+    """Whose heads: ``--tenant``, or ``--shared`` for the installation's: then ``tenant`` is ``_SHARED``."""
+    shared = click.option(
+        "--shared",
+        "tenant",
+        flag_value=_SHARED,
+        help="Those of all tenants without a live one of theirs.",
+    )
+    return click.option("--tenant", metavar="SLUG", help="Whose.")(shared(function))
+
+
+async def _owner(session: AsyncSession, tenant: str | None) -> Tenant | None:
+    """The tenant of this slug; None for shared heads.
+
+    Raises:
+        Invalid: neither was said.
+    """
+    if tenant is None:
+        raise Invalid("Say whose heads: --tenant SLUG, or --shared.", param="tenant")
+    return None if tenant == _SHARED else await tenants.get(session, tenant)
 
 
 @click.group()
@@ -34,11 +63,11 @@ def heads() -> None:
 
 @heads.command("upload")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
-@tenant_option
+@owner_option
 @task_option
 @json_option
 @command
-async def upload(app: App, file: Path, tenant: str, task: Task, *, as_json: bool) -> None:
+async def upload(app: App, file: Path, tenant: str | None, task: Task, *, as_json: bool) -> None:
     """Upload labelled texts or images; a worker trains a version.
 
     Texts: JSON lines or CSV with text and label. Images: a folder, or a zip archive of one, with a folder
@@ -49,7 +78,7 @@ async def upload(app: App, file: Path, tenant: str, task: Task, *, as_json: bool
         async with app.transaction() as session:
             row = await service.queue(
                 session,
-                await tenants.get(session, tenant),
+                await _owner(session, tenant),
                 upload,
                 task=task,
                 filename=file.name,
@@ -65,18 +94,18 @@ async def upload(app: App, file: Path, tenant: str, task: Task, *, as_json: bool
         print_message(f"{len(upload.left_out):,} files in all were left out")
     print_message(
         f"{task}, version {view.version}: {view.texts:,} {'images' if task == IMAGE else 'texts'} "
-        f"wait for a worker; see tenantune heads list --tenant {tenant}"
+        f"wait for a worker; see tenantune heads list {'--shared' if tenant == _SHARED else f'--tenant {tenant}'}"
     )
 
 
 @heads.command("list")
-@tenant_option
+@owner_option
 @json_option
 @command
-async def list_heads(app: App, tenant: str, *, as_json: bool) -> None:
+async def list_heads(app: App, tenant: str | None, *, as_json: bool) -> None:
     """Versions with their scores, by task, newest first."""
     async with app.database.reading() as session:
-        rows = await service.list_for(session, await tenants.get(session, tenant))
+        rows = await service.list_for(session, await _owner(session, tenant))
         views = [service.view(row) for row in rows]
     if as_json:
         print_json(views)
@@ -90,38 +119,53 @@ async def list_heads(app: App, tenant: str, *, as_json: bool) -> None:
 
 @heads.command("promote")
 @click.argument("version", type=click.IntRange(1))
-@tenant_option
+@owner_option
 @task_option
 @click.option("--force", is_flag=True, help="Also where the gates do not say better.")
 @command
-async def promote(app: App, version: int, tenant: str, task: Task, *, force: bool) -> None:
+async def promote(app: App, version: int, tenant: str | None, task: Task, *, force: bool) -> None:
     """Let a version label visitors' messages from now on."""
     async with app.transaction() as session:
-        owner = await tenants.get(session, tenant)
+        owner = await _owner(session, tenant)
         await service.promote(session, owner, task, version, force=force)
     print_message(f"{task}, version {version} is live")
 
 
 @heads.command("rollback")
-@tenant_option
+@owner_option
 @task_option
 @command
-async def rollback(app: App, tenant: str, task: Task) -> None:
+async def rollback(app: App, tenant: str | None, task: Task) -> None:
     """Go back to the version that was live before."""
     async with app.transaction() as session:
-        row = await service.roll_back(session, await tenants.get(session, tenant), task)
+        row = await service.roll_back(session, await _owner(session, tenant), task)
     print_message(f"{task}, version {row.version} is live")
 
 
 @heads.command("retire")
-@tenant_option
+@owner_option
 @task_option
 @command
-async def retire(app: App, tenant: str, task: Task) -> None:
+async def retire(app: App, tenant: str | None, task: Task) -> None:
     """Let no version of a task label messages any more."""
     async with app.transaction() as session:
-        await service.retire(session, await tenants.get(session, tenant), task)
+        await service.retire(session, await _owner(session, tenant), task)
     print_message(f"no version of {task} is live")
+
+
+@heads.command("delete")
+@click.argument("version", type=click.IntRange(1))
+@owner_option
+@task_option
+@command
+async def delete(app: App, version: int, tenant: str | None, task: Task) -> None:
+    """Delete a version that is not live, and what it was trained on; what it said stays."""
+    async with app.transaction() as session:
+        owner = await _owner(session, tenant)
+        await service.delete(session, owner, task, version)
+    async with app.transaction() as session:
+        await service.remove_unused(session, owner, settings=app.settings)
+    print_message(f"{task}, version {version} is deleted")
 
 
 @heads.command("classify")

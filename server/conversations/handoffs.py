@@ -133,7 +133,7 @@ async def look_at(
     if conversation is None:
         raise NotFound("There is no such conversation.", code="conversation_not_found")
     if conversation.unsupported_since is not None:
-        conversation.unsupported_since = None
+        conversation.unsupported_since, conversation.look_reason = None, ""
         await session.flush()
         audit.record(
             session,

@@ -66,7 +66,7 @@ class Place(NamedTuple):
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation in a list; ``topic`` and ``name`` are cut.
 
-    ``name`` is signed where ``verified``, else what the visitor says. ``unsupported``: nothing supported an
+    ``look_reason``: that a rule asked for a person to look, in words. ``name`` is signed where ``verified``, else what the visitor says. ``unsupported``: nothing supported an
     answer, and a person has not looked yet.
     """
 
@@ -79,6 +79,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     thumbs_down: int
     annoyed: int
     unsupported: bool
+    look_reason: str
     last_at: Moment
 
     @property
@@ -112,10 +113,14 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a head said of a message: its task and version, and how probable the label is."""
+    """What a head said of a message: its task and version, and how probable the label is.
+
+    ``shared``: the head was the operator's.
+    """
 
     task: Task
     version: int
+    shared: bool
     label: str
     probability: float
 
@@ -148,13 +153,14 @@ class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
     """The last hand-off of a conversation as the tenant reads it.
 
     ``messages`` is how many of them the hand-off told the tenant's systems. ``expected`` is what the
-    visitor was told. ``given_back_by`` names who as records do.
+    visitor was told. ``reason``: the rule that passed it on. ``given_back_by`` names who as records do.
     """
 
     number: int
     state: HandoffState
     email: str
     note: str
+    reason: str
     wants_copy: bool
     expected: str
     messages: int
@@ -168,6 +174,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
     ``offer_to_take``: it sounds annoyed, no person has it, and the tenant wants the offer.
     ``unsupported_since``: when nothing supported an answer; null where a person has looked since.
+    ``look_reason``: that it was a rule that asked for a person, in words.
     """
 
     id: str
@@ -177,6 +184,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     message_count: int
     offer_to_take: bool
     unsupported_since: Moment | None
+    look_reason: str
     visitor: VisitorView
     messages: list[ReadMessage]
     handoff: PassedOn | None
@@ -209,6 +217,7 @@ async def list_conversations(
             LiveConversation.thumbs_down,
             LiveConversation.annoyed_messages,
             LiveConversation.unsupported_since,
+            LiveConversation.look_reason,
             LiveConversation.last_at,
         )
         .join(Visitor, Visitor.id == LiveConversation.visitor_id)
@@ -243,6 +252,7 @@ async def list_conversations(
             thumbs_down=row.thumbs_down,
             annoyed=row.annoyed_messages,
             unsupported=row.unsupported_since is not None,
+            look_reason=row.look_reason,
             last_at=row.last_at,
         )
         for row in await session.execute(query)
@@ -367,6 +377,7 @@ async def read(session: AsyncSession, tenant_id: str, conversation_id: str) -> O
         message_count=conversation.message_count,
         offer_to_take=await _offers(session, conversation),
         unsupported_since=conversation.unsupported_since,
+        look_reason=conversation.look_reason,
         visitor=VisitorView(
             verified=visitor.subject is not None,
             subject=visitor.subject,
@@ -393,7 +404,7 @@ async def answer(
     conversation = await _conversation(session, tenant_id, conversation_id, lock=True)
     await service.stop_writing(session, conversation)
     row = await service.append(session, conversation, role="person", text=text, author=author)
-    conversation.unsupported_since = None
+    conversation.unsupported_since, conversation.look_reason = None, ""
     audit.record(
         session,
         "conversation.answered",
@@ -446,6 +457,7 @@ def _passed_on(row: Handoff, rows: list[LiveMessage]) -> PassedOn:
         state=row.state,
         email=row.email,
         note=row.note,
+        reason=row.reason,
         wants_copy=row.wants_copy,
         expected=row.expected,
         messages=min(told, passing_on.PASSED_ON),
@@ -473,6 +485,7 @@ async def _labels(
         label = ReadLabel(
             task=row.task,
             version=row.head_version,
+            shared=row.is_shared,
             label=row.label,
             probability=row.probability,
         )

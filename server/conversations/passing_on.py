@@ -1,5 +1,6 @@
 """Passing a conversation on to a person: what they are given, and the event that tells them."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,7 +10,7 @@ from server.conversations import budgets, handoffs, service, visitors
 from server.conversations.budgets import Budget
 from server.conversations.schemas import HandoffPreview, HandoffRequest, HandoffView
 from server.conversations.service import Caller
-from server.db.models import Handoff, LiveConversation, LiveMessage, Visitor, Widget
+from server.db.models import Handoff, LiveConversation, LiveMessage, Visitor, Widget, now
 from server.db.scope import of_tenant
 from server.errors import Conflict, Invalid, NotFound, TooMany
 from server.limits.sliding_window import DAY
@@ -160,6 +161,52 @@ async def _spend(session: AsyncSession, caller: Caller) -> None:
     )
 
 
+async def take_by_rule(
+    session: AsyncSession, conversation: LiveConversation, *, reason: str, written_at: datetime
+) -> None:
+    """Pass on a conversation because a rule of its tenant says so, which names a message of it.
+
+    Where no e-mail address of the visitor is known, a person is asked to look, and the assistant goes on.
+    What a person has had since the message was written is left alone.
+
+    Args:
+        session: a transaction that has locked ``conversation``, and all others that it will pass on.
+        conversation: where the message is.
+        reason: the rule and what it was met by, in words.
+        written_at: when the message was written.
+    """
+    last = await handoffs.latest_row(session, conversation)
+    given_back_at = last.given_back_at if last else None
+    if conversation.state != "open" or (given_back_at and given_back_at >= written_at):
+        return
+    scope = of_tenant(conversation.tenant_id)
+    visitor = await scope.get_one(session, Visitor, conversation.visitor_id)
+    email = visitor.email or visitor.said_email
+    widget = await session.scalar(scope.select(Widget).with_for_update())
+    if not email or widget is None:
+        conversation.unsupported_since = conversation.unsupported_since or now()
+        conversation.look_reason = reason
+        await session.flush()
+        return
+    row = await _pass_on(
+        session,
+        widget,
+        conversation,
+        visitor,
+        email=email,
+        note="",
+        wants_copy=False,
+        reason=reason,
+    )
+    audit.record(
+        session,
+        "conversation.passed_on",
+        tenant_id=conversation.tenant_id,
+        subject=handoffs.subject(conversation.id),
+        details={"hand_off": row.number, "rule": reason},
+    )
+
+
 async def _pass_on(
     session: AsyncSession,
     widget: Widget,
@@ -169,6 +216,7 @@ async def _pass_on(
     email: str,
     note: str,
     wants_copy: bool,
+    reason: str = "",
 ) -> Handoff:
     row = Handoff(
         tenant_id=conversation.tenant_id,
@@ -176,13 +224,15 @@ async def _pass_on(
         number=widget.next_handoff_number,
         email=email,
         note=note,
+        reason=reason,
         wants_copy=wants_copy,
         expected=widget.handoff_expected,
         state="open",
     )
     widget.next_handoff_number += 1
-    unsupported = conversation.unsupported_since is not None
-    conversation.state, conversation.unsupported_since = "handed_over", None
+    unsupported = conversation.unsupported_since is not None and not conversation.look_reason
+    conversation.state = "handed_over"
+    conversation.unsupported_since, conversation.look_reason = None, ""
     await service.stop_writing(session, conversation)
     session.add(row)
     await session.flush()
@@ -210,6 +260,7 @@ async def _event(
         "conversation": conversation.id,
         "email": row.email,
         "note": row.note,
+        "reason": row.reason,
         "copy": row.wants_copy,
         "topic": conversation.topic,
         "unsupported": unsupported,

@@ -1,7 +1,7 @@
 """Requests and answers about heads."""
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +28,7 @@ class LeftOutView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeadView(msgspec.Struct, frozen=True, kw_only=True):
-    """A version of a head.
+    """A version of a head; ``shared``: it is the operator's, for all tenants.
 
     ``report`` is what its training measured: ``scores`` on the test part with the bins of the
     calibration error, the ``verdict`` of the gates, ``choice`` of the method, hashes of the encoder and
@@ -40,6 +40,7 @@ class HeadView(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     state: HeadState
     live: bool
+    shared: bool
     filename: str
     texts: int
     progress: float
@@ -49,6 +50,25 @@ class HeadView(msgspec.Struct, frozen=True, kw_only=True):
     left_out: LeftOutView | None
     created_at: Moment
     live_since: Moment | None
+
+
+class SharedHeadView(msgspec.Struct, frozen=True, kw_only=True):
+    """A live head of the operator's, as a tenant sees it.
+
+    ``use``: the tenant uses it (``shared``), has a live one of its own (``own``), or wants none (``off``).
+    """
+
+    task: Task
+    version: int
+    use: Literal["shared", "own", "off"]
+    report: dict[str, Any]
+
+
+class SharingChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the shared head of a task is used where none of the tenant's own is live."""
+
+    task: Task
+    use: bool
 
 
 class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,11 +108,33 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version says of texts or images, in their order."""
+    """What a version says of texts or images, in their order; ``shared``: it is the operator's."""
 
     task: Task
     version: int
+    shared: bool
     labels: list[Labelled]
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A label that hands a conversation to a person, from a probability of ``at_least`` on."""
+
+    label: Annotated[str, Meta(min_length=1, max_length=60)]
+    at_least: Annotated[float, Meta(ge=0.01, le=1)]
+
+
+class RulesChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of a task, instead of those that there are."""
+
+    task: Task
+    rules: Annotated[tuple[Rule, ...], Meta(max_length=20)]
+
+
+class TaskRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of a task."""
+
+    task: Task
+    rules: list[Rule]
 
 
 class DayCount(msgspec.Struct, frozen=True, kw_only=True):

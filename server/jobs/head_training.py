@@ -61,6 +61,7 @@ async def train_next(context: StepContext, *, executor: str) -> bool:
         manifest, sha256 = await _train(context, head)
     except TrainingCancelled:
         log.info("head has gone while it was trained", head=head.id)
+        await _remove_unused(context, head.tenant_id)
     except BadInput as exc:
         await _end(context, head, error={"code": "bad_input", "message": str(exc)})
     except TrainingFailed as exc:
@@ -79,10 +80,20 @@ async def remove_abandoned(context: StepContext) -> None:
     if not root.is_dir():
         return
     async with context.database.reading() as session:
-        known = set(await session.scalars(_EVERYONE.select(Tenant.id)))
+        known = {heads.SHARED_FOLDER, *await session.scalars(_EVERYONE.select(Tenant.id))}
     for path in root.iterdir():
         if path.name not in known:
             await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+async def _remove_unused(context: StepContext, tenant_id: str | None) -> None:
+    async with context.database.transaction() as session:
+        owner = None
+        if tenant_id is not None:
+            owner = await of_tenant(tenant_id).get(session, Tenant, tenant_id)
+            if owner is None:  # all of it goes with the tenant
+                return
+        await heads.remove_unused(session, owner, settings=context.settings)
 
 
 async def _take(context: StepContext, executor: str) -> Head | None:
@@ -130,7 +141,7 @@ async def _train(context: StepContext, head: Head) -> tuple[dict[str, object], s
 
     async def requested() -> Interruption | None:
         async with context.database.reading() as session:
-            there = await of_tenant(head.tenant_id).get(session, Head, head.id)
+            there = await heads.scope_of(head.tenant_id).get(session, Head, head.id)
         return None if there else "cancel"
 
     context.trainers.started(head.id)
@@ -157,7 +168,7 @@ def _encoder(head: Head, *, fake: bool) -> EncoderName:
 
 
 async def _progress(context: StepContext, head: Head, share: float) -> None:
-    scope = of_tenant(head.tenant_id)
+    scope = heads.scope_of(head.tenant_id)
     async with context.database.transaction() as session:
         await session.execute(
             scope.update(Head).where(Head.id == head.id).values(progress=round(share, 3))
@@ -173,8 +184,8 @@ async def _end(
     error: dict[str, str] | None = None,
 ) -> None:
     async with context.database.transaction() as session:
-        row = await of_tenant(head.tenant_id).get(session, Head, head.id, lock=True)
-        if row is None:  # deleted with its tenant
+        row = await heads.scope_of(head.tenant_id).get(session, Head, head.id, lock=True)
+        if row is None:  # deleted meanwhile
             return
         row.state = "ready" if error is None else "failed"
         row.manifest, row.sha256, row.error = manifest, sha256, error

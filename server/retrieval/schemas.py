@@ -15,11 +15,15 @@ Ungrounded = Literal[
 
 
 class ImageLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """What an image head says of an image: a label, how probable it is, and the head's version."""
+    """What an image head says of an image: a label, how probable it is, and the head's version.
+
+    ``shared``: the head is the operator's.
+    """
 
     label: str
     probability: float
     version: int
+    shared: bool = False
 
 
 class Grounding(msgspec.Struct, frozen=True, kw_only=True):

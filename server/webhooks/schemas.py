@@ -38,7 +38,7 @@ EVENT_TEXTS: dict[str, EventText] = {
     "fine_tuning.job.cancelled": EventText("Run cancelled", "a job was stopped by request"),
     "conversation.handoff.created": EventText(
         "Person asked for",
-        "a visitor of the widget asks for a person, or nothing supports an answer and the tenant wants one then",
+        "a visitor of the widget asks for a person, nothing supports an answer and the tenant wants one then, or a rule hands a conversation over",
     ),
     TEST_EVENT: EventText(
         "Test", "asked for by a person, to try an endpoint: sent once, to that endpoint alone"

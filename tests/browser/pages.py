@@ -33,6 +33,7 @@ TRAINING = "/console/t/loaf/training"
 TALKS = "/console/t/loaf/conversations"
 DATA = "/console/t/loaf/data"
 KNOWLEDGE = "/console/t/loaf/knowledge"
+HEADS = "/console/t/loaf/heads"
 RELEASE = "/console/t/loaf/release"
 WIDGET = "/console/t/loaf/widget"
 KEYS = "/console/t/loaf/keys"
@@ -105,6 +106,22 @@ PAGES = (
         "loaf:viewer",
     ),
     Look("training-compare-none", f"{TRAINING}/compare", "loaf:viewer", 422),
+    Look("heads", HEADS, "loaf:admin"),
+    Look("heads-viewer", HEADS, "loaf:viewer"),
+    Look("heads-empty", "/console/t/northgate/heads", "northgate:admin"),
+    Look("head", f"{HEADS}/annoyance", "loaf:admin"),
+    Look("head-viewer", f"{HEADS}/intent?days=7", "loaf:viewer"),
+    Look("head-shared", "/console/t/northgate/heads/annoyance", "northgate:admin"),
+    Look("head-image", f"{HEADS}/image", "loaf:admin"),
+    Look("head-none", "/console/t/northgate/heads/intent", "northgate:admin"),
+    Look("head-version", f"{HEADS}/annoyance/2", "loaf:admin"),
+    Look("head-version-image", f"{HEADS}/image/1", "loaf:admin"),
+    Look("head-training", f"{HEADS}/annoyance/3", "loaf:admin"),
+    Look("head-failed", f"{HEADS}/sentiment/1", "loaf:viewer"),
+    Look("head-promote", f"{HEADS}/image/1/promote", "loaf:admin"),
+    Look("head-roll-back", f"{HEADS}/annoyance/roll-back", "loaf:admin"),
+    Look("head-retire", f"{HEADS}/intent/retire", "loaf:admin"),
+    Look("head-delete", f"{HEADS}/annoyance/3/delete", "loaf:admin"),
     Look("talks", TALKS, "loaf:viewer"),
     Look("talks-empty", "/console/t/northgate/conversations", "northgate:admin"),
     Look("talks-nothing", f"{TALKS}?q=nobody+said+this", "loaf:viewer"),

@@ -31,6 +31,8 @@ from server.db.models import (
     CurationScan,
     DatasetVersion,
     Handoff,
+    HandoffRule,
+    Head,
     Import,
     Job,
     JobEvent,
@@ -65,6 +67,7 @@ from server.webhooks.vault import Vault
 from tests.browser.curated import SCAN, labels_of
 from tests.browser.site import Site
 from tests.server.adapters.fake_reports import make_report
+from tests.server.heads.fake_manifests import make_manifest
 from training.heads.config import Task
 from training.references import Reference
 
@@ -232,6 +235,7 @@ def fill(site: Site) -> None:
     site.write(seed_knowledge)
     site.write(seed_people)
     site.write(seed_conversations)
+    site.write(seed_heads)
     site.write(seed_keys)
     site.write(seed_usage)
     vault = site.vault
@@ -685,6 +689,60 @@ LABELS: dict[int, tuple[tuple[Task, str, float], ...]] = {
     3: (("annoyance", "annoyed", 0.74), ("intent", "where_is_my_order", 0.78)),
 }
 """What heads said of the first message of a conversation, by its number."""
+INTENTS = ("starter", "skip_a_delivery", "where_is_my_order", "cancel", "thanks")
+
+
+async def seed_heads(session: AsyncSession) -> None:
+    """Heads of ``LOAF`` in each state."""
+    loaf = await tenants.get(session, LOAF)
+    annoyance, sha256 = ("annoyed", "calm"), "0" * 64
+    attachments = ("damage", "receipt", "screenshot")
+    reason = "heads.csv: at least 8 distinct texts of each label are needed: 'neutral' has 3"
+    day = timedelta(days=1)
+    heads: tuple[dict[str, Any], ...] = (
+        {"task": "annoyance", "version": 1, "replaced_at": now() - 2 * day, "manifest": make_manifest("annoyance", annoyance, right=0.8)},
+        {"task": "annoyance", "version": 2, "live": True, "live_since": now() - 2 * day, "manifest": make_manifest("annoyance", annoyance, right=0.98, live=True)},
+        {"task": "annoyance", "version": 3, "state": "running", "progress": 0.4},
+        {"task": "intent", "version": 1, "live": True, "live_since": now() - day, "manifest": make_manifest("intent", INTENTS, right=0.75)},
+        {"task": "sentiment", "version": 1, "state": "failed", "error": {"code": "bad_input", "message": reason}},
+        {"task": "image", "version": 1, "manifest": make_manifest("image", attachments, right=0.5),
+         "left_out": {"counts": {"animated": 1, "too_many_pixels": 2}, "files": [
+             {"place": "attachments/receipt/spin.gif", "reason": "animated", "detail": "it moves; save one picture of it"}]}},
+    )  # fmt: skip
+    session.add(HandoffRule(tenant_id=loaf.id, task="annoyance", label="annoyed", at_least=0.8))
+    session.add(HandoffRule(tenant_id=loaf.id, task="annoyance", label="furious", at_least=0.6))
+    of_all: tuple[tuple[Task, tuple[str, ...]], ...] = (
+        ("annoyance", annoyance),
+        ("image", attachments),
+    )
+    for task, labels in of_all:
+        shared = make_manifest(task, labels, right=0.85)
+        session.add(
+            Head(
+                task=task,
+                version=2,
+                state="ready",
+                texts=900,
+                sha256=sha256,
+                manifest=shared,
+                live=True,
+            )
+        )
+    for number, fields in enumerate(heads):
+        state = fields.get("state", "ready")
+        session.add(
+            Head(
+                tenant_id=loaf.id,
+                state=state,
+                filename="annoyance-november-from-the-help-desk.csv"
+                if number == 1
+                else "heads.csv",
+                texts=96,
+                sha256=sha256 if state == "ready" else None,
+                created_at=now() - (8 - number) * day / 2,
+                **{name: value for name, value in fields.items() if name != "state"},
+            )
+        )
 
 
 async def seed_conversations(session: AsyncSession) -> None:
@@ -732,7 +790,8 @@ async def seed_conversations(session: AsyncSession) -> None:
         asked = LiveMessage(id=f"a{number:031x}", seq=1, role="visitor", text=question, **about)
         session.add(asked)
         await session.flush()
-        for task, label, probability in LABELS.get(number, ()):
+        calm = (("annoyance", "calm", 0.93), ("intent", INTENTS[number % 5], 0.81))
+        for task, label, probability in LABELS.get(number, calm):
             session.add(
                 MessageLabel(
                     tenant_id=loaf.id,

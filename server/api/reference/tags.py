@@ -50,7 +50,7 @@ TAGS = (
         "What training made, and which version answers.",
         (f"{_TENANT}/adapters", f"{_TENANT}/promot", f"{_TENANT}/rollback", f"{_TENANT}/canary"),
     ),
-    Tag("Heads", "Classifiers of what customers write.", (f"{_TENANT}/heads",)),
+    Tag("Heads", "Classifiers of what customers write.", (f"{_TENANT}/heads", "/admin/heads")),
     Tag("Usage", "What was used, by day, key and model.", (f"{_TENANT}/usage", "/v1/usage")),
     Tag("Audit log", "Who did what, when, to what.", (f"{_TENANT}/audit", "/admin/audit")),
     Tag("Webhooks", "Where news of jobs is sent.", (f"{_TENANT}/webhook", "/v1/webhook")),

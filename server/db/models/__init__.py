@@ -57,7 +57,7 @@ from server.db.models.curation import (
 )
 from server.db.models.datasets import DatasetVersion
 from server.db.models.files import File, Upload, UploadPart, UploadState
-from server.db.models.heads import Head, HeadState, MessageLabel
+from server.db.models.heads import HandoffRule, Head, HeadState, MessageLabel
 from server.db.models.idempotency import IdempotentRequest
 from server.db.models.jobs import FINISHED_JOB_STATES, Decision, Job, JobEvent, JobState
 from server.db.models.knowledge import (
@@ -119,6 +119,7 @@ __all__ = [
     "DoubtDecision",
     "File",
     "Handoff",
+    "HandoffRule",
     "HandoffState",
     "Head",
     "HeadState",

@@ -108,7 +108,8 @@ class LiveConversation(Record):
     ``topic`` is the beginning of the first message. While it is ``handed_over`` the assistant is
     silent. ``thumbs_down`` counts the answers that the visitor marked so, ``annoyed_messages`` the
     messages that a head took for annoyed. ``unsupported_since``: when nothing supported an answer, and the
-    tenant wants a person to look; null until then, and once one has looked.
+    tenant wants a person to look; null until then, and once one has looked. ``look_reason``: that it was
+    a rule of the tenant that asked for a person (``HandoffRule``), in words; empty where it was not.
     """
 
     __tablename__ = "live_conversation"
@@ -134,6 +135,7 @@ class LiveConversation(Record):
     thumbs_down: Mapped[int] = mapped_column(Integer, default=0)
     annoyed_messages: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     unsupported_since: Mapped[datetime.datetime | None]
+    look_reason: Mapped[str] = mapped_column(SafeText, default="", server_default=text("''"))
     last_at: Mapped[datetime.datetime]
 
 
@@ -179,7 +181,10 @@ class LiveMessage(Record):
 
 
 class Handoff(Record):
-    """A conversation passed on to a person. A conversation has at most one that is open."""
+    """A conversation passed on to a person. A conversation has at most one that is open.
+
+    ``reason``: the rule that did so, in words; empty where a person did.
+    """
 
     __tablename__ = "handoff"
     __table_args__ = (
@@ -200,6 +205,7 @@ class Handoff(Record):
     number: Mapped[int] = mapped_column(Integer)
     email: Mapped[str] = mapped_column(SafeText)
     note: Mapped[str] = mapped_column(SafeText, default="")
+    reason: Mapped[str] = mapped_column(SafeText, default="", server_default=text("''"))
     wants_copy: Mapped[bool] = mapped_column(Boolean, default=False)
     expected: Mapped[str] = mapped_column(SafeText, default="")
     state: Mapped[HandoffState] = mapped_column(SafeString(12), default="open")

@@ -35,6 +35,7 @@ class Tenant(Record):
     null where the installation's apply. ``retrieval``: whether answers are shown what others were
     answered. ``show_sources``: whether visitors and programs are told the articles that an answer was given.
     ``when_unsupported``: whether a person is called to a conversation where nothing supports an answer.
+    ``shared_heads_off``: tasks for which the tenant wants no head of the installation.
     """
 
     __tablename__ = "tenant"
@@ -53,6 +54,7 @@ class Tenant(Record):
     when_unsupported: Mapped[WhenUnsupported] = mapped_column(
         SafeString(12), default="answer", server_default="answer"
     )
+    shared_heads_off: Mapped[list[str]] = mapped_column(Json, default=list, server_default="[]")
     next_version: Mapped[int] = mapped_column(default=1)
     live_adapter_id: Mapped[str | None] = mapped_column(
         SafeString(32), ForeignKey("adapter.id", ondelete="SET NULL", use_alter=True)

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.accounts.schemas import Viewer
 from server.conversations import inbox
 from server.db.models import Tenant
+from server.heads import service as heads
 from server.jobs import service as jobs
 from server.knowledge import service as knowledge
 from server.tenants import service as tenants
@@ -98,6 +99,11 @@ async def _articles_going_on(session: AsyncSession, tenant_id: str) -> Count:
     return Count(number, "being read", going=True)
 
 
+async def _heads_going_on(session: AsyncSession, tenant_id: str) -> Count:
+    number = await heads.count_unfinished(session, tenant_id)
+    return Count(number, "being trained", going=True)
+
+
 async def _waiting(session: AsyncSession, tenant_id: str) -> Count:
     states = await jobs.count_by_state(session, tenant_id)
     return Count(states.get("awaiting_approval", 0), "awaiting approval")
@@ -109,6 +115,7 @@ TENANT_PAGES = (
     Page("Knowledge", "book", "/console/t/{slug}/knowledge", "viewer", _articles_going_on),
     Page("Training", "train", "/console/t/{slug}/training", "viewer", _runs_going_on),
     Page("Evaluate & release", "release", "/console/t/{slug}/release", "viewer", _waiting),
+    Page("Heads", "tag", "/console/t/{slug}/heads", "viewer", _heads_going_on),
     Page("Conversations", "chat", "/console/t/{slug}/conversations", "viewer", _need_a_person),
 )
 SETUP_PAGES: tuple[Page, ...] = (

@@ -141,8 +141,14 @@ async def ids(database: Any, make_tenant: Any, make_upload: Any, shop: Shop) -> 
         for number in (1, 2):
             head = Head(tenant_id=tenant.id, task="annoyance", version=number, texts=24)
             head.state, head.sha256 = "ready", "0" * 64
-            head.manifest = {"verdict": {"passed": True, "gates": []}}
-            session.add(head)
+            head.manifest = {
+                "labels": ["annoyed", "calm"],
+                "dataset_sha256": "d" * 64,
+                "verdict": {"passed": True, "gates": []},
+            }
+            shared = Head(task="sentiment", version=number, texts=24, state="ready")
+            shared.sha256, shared.manifest = head.sha256, head.manifest
+            session.add_all([head, shared])
     return found
 
 
@@ -275,6 +281,21 @@ async def test_no_form_of_the_console_goes_unrecorded(
     ):
         call = Call("POST", f"{C}/{route}", action, sent)
         done |= await walk(boss, [call], {**ids, "version": version}, database, by="person")
+    for version, route, action, sent in (
+        ("1", "{name}/{version}/promote", "head.promoted", {"revision": "0"}),
+        ("2", "{name}/{version}/promote", "head.promoted", {"revision": "1"}),
+        ("", "{name}/rules", "head.rules_changed", {"label": "annoyed", "percent": "80"}),
+        ("", "{name}/shared", "head.sharing_changed", {"use": "no"}),
+        ("", "{name}/roll-back", "head.rolled_back", {"revision": "2"}),
+        ("", "{name}/retire", "head.retired", {"revision": "1"}),
+        ("2", "{name}/{version}/delete", "head.deleted", {"a": "b"}),
+    ):
+        call = Call("POST", f"{C}/heads/{route}", action, sent)
+        at = {**ids, "version": version, "name": "annoyance"}
+        done |= await walk(boss, [call], at, database, by="person")
+    labelled = {"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}
+    call = Call("POST", f"{C}/heads", "head.uploaded", files=labelled)
+    done |= await walk(boss, [call], ids, database, by="person")
     done |= await _walk_keys_and_webhooks(boss, ids, database)
     call = Call(
         "POST", f"{C}/training/{{job_id}}/decision", "job.approved", {"decision": "approved"}
@@ -410,8 +431,17 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("POST", f"{A}/heads", "head.uploaded", files={"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}),
             Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 1}),
             Call("POST", f"{A}/heads/promote", "head.promoted", {"task": "annoyance", "version": 2}),
+            Call("PUT", f"{A}/heads/rules", "head.rules_changed", {"task": "annoyance", "rules": [{"label": "annoyed", "at_least": 0.8}]}),
             Call("POST", f"{A}/heads/rollback", "head.rolled_back", {"task": "annoyance"}),
             Call("POST", f"{A}/heads/retire", "head.retired", {"task": "annoyance"}),
+            Call("DELETE", f"{A}/heads/{{task}}/{{version}}", "head.deleted"),
+            Call("PUT", f"{A}/heads/shared", "head.sharing_changed", {"task": "annoyance", "use": False}),
+            Call("POST", "/admin/heads", "head.uploaded", files={"file": ("a.jsonl", as_file(texts())), "task": (None, "annoyance")}),
+            Call("POST", "/admin/heads/promote", "head.promoted", {"task": "sentiment", "version": 1}),
+            Call("POST", "/admin/heads/promote", "head.promoted", {"task": "sentiment", "version": 2}),
+            Call("POST", "/admin/heads/rollback", "head.rolled_back", {"task": "sentiment"}),
+            Call("POST", "/admin/heads/retire", "head.retired", {"task": "sentiment"}),
+            Call("DELETE", "/admin/heads/{task}/{shared}", "head.deleted"),
             Call("POST", f"{A}/keys", "key.created", {"label": "helpdesk"}),
             Call("POST", f"{A}/keys/{{last}}/rotate", "key.rotated", {"overlap_seconds": 60}),
             Call("DELETE", f"{A}/keys/{{last}}", "key.revoked"),
@@ -420,7 +450,7 @@ async def test_no_change_over_the_api_goes_unrecorded(
             Call("POST", f"{A}/webhooks/{{last}}/rotate-secret", "webhook.secret_rotated", {"overlap_seconds": 0}),
             Call("DELETE", f"{A}/webhooks/{{last}}", "webhook.deleted"),
         ],
-        {**ids, "version": "2"},
+        {**ids, "version": "2", "task": "annoyance", "shared": "1"},
         database,
         by="operator_key",
         **sent,
@@ -436,6 +466,7 @@ async def test_no_change_over_the_api_goes_unrecorded(
         re.sub(r"/(\w+)/\{last\}", lambda of: f"/{of[1]}/{{{PARAMETERS[of[1]]}}}", each)
         for each in done
     }
+    done = {each.replace("{task}/{shared}", "{task}/{version}") for each in done}
     assert done | {each for each in NOT_RECORDED if " /admin" in each} == unsafe_routes(
         app, "/admin"
     )

@@ -66,6 +66,11 @@ EVERY_ADDRESS = [
     ("POST", "/admin/tenants/{slug}/heads/rollback", "train"),
     ("POST", "/admin/tenants/{slug}/heads/retire", "train"),
     ("POST", "/admin/tenants/{slug}/heads/classify", "train"),
+    ("GET", "/admin/tenants/{slug}/heads/rules", "train"),
+    ("PUT", "/admin/tenants/{slug}/heads/rules", "train"),
+    ("GET", "/admin/tenants/{slug}/heads/shared", "train"),
+    ("PUT", "/admin/tenants/{slug}/heads/shared", "train"),
+    ("DELETE", "/admin/tenants/{slug}/heads/annoyance/1", "train"),
     ("GET", "/admin/tenants/{slug}/usage", "admin"),
     ("GET", "/admin/tenants/{slug}/audit", "admin"),
     ("POST", "/admin/tenants/{slug}/promote", "train"),
@@ -100,6 +105,7 @@ async def test_every_admin_address_is_in_the_list_above(app):
             .replace("/deliveries/0", "/deliveries/{delivery_id}")
             .replace("/uploads/0", "/uploads/{upload_id}")
             .replace("/knowledge/0", "/knowledge/{article_id}")
+            .replace("/heads/annoyance/", "/heads/{task}/")
             .removesuffix("?q=a"),
         )
         for method, path, _ in EVERY_ADDRESS

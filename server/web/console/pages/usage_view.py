@@ -90,7 +90,7 @@ class Meter(NamedTuple):
 def draw(seen: Overview, measure: str) -> Columns | None:
     """The chart of a measure; None where there is nothing to show."""
     shown = MEASURES[measure]
-    labels = _day_labels([each.day for each in seen.days])
+    labels = day_labels([each.day for each in seen.days])
     return draw_columns(
         [
             (
@@ -127,7 +127,7 @@ def sentence(seen: Overview, measure: str) -> str:
     }[measure]
     busiest = max(seen.days, key=lambda each: sums[measure](each.use))
     return (
-        f"In {days} days: {whole}. The busiest was {_day(busiest.day)} with "
+        f"In {days} days: {whole}. The busiest was {day_text(busiest.day)} with "
         f"{figures[measure](busiest.use)}; today so far {figures[measure](seen.days[-1].use)}."
     )
 
@@ -220,15 +220,16 @@ def _when(limit: LimitNow) -> str:
 def _column_text(day: date, use: Use, measure: Measure) -> str:
     write = duration if measure.label is _seconds else number
     parts = [f"{write(series.value(use))} {series.name}" for series in measure.series]
-    return f"{_day(day)}: {', '.join(parts)}"
+    return f"{day_text(day)}: {', '.join(parts)}"
 
 
-def _day_labels(days: Sequence[date]) -> list[str]:
+def day_labels(days: Sequence[date]) -> list[str]:
     """A text under some of the columns, evenly apart, the last of them always."""
     apart = -(-len(days) // _LABELS)
     last = len(days) - 1
-    return [_day(day) if (last - place) % apart == 0 else "" for place, day in enumerate(days)]
+    return [day_text(day) if (last - place) % apart == 0 else "" for place, day in enumerate(days)]
 
 
-def _day(day: date) -> str:
+def day_text(day: date) -> str:
+    """A day in a chart: ``3 Nov``."""
     return f"{day.day} {day:%b}"

@@ -418,3 +418,32 @@ async def test_a_visitor_without_an_address_is_answered_in_the_chat(
     with pytest.raises(Conflict):
         async with shop.database.transaction() as session:
             await passing_on.take(session, tenant_id, ask.conversation_id, actor="person:x")
+
+
+async def test_a_rule_that_asks_for_a_person_is_named_until_one_has_looked(
+    sign_in: Any, shop: Shop
+) -> None:
+    tenant_id = (await shop.site()).tenant.id
+    addresses = ("", "kim@mail.example")
+    for email in addresses:
+        visitor = await shop.enter(said=Said(email=email) if email else None)
+        ask = await shop.talk(visitor, "Does anybody listen?", "Sorry")
+        async with shop.database.transaction() as session:
+            talk = await of_tenant(tenant_id).get_one(
+                session, LiveConversation, ask.conversation_id, lock=True
+            )
+            await passing_on.take_by_rule(
+                session, talk, reason="annoyance: annoyed, 87 %", written_at=talk.last_at
+            )
+    browser = await sign_in("acme", "reviewer")
+    queue = await browser.get(f"{PAGE}?queue=needs_person")
+    assert "A rule asks for a person" in words(queue)
+    async with shop.database.reading() as session:
+        passed, waits = await inbox.list_conversations(session, tenant_id, queue="needs_person")
+    opened = words(await browser.get(f"{PAGE}/{waits.id}"))
+    assert "labelled annoyance: annoyed, 87 %. No e-mail address" in opened
+    assert "By your rule annoyance: annoyed, 87 %" in words(
+        await browser.get(f"{PAGE}/{passed.id}")
+    )
+    await browser.post(f"{PAGE}/{waits.id}/looked-at")
+    assert "A rule asks" not in words(await browser.get(f"{PAGE}?queue=needs_person"))
