@@ -304,7 +304,8 @@ def _error_statuses(operation: Operation, *, takes: bool, body: bool) -> Iterabl
         yield HTTPStatus.TOO_MANY_REQUESTS
     if takes:
         yield HTTPStatus.BAD_REQUEST
-    if "{" in operation.path or (openai and takes):  # a model, a file, where to go on after
+    # what the address names; else a model, a file, where to go on after, a version
+    if "{" in operation.path or (openai and takes) or operation.path.endswith("/promote"):
         yield HTTPStatus.NOT_FOUND
     if operation.method != "GET":
         yield HTTPStatus.CONFLICT

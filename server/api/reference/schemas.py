@@ -99,7 +99,8 @@ def without_null_defaults(schema: object) -> None:
 def as_form(form: Schema, part: str, components: dict[str, Schema]) -> None:
     """Make the schema of a form's fields that of the form: with its file, and nested fields flat.
 
-    A form has no objects: their fields are sent as ``outer[inner]``.
+    A form has no objects: their fields are sent as ``outer[inner]``. Again changes nothing: several
+    operations may take one form.
     """
     (name,) = references(form)
     schema = components[name]
@@ -111,7 +112,7 @@ def as_form(form: Schema, part: str, components: dict[str, Schema]) -> None:
         else:
             fields[outer] = field
     schema["properties"] = fields
-    schema["required"] = [part, *schema.get("required", ())]
+    schema["required"] = list(dict.fromkeys([part, *schema.get("required", ())]))
 
 
 def reachable(node: object, components: dict[str, Schema]) -> set[str]:

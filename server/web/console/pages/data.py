@@ -23,6 +23,7 @@ from server.datasets import versions
 from server.db.models import Import, SourceFile, Tenant
 from server.db.session import Database
 from server.errors import Invalid, NotFound, StorageFull, TooLarge
+from server.insights import intents
 from server.settings import Settings
 from server.storage.blobs import BlobStore
 from server.storage.references import acquire_reference, stored
@@ -180,7 +181,23 @@ class DataController(Controller):
         async with database.reading() as session:
             found = await newest_topics(session, tenant)
             curation = await overview(session, tenant)
-        return await page(request, "data/topics.html", found=found, scan=curation.scan)
+            by_intent = await intents.count_by_intent(session, tenant.id)
+        return await page(
+            request,
+            "data/topics.html",
+            found=found,
+            scan=curation.scan,
+            intents=by_intent,
+        )
+
+    @get("/intents.csv")
+    async def intents_csv(
+        self, tenant: NamedDependency[Tenant], database: NamedDependency[Database]
+    ) -> Response[bytes]:
+        """What conversations of the widget are about, a line for each intent."""
+        async with database.reading() as session:
+            found = await intents.count_by_intent(session, tenant.id)
+        return csv_file(intents.to_csv(found), f"{tenant.slug}-intents.csv")
 
     @get("/topics.csv")
     async def topics_csv(
