@@ -18,7 +18,6 @@ import pytest
 from tests.training.adapters.sample_manifest import MANIFEST
 from tests.training.conftest import FLOAT32, loaf
 from tests.training.evaluation.samples import conversation
-from tests.training.frozen_articles import freeze_articles
 from training.adapters.package import WEIGHTS_NAME, BaseRef, write_manifest
 from training.base_models.manifest import load_base
 from training.compute_dtype import ComputeType, TypeChoice, Work
@@ -364,7 +363,7 @@ def test_where_replies_are_quoted_those_are_what_is_measured(
 ) -> None:
     import torch
 
-    from training.evaluation.draft_weight import WEIGHTS, fit_draft_weight
+    from training.evaluation.draft_weight import DOUBTED, TRUSTED, fit_draft_weight
     from training.evaluation.evaluate import evaluate
     from training.evaluation.sentence_embedder import load_embedder
 
@@ -379,7 +378,7 @@ def test_where_replies_are_quoted_those_are_what_is_measured(
         writer,  # type: ignore[arg-type] # it has what is called of one
         computing=FLOAT32["evaluation"],
     )
-    assert fitted in WEIGHTS
+    assert fitted in {1.0, DOUBTED, TRUSTED}
     if writer.events:
         assert writer.events[-1].done == writer.events[-1].total
     index.draft_weight = 0.1
@@ -398,68 +397,16 @@ def test_where_replies_are_quoted_those_are_what_is_measured(
     ]
 
 
-def test_the_weight_of_drafts_is_the_one_that_answers_best() -> None:
-    from training.evaluation.draft_weight import USUAL, best_weight
+def test_drafts_count_more_where_they_are_as_good_as_the_nearest_replies() -> None:
+    from training.evaluation.draft_weight import DOUBTED, TRUSTED, weight_of
 
-    past = [
-        Reference(kind="exchange", id=f"{n}:1", title="", text=text, score=0.9)
-        for n, text in enumerate(("We open at nine.", "We open at nine, come in.", "At nine."))
-    ]
-    contexts = contexts_of(conversation("held out", *["when do you open", "We open at nine."] * 8))
-    found = [past] * len(contexts)
-    assert best_weight(contexts, ["We open at nine."] * 8, found) == USUAL  # all the same
-    assert best_weight(contexts, ["Bread."] * 8, found) == USUAL
-    other = contexts_of(conversation("held out", *["do you bake rye", "On Fridays only."] * 8))
-    assert best_weight(other, ["On Fridays."] * 8, found) > USUAL
-    # one good draft of eight proves nothing, beside one that makes something up
-    drafts = ["On Fridays.", "At 10:45 or 11:45.", *["We open at nine."] * 6]
-    assert best_weight(other, drafts, found) == USUAL
-
-
-@pytest.mark.parametrize("references", [None, 0, 2])
-def test_articles_are_shown_as_they_would_be_served(
-    small: TrainingSpec, adapters: dict[str, Path], tmp_path: Path, references: int | None
-) -> None:
-    """With exchanges in the turn, with their words raised, and without any."""
-    import torch
-
-    from training.evaluation.evaluate import evaluate
-    from training.evaluation.heldout import HeldOutData, choose_contexts
-    from training.evaluation.sentence_embedder import load_embedder
-
-    held_out = HeldOutData(small)
-    asked = choose_contexts(held_out.examples, REPLIES, seed=small.seed)
-    knowledge = freeze_articles(tmp_path, [asked[0].question, "Elephants live in Africa."])
-    recipe = msgspec.structs.replace(small.recipe, references=references or 0)
-    spec = msgspec.structs.replace(small, recipe=recipe, knowledge=str(knowledge))
-    index = None
-    if references is not None:
-        embed = load_embedder(torch.float32)
-        index = ExchangeIndex.build(load(Path(spec.dataset)).read("train"), embed=embed)
-        index.draft_weight = 0.1
-    found = evaluate(spec, adapters["new"], computing=FLOAT32, index=index)
-    assert found.base_retrieval is not None
-    assert found.new_plain is not None
-    assert found.new.perplexity != found.new_plain.perplexity
-    assert found.base.perplexity != found.base_retrieval.perplexity
-    for sample in found.samples:
-        exchanges = {None: 0, 0: 1, 2: 2}[references]
-        kinds = [each.kind for each in sample.references]
-        assert kinds[:exchanges] == ["exchange"] * exchanges
-        assert set(kinds[exchanges:]) <= {"article"}
-        assert not any("Elephants" in each.text for each in sample.references)
-        if "article" in kinds:
-            assert sample.new.quoted is None
-        if exchanges:
-            assert sample.lookup is not None
-            assert sample.lookup.text == sample.references[0].text
-    (shown,) = [each for each in found.samples if each.history == asked[0].history]
-    assert shown.references[-1].text == asked[0].question
-    count = sum(
-        each.references[-1:] != () and each.references[-1].kind == "article"
-        for each in found.samples
-    )
-    assert any(note.startswith(f"{count} of the {REPLIES} replies") for note in found.notes)
+    contexts = contexts_of(conversation("held out", *["do you bake rye", "On Fridays only."] * 3))
+    past = [Reference(kind="exchange", id="c:1", title="", text="On Fridays.", score=0.9)]
+    found = [past] * 3
+    assert weight_of(contexts, ["On Fridays only.", "On Fridays.", "On Fridays."], found) == TRUSTED
+    assert weight_of(contexts, ["On Fridays."] * 3, found) == TRUSTED
+    assert weight_of(contexts, ["On Fridays only.", "Bread.", "Rye."], found) == DOUBTED
+    assert weight_of(contexts, ["Bread."] * 3, [[], [], []]) == TRUSTED  # nothing to send instead
 
 
 @pytest.mark.parametrize(
