@@ -27,7 +27,7 @@ class Grounded(msgspec.Struct, frozen=True, kw_only=True):
 
     ``dataset``: the hash of the dataset version that the adapter was trained on, where there is one.
     ``quotable``: the past exchanges whose reply may be sent in place of what is written, which counts
-    ``draft_weight`` beside them.
+    ``draft_weight`` beside them; ``products``: names that are facts then.
     """
 
     asked: ChatRequest
@@ -36,6 +36,7 @@ class Grounded(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str | None
     quotable: tuple[Reference, ...] = ()
     draft_weight: float = 1.0
+    products: tuple[str, ...] = ()
 
 
 async def ground(retrieval: RetrievalService, request: ChatRequest, resolved: Resolved) -> Grounded:
@@ -80,6 +81,7 @@ async def ground(retrieval: RetrievalService, request: ChatRequest, resolved: Re
         dataset=await retrieval.dataset_of(adapter.path) if adapter is not None else None,
         quotable=quotable,
         draft_weight=loaded.index.draft_weight if loaded is not None else 1.0,
+        products=loaded.index.products if loaded is not None else (),
     )
 
 

@@ -20,6 +20,7 @@ class Quoting:
         references: the past exchanges whose replies may be sent, the nearest first.
         said: the texts of the conversation.
         draft_weight: see `training.retrieval.quoting.choose`.
+        products: the same.
         on_quoted: called with the exchange whose reply is sent, before it is.
     """
 
@@ -29,11 +30,13 @@ class Quoting:
         said: Sequence[str],
         *,
         draft_weight: float,
+        products: tuple[str, ...] = (),
         on_quoted: Callable[[Reference], None],
     ) -> None:
         self._references = references
         self._said = said
         self._draft_weight = draft_weight
+        self._products = products
         self._on_quoted = on_quoted
         self._draft: list[str] = []
 
@@ -59,7 +62,13 @@ class Quoting:
         from training.retrieval.quoting import choose  # noqa: PLC0415 - not before it is needed
 
         draft = "".join(self._draft)
-        return choose(draft, self._references, self._said, draft_weight=self._draft_weight)
+        return choose(
+            draft,
+            self._references,
+            self._said,
+            draft_weight=self._draft_weight,
+            products=self._products,
+        )
 
 
 def quoting_of(grounded: Grounded, *, on_quoted: Callable[[Reference], None]) -> Quoting | None:
@@ -88,5 +97,6 @@ def quoting_of(grounded: Grounded, *, on_quoted: Callable[[Reference], None]) ->
         quotable,
         [message.content for message in asked.messages],
         draft_weight=grounded.draft_weight,
+        products=grounded.products,
         on_quoted=on_quoted,
     )

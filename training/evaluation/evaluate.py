@@ -189,6 +189,7 @@ class ModelInputs(NamedTuple):
     copy_bias: float = 0.0
     quotable: Sequence[Sequence[Reference]] = ()
     draft_weight: float = 1.0
+    products: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -284,7 +285,9 @@ def retrieval_inputs(
             [] if _has_article(shown) else found
             for shown, found in zip(inputs.references, near, strict=True)
         ]
-        inputs = inputs._replace(quotable=quotable, draft_weight=index.draft_weight)
+        inputs = inputs._replace(
+            quotable=quotable, draft_weight=index.draft_weight, products=index.products
+        )
     return inputs
 
 
@@ -571,7 +574,13 @@ def _sent(contexts: Sequence[Context], inputs: ModelInputs, texts: Sequence[str]
     if not inputs.quotable:
         return list(map(Answer, texts))
     return [
-        choose(text, references, context.said, draft_weight=inputs.draft_weight)
+        choose(
+            text,
+            references,
+            context.said,
+            draft_weight=inputs.draft_weight,
+            products=inputs.products,
+        )
         for context, references, text in zip(contexts, inputs.quotable, texts, strict=True)
     ]
 

@@ -19,6 +19,7 @@ from training.config import TrainingSpec
 from training.data.chat_template import stop_token_ids, token_ids
 from training.data.contexts import contexts_of
 from training.data.dataset import Dataset, Example, load
+from training.data.products import find_products
 from training.errors import Interrupted
 from training.evaluation.sentence_embedder import load_embedder
 from training.events import EventWriter, StageEvent
@@ -185,12 +186,15 @@ def build_index(
         if should_stop():
             raise Interrupted(f"stopped after {done:,} of {total:,} texts were indexed")
 
-    return ExchangeIndex.build(
-        _indexed(dataset.read("train")),
+    examples = _indexed(dataset.read("train"))
+    index = ExchangeIndex.build(
+        examples,
         embed=load_embedder(torch.float32),
         on_progress=stop_or_go,
         tokenize=tokenize,
     )
+    index.products = find_products(examples, system_prompt=dataset.system_prompt)
+    return index
 
 
 def _indexed(examples: Sequence[Example]) -> list[Example]:

@@ -96,6 +96,7 @@ class ExchangeIndex:
         copy_bias: nats by which the tokens of the nearest reply are raised, see `training.evaluation.copying`.
         draft_weight: how much a written draft counts beside past replies, see `training.retrieval.quoting`; with
             1 no reply is quoted.
+        products: names that are facts when replies are compared, see `training.data.products`.
     """
 
     def __init__(
@@ -107,10 +108,12 @@ class ExchangeIndex:
         tokens: Sequence[Sequence[int]] | None = None,
         copy_bias: float = 0.0,
         draft_weight: float = 1.0,
+        products: tuple[str, ...] = (),
     ) -> None:
         self.exchanges = exchanges
         self.copy_bias = copy_bias
         self.draft_weight = draft_weight
+        self.products = products
         self.thresholds = thresholds
         self.tokens = tokens
         # float32 in memory: converting 10,000 rows for each search takes 44 ms, the product 8
@@ -288,6 +291,7 @@ class ExchangeIndex:
             "thresholds": self.thresholds,
             "copy_bias": self.copy_bias,
             "draft_weight": self.draft_weight,
+            "products": self.products,
         }
         arrays = {
             "vectors": self._vectors.astype(np.float16),
@@ -347,6 +351,7 @@ class ExchangeIndex:
             tokens=tokens,
             copy_bias=float(about.get("copy_bias", 0.0)),
             draft_weight=float(about.get("draft_weight", 1.0)),
+            products=tuple(about.get("products", ())),
         )
 
 

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from connectors.redaction.placeholders import PLACEHOLDER
-from training.data.facts import Fact, facts_of
+from training.data.facts import Fact
+from training.data.products import facts_with_products
 from training.data.words import f1_of_words, squad_words
 from training.references import Reference
 
@@ -44,7 +45,12 @@ class _Text(NamedTuple):
 
 
 def choose(
-    draft: str, references: Sequence[Reference], said: Sequence[str], *, draft_weight: float
+    draft: str,
+    references: Sequence[Reference],
+    said: Sequence[str],
+    *,
+    draft_weight: float,
+    products: tuple[str, ...] = (),
 ) -> Answer:
     """The draft, or the past reply that agrees best with the others.
 
@@ -53,6 +59,7 @@ def choose(
         references: past exchanges, the nearest first; those beyond `CANDIDATES` are not looked at.
         said: the texts of the conversation so far, whose facts are nobody's invention.
         draft_weight: w above, in [0, 1]. With 1 the draft is always sent.
+        products: names that are facts too (`training.data.products`).
     """
     exchanges = [each for each in references if each.kind == "exchange"][:CANDIDATES]
     if not exchanges:
@@ -61,9 +68,9 @@ def choose(
     shares = [math.exp((each.score - nearest) / TEMPERATURE) for each in exchanges]
     others = (1 - draft_weight) / sum(shares)
     weights = [draft_weight, *(others * share for share in shares)]
-    known = frozenset[Fact]().union(*map(facts_of, said))
+    known = frozenset[Fact]().union(*(facts_with_products(text, products) for text in said))
     texts = [
-        _Text(Counter(squad_words(text)), facts_of(text) - known)
+        _Text(Counter(squad_words(text)), facts_with_products(text, products) - known)
         for text in (draft, *(each.text for each in exchanges))
     ]
     gains = [

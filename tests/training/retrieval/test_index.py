@@ -100,10 +100,12 @@ def test_a_reply_s_tokens_and_the_bias_are_kept(tmp_path: Path) -> None:
         "We come on Monday.": [3],
     }
     index = ExchangeIndex.build(EXAMPLES, embed=letters, tokenize=tokens.__getitem__)
-    index.copy_bias = 0.75
+    index.copy_bias, index.draft_weight = 0.75, 0.2
+    index.products = ("family loaf",)
     index.save(tmp_path / "index")
     loaded = ExchangeIndex.load(tmp_path / "index")
-    assert loaded.copy_bias == 0.75
+    assert (loaded.copy_bias, loaded.draft_weight) == (0.75, 0.2)
+    assert loaded.products == ("family loaf",)
     assert loaded.tokens == [tokens[each.reply] for each in loaded.exchanges]
     (found,) = loaded.search(encode([("my oven", "")], letters), 2)
     references = [reference_of(each) for each in found]

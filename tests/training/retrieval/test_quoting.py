@@ -61,6 +61,16 @@ def test_a_fact_that_the_others_lack_costs_more_than_words_that_agree() -> None:
     assert "30 days" in choose("We refund within 30 days", replies, asked, draft_weight=0.1).text
 
 
+def test_a_product_that_the_others_lack_is_such_a_fact() -> None:
+    replies = past("We have a box.", "We have a box now.")
+    draft, said = "We have the Family Loaf box.", ["do you have a box"]
+    sent = [
+        choose(draft, replies, said, draft_weight=0.5, products=products).text
+        for products in ((), ("family loaf",))
+    ]
+    assert sent == [draft, replies[0].text]
+
+
 def test_a_near_question_counts_more_than_a_far_one() -> None:
     near, far = past("On Fridays.", score=0.95), past("Call us.", "Call us now.", score=0.7)
     assert choose("Bread", [*near, *far], [], draft_weight=0.1).text == "On Fridays."
