@@ -9,7 +9,7 @@ past questions, and what most of them agree with is sent: minimum Bayes risk (Ku
 
 A reply with a placeholder of redaction has a vote too, but is never sent. A fact that few of the others state
 costs `INVENTED_COST`. ``w`` says how far the adapter is to be trusted beside
-its agents' replies; it is fitted on the validation split (`training.evaluation.draft_weight`). What this is
+its agents' replies; it is settled on the validation split (`training.evaluation.draft_weight`). What this is
 worth is in ``training/LOG.md``. No torch or numpy here.
 """
 
