@@ -45,7 +45,8 @@ def lock(sqlite_url: str) -> Callable[[], Any]:
 
     @contextmanager
     def locked() -> Iterator[None]:
-        other = sqlite3.connect(sqlite_url, isolation_level=None)
+        # receipts of the answers before may still be written
+        other = sqlite3.connect(sqlite_url, isolation_level=None, timeout=30)
         other.execute("BEGIN IMMEDIATE")
         try:
             yield
